@@ -1,0 +1,221 @@
+//! Numbers with a meaning, each its own type.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::name::{InstanceName, SecretName, ServiceName};
+
+/// Text or a number that is no valid id.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{noun} {found:?} is not valid: expected {expected}")]
+pub struct InvalidId {
+    noun: &'static str,
+    found: String,
+    expected: &'static str,
+}
+
+/// One immutable value of a secret, numbered 1, 2, 3 …
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Version(NonZeroU64);
+
+impl Version {
+    /// The version every secret begins with.
+    pub const FIRST: Version = Version(NonZeroU64::MIN);
+
+    /// Wraps a number from outside.
+    ///
+    /// # Errors
+    /// Zero is no version.
+    pub fn new(number: u64) -> Result<Self, InvalidId> {
+        NonZeroU64::new(number).map(Self).ok_or(InvalidId {
+            noun: "version",
+            found: "0".into(),
+            expected: "a whole number from 1",
+        })
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The version after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "v{}", self.0)
+    }
+}
+
+impl FromStr for Version {
+    type Err = InvalidId;
+    /// Strict: `7`, never `07`, `+7` or ` 7`, so that a version has one spelling in keys.
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        text.parse::<u64>()
+            .ok()
+            .and_then(NonZeroU64::new)
+            .filter(|number| number.to_string() == text)
+            .map(Self)
+            .ok_or_else(|| InvalidId {
+                noun: "version",
+                found: text.chars().take(32).collect(),
+                expected: "a whole number from 1, without leading zeros",
+            })
+    }
+}
+
+macro_rules! counter {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub u64);
+
+        impl $name {
+            /// The one after this.
+            #[must_use]
+            pub fn next(self) -> Self {
+                Self(self.0.saturating_add(1))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+counter!(
+    /// Counts changes of direction of one secret: +1 at every rotation start and every rollback.
+    Generation
+);
+counter!(
+    /// The leader's term, from the store's election. Larger is later.
+    Epoch
+);
+counter!(
+    /// Counts the changes of one secret's rotation record; orders its desired states.
+    Revision
+);
+counter!(
+    /// Orders the reports of one incarnation.
+    ReportSequence
+);
+counter!(
+    /// Orders the lease grants to one incarnation for one secret, within one epoch's leader and beyond.
+    LeaseSequence
+);
+
+/// Matches a Sync reply to its request.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Nonce(pub u64);
+
+/// One process life: 128 random bits drawn when the SDK starts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Incarnation(pub u128);
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Incarnation {
+    type Err = InvalidId;
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let lower_hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() != 32 || !text.bytes().all(lower_hex) {
+            return Err(InvalidId {
+                noun: "incarnation",
+                found: text.chars().take(64).collect(),
+                expected: "32 lower-case hexadecimal digits",
+            });
+        }
+        Ok(Self(u128::from_str_radix(text, 16).expect("32 hexadecimal digits fit 128 bits")))
+    }
+}
+
+/// Who somebody is, down to the process life.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct InstanceKey {
+    /// The deployable.
+    pub service: ServiceName,
+    /// The running copy.
+    pub instance: InstanceName,
+    /// The process life.
+    pub incarnation: Incarnation,
+}
+
+impl fmt::Display for InstanceKey {
+    /// `service/instance`, and enough of the incarnation to tell lives apart.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}#{:08x}", self.service, self.instance, (self.incarnation.0 >> 96) as u32)
+    }
+}
+
+/// One rotation: the secret and the generation it started.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct RotationId {
+    /// Whose rotation.
+    pub secret: SecretName,
+    /// The generation the rotation opened; unique, since generations only grow.
+    pub generation: Generation,
+}
+
+impl fmt::Display for RotationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.secret, self.generation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_has_exactly_one_spelling() {
+        assert_eq!("7".parse::<Version>().unwrap().get(), 7);
+        for text in ["", "0", "07", "+7", " 7", "7 ", "-1", "1e3", "18446744073709551616"] {
+            assert!(text.parse::<Version>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_incarnation_reads_back() {
+        let incarnation = Incarnation(0x0123_4567_89ab_cdef_0000_0000_0000_0001);
+        assert_eq!(incarnation.to_string().parse::<Incarnation>().unwrap(), incarnation);
+        assert!("ABCDEF0123456789ABCDEF0123456789".parse::<Incarnation>().is_err());
+        assert!("é".repeat(16).parse::<Incarnation>().is_err());
+    }
+}

@@ -1,0 +1,19 @@
+//! The rules of Rotacast: when a credential may be announced, activated and retired.
+//!
+//! Pure: no IO, no clock, no randomness, no threads. Time is an argument, what happened comes in as
+//! an input, what the world is owed goes out as commands.
+
+pub mod id;
+pub mod message;
+pub mod name;
+pub mod phase;
+pub mod policy;
+pub mod time;
+
+pub use id::{
+    Epoch, Generation, Incarnation, InstanceKey, LeaseSequence, Nonce, ReportSequence, Revision, RotationId, Version,
+};
+pub use name::{ClusterName, InstanceName, OperatorName, SecretName, ServiceName};
+pub use phase::{Outcome, Phase};
+pub use policy::Policy;
+pub use time::{Instant, Now, WallTime};

@@ -1,0 +1,78 @@
+//! The provider seam.
+
+use async_trait::async_trait;
+use rotacast_proto::SecretValue;
+use rotacast_protocol::{SecretName, Version};
+
+use crate::ProviderError;
+
+/// One version's credential. No `Debug`: it holds the value.
+#[derive(Clone)]
+pub struct Credential {
+    /// Of which secret.
+    pub secret: SecretName,
+    /// Which version.
+    pub version: Version,
+    /// The value as the store has it.
+    pub value: SecretValue,
+}
+
+/// What a test login says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The credential works.
+    Works,
+    /// It does not, and trying again will not help: why, without values.
+    Rejected(String),
+}
+
+/// One live use of a credential, as the provider sees it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Session {
+    /// Names it, for people: `pid 4242, payments-api from 127.0.0.1, idle since 12:00:01`.
+    pub description: String,
+}
+
+/// What a provider knows of a credential's use.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Evidence {
+    /// It cannot tell.
+    None,
+    /// These sessions are live now; an empty list is evidence of disuse.
+    Sessions(Vec<Session>),
+}
+
+/// Makes, tests and retires the credentials of secrets in one outside system.
+///
+/// The contract, which `conformance` checks on every implementation:
+/// - Every call is idempotent by (secret, version, value): it may have been made before, whole or in part,
+///   by a process that died before it heard the answer.
+/// - `disable` and `destroy` touch the credential of exactly this version. When the value names the same
+///   identity as one of the `others` (a user name used again), or one this provider did not make and may
+///   not own (a superuser, a role outside its group), they refuse.
+/// - No error or description carries a value.
+#[async_trait]
+pub trait Provider: Send + Sync + 'static {
+    /// What it is, for people: `postgres payments at 127.0.0.1:5432`.
+    fn describe(&self) -> String;
+
+    /// Draws a new value. Outside state is not touched: the caller makes the value durable before `create`.
+    fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError>;
+
+    /// Makes the credential valid in the outside system.
+    async fn create(&self, credential: &Credential) -> Result<(), ProviderError>;
+
+    /// Logs in with it. `others` are the secret's other versions that are still valid: a credential that
+    /// shares its identity with one of them is rejected, since retiring one would end the other.
+    async fn test(&self, credential: &Credential, others: &[Credential]) -> Result<Verdict, ProviderError>;
+
+    /// Who uses it now.
+    async fn usage(&self, credential: &Credential) -> Result<Evidence, ProviderError>;
+
+    /// Ends its validity: no further login succeeds, and a login was tried to show it. Sessions that are
+    /// still there are waited for or ended, as configured.
+    async fn disable(&self, credential: &Credential, others: &[Credential]) -> Result<(), ProviderError>;
+
+    /// Removes it. An absent one is no error.
+    async fn destroy(&self, credential: &Credential, others: &[Credential]) -> Result<(), ProviderError>;
+}

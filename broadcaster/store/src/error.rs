@@ -1,0 +1,75 @@
+//! What can go wrong with a store, by whose fault it is.
+
+use thiserror::Error;
+
+/// An error of a store.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// It cannot be reached, or did not answer in time. Retry; the outcome of a commit is unknown.
+    #[error("store {endpoint} cannot be reached: {problem}")]
+    Unreachable {
+        /// Where it was expected.
+        endpoint: String,
+        /// What the client says.
+        problem: String,
+    },
+    /// It refuses who we are or what we ask.
+    #[error("store {endpoint} refuses access: {problem}")]
+    Denied {
+        /// Which store.
+        endpoint: String,
+        /// What it says.
+        problem: String,
+    },
+    /// It is up but takes no writes: out of space, read-only, over quota.
+    #[error("store {endpoint} takes no writes: {problem}")]
+    Unwritable {
+        /// Which store.
+        endpoint: String,
+        /// What it says.
+        problem: String,
+    },
+    /// A value or key is beyond the store's limits.
+    #[error("{what} is {found} bytes, expected at most {limit}")]
+    TooLarge {
+        /// Which thing.
+        what: String,
+        /// Its size in bytes.
+        found: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// What is stored does not parse.
+    #[error("store key {key:?}: {problem}")]
+    Corrupt {
+        /// Where.
+        key: String,
+        /// What is wrong, without contents.
+        problem: String,
+    },
+    /// The store is another one than before, or went back in time (restored from a backup).
+    #[error("store {endpoint} is not what it was: {problem}")]
+    WentBackwards {
+        /// Which store.
+        endpoint: String,
+        /// What was expected and found.
+        problem: String,
+    },
+    /// The leadership was lost: another broadcaster leads, or the session is over.
+    #[error("this broadcaster no longer leads: {problem}")]
+    NotLeader {
+        /// How it shows.
+        problem: String,
+    },
+    /// Waiting was cancelled by a shutdown.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl StoreError {
+    /// Whether trying again, unchanged, may succeed.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, StoreError::Unreachable { .. } | StoreError::Unwritable { .. })
+    }
+}

@@ -1,0 +1,180 @@
+//! The store seam.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use rotacast_proto::SecretValue;
+use rotacast_protocol::{Epoch, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Key, StoreError};
+
+/// A store's own position: etcd's revision, Consul's index, the embedded store's counter. Only
+/// meaningful to the store that gave it.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Cursor(pub u64);
+
+/// One stored key. No `Debug`: its value may be a secret's.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Where.
+    pub key: Key,
+    /// What. Records travel in this type too; it costs them nothing.
+    pub value: SecretValue,
+    /// When the key was created.
+    pub created: Cursor,
+    /// When it was last written; equals `created` for a key that was never changed.
+    pub modified: Cursor,
+}
+
+/// Everything below a prefix at one moment, in key order.
+#[derive(Clone)]
+pub struct Listing {
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// The moment: a watch from here misses nothing.
+    pub cursor: Cursor,
+}
+
+/// What a watch tells, like a Kubernetes informer: first (and again whenever continuity was lost)
+/// the whole set between `Init` and `Ready`, then single changes in order.
+pub enum StoreEvent {
+    /// A whole listing begins: forget nothing yet, but what is not in it by `Ready` is gone.
+    Init,
+    /// One key of the listing.
+    Listed(Entry),
+    /// The listing is complete, as of this cursor.
+    Ready(Cursor),
+    /// A key was created or changed.
+    Put(Entry),
+    /// A key was deleted.
+    Deleted {
+        /// Which.
+        key: Key,
+        /// When.
+        cursor: Cursor,
+    },
+}
+
+/// A condition of a commit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Check {
+    /// The key does not exist.
+    Absent(Key),
+    /// The key was last written at this cursor.
+    Unchanged(Key, Cursor),
+    /// The term of this leadership still lasts, checked by the store itself within the commit.
+    Leads(Epoch),
+}
+
+/// One write of a commit. No `Debug`: it may carry a value.
+#[derive(Clone)]
+pub enum Write {
+    /// Sets a key.
+    Put(Key, SecretValue),
+    /// Deletes a key; deleting an absent one is no error.
+    Delete(Key),
+}
+
+/// Writes that happen together, if all checks hold, or not at all. At most 64 of each.
+#[derive(Clone, Default)]
+pub struct Commit {
+    /// The conditions.
+    pub checks: Vec<Check>,
+    /// The writes.
+    pub writes: Vec<Write>,
+}
+
+/// How a commit ended. An `Err` of [`Store::commit`] that is transient means: unknown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Committed {
+    /// Done and durable, at this cursor: the `modified` of every key written.
+    Done(Cursor),
+    /// A check did not hold; nothing was written.
+    Conflict,
+}
+
+/// A won election.
+pub struct Leadership {
+    /// The term: larger than that of every leadership ever granted before in this store.
+    pub epoch: Epoch,
+    /// Until when the leadership is surely ours, by CLOCK_BOOTTIME, counted from the send time of the
+    /// newest renewal that succeeded. Moves forward while renewals succeed; the leader must stop
+    /// granting and deciding once it is past.
+    pub valid_until: tokio::sync::watch::Receiver<Instant>,
+    /// Cancelled when the leadership is known to be lost.
+    pub lost: CancellationToken,
+    /// Cancel it to step down: gives up the leadership at once, so that a successor need not wait for the
+    /// term's time-to-live. Dropping the `Leadership` without it lets the time-to-live run out.
+    pub resign: CancellationToken,
+    /// Ends when stepping down has reached the store (or failed to).
+    pub resigned: tokio::task::JoinHandle<()>,
+}
+
+/// How bad a finding of [`Store::examine`] is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// Works, but weaker than it could be.
+    Warning,
+    /// Will not work, or is not safe.
+    Error,
+}
+
+/// One line of `rotacast doctor`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// How bad.
+    pub level: Level,
+    /// What was looked at, e.g. `etcd version`.
+    pub subject: String,
+    /// What was found.
+    pub text: String,
+    /// What to do; empty when nothing is.
+    pub fix: String,
+}
+
+/// A linearizable key-value store.
+///
+/// The contract, which `conformance` checks on every implementation:
+/// - `get` and `list` are linearizable: they show every commit that was acknowledged before they were sent.
+/// - `watch` never skips: after a loss of continuity it lists anew (`Init` … `Ready`). It retries by
+///   itself while the store is away and ends only with an error that retrying cannot mend.
+/// - `commit` is atomic and durable before it returns `Done`.
+/// - Every call ends within [`CALL_TIMEOUT`] or with `Unreachable`.
+/// - No error text, log line or metric carries a value.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Where it is, for people: `etcd http://127.0.0.1:2379`, `embedded ./rotacast-data/store.db`.
+    fn describe(&self) -> String;
+
+    /// One key, linearizably.
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError>;
+
+    /// All keys below `parent` (those that begin with `parent/`), linearizably, as of one moment.
+    async fn list(&self, parent: &Key) -> Result<Listing, StoreError>;
+
+    /// Everything below `parent`, and then everything that changes.
+    fn watch(&self, parent: &Key) -> BoxStream<'static, Result<StoreEvent, StoreError>>;
+
+    /// All of it or nothing.
+    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
+
+    /// Waits until this broadcaster leads, or `cancel`.
+    /// `ttl` bounds how long a dead leader blocks its successor.
+    async fn campaign(
+        &self,
+        candidate: &str,
+        ttl: Duration,
+        cancel: CancellationToken,
+    ) -> Result<Leadership, StoreError>;
+
+    /// Checks version, health and settings, for `doctor` and the log at start.
+    async fn examine(&self) -> Vec<Finding>;
+}
+
+/// How long one call to a store may take, retries included: beyond it, callers are told `Unreachable`. Far
+/// above a healthy store's milliseconds, well below the shortest sensible lease.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);

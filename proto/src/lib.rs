@@ -1,0 +1,20 @@
+//! Rotacast's wire contract: protobuf messages, the signed envelope they travel in, and what turns
+//! them into the validated types of `rotacast-protocol`.
+
+mod envelope;
+mod key;
+mod message;
+mod value;
+
+/// The generated messages and services of package `rotacast.v1`.
+#[allow(missing_docs, clippy::all, unreachable_pub)]
+pub mod v1 {
+    tonic::include_proto!("rotacast.v1");
+    /// The descriptor set, for gRPC reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rotacast.v1.bin"));
+}
+
+pub use envelope::{Envelope, EnvelopeError, Kind};
+pub use message::WireMessage;
+pub use key::{KeyError, KeyId, SigningKey, VerifyingKey};
+pub use value::SecretValue;
