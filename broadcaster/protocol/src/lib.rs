@@ -8,6 +8,7 @@ pub mod message;
 pub mod name;
 pub mod phase;
 pub mod policy;
+pub mod record;
 pub mod time;
 
 pub use id::{

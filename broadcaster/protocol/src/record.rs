@@ -1,0 +1,401 @@
+//! The rotation record: the truth about one secret, saved in the store by compare-and-swap.
+
+mod change;
+mod codec;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use change::RecordChange;
+pub use codec::{FORMAT, RecordError};
+
+use crate::id::{Epoch, Generation, Revision, RotationId, Version};
+use crate::message::SecretState;
+use crate::name::{OperatorName, SecretName};
+use crate::phase::{Outcome, Phase};
+use crate::policy::Policy;
+use crate::time::WallTime;
+
+/// Finished rotations and ended versions kept in the record, for people; older ones are in the audit log.
+pub const MAX_HISTORY: usize = 20;
+
+/// Fields written by a later build that this one does not know; kept as they are.
+pub type Unknown = BTreeMap<String, serde_json::Value>;
+
+/// What a version is to its secret: AWS's words, plus two.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Label {
+    /// Known, not yet activated.
+    Pending,
+    /// In use for new work.
+    Current,
+    /// On its way out.
+    Previous,
+    /// Gone, after a rotation.
+    Retired,
+    /// Gone, or going, without having become or stayed current.
+    Rejected,
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Label::Pending => "pending",
+            Label::Current => "current",
+            Label::Previous => "previous",
+            Label::Retired => "retired",
+            Label::Rejected => "rejected",
+        })
+    }
+}
+
+/// Who made a version.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Somebody wrote it into the store.
+    Watched,
+    /// Rotacast makes it, through the provider.
+    Managed,
+}
+
+/// One version's part of the record.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct VersionRecord {
+    /// What it is now.
+    pub label: Label,
+    /// Who made it.
+    pub origin: Origin,
+    /// Nobody may begin to use it.
+    #[serde(default)]
+    pub sealed: bool,
+    /// Instances have been told of it.
+    #[serde(default)]
+    pub announced: bool,
+    /// When it was first known.
+    pub seen: WallTime,
+    /// Why it ended, in words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+    /// See [`Unknown`].
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+/// The rotation in flight.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Rotation {
+    /// The generation it opened: its id, with the secret.
+    pub generation: Generation,
+    /// From; none for a secret's first version.
+    pub old: Option<Version>,
+    /// To.
+    pub new: Version,
+    /// Who asked: an operator's name, or `store`.
+    pub trigger: String,
+    /// Where it stands.
+    pub phase: Phase,
+    /// When it started.
+    pub started: WallTime,
+    /// When the phase was entered.
+    pub phase_since: WallTime,
+    /// The credential of a managed rotation exists and is in the store. Always true for a watched one.
+    pub created: bool,
+    /// The revision at which the new version became current, or at a rollback the old one again.
+    #[serde(default)]
+    pub activated: Option<Revision>,
+    /// Who approved the activation.
+    #[serde(default)]
+    pub approved: Option<OperatorName>,
+    /// Process lives that preparing and switching do not wait for, as `service/instance/incarnation`. Never counts
+    /// for the retire guard.
+    #[serde(default)]
+    pub excused: BTreeSet<String>,
+    /// Why it goes back.
+    #[serde(default)]
+    pub rollback: Option<String>,
+    /// See [`Unknown`].
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+/// Why a version is being retired.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A newer version became current.
+    Rotated,
+    /// Its rotation was rolled back.
+    RolledBack,
+    /// A newer version replaced it before it was activated.
+    Superseded,
+}
+
+/// What is left to do once the point of no return is passed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetireStep {
+    /// End the credential's validity at the provider.
+    Disable,
+    /// Remove the credential at the provider.
+    Destroy,
+    /// Remove the value from the store.
+    Erase,
+}
+
+/// An operator's word that a retire may cut somebody off.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Override {
+    /// Who says so.
+    pub by: OperatorName,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: WallTime,
+    /// The process lives that are cut off, as `service/instance/incarnation`.
+    pub instances: BTreeSet<String>,
+    /// The provider's live sessions are cut off too.
+    pub sessions: bool,
+}
+
+/// A version on its way out, with its own guard.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Retirement {
+    /// Why.
+    pub cause: Cause,
+    /// The revision from which no desired state asks for this version: who has acted on that
+    /// revision and holds the version no more will never use it again.
+    pub unwanted_since: Revision,
+    /// When that was.
+    pub since: WallTime,
+    /// Operators' overrides.
+    #[serde(default)]
+    pub overrides: Vec<Override>,
+    /// Past the point of no return: what is to be done next.
+    #[serde(default)]
+    pub step: Option<RetireStep>,
+    /// See [`Unknown`].
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+/// An operator's pause.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Pause {
+    /// Who.
+    pub by: OperatorName,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: WallTime,
+}
+
+/// Nothing irreversible happens until an operator says so: the store is not what it was.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SafeMode {
+    /// What was noticed.
+    pub reason: String,
+    /// When.
+    pub at: WallTime,
+}
+
+/// A rotation that is over.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Finished {
+    /// The generation it opened.
+    pub generation: Generation,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// From.
+    pub old: Option<Version>,
+    /// To.
+    pub new: Version,
+    /// When it started.
+    pub started: WallTime,
+    /// When it ended.
+    pub ended: WallTime,
+    /// Why, for a rollback.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// The lease times instances and leaders go by, so that whoever reads the record knows them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Timing {
+    /// See [`Policy::lease_idle`].
+    #[serde(with = "codec::millis", rename = "lease_idle_ms")]
+    pub lease_idle: Duration,
+    /// See [`Policy::lease_rotating`].
+    #[serde(with = "codec::millis", rename = "lease_rotating_ms")]
+    pub lease_rotating: Duration,
+    /// See [`Policy::self_lease`].
+    #[serde(with = "codec::millis", rename = "self_lease_ms")]
+    pub self_lease: Duration,
+    /// See [`Policy::max_use`].
+    #[serde(with = "codec::millis", rename = "max_use_ms")]
+    pub max_use: Duration,
+    /// See [`Policy::sync_idle`].
+    #[serde(with = "codec::millis", rename = "sync_idle_ms")]
+    pub sync_idle: Duration,
+    /// See [`Policy::sync_rotating`].
+    #[serde(with = "codec::millis", rename = "sync_rotating_ms")]
+    pub sync_rotating: Duration,
+}
+
+impl Timing {
+    /// What a policy says, in whole milliseconds.
+    #[must_use]
+    pub fn of(policy: &Policy) -> Self {
+        let whole = |duration: Duration| Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+        Self {
+            lease_idle: whole(policy.lease_idle),
+            lease_rotating: whole(policy.lease_rotating),
+            self_lease: whole(policy.self_lease),
+            max_use: whole(policy.max_use),
+            sync_idle: whole(policy.sync_idle),
+            sync_rotating: whole(policy.sync_rotating),
+        }
+    }
+}
+
+/// The longest times anybody may still be going by, whatever the policy says now. A leader that takes over
+/// waits these, not the policy's: leases granted before a policy was shortened are still running.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Bounds {
+    /// No lease longer than this is running. Lowered only after a wait that outlasts every longer one.
+    #[serde(with = "codec::millis", rename = "lease_ms")]
+    pub lease: Duration,
+    /// No self-lease longer than this is running. Only ever raised.
+    #[serde(with = "codec::millis", rename = "self_lease_ms")]
+    pub self_lease: Duration,
+    /// No use outlasts its checkout longer than this. Only ever raised.
+    #[serde(with = "codec::millis", rename = "max_use_ms")]
+    pub max_use: Duration,
+}
+
+/// The truth about one secret.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SecretRecord {
+    /// Which secret.
+    pub secret: SecretName,
+    /// The term of the leader that wrote it last.
+    pub epoch: Epoch,
+    /// +1 per change.
+    pub revision: Revision,
+    /// +1 per change of direction.
+    pub generation: Generation,
+    /// The version for new work.
+    pub current: Option<Version>,
+    /// The highest version ever taken in; numbers are never used again.
+    pub last_version: Option<Version>,
+    /// Live versions, and the newest [`MAX_HISTORY`] ended ones.
+    pub versions: BTreeMap<Version, VersionRecord>,
+    /// The rotation in flight.
+    pub rotation: Option<Rotation>,
+    /// Versions on their way out.
+    pub retirements: BTreeMap<Version, Retirement>,
+    /// An operator's pause.
+    pub paused: Option<Pause>,
+    /// See [`SafeMode`].
+    pub safe_mode: Option<SafeMode>,
+    /// The lease times in force.
+    pub timing: Timing,
+    /// The longest times anybody may still go by.
+    pub bounds: Bounds,
+    /// Finished rotations, newest last, at most [`MAX_HISTORY`].
+    pub history: Vec<Finished>,
+    /// See [`Unknown`].
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
+impl SecretRecord {
+    /// The record of a secret nobody has seen yet.
+    #[must_use]
+    pub fn new(secret: SecretName, epoch: Epoch, timing: Timing) -> Self {
+        Self {
+            secret,
+            epoch,
+            revision: Revision(0),
+            generation: Generation(0),
+            current: None,
+            last_version: None,
+            versions: BTreeMap::new(),
+            rotation: None,
+            retirements: BTreeMap::new(),
+            paused: None,
+            safe_mode: None,
+            bounds: Bounds { lease: timing.lease_idle, self_lease: timing.self_lease, max_use: timing.max_use },
+            timing,
+            history: Vec::new(),
+            unknown: Unknown::new(),
+        }
+    }
+
+    /// Whether this secret is rotating: the short lease tier applies.
+    #[must_use]
+    pub fn is_rotating(&self) -> bool {
+        self.rotation.is_some() || !self.retirements.is_empty()
+    }
+
+    /// The version instances should prepare.
+    #[must_use]
+    pub fn pending(&self) -> Option<Version> {
+        self.rotation.as_ref().filter(|rotation| rotation.phase == Phase::Preparing).map(|rotation| rotation.new)
+    }
+
+    /// The version the rotation in flight moves away from, once that has begun.
+    #[must_use]
+    pub fn previous(&self) -> Option<Version> {
+        let rotation = self.rotation.as_ref()?;
+        match rotation.phase {
+            Phase::Activating | Phase::Draining | Phase::Retiring => rotation.old,
+            Phase::RollingBack => Some(rotation.new).filter(|new| self.retirements.contains_key(new)),
+            Phase::Verifying | Phase::Preparing => None,
+        }
+    }
+
+    /// Versions nobody may begin to use.
+    #[must_use]
+    pub fn sealed(&self) -> BTreeSet<Version> {
+        self.versions.iter().filter(|(_, version)| version.sealed).map(|(number, _)| *number).collect()
+    }
+
+    /// Versions whose credential may still be valid.
+    pub fn live_versions(&self) -> impl Iterator<Item = Version> + '_ {
+        self.versions
+            .iter()
+            .filter(|(number, version)| {
+                !matches!(version.label, Label::Retired | Label::Rejected) || self.retirements.contains_key(number)
+            })
+            .map(|(number, _)| *number)
+    }
+
+    /// What everyone who uses the secret should know. The same whether it came over the bus, in a
+    /// Sync reply or was read from the store.
+    #[must_use]
+    pub fn state(&self) -> SecretState {
+        SecretState {
+            secret: self.secret.clone(),
+            epoch: self.epoch,
+            revision: self.revision,
+            generation: self.generation,
+            rotation: self
+                .rotation
+                .as_ref()
+                .map(|rotation| RotationId { secret: self.secret.clone(), generation: rotation.generation }),
+            phase: self.rotation.as_ref().map(|rotation| rotation.phase),
+            current: self.current,
+            pending: self.pending(),
+            previous: self.previous(),
+            sealed: self.sealed(),
+            sync_interval: if self.is_rotating() { self.timing.sync_rotating } else { self.timing.sync_idle },
+            self_lease: self.timing.self_lease,
+            max_use: self.timing.max_use,
+        }
+    }
+}

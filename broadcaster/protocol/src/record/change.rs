@@ -1,0 +1,359 @@
+//! The only way a record changes, the same for a live decision and for a simulation.
+
+use super::{
+    Cause, Finished, Label, MAX_HISTORY, Origin, Override, Pause, Retirement, RetireStep, Rotation, SafeMode,
+    SecretRecord, Timing, Unknown, VersionRecord,
+};
+use crate::id::{Epoch, Version};
+use crate::name::OperatorName;
+use crate::phase::{Outcome, Phase};
+use crate::time::WallTime;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// One change of a record. Every change raises the revision by one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RecordChange {
+    /// A leader has taken the record over.
+    TermBegan {
+        /// Its term.
+        epoch: Epoch,
+    },
+    /// The policy's times have changed.
+    TimingSet {
+        /// From now on.
+        timing: Timing,
+    },
+    /// Every lease longer than this is surely over.
+    LeaseBoundLowered {
+        /// The longest that may be running.
+        to: Duration,
+    },
+    /// A version was read from the store, or is about to be made.
+    VersionAdded {
+        /// Its number.
+        version: Version,
+        /// Who makes it.
+        origin: Origin,
+        /// When.
+        at: WallTime,
+    },
+    /// A version that nobody was told of is skipped for a newer one.
+    VersionSkipped {
+        /// Its number.
+        version: Version,
+        /// The newer one.
+        by: Version,
+        /// When.
+        at: WallTime,
+    },
+    /// A rotation to a pending version begins: generation +1.
+    RotationStarted {
+        /// To.
+        new: Version,
+        /// Who asked.
+        trigger: String,
+        /// When.
+        at: WallTime,
+    },
+    /// A managed rotation's credential exists and is in the store; or somebody else's value has taken its
+    /// number and is used instead (`origin` says which).
+    CredentialCreated {
+        /// Who made the value that is in the store.
+        origin: Origin,
+    },
+    /// The new credential works: instances are asked to prepare.
+    PreparingBegan {
+        /// When.
+        at: WallTime,
+    },
+    /// An operator approved the activation.
+    Approved {
+        /// Who.
+        by: OperatorName,
+    },
+    /// Preparing and switching no longer wait for a process life.
+    Excused {
+        /// `service/instance/incarnation`.
+        instance: String,
+    },
+    /// Current = new.
+    Activated {
+        /// When.
+        at: WallTime,
+    },
+    /// Everyone has switched.
+    DrainingBegan {
+        /// When.
+        at: WallTime,
+    },
+    /// Current = old again: generation +1.
+    RollbackStarted {
+        /// Why.
+        reason: String,
+        /// When.
+        at: WallTime,
+    },
+    /// Nobody may begin to use a version from here on.
+    Sealed {
+        /// Which.
+        version: Version,
+    },
+    /// An operator lets a retire cut somebody off.
+    Overridden {
+        /// Which version's retire.
+        version: Version,
+        /// The operator's word.
+        word: Override,
+    },
+    /// The point of no return.
+    RetireBegan {
+        /// Which version.
+        version: Version,
+        /// When.
+        at: WallTime,
+    },
+    /// A step past the point of no return is done.
+    RetireAdvanced {
+        /// Which version.
+        version: Version,
+        /// What is to be done next.
+        step: RetireStep,
+    },
+    /// A version is gone.
+    RetireFinished {
+        /// Which.
+        version: Version,
+    },
+    /// The rotation in flight is over.
+    RotationEnded {
+        /// How.
+        outcome: Outcome,
+        /// When.
+        at: WallTime,
+    },
+    /// An operator pauses.
+    Paused(Pause),
+    /// An operator resumes.
+    Resumed,
+    /// The store is not what it was.
+    SafeModeEntered(SafeMode),
+    /// An operator has looked at it.
+    SafeModeLeft,
+}
+
+impl SecretRecord {
+    /// Carries out one change. The change was decided on this very record, so its preconditions hold;
+    /// a change that does not fit (a record from elsewhere) leaves the part it names alone.
+    pub fn apply(&mut self, change: &RecordChange) {
+        self.revision = self.revision.next();
+        match change {
+            RecordChange::TermBegan { epoch } => self.epoch = *epoch,
+            RecordChange::TimingSet { timing } => {
+                self.timing = *timing;
+                self.bounds.lease = self.bounds.lease.max(timing.lease_idle);
+                self.bounds.self_lease = self.bounds.self_lease.max(timing.self_lease);
+                self.bounds.max_use = self.bounds.max_use.max(timing.max_use);
+            }
+            RecordChange::LeaseBoundLowered { to } => self.bounds.lease = *to,
+            RecordChange::VersionAdded { version, origin, at } => {
+                self.last_version = self.last_version.max(Some(*version));
+                self.versions.insert(
+                    *version,
+                    VersionRecord {
+                        label: Label::Pending,
+                        origin: *origin,
+                        sealed: false,
+                        announced: false,
+                        seen: *at,
+                        note: String::new(),
+                        unknown: Unknown::new(),
+                    },
+                );
+            }
+            RecordChange::VersionSkipped { version, by, at } => {
+                self.reject(*version, Cause::Superseded, format!("replaced by version {by}"), *at);
+            }
+            RecordChange::RotationStarted { new, trigger, at } => {
+                self.generation = self.generation.next();
+                let created = self.versions.get(new).is_none_or(|version| version.origin == Origin::Watched);
+                self.rotation = Some(Rotation {
+                    generation: self.generation,
+                    old: self.current,
+                    new: *new,
+                    trigger: trigger.clone(),
+                    phase: Phase::Verifying,
+                    started: *at,
+                    phase_since: *at,
+                    created,
+                    activated: None,
+                    approved: None,
+                    excused: BTreeSet::new(),
+                    rollback: None,
+                    unknown: Unknown::new(),
+                });
+            }
+            RecordChange::CredentialCreated { origin } => self.created(*origin),
+            RecordChange::PreparingBegan { at } => {
+                self.enter(Phase::Preparing, *at);
+                if let Some(version) = self.rotation.as_ref().map(|rotation| rotation.new) {
+                    self.announce(version);
+                }
+            }
+            RecordChange::Approved { by } => {
+                if let Some(rotation) = &mut self.rotation {
+                    rotation.approved = Some(by.clone());
+                }
+            }
+            RecordChange::Excused { instance } => {
+                if let Some(rotation) = &mut self.rotation {
+                    rotation.excused.insert(instance.clone());
+                }
+            }
+            RecordChange::Activated { at } => self.activate(*at),
+            RecordChange::DrainingBegan { at } => self.enter(Phase::Draining, *at),
+            RecordChange::RollbackStarted { reason, at } => self.roll_back(reason, *at),
+            RecordChange::Sealed { version } => {
+                if let Some(version) = self.versions.get_mut(version) {
+                    version.sealed = true;
+                }
+            }
+            RecordChange::Overridden { version, word } => {
+                if let Some(retirement) = self.retirements.get_mut(version) {
+                    retirement.overrides.push(word.clone());
+                }
+            }
+            RecordChange::RetireBegan { version, at } => {
+                if let Some(retirement) = self.retirements.get_mut(version) {
+                    retirement.step = Some(RetireStep::Disable);
+                }
+                if self.rotation.as_ref().is_some_and(|r| r.old == Some(*version) && r.phase == Phase::Draining) {
+                    self.enter(Phase::Retiring, *at);
+                }
+            }
+            RecordChange::RetireAdvanced { version, step } => {
+                if let Some(retirement) = self.retirements.get_mut(version) {
+                    retirement.step = Some(*step);
+                }
+            }
+            RecordChange::RetireFinished { version } => self.finish_retire(*version),
+            RecordChange::RotationEnded { outcome, at } => self.end_rotation(*outcome, *at),
+            RecordChange::Paused(pause) => self.paused = Some(pause.clone()),
+            RecordChange::Resumed => self.paused = None,
+            RecordChange::SafeModeEntered(safe_mode) => self.safe_mode = Some(safe_mode.clone()),
+            RecordChange::SafeModeLeft => self.safe_mode = None,
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, at: WallTime) {
+        if let Some(rotation) = &mut self.rotation {
+            rotation.phase = phase;
+            rotation.phase_since = at;
+        }
+    }
+
+    fn announce(&mut self, version: Version) {
+        if let Some(version) = self.versions.get_mut(&version) {
+            version.announced = true;
+        }
+    }
+
+    fn label(&mut self, version: Version, label: Label) {
+        if let Some(version) = self.versions.get_mut(&version) {
+            version.label = label;
+        }
+    }
+
+    fn created(&mut self, origin: Origin) {
+        if let Some(rotation) = &mut self.rotation {
+            rotation.created = true;
+            if let Some(version) = self.versions.get_mut(&rotation.new) {
+                version.origin = origin;
+            }
+        }
+    }
+
+    fn reject(&mut self, version: Version, cause: Cause, note: String, at: WallTime) {
+        if let Some(record) = self.versions.get_mut(&version) {
+            record.label = Label::Rejected;
+            record.note = note;
+        }
+        self.begin_retirement(version, cause, at);
+    }
+
+    fn begin_retirement(&mut self, version: Version, cause: Cause, at: WallTime) {
+        let retirement = Retirement {
+            cause,
+            unwanted_since: self.revision,
+            since: at,
+            overrides: Vec::new(),
+            step: None,
+            unknown: Unknown::new(),
+        };
+        self.retirements.insert(version, retirement);
+    }
+
+    fn activate(&mut self, at: WallTime) {
+        let Some(rotation) = &mut self.rotation else { return };
+        let (old, new) = (rotation.old, rotation.new);
+        rotation.activated = Some(self.revision);
+        self.enter(Phase::Activating, at);
+        self.current = Some(new);
+        self.announce(new);
+        self.label(new, Label::Current);
+        if let Some(old) = old {
+            self.label(old, Label::Previous);
+            self.begin_retirement(old, Cause::Rotated, at);
+        }
+    }
+
+    fn roll_back(&mut self, reason: &str, at: WallTime) {
+        self.generation = self.generation.next();
+        let revision = self.revision;
+        let Some(rotation) = &mut self.rotation else { return };
+        let (old, new) = (rotation.old, rotation.new);
+        rotation.rollback = Some(reason.to_owned());
+        rotation.activated = Some(revision);
+        self.enter(Phase::RollingBack, at);
+        self.current = old;
+        if let Some(old) = old {
+            self.label(old, Label::Current);
+            // It is wanted again: its retirement is off, and so is its seal.
+            self.retirements.remove(&old);
+            if let Some(version) = self.versions.get_mut(&old) {
+                version.sealed = false;
+            }
+        }
+        self.reject(new, Cause::RolledBack, reason.to_owned(), at);
+    }
+
+    fn finish_retire(&mut self, version: Version) {
+        let Some(retirement) = self.retirements.remove(&version) else { return };
+        self.label(version, if retirement.cause == Cause::Rotated { Label::Retired } else { Label::Rejected });
+        // Ended versions are kept for people, the newest few only.
+        let live: BTreeSet<Version> = self.live_versions().collect();
+        let ended: Vec<Version> = self.versions.keys().copied().filter(|version| !live.contains(version)).collect();
+        for version in ended.iter().rev().skip(MAX_HISTORY) {
+            self.versions.remove(version);
+        }
+    }
+
+    fn end_rotation(&mut self, outcome: Outcome, at: WallTime) {
+        let Some(rotation) = self.rotation.take() else { return };
+        if outcome == Outcome::Superseded {
+            self.reject(rotation.new, Cause::Superseded, "replaced by a newer version".into(), at);
+        }
+        self.history.push(Finished {
+            generation: rotation.generation,
+            outcome,
+            old: rotation.old,
+            new: rotation.new,
+            started: rotation.started,
+            ended: at,
+            reason: rotation.rollback.unwrap_or_default(),
+        });
+        if self.history.len() > MAX_HISTORY {
+            self.history.remove(0);
+        }
+    }
+}

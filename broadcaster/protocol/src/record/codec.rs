@@ -1,0 +1,114 @@
+//! How a record is stored: JSON with a format number. Readable with the store's own tools, and
+//! fields of later builds survive a round trip through this one.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::SecretRecord;
+
+/// The format this build writes. A reader refuses a higher one by name.
+pub const FORMAT: u32 = 1;
+
+/// Largest record, in bytes: far above what the bounds on its parts allow, far below any store's limit.
+const MAX_RECORD_BYTES: usize = 256 * 1024;
+
+/// Stored bytes that are no record of this build's.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RecordError {
+    /// Written by a later build.
+    #[error("record format {found}, but this build reads up to {FORMAT}: upgrade this broadcaster")]
+    NewerFormat {
+        /// Its format number.
+        found: u32,
+    },
+    /// Not a record at all.
+    #[error("not a rotation record: {problem}")]
+    Corrupt {
+        /// What does not parse, and where.
+        problem: String,
+    },
+}
+
+#[derive(Serialize)]
+struct Stored<'r> {
+    format: u32,
+    #[serde(flatten)]
+    record: &'r SecretRecord,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    format: u32,
+}
+
+impl SecretRecord {
+    /// As stored.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(&Stored { format: FORMAT, record: self }).expect("a record holds only what JSON can say")
+    }
+
+    /// From what is stored.
+    ///
+    /// # Errors
+    /// [`RecordError`] for a later format, and for bytes that are no record or contradict themselves.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let corrupt = |problem: String| RecordError::Corrupt { problem };
+        if bytes.len() > MAX_RECORD_BYTES {
+            return Err(corrupt(format!("{} bytes, expected at most {MAX_RECORD_BYTES}", bytes.len())));
+        }
+        let header: Header = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+        if header.format > FORMAT {
+            return Err(RecordError::NewerFormat { found: header.format });
+        }
+        let mut record: SecretRecord = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+        record.unknown.remove("format");
+        record.check().map_err(corrupt)?;
+        Ok(record)
+    }
+
+    /// Whether the parts agree with each other.
+    fn check(&self) -> Result<(), String> {
+        let known = |what: &str, version: crate::Version| {
+            if self.versions.contains_key(&version) {
+                Ok(())
+            } else {
+                Err(format!("{what} is version {version}, which the record does not list"))
+            }
+        };
+        if let Some(current) = self.current {
+            known("current", current)?;
+        }
+        if let Some(rotation) = &self.rotation {
+            known("the rotation's new version", rotation.new)?;
+            if let Some(old) = rotation.old {
+                known("the rotation's old version", old)?;
+            }
+        }
+        for version in self.retirements.keys() {
+            known("a retirement", *version)?;
+            if self.current == Some(*version) {
+                return Err(format!("version {version} is current and being retired"));
+            }
+        }
+        if self.versions.keys().next_back() > self.last_version.as_ref() {
+            return Err("last_version is lower than a listed version".into());
+        }
+        Ok(())
+    }
+}
+
+/// Durations as whole milliseconds.
+pub(super) mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(in crate::record) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(in crate::record) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
