@@ -15,8 +15,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("rotacast.v1.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
-        // These carry a value: no `Debug`, so that none can be printed.
-        .skip_debug([".rotacast.v1.FetchReply", ".rotacast.v1.Put", ".rotacast.v1.OperatorCommand.action", ".rotacast.v1.OperatorCommand"])
+        // These carry a value, or may (an envelope's payload can be an operator's Put): no generated
+        // `Debug`, so that none can be printed. The envelope has one by hand that leaves the payload out.
+        .skip_debug([
+            ".rotacast.v1.FetchReply",
+            ".rotacast.v1.Put",
+            ".rotacast.v1.OperatorCommand.action",
+            ".rotacast.v1.OperatorCommand",
+            ".rotacast.v1.Envelope",
+        ])
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -10,8 +10,22 @@ use thiserror::Error;
 use crate::key::{KeyId, SigningKey, VerifyingKey};
 use crate::v1;
 
-/// Largest payload, in bytes: a report of 256 secrets stays below 64 KiB; NATS servers take 1 MiB by default.
-pub const MAX_PAYLOAD_BYTES: usize = 256 * 1024;
+/// Largest payload, in bytes. The largest valid message of every kind fits (a Sync reply about 256
+/// secrets, a Put of the largest value), and so does it, with its headers, below the 1 MiB that NATS
+/// and Kafka servers take by default.
+pub const MAX_PAYLOAD_BYTES: usize = 512 * 1024;
+
+/// Longest envelope field besides payload and signature, in bytes: `service/instance/incarnation` is
+/// the longest of ours, with 290.
+pub const MAX_FIELD_BYTES: usize = 512;
+
+/// The only place that bounds a payload.
+pub(crate) fn check_payload_size(found: usize) -> Result<(), EnvelopeError> {
+    if found > MAX_PAYLOAD_BYTES {
+        return Err(EnvelopeError::TooLarge { found });
+    }
+    Ok(())
+}
 
 /// What an envelope carries.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -111,6 +125,14 @@ pub enum EnvelopeError {
         /// Its size.
         found: usize,
     },
+    /// An attribute larger than any of ours.
+    #[error("{field} of {found} bytes, expected at most {MAX_FIELD_BYTES}")]
+    LongField {
+        /// Its header's name.
+        field: &'static str,
+        /// Its size.
+        found: usize,
+    },
     /// The subject names something else than the payload.
     #[error("subject {found:?} does not belong to the payload, which is about {expected:?}")]
     WrongSubject {
@@ -133,7 +155,7 @@ pub enum EnvelopeError {
 }
 
 /// A signed message with its CloudEvents attributes.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Envelope {
     /// `ce-id`. A retry reuses it.
     pub id: String,
@@ -198,6 +220,7 @@ impl Envelope {
         cluster: &ClusterName,
         find: impl FnOnce(&str) -> Option<&'k VerifyingKey>,
     ) -> Result<&Bytes, EnvelopeError> {
+        self.check_size()?;
         if self.kind != kind.as_str() {
             let known = Kind::ALL.iter().any(|kind| kind.as_str() == self.kind) || !is_newer_major(&self.kind);
             let found = self.kind.chars().take(64).collect();
@@ -211,9 +234,6 @@ impl Envelope {
                 expected: cluster.clone(),
                 found: self.source.chars().take(64).collect(),
             });
-        }
-        if self.payload.len() > MAX_PAYLOAD_BYTES {
-            return Err(EnvelopeError::TooLarge { found: self.payload.len() });
         }
         let subject = || self.subject.chars().take(300).collect::<String>();
         let Some(key) = find(&self.key_id) else {
@@ -229,17 +249,42 @@ impl Envelope {
         Ok(&self.payload)
     }
 
+    /// Checks that no part is larger than any of ours. [`Envelope::verify`] does it first; whoever
+    /// keeps or relays an envelope without verifying it calls it too.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::TooLarge`] or [`EnvelopeError::LongField`].
+    pub fn check_size(&self) -> Result<(), EnvelopeError> {
+        check_payload_size(self.payload.len())?;
+        let fields = [&self.id, &self.kind, &self.source, &self.subject, &self.time, &self.traceparent, &self.key_id];
+        for (field, value) in HEADERS.into_iter().zip(fields) {
+            if value.len() > MAX_FIELD_BYTES {
+                return Err(EnvelopeError::LongField { field, found: value.len() });
+            }
+        }
+        if self.signature.len() > MAX_FIELD_BYTES {
+            return Err(EnvelopeError::LongField { field: "rotacast-signature", found: self.signature.len() });
+        }
+        Ok(())
+    }
+
     /// As headers, for a bus that has them: `(name, value)`, the signature in base64.
     #[must_use]
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         use base64::Engine as _;
         let signature = base64::engine::general_purpose::STANDARD.encode(&self.signature);
-        let values =
-            [&self.id, &self.kind, &self.source, &self.subject, &self.time, &self.traceparent, &self.key_id, &signature];
-        let mut headers = vec![
-            ("ce-specversion", SPEC_VERSION.to_owned()),
-            ("content-type", "application/protobuf".to_owned()),
+        let values = [
+            &self.id,
+            &self.kind,
+            &self.source,
+            &self.subject,
+            &self.time,
+            &self.traceparent,
+            &self.key_id,
+            &signature,
         ];
+        let mut headers =
+            vec![("ce-specversion", SPEC_VERSION.to_owned()), ("content-type", "application/protobuf".to_owned())];
         headers.extend(HEADERS.into_iter().zip(values.into_iter().cloned()).filter(|(_, value)| !value.is_empty()));
         headers
     }
@@ -260,7 +305,8 @@ impl Envelope {
             }
         }
         let mut take = |name: &'static str| found.remove(name).ok_or(EnvelopeError::MissingHeader(name));
-        let signature = base64::engine::general_purpose::STANDARD.decode(take("rotacast-signature")?).unwrap_or_default();
+        let signature =
+            base64::engine::general_purpose::STANDARD.decode(take("rotacast-signature")?).unwrap_or_default();
         Ok(Self {
             id: take("ce-id")?,
             kind: take("ce-type")?,
@@ -272,6 +318,38 @@ impl Envelope {
             signature: Bytes::from(signature),
             payload,
         })
+    }
+}
+
+/// Of the payload only its length: an operator's command may carry a value.
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope")
+            .field("id", &self.id)
+            .field("kind", &self.kind)
+            .field("source", &self.source)
+            .field("subject", &self.subject)
+            .field("time", &self.time)
+            .field("traceparent", &self.traceparent)
+            .field("key_id", &self.key_id)
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// As [`Envelope`]'s: of the payload only its length.
+impl fmt::Debug for v1::Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope")
+            .field("id", &self.id)
+            .field("type", &self.r#type)
+            .field("source", &self.source)
+            .field("subject", &self.subject)
+            .field("time", &self.time)
+            .field("traceparent", &self.traceparent)
+            .field("key_id", &self.key_id)
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
     }
 }
 

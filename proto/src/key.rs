@@ -4,7 +4,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
-use ed25519_dalek::{Signer as _, Verifier as _};
+use ed25519_dalek::Signer as _;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -136,7 +136,7 @@ impl VerifyingKey {
 
     pub(crate) fn verifies(&self, input: &[u8], signature: &[u8]) -> bool {
         ed25519_dalek::Signature::from_slice(signature)
-            .is_ok_and(|signature| self.inner.verify(input, &signature).is_ok())
+            .is_ok_and(|signature| self.inner.verify_strict(input, &signature).is_ok())
     }
 }
 

@@ -1,6 +1,8 @@
 //! Rotacast's wire contract: protobuf messages, the signed envelope they travel in, and what turns
 //! them into the validated types of `rotacast-protocol`.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod envelope;
 mod key;
 mod message;
@@ -14,7 +16,10 @@ pub mod v1 {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rotacast.v1.bin"));
 }
 
-pub use envelope::{Envelope, EnvelopeError, Kind};
-pub use message::WireMessage;
+pub use envelope::{Envelope, EnvelopeError, Kind, MAX_FIELD_BYTES, MAX_PAYLOAD_BYTES, SPEC_VERSION};
 pub use key::{KeyError, KeyId, SigningKey, VerifyingKey};
+pub use message::{
+    FieldError, MAX_AUTH_FAILURE_VERSIONS, MAX_DURATION, MAX_LEASED_VERSIONS, MAX_SEALED_VERSIONS, WireMessage,
+    instance_subject,
+};
 pub use value::SecretValue;

@@ -1,10 +1,22 @@
 //! Between protobuf and the validated types of `rotacast-protocol`.
 
+mod fetch;
+mod field;
+mod registration;
+mod report;
+mod state;
+mod sync;
+
 use bytes::Bytes;
 use rotacast_protocol::{ClusterName, WallTime};
 
 use crate::envelope::{Envelope, EnvelopeError, Kind};
 use crate::key::{SigningKey, VerifyingKey};
+
+pub use field::{FieldError, MAX_DURATION, instance_subject};
+pub use report::MAX_AUTH_FAILURE_VERSIONS;
+pub use state::MAX_SEALED_VERSIONS;
+pub use sync::MAX_LEASED_VERSIONS;
 
 /// A message of the contract, in its validated form.
 ///
@@ -17,7 +29,8 @@ pub trait WireMessage: Sized {
     /// What it is about: the secret's name, or `service/instance/incarnation`. Signed with it.
     fn subject(&self) -> String;
 
-    /// As protobuf.
+    /// As protobuf. Durations become whole milliseconds, rounded down, so that an instance never reads a
+    /// longer one than the leader waits for.
     fn encode(&self) -> Bytes;
 
     /// From protobuf, checking every name, number and bound.
