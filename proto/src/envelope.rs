@@ -242,8 +242,7 @@ impl Envelope {
                 subject: subject(),
             });
         };
-        let input = signing_input(&self.kind, &self.source, &self.subject, &self.payload);
-        if !key.verifies(&input, &self.signature) {
+        if !key.verifies(&self.signing_input(), &self.signature) {
             return Err(EnvelopeError::BadSignature { key: key.id().clone(), subject: subject() });
         }
         Ok(&self.payload)
@@ -266,6 +265,12 @@ impl Envelope {
             return Err(EnvelopeError::LongField { field: "rotacast-signature", found: self.signature.len() });
         }
         Ok(())
+    }
+
+    /// The bytes that are signed: see `docs/wire.md`.
+    #[must_use]
+    pub fn signing_input(&self) -> Vec<u8> {
+        signing_input(&self.kind, &self.source, &self.subject, &self.payload)
     }
 
     /// As headers, for a bus that has them: `(name, value)`, the signature in base64.
@@ -305,6 +310,7 @@ impl Envelope {
             }
         }
         let mut take = |name: &'static str| found.remove(name).ok_or(EnvelopeError::MissingHeader(name));
+        // One that is not base64 becomes an empty one, which no key verifies.
         let signature =
             base64::engine::general_purpose::STANDARD.decode(take("rotacast-signature")?).unwrap_or_default();
         Ok(Self {

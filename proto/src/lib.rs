@@ -5,6 +5,7 @@
 
 mod envelope;
 mod key;
+mod key_file;
 mod message;
 mod value;
 
@@ -18,6 +19,7 @@ pub mod v1 {
 
 pub use envelope::{Envelope, EnvelopeError, Kind, MAX_FIELD_BYTES, MAX_PAYLOAD_BYTES, SPEC_VERSION};
 pub use key::{KeyError, KeyId, SigningKey, VerifyingKey};
+pub use key_file::KeyFileError;
 pub use message::{
     FieldError, MAX_AUTH_FAILURE_VERSIONS, MAX_DURATION, MAX_LEASED_VERSIONS, MAX_SEALED_VERSIONS, WireMessage,
     instance_subject,

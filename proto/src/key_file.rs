@@ -1,0 +1,223 @@
+//! Keys in files.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::key::{KeyError, SigningKey, VerifyingKey};
+
+/// Longest key file that is read, in bytes: a key is 62, and a file this much longer is something else.
+const MAX_FILE_BYTES: usize = 1024;
+
+/// Permission bits of everybody but the owner.
+const OTHERS: u32 = 0o077;
+
+/// A key file that cannot be used.
+#[derive(Debug, Error)]
+pub enum KeyFileError {
+    /// The file cannot be read, or not be made.
+    #[error("{path}: cannot {action} the key file: {source}", path = .path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Something is there already; a key is never overwritten.
+    #[error("{path}: exists already, expected no file; a key is never overwritten: name another file or move this one away", path = .path.display())]
+    Exists {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A folder, a pipe, a device.
+    #[error("{path}: not a regular file, expected a key file as `rotacast keygen` writes it", path = .path.display())]
+    NotAFile {
+        /// Which path.
+        path: PathBuf,
+    },
+    /// Others than the owner may read or write a private key.
+    #[error("{path}: private key with mode {found:04o}, expected 0600 or less (no access for group and others); run: chmod 600 {path}", path = .path.display())]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        found: u32,
+    },
+    /// Too long for a key.
+    #[error("{path}: more than {MAX_FILE_BYTES} bytes, expected a key of one line", path = .path.display())]
+    TooLong {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The contents are no key of the kind expected.
+    #[error("{path}: {source}", path = .path.display())]
+    NoKey {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with the text.
+        source: KeyError,
+    },
+}
+
+impl SigningKey {
+    /// Reads a private key's file. Only its owner may have access to it.
+    ///
+    /// # Errors
+    /// [`KeyFileError`]: missing, unreadable, open to group or others, or no private key.
+    pub fn read_file(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
+        let path = path.as_ref();
+        let text = read(path, true)?;
+        Self::parse(&text).map_err(|source| KeyFileError::NoKey { path: path.into(), source })
+    }
+
+    /// Writes the private key to a new file with mode 0600; when this returns, it is on disk.
+    ///
+    /// # Errors
+    /// [`KeyFileError::Exists`] if there is anything at `path`; [`KeyFileError::Io`].
+    pub fn create_file(&self, path: impl AsRef<Path>) -> Result<(), KeyFileError> {
+        let path = path.as_ref();
+        let io = |action| move |source| KeyFileError::Io { path: path.into(), action, source };
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let mut file = match file {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(KeyFileError::Exists { path: path.into() });
+            }
+            file => file.map_err(io("create"))?,
+        };
+        let mut text = self.to_text();
+        text.push('\n');
+        file.write_all(text.as_bytes()).map_err(io("write"))?;
+        file.sync_all().map_err(io("sync"))?;
+        // The name itself is only on disk once its folder is.
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync the folder of"))
+    }
+}
+
+impl VerifyingKey {
+    /// Reads a public key's file, whatever its mode.
+    ///
+    /// # Errors
+    /// [`KeyFileError`]: missing, unreadable, or no public key.
+    pub fn read_file(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
+        let path = path.as_ref();
+        let text = read(path, false)?;
+        Self::parse(&text).map_err(|source| KeyFileError::NoKey { path: path.into(), source })
+    }
+}
+
+/// The file's text. Type and mode are those of the opened file, so that nobody can swap it in between.
+fn read(path: &Path, private: bool) -> Result<Zeroizing<String>, KeyFileError> {
+    let io = |source| KeyFileError::Io { path: path.into(), action: "read", source };
+    // Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
+    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("O_NONBLOCK is a small constant");
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(io)?;
+    let metadata = file.metadata().map_err(io)?;
+    if !metadata.is_file() {
+        return Err(KeyFileError::NotAFile { path: path.into() });
+    }
+    let mode = metadata.permissions().mode() & 0o7777;
+    if private && mode & OTHERS != 0 {
+        return Err(KeyFileError::Exposed { path: path.into(), found: mode });
+    }
+    // One buffer of the final size, so that growing leaves no copy of a private key behind.
+    let mut bytes = Zeroizing::new(vec![0_u8; MAX_FILE_BYTES + 1]);
+    let mut length = 0;
+    loop {
+        match file.read(&mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(io(error)),
+        }
+        if length > MAX_FILE_BYTES {
+            return Err(KeyFileError::TooLong { path: path.into() });
+        }
+    }
+    // Text that is not UTF-8 is no key either: the parser says so, of an empty text.
+    Ok(Zeroizing::new(std::str::from_utf8(&bytes[..length]).unwrap_or_default().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set_mode(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn error<T>(result: Result<T, KeyFileError>) -> String {
+        result.err().expect("refused").to_string()
+    }
+
+    #[test]
+    fn a_key_reads_back_from_a_file_only_its_owner_may_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("broadcaster.key");
+        let key = SigningKey::generate();
+        key.create_file(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(SigningKey::read_file(&path).ok().unwrap().public(), key.public());
+        set_mode(&path, 0o400);
+        assert!(SigningKey::read_file(&path).is_ok());
+    }
+
+    #[test]
+    fn an_exposed_private_key_is_refused_with_the_fix() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("k");
+        SigningKey::generate().create_file(&path).unwrap();
+        for mode in [0o640, 0o604, 0o620, 0o602, 0o644, 0o610] {
+            set_mode(&path, mode);
+            let text = error(SigningKey::read_file(&path));
+            assert!(text.contains(&format!("mode {mode:04o}")), "{text}");
+            assert!(text.ends_with(&format!("chmod 600 {}", path.display())), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("k");
+        std::fs::write(&path, "precious").unwrap();
+        assert!(error(SigningKey::generate().create_file(&path)).contains("exists already"));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        // Nor through a link that points nowhere yet.
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path().join("elsewhere"), &link).unwrap();
+        assert!(error(SigningKey::generate().create_file(&link)).contains("exists already"));
+        assert!(!folder.path().join("elsewhere").exists());
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_by_name_and_without_its_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let key = SigningKey::generate();
+        std::fs::write(at("public"), key.public().to_text() + "\n").unwrap();
+        set_mode(&at("public"), 0o644);
+        assert_eq!(&VerifyingKey::read_file(at("public")).unwrap(), key.public());
+
+        key.create_file(at("private")).unwrap();
+        let swapped = error(VerifyingKey::read_file(at("private")));
+        assert!(swapped.contains("other half"), "{swapped}");
+        assert!(!swapped.contains(&key.to_text()["rotacast-private-1:".len()..]), "the error quotes the private key");
+
+        std::fs::write(at("long"), "x".repeat(MAX_FILE_BYTES + 1)).unwrap();
+        assert!(error(VerifyingKey::read_file(at("long"))).contains("more than 1024 bytes"));
+        std::fs::write(at("binary"), [0xff; 62]).unwrap();
+        assert!(error(VerifyingKey::read_file(at("binary"))).contains("the prefix is missing"));
+        assert!(error(VerifyingKey::read_file(folder.path())).contains("not a regular file"));
+        let missing = error(SigningKey::read_file(at("missing")));
+        assert!(missing.starts_with(&at("missing").display().to_string()), "{missing}");
+    }
+}
