@@ -3,6 +3,9 @@
 //! Pure: no IO, no clock, no randomness, no threads. Time is an argument, what happened comes in as
 //! an input, what the world is owed goes out as commands.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod coordinator;
 pub mod id;
 pub mod message;
 pub mod name;

@@ -36,11 +36,7 @@ fn check(name: &str, segments: bool) -> Result<(), &'static str> {
     if name.len() > MAX_NAME_BYTES {
         return Err("longer than 128 bytes");
     }
-    if segments {
-        name.split('/').try_for_each(check_segment)
-    } else {
-        check_segment(name)
-    }
+    if segments { name.split('/').try_for_each(check_segment) } else { check_segment(name) }
 }
 
 macro_rules! name {

@@ -1,7 +1,7 @@
 //! The only way a record changes, the same for a live decision and for a simulation.
 
 use super::{
-    Cause, Finished, Label, MAX_HISTORY, Origin, Override, Pause, Retirement, RetireStep, Rotation, SafeMode,
+    Cause, Finished, Label, MAX_HISTORY, Origin, Override, Pause, RetireStep, Retirement, Rotation, SafeMode,
     SecretRecord, Timing, Unknown, VersionRecord,
 };
 use crate::id::{Epoch, Version};

@@ -1,0 +1,383 @@
+//! The leader's side of one secret: what to do next, given everything that has happened.
+//!
+//! `decide` says what an input changes, `apply` is the only mutation, `commands` says what the world
+//! is owed and is derived from state alone, so that a new leader owes exactly what the old one did.
+//! The driver saves a decision's record changes by compare-and-swap before it applies them, and
+//! nothing leaves before it is durable.
+
+mod advance;
+mod command;
+mod decide;
+mod guard;
+mod input;
+mod member;
+mod outlook;
+
+use std::collections::BTreeMap;
+
+pub use command::{Command, CommandKind, USAGE_INTERVAL};
+pub use decide::Rejection;
+pub use guard::{Condition, Guard, MAX_LISTED};
+pub use input::{Evidence, Input, Order};
+pub use member::{Granted, Member, Standing};
+pub use outlook::{Blocker, Overlay, StageCounts};
+
+use crate::id::{Epoch, InstanceKey, LeaseSequence, ReportSequence, Revision, Version};
+use crate::message::{SecretGrant, SecretReport};
+use crate::policy::Policy;
+use crate::record::{RecordChange, SecretRecord};
+use crate::time::{Instant, Now, outlast};
+
+/// Most process lives of one secret a leader tracks. Beyond it, newcomers are refused their lease and so run on
+/// self-leases, which every retire outlasts.
+pub const MAX_MEMBERS: usize = 200_000;
+
+/// A leader's term, by the leader's own clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tenure {
+    /// The term.
+    pub epoch: Epoch,
+    /// When the leader learned that it leads.
+    pub since: Now,
+    /// Until when it surely leads, counted from its own send times.
+    pub valid_until: Instant,
+}
+
+/// What an input changes. Record changes are durable and saved first; the others are observations that a new
+/// leader gathers anew.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// Of the record.
+    Record(RecordChange),
+    /// A registration was read from the roster.
+    MemberRegistered {
+        /// Who.
+        key: InstanceKey,
+        /// It proves earlier lives of the same name over.
+        supersedes: bool,
+        /// When.
+        at: Now,
+    },
+    /// An instance has left for good.
+    MemberLeft {
+        /// Who.
+        key: InstanceKey,
+        /// When.
+        at: Now,
+    },
+    /// A report was folded.
+    ReportFolded {
+        /// Who.
+        key: InstanceKey,
+        /// Its number.
+        sequence: ReportSequence,
+        /// What it says.
+        report: SecretReport,
+        /// When.
+        at: Now,
+    },
+    /// An instance was heard, with nothing new to say.
+    Heard {
+        /// Who.
+        key: InstanceKey,
+        /// When.
+        at: Now,
+    },
+    /// Leases were granted.
+    LeaseGranted {
+        /// To whom.
+        key: InstanceKey,
+        /// What the reply says.
+        sequence: LeaseSequence,
+        /// For which versions, and when each is surely over.
+        over: BTreeMap<Version, Instant>,
+    },
+    /// The leadership was renewed.
+    LeadershipExtended {
+        /// Until when it is valid.
+        until: Instant,
+    },
+    /// Roster and versions were read anew after a seal.
+    BarrierPassed {
+        /// Whose seal.
+        version: Version,
+    },
+    /// The provider's usage evidence was read.
+    UsageRead {
+        /// Of which version.
+        version: Version,
+        /// When the reading was asked for.
+        sent: Instant,
+        /// What it says.
+        evidence: Evidence,
+    },
+    /// The intent to retire is in the audit log.
+    Audited {
+        /// Which version's.
+        version: Version,
+    },
+    /// The desired state is on the bus.
+    Published {
+        /// Up to which revision.
+        revision: Revision,
+    },
+    /// A command fails.
+    Troubled {
+        /// Which.
+        command: CommandKind,
+        /// In words, without values.
+        problem: String,
+        /// When.
+        at: Now,
+    },
+    /// A deadline was extended.
+    DeadlineExtended {
+        /// When.
+        at: Now,
+    },
+    /// The policy was changed.
+    PolicySet(Box<Policy>),
+}
+
+/// A command that keeps failing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trouble {
+    /// In words.
+    pub problem: String,
+    /// Since when.
+    pub since: Now,
+    /// How often.
+    pub times: u32,
+}
+
+/// What a leader has seen of one retirement in its own term.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct RetireProgress {
+    /// When this leader knew of the seal; its takeover if the seal is older.
+    sealed: Option<Instant>,
+    barrier: bool,
+    audited: bool,
+}
+
+/// The leader's side of one secret.
+#[derive(Clone, Debug)]
+pub struct Coordinator {
+    policy: Policy,
+    tenure: Tenure,
+    record: SecretRecord,
+    /// When every lease a predecessor may have granted is surely over.
+    inherited_over: Instant,
+    members: BTreeMap<InstanceKey, Member>,
+    retiring: BTreeMap<Version, RetireProgress>,
+    usage: BTreeMap<Version, (Instant, Evidence)>,
+    published: Option<Revision>,
+    troubles: BTreeMap<CommandKind, Trouble>,
+    /// When this leader saw the phase begin; its takeover if it began before.
+    phase_began: Instant,
+    /// When this leader saw the rotation begin; its takeover if it began before.
+    rotating_since: Instant,
+    /// When this leader saw the new version become current.
+    activated_at: Instant,
+    deadline_extended: u32,
+    issued: LeaseSequence,
+}
+
+impl Coordinator {
+    /// Takes a record over at the beginning of a term. A record that no leader has written yet has revision 0.
+    #[must_use]
+    pub fn take_over(record: SecretRecord, policy: Policy, tenure: Tenure) -> Self {
+        let since = tenure.since.instant;
+        let inherited_over = if record.revision == Revision(0) {
+            since
+        } else {
+            since + outlast(record.bounds.lease) + outlast(record.bounds.max_use)
+        };
+        let sealed = RetireProgress { sealed: Some(since), barrier: false, audited: false };
+        let unsealed = RetireProgress { sealed: None, barrier: false, audited: false };
+        let retiring = record
+            .retirements
+            .keys()
+            .map(|version| {
+                let is_sealed = record.versions.get(version).is_some_and(|version| version.sealed);
+                (*version, if is_sealed { sealed } else { unsealed })
+            })
+            .collect();
+        Self {
+            policy,
+            tenure,
+            record,
+            inherited_over,
+            members: BTreeMap::new(),
+            retiring,
+            usage: BTreeMap::new(),
+            published: None,
+            troubles: BTreeMap::new(),
+            phase_began: since,
+            rotating_since: since,
+            activated_at: since,
+            deadline_extended: 0,
+            // Above everything an earlier term has issued: terms only grow.
+            issued: LeaseSequence(tenure.epoch.0 << 24),
+        }
+    }
+
+    /// The record as of the last applied change.
+    #[must_use]
+    pub fn record(&self) -> &SecretRecord {
+        &self.record
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The term.
+    #[must_use]
+    pub fn tenure(&self) -> &Tenure {
+        &self.tenure
+    }
+
+    /// Everyone ever heard of in this term.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// Commands that keep failing.
+    pub fn troubles(&self) -> impl Iterator<Item = (&CommandKind, &Trouble)> {
+        self.troubles.iter()
+    }
+
+    /// The record as the changes would leave it: what the driver saves before it applies them. `None` when no change
+    /// is durable.
+    #[must_use]
+    pub fn record_after(&self, changes: &[Change]) -> Option<SecretRecord> {
+        let mut record: Option<SecretRecord> = None;
+        for change in changes {
+            if let Change::Record(change) = change {
+                record.get_or_insert_with(|| self.record.clone()).apply(change);
+            }
+        }
+        record
+    }
+
+    /// What the Sync reply to an instance says of this secret, after its `Input::Sync` was applied.
+    #[must_use]
+    pub fn grant(&self, key: &InstanceKey) -> Option<SecretGrant> {
+        let member = self.members.get(key)?;
+        let known = member.report.as_ref().map_or(Revision(0), |report| report.revision);
+        Some(SecretGrant {
+            sequence: member.granted_sequence,
+            leases: member.leases(self.lease()),
+            state: (known < self.record.revision).then(|| self.record.state()),
+        })
+    }
+
+    /// Carries out one change, at the moment `now` at which it became durable. The only mutation.
+    pub fn apply(&mut self, now: Now, change: &Change) {
+        match change {
+            Change::Record(change) => self.apply_to_record(now, change),
+            Change::MemberRegistered { key, supersedes, at } => self.register(key, *supersedes, *at),
+            Change::MemberLeft { key, at } => {
+                let member = self.members.entry(key.clone()).or_insert_with(|| Member::new(key.clone(), *at));
+                member.left = true;
+                member.heard = Some(*at);
+            }
+            Change::ReportFolded { key, sequence, report, at } => {
+                let member = self.members.entry(key.clone()).or_insert_with(|| Member::new(key.clone(), *at));
+                member.fold(*sequence, report.clone(), *at);
+            }
+            Change::Heard { key, at } => {
+                if let Some(member) = self.members.get_mut(key) {
+                    member.heard(*at);
+                }
+            }
+            Change::LeaseGranted { key, sequence, over } => {
+                self.issued = self.issued.max(*sequence);
+                if let Some(member) = self.members.get_mut(key) {
+                    member.grant(*sequence, over);
+                }
+            }
+            Change::LeadershipExtended { until } => self.tenure.valid_until = self.tenure.valid_until.max(*until),
+            Change::BarrierPassed { version } => {
+                if let Some(progress) = self.retiring.get_mut(version) {
+                    progress.barrier = true;
+                }
+            }
+            Change::UsageRead { version, sent, evidence } => {
+                self.usage.insert(*version, (*sent, evidence.clone()));
+                self.troubles.remove(&CommandKind::ReadUsage { version: *version });
+            }
+            Change::Audited { version } => {
+                if let Some(progress) = self.retiring.get_mut(version) {
+                    progress.audited = true;
+                }
+                self.troubles.remove(&CommandKind::Audit { version: *version });
+            }
+            Change::Published { revision } => {
+                self.published = self.published.max(Some(*revision));
+                self.troubles.remove(&CommandKind::Publish);
+            }
+            Change::Troubled { command, problem, at } => {
+                let trouble = self.troubles.entry(command.clone()).or_insert_with(|| Trouble {
+                    problem: String::new(),
+                    since: *at,
+                    times: 0,
+                });
+                trouble.problem.clone_from(problem);
+                trouble.times = trouble.times.saturating_add(1);
+            }
+            Change::DeadlineExtended { at } => {
+                self.phase_began = at.instant;
+                self.deadline_extended = self.deadline_extended.saturating_add(1);
+            }
+            Change::PolicySet(policy) => self.policy = (**policy).clone(),
+        }
+    }
+
+    fn register(&mut self, key: &InstanceKey, supersedes: bool, at: Now) {
+        if supersedes {
+            let same_name = |other: &InstanceKey| other.service == key.service && other.instance == key.instance;
+            for (other, member) in &mut self.members {
+                if same_name(other) && other.incarnation != key.incarnation {
+                    member.superseded = true;
+                }
+            }
+        }
+        let member = self.members.entry(key.clone()).or_insert_with(|| Member::new(key.clone(), at));
+        member.registered = true;
+    }
+
+    fn apply_to_record(&mut self, now: Now, change: &RecordChange) {
+        let before = self.record.rotation.as_ref().map(|rotation| (rotation.generation, rotation.phase));
+        let was_rotating = self.record.is_rotating();
+        self.record.apply(change);
+        let after = self.record.rotation.as_ref().map(|rotation| (rotation.generation, rotation.phase));
+        if before != after {
+            self.phase_began = now.instant;
+            self.deadline_extended = 0;
+        }
+        if !was_rotating && self.record.is_rotating() {
+            self.rotating_since = now.instant;
+        }
+        if matches!(change, RecordChange::Activated { .. } | RecordChange::RollbackStarted { .. }) {
+            self.activated_at = now.instant;
+        }
+        // What was seen of a retirement ends with it; a new one starts from nothing.
+        let record = &self.record;
+        self.retiring.retain(|version, _| record.retirements.contains_key(version));
+        for version in record.retirements.keys() {
+            let nothing = RetireProgress { sealed: None, barrier: false, audited: false };
+            self.retiring.entry(*version).or_insert(nothing);
+        }
+        self.usage.retain(|version, _| record.retirements.contains_key(version));
+        if let RecordChange::Sealed { version } = change
+            && let Some(progress) = self.retiring.get_mut(version)
+        {
+            *progress = RetireProgress { sealed: Some(now.instant), barrier: false, audited: false };
+        }
+        let owed: Vec<CommandKind> = self.commands(now).into_iter().map(|command| command.kind).collect();
+        self.troubles.retain(|command, _| owed.contains(command));
+    }
+}

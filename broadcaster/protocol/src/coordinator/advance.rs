@@ -1,0 +1,182 @@
+//! What can go on by itself: one step at a time, until nothing more can.
+
+use super::{Change, Coordinator};
+use crate::phase::{Outcome, Phase};
+use crate::policy::{OnDeadline, OnFailure};
+use crate::record::{Label, RecordChange, Rotation, Timing};
+use crate::time::{Now, outlast};
+
+impl Coordinator {
+    /// The next step that can be taken now; empty when everything waits.
+    pub(super) fn advance(&self, now: Now) -> Vec<Change> {
+        let changes = self.begin_term();
+        if !changes.is_empty() {
+            return changes.into_iter().map(Change::Record).collect();
+        }
+        if let Some(change) = self.lower_lease_bound(now) {
+            return vec![Change::Record(change)];
+        }
+        if let Some(rotation) = &self.record.rotation {
+            let changes = self.advance_rotation(rotation, now);
+            if !changes.is_empty() {
+                return changes;
+            }
+        } else if let Some(changes) = self.start_rotation(now) {
+            return changes;
+        }
+        self.seal(now)
+    }
+
+    /// A leader signs the record before it grants or moves anything, and makes the policy's times durable before it
+    /// goes by them.
+    fn begin_term(&self) -> Vec<RecordChange> {
+        let mut changes = Vec::new();
+        if self.record.epoch != self.tenure.epoch {
+            changes.push(RecordChange::TermBegan { epoch: self.tenure.epoch });
+        }
+        let timing = Timing::of(&self.policy);
+        let idle_again = !self.record.is_rotating() && self.record.bounds.lease < timing.lease_idle;
+        if self.record.timing != timing || idle_again {
+            changes.push(RecordChange::TimingSet { timing });
+        }
+        changes
+    }
+
+    /// Once every long lease from before the rotation is over, the record says so: a successor then waits for the
+    /// short ones only.
+    fn lower_lease_bound(&self, now: Now) -> Option<RecordChange> {
+        let short = self.record.timing.lease_rotating;
+        let over = self.rotating_since + outlast(self.record.bounds.lease);
+        (self.record.is_rotating() && self.record.bounds.lease > short && now.instant >= over)
+            .then_some(RecordChange::LeaseBoundLowered { to: short })
+    }
+
+    fn start_rotation(&self, now: Now) -> Option<Vec<Change>> {
+        let new = self.waiting_version()?;
+        if self.record.safe_mode.is_some() || !self.has_room() {
+            return None;
+        }
+        let mut changes = self.skip_older(new, now);
+        changes.push(Change::Record(RecordChange::RotationStarted { new, trigger: "store".into(), at: now.wall }));
+        Some(changes)
+    }
+
+    /// Intermediate versions collapse; each is revoked all the same.
+    fn skip_older(&self, new: crate::Version, now: Now) -> Vec<Change> {
+        let in_flight = self.record.rotation.as_ref().map(|rotation| rotation.new);
+        self.record
+            .versions
+            .iter()
+            .filter(|(number, version)| {
+                version.label == Label::Pending && **number != new && Some(**number) != in_flight
+            })
+            .map(|(number, _)| Change::Record(RecordChange::VersionSkipped { version: *number, by: new, at: now.wall }))
+            .collect()
+    }
+
+    fn advance_rotation(&self, rotation: &Rotation, now: Now) -> Vec<Change> {
+        let at = now.wall;
+        let record = |change| vec![Change::Record(change)];
+        let ended = |outcome| vec![Change::Record(RecordChange::RotationEnded { outcome, at })];
+        if let Some(changes) = self.supersede(rotation, now) {
+            return changes;
+        }
+        if let Some(change) = self.give_up(rotation, now) {
+            return vec![change];
+        }
+        match rotation.phase {
+            Phase::Verifying => Vec::new(),
+            Phase::Preparing if self.all_met(now) => record(RecordChange::Activated { at }),
+            // A first version replaces nothing: there is nobody to wait for and nothing to retire.
+            Phase::Activating if rotation.old.is_none() => ended(Outcome::Retired),
+            Phase::Activating if self.all_met(now) => record(RecordChange::DrainingBegan { at }),
+            Phase::Draining | Phase::Retiring
+                if rotation.old.is_none_or(|old| !self.record.retirements.contains_key(&old)) =>
+            {
+                ended(Outcome::Retired)
+            }
+            Phase::RollingBack if !self.record.retirements.contains_key(&rotation.new) => ended(Outcome::RolledBack),
+            _ => self.deadline_passed(rotation, now),
+        }
+    }
+
+    fn all_met(&self, now: Now) -> bool {
+        self.phase_conditions(now).iter().all(|condition| condition.met)
+    }
+
+    /// A newer version replaces the new one before it is activated. Not while the credential is being made: the
+    /// provider may be in the middle of it.
+    fn supersede(&self, rotation: &Rotation, now: Now) -> Option<Vec<Change>> {
+        let open = matches!(rotation.phase, Phase::Verifying | Phase::Preparing) && rotation.created;
+        let newer = self.waiting_version().filter(|newer| *newer > rotation.new)?;
+        if !open || self.record.safe_mode.is_some() || !self.has_room() {
+            return None;
+        }
+        let at = now.wall;
+        let mut changes = self.skip_older(newer, now);
+        changes.push(Change::Record(RecordChange::RotationEnded { outcome: Outcome::Superseded, at }));
+        changes.push(Change::Record(RecordChange::RotationStarted { new: newer, trigger: "store".into(), at }));
+        Some(changes)
+    }
+
+    /// Too many instances refuse the new version, or cannot log in with it.
+    fn give_up(&self, rotation: &Rotation, now: Now) -> Option<Change> {
+        let open = matches!(rotation.phase, Phase::Preparing | Phase::Activating | Phase::Draining);
+        if !open || self.policy.on_failure == OnFailure::Hold || self.record.paused.is_some() {
+            return None;
+        }
+        let refusals = self.refusals(rotation.new);
+        if refusals > usize::try_from(self.policy.failure_budget).unwrap_or(usize::MAX) {
+            let text = self.first_refusal(rotation.new);
+            return Some(self.roll_back(now, format!("{refusals} instances refuse version {}: {text}", rotation.new)));
+        }
+        let failures = self.auth_failures(rotation.new);
+        (failures > self.policy.auth_failure_budget).then(|| {
+            self.roll_back(now, format!("{failures} failed logins with version {} were reported", rotation.new))
+        })
+    }
+
+    fn first_refusal(&self, version: crate::Version) -> String {
+        self.members
+            .values()
+            .filter_map(|member| Some((member, member.report.as_ref()?.failure.as_ref()?)))
+            .find(|(_, failure)| failure.version == version)
+            .map_or_else(String::new, |(member, failure)| {
+                format!("{}: {} ({})", member.key, failure.kind, failure.text)
+            })
+    }
+
+    fn deadline_passed(&self, rotation: &Rotation, now: Now) -> Vec<Change> {
+        let Some((deadline, over)) = self.deadline() else { return Vec::new() };
+        if now.instant < over {
+            return Vec::new();
+        }
+        match deadline.then {
+            OnDeadline::Extend => vec![Change::DeadlineExtended { at: now }],
+            OnDeadline::Hold => Vec::new(),
+            // A pause stops this too; it is reported, and applied once resumed.
+            OnDeadline::RollBack
+                if self.record.paused.is_some() || matches!(rotation.phase, Phase::Retiring | Phase::RollingBack) =>
+            {
+                Vec::new()
+            }
+            OnDeadline::RollBack => {
+                vec![self.roll_back(
+                    now,
+                    format!("{} lasted longer than its deadline of {:?}", rotation.phase, deadline.after),
+                )]
+            }
+        }
+    }
+
+    fn seal(&self, now: Now) -> Vec<Change> {
+        self.record
+            .retirements
+            .iter()
+            .filter(|(_, retirement)| retirement.step.is_none())
+            .filter(|(version, _)| self.record.versions.get(version).is_some_and(|version| !version.sealed))
+            .filter(|(version, _)| self.guard(**version, now).may_seal())
+            .map(|(version, _)| Change::Record(RecordChange::Sealed { version: *version }))
+            .collect()
+    }
+}

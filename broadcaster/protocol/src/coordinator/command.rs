@@ -1,0 +1,117 @@
+//! What the world is owed: derived from state alone.
+
+use std::time::Duration;
+
+use super::Coordinator;
+use crate::id::{Revision, Version};
+use crate::phase::Phase;
+use crate::record::RetireStep;
+use crate::time::{Instant, Now};
+
+/// How old a usage reading may be for the guard to go by it, and how often one is taken while a retire waits:
+/// often enough for a live view, rare enough for a busy database.
+pub const USAGE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is to be done. Doing any of these twice is harmless.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum CommandKind {
+    /// Publish the desired state.
+    Publish,
+    /// Make a managed version's value durable, then the credential at the provider, then the version key.
+    Create {
+        /// Its number.
+        version: Version,
+    },
+    /// Log in with it.
+    Test {
+        /// Which version.
+        version: Version,
+    },
+    /// Read the roster up to its end and list the versions, then say `BarrierPassed`.
+    PassBarrier {
+        /// Whose seal.
+        version: Version,
+    },
+    /// Ask the provider who uses it.
+    ReadUsage {
+        /// Which version.
+        version: Version,
+    },
+    /// Make the intent to retire durable in the audit log, with the guard's evidence.
+    Audit {
+        /// Which version's.
+        version: Version,
+    },
+    /// Carry out a step past the point of no return.
+    Retire {
+        /// Which version.
+        version: Version,
+        /// Which step.
+        step: RetireStep,
+    },
+}
+
+/// A command with what it was derived from. Two leaders derive equal commands from equal records, so the pair
+/// of kind and revision names the effect across a crash.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Command {
+    /// What.
+    pub kind: CommandKind,
+    /// The record's revision.
+    pub revision: Revision,
+}
+
+impl Coordinator {
+    /// Everything the world is owed now. The driver runs those that are not in flight yet and tells each outcome
+    /// by an input; what is still owed afterwards shows up again.
+    #[must_use]
+    pub fn commands(&self, now: Now) -> Vec<Command> {
+        let mut kinds = Vec::new();
+        if !self.leads(now.instant) || self.record.epoch != self.tenure.epoch {
+            return Vec::new();
+        }
+        if self.published < Some(self.record.revision) {
+            kinds.push(CommandKind::Publish);
+        }
+        if let Some(rotation) = &self.record.rotation
+            && rotation.phase == Phase::Verifying
+        {
+            let version = rotation.new;
+            kinds.push(if rotation.created { CommandKind::Test { version } } else { CommandKind::Create { version } });
+        }
+        for (version, retirement) in &self.record.retirements {
+            let version = *version;
+            if let Some(step) = retirement.step {
+                kinds.push(CommandKind::Retire { version, step });
+                continue;
+            }
+            let progress = self.retiring.get(&version);
+            if self.may_drain(version) && self.usage_is_due(version, now.instant) {
+                kinds.push(CommandKind::ReadUsage { version });
+            }
+            if progress.is_some_and(|progress| progress.sealed.is_some() && !progress.barrier) {
+                kinds.push(CommandKind::PassBarrier { version });
+            }
+            if progress.is_some_and(|progress| !progress.audited) && self.guard(version, now).holds() {
+                kinds.push(CommandKind::Audit { version });
+            }
+        }
+        kinds.into_iter().map(|kind| Command { kind, revision: self.record.revision }).collect()
+    }
+
+    pub(super) fn leads(&self, now: Instant) -> bool {
+        now < self.tenure.valid_until
+    }
+
+    fn usage_is_due(&self, version: Version, now: Instant) -> bool {
+        let sealed = self.retiring.get(&version).and_then(|progress| progress.sealed);
+        self.usage.get(&version).is_none_or(|(sent, _)| {
+            // A reading from before the seal is no evidence: take one at once.
+            now.since(*sent) >= USAGE_INTERVAL || sealed.is_some_and(|sealed| *sent < sealed)
+        })
+    }
+
+    pub(super) fn next_usage(&self, version: Version) -> Option<Instant> {
+        self.usage.get(&version).map(|(sent, _)| *sent + USAGE_INTERVAL)
+    }
+}

@@ -1,0 +1,433 @@
+//! What an input changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use thiserror::Error;
+
+use super::member::full_name;
+use super::{Change, CommandKind, Coordinator, Evidence, Input, MAX_MEMBERS, Order};
+use crate::id::{Epoch, InstanceKey, LeaseSequence, ReportSequence, Revision, Version};
+use crate::message::{MAX_FAILURE_TEXT_BYTES, MAX_HELD_VERSIONS, SecretReport};
+use crate::name::OperatorName;
+use crate::phase::Phase;
+use crate::record::{Label, Origin, Override, Pause, RecordChange, RetireStep, SafeMode};
+use crate::time::{Instant, Now, outlast};
+
+/// Why an input changes nothing, by whose fault it is.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum Rejection {
+    /// It is older than what is known, or known already.
+    #[error("stale {what}: expected {expected}, found {found}")]
+    Stale {
+        /// What kind of input.
+        what: &'static str,
+        /// What would have counted.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+    /// A version number that leaves a gap.
+    #[error("version {found} leaves a gap: expected version {expected}")]
+    Gap {
+        /// The next number.
+        expected: Version,
+        /// What came.
+        found: Version,
+    },
+    /// This leader's term is over.
+    #[error("epoch {epoch} no longer leads")]
+    Deposed {
+        /// Its term.
+        epoch: Epoch,
+    },
+    /// The sender breaks a bound or speaks after it left.
+    #[error("message of {key}: {problem}")]
+    Sender {
+        /// Who.
+        key: InstanceKey,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The operator's order cannot be carried out.
+    #[error("{problem}")]
+    Operator {
+        /// Why, and what can be done.
+        problem: String,
+    },
+}
+
+fn stale(what: &'static str, expected: impl ToString, found: impl ToString) -> Rejection {
+    Rejection::Stale { what, expected: expected.to_string(), found: found.to_string() }
+}
+
+fn operator(problem: impl Into<String>) -> Rejection {
+    Rejection::Operator { problem: problem.into() }
+}
+
+impl Coordinator {
+    /// What an input changes, in the order to apply it.
+    ///
+    /// # Errors
+    /// [`Rejection`] when it changes nothing, and whose fault that is.
+    pub fn decide(&self, now: Now, input: Input) -> Result<Vec<Change>, Rejection> {
+        if let Input::LeadershipExtended { until } = input {
+            return Ok(vec![Change::LeadershipExtended { until }]);
+        }
+        if !self.leads(now.instant) {
+            return Err(Rejection::Deposed { epoch: self.tenure.epoch });
+        }
+        match input {
+            Input::Tick => Ok(self.advance(now)),
+            Input::LeadershipExtended { until } => Ok(vec![Change::LeadershipExtended { until }]),
+            Input::VersionSeen { version } => self.version_seen(now, version),
+            Input::Created { version, origin } => self.created(version, origin),
+            Input::Verified { version } => self.verified(now, version),
+            Input::VerifyFailed { version, reason } => self.verify_failed(now, version, &reason),
+            Input::Registered { key, exclusive, live } => self.registered(now, key, exclusive && live),
+            Input::Left { key } => Ok(vec![Change::MemberLeft { key, at: now }]),
+            Input::Report { key, sequence, report } => self.report(now, key, sequence, report),
+            Input::Sync { key, sequence, report } => self.sync(now, key, sequence, report),
+            Input::BarrierPassed { version, revision } => self.barrier_passed(version, revision),
+            Input::UsageRead { version, sent, evidence } => self.usage_read(version, sent, evidence),
+            Input::Audited { version } => self.audited(now, version),
+            Input::StepDone { version, step } => self.step_done(version, step),
+            Input::Published { revision } => Ok(vec![Change::Published { revision }]),
+            Input::Troubled { command, problem } => self.troubled(now, command, problem),
+            Input::StoreWentBack { reason } => self.store_went_back(now, reason),
+            Input::Operator { by, order } => self.operator(now, by, order),
+            Input::PolicyChanged(policy) => Ok(vec![Change::PolicySet(policy)]),
+        }
+    }
+
+    fn version_seen(&self, now: Now, version: Version) -> Result<Vec<Change>, Rejection> {
+        if let Some(last) = self.record.last_version {
+            if version <= last {
+                return Err(stale("version", last.next(), version));
+            }
+            if version != last.next() {
+                return Err(Rejection::Gap { expected: last.next(), found: version });
+            }
+        }
+        Ok(vec![Change::Record(RecordChange::VersionAdded { version, origin: Origin::Watched, at: now.wall })])
+    }
+
+    fn verifying(&self, version: Version) -> Result<&crate::record::Rotation, Rejection> {
+        self.record
+            .rotation
+            .as_ref()
+            .filter(|rotation| rotation.phase == Phase::Verifying && rotation.new == version)
+            .ok_or_else(|| stale("verification", "a rotation that verifies it", format!("version {version}")))
+    }
+
+    fn created(&self, version: Version, origin: Origin) -> Result<Vec<Change>, Rejection> {
+        let rotation = self.verifying(version)?;
+        if rotation.created {
+            return Err(stale("creation", "a credential still to be made", format!("version {version}")));
+        }
+        Ok(vec![Change::Record(RecordChange::CredentialCreated { origin })])
+    }
+
+    fn verified(&self, now: Now, version: Version) -> Result<Vec<Change>, Rejection> {
+        let rotation = self.verifying(version)?;
+        let at = now.wall;
+        // A first version has nobody to prepare: there is nothing they could keep using meanwhile.
+        Ok(vec![Change::Record(match rotation.old {
+            Some(_) => RecordChange::PreparingBegan { at },
+            None => RecordChange::Activated { at },
+        })])
+    }
+
+    fn verify_failed(&self, now: Now, version: Version, reason: &str) -> Result<Vec<Change>, Rejection> {
+        self.verifying(version)?;
+        Ok(vec![self.roll_back(now, format!("version {version} failed its test login: {reason}"))])
+    }
+
+    pub(super) fn roll_back(&self, now: Now, reason: String) -> Change {
+        Change::Record(RecordChange::RollbackStarted { reason: bounded(reason), at: now.wall })
+    }
+
+    fn registered(&self, now: Now, key: InstanceKey, supersedes: bool) -> Result<Vec<Change>, Rejection> {
+        match self.members.get(&key) {
+            Some(member) if member.registered => Err(stale("registration", "a new process life", &key)),
+            None if self.members.len() >= MAX_MEMBERS => Err(Rejection::Sender {
+                key,
+                problem: format!("{MAX_MEMBERS} process lives are tracked already; it runs on self-leases"),
+            }),
+            _ => Ok(vec![Change::MemberRegistered { key, supersedes, at: now }]),
+        }
+    }
+
+    fn report(
+        &self,
+        now: Now,
+        key: InstanceKey,
+        sequence: ReportSequence,
+        report: SecretReport,
+    ) -> Result<Vec<Change>, Rejection> {
+        if report.held.len() > MAX_HELD_VERSIONS {
+            let problem = format!("holds {} versions, expected at most {MAX_HELD_VERSIONS}", report.held.len());
+            return Err(Rejection::Sender { key, problem });
+        }
+        match self.members.get(&key) {
+            Some(member) if member.left => Err(Rejection::Sender { key, problem: "it has left".into() }),
+            Some(member) if member.report.is_some() && sequence <= member.sequence => {
+                Err(stale("report", format!("above {}", member.sequence), sequence))
+            }
+            None if self.members.len() >= MAX_MEMBERS => {
+                Err(Rejection::Sender { key, problem: format!("{MAX_MEMBERS} process lives are tracked already") })
+            }
+            _ => Ok(vec![Change::ReportFolded { key, sequence, report, at: now }]),
+        }
+    }
+
+    fn sync(
+        &self,
+        now: Now,
+        key: InstanceKey,
+        sequence: ReportSequence,
+        report: SecretReport,
+    ) -> Result<Vec<Change>, Rejection> {
+        // Leases are granted for what the newest report holds; an overtaken Sync gets nothing it no longer asks for.
+        let wanted: BTreeSet<Version> =
+            report.held.iter().copied().chain(report.reached.map(|(version, _)| version)).collect();
+        let mut changes = match self.report(now, key.clone(), sequence, report) {
+            Ok(changes) => changes,
+            // The same report again: it repeats its request for leases. An older one asks for nothing.
+            Err(Rejection::Stale { .. }) if self.members.get(&key).is_some_and(|m| m.sequence == sequence) => {
+                vec![Change::Heard { key: key.clone(), at: now }]
+            }
+            Err(rejection) => return Err(rejection),
+        };
+        let registered = self.members.get(&key).is_some_and(|member| member.registered);
+        if registered && self.record.epoch == self.tenure.epoch {
+            let over: BTreeMap<Version, Instant> = wanted
+                .into_iter()
+                .filter(|version| self.may_lease(*version))
+                .map(|v| (v, self.lease_over(now)))
+                .collect();
+            changes.push(Change::LeaseGranted { key, sequence: self.next_lease(), over });
+        }
+        Ok(changes)
+    }
+
+    fn next_lease(&self) -> LeaseSequence {
+        self.issued.next()
+    }
+
+    /// The length of a lease granted now.
+    pub(super) fn lease(&self) -> std::time::Duration {
+        let timing = &self.record.timing;
+        // The long tier only when the record says, durably, that leases of that length may be running.
+        if self.record.is_rotating() || self.record.bounds.lease < timing.lease_idle {
+            timing.lease_rotating
+        } else {
+            timing.lease_idle
+        }
+    }
+
+    /// When nobody can be using a version on the strength of a lease granted now.
+    fn lease_over(&self, now: Now) -> Instant {
+        now.instant + outlast(self.lease()) + outlast(self.record.bounds.max_use)
+    }
+
+    /// Whether a version's use may be allowed: it is wanted, or still being let go, and not sealed.
+    fn may_lease(&self, version: Version) -> bool {
+        let sealed = self.record.versions.get(&version).is_none_or(|version| version.sealed);
+        let leaving = self.record.retirements.get(&version).is_some_and(|retirement| retirement.step.is_none());
+        !sealed && (self.record.current == Some(version) || leaving)
+    }
+
+    fn barrier_passed(&self, version: Version, revision: Revision) -> Result<Vec<Change>, Rejection> {
+        let sealed = self.retiring.get(&version).is_some_and(|progress| progress.sealed.is_some());
+        let unwanted_since = self.record.retirements.get(&version).map(|retirement| retirement.unwanted_since);
+        match unwanted_since {
+            // A reading that began before the seal may have missed whoever read the version just before it. The
+            // seal is younger than the retirement, and both are in the record the reading names.
+            Some(since) if sealed && revision > since => Ok(vec![Change::BarrierPassed { version }]),
+            _ => Err(stale("barrier", "a reading that began after the seal", format!("revision {revision}"))),
+        }
+    }
+
+    fn usage_read(&self, version: Version, sent: Instant, evidence: Evidence) -> Result<Vec<Change>, Rejection> {
+        if !self.record.retirements.contains_key(&version) {
+            return Err(stale("usage reading", "a version on its way out", format!("version {version}")));
+        }
+        if let Some((known, _)) = self.usage.get(&version)
+            && *known >= sent
+        {
+            return Err(stale("usage reading", format!("after {known:?}"), format!("{sent:?}")));
+        }
+        Ok(vec![Change::UsageRead { version, sent, evidence }])
+    }
+
+    fn audited(&self, now: Now, version: Version) -> Result<Vec<Change>, Rejection> {
+        let waiting = self.record.retirements.get(&version).is_some_and(|retirement| retirement.step.is_none());
+        // The guard is checked once more, at the moment of no return: what the entry says must hold now.
+        if waiting && self.guard(version, now).holds() {
+            return Ok(vec![
+                Change::Audited { version },
+                Change::Record(RecordChange::RetireBegan { version, at: now.wall }),
+            ]);
+        }
+        Err(stale("audit entry", "a guard that holds", format!("version {version}")))
+    }
+
+    fn step_done(&self, version: Version, step: RetireStep) -> Result<Vec<Change>, Rejection> {
+        let owed = self.record.retirements.get(&version).and_then(|retirement| retirement.step);
+        if owed != Some(step) {
+            return Err(stale("retire step", format!("{owed:?}"), format!("{step:?}")));
+        }
+        Ok(vec![Change::Record(match step {
+            RetireStep::Disable => RecordChange::RetireAdvanced { version, step: RetireStep::Destroy },
+            RetireStep::Destroy => RecordChange::RetireAdvanced { version, step: RetireStep::Erase },
+            RetireStep::Erase => RecordChange::RetireFinished { version },
+        })])
+    }
+
+    fn troubled(&self, now: Now, command: CommandKind, problem: String) -> Result<Vec<Change>, Rejection> {
+        if !self.commands(now).iter().any(|owed| owed.kind == command) {
+            return Err(stale("trouble", "a command that is owed", format!("{command:?}")));
+        }
+        Ok(vec![Change::Troubled { command, problem: bounded(problem), at: now }])
+    }
+
+    fn store_went_back(&self, now: Now, reason: String) -> Result<Vec<Change>, Rejection> {
+        if self.record.safe_mode.is_some() {
+            return Err(stale("store warning", "no safe mode yet", reason));
+        }
+        let safe_mode = SafeMode { reason: bounded(reason), at: now.wall };
+        Ok(vec![Change::Record(RecordChange::SafeModeEntered(safe_mode))])
+    }
+
+    fn operator(&self, now: Now, by: OperatorName, order: Order) -> Result<Vec<Change>, Rejection> {
+        match order {
+            Order::Rotate => self.order_rotate(now, &by),
+            Order::Pause { reason } => {
+                let pause = Pause { by, reason: bounded(reason), at: now.wall };
+                Ok(vec![Change::Record(RecordChange::Paused(pause))])
+            }
+            Order::Resume if self.record.paused.is_none() => Err(operator("it is not paused")),
+            Order::Resume => Ok(vec![Change::Record(RecordChange::Resumed)]),
+            Order::Approve => self.order_approve(by),
+            Order::RollBack { reason } => self.order_roll_back(now, &by, &reason),
+            Order::Override { version, instances, sessions, reason } => {
+                let names = instances.iter().map(full_name).collect();
+                self.check_override(version, &instances, sessions)?;
+                let word = Override { by, reason: bounded(reason), at: now.wall, instances: names, sessions };
+                Ok(vec![Change::Record(RecordChange::Overridden { version, word })])
+            }
+            Order::Excuse { instance } => self.order_excuse(&instance),
+            Order::LeaveSafeMode if self.record.safe_mode.is_none() => Err(operator("it is not in safe mode")),
+            Order::LeaveSafeMode => Ok(vec![Change::Record(RecordChange::SafeModeLeft)]),
+        }
+    }
+
+    fn order_rotate(&self, now: Now, by: &OperatorName) -> Result<Vec<Change>, Rejection> {
+        if let Some(rotation) = &self.record.rotation {
+            return Err(operator(format!(
+                "a rotation to version {} is in flight ({}): wait for it, or roll it back",
+                rotation.new, rotation.phase
+            )));
+        }
+        if let Some(version) = self.waiting_version() {
+            return Err(operator(format!("version {version} is about to be rotated to: wait for it")));
+        }
+        if self.record.safe_mode.is_some() {
+            return Err(operator("in safe mode: check the store and leave safe mode first"));
+        }
+        if !self.has_room() {
+            return Err(operator(format!(
+                "{} versions are still valid, as many as max_live_versions allows: wait until one is retired",
+                self.record.live_versions().count()
+            )));
+        }
+        let version = self.record.last_version.map_or(Version::FIRST, Version::next);
+        let at = now.wall;
+        Ok(vec![
+            Change::Record(RecordChange::VersionAdded { version, origin: Origin::Managed, at }),
+            Change::Record(RecordChange::RotationStarted { new: version, trigger: by.to_string(), at }),
+        ])
+    }
+
+    /// The newest version that waits for its rotation.
+    pub(super) fn waiting_version(&self) -> Option<Version> {
+        let in_flight = self.record.rotation.as_ref().map(|rotation| rotation.new);
+        self.record
+            .versions
+            .iter()
+            .rev()
+            .find(|(number, version)| version.label == Label::Pending && Some(**number) != in_flight)
+            .map(|(number, _)| *number)
+    }
+
+    /// Whether one more version may become valid. Versions that only wait are not counted.
+    pub(super) fn has_room(&self) -> bool {
+        let waiting = self.record.versions.values().filter(|version| version.label == Label::Pending).count();
+        let live = self.record.live_versions().count();
+        live.saturating_sub(waiting) < self.policy.max_live_versions
+    }
+
+    fn order_approve(&self, by: OperatorName) -> Result<Vec<Change>, Rejection> {
+        match &self.record.rotation {
+            Some(rotation) if matches!(rotation.phase, Phase::Verifying | Phase::Preparing) => {
+                Ok(vec![Change::Record(RecordChange::Approved { by })])
+            }
+            Some(rotation) => Err(operator(format!("it is {} already: nothing waits for an approval", rotation.phase))),
+            None => Err(operator("no rotation is in flight")),
+        }
+    }
+
+    fn order_roll_back(&self, now: Now, by: &OperatorName, reason: &str) -> Result<Vec<Change>, Rejection> {
+        let Some(rotation) = &self.record.rotation else { return Err(operator("no rotation is in flight")) };
+        match rotation.phase {
+            Phase::Retiring => Err(operator(format!(
+                "it is Retiring: version {} is being destroyed and cannot come back; rotate to a new version instead",
+                rotation.old.map_or_else(String::new, |old| old.to_string())
+            ))),
+            Phase::RollingBack => Err(operator("it is rolling back already")),
+            _ => Ok(vec![self.roll_back(now, format!("{by}: {reason}"))]),
+        }
+    }
+
+    fn check_override(
+        &self,
+        version: Version,
+        instances: &BTreeSet<InstanceKey>,
+        sessions: bool,
+    ) -> Result<(), Rejection> {
+        match self.record.retirements.get(&version) {
+            None => return Err(operator(format!("version {version} is not on its way out"))),
+            Some(retirement) if retirement.step.is_some() => {
+                return Err(operator(format!("version {version} is being destroyed already")));
+            }
+            Some(_) => {}
+        }
+        if instances.is_empty() && !sessions {
+            return Err(operator("name who is cut off: instances, or the provider's sessions"));
+        }
+        if let Some(unknown) = instances.iter().find(|key| !self.members.contains_key(*key)) {
+            return Err(operator(format!("{unknown} is no member of this rotation")));
+        }
+        Ok(())
+    }
+
+    fn order_excuse(&self, instance: &InstanceKey) -> Result<Vec<Change>, Rejection> {
+        let phase = self.record.rotation.as_ref().map(|rotation| rotation.phase);
+        if !matches!(phase, Some(Phase::Preparing | Phase::Activating)) {
+            return Err(operator("excusing is for Preparing and Activating; a retire needs an override"));
+        }
+        if !self.members.contains_key(instance) {
+            return Err(operator(format!("{instance} is no member of this rotation")));
+        }
+        Ok(vec![Change::Record(RecordChange::Excused { instance: full_name(instance) })])
+    }
+}
+
+/// Words from outside are kept short: records have a bound.
+fn bounded(mut text: String) -> String {
+    if text.len() > MAX_FAILURE_TEXT_BYTES {
+        let end = (0..=MAX_FAILURE_TEXT_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}

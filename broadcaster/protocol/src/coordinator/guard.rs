@@ -1,0 +1,438 @@
+//! The retire guard: every condition under which an old credential may end, with the evidence.
+
+use std::time::Duration;
+
+use super::member::{Member, Standing};
+use super::outlook::Blocker;
+use super::{Coordinator, Evidence};
+use crate::id::Version;
+use crate::message::Stage;
+use crate::phase::Phase;
+use crate::policy::{WhenEmpty, WhenUnreachable};
+use crate::record::{Cause, Retirement};
+use crate::time::{Instant, Now, WallTime, outlast};
+
+/// Most blockers listed by name in one condition; the evidence counts them all.
+pub const MAX_LISTED: usize = 100;
+
+/// One condition of the guard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Condition {
+    /// Its name in status, audit and metrics.
+    pub name: &'static str,
+    /// Whether it holds.
+    pub met: bool,
+    /// What it was judged by.
+    pub evidence: String,
+    /// Who or what it waits for.
+    pub blockers: Vec<Blocker>,
+    /// When time alone may change it.
+    pub until: Option<Instant>,
+}
+
+/// The guard of one version's retire.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Guard {
+    /// Which version.
+    pub version: Version,
+    /// All conditions, met or not.
+    pub conditions: Vec<Condition>,
+}
+
+impl Guard {
+    /// Whether the version may be retired now.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.conditions.iter().all(|condition| condition.met)
+    }
+
+    /// Whether everything holds that a seal waits for: all but what can only be judged after it.
+    #[must_use]
+    pub(super) fn may_seal(&self) -> bool {
+        const AFTER_THE_SEAL: [&str; 4] = ["sealed", "self_leases_over", "barrier", "usage_evidence"];
+        self.conditions.iter().all(|condition| condition.met || AFTER_THE_SEAL.contains(&condition.name))
+    }
+}
+
+fn condition(name: &'static str, met: bool, evidence: impl Into<String>) -> Condition {
+    Condition { name, met, evidence: evidence.into(), blockers: Vec::new(), until: None }
+}
+
+impl Condition {
+    /// Adds a blocker if the condition is not met.
+    fn or(mut self, who: impl Into<String>, why: impl Into<String>, since: Option<WallTime>, next: &str) -> Self {
+        if !self.met {
+            let blocker = Blocker { condition: self.name, who: who.into(), why: why.into(), since, next: next.into() };
+            self.blockers.push(blocker);
+        }
+        self
+    }
+
+    fn until(mut self, until: Instant) -> Self {
+        if !self.met {
+            self.until = Some(until);
+        }
+        self
+    }
+}
+
+impl Coordinator {
+    /// Evaluates the guard of a version that is on its way out.
+    #[must_use]
+    pub fn guard(&self, version: Version, now: Now) -> Guard {
+        let Some(retirement) = self.record.retirements.get(&version) else {
+            return Guard { version, conditions: vec![condition("retiring", false, "nothing retires this version")] };
+        };
+        let announced = self.record.versions.get(&version).is_some_and(|version| version.announced);
+        let mut conditions = vec![
+            self.leads_condition(now),
+            self.phase_condition(version, retirement),
+            self.pause_condition(),
+            self.safe_mode_condition(),
+            self.overlap_condition(retirement, now),
+            self.inherited_condition(announced, now),
+            self.members_condition(version, retirement, now),
+        ];
+        if retirement.cause == Cause::Rotated {
+            conditions.push(self.confirmed_condition(now));
+        }
+        conditions.extend(self.required_conditions(retirement, now));
+        conditions.extend([
+            self.sealed_condition(version),
+            self.self_lease_condition(version, announced, now),
+            self.barrier_condition(version),
+            self.usage_condition(version, retirement, now),
+        ]);
+        Guard { version, conditions }
+    }
+
+    fn leads_condition(&self, now: Now) -> Condition {
+        condition("leads", self.leads(now.instant), format!("epoch {}", self.tenure.epoch)).or(
+            "",
+            "this broadcaster's leadership has not been renewed",
+            None,
+            "it renews it or another broadcaster takes over",
+        )
+    }
+
+    /// Whether the rotation is at the point where this version may go.
+    pub(super) fn may_drain(&self, version: Version) -> bool {
+        let Some(retirement) = self.record.retirements.get(&version) else { return false };
+        let phase = self.record.rotation.as_ref().map(|rotation| rotation.phase);
+        match retirement.cause {
+            Cause::Rotated => matches!(phase, Some(Phase::Draining) | None),
+            Cause::RolledBack => matches!(phase, Some(Phase::RollingBack) | None),
+            Cause::Superseded => true,
+        }
+    }
+
+    fn phase_condition(&self, version: Version, retirement: &Retirement) -> Condition {
+        let phase = self.record.rotation.as_ref().map_or_else(|| "none".to_owned(), |r| r.phase.to_string());
+        condition("phase", self.may_drain(version), format!("phase {phase}")).or(
+            "",
+            format!("the rotation is still {phase}"),
+            Some(retirement.since),
+            "every member switches to the new version first",
+        )
+    }
+
+    fn pause_condition(&self) -> Condition {
+        let Some(pause) = &self.record.paused else { return condition("not_paused", true, "not paused") };
+        condition("not_paused", false, format!("paused by {}", pause.by)).or(
+            pause.by.as_str(),
+            format!("paused: {}", pause.reason),
+            Some(pause.at),
+            "an operator resumes",
+        )
+    }
+
+    fn safe_mode_condition(&self) -> Condition {
+        let Some(safe_mode) = &self.record.safe_mode else {
+            return condition("not_in_safe_mode", true, "store continuous");
+        };
+        condition("not_in_safe_mode", false, safe_mode.reason.clone()).or(
+            "",
+            format!("safe mode: {}", safe_mode.reason),
+            Some(safe_mode.at),
+            "an operator checks the store and leaves safe mode",
+        )
+    }
+
+    fn overlap_condition(&self, retirement: &Retirement, now: Now) -> Condition {
+        let minimum = self.policy.min_overlap;
+        if retirement.cause != Cause::Rotated || minimum.is_zero() {
+            return condition("overlap_over", true, "no minimum overlap");
+        }
+        let over = self.activated_at + outlast(minimum);
+        condition("overlap_over", now.instant >= over, format!("minimum overlap {minimum:?}"))
+            .or(
+                "",
+                format!("old and new stay valid together for {minimum:?}"),
+                Some(retirement.since),
+                "it passes by itself",
+            )
+            .until(over)
+    }
+
+    /// Leases that an earlier leader granted, to anybody, known or not.
+    fn inherited_condition(&self, announced: bool, now: Now) -> Condition {
+        if !announced {
+            return condition("inherited_leases_over", true, "never announced, so never leased");
+        }
+        let met = now.instant >= self.inherited_over;
+        condition("inherited_leases_over", met, format!("longest possible lease {:?}", self.record.bounds.lease))
+            .or(
+                "",
+                "an earlier leader may have granted leases that are still running",
+                Some(self.tenure.since.wall),
+                "they run out by themselves",
+            )
+            .until(self.inherited_over)
+    }
+
+    fn members_condition(&self, version: Version, retirement: &Retirement, now: Now) -> Condition {
+        let mut holding = 0_usize;
+        let mut total = 0_usize;
+        let mut blockers = Vec::new();
+        let mut next: Option<Instant> = None;
+        for member in self.members.values() {
+            let standing = self.standing(member, version, retirement, now);
+            total += usize::from(!member.is_gone());
+            if let Standing::Holding { until } = standing {
+                holding += 1;
+                next = [next, until].into_iter().flatten().min();
+                if blockers.len() < MAX_LISTED {
+                    blockers.push(self.holding_blocker(member, version, until, now));
+                }
+            }
+        }
+        Condition {
+            name: "members_released",
+            met: holding == 0,
+            evidence: format!("{holding} of {total} members may still use version {version}"),
+            blockers,
+            until: next,
+        }
+    }
+
+    fn holding_blocker(&self, member: &Member, version: Version, until: Option<Instant>, now: Now) -> Blocker {
+        let since = member.heard.map_or(member.first_seen.wall, |heard| heard.wall);
+        let silent = member.heard.map(|heard| now.instant.since(heard.instant));
+        let holds = member.report.as_ref().is_some_and(|report| report.held.contains(&version));
+        let speaks = silent.is_some_and(|silent| silent <= self.record.timing.sync_rotating * 2);
+        let why = match (holds, silent) {
+            (true, Some(_)) if speaks => format!("still holds version {version}"),
+            (true, Some(silent)) => format!("silent for {}; held version {version} when last heard", seconds(silent)),
+            (false, Some(_)) if speaks => {
+                format!("has not acted on the newest state yet, so may use version {version}")
+            }
+            (_, Some(silent)) => format!("silent for {}; may still use version {version}", seconds(silent)),
+            (_, None) => "registered, but not heard since this leader took over".to_owned(),
+        };
+        let next = match (until, self.policy.when_unreachable) {
+            (_, _) if speaks && holds => "it releases the version when its last use ends".to_owned(),
+            (Some(until), WhenUnreachable::PresumeDeadAfter(_)) => {
+                format!("presumed dead in {} if it stays silent", seconds(until.since(now.instant)))
+            }
+            (Some(until), _) => {
+                format!("fenced in {} if it stays silent, when its lease is over", seconds(until.since(now.instant)))
+            }
+            (None, _) => "policy `hold`: it releases, leaves, or a named operator overrides".to_owned(),
+        };
+        Blocker { condition: "members_released", who: member.key.to_string(), why, since: Some(since), next }
+    }
+
+    /// Whether and why a member holds back a version's retire.
+    #[must_use]
+    pub fn standing(&self, member: &Member, version: Version, retirement: &Retirement, now: Now) -> Standing {
+        if member.left {
+            return Standing::Left;
+        }
+        if member.superseded {
+            return Standing::Superseded;
+        }
+        if member.has_released(version, retirement) {
+            return Standing::Released;
+        }
+        // Nobody was told of it: only somebody who says so can hold it.
+        let announced = self.record.versions.get(&version).is_some_and(|version| version.announced);
+        if !announced && member.report.as_ref().is_none_or(|report| !report.held.contains(&version)) {
+            return Standing::Released;
+        }
+        let name = member.name();
+        if retirement.overrides.iter().any(|word| word.instances.contains(&name)) {
+            return Standing::Overridden;
+        }
+        let granted_over = member.grants.get(&version).map_or(Instant::ZERO, |granted| granted.over);
+        let leases_over = granted_over.max(self.inherited_over);
+        match self.policy.when_unreachable {
+            WhenUnreachable::Fence if now.instant >= leases_over => Standing::Fenced,
+            WhenUnreachable::Fence => Standing::Holding { until: Some(leases_over) },
+            WhenUnreachable::Hold => Standing::Holding { until: None },
+            WhenUnreachable::PresumeDeadAfter(silence) => {
+                let over = leases_over.max(self.last_sign(member) + outlast(silence));
+                if now.instant >= over { Standing::PresumedDead } else { Standing::Holding { until: Some(over) } }
+            }
+        }
+    }
+
+    /// When a member was last heard; a member that was never heard in this term counts from its start.
+    fn last_sign(&self, member: &Member) -> Instant {
+        member.heard.map_or(member.first_seen.instant.max(self.tenure.since.instant), |heard| heard.instant)
+    }
+
+    /// Whether preparing and switching go on without a member: it is over, or silent for as long as the policy says.
+    #[must_use]
+    pub fn is_out_of_reach(&self, member: &Member, now: Now) -> bool {
+        let leases_over = member.leases_over().max(self.inherited_over);
+        // One that was heard just now is there, whether or not it has asked for a lease yet.
+        let quiet =
+            member.heard.map_or(Instant::ZERO, |heard| heard.instant + outlast(self.record.timing.lease_rotating));
+        member.is_gone()
+            || match self.policy.when_unreachable {
+                WhenUnreachable::Fence => now.instant >= leases_over.max(quiet),
+                WhenUnreachable::Hold => false,
+                WhenUnreachable::PresumeDeadAfter(silence) => {
+                    now.instant >= leases_over.max(self.last_sign(member) + outlast(silence))
+                }
+            }
+    }
+
+    pub(super) fn reachable(&self, now: Now) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(move |member| !self.is_out_of_reach(member, now))
+    }
+
+    /// An empty set is never unanimous.
+    fn confirmed_condition(&self, now: Now) -> Condition {
+        let current = self.record.current;
+        let confirmed = self
+            .reachable(now)
+            .filter(|member| current.is_some_and(|current| member.has_reached(current, Stage::Switched)))
+            .count();
+        let met = confirmed > 0 || self.policy.when_empty == WhenEmpty::Proceed;
+        condition("somebody_confirmed", met, format!("{confirmed} live members on the new version")).or(
+            "",
+            "no live instance has confirmed the new version",
+            None,
+            "an instance that uses the secret confirms it (or the policy says when_empty = \"proceed\")",
+        )
+    }
+
+    fn required_conditions(&self, retirement: &Retirement, now: Now) -> Vec<Condition> {
+        if retirement.cause == Cause::Superseded || self.policy.required.is_empty() {
+            return Vec::new();
+        }
+        let Some(current) = self.record.current else { return Vec::new() };
+        vec![self.required_reached("required_services", current, Stage::Switched, now)]
+    }
+
+    /// Whether every required service has its minimum of live instances at a stage.
+    pub(super) fn required_reached(&self, name: &'static str, version: Version, stage: Stage, now: Now) -> Condition {
+        let mut short = condition(name, true, format!("{} required services", self.policy.required.len()));
+        for (service, minimum) in &self.policy.required {
+            let there = self
+                .reachable(now)
+                .filter(|member| member.key.service == *service && member.has_reached(version, stage))
+                .count();
+            if there < usize::try_from(*minimum).unwrap_or(usize::MAX) {
+                short.met = false;
+                short = short.or(
+                    service.as_str(),
+                    format!("required service {service}: {there} of at least {minimum} instances have {stage} version {version}"),
+                    None,
+                    "start more instances of it, or lower its minimum",
+                );
+            }
+        }
+        short
+    }
+
+    fn sealed_condition(&self, version: Version) -> Condition {
+        let sealed = self.retiring.get(&version).is_some_and(|progress| progress.sealed.is_some());
+        condition("sealed", sealed, if sealed { "sealed in the store" } else { "not sealed" }).or(
+            "",
+            format!("version {version} is not sealed yet"),
+            None,
+            "it is sealed as soon as everybody has let go",
+        )
+    }
+
+    /// Uses that a store read before the seal allows, by instances known or not.
+    fn self_lease_condition(&self, version: Version, announced: bool, now: Now) -> Condition {
+        if !announced {
+            return condition("self_leases_over", true, "never announced, so never read");
+        }
+        let wait: Duration = outlast(self.record.bounds.self_lease) + outlast(self.record.bounds.max_use);
+        let sealed = self.retiring.get(&version).and_then(|progress| progress.sealed);
+        let met = sealed.is_some_and(|sealed| now.instant >= sealed + wait);
+        let condition = condition("self_leases_over", met, format!("{wait:?} from the seal"));
+        match sealed {
+            Some(sealed) => condition
+                .or(
+                    "",
+                    "an instance may have read the old version from the store just before the seal",
+                    None,
+                    "it passes by itself",
+                )
+                .until(sealed + wait),
+            None => condition,
+        }
+    }
+
+    fn barrier_condition(&self, version: Version) -> Condition {
+        let passed = self.retiring.get(&version).is_some_and(|progress| progress.barrier);
+        let evidence = if passed { "roster and versions read after the seal" } else { "not read since the seal" };
+        let sealed = self.retiring.get(&version).is_some_and(|progress| progress.sealed.is_some());
+        let condition = condition("barrier", passed, evidence);
+        if sealed {
+            return condition.or(
+                "",
+                "the roster has not been read to its end since the seal",
+                None,
+                "it is being read",
+            );
+        }
+        condition
+    }
+
+    fn usage_condition(&self, version: Version, retirement: &Retirement, now: Now) -> Condition {
+        let overridden = retirement.overrides.iter().any(|word| word.sessions);
+        // A credential that was to be made and never was has no sessions, but asking costs little.
+        let sealed = self.retiring.get(&version).and_then(|progress| progress.sealed);
+        let reading = self.usage.get(&version);
+        let fresh = reading.is_some_and(|(sent, _)| {
+            sealed.is_some_and(|sealed| *sent >= sealed)
+                && now.instant.since(*sent) <= super::command::USAGE_INTERVAL * 5
+        });
+        let (free, evidence, sessions): (bool, String, &[String]) = match reading {
+            None => (false, "not read yet".into(), &[]),
+            Some((_, Evidence::None)) => (true, "the provider cannot tell".into(), &[]),
+            Some((_, Evidence::Sessions(sessions))) if sessions.is_empty() => (true, "no session".into(), &[]),
+            Some((_, Evidence::Sessions(sessions))) => (false, format!("{} live sessions", sessions.len()), sessions),
+        };
+        let met = (free && fresh) || (overridden && reading.is_some());
+        let mut condition = condition("usage_evidence", met, evidence);
+        if !met {
+            for session in sessions.iter().take(MAX_LISTED) {
+                condition = condition.or(
+                    session.as_str(),
+                    format!("a session of version {version} is live at the provider"),
+                    None,
+                    "it ends, or a named operator overrides with --sessions",
+                );
+            }
+            condition.until = self.next_usage(version);
+        }
+        condition
+    }
+}
+
+/// A duration for people: whole seconds, rounded up.
+pub(super) fn seconds(duration: Duration) -> String {
+    let seconds = duration.as_millis().div_ceil(1000);
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}

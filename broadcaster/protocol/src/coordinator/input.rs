@@ -1,0 +1,182 @@
+//! What can happen to a secret, as its leader sees it.
+
+use std::collections::BTreeSet;
+
+use super::CommandKind;
+use crate::id::{InstanceKey, ReportSequence, Revision, Version};
+use crate::message::SecretReport;
+use crate::name::OperatorName;
+use crate::policy::Policy;
+use crate::record::{Origin, RetireStep};
+use crate::time::Instant;
+
+/// What a provider's usage reading says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Evidence {
+    /// The provider cannot tell.
+    None,
+    /// These sessions are live, in words.
+    Sessions(Vec<String>),
+}
+
+/// What an operator asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Make a new version and rotate to it.
+    Rotate,
+    /// Block irreversible steps.
+    Pause {
+        /// Why.
+        reason: String,
+    },
+    /// Lift the pause.
+    Resume,
+    /// Allow the activation.
+    Approve,
+    /// Go back to the old version.
+    RollBack {
+        /// Why.
+        reason: String,
+    },
+    /// Let a retire cut these off.
+    Override {
+        /// Whose retire.
+        version: Version,
+        /// Who is cut off.
+        instances: BTreeSet<InstanceKey>,
+        /// Whether the provider's live sessions are cut off too.
+        sessions: bool,
+        /// Why.
+        reason: String,
+    },
+    /// Do not wait for an instance to prepare or switch.
+    Excuse {
+        /// Which.
+        instance: InstanceKey,
+    },
+    /// The store was looked at; go on.
+    LeaveSafeMode,
+}
+
+/// Something that happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// Time has passed, or the state has changed: go on with whatever can go on.
+    Tick,
+    /// The leadership was renewed.
+    LeadershipExtended {
+        /// Until when it is valid.
+        until: Instant,
+    },
+    /// A version was read from the store; in order, without gaps, maybe doubled.
+    VersionSeen {
+        /// Its number.
+        version: Version,
+    },
+    /// A managed credential exists and its value is in the store.
+    Created {
+        /// Its number.
+        version: Version,
+        /// Whose value is in the store: somebody else may have taken the number.
+        origin: Origin,
+    },
+    /// The test login worked.
+    Verified {
+        /// Of which version.
+        version: Version,
+    },
+    /// The test login was refused for good.
+    VerifyFailed {
+        /// Of which version.
+        version: Version,
+        /// Why, in words, without the value.
+        reason: String,
+    },
+    /// A registration that names this secret.
+    Registered {
+        /// Who.
+        key: InstanceKey,
+        /// At most one life holds the name at a time.
+        exclusive: bool,
+        /// It was published just now; not part of a listing, whose order proves nothing.
+        live: bool,
+    },
+    /// An instance has left for good.
+    Left {
+        /// Who.
+        key: InstanceKey,
+    },
+    /// A report, over the bus.
+    Report {
+        /// Who.
+        key: InstanceKey,
+        /// Its number.
+        sequence: ReportSequence,
+        /// This secret's part.
+        report: SecretReport,
+    },
+    /// A Sync: a report that asks for leases.
+    Sync {
+        /// Who.
+        key: InstanceKey,
+        /// The report's number.
+        sequence: ReportSequence,
+        /// This secret's part.
+        report: SecretReport,
+    },
+    /// After a version's seal, the roster was read up to its end and the versions were listed anew, and all that was
+    /// found has been input.
+    BarrierPassed {
+        /// Whose seal.
+        version: Version,
+        /// The record's revision when the reading began: the seal must not be younger.
+        revision: Revision,
+    },
+    /// The provider's usage reading.
+    UsageRead {
+        /// Of which version.
+        version: Version,
+        /// When it was asked for.
+        sent: Instant,
+        /// What it says.
+        evidence: Evidence,
+    },
+    /// The intent to retire is durable in the audit log.
+    Audited {
+        /// Which version's.
+        version: Version,
+    },
+    /// A step past the point of no return is done.
+    StepDone {
+        /// Of which version's retire.
+        version: Version,
+        /// Which step.
+        step: RetireStep,
+    },
+    /// The desired state is on the bus.
+    Published {
+        /// Up to which revision.
+        revision: Revision,
+    },
+    /// A command failed and will be tried again.
+    Troubled {
+        /// Which.
+        command: CommandKind,
+        /// In words, without values.
+        problem: String,
+    },
+    /// The store is another one than before, or went back in time.
+    StoreWentBack {
+        /// What was noticed.
+        reason: String,
+    },
+    /// An operator's order, checked for who gave it.
+    Operator {
+        /// Who.
+        by: OperatorName,
+        /// What.
+        order: Order,
+    },
+    /// The configuration has changed.
+    PolicyChanged(Box<Policy>),
+}

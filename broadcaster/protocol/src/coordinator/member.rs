@@ -1,0 +1,174 @@
+//! What a leader knows of one process life that uses the secret.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::id::{InstanceKey, LeaseSequence, ReportSequence, Version};
+use crate::message::{SecretReport, Stage};
+use crate::record::Retirement;
+use crate::time::{Instant, Now};
+
+/// The newest grant of one version.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Granted {
+    /// Its number.
+    pub sequence: LeaseSequence,
+    /// When nobody can be using the version on its strength any more, by the leader's clock.
+    pub over: Instant,
+}
+
+/// One process life.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Who.
+    pub key: InstanceKey,
+    /// Its registration was read from the roster in this term.
+    pub registered: bool,
+    /// It has left for good.
+    pub left: bool,
+    /// A later life of the same exclusive name was registered, and this one was not heard since.
+    pub superseded: bool,
+    /// When this leader first knew of it.
+    pub first_seen: Now,
+    /// When it was last heard in this term.
+    pub heard: Option<Now>,
+    /// Its newest report's number.
+    pub sequence: ReportSequence,
+    /// Its newest report.
+    pub report: Option<SecretReport>,
+    /// The newest grant by version, running or over.
+    pub grants: BTreeMap<Version, Granted>,
+    /// The number of the newest grant.
+    pub granted_sequence: LeaseSequence,
+}
+
+/// Why a member does or does not hold back a version's retire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It has left for good.
+    Left,
+    /// A later life of the same exclusive name proves it over.
+    Superseded,
+    /// It has reported that it will never use the version again.
+    Released,
+    /// An operator's override names it.
+    Overridden,
+    /// Its usage lease is surely over.
+    Fenced,
+    /// It has been silent for as long as the policy says.
+    PresumedDead,
+    /// It may still use the version. It stops counting at the given time if it stays silent.
+    Holding {
+        /// When, if ever.
+        until: Option<Instant>,
+    },
+}
+
+impl Standing {
+    /// Whether it holds the retire back.
+    #[must_use]
+    pub fn blocks(self) -> bool {
+        matches!(self, Standing::Holding { .. })
+    }
+}
+
+impl Member {
+    pub(super) fn new(key: InstanceKey, at: Now) -> Self {
+        Self {
+            key,
+            registered: false,
+            left: false,
+            superseded: false,
+            first_seen: at,
+            heard: None,
+            sequence: ReportSequence(0),
+            report: None,
+            grants: BTreeMap::new(),
+            granted_sequence: LeaseSequence(0),
+        }
+    }
+
+    /// Whether it is known to be over for good.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.left || self.superseded
+    }
+
+    /// How records and operators name it: `service/instance/incarnation`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        full_name(&self.key)
+    }
+
+    pub(super) fn heard(&mut self, at: Now) {
+        self.heard = Some(at);
+        // It speaks, so it lives: whoever claimed the name exclusively was wrong about it.
+        self.superseded = false;
+    }
+
+    /// Folds a report: the newest sequence wins, whatever the order of arrival.
+    pub(super) fn fold(&mut self, sequence: ReportSequence, report: SecretReport, at: Now) {
+        self.heard(at);
+        if sequence > self.sequence || self.report.is_none() {
+            self.sequence = sequence;
+            self.report = Some(report);
+        }
+    }
+
+    pub(super) fn grant(&mut self, sequence: LeaseSequence, over: &BTreeMap<Version, Instant>) {
+        self.granted_sequence = self.granted_sequence.max(sequence);
+        for (version, over) in over {
+            let granted = self.grants.entry(*version).or_insert(Granted { sequence, over: *over });
+            granted.sequence = granted.sequence.max(sequence);
+            granted.over = granted.over.max(*over);
+        }
+        // Grants of versions that ended long ago say nothing any more; the newest few are all that can matter.
+        while self.grants.len() > crate::message::MAX_HELD_VERSIONS {
+            let earliest = self.grants.iter().min_by_key(|(_, granted)| granted.over).map(|(version, _)| *version);
+            if let Some(version) = earliest {
+                self.grants.remove(&version);
+            }
+        }
+    }
+
+    /// The leases of the newest grant.
+    pub(super) fn leases(&self, length: Duration) -> BTreeMap<Version, Duration> {
+        self.grants
+            .iter()
+            .filter(|(_, granted)| granted.sequence == self.granted_sequence)
+            .map(|(version, _)| (*version, length))
+            .collect()
+    }
+
+    /// Whether it has said that it will never use the version again: it has acted on a desired state that no longer
+    /// asks for it, holds it no more, and had heard of the last grant for it when it said so.
+    #[must_use]
+    pub fn has_released(&self, version: Version, retirement: &Retirement) -> bool {
+        self.report.as_ref().is_some_and(|report| {
+            report.revision >= retirement.unwanted_since
+                && !report.held.contains(&version)
+                && self.grants.get(&version).is_none_or(|granted| report.lease >= granted.sequence)
+        })
+    }
+
+    /// Whether it has reached a stage with a version.
+    #[must_use]
+    pub fn has_reached(&self, version: Version, stage: Stage) -> bool {
+        self.report
+            .as_ref()
+            .and_then(|report| report.reached)
+            .is_some_and(|(reached, at)| reached == version && at >= stage)
+    }
+
+    /// When the last lease this leader granted it is surely over.
+    #[must_use]
+    pub fn leases_over(&self) -> Instant {
+        self.grants.values().map(|granted| granted.over).max().unwrap_or(Instant::ZERO)
+    }
+}
+
+/// `service/instance/incarnation`.
+#[must_use]
+pub(super) fn full_name(key: &InstanceKey) -> String {
+    format!("{}/{}/{}", key.service, key.instance, key.incarnation)
+}

@@ -1,0 +1,361 @@
+//! What people are told: who blocks, why, since when, and what happens next.
+
+use std::collections::BTreeMap;
+
+use super::guard::{Condition, MAX_LISTED, seconds};
+use super::{CommandKind, Coordinator, Member};
+use crate::id::Version;
+use crate::message::{FailureKind, Stage};
+use crate::name::ServiceName;
+use crate::phase::Phase;
+use crate::policy::{Deadline, OnDeadline, WhenEmpty};
+use crate::time::{Instant, Now, WallTime, outlast};
+
+/// A reason why something waits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Blocker {
+    /// What waits: a guard condition or a stage.
+    pub condition: &'static str,
+    /// Who holds it up; empty: nobody in particular.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// Since when, if known.
+    pub since: Option<WallTime>,
+    /// What happens next.
+    pub next: String,
+}
+
+/// What lies over a rotation and blocks its irreversible steps, or deserves an operator's eye.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Overlay {
+    /// An operator paused it.
+    Paused,
+    /// It waits for an operator's approval.
+    AwaitingApproval,
+    /// It lasts longer than its deadline, or a command keeps failing.
+    Stuck,
+    /// The store is not what it was.
+    SafeMode,
+}
+
+impl Overlay {
+    /// As in status and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Overlay::Paused => "paused",
+            Overlay::AwaitingApproval => "awaiting_approval",
+            Overlay::Stuck => "stuck",
+            Overlay::SafeMode => "safe_mode",
+        }
+    }
+}
+
+/// How many members of one service have reached each stage.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct StageCounts {
+    /// Members that are not gone.
+    pub members: u32,
+    /// Of them, at least at this stage with the version being moved to.
+    pub seen: u32,
+    /// See [`StageCounts::seen`].
+    pub prepared: u32,
+    /// See [`StageCounts::seen`].
+    pub switched: u32,
+    /// See [`StageCounts::seen`].
+    pub released: u32,
+    /// Out of reach: fenced, or presumed dead.
+    pub out_of_reach: u32,
+}
+
+/// How often a command may fail before its rotation is reported as stuck.
+const STUCK_AFTER_FAILURES: u32 = 3;
+
+impl Coordinator {
+    /// The version everyone is asked to move to.
+    #[must_use]
+    pub fn target(&self) -> Option<Version> {
+        self.record.pending().or(self.record.current)
+    }
+
+    /// Progress by service.
+    #[must_use]
+    pub fn stage_counts(&self, now: Now) -> BTreeMap<ServiceName, StageCounts> {
+        let mut counts: BTreeMap<ServiceName, StageCounts> = BTreeMap::new();
+        let Some(target) = self.target() else { return counts };
+        for member in self.members.values().filter(|member| !member.is_gone()) {
+            let count = counts.entry(member.key.service.clone()).or_default();
+            count.members += 1;
+            count.out_of_reach += u32::from(self.is_out_of_reach(member, now));
+            count.seen += u32::from(member.has_reached(target, Stage::Seen));
+            count.prepared += u32::from(member.has_reached(target, Stage::Prepared));
+            count.switched += u32::from(member.has_reached(target, Stage::Switched));
+            count.released += u32::from(member.has_reached(target, Stage::Released));
+        }
+        counts
+    }
+
+    /// Everything that holds up the rotation in flight and the retirements, by name.
+    #[must_use]
+    pub fn blockers(&self, now: Now) -> Vec<Blocker> {
+        let mut blockers = Vec::new();
+        let conditions = self.phase_conditions(now).into_iter();
+        let guards = self
+            .record
+            .retirements
+            .iter()
+            .filter(|(version, retirement)| retirement.step.is_none() && self.may_drain(**version))
+            .flat_map(|(version, _)| self.guard(*version, now).conditions);
+        for condition in conditions.chain(guards).filter(|condition| !condition.met) {
+            blockers.extend(condition.blockers);
+        }
+        for (command, trouble) in &self.troubles {
+            blockers.push(Blocker {
+                condition: "command",
+                who: String::new(),
+                why: format!("{} fails: {} ({} times)", describe(command), trouble.problem, trouble.times),
+                since: Some(trouble.since.wall),
+                next: "it is tried again".into(),
+            });
+        }
+        if let Some((deadline, over)) = self.deadline()
+            && now.instant >= over
+        {
+            let phase = self.record.rotation.as_ref().map_or_else(String::new, |rotation| rotation.phase.to_string());
+            let next = match deadline.then {
+                OnDeadline::RollBack if self.record.paused.is_some() => "it rolls back once resumed",
+                OnDeadline::RollBack | OnDeadline::Extend => "the policy is about to be applied",
+                OnDeadline::Hold => "policy `hold`: it waits for as long as it takes, or for an operator",
+            };
+            blockers.push(Blocker {
+                condition: "deadline",
+                who: String::new(),
+                why: format!("{phase} lasts longer than its deadline of {}", seconds(deadline.after)),
+                since: self.record.rotation.as_ref().map(|rotation| rotation.phase_since),
+                next: next.into(),
+            });
+        }
+        blockers
+    }
+
+    /// What lies over this secret.
+    #[must_use]
+    pub fn overlays(&self, now: Now) -> Vec<Overlay> {
+        let mut overlays = Vec::new();
+        if self.record.paused.is_some() {
+            overlays.push(Overlay::Paused);
+        }
+        if self.record.rotation.as_ref().is_some_and(|r| r.phase == Phase::Preparing && r.approved.is_none())
+            && self.policy.approval
+        {
+            overlays.push(Overlay::AwaitingApproval);
+        }
+        let late = self.deadline_extended > 0 || self.deadline().is_some_and(|(_, over)| now.instant >= over);
+        let failing = self.troubles.values().any(|trouble| trouble.times >= STUCK_AFTER_FAILURES);
+        if self.record.is_rotating() && (late || failing) {
+            overlays.push(Overlay::Stuck);
+        }
+        if self.record.safe_mode.is_some() {
+            overlays.push(Overlay::SafeMode);
+        }
+        overlays
+    }
+
+    /// The deadline of the phase in force, and when it passes.
+    pub(super) fn deadline(&self) -> Option<(Deadline, Instant)> {
+        let rotation = self.record.rotation.as_ref()?;
+        let deadline = self.policy.deadlines.get(&rotation.phase)?;
+        Some((*deadline, self.phase_began + deadline.after))
+    }
+
+    /// What the phase in force waits for.
+    pub(super) fn phase_conditions(&self, now: Now) -> Vec<Condition> {
+        let Some(rotation) = &self.record.rotation else { return Vec::new() };
+        match rotation.phase {
+            Phase::Verifying => {
+                let (name, why) = if rotation.created {
+                    ("verified", "the test login with the new credential has not come back yet")
+                } else {
+                    ("created", "the new credential is being made")
+                };
+                vec![waiting(name, why, rotation.phase_since, "the provider answers")]
+            }
+            Phase::Preparing => {
+                let mut conditions = self.stage_conditions("prepared", rotation.new, Stage::Prepared, now);
+                if self.policy.approval && rotation.approved.is_none() {
+                    conditions.push(waiting(
+                        "approval",
+                        "the activation needs an operator's approval",
+                        rotation.phase_since,
+                        "an operator approves",
+                    ));
+                }
+                conditions.push(self.pause_gate());
+                conditions.push(self.safe_mode_gate());
+                conditions
+            }
+            Phase::Activating => self.stage_conditions("switched", rotation.new, Stage::Switched, now),
+            Phase::Retiring => Vec::new(),
+            Phase::Draining | Phase::RollingBack => Vec::new(),
+        }
+    }
+
+    fn pause_gate(&self) -> Condition {
+        match &self.record.paused {
+            None => met("not_paused"),
+            Some(pause) => {
+                let mut condition = waiting("not_paused", &pause.reason, pause.at, "an operator resumes");
+                condition.blockers.iter_mut().for_each(|blocker| blocker.who = pause.by.to_string());
+                condition
+            }
+        }
+    }
+
+    fn safe_mode_gate(&self) -> Condition {
+        match &self.record.safe_mode {
+            None => met("not_in_safe_mode"),
+            Some(mode) => waiting("not_in_safe_mode", &mode.reason, mode.at, "an operator leaves safe mode"),
+        }
+    }
+
+    /// Whether everyone who counts has reached a stage: somebody at least, every reachable member, every required
+    /// service's minimum.
+    fn stage_conditions(&self, name: &'static str, version: Version, stage: Stage, now: Now) -> Vec<Condition> {
+        let excused = self.record.rotation.as_ref().map(|rotation| &rotation.excused);
+        let mut reached = 0_usize;
+        let mut missing = 0_usize;
+        let mut blockers = Vec::new();
+        let mut until: Option<Instant> = None;
+        for member in self.reachable(now) {
+            if member.has_reached(version, stage) {
+                reached += 1;
+            } else if excused.is_none_or(|excused| !excused.contains(&member.name())) {
+                missing += 1;
+                until = [until, Some(member.leases_over().max(self.inherited_over))].into_iter().flatten().min();
+                if blockers.len() < MAX_LISTED {
+                    blockers.push(self.stage_blocker(name, member, version, now));
+                }
+            }
+        }
+        let everyone = Condition {
+            name,
+            met: missing == 0,
+            evidence: format!("{reached} of {} reachable members", reached + missing),
+            blockers,
+            until: until.filter(|until| *until > now.instant),
+        };
+        let empty = reached == 0 && missing == 0 && self.policy.when_empty == WhenEmpty::Hold;
+        let somebody = if empty {
+            waiting(
+                "somebody",
+                "no live instance uses this secret, and an empty set confirms nothing",
+                self.record.rotation.as_ref().map_or(WallTime(0), |rotation| rotation.phase_since),
+                "an instance registers (or the policy says when_empty = \"proceed\")",
+            )
+        } else {
+            met("somebody")
+        };
+        vec![everyone, somebody, self.required_reached("required_services", version, stage, now)]
+    }
+
+    fn stage_blocker(&self, name: &'static str, member: &Member, version: Version, now: Now) -> Blocker {
+        let silent = member.heard.map(|heard| now.instant.since(heard.instant));
+        let failure = member.report.as_ref().and_then(|report| report.failure.as_ref());
+        let at = member
+            .report
+            .as_ref()
+            .and_then(|report| report.reached)
+            .map_or_else(|| "nothing yet".to_owned(), |(version, stage)| format!("{stage} version {version}"));
+        let ahead = member.report.as_ref().is_some_and(|report| report.revision > self.record.revision);
+        let why = match (failure, silent) {
+            (Some(failure), _) if failure.version == version => {
+                format!("{} of version {version}: {}", failure.kind, failure.text)
+            }
+            _ if ahead => {
+                "has seen a newer state than the store holds: was the store restored from a backup?".to_owned()
+            }
+            (_, None) => "registered, but not heard since this leader took over".to_owned(),
+            (_, Some(silent)) if silent > self.record.timing.sync_rotating * 2 => {
+                format!("silent for {}; had {at}", seconds(silent))
+            }
+            _ => format!("has {at}"),
+        };
+        let over = member.leases_over().max(self.inherited_over);
+        let next = match self.policy.when_unreachable {
+            crate::policy::WhenUnreachable::Fence if over > now.instant => {
+                format!(
+                    "it goes on by itself; if it falls silent, it is fenced in {}",
+                    seconds(over.since(now.instant))
+                )
+            }
+            crate::policy::WhenUnreachable::PresumeDeadAfter(silence) => {
+                format!("it goes on by itself; presumed dead after {} of silence", seconds(silence))
+            }
+            _ => "it goes on by itself, or an operator excuses it".to_owned(),
+        };
+        let since = member.heard.map_or(member.first_seen.wall, |heard| heard.wall);
+        Blocker { condition: name, who: member.key.to_string(), why, since: Some(since), next }
+    }
+
+    /// How many instances refuse the version being moved to, in this direction.
+    pub(super) fn refusals(&self, version: Version) -> usize {
+        self.members
+            .values()
+            .filter(|member| !member.is_gone())
+            .filter_map(|member| member.report.as_ref())
+            .filter(|report| report.generation == self.record.generation)
+            .filter_map(|report| report.failure.as_ref())
+            .filter(|failure| failure.version == version && failure.kind != FailureKind::Fetch)
+            .count()
+    }
+
+    /// How many failed logins with a version were reported.
+    pub(super) fn auth_failures(&self, version: Version) -> u64 {
+        self.members
+            .values()
+            .filter_map(|member| member.report.as_ref())
+            .filter_map(|report| report.auth_failures.get(&version))
+            .fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// When time alone may change something.
+    #[must_use]
+    pub fn next_wakeup(&self, now: Now) -> Option<Instant> {
+        let mut times: Vec<Instant> = Vec::new();
+        times.extend(self.phase_conditions(now).into_iter().filter_map(|condition| condition.until));
+        for (version, retirement) in &self.record.retirements {
+            if retirement.step.is_none() && self.may_drain(*version) {
+                times.extend(self.guard(*version, now).conditions.into_iter().filter_map(|condition| condition.until));
+                times.extend(self.next_usage(*version));
+            }
+        }
+        times.extend(self.deadline().map(|(_, over)| over));
+        if self.record.is_rotating() && self.record.bounds.lease > self.record.timing.lease_rotating {
+            times.push(self.rotating_since + outlast(self.record.bounds.lease));
+        }
+        times.into_iter().filter(|time| *time > now.instant).min()
+    }
+}
+
+fn met(name: &'static str) -> Condition {
+    Condition { name, met: true, evidence: String::new(), blockers: Vec::new(), until: None }
+}
+
+fn waiting(name: &'static str, why: &str, since: WallTime, next: &str) -> Condition {
+    let blocker =
+        Blocker { condition: name, who: String::new(), why: why.to_owned(), since: Some(since), next: next.to_owned() };
+    Condition { name, met: false, evidence: why.to_owned(), blockers: vec![blocker], until: None }
+}
+
+fn describe(command: &CommandKind) -> String {
+    match command {
+        CommandKind::Publish => "publishing the state".into(),
+        CommandKind::Create { version } => format!("making version {version}"),
+        CommandKind::Test { version } => format!("the test login with version {version}"),
+        CommandKind::PassBarrier { version } => format!("reading the roster after the seal of version {version}"),
+        CommandKind::ReadUsage { version } => format!("reading the usage of version {version}"),
+        CommandKind::Audit { version } => format!("writing the audit entry for retiring version {version}"),
+        CommandKind::Retire { version, step } => format!("step {step:?} of retiring version {version}"),
+    }
+}
