@@ -134,7 +134,9 @@ impl VerifyingKey {
         &self.id
     }
 
-    pub(crate) fn verifies(&self, input: &[u8], signature: &[u8]) -> bool {
+    /// Whether `signature` is this key's over `input`. Strict: of equivalent encodings only one holds.
+    #[must_use]
+    pub fn verifies(&self, input: &[u8], signature: &[u8]) -> bool {
         ed25519_dalek::Signature::from_slice(signature)
             .is_ok_and(|signature| self.inner.verify_strict(input, &signature).is_ok())
     }
