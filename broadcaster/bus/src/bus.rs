@@ -35,6 +35,8 @@ pub struct Finding {
 }
 
 /// What a subscription to a compacted log tells.
+// Nearly every event is a message, so that boxing it would cost an allocation and save nothing.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum BusEvent {
     /// The last message of a key, or a newer one. May be doubled or late.
@@ -131,3 +133,37 @@ pub trait InstanceBus: Send + Sync + 'static {
 
 /// How long one call to a bus may take, retries included. Far above a healthy bus's milliseconds.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Largest message a bus takes, in bytes, attributes included: the contract's largest payload (256 KiB) and
+/// generous room for names, ids, signature and trace context. Every implementation refuses more with
+/// `TooLarge` before sending; below every server's own default (NATS 1 MiB, gRPC 4 MiB).
+pub const MAX_MESSAGE_BYTES: usize = 264 * 1024;
+
+/// How large a message is on the wire, attributes included, in bytes. A close upper estimate: signature and
+/// header names are counted as a bus with text headers writes them.
+pub(crate) fn message_bytes(envelope: &Envelope) -> usize {
+    // Names, separators, specversion and content type of `Envelope::headers`.
+    const HEADER_NAMES: usize = 256;
+    let text = [
+        &envelope.id,
+        &envelope.kind,
+        &envelope.source,
+        &envelope.subject,
+        &envelope.time,
+        &envelope.traceparent,
+        &envelope.key_id,
+    ];
+    HEADER_NAMES
+        + text.iter().map(|part| part.len()).sum::<usize>()
+        + envelope.signature.len().div_ceil(3) * 4
+        + envelope.payload.len()
+}
+
+/// Refuses a message beyond `limit` bytes.
+pub(crate) fn check_size(envelope: &Envelope, limit: usize, endpoint: &str) -> Result<(), BusError> {
+    let found = message_bytes(envelope);
+    if found > limit {
+        return Err(BusError::TooLarge { endpoint: endpoint.to_owned(), found, limit });
+    }
+    Ok(())
+}

@@ -10,8 +10,14 @@
 //! [`Envelope`]: rotacast_proto::Envelope
 //! [`Gateway`]: crate::Gateway
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod bus;
+#[cfg(feature = "embedded")]
+mod embedded;
 mod error;
 
-pub use bus::{CALL_TIMEOUT, BusEvent, Finding, InstanceBus, LeaderBus, Level, Replier, SyncCall};
+pub use bus::{BusEvent, CALL_TIMEOUT, Finding, InstanceBus, LeaderBus, Level, MAX_MESSAGE_BYTES, Replier, SyncCall};
+#[cfg(feature = "embedded")]
+pub use embedded::EmbeddedBus;
 pub use error::BusError;
