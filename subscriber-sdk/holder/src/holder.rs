@@ -1,0 +1,560 @@
+//! One secret, as one instance holds it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rotacast_protocol::message::{
+    Failure, FailureKind, MAX_FAILURE_TEXT_BYTES, MAX_HELD_VERSIONS, SecretGrant, SecretReport, SecretState, Stage,
+};
+use rotacast_protocol::{Generation, Instant, LeaseSequence, Nonce, Revision, SecretName, Version};
+
+use crate::input::{Command, Input, Rejection, Setback, Step};
+use crate::lease::Leases;
+use crate::slot::Slot;
+
+/// How long a newly wanted version waits for the leader's lease before the store is asked instead:
+/// a healthy Sync takes milliseconds, and thousands of instances that start together should not all
+/// read the store.
+pub const READ_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A Sync that says nothing new, because the last one brought no lease or no answer, follows after 1/8 of the Sync
+/// interval: a leader that answers without granting is not asked in a loop.
+const SYNC_PACE_DIVISOR: u32 = 8;
+
+/// Fastest repetition of Syncs that say nothing new.
+pub const SYNC_PACE_FLOOR: Duration = Duration::from_millis(50);
+
+/// Slowest repetition of Syncs while a lease is missing.
+pub const SYNC_PACE_CEILING: Duration = Duration::from_secs(5);
+
+/// How often to Sync before any desired state has said it.
+const SYNC_INTERVAL_UNTOLD: Duration = Duration::from_secs(5);
+
+/// The store is read when less than 1/2 of a self-lease is left, which leaves time for several
+/// attempts before the lapse.
+const READ_LEAD_DIVISOR: u32 = 2;
+
+/// Reads that do not help are repeated after 1/8 of a self-lease.
+const READ_PACE_DIVISOR: u32 = 8;
+
+/// Fastest repetition of store reads, whatever the self-lease.
+const READ_PACE_FLOOR: Duration = Duration::from_millis(100);
+
+/// Decides for one secret which version may be handed out, and says what is known of it.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    secret: SecretName,
+    state: Option<SecretState>,
+    /// The highest version asked for in this generation: rule V.
+    highest: Option<Version>,
+    leases: Leases,
+    slots: BTreeMap<Version, Slot>,
+    /// Handed out for new work.
+    serving: Option<Version>,
+    /// What the service itself uses for new work, as its switch hook was last told; none while in doubt.
+    applied: Option<Version>,
+    running: Option<(Step, Version)>,
+    guards: BTreeSet<Version>,
+    failure: Option<Failure>,
+    auth_failures: BTreeMap<Version, u64>,
+    load_not_before: BTreeMap<Version, Instant>,
+    sync_sent: Option<Instant>,
+    sync_said: Option<SecretReport>,
+    sync_silent: bool,
+    /// The newest grant names a version that is not held: until the leader hears that it arrived, it must assume that
+    /// the version may still be used on its strength.
+    owes_acknowledgement: bool,
+    read_sent: Option<Instant>,
+    read_not_before: Instant,
+}
+
+impl Holder {
+    /// A holder of nothing.
+    #[must_use]
+    pub fn new(secret: SecretName) -> Self {
+        Self {
+            secret,
+            state: None,
+            highest: None,
+            leases: Leases::default(),
+            slots: BTreeMap::new(),
+            serving: None,
+            applied: None,
+            running: None,
+            guards: BTreeSet::new(),
+            failure: None,
+            auth_failures: BTreeMap::new(),
+            load_not_before: BTreeMap::new(),
+            sync_sent: None,
+            sync_said: None,
+            sync_silent: false,
+            owes_acknowledgement: false,
+            read_sent: None,
+            read_not_before: Instant::ZERO,
+        }
+    }
+
+    /// The newest desired state it acts on.
+    #[must_use]
+    pub fn state(&self) -> Option<&SecretState> {
+        self.state.as_ref()
+    }
+
+    /// The version for new work, whether or not a lease allows it right now.
+    #[must_use]
+    pub fn serving(&self) -> Option<Version> {
+        self.serving
+    }
+
+    /// Until when a version may be handed out, if it may be handed out now. Whoever was handed it may use it for
+    /// `max_use` longer at most.
+    #[must_use]
+    pub fn usable(&self, version: Version, now: Instant) -> Option<Instant> {
+        let until = self.leases.until(version);
+        (self.serving == Some(version) && until > now).then_some(until)
+    }
+
+    /// The version that may be handed out now, and until when.
+    #[must_use]
+    pub fn active(&self, now: Instant) -> Option<(Version, Instant)> {
+        let version = self.serving?;
+        Some((version, self.usable(version, now)?))
+    }
+
+    /// Until when the lease of a version runs, handed out or not: for guards that exist already.
+    #[must_use]
+    pub fn lease_until(&self, version: Version) -> Instant {
+        self.leases.until(version)
+    }
+
+    /// Versions whose values must stay in memory.
+    pub fn loaded(&self) -> impl Iterator<Item = Version> + '_ {
+        self.slots.keys().copied()
+    }
+
+    /// What went wrong last, if the last step did.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    /// Takes in what happened.
+    ///
+    /// # Errors
+    /// A [`Rejection`] changes nothing (a grant whose own leases are rejected may still bring a newer state).
+    pub fn handle(&mut self, now: Instant, input: Input) -> Result<(), Rejection> {
+        let result = self.take_in(now, input);
+        self.settle();
+        result
+    }
+
+    fn take_in(&mut self, now: Instant, input: Input) -> Result<(), Rejection> {
+        match input {
+            Input::State(state) => self.accept(now, state),
+            Input::SyncSent { nonce, at } => {
+                self.leases.sent(nonce, at);
+                self.sync_sent = Some(at);
+                self.sync_said = Some(self.news());
+                self.owes_acknowledgement = false;
+                Ok(())
+            }
+            Input::SyncFailed { nonce } => {
+                self.leases.answered(nonce)?;
+                self.sync_silent = true;
+                Ok(())
+            }
+            Input::Grant { nonce, grant } => self.granted(now, nonce, grant),
+            Input::StoreRead { sent, state } => self.store_read(now, sent, state),
+            Input::Loaded { version } => self.loaded_value(version),
+            Input::LoadFailed { version, setback } => self.load_failed(now, version, setback),
+            Input::Begin { step, version } => self.begin(now, step, version),
+            Input::Finished { step, version, result } => self.finished(now, step, version, result),
+            Input::Held(guards) => {
+                self.guards = guards;
+                Ok(())
+            }
+            Input::AuthFailure { version } => {
+                let count = self.auth_failures.entry(version).or_insert(0);
+                *count = count.saturating_add(1);
+                if self.auth_failures.len() > MAX_HELD_VERSIONS {
+                    self.auth_failures.pop_first();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Rule V: only a newer revision counts, and within a generation no version comes back.
+    fn accept(&mut self, now: Instant, state: SecretState) -> Result<(), Rejection> {
+        if state.secret != self.secret {
+            return Err(Rejection::OtherSecret { expected: self.secret.clone(), found: state.secret });
+        }
+        if let Some(newest) = &self.state {
+            if state.revision <= newest.revision {
+                return Err(Rejection::Stale { newest: newest.revision, found: state.revision });
+            }
+            let same_direction = state.generation == newest.generation;
+            let current_comes_back = state.current != newest.current && state.current < self.highest;
+            let pending_comes_back = state.pending.is_some() && state.pending < self.highest;
+            if state.generation < newest.generation || (same_direction && (current_comes_back || pending_comes_back)) {
+                return Err(Rejection::GoesBack {
+                    revision: state.revision,
+                    generation: state.generation,
+                    found: if current_comes_back { state.current } else { state.pending },
+                    newest: self.highest,
+                    newest_generation: newest.generation,
+                });
+            }
+            if !same_direction {
+                self.highest = None;
+            }
+        }
+        let newly_wanted = [state.current, state.pending].into_iter().flatten().any(|version| !self.wants(version));
+        if newly_wanted {
+            self.read_not_before = now + READ_PATIENCE;
+        }
+        self.highest = self.highest.max(state.current).max(state.pending);
+        self.state = Some(state);
+        Ok(())
+    }
+
+    fn granted(&mut self, now: Instant, nonce: Nonce, mut grant: SecretGrant) -> Result<(), Rejection> {
+        let at = self.leases.answered(nonce)?;
+        self.sync_silent = false;
+        match grant.state.take().map(|state| self.accept(now, state)) {
+            None | Some(Ok(()) | Err(Rejection::Stale { .. })) => {}
+            Some(Err(rejection)) => return Err(rejection),
+        }
+        let concerned = self.concerned();
+        self.leases.grant(now, at, &grant, |version| concerned.contains(&version))?;
+        let held = self.held();
+        self.owes_acknowledgement |=
+            grant.leases.keys().any(|version| !held.contains(version) && !self.wants(*version));
+        Ok(())
+    }
+
+    /// Rule 8: what a linearizable read shows unsealed and wanted may be used for a self-lease from its send time.
+    fn store_read(&mut self, now: Instant, sent: Instant, state: SecretState) -> Result<(), Rejection> {
+        self.read_sent = self.read_sent.max(Some(sent));
+        let read = state.clone();
+        let accepted = match self.accept(now, state) {
+            Err(Rejection::Stale { .. }) | Ok(()) => Ok(()),
+            Err(rejection) => return Err(rejection),
+        };
+        let newest = self.state.as_ref();
+        let allowed = [read.current, read.pending, read.previous].into_iter().flatten().filter(|version| {
+            let unsealed = |state: &SecretState| !state.sealed.contains(version);
+            unsealed(&read) && newest.is_none_or(unsealed) && (self.wants(*version) || self.slots.contains_key(version))
+        });
+        let allowed: Vec<Version> = allowed.collect();
+        self.leases.read(sent, &read, allowed);
+        accepted
+    }
+
+    fn loaded_value(&mut self, version: Version) -> Result<(), Rejection> {
+        if !self.wants(version) || self.slots.contains_key(&version) || self.slots.len() >= MAX_HELD_VERSIONS {
+            return Err(Rejection::NotOwed { what: "the value", version });
+        }
+        self.slots.insert(version, Slot::LOADED);
+        self.clear_failure(FailureKind::Fetch, version);
+        Ok(())
+    }
+
+    fn load_failed(&mut self, now: Instant, version: Version, setback: Setback) -> Result<(), Rejection> {
+        if !self.wants(version) || self.slots.contains_key(&version) {
+            return Err(Rejection::NotOwed { what: "the value", version });
+        }
+        self.load_not_before.insert(version, now + setback.retry_after);
+        self.failure = Some(failure(FailureKind::Fetch, version, setback.text));
+        Ok(())
+    }
+
+    fn begin(&mut self, now: Instant, step: Step, version: Version) -> Result<(), Rejection> {
+        if self.next_step(now) != Some((step, version)) {
+            let what = match step {
+                Step::Prepare => "preparation",
+                Step::Switch => "the switch",
+                Step::Release => "the release",
+            };
+            return Err(Rejection::NotOwed { what, version });
+        }
+        self.running = Some((step, version));
+        if let Some(slot) = self.slots.get_mut(&version) {
+            slot.touched = true;
+            if step == Step::Switch {
+                slot.activated = true;
+                // From here the service may use either one.
+                self.applied = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn finished(
+        &mut self,
+        now: Instant,
+        step: Step,
+        version: Version,
+        result: Result<(), Setback>,
+    ) -> Result<(), Rejection> {
+        if self.running != Some((step, version)) {
+            return Err(Rejection::NotBegun { step, version });
+        }
+        self.running = None;
+        let Some(slot) = self.slots.get_mut(&version) else { return Ok(()) };
+        match (step, result) {
+            (Step::Prepare, Ok(())) => {
+                slot.prepared = true;
+                self.clear_failure(FailureKind::PrepareRefused, version);
+            }
+            (Step::Switch, Ok(())) => {
+                self.applied = Some(version);
+                self.clear_failure(FailureKind::SwitchFailed, version);
+                if self.current() == Some(version) {
+                    // Whoever was handed the old version a moment ago counts until the runtime says otherwise.
+                    self.guards.extend(self.serving.filter(|old| *old != version));
+                    self.serving = Some(version);
+                }
+            }
+            (Step::Release, Ok(())) => *slot = Slot::LOADED,
+            (step, Err(setback)) => {
+                slot.not_before = now + setback.retry_after;
+                let kind = match step {
+                    Step::Prepare => FailureKind::PrepareRefused,
+                    Step::Switch => FailureKind::SwitchFailed,
+                    // No failure of the new version: that this one is still held says it all.
+                    Step::Release => return Ok(()),
+                };
+                if self.wants(version) {
+                    self.failure = Some(failure(kind, version, setback.text));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn clear_failure(&mut self, kind: FailureKind, version: Version) {
+        if self.failure.as_ref().is_some_and(|failure| failure.kind == kind && failure.version == version) {
+            self.failure = None;
+        }
+    }
+
+    /// Drops what no longer matters. Everything that could keep a version from being reported as let go is decided here.
+    fn settle(&mut self) {
+        let (wanted, guards, serving, running) = (self.wanted(), &self.guards, self.serving, self.running);
+        self.slots.retain(|version, slot| {
+            slot.touched
+                || wanted.contains(version)
+                || guards.contains(version)
+                || serving == Some(*version)
+                || running.is_some_and(|(_, running)| running == *version)
+        });
+        self.load_not_before.retain(|version, _| wanted.contains(version));
+        if self.failure.as_ref().is_some_and(|failure| !wanted.contains(&failure.version)) {
+            self.failure = None;
+        }
+        let concerned = self.concerned();
+        self.leases.keep(|version| concerned.contains(&version));
+    }
+
+    fn current(&self) -> Option<Version> {
+        self.state.as_ref()?.current
+    }
+
+    fn pending(&self) -> Option<Version> {
+        self.state.as_ref()?.pending
+    }
+
+    fn wants(&self, version: Version) -> bool {
+        self.current() == Some(version) || self.pending() == Some(version)
+    }
+
+    /// Current first: it is what new work waits for.
+    fn wanted(&self) -> Vec<Version> {
+        let mut wanted: Vec<Version> = self.current().into_iter().chain(self.pending()).collect();
+        wanted.dedup();
+        wanted
+    }
+
+    /// Versions a lease may be recorded for.
+    fn concerned(&self) -> BTreeSet<Version> {
+        self.slots.keys().copied().chain(self.wanted()).chain(self.guards.iter().copied()).collect()
+    }
+
+    /// Versions that need a lease and can have one.
+    fn needs(&self) -> Vec<Version> {
+        let sealed = |version: &Version| self.state.as_ref().is_some_and(|state| state.sealed.contains(version));
+        let mut needs = self.wanted();
+        needs.extend(self.serving);
+        needs.sort_unstable();
+        needs.dedup();
+        needs.retain(|version| !sealed(version));
+        needs
+    }
+
+    /// Versions this instance may be using, or could begin to use without a further desired state.
+    fn held(&self) -> BTreeSet<Version> {
+        self.slots.keys().chain(&self.guards).chain(&self.serving).copied().collect()
+    }
+
+    /// What to tell the broadcaster.
+    #[must_use]
+    pub fn report(&self) -> SecretReport {
+        SecretReport {
+            generation: self.state.as_ref().map_or(Generation(0), |state| state.generation),
+            revision: self.state.as_ref().map_or(Revision(0), |state| state.revision),
+            reached: self.reached(),
+            // Never more than MAX_HELD_VERSIONS: only what has a slot is ever handed out, and slots are bounded.
+            held: self.held(),
+            lease: self.leases.sequence(),
+            failure: self.failure.clone(),
+            auth_failures: self.auth_failures.clone(),
+        }
+    }
+
+    /// The report without what every answer changes: what is worth telling at once.
+    pub(crate) fn news(&self) -> SecretReport {
+        SecretReport { lease: LeaseSequence(0), ..self.report() }
+    }
+
+    /// Whether the newest grant must be acknowledged for a version to count as let go.
+    pub(crate) fn owes_acknowledgement(&self) -> bool {
+        self.owes_acknowledgement
+    }
+
+    fn reached(&self) -> Option<(Version, Stage)> {
+        let current = self.current();
+        let arrived = current.is_some() && self.serving == current && self.applied == current;
+        let prepared = |version: Version| match self.slots.get(&version) {
+            Some(slot) if slot.prepared => Stage::Prepared,
+            _ => Stage::Seen,
+        };
+        match (current, self.pending()) {
+            (Some(current), _) if !arrived => Some((current, prepared(current))),
+            (_, Some(pending)) => Some((pending, prepared(pending))),
+            (Some(current), None) => {
+                let alone = self.held().iter().all(|held| *held == current);
+                Some((current, if alone { Stage::Released } else { Stage::Switched }))
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// The one step to run next, if its time has come. One at a time, so that the service never prepares a version
+    /// while it is closing it.
+    fn next_step(&self, now: Instant) -> Option<(Step, Version)> {
+        let may_run = |step: Step, version: Version| step == Step::Release || self.leases.until(version) > now;
+        self.steps()
+            .into_iter()
+            .find(|(step, version, not_before)| *not_before <= now && may_run(*step, *version))
+            .map(|(step, version, _)| (step, version))
+    }
+
+    /// Steps owed, the most urgent first, with the time before which they wait.
+    fn steps(&self) -> Vec<(Step, Version, Instant)> {
+        if self.running.is_some() {
+            return Vec::new();
+        }
+        let mut steps = Vec::new();
+        let current = self.current();
+        for version in self.wanted() {
+            let Some(slot) = self.slots.get(&version) else { continue };
+            let arrived = self.serving == Some(version) && self.applied == Some(version);
+            if !slot.prepared {
+                steps.push((Step::Prepare, version, slot.not_before));
+            } else if current == Some(version) && !arrived {
+                steps.push((Step::Switch, version, slot.not_before));
+            }
+        }
+        for (version, slot) in &self.slots {
+            let wanted = self.wants(*version);
+            let let_go = !slot.activated || self.applied.is_some_and(|applied| applied != *version);
+            if slot.touched && !wanted && let_go && self.serving != Some(*version) && !self.guards.contains(version) {
+                steps.push((Step::Release, *version, slot.not_before));
+            }
+        }
+        steps
+    }
+
+    /// What is owed now. The same command is listed until it is done; the driver runs those not in flight.
+    #[must_use]
+    pub fn commands(&self, now: Instant) -> Vec<Command> {
+        let mut commands = Vec::new();
+        if self.sync_due().is_none_or(|due| due <= now) {
+            commands.push(Command::Sync);
+        }
+        if self.read_due().is_some_and(|due| due <= now) {
+            commands.push(Command::ReadStore);
+        }
+        commands.extend(self.next_step(now).map(|(step, version)| Command::Run(step, version)));
+        for version in self.wanted() {
+            let waits = self.load_not_before.get(&version).is_some_and(|at| *at > now);
+            // The joiner's barrier: the lease first, then the value.
+            if self.owes_load(version) && !waits && self.leases.until(version) > now {
+                commands.push(Command::Load(version));
+            }
+        }
+        commands
+    }
+
+    fn owes_load(&self, version: Version) -> bool {
+        !self.slots.contains_key(&version) && self.slots.len() < MAX_HELD_VERSIONS
+    }
+
+    /// When to Sync; none: at once.
+    fn sync_due(&self) -> Option<Instant> {
+        let sent = self.sync_sent?;
+        if self.owes_acknowledgement || self.sync_said.as_ref() != Some(&self.news()) {
+            return None;
+        }
+        let interval = self.state.as_ref().map_or(SYNC_INTERVAL_UNTOLD, |state| state.sync_interval);
+        let paced = sent + (interval / SYNC_PACE_DIVISOR).clamp(SYNC_PACE_FLOOR, SYNC_PACE_CEILING);
+        if self.sync_silent {
+            return Some(paced);
+        }
+        let half = self.needs().into_iter().map(|version| self.leases.half_over(version)).min();
+        Some(half.unwrap_or(Instant::from_nanos(u64::MAX)).min(sent + interval).max(paced))
+    }
+
+    /// When to read the store, if it comes to that.
+    fn read_due(&self) -> Option<Instant> {
+        let Some(state) = &self.state else {
+            // Nothing is known yet: the leader is asked first, as long as it answers.
+            let sent = self.sync_sent?;
+            let due = if self.sync_silent { sent } else { sent + READ_PATIENCE };
+            return Some(self.read_paced(due, READ_PATIENCE));
+        };
+        let lead = state.self_lease / READ_LEAD_DIVISOR;
+        let lapse = self.needs().into_iter().map(|version| self.leases.until(version)).min()?;
+        let patience = if self.sync_silent { Instant::ZERO } else { self.read_not_before };
+        let pace = (state.self_lease / READ_PACE_DIVISOR).max(READ_PACE_FLOOR);
+        Some(self.read_paced((lapse - lead).max(patience), pace))
+    }
+
+    fn read_paced(&self, due: Instant, pace: Duration) -> Instant {
+        self.read_sent.map_or(due, |sent| due.max(sent + pace))
+    }
+
+    /// The next moment after `now` at which [`commands`](Self::commands) or [`active`](Self::active) change by
+    /// themselves.
+    #[must_use]
+    pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
+        let lapses = self.concerned().into_iter().map(|version| self.leases.until(version)).collect::<Vec<_>>();
+        self.sync_due()
+            .into_iter()
+            .chain(self.read_due())
+            .chain(self.steps().into_iter().map(|(_, _, at)| at))
+            .chain(self.load_not_before.values().copied())
+            .chain(lapses)
+            .filter(|at| *at > now)
+            .min()
+    }
+}
+
+fn failure(kind: FailureKind, version: Version, mut text: String) -> Failure {
+    if text.len() > MAX_FAILURE_TEXT_BYTES {
+        let end = (0..=MAX_FAILURE_TEXT_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+    }
+    Failure { kind, version, text }
+}

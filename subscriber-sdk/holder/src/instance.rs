@@ -1,0 +1,250 @@
+//! Everything one process life holds, tied into one registration and one report.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rotacast_protocol::message::{
+    InstanceReport, MAX_SECRETS_PER_INSTANCE, Registration, SecretReport, SyncReply, SyncRequest,
+};
+use rotacast_protocol::{InstanceKey, Instant, Nonce, ReportSequence, SecretName};
+
+use crate::holder::Holder;
+use crate::input::{Command, Input, Rejection};
+
+/// Something that happened to an instance.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum InstanceInput {
+    /// A registration naming these secrets is durable.
+    Registered(BTreeSet<SecretName>),
+    /// A Sync request is about to be sent; `at` was read from the clock before sending.
+    SyncSent {
+        /// Its nonce.
+        nonce: Nonce,
+        /// The send time.
+        at: Instant,
+    },
+    /// Nobody answered a Sync.
+    SyncFailed {
+        /// Which.
+        nonce: Nonce,
+    },
+    /// The leader's answer to a Sync.
+    SyncReply(SyncReply),
+    /// A report was handed to the bus.
+    Reported(ReportSequence),
+    /// Something about one secret.
+    Secret(SecretName, Input),
+}
+
+/// What the world is owed by an instance.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum InstanceCommand {
+    /// Make this registration durable. Nothing is read or leased for a secret before.
+    Register(Registration),
+    /// Ask the leader.
+    Sync,
+    /// Send the report over the bus: something has changed.
+    Report,
+    /// For one secret.
+    Secret(SecretName, Command),
+}
+
+/// One process life.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    key: InstanceKey,
+    exclusive: bool,
+    holders: BTreeMap<SecretName, Holder>,
+    registered: BTreeSet<SecretName>,
+    unknown_to_leader: bool,
+    sequence: ReportSequence,
+    reports: BTreeMap<SecretName, SecretReport>,
+    /// The newest report with news in it.
+    news: ReportSequence,
+    reported: ReportSequence,
+}
+
+impl Instance {
+    /// A process life that uses nothing yet.
+    #[must_use]
+    pub fn new(key: InstanceKey, exclusive: bool) -> Self {
+        Self {
+            key,
+            exclusive,
+            holders: BTreeMap::new(),
+            registered: BTreeSet::new(),
+            unknown_to_leader: false,
+            sequence: ReportSequence(0),
+            reports: BTreeMap::new(),
+            news: ReportSequence(0),
+            reported: ReportSequence(0),
+        }
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn key(&self) -> &InstanceKey {
+        &self.key
+    }
+
+    /// Begins to use a secret, unless [`MAX_SECRETS_PER_INSTANCE`] are in use. Says whether it does.
+    pub fn add(&mut self, secret: SecretName) -> bool {
+        if self.holders.len() >= MAX_SECRETS_PER_INSTANCE && !self.holders.contains_key(&secret) {
+            return false;
+        }
+        self.holders.entry(secret.clone()).or_insert_with(|| Holder::new(secret));
+        self.renumber();
+        true
+    }
+
+    /// The holder of one secret.
+    #[must_use]
+    pub fn holder(&self, secret: &SecretName) -> Option<&Holder> {
+        self.holders.get(secret)
+    }
+
+    /// All secrets in use.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretName> {
+        self.holders.keys()
+    }
+
+    /// The registration of this process life as it should be, or its leave.
+    #[must_use]
+    pub fn registration(&self, left: bool) -> Registration {
+        Registration {
+            key: self.key.clone(),
+            exclusive: self.exclusive,
+            secrets: self.holders.keys().cloned().collect(),
+            left,
+        }
+    }
+
+    /// The whole observed state.
+    #[must_use]
+    pub fn report(&self) -> InstanceReport {
+        InstanceReport { key: self.key.clone(), sequence: self.sequence, secrets: self.reports.clone() }
+    }
+
+    /// The Sync request to send, after `SyncSent` with this nonce was taken in.
+    #[must_use]
+    pub fn sync_request(&self, nonce: Nonce) -> SyncRequest {
+        SyncRequest { nonce, report: self.report() }
+    }
+
+    /// Takes in what happened.
+    ///
+    /// # Errors
+    /// The first [`Rejection`]; what else the input carries is taken in all the same.
+    pub fn handle(&mut self, now: Instant, input: InstanceInput) -> Result<(), Rejection> {
+        let result = match input {
+            InstanceInput::Registered(secrets) => {
+                self.registered = secrets;
+                self.unknown_to_leader = false;
+                Ok(())
+            }
+            InstanceInput::SyncSent { nonce, at } => {
+                // What is not registered yet asks for no lease.
+                let registered = self.holders.iter_mut().filter(|(secret, _)| self.registered.contains(*secret));
+                first(registered.map(|(_, holder)| holder.handle(now, Input::SyncSent { nonce, at })))
+            }
+            InstanceInput::SyncFailed { nonce } => self.each(now, || Input::SyncFailed { nonce }),
+            InstanceInput::SyncReply(reply) => self.answered(now, reply),
+            InstanceInput::Reported(sequence) => {
+                self.reported = self.reported.max(sequence);
+                Ok(())
+            }
+            InstanceInput::Secret(secret, input) => match self.holders.get_mut(&secret) {
+                Some(holder) => holder.handle(now, input),
+                None => Err(Rejection::UnknownSecret { found: secret }),
+            },
+        };
+        self.renumber();
+        result
+    }
+
+    fn each(&mut self, now: Instant, input: impl Fn() -> Input) -> Result<(), Rejection> {
+        // A secret added after the Sync was sent has no part in its failure.
+        let results = self.holders.values_mut().map(|holder| holder.handle(now, input()));
+        first(results.filter(|result| !matches!(result, Err(Rejection::UnknownNonce { .. }))))
+    }
+
+    fn answered(&mut self, now: Instant, mut reply: SyncReply) -> Result<(), Rejection> {
+        if reply.key != self.key {
+            return Err(Rejection::OtherInstance { expected: self.key.clone(), found: reply.key });
+        }
+        self.unknown_to_leader |= reply.unregistered;
+        let nonce = reply.nonce;
+        let results: Vec<_> = self
+            .holders
+            .iter_mut()
+            .map(|(secret, holder)| match reply.secrets.remove(secret) {
+                Some(grant) => holder.handle(now, Input::Grant { nonce, grant }),
+                None => match holder.handle(now, Input::SyncFailed { nonce }) {
+                    Err(Rejection::UnknownNonce { .. }) => Ok(()),
+                    other => other,
+                },
+            })
+            .collect();
+        first(results)
+    }
+
+    /// Every different report has its own number.
+    fn renumber(&mut self) {
+        let reports: BTreeMap<_, _> =
+            self.holders.iter().map(|(secret, holder)| (secret.clone(), holder.report())).collect();
+        if reports == self.reports {
+            return;
+        }
+        self.sequence = self.sequence.next();
+        let is_news = |(secret, report): (&SecretName, &SecretReport)| {
+            let news = |report: &SecretReport| SecretReport { lease: Default::default(), ..report.clone() };
+            self.reports.get(secret).map(news) != Some(news(report))
+                || self.holders.get(secret).is_some_and(Holder::owes_acknowledgement)
+        };
+        if reports.iter().any(is_news) {
+            self.news = self.sequence;
+        }
+        self.reports = reports;
+    }
+
+    /// What is owed now; see [`Holder::commands`].
+    #[must_use]
+    pub fn commands(&self, now: Instant) -> Vec<InstanceCommand> {
+        let mut commands = Vec::new();
+        let all_registered = self.holders.keys().all(|secret| self.registered.contains(secret));
+        if self.unknown_to_leader || (!all_registered && !self.holders.is_empty()) {
+            commands.push(InstanceCommand::Register(self.registration(false)));
+        }
+        let registered = || self.holders.iter().filter(|(secret, _)| self.registered.contains(*secret));
+        if self.news > self.reported && registered().next().is_some() {
+            commands.push(InstanceCommand::Report);
+        }
+        let mut sync = false;
+        for (secret, holder) in registered() {
+            for command in holder.commands(now) {
+                match command {
+                    Command::Sync => sync = true,
+                    command => commands.push(InstanceCommand::Secret(secret.clone(), command)),
+                }
+            }
+        }
+        if sync {
+            commands.push(InstanceCommand::Sync);
+        }
+        commands
+    }
+
+    /// The next moment after `now` at which commands or usable versions change by themselves.
+    #[must_use]
+    pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
+        self.holders.values().filter_map(|holder| holder.next_wakeup(now)).min()
+    }
+}
+
+fn first(results: impl IntoIterator<Item = Result<(), Rejection>>) -> Result<(), Rejection> {
+    // Every result is looked at, so that every holder has taken in its part.
+    let mut first = Ok(());
+    for result in results {
+        first = first.and(result);
+    }
+    first
+}

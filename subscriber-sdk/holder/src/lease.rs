@@ -1,0 +1,119 @@
+//! The right to use versions until a time.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rotacast_protocol::message::{SecretGrant, SecretState};
+use rotacast_protocol::{Instant, LeaseSequence, Nonce, Version};
+
+use crate::input::Rejection;
+
+/// Most Sync requests whose answers are still awaited; the oldest is given up beyond it. The driver
+/// keeps one in flight, so this many leaves room for answers that come after their timeout.
+pub const MAX_OUTSTANDING: usize = 8;
+
+/// A span of time in which a version may be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Span {
+    from: Instant,
+    until: Instant,
+}
+
+/// The leases of one secret, by two sources: the leader's grants and reads of the store.
+#[derive(Clone, Debug, Default)]
+pub struct Leases {
+    outstanding: VecDeque<(Nonce, Instant)>,
+    granted: BTreeMap<Version, Span>,
+    own: BTreeMap<Version, Span>,
+    sequence: LeaseSequence,
+}
+
+impl Leases {
+    /// The newest grant received.
+    #[must_use]
+    pub fn sequence(&self) -> LeaseSequence {
+        self.sequence
+    }
+
+    /// Until when a version may be used; in the past once that is over, and `ZERO` without any lease.
+    #[must_use]
+    pub fn until(&self, version: Version) -> Instant {
+        let end = |spans: &BTreeMap<Version, Span>| spans.get(&version).map_or(Instant::ZERO, |span| span.until);
+        end(&self.granted).max(end(&self.own))
+    }
+
+    /// When half of the span that ends last is over.
+    pub(crate) fn half_over(&self, version: Version) -> Instant {
+        let spans = [self.granted.get(&version), self.own.get(&version)];
+        spans
+            .into_iter()
+            .flatten()
+            .max_by_key(|span| span.until)
+            .map_or(Instant::ZERO, |span| span.from + span.until.since(span.from) / 2)
+    }
+
+    pub(crate) fn sent(&mut self, nonce: Nonce, at: Instant) {
+        if self.outstanding.len() >= MAX_OUTSTANDING {
+            self.outstanding.pop_front();
+        }
+        self.outstanding.push_back((nonce, at));
+    }
+
+    /// The send time of the request a reply answers; each is answered once.
+    pub(crate) fn answered(&mut self, nonce: Nonce) -> Result<Instant, Rejection> {
+        let position = self.outstanding.iter().position(|(outstanding, _)| *outstanding == nonce);
+        position
+            .and_then(|position| self.outstanding.remove(position))
+            .map(|(_, at)| at)
+            .ok_or(Rejection::UnknownNonce { found: nonce })
+    }
+
+    /// Takes over a grant that answers a request sent at `at`, for the versions `concerns` knows.
+    ///
+    /// The newest grant is the leader's last word: it replaces the running lease of each version it names, even by a
+    /// shorter one, so that a leader that knows a grant to have arrived need not wait for an earlier, longer one. A
+    /// version it does not name keeps its running lease.
+    pub(crate) fn grant(
+        &mut self,
+        now: Instant,
+        at: Instant,
+        grant: &SecretGrant,
+        concerns: impl Fn(Version) -> bool,
+    ) -> Result<(), Rejection> {
+        if grant.sequence <= self.sequence {
+            return if grant.leases.is_empty() {
+                Ok(())
+            } else {
+                Err(Rejection::StaleGrant { newest: self.sequence, found: grant.sequence })
+            };
+        }
+        // Acknowledging a grant that is over already would tell the leader that nothing runs any more, while a use
+        // that began a moment ago under the earlier lease still does.
+        if grant.leases.values().any(|length| at + *length <= now) {
+            return Err(Rejection::LateGrant { found: grant.sequence });
+        }
+        self.sequence = grant.sequence;
+        for (version, length) in &grant.leases {
+            if concerns(*version) {
+                self.granted.insert(*version, Span { from: at, until: at + *length });
+            }
+        }
+        Ok(())
+    }
+
+    /// A linearizable read, sent at `sent`, showed these versions unsealed.
+    pub(crate) fn read(&mut self, sent: Instant, state: &SecretState, versions: impl IntoIterator<Item = Version>) {
+        let span = Span { from: sent, until: sent + state.self_lease };
+        for version in versions {
+            let own = self.own.entry(version).or_insert(span);
+            if span.until > own.until {
+                *own = span;
+            }
+        }
+    }
+
+    /// Forgets the leases of versions that no longer matter.
+    pub(crate) fn keep(&mut self, concerns: impl Fn(Version) -> bool) {
+        self.granted.retain(|version, _| concerns(*version));
+        self.own.retain(|version, _| concerns(*version));
+    }
+}
