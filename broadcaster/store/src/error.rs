@@ -39,6 +39,14 @@ pub enum StoreError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// What was asked for makes no sense to any store: the caller's mistake.
+    #[error("{what} is not valid: {problem}")]
+    Invalid {
+        /// Which thing.
+        what: String,
+        /// What is wrong, without contents.
+        problem: String,
+    },
     /// What is stored does not parse.
     #[error("store key {key:?}: {problem}")]
     Corrupt {

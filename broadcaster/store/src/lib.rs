@@ -3,14 +3,19 @@
 //! [`Store`] is the seam: a small linearizable key-value interface with list+watch, conditional
 //! commits and leader election, implemented by etcd and by an embedded crash-safe file.
 //! [`SecretTree`] above it knows the keys, and turns watches into a gap-free stream of versions.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod error;
 mod key;
 mod store;
+mod tree;
 
 pub use error::StoreError;
-pub use key::Key;
+pub use key::{InvalidPrefix, Key, Prefix};
 pub use store::{
-    Check, Commit, Committed, Cursor, Entry, Finding, Leadership, Level, Listing, Store, StoreEvent, Write,
-    CALL_TIMEOUT,
+    CALL_TIMEOUT, Check, Commit, Committed, Cursor, Entry, Finding, Leadership, Level, Listing, MAX_COMMIT_OPS, Store,
+    StoreEvent, Write,
+};
+pub use tree::{
+    Created, ImportEvent, PlainImporter, Published, RecordEntry, SecretTree, StoredVersion, VersionEvent, VersionStamp,
 };

@@ -1,5 +1,6 @@
 //! The store seam.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -64,8 +65,8 @@ pub enum Check {
     Absent(Key),
     /// The key was last written at this cursor.
     Unchanged(Key, Cursor),
-    /// The term of this leadership still lasts, checked by the store itself within the commit.
-    Leads(Epoch),
+    /// This term of the election held at this key still lasts, checked by the store itself within the commit.
+    Leads(Key, Epoch),
 }
 
 /// One write of a commit. No `Debug`: it may carry a value.
@@ -77,13 +78,52 @@ pub enum Write {
     Delete(Key),
 }
 
-/// Writes that happen together, if all checks hold, or not at all. At most 64 of each.
+/// Most checks, and most writes, of one [`Commit`]: with both and the two a store may add of its own below
+/// etcd's default of 128 operations a transaction.
+pub const MAX_COMMIT_OPS: usize = 64;
+
+/// Writes that happen together, if all checks hold, or not at all. At most [`MAX_COMMIT_OPS`] of each, and no
+/// key written twice.
 #[derive(Clone, Default)]
 pub struct Commit {
     /// The conditions.
     pub checks: Vec<Check>,
     /// The writes.
     pub writes: Vec<Write>,
+}
+
+impl Commit {
+    /// Refuses what no store takes: too many operations, a key written twice, a value too long.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`], [`StoreError::Invalid`].
+    pub fn validate(&self) -> Result<(), StoreError> {
+        for (what, found) in [("checks of a commit", self.checks.len()), ("writes of a commit", self.writes.len())] {
+            if found > MAX_COMMIT_OPS {
+                return Err(StoreError::Invalid {
+                    what: what.into(),
+                    problem: format!("{found} of them, expected at most {MAX_COMMIT_OPS}"),
+                });
+            }
+        }
+        let mut keys = BTreeSet::new();
+        for write in &self.writes {
+            let key = match write {
+                Write::Put(key, value) if value.len() > SecretValue::MAX_BYTES => {
+                    return Err(StoreError::TooLarge {
+                        what: format!("the value of {key}"),
+                        found: value.len(),
+                        limit: SecretValue::MAX_BYTES,
+                    });
+                }
+                Write::Put(key, _) | Write::Delete(key) => key,
+            };
+            if !keys.insert(key) {
+                return Err(StoreError::Invalid { what: "commit".into(), problem: format!("it writes {key} twice") });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How a commit ended. An `Err` of [`Store::commit`] that is transient means: unknown.
@@ -97,7 +137,7 @@ pub enum Committed {
 
 /// A won election.
 pub struct Leadership {
-    /// The term: larger than that of every leadership ever granted before in this store.
+    /// The term: larger than that of every leadership ever granted before by this election.
     pub epoch: Epoch,
     /// Until when the leadership is surely ours, by CLOCK_BOOTTIME, counted from the send time of the
     /// newest renewal that succeeded. Moves forward while renewals succeed; the leader must stop
@@ -162,10 +202,11 @@ pub trait Store: Send + Sync + 'static {
     /// All of it or nothing.
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
 
-    /// Waits until this broadcaster leads, or `cancel`.
-    /// `ttl` bounds how long a dead leader blocks its successor.
+    /// Waits until this broadcaster wins the election held at the key `election`, or `cancel`. Nothing else may
+    /// write that key. `ttl` (whole seconds, rounded up) bounds how long a dead leader blocks its successor.
     async fn campaign(
         &self,
+        election: &Key,
         candidate: &str,
         ttl: Duration,
         cancel: CancellationToken,

@@ -1,0 +1,157 @@
+//! The keys Rotacast keeps, as typed operations.
+
+mod destroyed;
+mod import;
+mod journal;
+mod records;
+mod version_log;
+mod version_watch;
+mod versions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rotacast_proto::SecretValue;
+use rotacast_protocol::{Epoch, SecretName, Version};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Check, Commit, Committed, Cursor, Key, Leadership, Prefix, Store, StoreError};
+
+pub use import::{ImportEvent, PlainImporter};
+pub use journal::Published;
+pub use records::RecordEntry;
+pub use version_log::VersionEvent;
+pub use versions::{Created, StoredVersion, VersionStamp};
+
+/// Everything Rotacast keeps below one prefix of a store:
+///
+/// | key | what |
+/// |---|---|
+/// | `versions/<secret>/<n>` | a version's value: created once, never changed, deleted when retired |
+/// | `destroyed/<secret>` | which numbers were destroyed: they are never used again |
+/// | `records/<secret>` | the rotation record |
+/// | `journal/<secret>/<n>` | a new credential, kept before the outside system hears of it |
+/// | `imports/<secret>` | how far a `plain` source tree was imported |
+/// | `leader` | who leads |
+///
+/// The kinds are the top folders, so that a store's access rules can be given by prefix, and so that no secret's
+/// name can be taken for a folder.
+#[derive(Clone)]
+pub struct SecretTree {
+    store: Arc<dyn Store>,
+    prefix: Prefix,
+}
+
+impl SecretTree {
+    /// The tree below `prefix`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, prefix: Prefix) -> Self {
+        Self { store, prefix }
+    }
+
+    /// The store below.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Where the tree begins.
+    #[must_use]
+    pub fn prefix(&self) -> &Prefix {
+        &self.prefix
+    }
+
+    /// Waits until this broadcaster leads, or `cancel`; see [`Store::campaign`].
+    ///
+    /// # Errors
+    /// [`StoreError::Cancelled`], or what the store says if retrying cannot mend it.
+    pub async fn campaign(
+        &self,
+        candidate: &str,
+        ttl: Duration,
+        cancel: CancellationToken,
+    ) -> Result<Leadership, StoreError> {
+        self.store.campaign(&self.leader_key(), candidate, ttl, cancel).await
+    }
+
+    /// The check that this epoch's leadership still lasts.
+    #[must_use]
+    pub fn leads(&self, epoch: Epoch) -> Check {
+        Check::Leads(self.leader_key(), epoch)
+    }
+
+    fn folder(&self, name: &str) -> Key {
+        self.prefix.key().child(name)
+    }
+
+    fn leader_key(&self) -> Key {
+        self.folder("leader")
+    }
+
+    fn versions_folder(&self) -> Key {
+        self.folder("versions")
+    }
+
+    fn version_key(&self, secret: &SecretName, version: Version) -> Key {
+        self.versions_folder().child(secret).child(version)
+    }
+
+    fn journal_key(&self, secret: &SecretName, version: Version) -> Key {
+        self.folder("journal").child(secret).child(version)
+    }
+
+    async fn commit(&self, checks: Vec<Check>, writes: Vec<crate::Write>) -> Result<Committed, StoreError> {
+        self.store.commit(Commit { checks, writes }).await
+    }
+}
+
+/// Below `versions/`: `<secret>/<n>`.
+fn parse_version_key(below: &str) -> Result<(SecretName, Version), String> {
+    let (secret, version) = below.rsplit_once('/').ok_or("expected <secret>/<number>")?;
+    let version = version.parse().map_err(|problem| format!("{problem}"))?;
+    let secret = SecretName::new(secret).map_err(|problem| problem.to_string())?;
+    Ok((secret, version))
+}
+
+/// The leader of `epoch` found its commit refused though nothing else explains it.
+fn deposed(epoch: Epoch) -> StoreError {
+    StoreError::NotLeader { problem: format!("the store no longer knows epoch {epoch} as the leader's") }
+}
+
+fn check_value(secret: &SecretName, value: &SecretValue) -> Result<(), StoreError> {
+    if value.is_empty() {
+        return Err(StoreError::Invalid { what: format!("the value of {secret}"), problem: "it is empty".into() });
+    }
+    if value.len() > SecretValue::MAX_BYTES {
+        return Err(StoreError::TooLarge {
+            what: format!("the value of {secret}"),
+            found: value.len(),
+            limit: SecretValue::MAX_BYTES,
+        });
+    }
+    Ok(())
+}
+
+/// The condition that a key is as it was read: absent, or last written at that cursor.
+fn as_read(key: Key, modified: Option<Cursor>) -> Check {
+    match modified {
+        Some(cursor) => Check::Unchanged(key, cursor),
+        None => Check::Absent(key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_segment_of_a_version_key_is_the_number() {
+        let (secret, version) = parse_version_key("payments/db/7").unwrap();
+        assert_eq!((secret.as_str(), version.get()), ("payments/db", 7));
+        let (secret, version) = parse_version_key("a/1/2").unwrap();
+        assert_eq!((secret.as_str(), version.get()), ("a/1", 2));
+        for bad in ["7", "a/", "a/07", "a/0", "/1", "A/1", "a//1", "a/x"] {
+            assert!(parse_version_key(bad).is_err(), "{bad:?}");
+        }
+    }
+}
