@@ -1,1 +1,6 @@
-//! Stub.
+//! The Rotacast broadcaster: watches versions, announces them, follows every instance and retires
+//! what nobody uses any more.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod api;

@@ -1,0 +1,14 @@
+//! The gRPC admin service: authenticates operators, checks what they send, and asks [`Control`].
+//!
+//! Reads need no signature: the listener is on loopback, or behind TLS with client certificates.
+//! Commands always carry a configured operator's signature.
+
+mod admin;
+pub mod control;
+mod operator;
+mod refusal;
+
+pub use admin::{AdminFront, health, reflection};
+pub use control::{Action, CommandReply, Control, OperatorCommand};
+pub use operator::{FRESHNESS, Gate, MAX_OVERRIDDEN, MAX_PUT_BYTES, MAX_REASON_BYTES, Operators};
+pub use refusal::{Refusal, fix_of, kind_of};

@@ -1,0 +1,128 @@
+//! The admin service over [`Control`].
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use rotacast_proto::v1;
+use rotacast_proto::v1::admin_server::{Admin, AdminServer};
+use rotacast_protocol::{ClusterName, SecretName, Version, WallTime};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use super::control::Control;
+use super::operator::{Gate, Operators};
+use super::refusal::Refusal;
+
+/// Largest request, in bytes: an envelope's payload of 256 KiB and its attributes.
+const MAX_REQUEST_BYTES: usize = 320 * 1024;
+
+/// Serves the admin API for one broadcaster.
+pub struct AdminFront {
+    control: Arc<dyn Control>,
+    operators: watch::Receiver<Arc<Operators>>,
+    gate: Gate,
+    clock: fn() -> WallTime,
+}
+
+impl AdminFront {
+    /// A front for `control`. Whom it obeys is read anew for every command, so that a reload of the
+    /// configuration takes effect at once.
+    #[must_use]
+    pub fn new(
+        control: Arc<dyn Control>,
+        cluster: ClusterName,
+        operators: watch::Receiver<Arc<Operators>>,
+    ) -> Self {
+        let clock = rotacast_clock::wall;
+        Self { control, operators, gate: Gate::new(cluster, clock()), clock }
+    }
+
+    /// As a service for tonic's router.
+    #[must_use]
+    pub fn into_service(self) -> AdminServer<Self> {
+        AdminServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES)
+    }
+}
+
+/// An empty name stands for every secret.
+fn secret_or_all(name: String) -> Result<Option<SecretName>, Refusal> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    SecretName::new(name).map(Some).map_err(|error| Refusal::Invalid(error.to_string()))
+}
+
+#[tonic::async_trait]
+impl Admin for AdminFront {
+    type WatchStream = BoxStream<'static, Result<v1::SecretStatus, Status>>;
+
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
+        let secret = secret_or_all(request.into_inner().secret)?;
+        Ok(Response::new(self.control.status(secret).await?))
+    }
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let secret = secret_or_all(request.into_inner().secret)?;
+        let changes = self.control.watch(secret).map(|change| change.map_err(Status::from));
+        Ok(Response::new(changes.boxed()))
+    }
+
+    async fn instances(
+        &self,
+        request: Request<v1::InstancesRequest>,
+    ) -> Result<Response<v1::InstancesReply>, Status> {
+        let request = request.into_inner();
+        let secret = secret_or_all(request.secret)?;
+        let not_on = Version::new(request.not_on).ok();
+        Ok(Response::new(self.control.instances(secret, not_on).await?))
+    }
+
+    async fn command(&self, request: Request<v1::Envelope>) -> Result<Response<v1::CommandReply>, Status> {
+        let operators = Arc::clone(&self.operators.borrow());
+        let admitted = self.gate.admit(request.into_inner(), &operators, (self.clock)());
+        let (operator, command) = admitted.inspect_err(|refusal| {
+            tracing::warn!(kind = refusal.kind(), %refusal, "operator's command refused");
+        })?;
+        let (secret, action) = (command.secret.clone(), command.action.name());
+        match self.control.command(operator.clone(), command).await {
+            Ok(reply) => {
+                tracing::info!(%operator, %secret, action, "operator's command taken");
+                Ok(Response::new(v1::CommandReply {
+                    version: reply.version.map_or(0, Version::get),
+                    generation: reply.generation.map_or(0, |generation| generation.0),
+                }))
+            }
+            Err(refusal) => {
+                tracing::warn!(%operator, %secret, action, kind = refusal.kind(), %refusal, "operator's command refused");
+                Err(refusal.into())
+            }
+        }
+    }
+
+    async fn doctor(&self, _request: Request<v1::DoctorRequest>) -> Result<Response<v1::DoctorReply>, Status> {
+        Ok(Response::new(self.control.doctor().await))
+    }
+}
+
+/// The standard health service, with the admin service reported as serving. Report others, and the end,
+/// through the returned reporter.
+pub async fn health() -> (
+    tonic_health::server::HealthReporter,
+    tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health>,
+) {
+    let (reporter, service) = tonic_health::server::health_reporter();
+    reporter.set_serving::<AdminServer<AdminFront>>().await;
+    (reporter, service)
+}
+
+/// The standard reflection service over Rotacast's own contract and health.
+#[must_use]
+pub fn reflection()
+-> tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptor sets were made by the build from files that compiled")
+}

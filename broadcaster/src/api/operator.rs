@@ -1,0 +1,233 @@
+//! Who an operator is: signature, name, freshness, and that no command is taken twice.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use rotacast_proto::{Envelope, Kind, SecretValue, VerifyingKey, v1};
+use rotacast_protocol::{ClusterName, Incarnation, InstanceKey, OperatorName, SecretName, Version, WallTime};
+use zeroize::Zeroize as _;
+
+use super::control::{Action, OperatorCommand};
+use super::refusal::Refusal;
+
+/// How far a command's issue time may lie from this machine's clock, either way.
+pub const FRESHNESS: Duration = Duration::from_secs(5 * 60);
+/// Most commands remembered against replay: a hundred a second for all of twice [`FRESHNESS`]. When they are
+/// used up, commands are refused instead of one being forgotten while it could still be replayed.
+const MAX_REMEMBERED: usize = 65_536;
+/// Longest reason, in bytes: it goes into the rotation record and the audit log.
+pub const MAX_REASON_BYTES: usize = 1024;
+/// Most instances one override may name.
+pub const MAX_OVERRIDDEN: usize = 1024;
+/// Longest value a command may carry, in bytes: a signed message's 256 KiB, less names and reason.
+pub const MAX_PUT_BYTES: usize = 255 * 1024;
+
+/// Who may command, and with which key.
+#[derive(Clone, Default, Debug)]
+pub struct Operators(BTreeMap<OperatorName, VerifyingKey>);
+
+impl Operators {
+    /// These and nobody else.
+    #[must_use]
+    pub fn new(operators: BTreeMap<OperatorName, VerifyingKey>) -> Self {
+        Self(operators)
+    }
+
+    fn find(&self, key_id: &str) -> Option<(&OperatorName, &VerifyingKey)> {
+        self.0.iter().find(|(_, key)| key.id().as_str() == key_id)
+    }
+}
+
+/// Turns signed envelopes into commands of known operators, each at most once.
+#[derive(Debug)]
+pub struct Gate {
+    cluster: ClusterName,
+    /// Commands issued before it are refused: what was taken before a restart is no longer remembered.
+    started: WallTime,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    known: HashSet<(OperatorName, u64)>,
+    /// In order of the time when each may be forgotten.
+    order: VecDeque<(u64, (OperatorName, u64))>,
+}
+
+impl Gate {
+    /// Guards commands to `cluster`, from now on.
+    #[must_use]
+    pub fn new(cluster: ClusterName, now: WallTime) -> Self {
+        Self { cluster, started: now, taken: Mutex::default() }
+    }
+
+    /// Checks signature, name, freshness and contents, and remembers the command.
+    ///
+    /// # Errors
+    /// [`Refusal`], with expected and found.
+    pub fn admit(
+        &self,
+        envelope: v1::Envelope,
+        operators: &Operators,
+        now: WallTime,
+    ) -> Result<(OperatorName, OperatorCommand), Refusal> {
+        let mut envelope = Envelope::from(envelope);
+        let (key_operator, payload) = {
+            let found = operators.find(&envelope.key_id);
+            envelope
+                .verify(Kind::OperatorCommand, &self.cluster, |_| found.map(|(_, key)| key))
+                .map_err(|error| Refusal::Unauthenticated(error.to_string()))?;
+            let (operator, _) = found.expect("verify succeeds only with a key that was found");
+            (operator.clone(), std::mem::take(&mut envelope.payload))
+        };
+        let wire = v1::OperatorCommand::decode(payload.clone())
+            .map_err(|error| Refusal::Invalid(format!("command does not parse: {error}")))?;
+        if wire.operator != key_operator.as_str() {
+            return Err(Refusal::Unauthenticated(format!(
+                "command in the name of operator {:?}, but the key that signed it belongs to {key_operator}",
+                shown(&wire.operator)
+            )));
+        }
+        if wire.secret != envelope.subject {
+            return Err(Refusal::Unauthenticated(format!(
+                "command about {:?} in an envelope about {:?}",
+                shown(&wire.secret),
+                shown(&envelope.subject)
+            )));
+        }
+        self.check_fresh(wire.issued_ms, now)?;
+        let nonce = wire.nonce;
+        let issued = wire.issued_ms;
+        let command = parse(wire, payload)?;
+        self.remember(key_operator.clone(), nonce, issued, now)?;
+        Ok((key_operator, command))
+    }
+
+    fn check_fresh(&self, issued_ms: u64, now: WallTime) -> Result<(), Refusal> {
+        let limit = u64::try_from(FRESHNESS.as_millis()).expect("a few minutes fit");
+        if issued_ms.abs_diff(now.0) > limit {
+            return Err(Refusal::Unauthenticated(format!(
+                "command issued at {}, but it is {now} here; expected at most 5 minutes apart: send it again, and \
+                 set the clock of the machine that is wrong",
+                WallTime(issued_ms)
+            )));
+        }
+        if issued_ms < self.started.0 {
+            return Err(Refusal::Unauthenticated(format!(
+                "command issued at {}, before this broadcaster started ({}), so it may have been taken already: \
+                 look at the status and send it again if it was not",
+                WallTime(issued_ms),
+                self.started
+            )));
+        }
+        Ok(())
+    }
+
+    fn remember(&self, operator: OperatorName, nonce: u64, issued_ms: u64, now: WallTime) -> Result<(), Refusal> {
+        let limit = u64::try_from(FRESHNESS.as_millis()).expect("a few minutes fit");
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        while taken.order.front().is_some_and(|(forget, _)| *forget < now.0) {
+            let (_, key) = taken.order.pop_front().expect("a front was seen");
+            taken.known.remove(&key);
+        }
+        if taken.known.len() >= MAX_REMEMBERED {
+            return Err(Refusal::Busy(format!("{MAX_REMEMBERED} commands within ten minutes; expected fewer")));
+        }
+        let key = (operator, nonce);
+        if !taken.known.insert(key.clone()) {
+            return Err(Refusal::Unauthenticated(format!(
+                "command {nonce:016x} was taken before; a command is taken once"
+            )));
+        }
+        // Kept until it is surely too old by `check_fresh`, whose window ends `limit` after its issue.
+        let forget = issued_ms.saturating_add(limit);
+        let at = taken.order.partition_point(|(other, _)| *other <= forget);
+        taken.order.insert(at, (forget, key));
+        Ok(())
+    }
+}
+
+/// Reads the contents. `payload` is dropped with what was decoded from it.
+fn parse(wire: v1::OperatorCommand, payload: Bytes) -> Result<OperatorCommand, Refusal> {
+    use v1::operator_command::Action as Wire;
+    let secret = SecretName::new(wire.secret).map_err(invalid)?;
+    if wire.reason.len() > MAX_REASON_BYTES {
+        return Err(Refusal::Invalid(format!(
+            "reason of {} bytes; expected at most {MAX_REASON_BYTES}",
+            wire.reason.len()
+        )));
+    }
+    let action = match wire.action {
+        Some(Wire::Put(put)) => {
+            let found = put.value.len();
+            if found == 0 || found > MAX_PUT_BYTES {
+                return Err(Refusal::Invalid(format!("value of {found} bytes; expected 1 to {MAX_PUT_BYTES}")));
+            }
+            let value = SecretValue::new(put.value.to_vec());
+            drop(put);
+            wipe(payload);
+            Action::Put(value)
+        }
+        Some(Wire::Rotate(_)) => Action::Rotate,
+        Some(Wire::Pause(_)) => Action::Pause,
+        Some(Wire::Resume(_)) => Action::Resume,
+        Some(Wire::Approve(_)) => Action::Approve,
+        Some(Wire::RollBack(_)) => Action::RollBack,
+        Some(Wire::Override(wire_override)) => {
+            if wire.reason.trim().is_empty() {
+                return Err(Refusal::Invalid("an override needs a reason: it goes on record".into()));
+            }
+            if wire_override.instances.len() > MAX_OVERRIDDEN {
+                return Err(Refusal::Invalid(format!(
+                    "{} instances; expected at most {MAX_OVERRIDDEN} in one override",
+                    wire_override.instances.len()
+                )));
+            }
+            if wire_override.instances.is_empty() && !wire_override.sessions {
+                return Err(Refusal::Invalid("an override names at least one instance, or the sessions".into()));
+            }
+            Action::Override {
+                version: Version::new(wire_override.version).map_err(invalid)?,
+                instances: wire_override.instances.into_iter().map(instance_key).collect::<Result<_, _>>()?,
+                sessions: wire_override.sessions,
+            }
+        }
+        Some(Wire::Excuse(excuse)) => Action::Excuse(instance_key(
+            excuse.instance.ok_or_else(|| Refusal::Invalid("an excuse names the instance".into()))?,
+        )?),
+        Some(Wire::LeaveSafeMode(_)) => Action::LeaveSafeMode,
+        None => return Err(Refusal::Invalid("the command has no action this build knows; upgrade it".into())),
+    };
+    Ok(OperatorCommand { secret, reason: wire.reason, action })
+}
+
+/// Wipes a received message that carried a value, where its buffer is ours alone. While the transport
+/// still shares the buffer that is not possible; it reuses it for the next message or frees it.
+fn wipe(payload: Bytes) {
+    if let Ok(mut payload) = payload.try_into_mut() {
+        payload.as_mut().zeroize();
+    }
+}
+
+fn instance_key(wire: v1::InstanceKey) -> Result<InstanceKey, Refusal> {
+    let incarnation: [u8; 16] = wire.incarnation.as_ref().try_into().map_err(|_| {
+        Refusal::Invalid(format!("incarnation of {} bytes; expected 16", wire.incarnation.len()))
+    })?;
+    Ok(InstanceKey {
+        service: wire.service.parse().map_err(invalid)?,
+        instance: wire.instance.parse().map_err(invalid)?,
+        incarnation: Incarnation(u128::from_be_bytes(incarnation)),
+    })
+}
+
+fn invalid(error: impl std::fmt::Display) -> Refusal {
+    Refusal::Invalid(error.to_string())
+}
+
+/// Enough of a stranger's text to recognise it.
+fn shown(text: &str) -> String {
+    text.chars().take(64).collect()
+}
