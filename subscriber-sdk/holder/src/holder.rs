@@ -173,9 +173,9 @@ impl Holder {
                 self.guards = guards;
                 Ok(())
             }
-            Input::AuthFailure { version } => {
-                let count = self.auth_failures.entry(version).or_insert(0);
-                *count = count.saturating_add(1);
+            Input::AuthFailure { version, count } => {
+                let total = self.auth_failures.entry(version).or_insert(0);
+                *total = total.saturating_add(count);
                 if self.auth_failures.len() > MAX_HELD_VERSIONS {
                     self.auth_failures.pop_first();
                 }

@@ -99,10 +99,12 @@ pub enum Input {
     },
     /// The versions that live guards still point to, read after the runtime last acted on this holder.
     Held(BTreeSet<Version>),
-    /// The service saw a login with this version fail.
+    /// The service saw logins with this version fail.
     AuthFailure {
         /// Which.
         version: Version,
+        /// How often.
+        count: u64,
     },
 }
 

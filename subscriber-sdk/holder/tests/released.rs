@@ -107,7 +107,8 @@ impl Leader {
         let state = self.newest();
         let versions = report.held.iter().copied().chain(state.current).chain(state.pending).chain(state.previous);
         let leases: BTreeMap<_, _> = versions
-            .filter_map(|version| rng.random_ratio(7, 8).then(|| (version, SECOND * rng.random_range(1..20))))
+            .map(|version| (version, SECOND * rng.random_range(1..20)))
+            .filter(|(_, length)| *length != SECOND * 7)
             .collect();
         for version in leases.keys() {
             self.granted.insert(*version, self.sequence);

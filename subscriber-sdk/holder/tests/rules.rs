@@ -381,7 +381,7 @@ fn an_answered_sync_says_nothing_new_until_it_is_time() {
     assert_eq!(bench.holder.commands(at(1)), []);
     assert_eq!(bench.holder.next_wakeup(at(1)), Some(at(11)));
     assert_eq!(bench.holder.commands(at(11)), [Command::Sync]);
-    bench.holder.handle(at(11), Input::AuthFailure { version: v(1) }).unwrap();
+    bench.holder.handle(at(11), Input::AuthFailure { version: v(1), count: 1 }).unwrap();
     bench.lease(at(11), 3, &[(1, 8)]);
     assert_eq!(bench.holder.next_wakeup(at(11)), Some(at(14)), "the store, when half a self-lease is left");
     assert_eq!(bench.holder.commands(at(15)), [Command::Sync, Command::ReadStore], "half of a short lease");
@@ -509,9 +509,8 @@ fn a_failed_switch_leaves_the_old_version_in_use_and_held() {
 fn auth_failures_are_counted_by_version_for_the_newest_versions() {
     let mut bench = Bench::on_one();
     for number in 1..=20 {
-        for _ in 0..number {
-            bench.holder.handle(at(1), Input::AuthFailure { version: v(number) }).unwrap();
-        }
+        bench.holder.handle(at(1), Input::AuthFailure { version: v(number), count: 1 }).unwrap();
+        bench.holder.handle(at(1), Input::AuthFailure { version: v(number), count: number - 1 }).unwrap();
     }
     let expected: BTreeMap<Version, u64> = (5..=20).map(|number| (v(number), number)).collect();
     assert_eq!(bench.holder.report().auth_failures, expected);
