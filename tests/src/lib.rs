@@ -1,1 +1,4 @@
-//! Stub.
+//! Rotacast against real servers: the harness that end-to-end tests, conformance runs and benchmarks share.
+
+/// Real servers, started, stopped, killed, paused and cut off at will.
+pub use rotacast_test_servers as servers;

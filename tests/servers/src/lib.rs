@@ -1,0 +1,49 @@
+//! Real servers for tests.
+//!
+//! ```no_run
+//! # async fn example() {
+//! use rotacast_test_servers::Etcd;
+//!
+//! let Some(mut etcd) = Etcd::start().await else { return }; // missing: skipped loudly, or a panic in CI
+//! let endpoint = etcd.endpoint();
+//! etcd.kill().await; // SIGKILL
+//! etcd.restart().await; // same port, same data
+//! # }
+//! ```
+//!
+//! A test that only needs *a* server shares one per test binary with [`Etcd::shared`], and keeps to the
+//! names that [`Shared::name`] gives it.
+//!
+//! Servers listen on free loopback ports, keep their data in a scratch folder, and end with the test
+//! process however that ends: a watchdog holds the other end of a pipe. A failed test prints the end of
+//! the server's log and keeps the folder.
+//!
+//! `tools/servers install` fetches the servers. They are looked for in `ROTACAST_ETCD`, `ROTACAST_ETCDCTL`,
+//! `ROTACAST_NATS` (a binary each) and `ROTACAST_POSTGRES` (a folder), then `.servers/`, then the system.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod etcd;
+mod find;
+mod nats;
+mod port;
+mod postgres;
+mod probe;
+mod process;
+mod proxy;
+mod scratch;
+mod server;
+mod shared;
+mod until;
+mod watchdog;
+
+pub use etcd::Etcd;
+pub use find::skip;
+pub use nats::{Nats, NatsConfig};
+pub use port::free_port;
+pub use postgres::Postgres;
+pub use process::Process;
+pub use proxy::Proxy;
+pub use scratch::Scratch;
+pub use server::Server;
+pub use shared::Shared;
+pub use until::until;

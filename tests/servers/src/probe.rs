@@ -1,0 +1,65 @@
+//! Is a server ready? Asked in its own protocol: an open port alone says little.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// For one answer. A server that is still starting may accept a connection and answer much later; the
+/// next probe is then the better bet.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// More than any answer asked for here has.
+const ANSWER_BYTES: u64 = 64 * 1024;
+
+/// What to ask.
+#[derive(Debug, Clone)]
+pub(crate) enum Probe {
+    /// HTTP GET of `path` answers 200 and contains `expected`.
+    Http { port: u16, path: &'static str, expected: &'static str },
+    /// A connection as user `postgres` is asked for its password.
+    Postgres { port: u16 },
+}
+
+impl Probe {
+    /// `Ok` if ready, else what was found instead.
+    pub(crate) async fn ask(&self) -> Result<(), String> {
+        let answer = match self {
+            Self::Http { port, path, expected } => {
+                tokio::time::timeout(ANSWER_LIMIT, http(*port, path, expected)).await
+            }
+            Self::Postgres { port } => tokio::time::timeout(ANSWER_LIMIT, postgres(*port)).await,
+        };
+        answer.unwrap_or_else(|_| Err(format!("no answer within {ANSWER_LIMIT:?}")))
+    }
+}
+
+async fn http(port: u16, path: &str, expected: &str) -> Result<(), String> {
+    let mut stream = connect(port).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
+    let mut answer = String::new();
+    stream.take(ANSWER_BYTES).read_to_string(&mut answer).await.map_err(|error| error.to_string())?;
+    if answer.starts_with("HTTP/1.1 200") && answer.contains(expected) { Ok(()) } else { Err(answer) }
+}
+
+async fn postgres(port: u16) -> Result<(), String> {
+    let mut startup = Vec::new();
+    startup.extend_from_slice(&196_608_u32.to_be_bytes()); // protocol 3.0
+    startup.extend_from_slice(b"user\0postgres\0database\0postgres\0\0");
+    let length = u32::try_from(startup.len() + 4).expect("a few dozen bytes");
+    let mut stream = connect(port).await?;
+    stream.write_all(&length.to_be_bytes()).await.map_err(|error| error.to_string())?;
+    stream.write_all(&startup).await.map_err(|error| error.to_string())?;
+    // 'R' asks for authentication; 'E' is an error, such as "the database system is starting up".
+    match stream.read_u8().await {
+        Ok(b'R') => Ok(()),
+        Ok(kind) => Err(format!("expected an authentication request, found message {:?}", char::from(kind))),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn connect(port: u16) -> Result<TcpStream, String> {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| error.to_string())
+}
