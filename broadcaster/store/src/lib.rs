@@ -5,11 +5,15 @@
 //! [`SecretTree`] above it knows the keys, and turns watches into a gap-free stream of versions.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+#[cfg(feature = "embedded")]
+mod embedded;
 mod error;
 mod key;
 mod store;
 mod tree;
 
+#[cfg(feature = "embedded")]
+pub use embedded::EmbeddedStore;
 pub use error::StoreError;
 pub use key::{InvalidPrefix, Key, Prefix};
 pub use store::{
