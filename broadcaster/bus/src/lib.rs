@@ -16,8 +16,20 @@ mod bus;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod error;
+#[cfg(any(feature = "grpc", feature = "nats"))]
+mod feed;
+#[cfg(feature = "grpc")]
+mod gateway;
+#[cfg(feature = "grpc")]
+mod grpc;
+#[cfg(feature = "grpc")]
+mod status;
 
 pub use bus::{BusEvent, CALL_TIMEOUT, Finding, InstanceBus, LeaderBus, Level, MAX_MESSAGE_BYTES, Replier, SyncCall};
 #[cfg(feature = "embedded")]
 pub use embedded::EmbeddedBus;
 pub use error::BusError;
+#[cfg(feature = "grpc")]
+pub use gateway::{Admission, Gateway, ValueSource};
+#[cfg(feature = "grpc")]
+pub use grpc::{ClientCertificate, GrpcBus, GrpcOptions};

@@ -1,0 +1,226 @@
+//! The way in for instances without bus access: any [`InstanceBus`] served over gRPC.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use futures::{Stream, StreamExt as _};
+use rotacast_proto::v1::instances_server::{Instances, InstancesServer};
+use rotacast_proto::{Envelope, v1};
+use rotacast_protocol::message::MAX_SECRETS_PER_INSTANCE;
+use rotacast_protocol::{Incarnation, InstanceKey, InstanceName, SecretName, ServiceName};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::status::to_status;
+use crate::{BusEvent, CALL_TIMEOUT, InstanceBus, MAX_MESSAGE_BYTES};
+
+/// Watches one peer address may have open at once. A node's worth of instances behind one address, and more.
+const MAX_STREAMS_PER_PEER: usize = 1024;
+/// Watches open at once altogether; each costs a few KiB.
+const MAX_STREAMS: usize = 65_536;
+/// Room for protobuf's own framing around the largest message.
+const FRAMING: usize = 1024;
+
+/// Answers `Fetch`: checks who asks for what, audits, reads the store.
+#[async_trait]
+pub trait ValueSource: Send + Sync + 'static {
+    /// The value or the desired state that the signed request asks for.
+    ///
+    /// # Errors
+    /// A status by whose fault it is. Never with a value in it.
+    async fn fetch(&self, request: Envelope) -> Result<v1::FetchReply, Status>;
+}
+
+/// Decides whether a message may pass on to the bus, normally by its signature.
+pub trait Admission: Send + Sync + 'static {
+    /// Whether this registration, report or Sync may pass.
+    ///
+    /// # Errors
+    /// A status that says why not.
+    fn admit(&self, message: &Envelope) -> Result<(), Status>;
+}
+
+/// The gRPC service `rotacast.v1.Instances` over a bus.
+pub struct Gateway {
+    bus: Arc<dyn InstanceBus>,
+    values: Arc<dyn ValueSource>,
+    admission: Option<Arc<dyn Admission>>,
+    stopping: CancellationToken,
+    streams: Arc<Streams>,
+}
+
+impl Gateway {
+    /// A gateway that passes every well-formed message on. The bus keeps the last message of every key, so
+    /// without [`Gateway::with_admission`] whoever reaches this can hide another instance's registration
+    /// behind one that nobody accepts.
+    #[must_use]
+    pub fn new(bus: Arc<dyn InstanceBus>, values: Arc<dyn ValueSource>) -> Self {
+        let streams = Arc::new(Streams { per_peer: MAX_STREAMS_PER_PEER, total: MAX_STREAMS, open: Mutex::default() });
+        Self { bus, values, admission: None, stopping: CancellationToken::new(), streams }
+    }
+
+    /// Refuses what `admission` does not admit.
+    #[must_use]
+    pub fn with_admission(mut self, admission: Arc<dyn Admission>) -> Self {
+        self.admission = Some(admission);
+        self
+    }
+
+    /// Ends open watches once `stopping` is cancelled: a graceful shutdown of the server waits for them.
+    #[must_use]
+    pub fn with_shutdown(mut self, stopping: CancellationToken) -> Self {
+        self.stopping = stopping;
+        self
+    }
+
+    /// Allows one peer address this many watches at once.
+    #[must_use]
+    pub fn with_streams_per_peer(mut self, bound: usize) -> Self {
+        let total = self.streams.total;
+        self.streams = Arc::new(Streams { per_peer: bound, total, open: Mutex::default() });
+        self
+    }
+
+    /// The service for a tonic server, with its message sizes bounded.
+    #[must_use]
+    pub fn into_service(self) -> InstancesServer<Self> {
+        InstancesServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES + FRAMING)
+    }
+
+    /// The envelope, if it may pass.
+    fn admit(&self, request: Request<v1::Envelope>) -> Result<Envelope, Status> {
+        let envelope = Envelope::from(request.into_inner());
+        if let Some(admission) = &self.admission {
+            admission.admit(&envelope)?;
+        }
+        Ok(envelope)
+    }
+}
+
+#[async_trait]
+impl Instances for Gateway {
+    async fn register(&self, request: Request<v1::Envelope>) -> Result<Response<v1::Accepted>, Status> {
+        let envelope = self.admit(request)?;
+        let key = sender(&envelope)?;
+        self.bus.register(&key, &envelope).await.map_err(|problem| to_status(&problem))?;
+        Ok(Response::new(v1::Accepted {}))
+    }
+
+    async fn report(&self, request: Request<v1::Envelope>) -> Result<Response<v1::Accepted>, Status> {
+        let envelope = self.admit(request)?;
+        let key = sender(&envelope)?;
+        self.bus.report(&key, &envelope).await.map_err(|problem| to_status(&problem))?;
+        Ok(Response::new(v1::Accepted {}))
+    }
+
+    async fn sync(&self, request: Request<v1::Envelope>) -> Result<Response<v1::Envelope>, Status> {
+        let envelope = self.admit(request)?;
+        // A caller with less patience hangs up, which drops this call.
+        let reply = self.bus.sync(&envelope, CALL_TIMEOUT).await.map_err(|problem| to_status(&problem))?;
+        Ok(Response::new(reply.into()))
+    }
+
+    type WatchStatesStream = Pin<Box<dyn Stream<Item = Result<v1::StateEvent, Status>> + Send>>;
+
+    async fn watch_states(
+        &self,
+        request: Request<v1::WatchStatesRequest>,
+    ) -> Result<Response<Self::WatchStatesStream>, Status> {
+        let place = self.streams.take(request.remote_addr().map(|address| address.ip()))?;
+        let names = request.into_inner().secrets;
+        if names.len() > MAX_SECRETS_PER_INSTANCE {
+            let found = names.len();
+            return Err(Status::invalid_argument(format!(
+                "watch of {found} secrets, expected at most {MAX_SECRETS_PER_INSTANCE}"
+            )));
+        }
+        let secrets = names
+            .into_iter()
+            .map(|name| SecretName::new(name).map_err(|problem| Status::invalid_argument(problem.to_string())))
+            .collect::<Result<Vec<_>, _>>()?;
+        let events = self.bus.watch_states(&secrets).map(move |event| {
+            // Moved in: given back when the stream is dropped.
+            let _place = &place;
+            event.map(state_event).map_err(|problem| to_status(&problem))
+        });
+        Ok(Response::new(Box::pin(events.take_until(self.stopping.clone().cancelled_owned()))))
+    }
+
+    async fn fetch(&self, request: Request<v1::Envelope>) -> Result<Response<v1::FetchReply>, Status> {
+        self.values.fetch(request.into_inner().into()).await.map(Response::new)
+    }
+}
+
+fn state_event(event: BusEvent) -> v1::StateEvent {
+    use v1::state_event::Event;
+    let event = match event {
+        BusEvent::Message(envelope) => Event::State(envelope.into()),
+        BusEvent::CaughtUp => Event::CaughtUp(v1::Accepted {}),
+        BusEvent::Resync => Event::Resync(v1::Accepted {}),
+    };
+    v1::StateEvent { event: Some(event) }
+}
+
+/// Whom a message is about, by its signed subject: `service/instance/incarnation`.
+fn sender(envelope: &Envelope) -> Result<InstanceKey, Status> {
+    let malformed = || {
+        let found: String = envelope.subject.chars().take(300).collect();
+        Status::invalid_argument(format!("subject {found:?} is not of the form service/instance/incarnation"))
+    };
+    let mut parts = envelope.subject.split('/');
+    let (Some(service), Some(instance), Some(life), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(malformed());
+    };
+    Ok(InstanceKey {
+        service: ServiceName::new(service).map_err(|_| malformed())?,
+        instance: InstanceName::new(instance).map_err(|_| malformed())?,
+        incarnation: life.parse::<Incarnation>().map_err(|_| malformed())?,
+    })
+}
+
+/// How many watches are open, by peer address (`None`: a connection without one, such as a Unix socket).
+struct Streams {
+    per_peer: usize,
+    total: usize,
+    open: Mutex<(usize, HashMap<Option<IpAddr>, usize>)>,
+}
+
+impl Streams {
+    fn take(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Place, Status> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = open.1.get(&peer).copied().unwrap_or_default();
+        if here >= self.per_peer || open.0 >= self.total {
+            let (per_peer, total) = (self.per_peer, self.total);
+            return Err(Status::resource_exhausted(format!(
+                "{here} watches are open from this address and {} altogether, expected at most {per_peer} and {total}",
+                open.0
+            )));
+        }
+        open.0 += 1;
+        open.1.insert(peer, here + 1);
+        Ok(Place { streams: Arc::clone(self), peer })
+    }
+}
+
+/// One open watch's place in the count.
+struct Place {
+    streams: Arc<Streams>,
+    peer: Option<IpAddr>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.streams.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.0 = open.0.saturating_sub(1);
+        if let Some(here) = open.1.get_mut(&self.peer) {
+            *here -= 1;
+            if *here == 0 {
+                open.1.remove(&self.peer);
+            }
+        }
+    }
+}

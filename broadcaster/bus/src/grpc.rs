@@ -1,0 +1,308 @@
+//! The instance's side over gRPC, against a broadcaster's [`Gateway`](crate::Gateway).
+
+use std::future::Future;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use rotacast_proto::v1::instances_client::InstancesClient;
+use rotacast_proto::{Envelope, v1};
+use rotacast_protocol::{InstanceKey, SecretName};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Response, Status};
+
+use crate::bus::check_size;
+use crate::feed::{self, Gone, deliver, next_pause, pauses};
+use crate::status::from_status;
+use crate::{BusError, BusEvent, CALL_TIMEOUT, InstanceBus, MAX_MESSAGE_BYTES};
+
+/// States under way to a slow reader before the stream's own flow control holds the gateway back.
+const WATCH_BUFFER: usize = 64;
+/// How often an idle connection is probed, and how long the answer may take: a half-open one is found
+/// within the sum, while 10,000 idle instances cost the gateway 1,000 small frames a second.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one attempt to connect may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Largest reply: the largest value (256 KiB), a state beside it and framing.
+const MAX_REPLY_BYTES: usize = 1024 * 1024;
+
+/// A certificate and its private key, both PEM, to show who we are. No `Debug`.
+#[derive(Clone)]
+pub struct ClientCertificate {
+    /// The certificate chain.
+    pub certificate: Vec<u8>,
+    /// Its private key.
+    pub key: Vec<u8>,
+}
+
+/// Where the broadcaster is, and how to trust it. No `Debug`: it may hold a private key.
+#[derive(Clone, Default)]
+pub struct GrpcOptions {
+    /// `http://host:port` (loopback only, unless `plaintext_beyond_loopback`) or `https://host:port`.
+    pub url: String,
+    /// The authorities to trust, PEM; none: the system's.
+    pub ca: Option<Vec<u8>>,
+    /// The name the broadcaster's certificate must be for, if not the URL's host.
+    pub server_name: Option<String>,
+    /// Shown to the broadcaster, if it asks.
+    pub client_certificate: Option<ClientCertificate>,
+    /// Allows `http://` to other machines. Values then cross the network in the clear, unless something
+    /// below encrypts them.
+    pub plaintext_beyond_loopback: bool,
+}
+
+/// The instance's side over gRPC. A cheap handle: clones share one connection, which reconnects by itself.
+#[derive(Clone)]
+pub struct GrpcBus {
+    endpoint: String,
+    client: InstancesClient<Channel>,
+}
+
+impl GrpcBus {
+    /// Connects. Later losses of the connection are mended in the background.
+    ///
+    /// # Errors
+    /// `Misconfigured` for options that cannot work, `Unreachable` when nobody answers within 5 s.
+    pub async fn connect(options: GrpcOptions) -> Result<Self, BusError> {
+        let name = options.url.clone();
+        let endpoint = prepare(options)?;
+        let channel = match tokio::time::timeout(CALL_TIMEOUT, endpoint.connect()).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(problem)) => return Err(BusError::Unreachable { endpoint: name, problem: chain(&problem) }),
+            Err(_) => return Err(BusError::Unreachable { endpoint: name, problem: "no answer in time".into() }),
+        };
+        let client = InstancesClient::new(channel).max_decoding_message_size(MAX_REPLY_BYTES);
+        Ok(Self { endpoint: name, client })
+    }
+
+    /// Asks the broadcaster for a value or a desired state. Whoever calls this answers for where the value goes.
+    ///
+    /// # Errors
+    /// `Denied` when the broadcaster refuses, `Unreachable` when it does not answer within 5 s.
+    pub async fn fetch(&self, request: &Envelope) -> Result<v1::FetchReply, BusError> {
+        self.unary(request, |mut client, request| async move { client.fetch(request).await }).await
+    }
+
+    /// One call, repeated while a retry may help and time is left: every call here may be doubled.
+    async fn unary<R, F>(
+        &self,
+        request: &Envelope,
+        call: impl Fn(InstancesClient<Channel>, v1::Envelope) -> F,
+    ) -> Result<R, BusError>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        check_size(request, MAX_MESSAGE_BYTES, &self.endpoint)?;
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let mut pauses = pauses();
+        loop {
+            let attempt = tokio::time::timeout_at(deadline, call(self.client.clone(), request.clone().into())).await;
+            let problem = match attempt {
+                Ok(Ok(reply)) => return Ok(reply.into_inner()),
+                Ok(Err(status)) => from_status(&status, &self.endpoint),
+                Err(_) => return Err(self.unreachable("no answer in time")),
+            };
+            let resume = Instant::now() + next_pause(&mut pauses);
+            if !problem.is_transient() || resume >= deadline {
+                return Err(problem);
+            }
+            tokio::time::sleep_until(resume).await;
+        }
+    }
+
+    fn unreachable(&self, problem: &str) -> BusError {
+        BusError::Unreachable { endpoint: self.endpoint.clone(), problem: problem.to_owned() }
+    }
+
+    /// Watches until the reader goes away or retrying is of no use.
+    async fn watch(mut self, request: v1::WatchStatesRequest, out: mpsc::Sender<Result<BusEvent, BusError>>) {
+        let mut row = pauses();
+        let mut begun = false;
+        loop {
+            let problem = match self.watch_once(&request, &out, &mut begun).await {
+                Ok(progress) => {
+                    if progress {
+                        row = pauses();
+                    }
+                    None
+                }
+                Err(Stop::Gone) => return,
+                Err(Stop::Failed(problem)) => Some(problem),
+            };
+            if let Some(problem) = problem {
+                if !problem.is_transient() {
+                    // The reader may have gone at the same moment.
+                    drop(out.send(Err(problem)).await);
+                    return;
+                }
+                tracing::debug!(%problem, "watch of states interrupted");
+            }
+            tokio::time::sleep(next_pause(&mut row)).await;
+        }
+    }
+
+    /// One stream, up to its end. `Ok(true)` when it had delivered anything before it was lost.
+    async fn watch_once(
+        &mut self,
+        request: &v1::WatchStatesRequest,
+        out: &mpsc::Sender<Result<BusEvent, BusError>>,
+        begun: &mut bool,
+    ) -> Result<bool, Stop> {
+        use v1::state_event::Event;
+        let opened = tokio::time::timeout(CALL_TIMEOUT, self.client.watch_states(request.clone())).await;
+        let failed = |status: &Status, endpoint: &str| Stop::Failed(from_status(status, endpoint));
+        let mut events = match opened {
+            Ok(Ok(events)) => events.into_inner(),
+            Ok(Err(status)) => return Err(failed(&status, &self.endpoint)),
+            Err(_) => return Err(Stop::Failed(self.unreachable("no answer in time"))),
+        };
+        if std::mem::replace(begun, true) {
+            deliver(out, Ok(BusEvent::Resync)).await?;
+        }
+        let mut progress = false;
+        loop {
+            let event = match events.message().await {
+                Ok(Some(event)) => event,
+                Ok(None) => return Ok(progress),
+                Err(status) => {
+                    let problem = from_status(&status, &self.endpoint);
+                    if progress && problem.is_transient() {
+                        tracing::debug!(%problem, "watch of states interrupted");
+                        return Ok(true);
+                    }
+                    return Err(Stop::Failed(problem));
+                }
+            };
+            progress = true;
+            let event = match event.event {
+                Some(Event::State(envelope)) => BusEvent::Message(envelope.into()),
+                Some(Event::CaughtUp(_)) => BusEvent::CaughtUp,
+                Some(Event::Resync(_)) => BusEvent::Resync,
+                // An event of a later version: nothing this build needs.
+                None => continue,
+            };
+            deliver(out, Ok(event)).await?;
+        }
+    }
+}
+
+/// Why a watch stops.
+enum Stop {
+    Gone,
+    Failed(BusError),
+}
+
+impl From<Gone> for Stop {
+    fn from(_: Gone) -> Self {
+        Stop::Gone
+    }
+}
+
+#[async_trait]
+impl InstanceBus for GrpcBus {
+    fn describe(&self) -> String {
+        format!("broadcaster {}", self.endpoint)
+    }
+
+    async fn register(&self, _: &InstanceKey, registration: &Envelope) -> Result<(), BusError> {
+        // The gateway takes the key from the signed subject.
+        self.unary(registration, |mut client, request| async move { client.register(request).await }).await?;
+        Ok(())
+    }
+
+    async fn report(&self, _: &InstanceKey, report: &Envelope) -> Result<(), BusError> {
+        self.unary(report, |mut client, request| async move { client.report(request).await }).await?;
+        Ok(())
+    }
+
+    fn watch_states(&self, secrets: &[SecretName]) -> BoxStream<'static, Result<BusEvent, BusError>> {
+        let request = v1::WatchStatesRequest { secrets: secrets.iter().map(ToString::to_string).collect() };
+        let bus = self.clone();
+        feed::spawn(WATCH_BUFFER, move |out| bus.watch(request, out))
+    }
+
+    async fn sync(&self, request: &Envelope, timeout: Duration) -> Result<Envelope, BusError> {
+        check_size(request, MAX_MESSAGE_BYTES, &self.endpoint)?;
+        let mut client = self.client.clone();
+        match tokio::time::timeout(timeout, client.sync(v1::Envelope::from(request.clone()))).await {
+            Ok(Ok(reply)) => Ok(reply.into_inner().into()),
+            Ok(Err(status)) => Err(from_status(&status, &self.endpoint)),
+            Err(_) => Err(BusError::NoLeader { endpoint: self.endpoint.clone(), problem: "no answer in time".into() }),
+        }
+    }
+}
+
+fn prepare(options: GrpcOptions) -> Result<Endpoint, BusError> {
+    let name = options.url.clone();
+    let misconfigured = |problem: String| BusError::Misconfigured { endpoint: name.clone(), problem };
+    let endpoint = Endpoint::from_shared(options.url)
+        .map_err(|problem| misconfigured(format!("not a URL: {problem}; expected https://host:port")))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true);
+    let host = endpoint.uri().host().unwrap_or_default().to_owned();
+    match endpoint.uri().scheme_str() {
+        Some("https") => {
+            let mut tls = ClientTlsConfig::new();
+            tls = match options.ca {
+                Some(ca) => tls.ca_certificate(Certificate::from_pem(ca)),
+                None => tls.with_native_roots(),
+            };
+            if let Some(server_name) = options.server_name {
+                tls = tls.domain_name(server_name);
+            }
+            if let Some(ClientCertificate { certificate, key }) = options.client_certificate {
+                tls = tls.identity(Identity::from_pem(certificate, key));
+            }
+            endpoint.tls_config(tls).map_err(|problem| misconfigured(format!("TLS: {}", chain(&problem))))
+        }
+        Some("http") if is_loopback(&host) || options.plaintext_beyond_loopback => Ok(endpoint),
+        Some("http") => Err(misconfigured(
+            "http:// to another machine would send values in the clear; use https://, or allow plaintext explicitly"
+                .into(),
+        )),
+        _ => Err(misconfigured("expected a URL that begins with https:// or http://".into())),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// An error with its causes: tonic's own text is only "transport error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_never_cross_the_network_in_the_clear_unasked() {
+        let with = |url: &str, plaintext_beyond_loopback| {
+            prepare(GrpcOptions { url: url.into(), plaintext_beyond_loopback, ..GrpcOptions::default() })
+        };
+        for url in ["http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1", "https://broadcaster:1"] {
+            with(url, false).unwrap();
+        }
+        for url in
+            ["http://broadcaster:1", "http://10.0.0.1:1", "http://localhost.evil:1", "ftp://localhost", "localhost"]
+        {
+            assert!(matches!(with(url, false), Err(BusError::Misconfigured { .. })), "{url}");
+        }
+        with("http://broadcaster:1", true).unwrap();
+    }
+}
