@@ -1,0 +1,168 @@
+//! The thin shell around the pure core: elects, reads, decides, saves, acts.
+//!
+//! One task per secret owns its [`Coordinator`](rotacast_protocol::coordinator::Coordinator) and is the only
+//! one that changes its record. Around the tasks: the election ([`Driver`]), one term's watches ([`term`]), the
+//! intake that checks who signed what ([`intake`]), and the effects ([`effect`]).
+
+mod control;
+mod effect;
+mod fetch;
+mod intake;
+mod directory;
+mod secret_task;
+mod status;
+mod term;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use rotacast_bus::LeaderBus;
+use rotacast_proto::SigningKey;
+use rotacast_protocol::{ClusterName, Epoch, Policy, SecretName};
+use rotacast_provider::Provider;
+use rotacast_store::SecretTree;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+pub use control::{DriverControl, SharedControl};
+pub use directory::{Secrets, TaskHandle};
+pub use fetch::StoreFetch;
+pub use intake::{Identities, Service};
+pub use secret_task::{Mail, OrderOutcome};
+
+use crate::audit::AuditLog;
+
+/// What applies to one secret.
+#[derive(Clone)]
+pub struct SecretSettings {
+    /// Its policy.
+    pub policy: Policy,
+    /// What makes, tests and retires its credentials.
+    pub provider: Arc<dyn Provider>,
+}
+
+/// Where a driver finds what applies to a secret. Every secret has settings; those nobody configured get the defaults.
+pub trait Settings: Send + Sync + 'static {
+    /// What applies to a secret.
+    fn of(&self, secret: &SecretName) -> SecretSettings;
+    /// The secrets named in the configuration.
+    fn configured(&self) -> Vec<SecretName>;
+}
+
+/// Everything a broadcaster works with.
+#[derive(Clone)]
+pub struct Environment {
+    /// The environment's name on the bus.
+    pub cluster: ClusterName,
+    /// How this replica is called in the election.
+    pub replica: String,
+    /// Versions and records.
+    pub tree: SecretTree,
+    /// The broadcaster's side of the bus.
+    pub bus: Arc<dyn LeaderBus>,
+    /// The audit log.
+    pub audit: Arc<AuditLog>,
+    /// Signs states and replies.
+    pub key: SigningKey,
+    /// Who may say and read what.
+    pub identities: Arc<Identities>,
+    /// What applies to each secret.
+    pub settings: Arc<dyn Settings>,
+    /// How long a dead leader blocks its successor.
+    pub leader_ttl: Duration,
+}
+
+/// What this replica is at the moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Another replica leads, or the election is still on.
+    Follower,
+    /// It leads.
+    Leader(Epoch),
+}
+
+/// Runs for leader, and leads, until it is told to stop.
+pub struct Driver {
+    environment: Environment,
+    secrets: Secrets,
+    role: watch::Sender<Role>,
+}
+
+impl Driver {
+    /// A driver that has not started yet.
+    #[must_use]
+    pub fn new(environment: Environment) -> Self {
+        Self { environment, secrets: Secrets::default(), role: watch::Sender::new(Role::Follower) }
+    }
+
+    /// What this replica is.
+    #[must_use]
+    pub fn role(&self) -> watch::Receiver<Role> {
+        self.role.subscribe()
+    }
+
+    /// The tasks of the term in force; empty while this replica does not lead.
+    #[must_use]
+    pub fn secrets(&self) -> Secrets {
+        self.secrets.clone()
+    }
+
+    /// Campaigns, leads, and campaigns again, until `stop`.
+    ///
+    /// # Errors
+    /// An error that retrying cannot mend: access refused, a store of a later format.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut pauses = backoff();
+        while !stop.is_cancelled() {
+            let environment = &self.environment;
+            let campaign = environment.tree.campaign(&environment.replica, environment.leader_ttl, stop.clone());
+            let leadership = match campaign.await {
+                Ok(leadership) => leadership,
+                Err(rotacast_store::StoreError::Cancelled) => break,
+                Err(problem) if problem.is_transient() => {
+                    warn!(%problem, "cannot run for leader; trying again");
+                    pause(&mut pauses, &stop).await;
+                    continue;
+                }
+                Err(problem) => return Err(problem).context("running for leader"),
+            };
+            let epoch = leadership.epoch;
+            info!(%epoch, "this broadcaster leads");
+            let ended = term::run(environment, &self.secrets, leadership, &self.role, &stop).await;
+            self.role.send_replace(Role::Follower);
+            self.secrets.clear();
+            match ended {
+                Ok(()) => {
+                    info!(%epoch, "this broadcaster no longer leads");
+                    pauses = backoff();
+                }
+                Err(problem) => {
+                    error!(%epoch, problem = format!("{problem:#}"), "the term ended with an error");
+                    pause(&mut pauses, &stop).await;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Pauses between attempts to lead: short at first, since nothing rotates meanwhile, never above a few seconds.
+fn backoff() -> backon::ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_secs(5))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+async fn pause(pauses: &mut backon::ExponentialBackoff, stop: &CancellationToken) {
+    let length = pauses.next().unwrap_or(Duration::from_secs(5));
+    tokio::select! {
+        () = tokio::time::sleep(length) => {}
+        () = stop.cancelled() => {}
+    }
+}

@@ -1,0 +1,319 @@
+//! Carries out what the core says the world is owed. Every effect is idempotent: a predecessor may have carried it out
+//! already, whole or in part.
+
+use std::time::Duration;
+
+use rotacast_clock as clock;
+use rotacast_proto::WireMessage as _;
+use rotacast_protocol::coordinator::{Command, CommandKind, Coordinator, Evidence, Guard, Input};
+use rotacast_protocol::message::SecretState;
+use rotacast_protocol::record::{Label, Origin, RecordChange, RetireStep, SecretRecord};
+use rotacast_protocol::{Now, Revision, SecretName, Version};
+use rotacast_provider::{Credential, ProviderError, Verdict};
+use rotacast_store::Published;
+use tracing::{info, warn};
+
+use super::{Environment, SecretSettings};
+use crate::audit::{AuditError, Entry};
+
+/// How long one effect may take before it is given up and tried again: providers have shorter limits of their own.
+const EFFECT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How an effect went.
+pub(super) struct EffectOutcome {
+    pub(super) kind: CommandKind,
+    /// What to tell the core, or why it is to be tried again.
+    pub(super) result: Result<Vec<Input>, String>,
+}
+
+/// One effect with all it needs, detached from the task that owes it.
+pub(super) struct Effect {
+    environment: Environment,
+    settings: SecretSettings,
+    command: Command,
+    record: SecretRecord,
+    state: SecretState,
+    guard: Option<Guard>,
+}
+
+impl Effect {
+    pub(super) fn new(
+        environment: &Environment,
+        settings: &SecretSettings,
+        coordinator: &Coordinator,
+        command: Command,
+        now: Now,
+    ) -> Self {
+        let guard = match &command.kind {
+            CommandKind::Audit { version } => Some(coordinator.guard(*version, now)),
+            _ => None,
+        };
+        Self {
+            environment: environment.clone(),
+            settings: settings.clone(),
+            record: coordinator.record().clone(),
+            state: coordinator.record().state(),
+            command,
+            guard,
+        }
+    }
+
+    pub(super) async fn run(self) -> EffectOutcome {
+        let kind = self.command.kind.clone();
+        let result = match tokio::time::timeout(EFFECT_TIMEOUT, self.carry_out()).await {
+            Ok(Ok(inputs)) => Ok(inputs),
+            Ok(Err(problem)) => Err(format!("{problem:#}")),
+            Err(_) => Err(format!("no answer within {EFFECT_TIMEOUT:?}")),
+        };
+        EffectOutcome { kind, result }
+    }
+
+    async fn carry_out(&self) -> anyhow::Result<Vec<Input>> {
+        match self.command.kind {
+            CommandKind::Publish => self.publish().await,
+            CommandKind::Create { version } => self.create(version).await,
+            CommandKind::Test { version } => self.test(version).await,
+            CommandKind::PassBarrier { version } => self.pass_barrier(version, self.command.revision).await,
+            CommandKind::ReadUsage { version } => self.read_usage(version).await,
+            CommandKind::Audit { version } => self.audit(version).await,
+            CommandKind::Retire { version, step } => self.retire(version, step).await,
+        }
+    }
+
+    fn secret(&self) -> &SecretName {
+        &self.record.secret
+    }
+
+    async fn publish(&self) -> anyhow::Result<Vec<Input>> {
+        let Environment { key, cluster, bus, .. } = &self.environment;
+        let revision = self.state.revision;
+        let id = format!("{}:{}:{revision}", self.secret(), self.state.epoch);
+        let envelope = self.state.seal(key, cluster, id, clock::wall());
+        bus.publish_state(self.secret(), revision, &envelope).await?;
+        Ok(vec![Input::Published { revision }])
+    }
+
+    async fn credential(&self, version: Version) -> anyhow::Result<Option<Credential>> {
+        let stored = self.environment.tree.read_version(self.secret(), version).await?;
+        Ok(stored.map(|stored| Credential { secret: self.secret().clone(), version, value: stored.value }))
+    }
+
+    /// The other versions whose credential may still be valid.
+    async fn others(&self, version: Version) -> anyhow::Result<Vec<Credential>> {
+        let mut others = Vec::new();
+        for other in self.record.live_versions().filter(|other| *other != version) {
+            others.extend(self.credential(other).await?);
+        }
+        Ok(others)
+    }
+
+    /// The value is durable in the journal before the outside call, so that a lost answer leads to the same credential
+    /// again; it gets its version key only once it is valid.
+    async fn create(&self, version: Version) -> anyhow::Result<Vec<Input>> {
+        let Environment { tree, .. } = &self.environment;
+        let epoch = self.record.epoch;
+        let provider = &self.settings.provider;
+        let journalled = tree.read_journal(self.secret(), version).await?;
+        if journalled.is_none() && self.credential(version).await?.is_some() {
+            // It was published before an answer was lost, or somebody else has taken the number.
+            return Ok(vec![Input::Created { version, origin: Origin::Managed }]);
+        }
+        let value = match journalled {
+            Some(value) => value,
+            None => tree.journal(self.secret(), version, provider.draw(self.secret(), version)?, epoch).await?,
+        };
+        let credential = Credential { secret: self.secret().clone(), version, value };
+        provider.create(&credential).await?;
+        let origin = match tree.publish_journalled(self.secret(), version, epoch).await? {
+            Published::Done(_) => Origin::Managed,
+            // Nothing was journalled and nothing is stored: begin again.
+            Published::Missing => anyhow::bail!("the journal entry of version {version} is gone"),
+            Published::Taken => {
+                // Somebody wrote this version at the same moment. Theirs stands; ours was never used by anyone.
+                warn!(secret = %self.secret(), %version, "somebody else has written this version; using theirs");
+                let theirs: Vec<Credential> = self.credential(version).await?.into_iter().collect();
+                provider.disable(&credential, &theirs).await?;
+                provider.destroy(&credential, &theirs).await?;
+                tree.clear_journal(self.secret(), version, epoch).await?;
+                Origin::Watched
+            }
+        };
+        Ok(vec![Input::Created { version, origin }])
+    }
+
+    async fn test(&self, version: Version) -> anyhow::Result<Vec<Input>> {
+        let Some(credential) = self.credential(version).await? else {
+            let reason = "its value is no longer in the store".to_owned();
+            return Ok(vec![Input::VerifyFailed { version, reason }]);
+        };
+        let others = self.others(version).await?;
+        Ok(vec![match self.settings.provider.test(&credential, &others).await? {
+            Verdict::Works => Input::Verified { version },
+            Verdict::Rejected(reason) => Input::VerifyFailed { version, reason },
+        }])
+    }
+
+    /// Reads the roster up to its end as it stands after the seal, and the versions, linearizably.
+    async fn pass_barrier(&self, version: Version, revision: Revision) -> anyhow::Result<Vec<Input>> {
+        let Environment { bus, tree, identities, .. } = &self.environment;
+        let mut inputs = Vec::new();
+        for envelope in bus.read_roster().await? {
+            // Whatever does not verify was counted and logged; it speaks for nobody.
+            let Ok(registration) = identities.registration(&envelope) else { continue };
+            if registration.secrets.contains(self.secret()) {
+                inputs.push(if registration.left {
+                    Input::Left { key: registration.key }
+                } else {
+                    Input::Registered { key: registration.key, exclusive: registration.exclusive, live: false }
+                });
+            }
+        }
+        for listed in tree.list_versions(self.secret()).await?.into_iter().map(|stamp| stamp.version) {
+            if Some(listed) > self.record.last_version {
+                inputs.push(Input::VersionSeen { version: listed });
+            }
+        }
+        inputs.push(Input::BarrierPassed { version, revision });
+        Ok(inputs)
+    }
+
+    async fn read_usage(&self, version: Version) -> anyhow::Result<Vec<Input>> {
+        let sent = clock::instant();
+        let evidence = match self.credential(version).await? {
+            // Nobody can look for the sessions of a credential nobody knows any more.
+            None => Evidence::None,
+            Some(credential) => match self.settings.provider.usage(&credential).await {
+                Ok(rotacast_provider::Evidence::None) => Evidence::None,
+                Ok(rotacast_provider::Evidence::Sessions(sessions)) => {
+                    Evidence::Sessions(sessions.into_iter().map(|session| session.description).collect())
+                }
+                // A rejected value that is not this provider's has no sessions of its own.
+                Err(ProviderError::Refused { .. }) if self.is_rejected(version) => Evidence::None,
+                Err(problem) => return Err(problem.into()),
+            },
+        };
+        Ok(vec![Input::UsageRead { version, sent, evidence }])
+    }
+
+    fn is_rejected(&self, version: Version) -> bool {
+        self.record.versions.get(&version).is_some_and(|version| version.label == Label::Rejected && !version.announced)
+    }
+
+    async fn audit(&self, version: Version) -> anyhow::Result<Vec<Input>> {
+        let Some(guard) = &self.guard else { return Ok(Vec::new()) };
+        let conditions: serde_json::Map<String, serde_json::Value> = guard
+            .conditions
+            .iter()
+            .map(|condition| (condition.name.to_owned(), condition.evidence.clone().into()))
+            .collect();
+        let entry = Entry::new("broadcaster", "retire_intent")
+            .secret(self.secret().clone())
+            .rotation(self.record.rotation.as_ref().map(|rotation| rotation.generation))
+            .detail("version", version.get())
+            .detail("revision", self.record.revision.0)
+            .detail("epoch", self.record.epoch.0)
+            .detail("guard", conditions);
+        self.environment.audit.append(entry).await?;
+        Ok(vec![Input::Audited { version }])
+    }
+
+    async fn retire(&self, version: Version, step: RetireStep) -> anyhow::Result<Vec<Input>> {
+        let done = Ok(vec![Input::StepDone { version, step }]);
+        let Environment { tree, .. } = &self.environment;
+        if step == RetireStep::Erase {
+            tree.destroy_version(self.secret(), version, self.record.epoch).await?;
+            tree.clear_journal(self.secret(), version, self.record.epoch).await?;
+            return done;
+        }
+        let credential = match self.credential(version).await? {
+            Some(credential) => credential,
+            // Rolled back while it was being made: the credential may exist although its version key does not.
+            None => match tree.read_journal(self.secret(), version).await? {
+                Some(value) => Credential { secret: self.secret().clone(), version, value },
+                None if self.may_skip_the_provider(version) => return done,
+                None => anyhow::bail!(
+                    "the value of version {version} is gone from the store, so Rotacast cannot name the credential to revoke: \
+                     write the value back, or revoke it by hand and say so with `rotacast retire --override --sessions`"
+                ),
+            },
+        };
+        let others = self.others(version).await?;
+        let provider = &self.settings.provider;
+        let outcome = match step {
+            RetireStep::Disable => provider.disable(&credential, &others).await,
+            RetireStep::Destroy | RetireStep::Erase => provider.destroy(&credential, &others).await,
+        };
+        match outcome {
+            Ok(()) => done,
+            // A rejected value may name somebody else's credential: that one is not ours to end.
+            Err(ProviderError::Refused { problem, .. }) if self.is_rejected(version) => {
+                info!(secret = %self.secret(), %version, problem, "a rejected version's credential is left alone");
+                done
+            }
+            Err(problem) => Err(problem.into()),
+        }
+    }
+
+    /// A version whose value never reached the store made no credential; one an operator has overridden was
+    /// revoked by hand.
+    fn may_skip_the_provider(&self, version: Version) -> bool {
+        let overridden = self.record.retirements.get(&version).is_some_and(|retirement| !retirement.overrides.is_empty());
+        overridden || self.is_rejected(version)
+    }
+}
+
+/// Writes a change of the record into the audit log.
+pub(super) async fn record(
+    environment: &Environment,
+    coordinator: &Coordinator,
+    change: &RecordChange,
+) -> Result<(), AuditError> {
+    let record = coordinator.record();
+    let Some(entry) = entry(change) else { return Ok(()) };
+    let entry = entry
+        .secret(record.secret.clone())
+        .rotation(record.rotation.as_ref().map(|rotation| rotation.generation))
+        .detail("epoch", record.epoch.0);
+    environment.audit.append(entry).await.map(|_| ())
+}
+
+fn entry(change: &RecordChange) -> Option<Entry> {
+    let by_us = |action| Entry::new("broadcaster", action);
+    Some(match change {
+        RecordChange::TermBegan { .. } | RecordChange::TimingSet { .. } | RecordChange::LeaseBoundLowered { .. } => return None,
+        RecordChange::VersionAdded { version, origin, .. } => by_us("version_added")
+            .detail("version", version.get())
+            .detail("origin", format!("{origin:?}").to_lowercase()),
+        RecordChange::VersionSkipped { version, by, .. } => {
+            by_us("version_skipped").detail("version", version.get()).detail("by", by.get())
+        }
+        RecordChange::RotationStarted { new, trigger, .. } => {
+            Entry::new(trigger, "rotation_started").detail("new", new.get())
+        }
+        RecordChange::CredentialCreated { .. } => by_us("credential_created"),
+        RecordChange::PreparingBegan { .. } => by_us("preparing"),
+        RecordChange::Approved { by } => Entry::new(by.as_str(), "approved"),
+        RecordChange::Excused { instance } => by_us("excused").detail("instance", instance.clone()),
+        RecordChange::Activated { .. } => by_us("activated"),
+        RecordChange::DrainingBegan { .. } => by_us("draining"),
+        RecordChange::RollbackStarted { reason, .. } => by_us("rollback_started").detail("reason", reason.clone()),
+        RecordChange::Sealed { version } => by_us("sealed").detail("version", version.get()),
+        RecordChange::Overridden { version, word } => Entry::new(word.by.as_str(), "override")
+            .detail("version", version.get())
+            .detail("reason", word.reason.clone())
+            .detail("instances", word.instances.iter().cloned().collect::<Vec<_>>())
+            .detail("sessions", word.sessions),
+        RecordChange::RetireBegan { version, .. } => by_us("retire_began").detail("version", version.get()),
+        RecordChange::RetireAdvanced { version, step } => {
+            by_us("retire_advanced").detail("version", version.get()).detail("next", format!("{step:?}").to_lowercase())
+        }
+        RecordChange::RetireFinished { version } => by_us("retired").detail("version", version.get()),
+        RecordChange::RotationEnded { outcome, .. } => {
+            by_us("rotation_ended").detail("outcome", outcome.to_string())
+        }
+        RecordChange::Paused(pause) => Entry::new(pause.by.as_str(), "paused").detail("reason", pause.reason.clone()),
+        RecordChange::Resumed => by_us("resumed"),
+        RecordChange::SafeModeEntered(mode) => by_us("safe_mode_entered").detail("reason", mode.reason.clone()),
+        RecordChange::SafeModeLeft => by_us("safe_mode_left"),
+    })
+}

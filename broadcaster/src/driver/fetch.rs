@@ -1,0 +1,72 @@
+//! Answers Fetch: the value of one version, and the desired state as the store has it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rotacast_bus::ValueSource;
+use rotacast_clock as clock;
+use rotacast_proto::v1::FetchReply;
+use rotacast_proto::{Envelope, SigningKey, WireMessage as _};
+use rotacast_protocol::record::SecretRecord;
+use rotacast_protocol::ClusterName;
+use rotacast_store::SecretTree;
+use tonic::Status;
+use tracing::{info, warn};
+
+use super::Identities;
+
+/// Serves values out of the store to the services that may read them. Any replica can: the store answers.
+pub struct StoreFetch {
+    cluster: ClusterName,
+    tree: SecretTree,
+    key: SigningKey,
+    identities: Arc<Identities>,
+}
+
+impl StoreFetch {
+    /// Serves from `tree`, signing states with `key`.
+    #[must_use]
+    pub fn new(cluster: ClusterName, tree: SecretTree, key: SigningKey, identities: Arc<Identities>) -> Self {
+        Self { cluster, tree, key, identities }
+    }
+}
+
+fn store_trouble(problem: &rotacast_store::StoreError) -> Status {
+    warn!(%problem, "a fetch could not be answered");
+    Status::unavailable(problem.to_string())
+}
+
+#[async_trait]
+impl ValueSource for StoreFetch {
+    async fn fetch(&self, request: Envelope) -> Result<FetchReply, Status> {
+        let request = self.identities.fetch(&request).map_err(|problem| Status::unauthenticated(problem.to_string()))?;
+        let (secret, service) = (&request.secret, &request.key.service);
+        if !self.identities.may_use(service, secret) {
+            return Err(Status::permission_denied(format!(
+                "service {service} may not read {secret}: add it to `secrets` under [services.{service}]"
+            )));
+        }
+        let stored = self.tree.read_record(secret).await.map_err(|problem| store_trouble(&problem))?;
+        let Some(stored) = stored else {
+            return Err(Status::not_found(format!("no secret {secret}: write its first version with `rotacast put {secret}`")));
+        };
+        let record = SecretRecord::decode(&stored.bytes).map_err(|problem| Status::internal(problem.to_string()))?;
+        let state = record.state();
+        let value = match request.version {
+            None => Vec::new(),
+            Some(version) => {
+                // Only what the desired state asks for: nobody may begin to use anything else.
+                if ![state.current, state.pending, state.previous].contains(&Some(version)) {
+                    return Err(Status::failed_precondition(format!("version {version} of {secret} is not in use any more")));
+                }
+                let stored = self.tree.read_version(secret, version).await.map_err(|problem| store_trouble(&problem))?;
+                let stored = stored.ok_or_else(|| Status::not_found(format!("version {version} of {secret} is gone")))?;
+                info!(%secret, %version, instance = %request.key, "fetched");
+                stored.value.expose().to_vec()
+            }
+        };
+        let id = format!("fetch:{}:{}", request.key.incarnation, request.nonce.0);
+        let state = state.seal(&self.key, &self.cluster, id, clock::wall());
+        Ok(FetchReply { nonce: request.nonce.0, state: Some(state.into()), value: value.into() })
+    }
+}

@@ -1,0 +1,135 @@
+//! Who says what: checks the signature of everything that comes from an instance, and whether the signer may
+//! speak for that instance and use those secrets. Nothing unchecked gets past here.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rotacast_bus::Admission;
+use rotacast_proto::{Envelope, EnvelopeError, Kind, VerifyingKey, WireMessage};
+use rotacast_protocol::message::{FetchRequest, InstanceReport, Registration, SyncRequest};
+use rotacast_protocol::{ClusterName, InstanceKey, SecretName, ServiceName};
+use tonic::Status;
+use tracing::warn;
+
+/// One service as configured.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its public key.
+    pub key: VerifyingKey,
+    /// The secrets it may use: names, or prefixes that end in `*`.
+    pub secrets: Vec<String>,
+}
+
+impl Service {
+    fn may_use(&self, secret: &SecretName) -> bool {
+        self.secrets.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(prefix) => secret.as_str().starts_with(prefix),
+            None => pattern == secret.as_str(),
+        })
+    }
+}
+
+/// The services, and a count of what was refused.
+#[derive(Debug)]
+pub struct Identities {
+    cluster: ClusterName,
+    services: BTreeMap<ServiceName, Service>,
+    /// For services not named: development only.
+    anyone: Option<Service>,
+    refused: AtomicU64,
+}
+
+impl Identities {
+    /// The configured services; `anyone` stands for every service not named.
+    #[must_use]
+    pub fn new(cluster: ClusterName, services: BTreeMap<ServiceName, Service>, anyone: Option<Service>) -> Self {
+        Self { cluster, services, anyone, refused: AtomicU64::new(0) }
+    }
+
+    /// How many messages were refused since the start.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn service(&self, name: &str) -> Option<&Service> {
+        let name = ServiceName::new(name).ok()?;
+        self.services.get(&name).or(self.anyone.as_ref())
+    }
+
+    /// Whether a service may use a secret.
+    #[must_use]
+    pub fn may_use(&self, service: &ServiceName, secret: &SecretName) -> bool {
+        self.service(service.as_str()).is_some_and(|service| service.may_use(secret))
+    }
+
+    /// Opens a message of an instance: signed with the key of the service it speaks for.
+    fn open<M: WireMessage>(&self, envelope: &Envelope) -> Result<M, EnvelopeError> {
+        M::open(envelope, &self.cluster, |key_id, subject| {
+            let service = subject.split('/').next().unwrap_or_default();
+            self.service(service).map(|service| &service.key).filter(|key| key.id().as_str() == key_id)
+        })
+        .inspect_err(|problem| {
+            let count = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+            // One line for each of the first, then one for each power of two: a flood must not fill the log.
+            if count.is_power_of_two() {
+                warn!(%problem, refused = count, "refused a message");
+            }
+        })
+    }
+
+    /// A registration, with the secrets its service may not use taken out.
+    pub(super) fn registration(&self, envelope: &Envelope) -> Result<Registration, EnvelopeError> {
+        let mut registration: Registration = self.open(envelope)?;
+        let service = registration.key.service.clone();
+        registration.secrets.retain(|secret| {
+            let allowed = self.may_use(&service, secret);
+            if !allowed {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                warn!(%service, %secret, "the service registered for a secret it may not use; ignored for that secret");
+            }
+            allowed
+        });
+        Ok(registration)
+    }
+
+    /// A report, with the secrets its service may not use taken out.
+    pub(super) fn report(&self, envelope: &Envelope) -> Result<InstanceReport, EnvelopeError> {
+        let mut report: InstanceReport = self.open(envelope)?;
+        self.restrict(&mut report);
+        Ok(report)
+    }
+
+    /// A Sync, with the secrets its service may not use taken out.
+    pub(super) fn sync(&self, envelope: &Envelope) -> Result<SyncRequest, EnvelopeError> {
+        let mut request: SyncRequest = self.open(envelope)?;
+        self.restrict(&mut request.report);
+        Ok(request)
+    }
+
+    /// A fetch; the caller checks [`Identities::may_use`] and answers for it.
+    pub(super) fn fetch(&self, envelope: &Envelope) -> Result<FetchRequest, EnvelopeError> {
+        self.open(envelope)
+    }
+
+    /// Checks a message at the gateway, before it reaches the bus: what nobody would accept must not hide, as the
+    /// last message of its key, what somebody did say.
+    fn check(&self, envelope: &Envelope) -> Result<(), EnvelopeError> {
+        match envelope.kind.as_str() {
+            kind if kind == Kind::Registration.as_str() => self.open::<Registration>(envelope).map(drop),
+            kind if kind == Kind::InstanceReport.as_str() => self.open::<InstanceReport>(envelope).map(drop),
+            _ => self.open::<SyncRequest>(envelope).map(drop),
+        }
+    }
+
+    fn restrict(&self, report: &mut InstanceReport) {
+        let InstanceReport { key: InstanceKey { service, .. }, secrets, .. } = report;
+        secrets.retain(|secret, _| self.may_use(service, secret));
+    }
+}
+
+impl Admission for Identities {
+    fn admit(&self, message: &Envelope) -> Result<(), Status> {
+        self.check(message).map_err(|problem| Status::unauthenticated(problem.to_string()))
+    }
+}

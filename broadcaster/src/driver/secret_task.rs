@@ -1,0 +1,432 @@
+//! One secret's task: the only one that decides about it and writes its record.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rotacast_clock as clock;
+use rotacast_proto::v1::{InstanceInfo, SecretStatus};
+use rotacast_protocol::coordinator::{Change, CommandKind, Coordinator, Input, Order, Rejection};
+use rotacast_protocol::message::{SecretGrant, SecretReport};
+use rotacast_protocol::record::RecordChange;
+use rotacast_protocol::{
+    Generation, Instant, InstanceKey, OperatorName, ReportSequence, Revision, SecretName, Version,
+};
+use rotacast_store::{Committed, Cursor, StoreError};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::directory::Secrets;
+use super::effect::{Effect, EffectOutcome};
+use super::{Environment, SecretSettings, status};
+
+/// Inputs that may wait for one task. At one input per instance, a burst of this size is taken in at once; beyond it
+/// senders wait, and reports are dropped, which their resending repairs.
+pub(super) const MAILBOX: usize = 4096;
+
+/// Inputs taken in before time-driven rules are looked at again: they look at every member.
+const BATCH: usize = 1024;
+
+/// Shortest time between two status updates to listeners.
+const STATUS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// First and longest pause before a failed command is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// Something for one secret's task.
+pub enum Mail {
+    /// Something happened.
+    Input(Box<Input>),
+    /// A Sync, whose answer somebody waits for.
+    Sync {
+        /// Who.
+        key: InstanceKey,
+        /// The report's number.
+        sequence: ReportSequence,
+        /// This secret's part.
+        report: SecretReport,
+        /// Where the grant goes; nothing when the Sync was refused.
+        reply: oneshot::Sender<SecretGrant>,
+    },
+    /// An operator's order.
+    Operator {
+        /// Who, checked.
+        by: OperatorName,
+        /// What.
+        order: Order,
+        /// How it went.
+        reply: oneshot::Sender<Result<OrderOutcome, Rejection>>,
+    },
+    /// Somebody wants to know the status as of now.
+    Status(oneshot::Sender<SecretStatus>),
+    /// Somebody wants to know who uses it.
+    Instances {
+        /// Only those not on this version.
+        not_on: Option<Version>,
+        /// The answer.
+        reply: oneshot::Sender<Vec<InstanceInfo>>,
+    },
+}
+
+/// What an operator's order led to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OrderOutcome {
+    /// The rotation in flight, if any: its generation and new version.
+    pub rotation: Option<(Generation, Version)>,
+}
+
+/// Why a task ends.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// It was told to.
+    Stopped,
+    /// Somebody else has written the record: another leader is at work.
+    Deposed(String),
+}
+
+/// A retry that waits.
+#[derive(Clone, Copy)]
+struct Retry {
+    at: Instant,
+    pause: Duration,
+}
+
+/// One secret's task.
+pub(super) struct SecretTask {
+    secret: SecretName,
+    environment: Environment,
+    settings: SecretSettings,
+    coordinator: Coordinator,
+    /// The record key's cursor as last written or read.
+    cursor: Option<Cursor>,
+    mail: mpsc::Receiver<Mail>,
+    leadership: watch::Receiver<Instant>,
+    effects: JoinSet<EffectOutcome>,
+    in_flight: BTreeSet<CommandKind>,
+    retries: BTreeMap<CommandKind, Retry>,
+    status: watch::Sender<Arc<SecretStatus>>,
+    /// When listeners were last told, and of which revision.
+    told: (Instant, Revision),
+    secrets: Secrets,
+    stop: CancellationToken,
+}
+
+impl SecretTask {
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn new(
+        environment: Environment,
+        settings: SecretSettings,
+        coordinator: Coordinator,
+        cursor: Option<Cursor>,
+        mail: mpsc::Receiver<Mail>,
+        leadership: watch::Receiver<Instant>,
+        status: watch::Sender<Arc<SecretStatus>>,
+        secrets: Secrets,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            secret: coordinator.record().secret.clone(),
+            environment,
+            settings,
+            coordinator,
+            cursor,
+            mail,
+            leadership,
+            effects: JoinSet::new(),
+            in_flight: BTreeSet::new(),
+            retries: BTreeMap::new(),
+            status,
+            told: (Instant::ZERO, Revision(0)),
+            secrets,
+            stop,
+        }
+    }
+
+    /// Runs until the term ends.
+    pub(super) async fn run(mut self) -> Ended {
+        let stop = self.stop.clone();
+        let ended = tokio::select! {
+            ended = self.drive() => ended,
+            () = stop.cancelled() => Ended::Stopped,
+        };
+        // Effects are cut off where they are: each is idempotent, and whoever leads next owes it again.
+        self.effects.shutdown().await;
+        ended
+    }
+
+    async fn drive(&mut self) -> Ended {
+        loop {
+            if let Err(ended) = self.settle().await {
+                return ended;
+            }
+            self.start_commands();
+            self.publish_status();
+            if let Err(ended) = self.wait().await {
+                return ended;
+            }
+        }
+    }
+
+    /// Lets everything go on that can go on by itself.
+    async fn settle(&mut self) -> Result<(), Ended> {
+        loop {
+            let until = *self.leadership.borrow_and_update();
+            self.coordinator.apply(clock::now(), &Change::LeadershipExtended { until });
+            match self.coordinator.decide(clock::now(), Input::Tick) {
+                Ok(changes) if changes.is_empty() => return Ok(()),
+                Ok(changes) => self.commit(changes).await?,
+                // Not leading at the moment: wait for a renewal, or for the term's end.
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits for the next thing to happen, and takes in all that has.
+    async fn wait(&mut self) -> Result<(), Ended> {
+        let now = clock::now();
+        let retry = self.retries.iter().filter(|(kind, _)| !self.in_flight.contains(*kind)).map(|(_, retry)| retry.at).min();
+        // A status that was held back is due soon after.
+        let status = Some(self.told.0 + STATUS_INTERVAL).filter(|due| *due > now.instant);
+        let wakeup = [self.coordinator.next_wakeup(now), retry, status].into_iter().flatten().min();
+        // A minute is as good as never: it only bounds how long a missed wake-up could go unnoticed.
+        let pause = wakeup.map_or(Duration::from_secs(60), |at| at.since(now.instant)).min(Duration::from_secs(60));
+        let mut mails = Vec::new();
+        tokio::select! {
+            count = self.mail.recv_many(&mut mails, BATCH) => {
+                if count == 0 {
+                    return Err(Ended::Stopped);
+                }
+                for mail in mails {
+                    self.take_in(mail).await?;
+                }
+            }
+            Some(outcome) = self.effects.join_next() => self.effect_ended(outcome).await?,
+            Ok(()) = self.leadership.changed() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        Ok(())
+    }
+
+    async fn take_in(&mut self, mail: Mail) -> Result<(), Ended> {
+        match mail {
+            Mail::Input(input) => self.input(*input).await,
+            Mail::Sync { key, sequence, report, reply } => {
+                let input = Input::Sync { key: key.clone(), sequence, report };
+                match self.coordinator.decide(clock::now(), input) {
+                    Ok(changes) => {
+                        self.commit(changes).await?;
+                        if let Some(grant) = self.coordinator.grant(&key) {
+                            // The caller may have given up waiting; its next Sync repairs that.
+                            drop(reply.send(grant));
+                        }
+                    }
+                    Err(rejection) => debug!(secret = %self.secret, %rejection, "refused a Sync"),
+                }
+                Ok(())
+            }
+            Mail::Operator { by, order, reply } => {
+                let answer = match self.coordinator.decide(clock::now(), Input::Operator { by, order }) {
+                    Ok(changes) => {
+                        self.commit(changes).await?;
+                        let rotation = self.coordinator.record().rotation.as_ref();
+                        Ok(OrderOutcome { rotation: rotation.map(|rotation| (rotation.generation, rotation.new)) })
+                    }
+                    Err(rejection) => Err(rejection),
+                };
+                // The operator's client may be gone; the order stands all the same.
+                drop(reply.send(answer));
+                Ok(())
+            }
+            Mail::Status(reply) => {
+                drop(reply.send(status::of(&self.coordinator, &self.settings, clock::now())));
+                Ok(())
+            }
+            Mail::Instances { not_on, reply } => {
+                drop(reply.send(status::instances(&self.coordinator, not_on, clock::now())));
+                Ok(())
+            }
+        }
+    }
+
+    async fn input(&mut self, input: Input) -> Result<(), Ended> {
+        match self.coordinator.decide(clock::now(), input) {
+            Ok(changes) => self.commit(changes).await,
+            Err(rejection @ (Rejection::Stale { .. } | Rejection::Deposed { .. })) => {
+                debug!(secret = %self.secret, %rejection, "nothing new");
+                Ok(())
+            }
+            Err(rejection) => {
+                warn!(secret = %self.secret, %rejection, "refused");
+                Ok(())
+            }
+        }
+    }
+
+    /// Saves what is durable, then applies everything.
+    async fn commit(&mut self, changes: Vec<Change>) -> Result<(), Ended> {
+        if let Some(next) = self.coordinator.record_after(&changes) {
+            self.audit_before(&changes).await?;
+            self.save(next.encode()).await?;
+        }
+        let now = clock::now();
+        for change in &changes {
+            self.coordinator.apply(now, change);
+        }
+        self.audit_after(&changes).await;
+        Ok(())
+    }
+
+    /// Saves the record by compare-and-swap. When the outcome is unknown, the store is asked until it is known: the
+    /// next decision must not be made on a guess.
+    async fn save(&mut self, bytes: Vec<u8>) -> Result<(), Ended> {
+        let mut pauses = super::backoff();
+        let epoch = self.coordinator.tenure().epoch;
+        loop {
+            let outcome = self.environment.tree.save_record(&self.secret, bytes.clone(), self.cursor, epoch).await;
+            let refused = matches!(outcome, Ok(Committed::Conflict));
+            let problem = match outcome {
+                Ok(Committed::Done(cursor)) => {
+                    self.cursor = Some(cursor);
+                    return Ok(());
+                }
+                Ok(Committed::Conflict) => "the record was changed, or the leadership is over".to_owned(),
+                Err(StoreError::NotLeader { problem }) => return Err(Ended::Deposed(problem)),
+                Err(problem) => problem.to_string(),
+            };
+            // A first attempt may have landed although its answer was lost.
+            match self.environment.tree.read_record(&self.secret).await {
+                Ok(Some(stored)) if stored.bytes == bytes => {
+                    self.cursor = Some(stored.cursor);
+                    return Ok(());
+                }
+                Ok(stored) if stored.as_ref().map(|stored| stored.cursor) != self.cursor => {
+                    return Err(Ended::Deposed(format!("somebody else has written the record: {problem}")));
+                }
+                Ok(_) if refused => return Err(Ended::Deposed(problem)),
+                Ok(_) => {}
+                Err(unreadable) => warn!(secret = %self.secret, problem = %unreadable, "cannot read the record back"),
+            }
+            warn!(secret = %self.secret, %problem, "cannot save the record; trying again");
+            super::pause(&mut pauses, &self.stop).await;
+            if self.stop.is_cancelled() {
+                return Err(Ended::Stopped);
+            }
+        }
+    }
+
+    /// An override cuts somebody off: its entry is durable before it takes effect. So is the intent to retire, which
+    /// has a command of its own.
+    async fn audit_before(&mut self, changes: &[Change]) -> Result<(), Ended> {
+        for change in changes {
+            if let Change::Record(change @ RecordChange::Overridden { .. }) = change {
+                let mut pauses = super::backoff();
+                while let Err(problem) = super::effect::record(&self.environment, &self.coordinator, change).await {
+                    error!(secret = %self.secret, %problem, "the audit log takes no entry; the override waits");
+                    super::pause(&mut pauses, &self.stop).await;
+                    if self.stop.is_cancelled() {
+                        return Err(Ended::Stopped);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn audit_after(&mut self, changes: &[Change]) {
+        for change in changes {
+            let Change::Record(change) = change else { continue };
+            if matches!(change, RecordChange::Overridden { .. }) {
+                continue;
+            }
+            if let Err(problem) = super::effect::record(&self.environment, &self.coordinator, change).await {
+                // Nothing irreversible goes by this entry; those that do are written before their action.
+                error!(secret = %self.secret, %problem, "the audit log takes no entry");
+            }
+        }
+    }
+
+    /// Starts what is owed and not in flight. At most one command per version at a time, so that making a credential
+    /// and destroying it never run into each other; readings may run beside.
+    fn start_commands(&mut self) {
+        let now = clock::now();
+        let owed = self.coordinator.commands(now);
+        self.retries.retain(|kind, _| owed.iter().any(|command| command.kind == *kind));
+        for command in owed {
+            let waits = self.retries.get(&command.kind).is_some_and(|retry| retry.at > now.instant);
+            let busy = version_of(&command.kind)
+                .is_some_and(|version| self.in_flight.iter().any(|kind| version_of(kind) == Some(version)));
+            if waits || busy || self.in_flight.contains(&command.kind) {
+                continue;
+            }
+            self.in_flight.insert(command.kind.clone());
+            let effect = Effect::new(&self.environment, &self.settings, &self.coordinator, command, now);
+            self.effects.spawn(effect.run());
+        }
+    }
+
+    async fn effect_ended(&mut self, outcome: Result<EffectOutcome, tokio::task::JoinError>) -> Result<(), Ended> {
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(problem) => {
+                // A panic in an effect is a bug of ours; the term ends and the next one owes the effect again.
+                return Err(Ended::Deposed(format!("an effect broke off: {problem}")));
+            }
+        };
+        self.in_flight.remove(&outcome.kind);
+        match outcome.result {
+            Ok(inputs) => {
+                if self.retries.remove(&outcome.kind).is_some() {
+                    info!(secret = %self.secret, command = ?outcome.kind, "works again");
+                }
+                for input in inputs {
+                    self.input(input).await?;
+                }
+            }
+            Err(problem) => {
+                warn!(secret = %self.secret, command = ?outcome.kind, %problem, "a command failed; it is tried again");
+                let before = self.retries.get(&outcome.kind).map_or(RETRY.0 / 2, |retry| retry.pause);
+                let pause = (before * 2).min(RETRY.1);
+                // Half fixed, half random, so that many secrets do not retry in step.
+                let jittered = pause / 2 + pause.mul_f64(rand::random::<f64>() / 2.0);
+                let at = clock::instant() + jittered;
+                self.retries.insert(outcome.kind.clone(), Retry { at, pause });
+                self.input(Input::Troubled { command: outcome.kind, problem }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells listeners: of a new revision at once, of anything else at most every so often, since a status looks at
+    /// every member.
+    fn publish_status(&mut self) {
+        let (now, revision) = (clock::instant(), self.coordinator.record().revision);
+        if revision == self.told.1 && now.since(self.told.0) < STATUS_INTERVAL {
+            return;
+        }
+        self.told = (now, revision);
+        let fresh = status::of(&self.coordinator, &self.settings, clock::now());
+        let changed = self.status.send_if_modified(|status| {
+            let changed = **status != fresh;
+            if changed {
+                *status = Arc::new(fresh);
+            }
+            changed
+        });
+        if changed {
+            self.secrets.announce(self.secret.clone());
+        }
+    }
+}
+
+/// Which version a command works on, for those that must not overlap.
+fn version_of(kind: &CommandKind) -> Option<Version> {
+    match kind {
+        CommandKind::Create { version } | CommandKind::Test { version } | CommandKind::Retire { version, .. } => Some(*version),
+        CommandKind::Publish
+        | CommandKind::PassBarrier { .. }
+        | CommandKind::ReadUsage { .. }
+        | CommandKind::Audit { .. } => None,
+    }
+}

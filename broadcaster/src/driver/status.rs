@@ -1,0 +1,171 @@
+//! What people are shown of one secret.
+
+use rotacast_proto::v1;
+use rotacast_protocol::coordinator::{Blocker, Coordinator, Guard, Member};
+use rotacast_protocol::message::Stage;
+use rotacast_protocol::record::{Finished, Rotation};
+use rotacast_protocol::{Now, Phase, Version, WallTime};
+
+use super::SecretSettings;
+
+/// Blockers listed in a status; the conditions' evidence counts the rest.
+const MAX_BLOCKERS: usize = 100;
+
+fn number(version: Option<Version>) -> u64 {
+    version.map_or(0, Version::get)
+}
+
+fn phase(phase: Phase) -> v1::Phase {
+    match phase {
+        Phase::Verifying => v1::Phase::Verifying,
+        Phase::Preparing => v1::Phase::Preparing,
+        Phase::Activating => v1::Phase::Activating,
+        Phase::Draining => v1::Phase::Draining,
+        Phase::Retiring => v1::Phase::Retiring,
+        Phase::RollingBack => v1::Phase::RollingBack,
+    }
+}
+
+fn stage(stage: Stage) -> v1::Stage {
+    match stage {
+        Stage::Seen => v1::Stage::Seen,
+        Stage::Prepared => v1::Stage::Prepared,
+        Stage::Switched => v1::Stage::Switched,
+        Stage::Released => v1::Stage::Released,
+    }
+}
+
+/// The whole status as of now.
+pub(super) fn of(coordinator: &Coordinator, settings: &SecretSettings, now: Now) -> v1::SecretStatus {
+    let record = coordinator.record();
+    let versions = record.versions.iter().map(|(version, info)| v1::VersionInfo {
+        version: version.get(),
+        label: info.label.to_string(),
+        sealed: info.sealed,
+        seen_ms: info.seen.0,
+    });
+    let services = coordinator.stage_counts(now).into_iter().map(|(service, counts)| v1::StageCounts {
+        service: service.to_string(),
+        members: counts.members,
+        seen: counts.seen,
+        prepared: counts.prepared,
+        switched: counts.switched,
+        released: counts.released,
+        fenced: counts.out_of_reach,
+    });
+    let waiting = record.retirements.iter().filter(|(_, retirement)| retirement.step.is_none());
+    v1::SecretStatus {
+        secret: record.secret.to_string(),
+        revision: record.revision.0,
+        generation: record.generation.0,
+        current: number(record.current),
+        versions: versions.collect(),
+        rotation: record.rotation.as_ref().map(rotation),
+        services: services.collect(),
+        overlays: coordinator.overlays(now).into_iter().map(|overlay| overlay.as_str().to_owned()).collect(),
+        blockers: coordinator.blockers(now).into_iter().take(MAX_BLOCKERS).map(blocker).collect(),
+        guards: waiting.map(|(version, _)| guard(coordinator.guard(*version, now))).collect(),
+        history: record.history.iter().rev().map(finished).collect(),
+        provider: settings.provider.describe(),
+    }
+}
+
+fn rotation(rotation: &Rotation) -> v1::RotationInfo {
+    v1::RotationInfo {
+        generation: rotation.generation.0,
+        phase: phase(rotation.phase).into(),
+        old: number(rotation.old),
+        new: rotation.new.get(),
+        started_ms: rotation.started.0,
+        phase_since_ms: rotation.phase_since.0,
+        trigger: rotation.trigger.clone(),
+        rollback_reason: rotation.rollback.clone().unwrap_or_default(),
+    }
+}
+
+fn finished(finished: &Finished) -> v1::FinishedRotation {
+    v1::FinishedRotation {
+        generation: finished.generation.0,
+        outcome: match finished.outcome {
+            rotacast_protocol::Outcome::Retired => "retired",
+            rotacast_protocol::Outcome::RolledBack => "rolled_back",
+            rotacast_protocol::Outcome::Superseded => "superseded",
+        }
+        .to_owned(),
+        old: number(finished.old),
+        new: finished.new.get(),
+        started_ms: finished.started.0,
+        ended_ms: finished.ended.0,
+        reason: finished.reason.clone(),
+    }
+}
+
+fn blocker(blocker: Blocker) -> v1::Blocker {
+    v1::Blocker {
+        condition: blocker.condition.to_owned(),
+        who: blocker.who,
+        why: blocker.why,
+        since_ms: blocker.since.unwrap_or(WallTime(0)).0,
+        next: blocker.next,
+    }
+}
+
+fn guard(guard: Guard) -> v1::Guard {
+    let conditions = guard.conditions.into_iter().map(|condition| v1::GuardCondition {
+        name: condition.name.to_owned(),
+        met: condition.met,
+        evidence: condition.evidence,
+    });
+    v1::Guard { version: guard.version.get(), conditions: conditions.collect() }
+}
+
+/// Who uses the secret; with `not_on`, only those that hold or have reached another version.
+pub(super) fn instances(coordinator: &Coordinator, not_on: Option<Version>, now: Now) -> Vec<v1::InstanceInfo> {
+    coordinator
+        .members()
+        .filter(|member| not_on.is_none_or(|version| !is_only_on(member, version)))
+        .map(|member| instance(coordinator, member, now))
+        .collect()
+}
+
+fn is_only_on(member: &Member, version: Version) -> bool {
+    member.report.as_ref().is_some_and(|report| {
+        report.reached.is_some_and(|(reached, _)| reached == version) && report.held.iter().all(|held| *held == version)
+    })
+}
+
+fn instance(coordinator: &Coordinator, member: &Member, now: Now) -> v1::InstanceInfo {
+    let report = member.report.as_ref();
+    let reached = report.and_then(|report| report.reached);
+    let silent = member.heard.map(|heard| now.instant.since(heard.instant));
+    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let standing = if member.is_gone() {
+        "left"
+    } else if coordinator.is_out_of_reach(member, now) {
+        "fenced"
+    } else if silent.is_none() {
+        "registered"
+    } else if silent.is_some_and(|silent| silent > coordinator.record().state().sync_interval * 2) {
+        "silent"
+    } else {
+        "live"
+    };
+    v1::InstanceInfo {
+        key: Some(v1::InstanceKey {
+            service: member.key.service.to_string(),
+            instance: member.key.instance.to_string(),
+            incarnation: member.key.incarnation.0.to_be_bytes().to_vec().into(),
+        }),
+        secret: coordinator.record().secret.to_string(),
+        version: number(reached.map(|(version, _)| version)),
+        stage: reached.map_or(v1::Stage::Unspecified, |(_, at)| stage(at)).into(),
+        held: report.map(|report| report.held.iter().map(|version| version.get()).collect()).unwrap_or_default(),
+        silent_for_ms: silent.map(millis),
+        standing: standing.to_owned(),
+        last_failure: report
+            .and_then(|report| report.failure.as_ref())
+            .map(|failure| format!("{} of version {}: {}", failure.kind, failure.version, failure.text))
+            .unwrap_or_default(),
+        lease_left_ms: millis(member.leases_over().since(now.instant)),
+    }
+}

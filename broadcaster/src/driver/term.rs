@@ -1,0 +1,371 @@
+//! One term: takes every record over, then feeds the tasks from the store and the bus until the leadership ends.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::StreamExt as _;
+use rotacast_bus::{BusEvent, SyncCall};
+use rotacast_clock as clock;
+use rotacast_proto::{Envelope, WireMessage as _};
+use rotacast_protocol::coordinator::{Coordinator, Input, Tenure};
+use rotacast_protocol::message::{Registration, SyncReply};
+use rotacast_protocol::record::{SecretRecord, Timing};
+use rotacast_protocol::{InstanceKey, SecretName, Version};
+use rotacast_store::{Leadership, RecordEntry, StoreError, VersionEvent};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::directory::{MAX_SECRETS, Secrets, TaskHandle};
+use super::secret_task::{Ended, MAILBOX, Mail, SecretTask};
+use super::{Environment, Role, status};
+
+/// Syncs answered at once; further ones wait their turn in the bus's own bounded queue.
+const SYNCS_AT_ONCE: usize = 1024;
+
+/// How long a Sync may wait for one secret's answer: longer, and its sender has given up.
+const SYNC_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a replica that steps down waits for the store to hear of it.
+const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Leads until the leadership is lost, `stop`, or an error that ends the term.
+pub(super) async fn run(
+    environment: &Environment,
+    secrets: &Secrets,
+    leadership: Leadership,
+    role: &watch::Sender<Role>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let over = CancellationToken::new();
+    let term = Arc::new(Term {
+        environment: environment.clone(),
+        secrets: secrets.clone(),
+        tenure: Tenure {
+            epoch: leadership.epoch,
+            since: clock::now(),
+            valid_until: *leadership.valid_until.borrow(),
+        },
+        leadership: leadership.valid_until.clone(),
+        roster: Mutex::default(),
+        tasks: Mutex::new(JoinSet::new()),
+        over: over.clone(),
+    });
+    let mut work: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let outcome = async {
+        term.take_records_over().await?;
+        work.spawn(Arc::clone(&term).follow_versions());
+        work.spawn(Arc::clone(&term).follow_roster());
+        work.spawn(Arc::clone(&term).follow_reports());
+        work.spawn(Arc::clone(&term).answer_syncs());
+        role.send_replace(Role::Leader(leadership.epoch));
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            () = leadership.lost.cancelled() => Ok(()),
+            ended = term.a_task_ends() => Err(ended),
+            Some(ended) = work.join_next() => match ended {
+                Ok(Ok(())) => Err(anyhow::anyhow!("a watch ended by itself")),
+                Ok(Err(problem)) => Err(problem),
+                Err(problem) => Err(problem).context("a watch broke off"),
+            },
+        }
+    }
+    .await;
+    // First everything stops, then the leadership is given up: nothing is done in the name of a term that is over.
+    over.cancel();
+    work.shutdown().await;
+    term.end_tasks().await;
+    leadership.resign.cancel();
+    if tokio::time::timeout(RESIGN_PATIENCE, leadership.resigned).await.is_err() {
+        warn!("the store did not hear in time that this broadcaster steps down; its term runs out by itself");
+    }
+    outcome
+}
+
+struct Term {
+    environment: Environment,
+    secrets: Secrets,
+    tenure: Tenure,
+    leadership: watch::Receiver<rotacast_protocol::Instant>,
+    /// Every process life in the roster, for secrets that come later. As bounded as the roster itself.
+    roster: Mutex<BTreeMap<InstanceKey, Registration>>,
+    tasks: Mutex<JoinSet<(SecretName, Ended)>>,
+    over: CancellationToken,
+}
+
+impl Term {
+    fn tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<(SecretName, Ended)>> {
+        self.tasks.lock().expect("nobody panics while holding this lock")
+    }
+
+    fn roster(&self) -> std::sync::MutexGuard<'_, BTreeMap<InstanceKey, Registration>> {
+        self.roster.lock().expect("nobody panics while holding this lock")
+    }
+
+    /// A linearizable read of all records: what earlier leaders have left.
+    async fn take_records_over(&self) -> anyhow::Result<()> {
+        let records = self.environment.tree.load_records().await.context("reading the rotation records")?;
+        let count = records.len();
+        for entry in records {
+            self.start_task(entry.secret.clone(), Some(entry)).await?;
+        }
+        info!(records = count, epoch = %self.tenure.epoch, "took the rotation records over");
+        Ok(())
+    }
+
+    /// The secret's task, started if this is the first that is heard of it.
+    async fn task(&self, secret: &SecretName) -> anyhow::Result<TaskHandle> {
+        if let Some(task) = self.secrets.get(secret) {
+            return Ok(task);
+        }
+        let entry = self.environment.tree.read_record(secret).await?;
+        self.start_task(secret.clone(), entry).await
+    }
+
+    async fn start_task(&self, secret: SecretName, entry: Option<RecordEntry>) -> anyhow::Result<TaskHandle> {
+        anyhow::ensure!(
+            self.secrets.len() < MAX_SECRETS,
+            "{secret} would be secret number {}, but one broadcaster serves at most {MAX_SECRETS}",
+            MAX_SECRETS + 1
+        );
+        let settings = self.environment.settings.of(&secret);
+        let (record, cursor) = match entry {
+            Some(entry) => {
+                let record = SecretRecord::decode(&entry.bytes).with_context(|| format!("the record of {secret}"))?;
+                (record, Some(entry.cursor))
+            }
+            None => (SecretRecord::new(secret.clone(), self.tenure.epoch, Timing::of(&settings.policy)), None),
+        };
+        let coordinator = Coordinator::take_over(record, settings.policy.clone(), self.tenure);
+        let (mail, mailbox) = mpsc::channel(MAILBOX);
+        let (status_sender, status) =
+            watch::channel(Arc::new(status::of(&coordinator, &settings, clock::now())));
+        let task = SecretTask::new(
+            self.environment.clone(),
+            settings,
+            coordinator,
+            cursor,
+            mailbox,
+            self.leadership.clone(),
+            status_sender,
+            self.secrets.clone(),
+            self.over.clone(),
+        );
+        let name = secret.clone();
+        self.tasks().spawn(async move { (name, task.run().await) });
+        let handle = TaskHandle { mail, status };
+        // Everyone in the roster who uses it is a member from the start.
+        let members: Vec<Registration> =
+            self.roster().values().filter(|registration| registration.secrets.contains(&secret)).cloned().collect();
+        self.secrets.insert(secret.clone(), handle.clone());
+        for registration in members {
+            send(&handle, registered(&registration, false)).await;
+        }
+        Ok(handle)
+    }
+
+    /// Waits until a task ends by itself, which ends the term.
+    async fn a_task_ends(&self) -> anyhow::Error {
+        loop {
+            let ended = std::future::poll_fn(|context| match self.tasks().poll_join_next(context) {
+                // No task yet: one may be started later, and the watches below wake this term up.
+                std::task::Poll::Ready(None) => std::task::Poll::Pending,
+                other => other,
+            });
+            let interval = tokio::time::sleep(Duration::from_secs(1));
+            let ended = tokio::select! {
+                ended = ended => ended,
+                // A task set that was empty when it was polled does not wake anybody up.
+                () = interval => continue,
+            };
+            match ended {
+                Some(Ok((secret, Ended::Deposed(problem)))) => {
+                    return anyhow::anyhow!("the record of {secret}: {problem}");
+                }
+                Some(Ok((_, Ended::Stopped))) | None => {}
+                Some(Err(problem)) => return anyhow::anyhow!("a secret's task broke off: {problem}"),
+            }
+        }
+    }
+
+    async fn end_tasks(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks());
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Versions, in order and without a gap.
+    async fn follow_versions(self: Arc<Self>) -> anyhow::Result<()> {
+        let mut events = self.environment.tree.watch_versions();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => self.version_event(event).await?,
+                Err(StoreError::WentBackwards { endpoint, problem }) => {
+                    let reason = format!("store {endpoint}: {problem}");
+                    error!(reason, "safe mode: nothing irreversible happens until an operator has looked");
+                    for (_, task) in self.secrets.all() {
+                        send(&task, Input::StoreWentBack { reason: reason.clone() }).await;
+                    }
+                    anyhow::bail!("{reason}");
+                }
+                Err(problem) => return Err(problem).context("watching the versions"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn version_event(&self, event: VersionEvent) -> anyhow::Result<()> {
+        match event {
+            VersionEvent::Listed { secret, stamp } | VersionEvent::Added { secret, stamp } => {
+                self.version_seen(&secret, stamp.version).await?;
+            }
+            VersionEvent::Changed { secret, stamp } => {
+                error!(
+                    %secret, version = %stamp.version,
+                    "the value of this version was changed in place; versions never change: write the next number instead"
+                );
+            }
+            VersionEvent::Deleted { secret, version, .. } => {
+                debug!(%secret, %version, "the value of this version is gone from the store");
+            }
+            VersionEvent::Gap { secret, missing, found } => {
+                warn!(%secret, %missing, %found, "a version is missing; later ones wait until it is written");
+            }
+            VersionEvent::Ignored { key, problem } => warn!(%key, problem, "ignored a key"),
+            VersionEvent::Resynced(cursor) => debug!(cursor = cursor.0, "the versions are read in full"),
+        }
+        Ok(())
+    }
+
+    async fn version_seen(&self, secret: &SecretName, version: Version) -> anyhow::Result<()> {
+        let known = self.secrets.get(secret).is_some();
+        let task = self.task(secret).await?;
+        if known {
+            send(&task, Input::VersionSeen { version }).await;
+            return Ok(());
+        }
+        // A secret that is new to Rotacast: what lies there below the newest version was somebody else's business,
+        // and stays that.
+        let listed = self.environment.tree.list_versions(secret).await?;
+        let newest = listed.last().map_or(version, |stamp| stamp.version);
+        send(&task, Input::VersionSeen { version: newest }).await;
+        Ok(())
+    }
+
+    async fn follow_roster(self: Arc<Self>) -> anyhow::Result<()> {
+        let mut events = self.environment.bus.watch_roster();
+        let mut live = false;
+        while let Some(event) = events.next().await {
+            match event.context("watching the roster")? {
+                BusEvent::CaughtUp => live = true,
+                BusEvent::Resync => live = false,
+                BusEvent::Message(envelope) => {
+                    if let Ok(registration) = self.environment.identities.registration(&envelope) {
+                        self.registered(registration, live).await;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn registered(&self, registration: Registration, live: bool) {
+        {
+            let mut roster = self.roster();
+            // A leave is final, whatever arrives after it.
+            if roster.get(&registration.key).is_some_and(|known| known.left) {
+                return;
+            }
+            roster.insert(registration.key.clone(), registration.clone());
+        }
+        for secret in &registration.secrets {
+            if let Some(task) = self.secrets.get(secret) {
+                send(&task, registered(&registration, live)).await;
+            }
+        }
+    }
+
+    async fn follow_reports(self: Arc<Self>) -> anyhow::Result<()> {
+        let mut events = self.environment.bus.watch_reports();
+        while let Some(event) = events.next().await {
+            let BusEvent::Message(envelope) = event.context("watching the reports")? else { continue };
+            let Ok(report) = self.environment.identities.report(&envelope) else { continue };
+            for (secret, part) in report.secrets {
+                if let Some(task) = self.secrets.get(&secret) {
+                    let input = Input::Report { key: report.key.clone(), sequence: report.sequence, report: part };
+                    // A full mailbox drops reports: they are resent with every Sync.
+                    if task.mail.try_send(Mail::Input(Box::new(input))).is_err() {
+                        debug!(%secret, "dropped a report");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer_syncs(self: Arc<Self>) -> anyhow::Result<()> {
+        let places = Arc::new(Semaphore::new(SYNCS_AT_ONCE));
+        let mut calls = self.environment.bus.serve_sync();
+        let mut answers = JoinSet::new();
+        while let Some(call) = calls.next().await {
+            let SyncCall { request, reply } = call.context("serving Sync")?;
+            while answers.try_join_next().is_some() {}
+            let place = Arc::clone(&places).acquire_owned().await.context("the semaphore is never closed")?;
+            let term = Arc::clone(&self);
+            answers.spawn(async move {
+                if let Some(answer) = term.answer(&request).await {
+                    reply.send(answer);
+                }
+                drop(place);
+            });
+        }
+        Ok(())
+    }
+
+    /// One Sync: every secret's task folds its part and says what it grants.
+    async fn answer(&self, request: &Envelope) -> Option<Envelope> {
+        let Environment { identities, key: signing, cluster, .. } = &self.environment;
+        let request = identities.sync(request).ok()?;
+        let report = request.report;
+        let unregistered = self.roster().get(&report.key).is_none_or(|registration| registration.left);
+        let mut waiting = Vec::new();
+        for (secret, part) in report.secrets {
+            let Some(task) = self.secrets.get(&secret) else { continue };
+            let (reply, answer) = oneshot::channel();
+            let mail = Mail::Sync { key: report.key.clone(), sequence: report.sequence, report: part, reply };
+            if tokio::time::timeout(SYNC_PATIENCE, task.mail.send(mail)).await.is_ok_and(|sent| sent.is_ok()) {
+                waiting.push((secret, answer));
+            }
+        }
+        let mut grants = BTreeMap::new();
+        for (secret, answer) in waiting {
+            if let Ok(Ok(grant)) = tokio::time::timeout(SYNC_PATIENCE, answer).await {
+                grants.insert(secret, grant);
+            }
+        }
+        let reply = SyncReply {
+            key: report.key.clone(),
+            nonce: request.nonce,
+            epoch: self.tenure.epoch,
+            covered: report.sequence,
+            unregistered,
+            secrets: grants,
+        };
+        let id = format!("sync:{}:{}", report.key.incarnation, request.nonce.0);
+        Some(reply.seal(signing, cluster, id, clock::wall()))
+    }
+}
+
+fn registered(registration: &Registration, live: bool) -> Input {
+    let key = registration.key.clone();
+    if registration.left { Input::Left { key } } else { Input::Registered { key, exclusive: registration.exclusive, live } }
+}
+
+async fn send(task: &TaskHandle, input: Input) {
+    if task.mail.send(Mail::Input(Box::new(input))).await.is_err() {
+        // The task has ended, and with it the term: the next one reads everything anew.
+        debug!("a task is gone");
+    }
+}
