@@ -29,11 +29,7 @@ impl AdminFront {
     /// A front for `control`. Whom it obeys is read anew for every command, so that a reload of the
     /// configuration takes effect at once.
     #[must_use]
-    pub fn new(
-        control: Arc<dyn Control>,
-        cluster: ClusterName,
-        operators: watch::Receiver<Arc<Operators>>,
-    ) -> Self {
+    pub fn new(control: Arc<dyn Control>, cluster: ClusterName, operators: watch::Receiver<Arc<Operators>>) -> Self {
         let clock = rotacast_clock::wall;
         Self { control, operators, gate: Gate::new(cluster, clock()), clock }
     }
@@ -68,10 +64,7 @@ impl Admin for AdminFront {
         Ok(Response::new(changes.boxed()))
     }
 
-    async fn instances(
-        &self,
-        request: Request<v1::InstancesRequest>,
-    ) -> Result<Response<v1::InstancesReply>, Status> {
+    async fn instances(&self, request: Request<v1::InstancesRequest>) -> Result<Response<v1::InstancesReply>, Status> {
         let request = request.into_inner();
         let secret = secret_or_all(request.secret)?;
         let not_on = Version::new(request.not_on).ok();

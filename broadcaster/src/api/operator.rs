@@ -213,9 +213,11 @@ fn wipe(payload: Bytes) {
 }
 
 fn instance_key(wire: v1::InstanceKey) -> Result<InstanceKey, Refusal> {
-    let incarnation: [u8; 16] = wire.incarnation.as_ref().try_into().map_err(|_| {
-        Refusal::Invalid(format!("incarnation of {} bytes; expected 16", wire.incarnation.len()))
-    })?;
+    let incarnation: [u8; 16] = wire
+        .incarnation
+        .as_ref()
+        .try_into()
+        .map_err(|_| Refusal::Invalid(format!("incarnation of {} bytes; expected 16", wire.incarnation.len())))?;
     Ok(InstanceKey {
         service: wire.service.parse().map_err(invalid)?,
         instance: wire.instance.parse().map_err(invalid)?,

@@ -1,0 +1,23 @@
+//! The audit log: who did what to which secret, on disk before anything irreversible happens.
+//!
+//! JSON lines, each carrying the hash of the one before, so that a changed, removed, inserted or
+//! swapped line shows. [`AuditLog::append`] returns once the entry is durable; an action that
+//! cannot be undone waits for that, and does not happen without it. See `docs/audit.md` for the format.
+
+mod entry;
+mod error;
+mod files;
+mod line;
+mod log;
+mod medium;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod writer;
+
+pub use entry::{Entry, Recorded};
+pub use error::{AuditError, Broken};
+pub use line::{Hash, Head, Receipt};
+pub use log::{AuditLog, AuditOptions};
+pub use verify::{Expectations, Verified, read, verify};
