@@ -1,0 +1,302 @@
+//! Cases for providers with an outside system.
+
+use std::sync::Arc;
+
+use super::{Cut, Held, LoginFixture, assert_refused, assert_rejected, draw, made, sessions, verdict, version};
+use crate::{Credential, Provider, ProviderError, Verdict};
+
+/// Requests in one call, at most: a case that never reaches the call's end would prove nothing.
+const MAX_REQUESTS: usize = 60;
+
+async fn logs_in(fixture: &impl LoginFixture, credential: &Credential) -> bool {
+    match fixture.log_in(credential).await {
+        Some(held) => {
+            held.close().await;
+            true
+        }
+        None => false,
+    }
+}
+
+async fn held(fixture: &impl LoginFixture, credential: &Credential) -> Box<dyn Held> {
+    fixture.log_in(credential).await.expect("the credential logs in")
+}
+
+/// Seen without the provider's help.
+pub async fn a_created_credential_logs_in_and_another_value_does_not(fixture: &impl LoginFixture) {
+    let credential = draw(fixture, 1);
+    assert!(!logs_in(fixture, &credential).await, "logs in before it is created");
+    fixture.provider().create(&credential).await.expect("create");
+    assert!(logs_in(fixture, &credential).await, "does not log in");
+    assert!(!logs_in(fixture, &draw(fixture, 1)).await, "logs in with another value");
+}
+
+/// A second value for a version must not take the first one from whoever uses it.
+pub async fn another_value_of_a_made_version_is_refused(fixture: &impl LoginFixture) {
+    let first = made(fixture, 1).await;
+    assert_refused(fixture.provider().create(&draw(fixture, 1)).await);
+    assert!(logs_in(fixture, &first).await, "the first value does not work any more");
+}
+
+#[derive(Clone, Copy)]
+enum Step {
+    Create,
+    Disable,
+    Destroy,
+}
+
+async fn take(step: Step, provider: &Arc<dyn Provider>, credential: &Credential) -> Result<(), ProviderError> {
+    match step {
+        Step::Create => provider.create(credential).await,
+        Step::Disable => provider.disable(credential, &[]).await,
+        Step::Destroy => provider.destroy(credential, &[]).await,
+    }
+}
+
+/// Cuts a step at every one of its requests, before and after the request arrives, and repeats it on a whole line.
+async fn cut_everywhere(fixture: &impl LoginFixture, step: Step) {
+    let (provider, mut number) = (fixture.provider(), 0);
+    for arrives in [false, true] {
+        let mut request = 0;
+        loop {
+            assert!(request < MAX_REQUESTS, "the step never comes to its end");
+            number += 1;
+            let credential = draw(fixture, number);
+            if !matches!(step, Step::Create) {
+                provider.create(&credential).await.expect("create on a whole line");
+            }
+            let Cut { provider: cut, was_cut } = fixture.cut(request, arrives).await;
+            let outcome = take(step, &cut, &credential).await;
+            if !was_cut() {
+                outcome.expect("a call on a whole line succeeds");
+                assert!(request > 0, "the step makes no request");
+                break;
+            }
+            // A call that needed no more answers may have succeeded; one that failed did so for the cut alone.
+            if let Err(error) = outcome {
+                assert!(matches!(error, ProviderError::Unreachable { .. }), "cut at {request}: {error}");
+            }
+            take(step, &provider, &credential).await.unwrap_or_else(|error| panic!("cut at {request}: {error}"));
+            let works = logs_in(fixture, &credential).await;
+            assert_eq!(works, matches!(step, Step::Create), "cut at {request}");
+            request += 1;
+        }
+    }
+}
+
+/// However far the first call came, the second leads to the same working credential.
+pub async fn create_survives_a_cut_at_every_request(fixture: &impl LoginFixture) {
+    cut_everywhere(fixture, Step::Create).await;
+}
+
+/// The same for `disable`.
+pub async fn disable_survives_a_cut_at_every_request(fixture: &impl LoginFixture) {
+    cut_everywhere(fixture, Step::Disable).await;
+}
+
+/// The same for `destroy`.
+pub async fn destroy_survives_a_cut_at_every_request(fixture: &impl LoginFixture) {
+    cut_everywhere(fixture, Step::Destroy).await;
+}
+
+/// Two leaders for a moment, or a call repeated too early.
+pub async fn concurrent_calls_for_one_version_agree(fixture: &impl LoginFixture) {
+    let (provider, credential) = (fixture.provider(), draw(fixture, 1));
+    for step in [Step::Create, Step::Disable, Step::Destroy] {
+        let calls = (0..4).map(|_| take(step, &provider, &credential));
+        for outcome in futures::future::join_all(calls).await {
+            outcome.expect("concurrent calls agree");
+        }
+        assert_eq!(logs_in(fixture, &credential).await, matches!(step, Step::Create));
+    }
+}
+
+/// Never created.
+pub async fn an_unknown_credential_is_rejected(fixture: &impl LoginFixture) {
+    assert_rejected(&verdict(fixture, &draw(fixture, 1), &[]).await);
+}
+
+/// Silence is not an answer.
+pub async fn an_unreachable_server_is_no_verdict(fixture: &impl LoginFixture) {
+    let provider = fixture.unreachable();
+    let (secret, version) = (fixture.secret(), version(1));
+    let value = provider.draw(&secret, version).expect("drawing needs nobody");
+    let credential = Credential { secret, version, value };
+    let unreachable = |outcome: Result<(), ProviderError>| {
+        assert!(matches!(outcome, Err(ProviderError::Unreachable { .. })), "{outcome:?}");
+    };
+    unreachable(provider.create(&credential).await);
+    unreachable(provider.test(&credential, &[]).await.map(drop));
+    unreachable(provider.usage(&credential).await.map(drop));
+    unreachable(provider.disable(&credential, &[]).await);
+    unreachable(provider.destroy(&credential, &[]).await);
+}
+
+/// The overlap, and its end without anybody noticing.
+pub async fn two_versions_are_valid_at_once_and_retiring_one_leaves_the_other(fixture: &impl LoginFixture) {
+    let (provider, old, new) = (fixture.provider(), made(fixture, 1).await, made(fixture, 2).await);
+    assert_eq!(verdict(fixture, &new, std::slice::from_ref(&old)).await, Verdict::Works);
+    assert_eq!(verdict(fixture, &old, std::slice::from_ref(&new)).await, Verdict::Works);
+    let mut session = held(fixture, &new).await;
+    let others = [new.clone()];
+    provider.disable(&old, &others).await.expect("disable");
+    assert!(!logs_in(fixture, &old).await && session.works().await && logs_in(fixture, &new).await);
+    provider.destroy(&old, &others).await.expect("destroy");
+    assert!(!logs_in(fixture, &old).await && session.works().await && logs_in(fixture, &new).await);
+    session.close().await;
+}
+
+/// One identity in two versions.
+pub async fn a_shared_identity_is_refused_and_goes_on_working(fixture: &impl LoginFixture) {
+    let (provider, live) = (fixture.provider(), made(fixture, 1).await);
+    let sharing = fixture.sharing(&live, version(2));
+    let others = [live.clone()];
+    assert_rejected(&verdict(fixture, &sharing, &others).await);
+    assert_refused(provider.disable(&sharing, &others).await);
+    assert_refused(provider.destroy(&sharing, &others).await);
+    assert!(logs_in(fixture, &live).await, "the live version was hit");
+    // Nor when the caller forgot to name the other one: the identity itself says whose it is.
+    assert_rejected(&verdict(fixture, &sharing, &[]).await);
+    assert_refused(provider.destroy(&sharing, &[]).await);
+    assert!(logs_in(fixture, &live).await, "the live version was hit");
+}
+
+async fn is_left_alone(fixture: &impl LoginFixture, credential: &Credential) {
+    let provider = fixture.provider();
+    assert!(logs_in(fixture, credential).await, "the fixture's credential does not work");
+    assert_rejected(&verdict(fixture, credential, &[]).await);
+    assert_refused(provider.create(credential).await);
+    assert_refused(provider.disable(credential, &[]).await);
+    assert_refused(provider.destroy(credential, &[]).await);
+    assert!(logs_in(fixture, credential).await, "it was hit");
+}
+
+/// A value that names one is a mistake, or worse.
+pub async fn a_superuser_is_refused(fixture: &impl LoginFixture) {
+    is_left_alone(fixture, &fixture.superuser().await).await;
+}
+
+/// Somebody else's.
+pub async fn an_identity_outside_the_group_is_refused(fixture: &impl LoginFixture) {
+    is_left_alone(fixture, &fixture.outsider().await).await;
+}
+
+/// A rotation rolled back before its credential was made.
+pub async fn disable_before_create_is_done_and_does_not_hinder_it(fixture: &impl LoginFixture) {
+    let (provider, credential) = (fixture.provider(), draw(fixture, 1));
+    provider.disable(&credential, &[]).await.expect("an absent one is disabled");
+    provider.destroy(&credential, &[]).await.expect("and destroyed");
+    provider.create(&credential).await.expect("create");
+    assert!(logs_in(fixture, &credential).await);
+}
+
+/// A `create` that comes late, from a leader deposed since.
+pub async fn a_disabled_credential_is_not_revived(fixture: &impl LoginFixture) {
+    let (provider, credential) = (fixture.provider(), made(fixture, 1).await);
+    provider.disable(&credential, &[]).await.expect("disable");
+    assert_refused(provider.create(&credential).await);
+    assert!(!logs_in(fixture, &credential).await, "it works again");
+    assert_rejected(&verdict(fixture, &credential, &[]).await);
+}
+
+/// `destroy` does not rely on the step before it.
+pub async fn destroy_without_disable_ends_everything(fixture: &impl LoginFixture) {
+    let credential = made(fixture, 1).await;
+    fixture.provider().destroy(&credential, &[]).await.expect("destroy");
+    assert!(!logs_in(fixture, &credential).await);
+    assert!(sessions(fixture, &credential).await.is_empty());
+}
+
+/// The evidence the retire guard asks for.
+pub async fn usage_counts_a_held_session_until_it_closes(fixture: &impl LoginFixture) {
+    let (old, new) = (made(fixture, 1).await, made(fixture, 2).await);
+    assert!(sessions(fixture, &old).await.is_empty());
+    let (first, second) = (held(fixture, &old).await, held(fixture, &old).await);
+    assert_eq!(sessions(fixture, &old).await.len(), 2);
+    assert!(sessions(fixture, &new).await.is_empty(), "sessions of another version are counted");
+    first.close().await;
+    assert_eq!(sessions(fixture, &old).await.len(), 1);
+    second.close().await;
+    assert!(sessions(fixture, &old).await.is_empty());
+}
+
+/// The provider's own logins are not a use.
+pub async fn a_test_login_is_not_counted(fixture: &impl LoginFixture) {
+    let credential = made(fixture, 1).await;
+    for _ in 0..5 {
+        assert_eq!(verdict(fixture, &credential, &[]).await, Verdict::Works);
+        assert_eq!(sessions(fixture, &credential).await, []);
+    }
+}
+
+/// New logins fail at once; the old session is left alone and named until it ends.
+pub async fn disable_waits_for_a_session_and_names_it(fixture: &impl LoginFixture) {
+    let (provider, credential) = (fixture.provider(), made(fixture, 1).await);
+    let mut session = held(fixture, &credential).await;
+    for _ in 0..2 {
+        match provider.disable(&credential, &[]).await {
+            Err(ProviderError::InUse { sessions, .. }) => assert_eq!(sessions.len(), 1),
+            other => panic!("expected the wait to be told, found {other:?}"),
+        }
+        assert!(!logs_in(fixture, &credential).await, "a new login succeeds");
+        assert!(session.works().await, "the session was ended");
+    }
+    session.close().await;
+    provider.disable(&credential, &[]).await.expect("nobody is left");
+}
+
+/// The same for `destroy`.
+pub async fn destroy_waits_for_a_session(fixture: &impl LoginFixture) {
+    let (provider, credential) = (fixture.provider(), made(fixture, 1).await);
+    let mut session = held(fixture, &credential).await;
+    let outcome = provider.destroy(&credential, &[]).await;
+    assert!(matches!(outcome, Err(ProviderError::InUse { .. })), "{outcome:?}");
+    assert!(session.works().await, "the session was ended");
+    session.close().await;
+    provider.destroy(&credential, &[]).await.expect("nobody is left");
+}
+
+/// The other policy.
+pub async fn terminating_ends_the_session_of_that_version_alone(fixture: &impl LoginFixture) {
+    let (old, new) = (made(fixture, 1).await, made(fixture, 2).await);
+    let (mut of_old, mut of_new) = (held(fixture, &old).await, held(fixture, &new).await);
+    fixture.terminating().disable(&old, std::slice::from_ref(&new)).await.expect("disable");
+    assert!(!of_old.works().await, "the old session lives");
+    assert!(of_new.works().await, "the new session was hit");
+    of_new.close().await;
+}
+
+/// A canary through every text a provider makes.
+pub async fn nothing_shows_the_password(fixture: &impl LoginFixture) {
+    let (provider, away) = (fixture.provider(), fixture.unreachable());
+    let (live, unknown) = (made(fixture, 1).await, draw(fixture, 2));
+    let (sharing, superuser) = (fixture.sharing(&live, version(3)), fixture.superuser().await);
+    let session = held(fixture, &live).await;
+    let mut texts = vec![provider.describe()];
+    for credential in [&live, &unknown, &sharing, &superuser] {
+        for provider in [&provider, &away] {
+            let others = [live.clone()];
+            let mut failed = |error: ProviderError| texts.extend([format!("{error}"), format!("{error:?}")]);
+            provider.create(credential).await.err().map(&mut failed);
+            provider.disable(credential, &others).await.err().map(&mut failed);
+            provider.destroy(credential, &others).await.err().map(&mut failed);
+            match provider.usage(credential).await {
+                Ok(evidence) => texts.push(format!("{evidence:?}")),
+                Err(error) => texts.extend([format!("{error}"), format!("{error:?}")]),
+            }
+            match provider.test(credential, &others).await {
+                Ok(verdict) => texts.push(format!("{verdict:?}")),
+                Err(error) => texts.extend([format!("{error}"), format!("{error:?}")]),
+            }
+        }
+    }
+    session.close().await;
+    assert!(texts.len() > 20, "the case looks at too little");
+    for credential in [&live, &unknown, &sharing, &superuser] {
+        let canary = fixture.canary(credential);
+        assert!(canary.len() >= 16, "the canary is too short to be told from chance");
+        for text in &texts {
+            assert!(!text.contains(&canary), "a text shows the password");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Logging in with a credential, as a service would.
+
+use tokio_postgres::Config;
+use tokio_postgres::error::SqlState;
+
+use super::admin::{CONNECT_TIMEOUT, Connection};
+use super::value::LoginValue;
+
+/// How a login went.
+pub(super) enum Login {
+    /// It works; the session is open.
+    In(Connection),
+    /// The server refuses it, and will again: why. Nothing the server says is repeated, since it quotes the value.
+    Refused(&'static str),
+    /// It cannot be told.
+    Unclear(String),
+}
+
+/// Logs in with exactly what the value says. `name` shows as the session's application.
+pub(super) async fn log_in(value: &LoginValue, name: &str) -> Login {
+    let mut config = Config::new();
+    config
+        .host(&value.endpoint.host)
+        .port(value.endpoint.port)
+        .dbname(&value.database)
+        .user(&value.username)
+        .password(value.password.as_bytes())
+        .application_name(name)
+        .connect_timeout(CONNECT_TIMEOUT);
+    let attempt = async {
+        let mut connection = Connection::open(&config).await?;
+        connection.client().simple_query("SELECT 1").await?;
+        Ok::<_, tokio_postgres::Error>(connection)
+    };
+    let error = match tokio::time::timeout(CONNECT_TIMEOUT, attempt).await {
+        Ok(Ok(connection)) => return Login::In(connection),
+        Ok(Err(error)) => error,
+        Err(_) => return Login::Unclear("no answer to the login within 5 s".into()),
+    };
+    match error.code() {
+        Some(code) => match refusal(code) {
+            Some(why) => Login::Refused(why),
+            None => Login::Unclear(format!("the server answers the login with {}", code.code())),
+        },
+        None if error.is_closed() => Login::Unclear("the server closed the connection during the login".into()),
+        // The client's own words: it never quotes what it was given.
+        None => Login::Unclear(super::admin::told(&error)),
+    }
+}
+
+fn refusal(code: &SqlState) -> Option<&'static str> {
+    let refusals = [
+        (&SqlState::INVALID_PASSWORD, "the password is wrong, or there is no such role (28P01)"),
+        (
+            &SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+            "the role does not exist, may not log in, or pg_hba.conf has no line for it from here (28000)",
+        ),
+        (&SqlState::INVALID_CATALOG_NAME, "the database does not exist (3D000)"),
+        (&SqlState::INSUFFICIENT_PRIVILEGE, "the role may not connect to the database (42501)"),
+    ];
+    refusals.into_iter().find(|(refused, _)| *refused == code).map(|(_, why)| why)
+}

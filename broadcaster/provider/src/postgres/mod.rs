@@ -1,0 +1,12 @@
+//! PostgreSQL: a login role per version inside a group role that owns the objects.
+
+mod admin;
+mod login;
+mod mark;
+mod provider;
+mod role;
+mod settings;
+mod value;
+
+pub use provider::PostgresProvider;
+pub use settings::{Endpoint, InvalidSettings, OnLiveSessions, PostgresSettings};

@@ -1,0 +1,139 @@
+//! One role as the server has it, and whether Rotacast may retire it.
+
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+use tokio_postgres::GenericClient;
+
+use super::mark::{Comment, Mark};
+use crate::{Credential, Session};
+
+/// Why a call did not come to an end; the provider's name and the version are added where it is handed out.
+pub(super) enum Problem {
+    Unreachable(String),
+    Denied(String),
+    Refused(String),
+    InUse { sessions: Vec<Session>, next: String },
+}
+
+/// A role.
+pub(super) struct Role {
+    pub(super) oid: u32,
+    pub(super) name: String,
+    pub(super) comment: Comment,
+    pub(super) is_member: bool,
+    superuser: bool,
+    creates_roles: bool,
+    has_members: bool,
+    is_administrator: bool,
+}
+
+const READ_ROLE: &str = "
+    SELECT r.oid, r.rolsuper, r.rolcreaterole, shobj_description(r.oid, 'pg_authid'),
+           r.rolname IN (current_user, session_user),
+           EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
+                   WHERE m.member = r.oid AND g.rolname = $2),
+           EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles w ON w.oid = m.member
+                   WHERE m.roleid = r.oid AND w.rolname NOT IN (current_user, session_user))
+    FROM pg_roles r WHERE r.rolname = $1";
+
+const READ_SESSIONS: &str = "
+    SELECT pid, coalesce(application_name, ''), host(client_addr), coalesce(state, 'in an unknown state'),
+           to_char(backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), datname::text
+    FROM pg_stat_activity WHERE usesysid = $1 ORDER BY backend_start, pid";
+
+/// Characters of an application's name that are shown.
+const APPLICATION_SHOWN: usize = 63;
+
+impl Role {
+    /// Reads a role; `None` when there is none of that name.
+    pub(super) async fn read(client: &impl GenericClient, name: &str, group: &str) -> Result<Option<Self>, Problem> {
+        let rows = client.query(READ_ROLE, &[&name, &group]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(Some(Self {
+            oid: row.try_get(0)?,
+            name: name.to_owned(),
+            superuser: row.try_get(1)?,
+            creates_roles: row.try_get(2)?,
+            comment: Comment::read(row.try_get(3)?),
+            is_administrator: row.try_get(4)?,
+            is_member: row.try_get(5)?,
+            has_members: row.try_get(6)?,
+        }))
+    }
+
+    /// Why this role may not be retired as `credential`, or `None` when it may.
+    pub(super) fn objection(&self, credential: &Credential, group: &str) -> Option<String> {
+        let outside = || {
+            let name = &self.name;
+            format!(
+                "role {name} is not a direct member of group role {group}; \
+                 if Rotacast is to retire it, GRANT {} TO {}",
+                escape_identifier(group),
+                escape_identifier(name)
+            )
+        };
+        self.untouchable(credential, group).or_else(|| (!self.is_member).then(outside))
+    }
+
+    /// The same for a role whose membership in the group can still be given.
+    pub(super) fn untouchable(&self, credential: &Credential, group: &str) -> Option<String> {
+        let name = &self.name;
+        if self.is_administrator {
+            return Some(format!("role {name} is Rotacast's administrator"));
+        }
+        if name == group {
+            return Some(format!("role {name} is the group role itself"));
+        }
+        if self.superuser || self.creates_roles {
+            let right = if self.superuser { "a superuser" } else { "allowed to create roles" };
+            return Some(format!("role {name} is {right}; expected a plain login role inside group role {group}"));
+        }
+        if self.has_members {
+            return Some(format!("role {name} has members of its own, which would lose what they have through it"));
+        }
+        match &self.comment {
+            Comment::Mark(mark) if !mark.is_of(&credential.secret, credential.version) => {
+                Some(format!("role {name} is the credential of {} version {}", mark.secret, mark.version))
+            }
+            Comment::Unreadable => Some(format!("role {name} bears a mark that this release cannot read")),
+            Comment::Mark(_) | Comment::Other(_) => None,
+        }
+    }
+
+    /// The mark, or a new one for a role that somebody else made.
+    pub(super) fn mark(&self, credential: &Credential) -> Mark {
+        match &self.comment {
+            Comment::Mark(mark) => mark.clone(),
+            Comment::Other(earlier) => {
+                let mut mark = Mark::new(&credential.secret, credential.version, None);
+                mark.earlier.clone_from(earlier);
+                mark
+            }
+            Comment::Unreadable => unreachable!("an unreadable mark is an objection, and the role not touched"),
+        }
+    }
+
+    /// Its live sessions on this server. `usesysid` is the role that logged in, whatever `SET ROLE` or
+    /// `SET SESSION AUTHORIZATION` did since, and visible without any right.
+    pub(super) async fn sessions(&self, client: &impl GenericClient) -> Result<Vec<Session>, Problem> {
+        let rows = client.query(READ_SESSIONS, &[&self.oid]).await?;
+        let mut sessions = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (pid, application, state): (i32, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(3)?);
+            let (address, since): (Option<String>, Option<String>) = (row.try_get(2)?, row.try_get(4)?);
+            let database: Option<String> = row.try_get(5)?;
+            let application: String = application.chars().filter(|c| !c.is_control()).take(APPLICATION_SHOWN).collect();
+            let application = if application.is_empty() { "an unnamed application".into() } else { application };
+            let address = address.map_or_else(String::new, |address| format!(" from {address}"));
+            let since = since.map_or_else(String::new, |since| format!(", connected since {since}"));
+            let database = database.map_or_else(String::new, |database| format!(" to database {database}"));
+            sessions
+                .push(Session { description: format!("pid {pid}, {application}{address}{database}, {state}{since}") });
+        }
+        Ok(sessions)
+    }
+}
+
+/// `COMMENT ON ROLE` with a mark.
+pub(super) fn comment(role: &str, mark: &Mark) -> String {
+    format!("COMMENT ON ROLE {} IS {}", escape_identifier(role), escape_literal(&mark.write()))
+}
