@@ -14,6 +14,7 @@ mod member;
 mod outlook;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 pub use command::{Command, CommandKind, USAGE_INTERVAL};
 pub use decide::Rejection;
@@ -89,6 +90,8 @@ pub enum Change {
         key: InstanceKey,
         /// What the reply says.
         sequence: LeaseSequence,
+        /// How long each lease is, from the request's send time.
+        length: Duration,
         /// For which versions, and when each is surely over.
         over: BTreeMap<Version, Instant>,
     },
@@ -155,6 +158,8 @@ pub struct Trouble {
 struct RetireProgress {
     /// When this leader knew of the seal; its takeover if the seal is older.
     sealed: Option<Instant>,
+    /// The record's revision then.
+    sealed_at: Revision,
     barrier: bool,
     audited: bool,
 }
@@ -174,12 +179,14 @@ pub struct Coordinator {
     troubles: BTreeMap<CommandKind, Trouble>,
     /// When this leader saw the phase begin; its takeover if it began before.
     phase_began: Instant,
-    /// When this leader saw the rotation begin; its takeover if it began before.
-    rotating_since: Instant,
+    /// Since when this leader has surely granted no lease longer than the short tier's: the rotation's begin, the last
+    /// change of the lease times or its takeover.
+    short_since: Instant,
     /// When this leader saw the new version become current.
     activated_at: Instant,
     deadline_extended: u32,
-    issued: LeaseSequence,
+    /// Below every grant of this term.
+    first_lease: LeaseSequence,
 }
 
 impl Coordinator {
@@ -192,8 +199,8 @@ impl Coordinator {
         } else {
             since + outlast(record.bounds.lease) + outlast(record.bounds.max_use)
         };
-        let sealed = RetireProgress { sealed: Some(since), barrier: false, audited: false };
-        let unsealed = RetireProgress { sealed: None, barrier: false, audited: false };
+        let unsealed = RetireProgress { sealed: None, sealed_at: record.revision, barrier: false, audited: false };
+        let sealed = RetireProgress { sealed: Some(since), ..unsealed };
         let retiring = record
             .retirements
             .keys()
@@ -213,11 +220,11 @@ impl Coordinator {
             published: None,
             troubles: BTreeMap::new(),
             phase_began: since,
-            rotating_since: since,
+            short_since: since,
             activated_at: since,
             deadline_extended: 0,
             // Above everything an earlier term has issued: terms only grow.
-            issued: LeaseSequence(tenure.epoch.0 << 24),
+            first_lease: LeaseSequence(tenure.epoch.0 << 24),
         }
     }
 
@@ -262,14 +269,15 @@ impl Coordinator {
         record
     }
 
-    /// What the Sync reply to an instance says of this secret, after its `Input::Sync` was applied.
+    /// What the Sync reply to an instance says of this secret, after its `Input::Sync` was applied. When that was
+    /// rejected, nothing may be replied: an earlier grant's leases do not count from a later request.
     #[must_use]
     pub fn grant(&self, key: &InstanceKey) -> Option<SecretGrant> {
         let member = self.members.get(key)?;
         let known = member.report.as_ref().map_or(Revision(0), |report| report.revision);
         Some(SecretGrant {
             sequence: member.granted_sequence,
-            leases: member.leases(self.lease()),
+            leases: member.leases(),
             state: (known < self.record.revision).then(|| self.record.state()),
         })
     }
@@ -280,12 +288,12 @@ impl Coordinator {
             Change::Record(change) => self.apply_to_record(now, change),
             Change::MemberRegistered { key, supersedes, at } => self.register(key, *supersedes, *at),
             Change::MemberLeft { key, at } => {
-                let member = self.members.entry(key.clone()).or_insert_with(|| Member::new(key.clone(), *at));
+                let member = self.member(key, *at);
                 member.left = true;
                 member.heard = Some(*at);
             }
             Change::ReportFolded { key, sequence, report, at } => {
-                let member = self.members.entry(key.clone()).or_insert_with(|| Member::new(key.clone(), *at));
+                let member = self.member(key, *at);
                 member.fold(*sequence, report.clone(), *at);
             }
             Change::Heard { key, at } => {
@@ -293,10 +301,9 @@ impl Coordinator {
                     member.heard(*at);
                 }
             }
-            Change::LeaseGranted { key, sequence, over } => {
-                self.issued = self.issued.max(*sequence);
+            Change::LeaseGranted { key, sequence, length, over } => {
                 if let Some(member) = self.members.get_mut(key) {
-                    member.grant(*sequence, over);
+                    member.grant(*sequence, *length, over);
                 }
             }
             Change::LeadershipExtended { until } => self.tenure.valid_until = self.tenure.valid_until.max(*until),
@@ -304,6 +311,7 @@ impl Coordinator {
                 if let Some(progress) = self.retiring.get_mut(version) {
                     progress.barrier = true;
                 }
+                self.troubles.remove(&CommandKind::PassBarrier { version: *version });
             }
             Change::UsageRead { version, sent, evidence } => {
                 self.usage.insert(*version, (*sent, evidence.clone()));
@@ -345,8 +353,18 @@ impl Coordinator {
                 }
             }
         }
-        let member = self.members.entry(key.clone()).or_insert_with(|| Member::new(key.clone(), at));
-        member.registered = true;
+        self.member(key, at).registered = true;
+    }
+
+    /// A member, known or new. A new one takes the place of one that is over when there is no other.
+    fn member(&mut self, key: &InstanceKey, at: Now) -> &mut Member {
+        if self.members.len() >= MAX_MEMBERS
+            && !self.members.contains_key(key)
+            && let Some(over) = self.members.values().find(|member| member.is_gone()).map(|member| member.key.clone())
+        {
+            self.members.remove(&over);
+        }
+        self.members.entry(key.clone()).or_insert_with(|| Member::new(key.clone(), at))
     }
 
     fn apply_to_record(&mut self, now: Now, change: &RecordChange) {
@@ -358,8 +376,14 @@ impl Coordinator {
             self.phase_began = now.instant;
             self.deadline_extended = 0;
         }
-        if !was_rotating && self.record.is_rotating() {
-            self.rotating_since = now.instant;
+        // Until now a longer lease may have been granted.
+        if !was_rotating && self.record.is_rotating() || matches!(change, RecordChange::TimingSet { .. }) {
+            self.short_since = now.instant;
+        }
+        if let RecordChange::RetireFinished { version } = change {
+            for member in self.members.values_mut() {
+                member.grants.remove(version);
+            }
         }
         if matches!(change, RecordChange::Activated { .. } | RecordChange::RollbackStarted { .. }) {
             self.activated_at = now.instant;
@@ -368,14 +392,16 @@ impl Coordinator {
         let record = &self.record;
         self.retiring.retain(|version, _| record.retirements.contains_key(version));
         for version in record.retirements.keys() {
-            let nothing = RetireProgress { sealed: None, barrier: false, audited: false };
+            let sealed_at = record.revision;
+            let nothing = RetireProgress { sealed: None, sealed_at, barrier: false, audited: false };
             self.retiring.entry(*version).or_insert(nothing);
         }
         self.usage.retain(|version, _| record.retirements.contains_key(version));
         if let RecordChange::Sealed { version } = change
             && let Some(progress) = self.retiring.get_mut(version)
         {
-            *progress = RetireProgress { sealed: Some(now.instant), barrier: false, audited: false };
+            let sealed_at = record.revision;
+            *progress = RetireProgress { sealed: Some(now.instant), sealed_at, barrier: false, audited: false };
         }
         let owed: Vec<CommandKind> = self.commands(now).into_iter().map(|command| command.kind).collect();
         self.troubles.retain(|command, _| owed.contains(command));

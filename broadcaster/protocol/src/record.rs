@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use change::RecordChange;
+pub(crate) use codec::MAX_RECORD_BYTES;
 pub use codec::{FORMAT, RecordError};
 
 use crate::id::{Epoch, Generation, Revision, RotationId, Version};
@@ -160,6 +161,9 @@ pub struct Override {
     pub instances: BTreeSet<String>,
     /// The provider's live sessions are cut off too.
     pub sessions: bool,
+    /// See [`Unknown`].
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// A version on its way out, with its own guard.
@@ -192,6 +196,9 @@ pub struct Pause {
     pub reason: String,
     /// When.
     pub at: WallTime,
+    /// See [`Unknown`].
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// Nothing irreversible happens until an operator says so: the store is not what it was.
@@ -201,6 +208,9 @@ pub struct SafeMode {
     pub reason: String,
     /// When.
     pub at: WallTime,
+    /// See [`Unknown`].
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// A rotation that is over.
@@ -221,10 +231,13 @@ pub struct Finished {
     /// Why, for a rollback.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// See [`Unknown`].
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// The lease times instances and leaders go by, so that whoever reads the record knows them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Timing {
     /// See [`Policy::lease_idle`].
     #[serde(with = "codec::millis", rename = "lease_idle_ms")]
@@ -244,6 +257,9 @@ pub struct Timing {
     /// See [`Policy::sync_rotating`].
     #[serde(with = "codec::millis", rename = "sync_rotating_ms")]
     pub sync_rotating: Duration,
+    /// See [`Unknown`].
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl Timing {
@@ -258,13 +274,14 @@ impl Timing {
             max_use: whole(policy.max_use),
             sync_idle: whole(policy.sync_idle),
             sync_rotating: whole(policy.sync_rotating),
+            unknown: Unknown::new(),
         }
     }
 }
 
 /// The longest times anybody may still be going by, whatever the policy says now. A leader that takes over
 /// waits these, not the policy's: leases granted before a policy was shortened are still running.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Bounds {
     /// No lease longer than this is running. Lowered only after a wait that outlasts every longer one.
     #[serde(with = "codec::millis", rename = "lease_ms")]
@@ -275,6 +292,9 @@ pub struct Bounds {
     /// No use outlasts its checkout longer than this. Only ever raised.
     #[serde(with = "codec::millis", rename = "max_use_ms")]
     pub max_use: Duration,
+    /// See [`Unknown`].
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// The truth about one secret.
@@ -329,7 +349,12 @@ impl SecretRecord {
             retirements: BTreeMap::new(),
             paused: None,
             safe_mode: None,
-            bounds: Bounds { lease: timing.lease_idle, self_lease: timing.self_lease, max_use: timing.max_use },
+            bounds: Bounds {
+                lease: timing.lease_idle,
+                self_lease: timing.self_lease,
+                max_use: timing.max_use,
+                unknown: Unknown::new(),
+            },
             timing,
             history: Vec::new(),
             unknown: Unknown::new(),
@@ -357,6 +382,11 @@ impl SecretRecord {
             Phase::RollingBack => Some(rotation.new).filter(|new| self.retirements.contains_key(new)),
             Phase::Verifying | Phase::Preparing => None,
         }
+    }
+
+    /// Whether the lease times in force are a policy's.
+    pub(crate) fn goes_by(&self, timing: &Timing) -> bool {
+        self.timing == Timing { unknown: self.timing.unknown.clone(), ..timing.clone() }
     }
 
     /// Versions nobody may begin to use.

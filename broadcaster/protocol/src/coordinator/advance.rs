@@ -24,7 +24,17 @@ impl Coordinator {
         } else if let Some(changes) = self.start_rotation(now) {
             return changes;
         }
-        self.seal(now)
+        let changes = self.seal(now);
+        if changes.is_empty() { self.lengthen_leases() } else { changes }
+    }
+
+    /// When nothing rotates any more and nothing waits to, long leases may run again.
+    fn lengthen_leases(&self) -> Vec<Change> {
+        let timing = &self.record.timing;
+        if self.record.is_rotating() || self.record.bounds.lease >= timing.lease_idle {
+            return Vec::new();
+        }
+        vec![Change::Record(RecordChange::TimingSet { timing: timing.clone() })]
     }
 
     /// A leader signs the record before it grants or moves anything, and makes the policy's times durable before it
@@ -35,8 +45,7 @@ impl Coordinator {
             changes.push(RecordChange::TermBegan { epoch: self.tenure.epoch });
         }
         let timing = Timing::of(&self.policy);
-        let idle_again = !self.record.is_rotating() && self.record.bounds.lease < timing.lease_idle;
-        if self.record.timing != timing || idle_again {
+        if !self.record.goes_by(&timing) {
             changes.push(RecordChange::TimingSet { timing });
         }
         changes
@@ -46,7 +55,7 @@ impl Coordinator {
     /// short ones only.
     fn lower_lease_bound(&self, now: Now) -> Option<RecordChange> {
         let short = self.record.timing.lease_rotating;
-        let over = self.rotating_since + outlast(self.record.bounds.lease);
+        let over = self.short_since + outlast(self.record.bounds.lease);
         (self.record.is_rotating() && self.record.bounds.lease > short && now.instant >= over)
             .then_some(RecordChange::LeaseBoundLowered { to: short })
     }
@@ -109,7 +118,8 @@ impl Coordinator {
     fn supersede(&self, rotation: &Rotation, now: Now) -> Option<Vec<Change>> {
         let open = matches!(rotation.phase, Phase::Verifying | Phase::Preparing) && rotation.created;
         let newer = self.waiting_version().filter(|newer| *newer > rotation.new)?;
-        if !open || self.record.safe_mode.is_some() || !self.has_room() {
+        // The replaced one goes on being valid until it is retired.
+        if !open || self.record.safe_mode.is_some() || !self.has_room_beside(1) {
             return None;
         }
         let at = now.wall;

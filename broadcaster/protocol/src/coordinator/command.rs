@@ -82,6 +82,10 @@ impl Coordinator {
         for (version, retirement) in &self.record.retirements {
             let version = *version;
             if let Some(step) = retirement.step {
+                // Past the point of no return, but each step still ends something for good.
+                if self.record.paused.is_some() || self.record.safe_mode.is_some() {
+                    continue;
+                }
                 kinds.push(CommandKind::Retire { version, step });
                 continue;
             }

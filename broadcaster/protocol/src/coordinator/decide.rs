@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use super::member::full_name;
-use super::{Change, CommandKind, Coordinator, Evidence, Input, MAX_MEMBERS, Order};
+use super::{Change, CommandKind, Coordinator, Evidence, Input, MAX_MEMBERS, Member, Order};
 use crate::id::{Epoch, InstanceKey, LeaseSequence, ReportSequence, Revision, Version};
 use crate::message::{MAX_FAILURE_TEXT_BYTES, MAX_HELD_VERSIONS, SecretReport};
 use crate::name::OperatorName;
 use crate::phase::Phase;
-use crate::record::{Label, Origin, Override, Pause, RecordChange, RetireStep, SafeMode};
+use crate::record::{Label, MAX_RECORD_BYTES, Origin, Override, Pause, RecordChange, RetireStep, SafeMode, Unknown};
 use crate::time::{Instant, Now, outlast};
 
 /// Why an input changes nothing, by whose fault it is.
@@ -84,7 +84,7 @@ impl Coordinator {
             Input::Verified { version } => self.verified(now, version),
             Input::VerifyFailed { version, reason } => self.verify_failed(now, version, &reason),
             Input::Registered { key, exclusive, live } => self.registered(now, key, exclusive && live),
-            Input::Left { key } => Ok(vec![Change::MemberLeft { key, at: now }]),
+            Input::Left { key } => self.left(now, key),
             Input::Report { key, sequence, report } => self.report(now, key, sequence, report),
             Input::Sync { key, sequence, report } => self.sync(now, key, sequence, report),
             Input::BarrierPassed { version, revision } => self.barrier_passed(version, revision),
@@ -108,7 +108,25 @@ impl Coordinator {
                 return Err(Rejection::Gap { expected: last.next(), found: version });
             }
         }
-        Ok(vec![Change::Record(RecordChange::VersionAdded { version, origin: Origin::Watched, at: now.wall })])
+        self.fitting(vec![Change::Record(RecordChange::VersionAdded {
+            version,
+            origin: Origin::Watched,
+            at: now.wall,
+        })])
+    }
+
+    /// What comes from outside may fill a third of the record: what follows from it, such as the retirement of each
+    /// skipped version, still fits.
+    fn fitting(&self, changes: Vec<Change>) -> Result<Vec<Change>, Rejection> {
+        let size = self.record_after(&changes).map_or(0, |record| record.encode().len());
+        if size > MAX_RECORD_BYTES / 3 {
+            return Err(operator(format!(
+                "the record would have {size} bytes, expected at most {}: wait until versions that are on their way \
+                 out are retired, or name fewer instances",
+                MAX_RECORD_BYTES / 3
+            )));
+        }
+        Ok(changes)
     }
 
     fn verifying(&self, version: Version) -> Result<&crate::record::Rotation, Rejection> {
@@ -148,13 +166,28 @@ impl Coordinator {
 
     fn registered(&self, now: Now, key: InstanceKey, supersedes: bool) -> Result<Vec<Change>, Rejection> {
         match self.members.get(&key) {
-            Some(member) if member.registered => Err(stale("registration", "a new process life", &key)),
-            None if self.members.len() >= MAX_MEMBERS => Err(Rejection::Sender {
+            Some(member) if member.registered || member.left => Err(stale("registration", "a new process life", &key)),
+            None if self.is_full() => Err(Rejection::Sender {
                 key,
                 problem: format!("{MAX_MEMBERS} process lives are tracked already; it runs on self-leases"),
             }),
             _ => Ok(vec![Change::MemberRegistered { key, supersedes, at: now }]),
         }
+    }
+
+    fn left(&self, now: Now, key: InstanceKey) -> Result<Vec<Change>, Rejection> {
+        match self.members.get(&key) {
+            Some(member) if member.left => Err(stale("leave", "an instance that has not left yet", &key)),
+            None if self.is_full() => {
+                Err(Rejection::Sender { key, problem: format!("{MAX_MEMBERS} process lives are tracked already") })
+            }
+            _ => Ok(vec![Change::MemberLeft { key, at: now }]),
+        }
+    }
+
+    /// Whether there is no room for a further process life, not even in place of one that is over.
+    fn is_full(&self) -> bool {
+        self.members.len() >= MAX_MEMBERS && !self.members.values().any(Member::is_gone)
     }
 
     fn report(
@@ -173,7 +206,7 @@ impl Coordinator {
             Some(member) if member.report.is_some() && sequence <= member.sequence => {
                 Err(stale("report", format!("above {}", member.sequence), sequence))
             }
-            None if self.members.len() >= MAX_MEMBERS => {
+            None if self.is_full() => {
                 Err(Rejection::Sender { key, problem: format!("{MAX_MEMBERS} process lives are tracked already") })
             }
             _ => Ok(vec![Change::ReportFolded { key, sequence, report, at: now }]),
@@ -190,6 +223,7 @@ impl Coordinator {
         // Leases are granted for what the newest report holds; an overtaken Sync gets nothing it no longer asks for.
         let wanted: BTreeSet<Version> =
             report.held.iter().copied().chain(report.reached.map(|(version, _)| version)).collect();
+        let lease = report.lease;
         let mut changes = match self.report(now, key.clone(), sequence, report) {
             Ok(changes) => changes,
             // The same report again: it repeats its request for leases. An older one asks for nothing.
@@ -205,13 +239,11 @@ impl Coordinator {
                 .filter(|version| self.may_lease(*version))
                 .map(|v| (v, self.lease_over(now)))
                 .collect();
-            changes.push(Change::LeaseGranted { key, sequence: self.next_lease(), over });
+            let first = LeaseSequence(self.first_lease.0.max(lease.0));
+            let sequence = self.members.get(&key).map_or(first.next(), |member| member.next_lease(first));
+            changes.push(Change::LeaseGranted { key, sequence, length: self.lease(), over });
         }
         Ok(changes)
-    }
-
-    fn next_lease(&self) -> LeaseSequence {
-        self.issued.next()
     }
 
     /// The length of a lease granted now.
@@ -230,20 +262,20 @@ impl Coordinator {
         now.instant + outlast(self.lease()) + outlast(self.record.bounds.max_use)
     }
 
-    /// Whether a version's use may be allowed: it is wanted, or still being let go, and not sealed.
+    /// Whether a version's use may be allowed: it is wanted, now or next, or still being let go, and not sealed.
     fn may_lease(&self, version: Version) -> bool {
         let sealed = self.record.versions.get(&version).is_none_or(|version| version.sealed);
         let leaving = self.record.retirements.get(&version).is_some_and(|retirement| retirement.step.is_none());
-        !sealed && (self.record.current == Some(version) || leaving)
+        let wanted = self.record.current == Some(version) || self.record.pending() == Some(version);
+        !sealed && (wanted || leaving)
     }
 
     fn barrier_passed(&self, version: Version, revision: Revision) -> Result<Vec<Change>, Rejection> {
-        let sealed = self.retiring.get(&version).is_some_and(|progress| progress.sealed.is_some());
-        let unwanted_since = self.record.retirements.get(&version).map(|retirement| retirement.unwanted_since);
-        match unwanted_since {
-            // A reading that began before the seal may have missed whoever read the version just before it. The
-            // seal is younger than the retirement, and both are in the record the reading names.
-            Some(since) if sealed && revision > since => Ok(vec![Change::BarrierPassed { version }]),
+        match self.retiring.get(&version) {
+            // A reading that began before the seal may have missed whoever read the version just before it.
+            Some(progress) if progress.sealed.is_some() && revision >= progress.sealed_at => {
+                Ok(vec![Change::BarrierPassed { version }])
+            }
             _ => Err(stale("barrier", "a reading that began after the seal", format!("revision {revision}"))),
         }
     }
@@ -295,7 +327,7 @@ impl Coordinator {
         if self.record.safe_mode.is_some() {
             return Err(stale("store warning", "no safe mode yet", reason));
         }
-        let safe_mode = SafeMode { reason: bounded(reason), at: now.wall };
+        let safe_mode = SafeMode { reason: bounded(reason), at: now.wall, unknown: Unknown::new() };
         Ok(vec![Change::Record(RecordChange::SafeModeEntered(safe_mode))])
     }
 
@@ -303,7 +335,7 @@ impl Coordinator {
         match order {
             Order::Rotate => self.order_rotate(now, &by),
             Order::Pause { reason } => {
-                let pause = Pause { by, reason: bounded(reason), at: now.wall };
+                let pause = Pause { by, reason: bounded(reason), at: now.wall, unknown: Unknown::new() };
                 Ok(vec![Change::Record(RecordChange::Paused(pause))])
             }
             Order::Resume if self.record.paused.is_none() => Err(operator("it is not paused")),
@@ -313,8 +345,9 @@ impl Coordinator {
             Order::Override { version, instances, sessions, reason } => {
                 let names = instances.iter().map(full_name).collect();
                 self.check_override(version, &instances, sessions)?;
-                let word = Override { by, reason: bounded(reason), at: now.wall, instances: names, sessions };
-                Ok(vec![Change::Record(RecordChange::Overridden { version, word })])
+                let (reason, at) = (bounded(reason), now.wall);
+                let word = Override { by, reason, at, instances: names, sessions, unknown: Unknown::new() };
+                self.fitting(vec![Change::Record(RecordChange::Overridden { version, word })])
             }
             Order::Excuse { instance } => self.order_excuse(&instance),
             Order::LeaveSafeMode if self.record.safe_mode.is_none() => Err(operator("it is not in safe mode")),
@@ -362,9 +395,14 @@ impl Coordinator {
 
     /// Whether one more version may become valid. Versions that only wait are not counted.
     pub(super) fn has_room(&self) -> bool {
+        self.has_room_beside(0)
+    }
+
+    /// The same, with so many of the waiting ones counted.
+    pub(super) fn has_room_beside(&self, counted: usize) -> bool {
         let waiting = self.record.versions.values().filter(|version| version.label == Label::Pending).count();
         let live = self.record.live_versions().count();
-        live.saturating_sub(waiting) < self.policy.max_live_versions
+        (live + counted).saturating_sub(waiting) < self.policy.max_live_versions
     }
 
     fn order_approve(&self, by: OperatorName) -> Result<Vec<Change>, Rejection> {
@@ -419,7 +457,7 @@ impl Coordinator {
         if !self.members.contains_key(instance) {
             return Err(operator(format!("{instance} is no member of this rotation")));
         }
-        Ok(vec![Change::Record(RecordChange::Excused { instance: full_name(instance) })])
+        self.fitting(vec![Change::Record(RecordChange::Excused { instance: full_name(instance) })])
     }
 }
 

@@ -284,18 +284,22 @@ impl Coordinator {
     /// Whether preparing and switching go on without a member: it is over, or silent for as long as the policy says.
     #[must_use]
     pub fn is_out_of_reach(&self, member: &Member, now: Now) -> bool {
+        member.is_gone() || self.out_of_reach_at(member).is_some_and(|at| now.instant >= at)
+    }
+
+    /// When a member that stays silent is out of reach, if ever.
+    pub(super) fn out_of_reach_at(&self, member: &Member) -> Option<Instant> {
         let leases_over = member.leases_over().max(self.inherited_over);
         // One that was heard just now is there, whether or not it has asked for a lease yet.
         let quiet =
             member.heard.map_or(Instant::ZERO, |heard| heard.instant + outlast(self.record.timing.lease_rotating));
-        member.is_gone()
-            || match self.policy.when_unreachable {
-                WhenUnreachable::Fence => now.instant >= leases_over.max(quiet),
-                WhenUnreachable::Hold => false,
-                WhenUnreachable::PresumeDeadAfter(silence) => {
-                    now.instant >= leases_over.max(self.last_sign(member) + outlast(silence))
-                }
+        match self.policy.when_unreachable {
+            WhenUnreachable::Fence => Some(leases_over.max(quiet)),
+            WhenUnreachable::Hold => None,
+            WhenUnreachable::PresumeDeadAfter(silence) => {
+                Some(leases_over.max(self.last_sign(member) + outlast(silence)))
             }
+        }
     }
 
     pub(super) fn reachable(&self, now: Now) -> impl Iterator<Item = &Member> {
@@ -307,7 +311,9 @@ impl Coordinator {
         let current = self.record.current;
         let confirmed = self
             .reachable(now)
-            .filter(|member| current.is_some_and(|current| member.has_reached(current, Stage::Switched)))
+            .filter(|member| {
+                current.is_some_and(|current| member.has_confirmed(self.record.generation, current, Stage::Switched))
+            })
             .count();
         let met = confirmed > 0 || self.policy.when_empty == WhenEmpty::Proceed;
         condition("somebody_confirmed", met, format!("{confirmed} live members on the new version")).or(
@@ -332,7 +338,9 @@ impl Coordinator {
         for (service, minimum) in &self.policy.required {
             let there = self
                 .reachable(now)
-                .filter(|member| member.key.service == *service && member.has_reached(version, stage))
+                .filter(|member| {
+                    member.key.service == *service && member.has_confirmed(self.record.generation, version, stage)
+                })
                 .count();
             if there < usize::try_from(*minimum).unwrap_or(usize::MAX) {
                 short.met = false;

@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::id::{InstanceKey, LeaseSequence, ReportSequence, Version};
+use crate::id::{Generation, InstanceKey, LeaseSequence, ReportSequence, Version};
 use crate::message::{SecretReport, Stage};
 use crate::record::Retirement;
 use crate::time::{Instant, Now};
 
-/// The newest grant of one version.
+/// What was granted for one version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Granted {
-    /// Its number.
+    /// The newest grant's number.
     pub sequence: LeaseSequence,
-    /// When nobody can be using the version on its strength any more, by the leader's clock.
+    /// When nobody can be using the version on the strength of any grant any more, by the leader's clock.
     pub over: Instant,
+    /// The same for the newest grant alone: it replaces the earlier ones once it is known to have arrived.
+    newest_over: Instant,
 }
 
 /// One process life.
@@ -40,6 +42,8 @@ pub struct Member {
     pub grants: BTreeMap<Version, Granted>,
     /// The number of the newest grant.
     pub granted_sequence: LeaseSequence,
+    /// The length the newest grant was given, which is what `over` counts with.
+    granted_length: Duration,
 }
 
 /// Why a member does or does not hold back a version's retire.
@@ -85,6 +89,7 @@ impl Member {
             report: None,
             grants: BTreeMap::new(),
             granted_sequence: LeaseSequence(0),
+            granted_length: Duration::ZERO,
         }
     }
 
@@ -110,34 +115,41 @@ impl Member {
     pub(super) fn fold(&mut self, sequence: ReportSequence, report: SecretReport, at: Now) {
         self.heard(at);
         if sequence > self.sequence || self.report.is_none() {
+            // It goes by the newest grant that names a version, so earlier and longer ones are over with its arrival.
+            // Only that very grant says so: a later one may name other versions only.
+            for granted in self.grants.values_mut().filter(|granted| granted.sequence == report.lease) {
+                granted.over = granted.newest_over;
+            }
             self.sequence = sequence;
             self.report = Some(report);
         }
     }
 
-    pub(super) fn grant(&mut self, sequence: LeaseSequence, over: &BTreeMap<Version, Instant>) {
+    /// Grants of live versions only, so that there are never more than the record has live versions.
+    pub(super) fn grant(&mut self, sequence: LeaseSequence, length: Duration, over: &BTreeMap<Version, Instant>) {
         self.granted_sequence = self.granted_sequence.max(sequence);
+        self.granted_length = length;
         for (version, over) in over {
-            let granted = self.grants.entry(*version).or_insert(Granted { sequence, over: *over });
+            let granted = self.grants.entry(*version).or_insert(Granted { sequence, over: *over, newest_over: *over });
             granted.sequence = granted.sequence.max(sequence);
             granted.over = granted.over.max(*over);
-        }
-        // Grants of versions that ended long ago say nothing any more; the newest few are all that can matter.
-        while self.grants.len() > crate::message::MAX_HELD_VERSIONS {
-            let earliest = self.grants.iter().min_by_key(|(_, granted)| granted.over).map(|(version, _)| *version);
-            if let Some(version) = earliest {
-                self.grants.remove(&version);
-            }
+            granted.newest_over = *over;
         }
     }
 
-    /// The leases of the newest grant.
-    pub(super) fn leases(&self, length: Duration) -> BTreeMap<Version, Duration> {
+    /// The leases of the newest grant, as long as they were when it was given: what counts since then goes by that.
+    pub(super) fn leases(&self) -> BTreeMap<Version, Duration> {
         self.grants
             .iter()
             .filter(|(_, granted)| granted.sequence == self.granted_sequence)
-            .map(|(version, _)| (*version, length))
+            .map(|(version, _)| (*version, self.granted_length))
             .collect()
+    }
+
+    /// The number of its next grant: above every one it has had, from whatever leader.
+    pub(super) fn next_lease(&self, first: LeaseSequence) -> LeaseSequence {
+        let heard = self.report.as_ref().map_or(LeaseSequence(0), |report| report.lease);
+        first.max(self.granted_sequence).max(heard).next()
     }
 
     /// Whether it has said that it will never use the version again: it has acted on a desired state that no longer
@@ -158,6 +170,13 @@ impl Member {
             .as_ref()
             .and_then(|report| report.reached)
             .is_some_and(|(reached, at)| reached == version && at >= stage)
+    }
+
+    /// Whether it has reached a stage with a version in this direction: what it said before a change of direction
+    /// confirms nothing.
+    #[must_use]
+    pub(super) fn has_confirmed(&self, generation: Generation, version: Version, stage: Stage) -> bool {
+        self.report.as_ref().is_some_and(|report| report.generation == generation) && self.has_reached(version, stage)
     }
 
     /// When the last lease this leader granted it is surely over.

@@ -8,7 +8,8 @@ use crate::id::Version;
 use crate::message::{FailureKind, Stage};
 use crate::name::ServiceName;
 use crate::phase::Phase;
-use crate::policy::{Deadline, OnDeadline, WhenEmpty};
+use crate::policy::{Deadline, OnDeadline, WhenEmpty, WhenUnreachable};
+use crate::record::RetireStep;
 use crate::time::{Instant, Now, WallTime, outlast};
 
 /// A reason why something waits.
@@ -110,6 +111,8 @@ impl Coordinator {
         for condition in conditions.chain(guards).filter(|condition| !condition.met) {
             blockers.extend(condition.blockers);
         }
+        blockers.extend(self.retiring_blockers());
+        blockers.extend(self.start_blocker());
         for (command, trouble) in &self.troubles {
             blockers.push(Blocker {
                 condition: "command",
@@ -137,6 +140,55 @@ impl Coordinator {
             });
         }
         blockers
+    }
+
+    /// Past the point of no return: what is still to be done.
+    fn retiring_blockers(&self) -> Vec<Blocker> {
+        let steps = self.record.retirements.iter().filter_map(|(version, it)| Some((version, it, it.step?)));
+        steps
+            .map(|(version, retirement, step)| {
+                let doing = match step {
+                    RetireStep::Disable => "disabled at the provider",
+                    RetireStep::Destroy => "destroyed at the provider",
+                    RetireStep::Erase => "erased from the store",
+                };
+                let (why, next) = if self.record.safe_mode.is_some() {
+                    (format!("safe mode: version {version} is still to be {doing}"), "an operator leaves safe mode")
+                } else if let Some(pause) = &self.record.paused {
+                    (format!("paused by {}: version {version} is still to be {doing}", pause.by), "an operator resumes")
+                } else {
+                    (format!("version {version} is being {doing}"), "it is tried until it is done")
+                };
+                Blocker {
+                    condition: "retired",
+                    who: String::new(),
+                    why,
+                    since: Some(retirement.since),
+                    next: next.into(),
+                }
+            })
+            .collect()
+    }
+
+    /// Why a version that waits is not rotated to.
+    fn start_blocker(&self) -> Option<Blocker> {
+        let version = self.waiting_version()?;
+        let since = self.record.versions.get(&version).map(|version| version.seen);
+        let (why, next) = if let Some(safe_mode) = &self.record.safe_mode {
+            (format!("safe mode: {}", safe_mode.reason), "an operator leaves safe mode")
+        } else if self.record.rotation.is_none() && !self.has_room() {
+            let live = self.record.live_versions().count();
+            (format!("{live} versions are valid or wait already"), "one of them is retired")
+        } else {
+            return None;
+        };
+        Some(Blocker {
+            condition: "start",
+            who: String::new(),
+            why: format!("version {version} waits for its rotation: {why}"),
+            since,
+            next: next.into(),
+        })
     }
 
     /// What lies over this secret.
@@ -228,11 +280,11 @@ impl Coordinator {
         let mut blockers = Vec::new();
         let mut until: Option<Instant> = None;
         for member in self.reachable(now) {
-            if member.has_reached(version, stage) {
+            if member.has_confirmed(self.record.generation, version, stage) {
                 reached += 1;
             } else if excused.is_none_or(|excused| !excused.contains(&member.name())) {
                 missing += 1;
-                until = [until, Some(member.leases_over().max(self.inherited_over))].into_iter().flatten().min();
+                until = [until, self.out_of_reach_at(member)].into_iter().flatten().min();
                 if blockers.len() < MAX_LISTED {
                     blockers.push(self.stage_blocker(name, member, version, now));
                 }
@@ -243,7 +295,7 @@ impl Coordinator {
             met: missing == 0,
             evidence: format!("{reached} of {} reachable members", reached + missing),
             blockers,
-            until: until.filter(|until| *until > now.instant),
+            until,
         };
         let empty = reached == 0 && missing == 0 && self.policy.when_empty == WhenEmpty::Hold;
         let somebody = if empty {
@@ -281,15 +333,14 @@ impl Coordinator {
             }
             _ => format!("has {at}"),
         };
-        let over = member.leases_over().max(self.inherited_over);
-        let next = match self.policy.when_unreachable {
-            crate::policy::WhenUnreachable::Fence if over > now.instant => {
+        let next = match (self.policy.when_unreachable, self.out_of_reach_at(member)) {
+            (WhenUnreachable::Fence, Some(at)) => {
                 format!(
-                    "it goes on by itself; if it falls silent, it is fenced in {}",
-                    seconds(over.since(now.instant))
+                    "it goes on by itself; if it stays silent, it is passed over in {}",
+                    seconds(at.since(now.instant))
                 )
             }
-            crate::policy::WhenUnreachable::PresumeDeadAfter(silence) => {
+            (WhenUnreachable::PresumeDeadAfter(silence), _) => {
                 format!("it goes on by itself; presumed dead after {} of silence", seconds(silence))
             }
             _ => "it goes on by itself, or an operator excuses it".to_owned(),
@@ -332,7 +383,7 @@ impl Coordinator {
         }
         times.extend(self.deadline().map(|(_, over)| over));
         if self.record.is_rotating() && self.record.bounds.lease > self.record.timing.lease_rotating {
-            times.push(self.rotating_since + outlast(self.record.bounds.lease));
+            times.push(self.short_since + outlast(self.record.bounds.lease));
         }
         times.into_iter().filter(|time| *time > now.instant).min()
     }

@@ -150,7 +150,8 @@ impl SecretRecord {
         match change {
             RecordChange::TermBegan { epoch } => self.epoch = *epoch,
             RecordChange::TimingSet { timing } => {
-                self.timing = *timing;
+                let unknown = std::mem::take(&mut self.timing.unknown);
+                self.timing = Timing { unknown, ..timing.clone() };
                 self.bounds.lease = self.bounds.lease.max(timing.lease_idle);
                 self.bounds.self_lease = self.bounds.self_lease.max(timing.self_lease);
                 self.bounds.max_use = self.bounds.max_use.max(timing.max_use);
@@ -351,6 +352,7 @@ impl SecretRecord {
             started: rotation.started,
             ended: at,
             reason: rotation.rollback.unwrap_or_default(),
+            unknown: Unknown::new(),
         });
         if self.history.len() > MAX_HISTORY {
             self.history.remove(0);

@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::SecretRecord;
+use crate::phase::Phase;
 
 /// The format this build writes. A reader refuses a higher one by name.
 pub const FORMAT: u32 = 1;
 
 /// Largest record, in bytes: far above what the bounds on its parts allow, far below any store's limit.
-const MAX_RECORD_BYTES: usize = 256 * 1024;
+pub(crate) const MAX_RECORD_BYTES: usize = 256 * 1024;
 
 /// Stored bytes that are no record of this build's.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -84,6 +85,27 @@ impl SecretRecord {
             if let Some(old) = rotation.old {
                 known("the rotation's old version", old)?;
             }
+            let (phase, current) = (rotation.phase, self.current);
+            let expected = match phase {
+                Phase::Verifying | Phase::Preparing | Phase::RollingBack => rotation.old,
+                Phase::Activating | Phase::Draining | Phase::Retiring => Some(rotation.new),
+            };
+            if current != expected {
+                return Err(format!("current is {current:?} while {phase}, expected {expected:?}"));
+            }
+        }
+        if let Some(current) = self.current
+            && self.versions.get(&current).is_some_and(|version| version.sealed)
+        {
+            return Err(format!("version {current} is current and sealed"));
+        }
+        // Lower bounds would make the next leader wait less than somebody's lease.
+        let (bounds, timing) = (&self.bounds, &self.timing);
+        if bounds.lease < timing.lease_rotating
+            || bounds.self_lease < timing.self_lease
+            || bounds.max_use < timing.max_use
+        {
+            return Err("bounds are lower than the lease times in force".into());
         }
         for version in self.retirements.keys() {
             known("a retirement", *version)?;
