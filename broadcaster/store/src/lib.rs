@@ -8,6 +8,8 @@
 #[cfg(feature = "embedded")]
 mod embedded;
 mod error;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod key;
 mod store;
 mod tree;
@@ -15,10 +17,12 @@ mod tree;
 #[cfg(feature = "embedded")]
 pub use embedded::EmbeddedStore;
 pub use error::StoreError;
+#[cfg(feature = "etcd")]
+pub use etcd::{EtcdOptions, EtcdStore, EtcdTls, EtcdUser};
 pub use key::{InvalidPrefix, Key, Prefix};
 pub use store::{
-    CALL_TIMEOUT, Check, Commit, Committed, Cursor, Entry, Finding, Leadership, Level, Listing, MAX_COMMIT_OPS, Store,
-    StoreEvent, Write,
+    CALL_TIMEOUT, Check, Commit, Committed, Cursor, Entry, Finding, Leadership, Level, Listing, MAX_COMMIT_BYTES,
+    MAX_COMMIT_OPS, Store, StoreEvent, Write,
 };
 pub use tree::{
     Created, ImportEvent, PlainImporter, Published, RecordEntry, SecretTree, StoredVersion, VersionEvent, VersionStamp,

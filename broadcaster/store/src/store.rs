@@ -82,8 +82,11 @@ pub enum Write {
 /// etcd's default of 128 operations a transaction.
 pub const MAX_COMMIT_OPS: usize = 64;
 
-/// Writes that happen together, if all checks hold, or not at all. At most [`MAX_COMMIT_OPS`] of each, and no
-/// key written twice.
+/// Most bytes of values in one [`Commit`]: with keys and overhead below etcd's default limit of 1.5 MiB a request.
+pub const MAX_COMMIT_BYTES: usize = 1024 * 1024;
+
+/// Writes that happen together, if all checks hold, or not at all. At most [`MAX_COMMIT_OPS`] of each,
+/// [`MAX_COMMIT_BYTES`] of values, and no key written twice.
 #[derive(Clone, Default)]
 pub struct Commit {
     /// The conditions.
@@ -98,6 +101,11 @@ impl Commit {
     /// # Errors
     /// [`StoreError::TooLarge`], [`StoreError::Invalid`].
     pub fn validate(&self) -> Result<(), StoreError> {
+        let bytes: usize =
+            self.writes.iter().map(|write| if let Write::Put(_, value) = write { value.len() } else { 0 }).sum();
+        if bytes > MAX_COMMIT_BYTES {
+            return Err(StoreError::TooLarge { what: "a commit".into(), found: bytes, limit: MAX_COMMIT_BYTES });
+        }
         for (what, found) in [("checks of a commit", self.checks.len()), ("writes of a commit", self.writes.len())] {
             if found > MAX_COMMIT_OPS {
                 return Err(StoreError::Invalid {
@@ -180,6 +188,8 @@ pub struct Finding {
 ///
 /// The contract, which `conformance` checks on every implementation:
 /// - `get` and `list` are linearizable: they show every commit that was acknowledged before they were sent.
+/// - `watch` tells the changes of one prefix in the order of their commits, each commit whole. It may leave out
+///   the earlier of several changes of one key.
 /// - `watch` never skips: after a loss of continuity it lists anew (`Init` … `Ready`). It retries by
 ///   itself while the store is away and ends only with an error that retrying cannot mend.
 /// - `commit` is atomic and durable before it returns `Done`.

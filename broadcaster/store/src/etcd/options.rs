@@ -1,0 +1,137 @@
+//! How to reach an etcd cluster.
+
+use std::fmt;
+use std::time::Duration;
+
+use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
+use zeroize::Zeroizing;
+
+use crate::StoreError;
+
+/// How long a connection may take to come up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A silent connection is asked for a sign of life this often, and given up after this long without one: a
+/// half-open connection ends a watch within 8 seconds.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Where an etcd cluster is and who we are to it.
+#[derive(Clone, Debug, Default)]
+pub struct EtcdOptions {
+    /// `http://host:port` or `https://host:port` of every member.
+    pub endpoints: Vec<String>,
+    /// The user, where authentication is on and not by certificate.
+    pub user: Option<EtcdUser>,
+    /// For `https` endpoints; without it the built-in root certificates of none are trusted.
+    pub tls: Option<EtcdTls>,
+}
+
+/// An etcd user.
+#[derive(Clone)]
+pub struct EtcdUser {
+    /// Its name.
+    pub name: String,
+    /// Its password.
+    pub password: Zeroizing<String>,
+}
+
+impl fmt::Debug for EtcdUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EtcdUser({})", self.name)
+    }
+}
+
+/// Certificates, in PEM.
+#[derive(Clone, Default)]
+pub struct EtcdTls {
+    /// Of the authority that signed the members' certificates.
+    pub authority: String,
+    /// Our own certificate chain and its private key, where etcd asks for one.
+    pub identity: Option<(String, Zeroizing<String>)>,
+    /// The name expected in the members' certificates, if not the endpoint's.
+    pub server_name: Option<String>,
+}
+
+impl fmt::Debug for EtcdTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let identity = if self.identity.is_some() { "with identity" } else { "no identity" };
+        write!(f, "EtcdTls({identity}, {:?})", self.server_name)
+    }
+}
+
+impl EtcdOptions {
+    pub(super) fn validate(&self) -> Result<(), StoreError> {
+        let invalid = |problem: String| Err(StoreError::Invalid { what: "etcd options".into(), problem });
+        if self.endpoints.is_empty() {
+            return invalid("no endpoints; expected at least one such as http://127.0.0.1:2379".into());
+        }
+        let scheme = if self.tls.is_some() { "https://" } else { "http://" };
+        for endpoint in &self.endpoints {
+            if !endpoint.starts_with(scheme) {
+                let tls = if self.tls.is_some() { "with" } else { "without" };
+                return invalid(format!("endpoint {endpoint:?}: expected it to begin with {scheme} {tls} TLS options"));
+            }
+            if endpoint.contains('@') {
+                return invalid("an endpoint holds a user name; expected it in the option for the user".into());
+            }
+        }
+        if self.tls.is_none() && self.user.is_some() && !self.endpoints.iter().all(|endpoint| is_loopback(endpoint)) {
+            tracing::warn!("the etcd password goes over the network without TLS");
+        }
+        Ok(())
+    }
+
+    pub(super) fn connect_options(&self) -> ConnectOptions {
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(CONNECT_TIMEOUT)
+            .with_keep_alive(KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT)
+            .with_keep_alive_while_idle(true)
+            // A member cut off from the others must end our watches instead of keeping them silent.
+            .with_require_leader(true)
+            .with_auto_token_refresh(true);
+        if let Some(user) = &self.user {
+            options = options.with_user(user.name.clone(), user.password.as_str());
+        }
+        if let Some(tls) = &self.tls {
+            let mut client = TlsOptions::new().ca_certificate(Certificate::from_pem(&tls.authority));
+            if let Some((certificate, key)) = &tls.identity {
+                client = client.identity(Identity::from_pem(certificate, key.as_str()));
+            }
+            if let Some(name) = &tls.server_name {
+                client = client.domain_name(name.clone());
+            }
+            options = options.with_tls(client);
+        }
+        options
+    }
+}
+
+fn is_loopback(endpoint: &str) -> bool {
+    let host = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
+    ["127.", "localhost", "[::1]"].iter().any(|loopback| host.starts_with(loopback))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_cannot_work_are_refused() {
+        let of = |endpoints: &[&str], tls: bool| EtcdOptions {
+            endpoints: endpoints.iter().map(|&endpoint| endpoint.to_owned()).collect(),
+            user: None,
+            tls: tls.then(EtcdTls::default),
+        };
+        assert!(of(&["http://127.0.0.1:2379"], false).validate().is_ok());
+        assert!(of(&["https://a:2379"], true).validate().is_ok());
+        for bad in [of(&[], false), of(&["a:2379"], false), of(&["http://a:1"], true), of(&["https://a:1"], false)] {
+            assert!(bad.validate().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_printed() {
+        let user = EtcdUser { name: "rotacast".into(), password: Zeroizing::new("canary".into()) };
+        assert!(!format!("{user:?}").contains("canary"));
+    }
+}
