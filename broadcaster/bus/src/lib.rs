@@ -22,6 +22,8 @@ mod feed;
 mod gateway;
 #[cfg(feature = "grpc")]
 mod grpc;
+#[cfg(feature = "nats")]
+mod nats;
 #[cfg(feature = "grpc")]
 mod status;
 
@@ -33,3 +35,5 @@ pub use error::BusError;
 pub use gateway::{Admission, Gateway, ValueSource};
 #[cfg(feature = "grpc")]
 pub use grpc::{ClientCertificate, GrpcBus, GrpcOptions};
+#[cfg(feature = "nats")]
+pub use nats::{NatsBus, NatsCredentials, NatsOptions, NatsStreams, StreamLimits};

@@ -1,0 +1,183 @@
+//! How to reach and trust a NATS server.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use rotacast_protocol::ClusterName;
+use tokio::sync::watch;
+
+use super::stream::StreamLimits;
+use crate::{BusError, CALL_TIMEOUT};
+
+/// How long one attempt to connect to one server may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest pause between attempts to reconnect, before jitter.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How often the connection itself is probed; two misses in a row end it.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Messages one subscription may hold unread. More are dropped by the client, noticed as a gap and read again.
+const SUBSCRIPTION_CAPACITY: usize = 16 * 1024;
+/// How often an idle subscription hears from its stream: after three times this in silence it begins anew.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// Who we are to the server. No `Debug`: it holds secrets.
+#[derive(Clone, Default)]
+pub enum NatsCredentials {
+    /// Nobody in particular (or as the URL says).
+    #[default]
+    None,
+    /// User and password.
+    UserPassword(String, String),
+    /// An nkey's seed.
+    Nkey(String),
+    /// A `.creds` file with JWT and seed.
+    File(PathBuf),
+    /// A token.
+    Token(String),
+}
+
+/// Whether this connection sees to the streams.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum NatsStreams {
+    /// Creates missing ones and refuses ones that cannot work.
+    #[default]
+    CreateAndAudit,
+    /// Uses what is there: for credentials that may not look at or create streams.
+    Use,
+}
+
+/// Where the bus is. No `Debug`: it may hold secrets.
+#[derive(Clone)]
+pub struct NatsOptions {
+    /// One or more servers of one NATS cluster, e.g. `nats://host:4222` or `tls://host:4222`.
+    pub urls: Vec<String>,
+    /// Whose environment; part of every subject and stream name.
+    pub cluster: ClusterName,
+    /// Who we are.
+    pub credentials: NatsCredentials,
+    /// The authorities to trust, a PEM file; none: the system's. Giving one requires TLS.
+    pub ca: Option<PathBuf>,
+    /// Whether to see to the streams.
+    pub streams: NatsStreams,
+    /// Copies of every stream; none: 3 in a NATS cluster, otherwise 1. Only for streams created by us.
+    pub replicas: Option<usize>,
+    /// How large streams created by us may become.
+    pub limits: StreamLimits,
+    /// How often an idle subscription hears from its stream, at least 100 ms.
+    pub heartbeat: Duration,
+}
+
+impl NatsOptions {
+    /// Defaults for one URL and cluster.
+    #[must_use]
+    pub fn new(url: impl Into<String>, cluster: ClusterName) -> Self {
+        Self {
+            urls: vec![url.into()],
+            cluster,
+            credentials: NatsCredentials::None,
+            ca: None,
+            streams: NatsStreams::default(),
+            replicas: None,
+            limits: StreamLimits::default(),
+            heartbeat: HEARTBEAT,
+        }
+    }
+
+    /// The URLs without whatever they say about users.
+    pub(super) fn endpoint(&self) -> String {
+        let plain = |url: &String| match (url.split_once("://"), url.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+            (None, Some((_, host))) => host.to_owned(),
+            (_, None) => url.clone(),
+        };
+        self.urls.iter().map(plain).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// A connection, and a counter that moves whenever continuity may have been lost.
+pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sender<u64>), BusError> {
+    let endpoint = options.endpoint();
+    let misconfigured = |problem: String| BusError::Misconfigured { endpoint: endpoint.clone(), problem };
+    let continuity = watch::Sender::new(0);
+    let counter = continuity.clone();
+    let mut connect = ConnectOptions::new()
+        .name("rotacast")
+        .connection_timeout(CONNECT_TIMEOUT)
+        .ping_interval(PING_INTERVAL)
+        .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        // Our calls bring their own.
+        .request_timeout(Some(CALL_TIMEOUT))
+        .max_reconnects(None)
+        .reconnect_delay_callback(pause)
+        .event_callback(move |event| {
+            let counter = counter.clone();
+            async move {
+                match event {
+                    Event::Connected => tracing::info!("connected to NATS"),
+                    Event::Disconnected => {
+                        tracing::warn!("connection to NATS lost; reconnecting");
+                        counter.send_modify(|count| *count += 1);
+                    }
+                    // Found as a gap by the subscription itself.
+                    Event::SlowConsumer(subscription) => tracing::debug!(subscription, "slow reader, messages dropped"),
+                    other => tracing::warn!(event = %other, "NATS"),
+                }
+            }
+        });
+    connect = match options.credentials.clone() {
+        NatsCredentials::None => connect,
+        NatsCredentials::UserPassword(user, password) => connect.user_and_password(user, password),
+        NatsCredentials::Nkey(seed) => connect.nkey(seed),
+        NatsCredentials::Token(token) => connect.token(token),
+        NatsCredentials::File(path) => {
+            let shown = path.display().to_string();
+            let read = connect.credentials_file(path).await;
+            read.map_err(|problem| misconfigured(format!("credentials file {shown}: {problem}")))?
+        }
+    };
+    if let Some(ca) = options.ca.clone() {
+        connect = connect.add_root_certificates(ca).require_tls(true);
+    }
+    let attempt = tokio::time::timeout(CALL_TIMEOUT, connect.connect(&options.urls)).await;
+    let client = attempt
+        .map_err(|_| BusError::Unreachable { endpoint: endpoint.clone(), problem: "no answer in time".into() })?
+        .map_err(|problem| {
+            let text = problem.to_string();
+            match problem.kind() {
+                ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+                    BusError::Denied { endpoint: endpoint.clone(), problem: text }
+                }
+                ConnectErrorKind::ServerParse | ConnectErrorKind::Tls => misconfigured(text),
+                ConnectErrorKind::Dns
+                | ConnectErrorKind::TimedOut
+                | ConnectErrorKind::Io
+                | ConnectErrorKind::MaxReconnects => {
+                    BusError::Unreachable { endpoint: endpoint.clone(), problem: text }
+                }
+            }
+        })?;
+    Ok((client, continuity))
+}
+
+/// Growing pauses with jitter, so that a thousand instances do not return at once.
+fn pause(attempts: usize) -> Duration {
+    use std::hash::{BuildHasher as _, RandomState};
+    let base = Duration::from_millis(25) * 2_u32.saturating_pow(u32::try_from(attempts.min(8)).unwrap_or(8));
+    // Every `RandomState` hashes with keys of its own.
+    let fraction = RandomState::new().hash_one(attempts) % 1000;
+    base.min(LONGEST_PAUSE).mul_f64(0.5 + fraction as f64 / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_in_a_url_is_not_shown() {
+        let mut options = NatsOptions::new("nats://user:pass@word@host:1", ClusterName::new("dev").unwrap());
+        options.urls.push("user:pass@host:2".into());
+        options.urls.push("tls://host:3".into());
+        assert_eq!(options.endpoint(), "nats://host:1,host:2,tls://host:3");
+    }
+}

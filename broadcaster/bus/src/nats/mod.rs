@@ -1,0 +1,530 @@
+//! The bus over NATS: JetStream for what must be found later, core NATS for what need not.
+
+mod connect;
+mod envelope;
+mod state;
+mod stream;
+mod subject;
+mod subscription;
+mod sync;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::connection::State as ConnectionState;
+use async_nats::jetstream::context::{
+    Context, CreateStreamErrorKind, GetStreamErrorKind, PublishError, PublishErrorKind,
+};
+use async_nats::jetstream::stream::{Config, LastRawMessageErrorKind};
+use async_nats::jetstream::{self, ErrorCode};
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use rotacast_proto::Envelope;
+use rotacast_protocol::{InstanceKey, Revision, SecretName};
+use tokio::sync::{mpsc, watch};
+
+pub use self::connect::{NatsCredentials, NatsOptions, NatsStreams};
+use self::state::LastStates;
+use self::stream::Kind;
+pub use self::stream::StreamLimits;
+use self::subject::Names;
+use self::subscription::{Broken, Reading, Step};
+use crate::bus::{check_size, message_bytes};
+use crate::feed::{self, Gone, deliver, next_pause, pauses};
+use crate::{BusError, BusEvent, CALL_TIMEOUT, Finding, InstanceBus, LeaderBus, Level, MAX_MESSAGE_BYTES, SyncCall};
+
+/// Messages under way to a slow reader before flow control holds the server back.
+const WATCH_BUFFER: usize = 256;
+/// How long one request to the server may take; a call has room for a second attempt within its 5 s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// Publishes waiting for their acknowledgement on one connection; more callers wait for a place.
+const MAX_UNACKNOWLEDGED: usize = 4096;
+/// Oldest server: earlier ones lack several filter subjects per consumer.
+const OLDEST_SERVER: (i64, i64, i64) = (2, 10, 0);
+
+/// Both sides over one NATS connection. A cheap handle: clones share the connection, and every subscription
+/// costs the server one small consumer in memory.
+#[derive(Clone)]
+pub struct NatsBus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    endpoint: String,
+    options: NatsOptions,
+    names: Names,
+    client: Client,
+    context: Context,
+    /// Moves whenever continuity may have been lost.
+    continuity: watch::Sender<u64>,
+    last_states: Mutex<LastStates>,
+}
+
+/// How a publish failed.
+enum PublishFailure {
+    /// Somebody published the subject meanwhile, or the stream is another.
+    WrongSequence,
+    NoStream,
+    Other(BusError),
+}
+
+impl NatsBus {
+    /// Connects, and creates or audits the streams. Later losses of the connection are mended in the
+    /// background, for as long as it takes.
+    ///
+    /// # Errors
+    /// `Unreachable` when no server answers within 5 s, `Denied` when it refuses the credentials,
+    /// `Misconfigured` when the server is too old, has no JetStream, or a stream cannot work.
+    pub async fn connect(options: NatsOptions) -> Result<Self, BusError> {
+        let endpoint = options.endpoint();
+        let (client, continuity) = connect::connect(&options).await?;
+        let context = jetstream::ContextBuilder::new()
+            .timeout(REQUEST_TIMEOUT)
+            .max_ack_inflight(MAX_UNACKNOWLEDGED)
+            .backpressure_on_inflight(true)
+            .build(client.clone());
+        let names = Names::new(&options.cluster);
+        let last_states = Mutex::new(LastStates::default());
+        let bus =
+            Self { inner: Arc::new(Inner { endpoint, options, names, client, context, continuity, last_states }) };
+        let server = bus.inner.client.server_info();
+        let (major, minor, patch) = OLDEST_SERVER;
+        if !bus.inner.client.is_server_compatible(major, minor, patch) {
+            let found = server.version;
+            return Err(bus.misconfigured(format!("server {found}, expected {major}.{minor}.{patch} or later")));
+        }
+        if bus.inner.options.streams == NatsStreams::CreateAndAudit {
+            for kind in Kind::ALL {
+                bus.ensure(kind).await?;
+            }
+        }
+        Ok(bus)
+    }
+
+    fn unreachable(&self, problem: impl Into<String>) -> BusError {
+        BusError::Unreachable { endpoint: self.inner.endpoint.clone(), problem: problem.into() }
+    }
+
+    fn misconfigured(&self, problem: impl Into<String>) -> BusError {
+        BusError::Misconfigured { endpoint: self.inner.endpoint.clone(), problem: problem.into() }
+    }
+
+    fn is_connected(&self) -> bool {
+        self.inner.client.connection_state() == ConnectionState::Connected
+    }
+
+    /// Refuses what the server would cut the connection for.
+    fn check(&self, envelope: &Envelope) -> Result<(), BusError> {
+        let limit = MAX_MESSAGE_BYTES.min(self.inner.client.max_payload());
+        check_size(envelope, limit, &self.inner.endpoint)
+    }
+
+    /// The stream's configuration as the server has it; creates a missing stream; refuses one that cannot work.
+    async fn ensure(&self, kind: Kind) -> Result<Config, BusError> {
+        let name = kind.stream(&self.inner.names);
+        if self.inner.options.streams == NatsStreams::Use {
+            let problem = format!("stream {name} is missing; start a broadcaster, which creates it");
+            return Err(self.unreachable(problem));
+        }
+        // Whoever else creates it at the same time: look again once.
+        for _ in 0..2 {
+            match self.inner.context.get_stream(&name).await {
+                Ok(stream) => return self.accept(kind, &stream.cached_info().config),
+                Err(problem) => match problem.kind() {
+                    GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {}
+                    GetStreamErrorKind::JetStream(error) => return Err(self.api_error(&error)),
+                    _ => return Err(self.request_error(&problem)),
+                },
+            }
+            // A server knows its cluster's name only when it is part of one.
+            let clustered = self.inner.client.server_info().cluster.is_some();
+            let replicas = self.inner.options.replicas.unwrap_or(if clustered { 3 } else { 1 });
+            let config = kind.config(&self.inner.names, self.inner.options.limits, replicas);
+            match self.inner.context.create_stream(config).await {
+                Ok(stream) => {
+                    tracing::info!(stream = %name, "created");
+                    // Readers of an earlier stream of this name begin anew.
+                    self.inner.continuity.send_modify(|count| *count += 1);
+                    return self.accept(kind, &stream.cached_info().config);
+                }
+                Err(problem) => match problem.kind() {
+                    CreateStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NAME_EXIST => {}
+                    CreateStreamErrorKind::JetStream(error) => return Err(self.api_error(&error)),
+                    CreateStreamErrorKind::TimedOut => return Err(self.request_error(&problem)),
+                    _ => return Err(self.misconfigured(format!("creating stream {name}: {problem}"))),
+                },
+            }
+        }
+        Err(self.unreachable(format!("stream {name} appears and vanishes")))
+    }
+
+    fn accept(&self, kind: Kind, config: &Config) -> Result<Config, BusError> {
+        let findings = kind.audit(&self.inner.names, config);
+        let errors: Vec<_> = findings
+            .iter()
+            .filter(|finding| finding.level == Level::Error)
+            .map(|finding| format!("{} {}; {}", finding.subject, finding.text, finding.fix))
+            .collect();
+        if errors.is_empty() { Ok(config.clone()) } else { Err(self.misconfigured(errors.join(". "))) }
+    }
+
+    /// What a JetStream API says.
+    fn api_error(&self, error: &jetstream::Error) -> BusError {
+        match error.error_code() {
+            ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
+                self.misconfigured(format!("{error}; start the server with JetStream (nats-server -js)"))
+            }
+            ErrorCode::CLUSTER_NO_PEERS
+            | ErrorCode::INSUFFICIENT_RESOURCES
+            | ErrorCode::MAXIMUM_STREAMS_LIMIT
+            | ErrorCode::STREAM_STORE_FAILED => {
+                self.misconfigured(format!("{error}; give it more room, or Rotacast smaller limits"))
+            }
+            _ if error.code() < 500 => self.misconfigured(error.to_string()),
+            _ => self.unreachable(error.to_string()),
+        }
+    }
+
+    /// A request that got no answer.
+    fn request_error(&self, problem: &dyn std::fmt::Display) -> BusError {
+        if self.is_connected() && !self.inner.client.server_info().jetstream {
+            return self.misconfigured("no JetStream; start the server with it (nats-server -js)");
+        }
+        self.unreachable(problem.to_string())
+    }
+
+    fn publish_failure(&self, problem: &PublishError) -> PublishFailure {
+        let api = std::error::Error::source(problem).and_then(|source| source.downcast_ref::<jetstream::Error>());
+        match (problem.kind(), api) {
+            (PublishErrorKind::WrongLastSequence, _) => PublishFailure::WrongSequence,
+            (_, Some(error)) if error.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
+                PublishFailure::WrongSequence
+            }
+            (PublishErrorKind::StreamNotFound, _) => PublishFailure::NoStream,
+            (_, Some(error)) => PublishFailure::Other(self.api_error(error)),
+            (_, None) => PublishFailure::Other(self.request_error(problem)),
+        }
+    }
+
+    /// Ends a call that takes too long.
+    async fn within<T>(&self, call: impl Future<Output = Result<T, BusError>> + Send) -> Result<T, BusError> {
+        match tokio::time::timeout(CALL_TIMEOUT, call).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.unreachable("no answer in time; the outcome is unknown")),
+        }
+    }
+
+    /// Publishes until it is acknowledged. Doubling is harmless: it is the whole state of its key. No message
+    /// id here: the server would take a message for a duplicate although its first copy was pruned meanwhile.
+    async fn publish_durably(&self, kind: Kind, subject: String, envelope: &Envelope) -> Result<(), BusError> {
+        let headers = envelope::headers(envelope, &self.inner.endpoint)?;
+        let mut row = pauses();
+        loop {
+            let sent = self
+                .inner
+                .context
+                .publish_with_headers(subject.clone(), headers.clone(), envelope.payload.clone())
+                .await;
+            let outcome = match sent {
+                Ok(acknowledgement) => acknowledgement.await,
+                Err(problem) => Err(problem),
+            };
+            let Err(problem) = outcome else { return Ok(()) };
+            match self.publish_failure(&problem) {
+                PublishFailure::NoStream => {
+                    self.ensure(kind).await?;
+                }
+                PublishFailure::WrongSequence => return Err(self.unreachable(problem.to_string())),
+                PublishFailure::Other(problem) if problem.is_transient() => {
+                    tracing::debug!(%problem, %subject, "publish repeated");
+                }
+                PublishFailure::Other(problem) => return Err(problem),
+            }
+            tokio::time::sleep(next_pause(&mut row)).await;
+        }
+    }
+
+    fn watch(&self, kind: Kind, filters: Vec<String>) -> BoxStream<'static, Result<BusEvent, BusError>> {
+        let bus = self.clone();
+        feed::spawn(WATCH_BUFFER, move |out| async move {
+            if let Err(Stop::Failed(problem)) = bus.feed(kind, &filters, &out).await {
+                // The reader may have gone at the same moment.
+                drop(out.send(Err(problem)).await);
+            }
+        })
+    }
+
+    /// Reads a stream into a channel, beginning anew after every loss of continuity.
+    async fn feed(
+        &self,
+        kind: Kind,
+        filters: &[String],
+        out: &mpsc::Sender<Result<BusEvent, BusError>>,
+    ) -> Result<(), Stop> {
+        let mut row = pauses();
+        let mut begun = false;
+        loop {
+            match self.begin(kind, filters.to_vec()).await {
+                Ok(mut reading) => {
+                    if std::mem::replace(&mut begun, true) {
+                        deliver(out, Ok(BusEvent::Resync)).await?;
+                    }
+                    let why = loop {
+                        let event = match reading.next().await {
+                            Ok(Step::Message { envelope, .. }) => BusEvent::Message(envelope),
+                            Ok(Step::CaughtUp) => {
+                                row = pauses();
+                                BusEvent::CaughtUp
+                            }
+                            Err(why) => break why,
+                        };
+                        deliver(out, Ok(event)).await?;
+                    };
+                    tracing::debug!(?kind, ?why, "subscription begins anew");
+                }
+                Err(problem) if problem.is_transient() => tracing::debug!(?kind, %problem, "subscription not begun"),
+                Err(problem) => return Err(Stop::Failed(problem)),
+            }
+            tokio::time::sleep(next_pause(&mut row)).await;
+        }
+    }
+
+    /// Begins a reading, creating the stream if it is missing.
+    async fn begin(&self, kind: Kind, filters: Vec<String>) -> Result<Reading, BusError> {
+        let name = kind.stream(&self.inner.names);
+        let heartbeat = self.inner.options.heartbeat;
+        for _ in 0..2 {
+            let continuity = self.inner.continuity.subscribe();
+            match Reading::begin(&self.inner.context, &name, filters.clone(), heartbeat, continuity).await {
+                Ok(reading) => return Ok(reading),
+                Err(Broken::NoStream) => {
+                    self.ensure(kind).await?;
+                }
+                Err(Broken::Lost(problem)) => return Err(self.unreachable(problem)),
+                Err(Broken::Refused(problem)) => {
+                    return Err(BusError::Denied { endpoint: self.inner.endpoint.clone(), problem });
+                }
+            }
+        }
+        Err(self.unreachable(format!("stream {name} appears and vanishes")))
+    }
+
+    /// The last message of every process life, with everything acknowledged before this call.
+    async fn read_whole_roster(&self) -> Result<Vec<Envelope>, BusError> {
+        let mut row = pauses();
+        loop {
+            let mut reading = self.begin(Kind::Roster, Vec::new()).await?;
+            let mut roster = BTreeMap::new();
+            let complete = loop {
+                match reading.next().await {
+                    Ok(Step::Message { subject, envelope, .. }) => {
+                        roster.insert(subject, envelope);
+                    }
+                    Ok(Step::CaughtUp) => break true,
+                    Err(why) => {
+                        tracing::debug!(?why, "reading of the roster begins anew");
+                        break false;
+                    }
+                }
+            };
+            if complete {
+                self.read_tail(&reading, &mut roster).await?;
+                reading.end().await;
+                return Ok(roster.into_values().collect());
+            }
+            tokio::time::sleep(next_pause(&mut row)).await;
+        }
+    }
+
+    /// A consumer may live on a replica that is behind: what was acknowledged, and is not in its copy of the
+    /// log yet, comes after what it has shown. The stream's leader knows; normally it says at once that there
+    /// is nothing.
+    async fn read_tail(&self, reading: &Reading, roster: &mut BTreeMap<String, Envelope>) -> Result<(), BusError> {
+        let filter = Kind::Roster.subjects(&self.inner.names);
+        let mut next = reading.reached() + 1;
+        loop {
+            let found =
+                reading.stream().raw_message_builder().sequence(next).next_by_subject(filter.clone()).send().await;
+            let message = match found {
+                Ok(message) => message,
+                Err(problem) => match problem.kind() {
+                    LastRawMessageErrorKind::NoMessageFound => return Ok(()),
+                    LastRawMessageErrorKind::JetStream(error) => return Err(self.api_error(&error)),
+                    _ => return Err(self.request_error(&problem)),
+                },
+            };
+            next = message.sequence + 1;
+            match envelope::read(Some(&message.headers), message.payload) {
+                Ok(envelope) => {
+                    roster.insert(message.subject.to_string(), envelope);
+                }
+                Err(problem) => tracing::warn!(subject = %message.subject, %problem, "message that is none of ours"),
+            }
+        }
+    }
+
+    async fn forget(&self, kind: Kind, subject: String) -> Result<(), BusError> {
+        let name = kind.stream(&self.inner.names);
+        let stream =
+            self.inner.context.get_stream_no_info(&name).await.map_err(|problem| self.request_error(&problem))?;
+        match stream.purge().filter(subject).await {
+            Ok(_) => Ok(()),
+            Err(problem) => match problem.kind() {
+                jetstream::stream::PurgeErrorKind::JetStream(error) => match error.error_code() {
+                    // Nothing there to forget.
+                    ErrorCode::STREAM_NOT_FOUND => Ok(()),
+                    _ => Err(self.api_error(&error)),
+                },
+                _ => Err(self.request_error(&problem)),
+            },
+        }
+    }
+}
+
+/// Why a feed stops.
+enum Stop {
+    Gone,
+    Failed(BusError),
+}
+
+impl From<Gone> for Stop {
+    fn from(_: Gone) -> Self {
+        Stop::Gone
+    }
+}
+
+#[async_trait]
+impl LeaderBus for NatsBus {
+    fn describe(&self) -> String {
+        format!("NATS {} (cluster {})", self.inner.endpoint, self.inner.options.cluster)
+    }
+
+    async fn publish_state(&self, secret: &SecretName, revision: Revision, state: &Envelope) -> Result<(), BusError> {
+        self.check(state)?;
+        self.within(self.publish_state_fenced(secret, revision, state)).await
+    }
+
+    fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
+        self.watch(Kind::Roster, Vec::new())
+    }
+
+    async fn read_roster(&self) -> Result<Vec<Envelope>, BusError> {
+        self.within(self.read_whole_roster()).await
+    }
+
+    async fn prune_roster(&self, key: &InstanceKey) -> Result<(), BusError> {
+        self.within(async {
+            self.forget(Kind::Roster, self.inner.names.roster(key)).await?;
+            self.forget(Kind::Reports, self.inner.names.report(key)).await
+        })
+        .await
+    }
+
+    fn watch_reports(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
+        self.watch(Kind::Reports, Vec::new())
+    }
+
+    fn serve_sync(&self) -> BoxStream<'static, Result<SyncCall, BusError>> {
+        sync::serve(self.clone())
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        let server = self.inner.client.server_info();
+        let subject = format!("NATS {}", self.inner.endpoint);
+        let mut findings = Vec::new();
+        if !self.is_connected() {
+            let text = "not connected; reconnecting".to_owned();
+            findings.push(Finding { level: Level::Error, subject, text, fix: "start the server".into() });
+            return findings;
+        }
+        let text = format!("server {} {}", server.server_name, server.version);
+        findings.push(Finding { level: Level::Ok, subject: subject.clone(), text, fix: String::new() });
+        if server.max_payload < MAX_MESSAGE_BYTES {
+            let text = format!("takes messages of {} bytes, expected {MAX_MESSAGE_BYTES}", server.max_payload);
+            findings.push(Finding {
+                level: Level::Warning,
+                subject: subject.clone(),
+                text,
+                fix: "raise max_payload".into(),
+            });
+        }
+        let mut replicated = true;
+        for kind in Kind::ALL {
+            let name = kind.stream(&self.inner.names);
+            match self.inner.context.get_stream(&name).await {
+                Ok(stream) => {
+                    let config = &stream.cached_info().config;
+                    replicated &= kind == Kind::Reports || config.num_replicas >= 3;
+                    findings.extend(kind.audit(&self.inner.names, config));
+                }
+                Err(problem) => findings.push(Finding {
+                    level: Level::Error,
+                    subject: format!("stream {name}"),
+                    text: format!("cannot be examined: {problem}"),
+                    fix: "start a broadcaster, which creates it, with rights to do so".into(),
+                }),
+            }
+        }
+        if !replicated {
+            findings.push(Finding {
+                level: Level::Warning,
+                subject,
+                text: "acknowledges before the disk has synced, unless its sync_interval is `always`, which cannot be \
+                       seen from here: a power failure may cost registrations, and then time (never safety)"
+                    .into(),
+                fix: "3 replicas, or `jetstream { sync_interval: always }`".into(),
+            });
+        }
+        findings
+    }
+}
+
+#[async_trait]
+impl InstanceBus for NatsBus {
+    fn describe(&self) -> String {
+        LeaderBus::describe(self)
+    }
+
+    async fn register(&self, key: &InstanceKey, registration: &Envelope) -> Result<(), BusError> {
+        self.check(registration)?;
+        let subject = self.inner.names.roster(key);
+        self.within(self.publish_durably(Kind::Roster, subject, registration)).await
+    }
+
+    async fn report(&self, key: &InstanceKey, report: &Envelope) -> Result<(), BusError> {
+        self.check(report)?;
+        if !self.is_connected() {
+            return Err(self.unreachable("not connected; reconnecting"));
+        }
+        let headers = envelope::headers(report, &self.inner.endpoint)?;
+        self.within(async {
+            // No acknowledgement: a report that is lost comes again with the next Sync.
+            let sent =
+                self.inner.client.publish_with_headers(self.inner.names.report(key), headers, report.payload.clone());
+            sent.await.map_err(|problem| self.unreachable(problem.to_string()))
+        })
+        .await
+    }
+
+    fn watch_states(&self, secrets: &[SecretName]) -> BoxStream<'static, Result<BusEvent, BusError>> {
+        let distinct: BTreeSet<_> = secrets.iter().map(|secret| self.inner.names.state(secret)).collect();
+        if distinct.is_empty() {
+            // No filter would mean every secret.
+            return futures::stream::once(async { Ok(BusEvent::CaughtUp) }).chain(futures::stream::pending()).boxed();
+        }
+        self.watch(Kind::State, distinct.into_iter().collect())
+    }
+
+    async fn sync(&self, request: &Envelope, timeout: Duration) -> Result<Envelope, BusError> {
+        self.check(request)?;
+        sync::ask(self, request, timeout).await
+    }
+}
+
+/// Whether a reply fits the server.
+fn fits(client: &Client, envelope: &Envelope) -> bool {
+    message_bytes(envelope) <= client.max_payload()
+}

@@ -1,0 +1,149 @@
+//! Publishing desired states so that an older leader cannot overwrite a newer one's.
+
+use std::collections::HashMap;
+use std::sync::PoisonError;
+
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use rotacast_proto::Envelope;
+use rotacast_protocol::{Revision, SecretName};
+
+use super::stream::Kind;
+use super::{NatsBus, PublishFailure, envelope};
+use crate::BusError;
+use crate::feed::{next_pause, pauses};
+
+/// Most secrets whose place in the stream is remembered; beyond it all are forgotten and read again.
+const MAX_REMEMBERED: usize = 100_000;
+
+/// What was last published of each secret, as far as this process knows.
+pub(super) type LastStates = HashMap<SecretName, Last>;
+
+/// The last message of one subject.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(super) struct Last {
+    /// Its sequence; 0: there is none.
+    sequence: u64,
+    revision: Revision,
+    id: String,
+}
+
+impl NatsBus {
+    /// Publishes on condition that nothing newer has been. A retry whose first attempt had landed succeeds.
+    pub(super) async fn publish_state_fenced(
+        &self,
+        secret: &SecretName,
+        revision: Revision,
+        state: &Envelope,
+    ) -> Result<(), BusError> {
+        let subject = self.inner.names.state(secret);
+        let mut headers = envelope::headers(state, &self.inner.endpoint)?;
+        envelope::set_revision(&mut headers, revision);
+        let mut row = pauses();
+        let mut deduplicate = true;
+        loop {
+            let last = match self.remembered(secret) {
+                Some(last) => last,
+                None => {
+                    let last = self.read_last(&subject).await?;
+                    if last.sequence > 0 && last.id == state.id && last.revision == revision {
+                        self.remember(secret, last);
+                        return Ok(());
+                    }
+                    last
+                }
+            };
+            if last.revision > revision {
+                return Err(BusError::Fenced { subject });
+            }
+            let mut publish = PublishMessage::build()
+                .payload(state.payload.clone())
+                .headers(headers.clone())
+                .expected_last_subject_sequence(last.sequence);
+            if deduplicate {
+                publish = publish.message_id(&state.id);
+            }
+            let outcome = match self.inner.context.send_publish(subject.clone(), publish).await {
+                Ok(acknowledgement) => acknowledgement.await,
+                Err(problem) => Err(problem),
+            };
+            // Whatever goes wrong from here on: look at the server, not at our memory.
+            self.forget_state(secret);
+            match outcome {
+                Ok(acknowledgement) if !acknowledgement.duplicate => {
+                    self.remember(secret, Last { sequence: acknowledgement.sequence, revision, id: state.id.clone() });
+                    return Ok(());
+                }
+                // Stored once, but perhaps no longer: read, and if it is gone publish without the id.
+                Ok(_) => deduplicate = false,
+                Err(problem) => match self.publish_failure(&problem) {
+                    PublishFailure::WrongSequence => tracing::debug!(%subject, "published by another meanwhile"),
+                    PublishFailure::NoStream => {
+                        self.ensure(Kind::State).await?;
+                        deduplicate = false;
+                    }
+                    PublishFailure::Other(problem) if problem.is_transient() => {
+                        tracing::debug!(%problem, %subject, "publish repeated");
+                        tokio::time::sleep(next_pause(&mut row)).await;
+                    }
+                    PublishFailure::Other(problem) => return Err(problem),
+                },
+            }
+        }
+    }
+
+    /// The last message of a subject, as the stream's leader has it.
+    async fn read_last(&self, subject: &str) -> Result<Last, BusError> {
+        let mut row = pauses();
+        loop {
+            let name = Kind::State.stream(&self.inner.names);
+            let stream =
+                self.inner.context.get_stream_no_info(&name).await.map_err(|problem| self.request_error(&problem))?;
+            let problem = match stream.get_last_raw_message_by_subject(subject).await {
+                Ok(message) => {
+                    return Ok(Last {
+                        sequence: message.sequence,
+                        // A message without it is none of ours; ours is newer.
+                        revision: envelope::revision(&message.headers).unwrap_or_default(),
+                        id: envelope::read(Some(&message.headers), message.payload).map(|e| e.id).unwrap_or_default(),
+                    });
+                }
+                Err(problem) => match problem.kind() {
+                    LastRawMessageErrorKind::NoMessageFound => return Ok(Last::default()),
+                    LastRawMessageErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                        self.ensure(Kind::State).await?;
+                        return Ok(Last::default());
+                    }
+                    LastRawMessageErrorKind::JetStream(error) => self.api_error(&error),
+                    _ => self.request_error(&problem),
+                },
+            };
+            if !problem.is_transient() {
+                return Err(problem);
+            }
+            tokio::time::sleep(next_pause(&mut row)).await;
+        }
+    }
+
+    fn remembered(&self, secret: &SecretName) -> Option<Last> {
+        self.last_states().get(secret).cloned()
+    }
+
+    fn remember(&self, secret: &SecretName, last: Last) {
+        let mut states = self.last_states();
+        if states.len() >= MAX_REMEMBERED {
+            states.clear();
+        }
+        states.insert(secret.clone(), last);
+    }
+
+    fn forget_state(&self, secret: &SecretName) {
+        self.last_states().remove(secret);
+    }
+
+    fn last_states(&self) -> std::sync::MutexGuard<'_, LastStates> {
+        // A map is whole after every call on it, so a panic elsewhere poisons nothing.
+        self.inner.last_states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

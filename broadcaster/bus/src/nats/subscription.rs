@@ -1,0 +1,234 @@
+//! An ordered reading of one stream: the last message of every subject, then every newer one.
+//!
+//! A push consumer without acknowledgements, with flow control and heartbeats. Everything that could mean a
+//! gap ends the reading; whoever reads begins anew, which costs one listing and can never miss a message.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, push};
+use async_nats::jetstream::context::Context;
+use async_nats::jetstream::stream::{ConsumerErrorKind, Stream};
+use async_nats::jetstream::{self, ErrorCode};
+use async_nats::{Client, Message, StatusCode, Subscriber};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use rotacast_proto::Envelope;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::envelope;
+
+/// After this many heartbeats' time in silence the consumer is taken for gone.
+const SILENT_HEARTBEATS: u32 = 3;
+/// For how long the server keeps a consumer nobody listens to any more.
+const INACTIVE: Duration = Duration::from_secs(10);
+
+/// What a reading tells.
+pub(super) enum Step {
+    Message { sequence: u64, subject: String, envelope: Envelope },
+    CaughtUp,
+}
+
+/// Why a reading ended, or did not begin.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The stream does not exist.
+    NoStream,
+    /// Continuity was lost; begin anew.
+    Lost(String),
+    /// The server refuses the consumer.
+    Refused(String),
+}
+
+/// What is being read, and by whom.
+pub(super) struct Reading {
+    client: Client,
+    context: Context,
+    stream: Stream<()>,
+    consumer: String,
+    messages: Subscriber,
+    continuity: watch::Receiver<u64>,
+    heartbeat: Duration,
+    /// Sequence of the newest delivery, by the consumer's own count.
+    received: u64,
+    /// The stream's sequence of the newest delivery.
+    reached: u64,
+    /// Deliveries that were pending when the reading began.
+    initial: u64,
+    /// Set once `initial` deliveries did not empty the listing: caught up from this stream sequence on.
+    caught_up_from: Option<u64>,
+    caught_up: bool,
+    ready: VecDeque<Step>,
+}
+
+impl Reading {
+    /// Begins a reading of `filters` (every subject when empty).
+    pub(super) async fn begin(
+        context: &Context,
+        stream: &str,
+        filters: Vec<String>,
+        heartbeat: Duration,
+        mut continuity: watch::Receiver<u64>,
+    ) -> Result<Self, Broken> {
+        continuity.mark_unchanged();
+        let client = context.client();
+        let lost = |problem: &dyn std::fmt::Display| Broken::Lost(problem.to_string());
+        let inbox = client.new_inbox();
+        let messages = client.subscribe(inbox.clone()).await.map_err(|problem| lost(&problem))?;
+        let handle = context.get_stream_no_info(stream).await.map_err(|problem| lost(&problem))?;
+        let config = push::Config {
+            deliver_subject: inbox,
+            description: Some("rotacast subscription".into()),
+            deliver_policy: DeliverPolicy::LastPerSubject,
+            ack_policy: AckPolicy::None,
+            filter_subjects: filters,
+            flow_control: true,
+            idle_heartbeat: heartbeat,
+            memory_storage: true,
+            num_replicas: 1,
+            inactive_threshold: INACTIVE.max(heartbeat * SILENT_HEARTBEATS),
+            ..push::Config::default()
+        };
+        let consumer = handle.create_consumer(config).await.map_err(|problem| match problem.kind() {
+            ConsumerErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                Broken::NoStream
+            }
+            ConsumerErrorKind::JetStream(error) if is_refusal(&error) => Broken::Refused(error.to_string()),
+            _ => lost(&problem),
+        })?;
+        let info = consumer.cached_info();
+        let mut reading = Self {
+            client,
+            context: context.clone(),
+            stream: handle,
+            consumer: info.name.clone(),
+            messages,
+            continuity,
+            heartbeat,
+            received: 0,
+            reached: 0,
+            initial: info.num_pending + info.delivered.consumer_sequence,
+            caught_up_from: None,
+            caught_up: false,
+            ready: VecDeque::new(),
+        };
+        if reading.initial == 0 {
+            reading.now_caught_up();
+        }
+        Ok(reading)
+    }
+
+    /// The stream's sequence of the newest message read.
+    pub(super) fn reached(&self) -> u64 {
+        self.reached
+    }
+
+    pub(super) fn stream(&self) -> &Stream<()> {
+        &self.stream
+    }
+
+    /// The next step. Cancel-safe only in that a dropped call ends the reading.
+    pub(super) async fn next(&mut self) -> Result<Step, Broken> {
+        loop {
+            if let Some(step) = self.ready.pop_front() {
+                return Ok(step);
+            }
+            let silence = Instant::now() + self.heartbeat * SILENT_HEARTBEATS;
+            let message = tokio::select! {
+                message = self.messages.next() => message.ok_or_else(|| Broken::Lost("the client was closed".into()))?,
+                changed = self.continuity.changed() => {
+                    let why = if changed.is_ok() { "the connection was lost" } else { "the client was closed" };
+                    return Err(Broken::Lost(why.into()));
+                }
+                () = tokio::time::sleep_until(silence) => return Err(Broken::Lost("no heartbeat".into())),
+            };
+            match message.status {
+                None => self.data(message).await?,
+                Some(StatusCode::IDLE_HEARTBEAT) => self.control(&message).await?,
+                Some(status) => return Err(Broken::Lost(format!("the server says {status}"))),
+            }
+        }
+    }
+
+    async fn data(&mut self, message: Message) -> Result<(), Broken> {
+        let message = jetstream::Message { message, context: self.context.clone() };
+        let (position, sequence, pending) = {
+            let info =
+                message.info().map_err(|problem| Broken::Lost(format!("a message without position: {problem}")))?;
+            (info.consumer_sequence, info.stream_sequence, info.pending)
+        };
+        if position <= self.received {
+            return Ok(());
+        }
+        if position != self.received + 1 {
+            return Err(Broken::Lost(format!("messages {} to {} were dropped", self.received + 1, position - 1)));
+        }
+        self.received = position;
+        self.reached = sequence;
+        let subject = message.subject.to_string();
+        match envelope::read(message.message.headers.as_ref(), message.message.payload.clone()) {
+            Ok(envelope) => self.ready.push_back(Step::Message { sequence, subject, envelope }),
+            Err(problem) => tracing::warn!(%subject, %problem, "message that is none of ours"),
+        }
+        self.check_caught_up(pending).await
+    }
+
+    /// Caught up when nothing is pending; or, on a stream too busy for that, once everything that was in it
+    /// when the listing had been delivered is.
+    async fn check_caught_up(&mut self, pending: u64) -> Result<(), Broken> {
+        if self.caught_up {
+            return Ok(());
+        }
+        if pending > 0 && self.caught_up_from.is_none() && self.received >= self.initial {
+            let info = self.stream.get_info().await.map_err(|problem| Broken::Lost(problem.to_string()))?;
+            self.caught_up_from = Some(info.state.last_sequence);
+        }
+        if pending == 0 || self.caught_up_from.is_some_and(|sequence| self.reached >= sequence) {
+            self.now_caught_up();
+        }
+        Ok(())
+    }
+
+    /// Heartbeats and flow control.
+    async fn control(&mut self, message: &Message) -> Result<(), Broken> {
+        let header = |name: &str| message.headers.as_ref().and_then(|headers| headers.get(name));
+        let stalled = header("Nats-Consumer-Stalled").map(|subject| subject.as_str().to_owned());
+        // Flow control: the server goes on once we have read up to here.
+        for reply in message.reply.as_ref().map(ToString::to_string).into_iter().chain(stalled) {
+            self.client.publish(reply, Bytes::new()).await.map_err(|problem| Broken::Lost(problem.to_string()))?;
+        }
+        let Some(last) = header("Nats-Last-Consumer").and_then(|number| number.as_str().parse::<u64>().ok()) else {
+            return Ok(());
+        };
+        if last > self.received {
+            return Err(Broken::Lost(format!("messages {} to {last} were dropped", self.received + 1)));
+        }
+        if !self.caught_up {
+            // Idle, and yet not caught up: what was pending has been removed meanwhile.
+            let info = self.stream.consumer_info(&self.consumer).await;
+            let info = info.map_err(|problem| Broken::Lost(problem.to_string()))?;
+            if info.num_pending == 0 && info.delivered.consumer_sequence <= self.received {
+                self.now_caught_up();
+            }
+        }
+        Ok(())
+    }
+
+    fn now_caught_up(&mut self) {
+        self.caught_up = true;
+        self.ready.push_back(Step::CaughtUp);
+    }
+
+    /// Takes the consumer off the server. Left alone it goes by itself a little later.
+    pub(super) async fn end(self) {
+        if let Err(problem) = self.stream.delete_consumer(&self.consumer).await {
+            tracing::debug!(%problem, "consumer left to its time-out");
+        }
+    }
+}
+
+fn is_refusal(error: &jetstream::Error) -> bool {
+    // Client errors; among them a limit on consumers. 503 and the like are worth another try.
+    error.code() < 500 && error.error_code() != ErrorCode::STREAM_NOT_FOUND
+}
