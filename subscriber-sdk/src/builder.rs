@@ -1,0 +1,291 @@
+//! What a subscriber needs to know, and where it comes from.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rotacast_bus::InstanceBus;
+use rotacast_proto::{SigningKey, VerifyingKey};
+use rotacast_protocol::{ClusterName, Incarnation, InstanceKey, InstanceName, ServiceName};
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, Watch};
+use crate::connect::{self, Values};
+use crate::driver::Context;
+use crate::error::{Error, ErrorKind};
+use crate::hooks::HOOK_TIMEOUT;
+use crate::source::ValueSource;
+use crate::subscriber::Subscriber;
+use crate::trust::Trust;
+
+/// How long [`Subscriber::secret`] tries before it says what is missing: longer than a broadcaster's takeover.
+pub const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Describes a subscriber. What is not set comes from the environment:
+///
+/// | variable | what | otherwise |
+/// |---|---|---|
+/// | `ROTACAST_INSTANCE` | this copy's stable name | the host's name |
+/// | `ROTACAST_CLUSTER` | the environment's name | `default` |
+/// | `ROTACAST_IDENTITY` | file with this service's private key | required |
+/// | `ROTACAST_TRUST` | files with broadcasters' public keys, joined by `:` | required |
+/// | `ROTACAST_CA` | file with the certificate authority for `grpcs` and `https`, PEM | the system's |
+#[derive(Clone, Default)]
+pub struct Builder {
+    service: Option<String>,
+    instance: Option<String>,
+    exclusive: bool,
+    cluster: Option<String>,
+    identity: Option<SigningKey>,
+    identity_file: Option<PathBuf>,
+    trust: Vec<VerifyingKey>,
+    trust_files: Vec<PathBuf>,
+    ca_file: Option<PathBuf>,
+    values: Option<Values>,
+    clock: Option<Arc<dyn Clock>>,
+    hook_timeout: Option<Duration>,
+    start_timeout: Option<Duration>,
+}
+
+/// Everything checked, before anything is connected.
+pub(crate) struct Plan {
+    pub(crate) key: InstanceKey,
+    pub(crate) cluster: ClusterName,
+    pub(crate) identity: SigningKey,
+    pub(crate) trust: Arc<Trust>,
+    #[cfg(feature = "grpc")]
+    pub(crate) ca_pem: Option<Vec<u8>>,
+}
+
+impl Builder {
+    /// The deployable's name. Required.
+    #[must_use]
+    pub fn service(mut self, name: impl Into<String>) -> Self {
+        self.service = Some(name.into());
+        self
+    }
+
+    /// This running copy's stable name: a pod, a host.
+    #[must_use]
+    pub fn instance(mut self, name: impl Into<String>) -> Self {
+        self.instance = Some(name.into());
+        self
+    }
+
+    /// Whether at most one process at a time runs under this instance name (a StatefulSet's pod, a systemd unit): a
+    /// restart then proves the earlier life over, and no rotation waits for its lease. Default: no.
+    #[must_use]
+    pub fn exclusive(mut self, exclusive: bool) -> Self {
+        self.exclusive = exclusive;
+        self
+    }
+
+    /// The environment's name.
+    #[must_use]
+    pub fn cluster(mut self, name: impl Into<String>) -> Self {
+        self.cluster = Some(name.into());
+        self
+    }
+
+    /// The service's private key, which signs its reports.
+    #[must_use]
+    pub fn identity(mut self, key: SigningKey) -> Self {
+        self.identity = Some(key);
+        self
+    }
+
+    /// A file with the service's private key, as `rotacast keygen` writes it.
+    #[must_use]
+    pub fn identity_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.identity_file = Some(path.into());
+        self
+    }
+
+    /// A broadcaster's public key; may be called several times.
+    #[must_use]
+    pub fn trust(mut self, key: VerifyingKey) -> Self {
+        self.trust.push(key);
+        self
+    }
+
+    /// A file with a broadcaster's public key; may be called several times.
+    #[must_use]
+    pub fn trust_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.trust_files.push(path.into());
+        self
+    }
+
+    /// A file with the certificate authority for `grpcs` and `https`, PEM.
+    #[must_use]
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(path.into());
+        self
+    }
+
+    /// Read values from etcd, below the prefix the broadcaster uses.
+    #[cfg(feature = "etcd")]
+    #[must_use]
+    pub fn values_from_etcd<E: Into<String>>(
+        mut self,
+        endpoints: impl IntoIterator<Item = E>,
+        prefix: impl Into<String>,
+    ) -> Self {
+        let endpoints = endpoints.into_iter().map(Into::into).collect();
+        self.values = Some(Values::Etcd { endpoints, prefix: prefix.into() });
+        self
+    }
+
+    /// Read values from a broadcaster: `https://host:port`, or `http://` on the loopback. The default with a `grpc`
+    /// transport, from the same address.
+    #[cfg(feature = "grpc")]
+    #[must_use]
+    pub fn values_from_broadcaster(mut self, url: impl Into<String>) -> Self {
+        self.values = Some(Values::Broadcaster(url.into()));
+        self
+    }
+
+    /// Read values from another source.
+    #[must_use]
+    pub fn values_from(mut self, source: Arc<dyn ValueSource>) -> Self {
+        self.values = Some(Values::Source(source));
+        self
+    }
+
+    /// How long a hook may take. Default: [`HOOK_TIMEOUT`].
+    #[must_use]
+    pub fn hook_timeout(mut self, timeout: Duration) -> Self {
+        self.hook_timeout = Some(timeout);
+        self
+    }
+
+    /// How long [`Subscriber::secret`] tries before it says what is missing. Default: [`START_TIMEOUT`].
+    #[must_use]
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.start_timeout = Some(timeout);
+        self
+    }
+
+    /// Another clock, for tests.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Connects: `nats://host:port`, `grpc://host:port` (loopback) or `grpcs://host:port` (TLS).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] and [`ErrorKind::Identity`] for what is missing or wrong here,
+    /// [`ErrorKind::Unreachable`] and [`ErrorKind::Denied`] for the other side.
+    pub async fn connect(self, url: &str) -> Result<Subscriber, Error> {
+        let plan = self.plan()?;
+        let (bus, values) = connect::connect(url, &plan, self.values.as_ref()).await?;
+        Ok(self.start(plan, bus, values))
+    }
+
+    /// Uses a transport and a value source that exist already.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] and [`ErrorKind::Identity`] for what is missing or wrong here.
+    pub fn connect_with(self, bus: Arc<dyn InstanceBus>, values: Arc<dyn ValueSource>) -> Result<Subscriber, Error> {
+        let plan = self.plan()?;
+        Ok(self.start(plan, bus, values))
+    }
+
+    fn start(self, plan: Plan, bus: Arc<dyn InstanceBus>, values: Arc<dyn ValueSource>) -> Subscriber {
+        let context = Context {
+            cluster: plan.cluster,
+            identity: plan.identity,
+            trust: plan.trust,
+            bus,
+            values,
+            watch: self.clock.map_or(Watch::Boottime, Watch::Given),
+            wake: Arc::new(Notify::new()),
+            hook_timeout: self.hook_timeout.unwrap_or(HOOK_TIMEOUT),
+        };
+        Subscriber::start(context, plan.key, self.exclusive, self.start_timeout.unwrap_or(START_TIMEOUT))
+    }
+
+    fn plan(&self) -> Result<Plan, Error> {
+        let service = self.service.clone().ok_or_else(|| {
+            Error::new(ErrorKind::Config, "no service name is set", "call .service(\"payments-api\") on the builder")
+        })?;
+        let service = ServiceName::new(service).map_err(|error| invalid(".service(…)", &error))?;
+        let instance = InstanceName::new(
+            self.instance.clone().or_else(|| variable("ROTACAST_INSTANCE")).unwrap_or_else(host_name),
+        )
+        .map_err(|error| invalid(".instance(…) or ROTACAST_INSTANCE", &error))?;
+        let cluster = ClusterName::new(
+            self.cluster.clone().or_else(|| variable("ROTACAST_CLUSTER")).unwrap_or_else(|| "default".into()),
+        )
+        .map_err(|error| invalid(".cluster(…) or ROTACAST_CLUSTER", &error))?;
+        Ok(Plan {
+            key: InstanceKey { service, instance, incarnation: Incarnation(rand::random()) },
+            cluster,
+            identity: self.find_identity()?,
+            trust: Arc::new(Trust::new(self.find_trust()?)),
+            #[cfg(feature = "grpc")]
+            ca_pem: self.find_ca()?,
+        })
+    }
+
+    fn find_identity(&self) -> Result<SigningKey, Error> {
+        if let Some(key) = &self.identity {
+            return Ok(key.clone());
+        }
+        let path = self.identity_file.clone().or_else(|| variable("ROTACAST_IDENTITY").map(PathBuf::from));
+        let path = path.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Identity,
+                "no private key is set for this service",
+                "make one with `rotacast keygen`, name its file with .identity_file(…) or ROTACAST_IDENTITY, and give its \
+                 public half to the broadcaster",
+            )
+        })?;
+        SigningKey::read_file(path).map_err(|error| Error::new(ErrorKind::Identity, error.to_string(), ""))
+    }
+
+    fn find_trust(&self) -> Result<Vec<VerifyingKey>, Error> {
+        let mut keys = self.trust.clone();
+        let mut files = self.trust_files.clone();
+        if keys.is_empty() && files.is_empty() {
+            files = variable("ROTACAST_TRUST").map(|paths| std::env::split_paths(&paths).collect()).unwrap_or_default();
+        }
+        for file in files {
+            let key = VerifyingKey::read_file(file);
+            keys.push(key.map_err(|error| Error::new(ErrorKind::Identity, error.to_string(), ""))?);
+        }
+        if keys.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Identity,
+                "no broadcaster's public key is trusted",
+                "name its file with .trust_file(…) or ROTACAST_TRUST; `rotacast keygen` has written it",
+            ));
+        }
+        Ok(keys)
+    }
+
+    #[cfg(feature = "grpc")]
+    fn find_ca(&self) -> Result<Option<Vec<u8>>, Error> {
+        let Some(path) = self.ca_file.clone().or_else(|| variable("ROTACAST_CA").map(PathBuf::from)) else {
+            return Ok(None);
+        };
+        std::fs::read(&path).map(Some).map_err(|error| {
+            let what = format!("{}: cannot read the certificate authority: {error}", path.display());
+            Error::new(ErrorKind::Config, what, "expected a PEM file")
+        })
+    }
+}
+
+fn invalid(setting: &str, error: &dyn std::error::Error) -> Error {
+    Error::new(ErrorKind::Config, error.to_string(), format!("set another with {setting}"))
+}
+
+/// An environment variable that is set to something.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase()
+}

@@ -1,0 +1,485 @@
+//! Drives the pure holders: carries out what they ask for, and keeps the hot path in step with them.
+
+mod job;
+mod leave;
+mod runtime;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::BackoffBuilder as _;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use rotacast_bus::{BusError, BusEvent, InstanceBus};
+use rotacast_holder::{Command, Input, Instance, InstanceCommand, InstanceInput, Rejection, Setback, Step};
+use rotacast_proto::{Envelope, SigningKey};
+use rotacast_protocol::message::{SecretState, SyncReply};
+use rotacast_protocol::{ClusterName, Instant, SecretName};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Watch;
+use crate::driver::job::{Done, JobKey};
+use crate::driver::leave::Leaving;
+use crate::driver::runtime::SecretRuntime;
+use crate::error::{Error, ErrorKind};
+use crate::hooks::Hooks;
+use crate::live::Cell;
+use crate::source::ValueSource;
+use crate::trust::Trust;
+
+/// Longest sleep: a machine that was suspended is noticed at least this soon after it wakes up.
+const LONGEST_NAP: Duration = Duration::from_secs(5);
+/// First and longest pause between attempts at something that fails. Short at first, since most
+/// outages are reconnects; long enough at the end that thousands of instances do not hold a server down.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A refused version is offered again this much later: the service may have been wrong, but hardly often.
+const REFUSAL_RETRY: Duration = Duration::from_secs(30);
+
+/// What a subscriber asks of its driver.
+pub(crate) enum Control {
+    /// Begin to use a secret.
+    Add { secret: SecretName, hooks: Option<Hooks>, reply: oneshot::Sender<Result<(Arc<Cell>, Hooks), Error>> },
+    /// Leave for good, within a bound.
+    Leave { bound: Duration, reply: oneshot::Sender<Result<(), Error>> },
+}
+
+/// What stays the same for a process life.
+pub(crate) struct Context {
+    pub(crate) cluster: ClusterName,
+    pub(crate) identity: SigningKey,
+    pub(crate) trust: Arc<Trust>,
+    pub(crate) bus: Arc<dyn InstanceBus>,
+    pub(crate) values: Arc<dyn ValueSource>,
+    pub(crate) watch: Watch,
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) hook_timeout: Duration,
+}
+
+/// Attempts at something that has failed.
+struct Pause {
+    backoff: backon::ExponentialBackoff,
+    not_before: Instant,
+}
+
+pub(crate) struct Driver {
+    context: Arc<Context>,
+    instance: Instance,
+    secrets: BTreeMap<SecretName, SecretRuntime>,
+    control: mpsc::Receiver<Control>,
+    jobs: JoinSet<Done>,
+    in_flight: BTreeSet<JobKey>,
+    pauses: BTreeMap<JobKey, Pause>,
+    states: Option<BoxStream<'static, Result<BusEvent, BusError>>>,
+    /// How many registrations were made durable: each new one is a new message.
+    registrations: u64,
+    problems: BTreeMap<JobKey, Error>,
+    leaving: Option<Leaving>,
+}
+
+impl Driver {
+    pub(crate) fn new(context: Arc<Context>, instance: Instance, control: mpsc::Receiver<Control>) -> Self {
+        Self {
+            context,
+            instance,
+            secrets: BTreeMap::new(),
+            control,
+            jobs: JoinSet::new(),
+            in_flight: BTreeSet::new(),
+            pauses: BTreeMap::new(),
+            states: None,
+            registrations: 0,
+            problems: BTreeMap::new(),
+            leaving: None,
+        }
+    }
+
+    /// Runs until it has left or is cancelled.
+    pub(crate) async fn run(mut self, cancelled: CancellationToken) {
+        let wake = Arc::clone(&self.context.wake);
+        loop {
+            self.take_stock();
+            if self.advance_leave() {
+                break;
+            }
+            let resume = self.start_commands();
+            let nap = self.nap(resume);
+            tokio::select! {
+                () = cancelled.cancelled() => break,
+                () = wake.notified() => {}
+                () = tokio::time::sleep(nap) => {}
+                control = self.control.recv() => match control {
+                    Some(control) => self.control(control),
+                    None => break,
+                },
+                Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => match done {
+                    Ok(done) => self.finish(done),
+                    // Jobs catch their panics; what is left is a runtime that shuts down.
+                    Err(_) => break,
+                },
+                event = next_state(&mut self.states) => self.state_event(event),
+            }
+        }
+        for runtime in self.secrets.values() {
+            runtime.close();
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.context.watch.now()
+    }
+
+    fn control(&mut self, control: Control) {
+        match control {
+            Control::Add { secret, hooks, reply } => {
+                let result = self.add(&secret, hooks);
+                // Whoever asked may have given up; the secret is in use all the same.
+                drop(reply.send(result));
+            }
+            Control::Leave { bound, reply } => self.begin_leave(bound, reply),
+        }
+    }
+
+    fn add(&mut self, secret: &SecretName, hooks: Option<Hooks>) -> Result<(Arc<Cell>, Hooks), Error> {
+        if self.leaving.is_some() {
+            return Err(Error::new(ErrorKind::Closed, format!("secret {secret}: the subscriber is leaving"), ""));
+        }
+        if !self.instance.add(secret.clone()) {
+            let most = rotacast_protocol::message::MAX_SECRETS_PER_INSTANCE;
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("secret {secret}: one instance uses at most {most} secrets"),
+                "use a second subscriber with its own instance name",
+            ));
+        }
+        if !self.secrets.contains_key(secret) {
+            let context = &self.context;
+            let cell = Cell::new(secret.clone(), context.watch.clone(), Arc::clone(&context.wake));
+            self.secrets.insert(secret.clone(), SecretRuntime::new(Arc::new(cell)));
+            // The subscription names the secrets: begin it anew.
+            self.states = None;
+        }
+        let runtime = &self.secrets[secret];
+        if let Some(hooks) = hooks {
+            runtime.hooks.replace(&hooks);
+        }
+        Ok((Arc::clone(&runtime.cell), runtime.hooks.clone()))
+    }
+
+    /// Takes in what happened to one secret, and brings the hot path in step before anything else can be sent.
+    fn secret(&mut self, secret: &SecretName, input: Input) -> Result<(), Rejection> {
+        let now = self.now();
+        let result = self.instance.handle(now, InstanceInput::Secret(secret.clone(), input));
+        self.install(secret);
+        result
+    }
+
+    fn install(&mut self, secret: &SecretName) {
+        let (Some(runtime), Some(holder)) = (self.secrets.get_mut(secret), self.instance.holder(secret)) else {
+            return;
+        };
+        let changed = runtime.install(holder, self.leaving.is_some());
+        if let Some(held) = changed {
+            let now = self.context.watch.now();
+            let input = InstanceInput::Secret(secret.clone(), Input::Held(held));
+            note(secret, self.instance.handle(now, input));
+        }
+        if let (Some(runtime), Some(holder)) = (self.secrets.get_mut(secret), self.instance.holder(secret)) {
+            runtime.forget(holder);
+        }
+    }
+
+    /// What changed without a message: dropped guards, failed logins, lapsed leases.
+    fn take_stock(&mut self) {
+        let names: Vec<SecretName> = self.secrets.keys().cloned().collect();
+        for secret in names {
+            for (version, count) in self.secrets[&secret].cell.take_auth_failures() {
+                note(&secret, self.secret(&secret, Input::AuthFailure { version, count }));
+            }
+            self.install(&secret);
+            self.tell_status(&secret);
+        }
+    }
+
+    fn tell_status(&self, secret: &SecretName) {
+        let (Some(runtime), Some(holder)) = (self.secrets.get(secret), self.instance.holder(secret)) else { return };
+        let active = holder.active(self.now()).is_some();
+        let problem = if active { None } else { self.problem(secret, holder) };
+        let version = if active { holder.serving() } else { None };
+        runtime.cell.status.send_if_modified(|status| {
+            let changed = version.is_some() && status.version != version;
+            if changed {
+                status.version = version;
+            }
+            status.problem = problem;
+            changed
+        });
+    }
+
+    /// Why a secret cannot be used, as far as it shows.
+    fn problem(&self, secret: &SecretName, holder: &rotacast_holder::Holder) -> Option<Error> {
+        if let Some(failure) = holder.failure() {
+            let refused = failure.kind != rotacast_protocol::message::FailureKind::Fetch;
+            if refused {
+                let what = format!(
+                    "secret {secret} version {}: this service {}: {}",
+                    failure.version, failure.kind, failure.text
+                );
+                return Some(Error::new(ErrorKind::Refused, what, "mend the value or the hook; it is tried again"));
+            }
+        }
+        let concerns = |key: &JobKey| key.secret().is_none_or(|about| about == secret);
+        let problems: Vec<&Error> =
+            self.problems.iter().filter(|(key, _)| concerns(key)).map(|(_, error)| error).collect();
+        let gravest =
+            problems.iter().find(|error| error.kind() != ErrorKind::Unreachable).or_else(|| problems.first())?;
+        if problems.len() == 1 {
+            return Some((*gravest).clone());
+        }
+        let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Some(Error::new(gravest.kind(), all.join(" | "), ""))
+    }
+
+    /// Starts what is owed and not in flight. Returns when something that waits after a failure may be tried again.
+    fn start_commands(&mut self) -> Option<Instant> {
+        let now = self.now();
+        let mut resume: Option<Instant> = None;
+        if self.states.is_none() && !self.secrets.is_empty() {
+            match self.paused(&JobKey::States, now) {
+                Some(at) => resume = Some(at),
+                None => {
+                    let names: Vec<SecretName> = self.secrets.keys().cloned().collect();
+                    self.states = Some(self.context.bus.watch_states(&names));
+                }
+            }
+        }
+        for command in self.instance.commands(now) {
+            let key = JobKey::of(&command);
+            let leaving = self.leaving.is_some() && key.is_dropped_on_leave();
+            if leaving || self.in_flight.contains(&key) {
+                continue;
+            }
+            if let Some(at) = self.paused(&key, now) {
+                resume = Some(resume.map_or(at, |resume| resume.min(at)));
+                continue;
+            }
+            self.start(now, key, command);
+        }
+        resume
+    }
+
+    fn start(&mut self, now: Instant, key: JobKey, command: InstanceCommand) {
+        let context = Arc::clone(&self.context);
+        match command {
+            InstanceCommand::Register(registration) => {
+                let id = format!("{}-{}", registration.key.incarnation, self.registrations);
+                self.jobs.spawn(job::register(context, registration, id));
+            }
+            InstanceCommand::Report => {
+                self.jobs.spawn(job::report(context, self.instance.report()));
+            }
+            InstanceCommand::Sync => {
+                let nonce = rotacast_protocol::Nonce(rand::random());
+                let sent = InstanceInput::SyncSent { nonce, at: now };
+                if let Err(rejection) = self.instance.handle(now, sent) {
+                    tracing::error!(%rejection, "sync not begun");
+                    return;
+                }
+                self.jobs.spawn(job::sync(context, self.instance.sync_request(nonce)));
+            }
+            InstanceCommand::Secret(secret, Command::ReadStore) => {
+                self.jobs.spawn(job::read_state(context, secret));
+            }
+            InstanceCommand::Secret(secret, Command::Load(version)) => {
+                self.jobs.spawn(job::load(context, secret, version));
+            }
+            InstanceCommand::Secret(secret, Command::Run(step, version)) => {
+                let Some(runtime) = self.secrets.get(&secret) else { return };
+                let Some(view) = runtime.view(version) else { return };
+                let hooks = runtime.hooks.clone();
+                if self.secret(&secret, Input::Begin { step, version }).is_err() {
+                    return;
+                }
+                self.jobs.spawn(job::step(context, hooks, step, view));
+            }
+            InstanceCommand::Secret(_, Command::Sync) => return,
+        }
+        self.in_flight.insert(key);
+    }
+
+    fn finish(&mut self, done: Done) {
+        let now = self.now();
+        match done {
+            Done::Registered { secrets, result } => {
+                self.ended(JobKey::Register, result.as_ref().err());
+                if result.is_ok() {
+                    self.registrations += 1;
+                    note_all(self.instance.handle(now, InstanceInput::Registered(secrets)));
+                }
+            }
+            Done::Reported { sequence, result } => {
+                self.ended(JobKey::Report, result.as_ref().err());
+                if result.is_ok() {
+                    note_all(self.instance.handle(now, InstanceInput::Reported(sequence)));
+                }
+            }
+            Done::Synced { nonce, result } => self.synced(nonce, result),
+            Done::StateRead { secret, sent, result } => {
+                self.ended(JobKey::ReadStore(secret.clone()), result.as_ref().err());
+                if let Ok(state) = result {
+                    note(&secret, self.secret(&secret, Input::StoreRead { sent, state }));
+                }
+            }
+            Done::Loaded { secret, version, result } => {
+                let key = JobKey::Load(secret.clone(), version);
+                self.ended(key.clone(), result.as_ref().err());
+                let input = match result {
+                    Ok(view) => {
+                        if let Some(runtime) = self.secrets.get_mut(&secret) {
+                            runtime.keep(view);
+                        }
+                        Input::Loaded { version }
+                    }
+                    Err(error) => {
+                        let retry_after =
+                            self.pauses.get(&key).map_or(FIRST_PAUSE, |pause| pause.not_before.since(now));
+                        Input::LoadFailed { version, setback: Setback { text: error.to_string(), retry_after } }
+                    }
+                };
+                note(&secret, self.secret(&secret, input));
+            }
+            Done::Stepped { secret, step, version, result } => self.stepped(&secret, step, version, result),
+            Done::Left(result) => self.left(result),
+        }
+    }
+
+    fn synced(&mut self, nonce: rotacast_protocol::Nonce, result: Result<Envelope, Error>) {
+        let reply = result.and_then(|envelope| {
+            self.context.trust.open::<SyncReply>(&self.context.cluster, &envelope).map_err(|error| {
+                let fix = "check that the trusted keys are this cluster's broadcasters'";
+                Error::new(ErrorKind::Denied, format!("Sync reply refused: {error}"), fix)
+            })
+        });
+        self.ended(JobKey::Sync, reply.as_ref().err());
+        let now = self.now();
+        let input = match reply {
+            Ok(reply) if reply.nonce == nonce => InstanceInput::SyncReply(reply),
+            Ok(_) | Err(_) => InstanceInput::SyncFailed { nonce },
+        };
+        note_all(self.instance.handle(now, input));
+        let names: Vec<SecretName> = self.secrets.keys().cloned().collect();
+        for secret in names {
+            self.install(&secret);
+        }
+    }
+
+    fn stepped(
+        &mut self,
+        secret: &SecretName,
+        step: Step,
+        version: rotacast_protocol::Version,
+        result: Result<(), crate::Refusal>,
+    ) {
+        self.in_flight.remove(&JobKey::Step(secret.clone()));
+        match &result {
+            Ok(()) => tracing::info!(%secret, version = version.get(), %step, "done"),
+            Err(refusal) => tracing::warn!(%secret, version = version.get(), %step, %refusal, "failed"),
+        }
+        let result = result.map_err(|refusal| Setback { text: refusal.to_string(), retry_after: REFUSAL_RETRY });
+        note(secret, self.secret(secret, Input::Finished { step, version, result }));
+    }
+
+    fn state_event(&mut self, event: Option<Result<BusEvent, BusError>>) {
+        match event {
+            Some(Ok(BusEvent::Message(envelope))) => {
+                self.ended(JobKey::States, None);
+                match self.context.trust.open::<SecretState>(&self.context.cluster, &envelope) {
+                    Ok(state) => {
+                        let secret = state.secret.clone();
+                        note(&secret, self.secret(&secret, Input::State(state)));
+                    }
+                    Err(error) => tracing::warn!(%error, "desired state refused"),
+                }
+            }
+            Some(Ok(BusEvent::CaughtUp | BusEvent::Resync)) => self.ended(JobKey::States, None),
+            Some(Err(error)) => {
+                self.states = None;
+                self.ended(JobKey::States, Some(&Error::from(error)));
+            }
+            None => {
+                self.states = None;
+                let what = format!("{}: the subscription to desired states has ended", self.context.bus.describe());
+                self.ended(JobKey::States, Some(&Error::new(ErrorKind::Unreachable, what, "it is begun anew")));
+            }
+        }
+    }
+
+    /// Books the end of a job: after a failure the next attempt waits, longer each time.
+    fn ended(&mut self, key: JobKey, problem: Option<&Error>) {
+        self.in_flight.remove(&key);
+        let Some(problem) = problem else {
+            self.pauses.remove(&key);
+            self.problems.remove(&key);
+            return;
+        };
+        if self.problems.get(&key).map(ToString::to_string) != Some(problem.to_string()) {
+            tracing::warn!(job = ?key, %problem, "failed, will be tried again");
+        }
+        let now = self.now();
+        let pause = self.pauses.entry(key.clone()).or_insert_with(|| Pause { backoff: backoff(), not_before: now });
+        pause.not_before = now + pause.backoff.next().unwrap_or(LONGEST_PAUSE);
+        self.problems.insert(key, problem.clone());
+    }
+
+    fn paused(&self, key: &JobKey, now: Instant) -> Option<Instant> {
+        self.pauses.get(key).map(|pause| pause.not_before).filter(|at| *at > now)
+    }
+
+    fn nap(&self, resume: Option<Instant>) -> Duration {
+        let now = self.now();
+        let leave = self.leaving.as_ref().map(Leaving::deadline);
+        let next = [self.instance.next_wakeup(now), resume, leave].into_iter().flatten().min();
+        // A little late rather than a little early: timers round down to milliseconds.
+        let nap = next.map_or(LONGEST_NAP, |next| next.since(now) + Duration::from_millis(1));
+        nap.min(LONGEST_NAP)
+    }
+}
+
+fn backoff() -> backon::ExponentialBackoff {
+    backon::ExponentialBuilder::new()
+        .with_min_delay(FIRST_PAUSE)
+        .with_max_delay(LONGEST_PAUSE)
+        .with_factor(2.0)
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
+
+async fn next_state(
+    states: &mut Option<BoxStream<'static, Result<BusEvent, BusError>>>,
+) -> Option<Result<BusEvent, BusError>> {
+    match states {
+        Some(states) => states.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Duplicates and replays are normal; what breaks the protocol is worth a line.
+fn note(secret: &SecretName, result: Result<(), Rejection>) {
+    match result {
+        Ok(()) => {}
+        Err(rejection @ Rejection::GoesBack { .. }) => tracing::error!(%secret, %rejection, "desired state refused"),
+        Err(rejection) => tracing::debug!(%secret, %rejection, "ignored"),
+    }
+}
+
+fn note_all(result: Result<(), Rejection>) {
+    match result {
+        Ok(()) => {}
+        Err(rejection @ Rejection::GoesBack { .. }) => tracing::error!(%rejection, "desired state refused"),
+        Err(rejection) => tracing::debug!(%rejection, "ignored"),
+    }
+}

@@ -1,0 +1,119 @@
+//! What can go wrong, by what the service can do about it.
+
+use std::fmt;
+
+/// The kinds of errors, for programs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The builder, an environment variable or a file says something that cannot work.
+    Config,
+    /// This instance's key, or a trusted key, is missing or unusable.
+    Identity,
+    /// Something on the network does not answer: the bus, the store, every broadcaster.
+    Unreachable,
+    /// Nobody has put a version of this secret.
+    NoSuchSecret,
+    /// No lease allows the use of any version right now.
+    Lapsed,
+    /// The bus, the store or the broadcaster refuses this instance.
+    Denied,
+    /// The service's own hook refused the version.
+    Refused,
+    /// A value is not what it was read as, or a stored record is damaged.
+    Malformed,
+    /// The subscriber was closed or has left.
+    Closed,
+    /// Guards were still held when the subscriber was to leave.
+    InUse,
+}
+
+/// An error of this crate: what happened, where, and what to do about it. Never carries a value.
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    what: String,
+    fix: String,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, what: what.into(), fix: fix.into() }))
+    }
+
+    /// An error of a [`ValueSource`](crate::ValueSource) or a test double outside this crate.
+    #[must_use]
+    pub fn external(kind: ErrorKind, what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(kind, what, fix)
+    }
+
+    /// For programs.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// What to do about it; empty when nothing is known to help.
+    #[must_use]
+    pub fn fix(&self) -> &str {
+        &self.0.fix
+    }
+
+    /// Whether trying again, unchanged, may succeed.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Unreachable | ErrorKind::Lapsed | ErrorKind::NoSuchSecret | ErrorKind::InUse)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.what)?;
+        if self.0.fix.is_empty() { Ok(()) } else { write!(f, "; {}", self.0.fix) }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.0.kind)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<rotacast_bus::BusError> for Error {
+    fn from(error: rotacast_bus::BusError) -> Self {
+        use rotacast_bus::BusError as Bus;
+        let (kind, fix) = match &error {
+            Bus::Unreachable { .. } => (ErrorKind::Unreachable, "check the address and that the bus is up"),
+            Bus::NoLeader { .. } => {
+                (ErrorKind::Unreachable, "start a broadcaster (`rotacast serve`) on this bus and cluster")
+            }
+            Bus::Denied { .. } => (ErrorKind::Denied, "check this instance's credentials and permissions on the bus"),
+            Bus::Cancelled => (ErrorKind::Closed, ""),
+            _ => (ErrorKind::Config, "run `rotacast doctor`"),
+        };
+        Self::new(kind, error.to_string(), fix)
+    }
+}
+
+impl From<rotacast_store::StoreError> for Error {
+    fn from(error: rotacast_store::StoreError) -> Self {
+        use rotacast_store::StoreError as Store;
+        let (kind, fix) = match &error {
+            Store::Unreachable { .. } | Store::Unwritable { .. } => {
+                (ErrorKind::Unreachable, "check the address and that the store is up")
+            }
+            Store::Denied { .. } => {
+                (ErrorKind::Denied, "check this instance's credentials and permissions in the store")
+            }
+            Store::Cancelled => (ErrorKind::Closed, ""),
+            Store::Corrupt { .. } => (ErrorKind::Malformed, "run `rotacast doctor`"),
+            _ => (ErrorKind::Config, "run `rotacast doctor`"),
+        };
+        Self::new(kind, error.to_string(), fix)
+    }
+}

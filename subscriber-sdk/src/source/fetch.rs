@@ -1,0 +1,153 @@
+//! Values from a broadcaster, over gRPC.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rotacast_proto::v1::instances_client::InstancesClient;
+use rotacast_proto::{Envelope, SecretValue, SigningKey, WireMessage as _, v1};
+use rotacast_protocol::message::{FetchRequest, SecretState};
+use rotacast_protocol::{ClusterName, InstanceKey, Nonce, SecretName, Version};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri};
+
+use crate::error::{Error, ErrorKind};
+use crate::source::ValueSource;
+use crate::trust::Trust;
+
+/// How long one Fetch may take: far above a healthy broadcaster's milliseconds.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where a broadcaster serves Fetch.
+#[derive(Clone, Debug)]
+pub struct FetchTarget {
+    url: String,
+    endpoint: Endpoint,
+}
+
+impl FetchTarget {
+    /// `https://host:port`, or `http://` on the loopback. Values never travel in the clear.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for other addresses and for certificates that do not parse.
+    pub fn new(url: &str, ca_pem: Option<&[u8]>) -> Result<Self, Error> {
+        let config = |problem: String| {
+            Error::new(
+                ErrorKind::Config,
+                format!("values from broadcaster {url:?}: {problem}"),
+                "expected https://host:port, or http://127.0.0.1:port on the same machine",
+            )
+        };
+        let uri: Uri = url.parse().map_err(|error| config(format!("not an address: {error}")))?;
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| config(error.to_string()))?;
+        let endpoint = match uri.scheme_str() {
+            Some("https") => {
+                let tls = ca_pem.map_or_else(ClientTlsConfig::new, |pem| {
+                    ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
+                });
+                endpoint.tls_config(tls).map_err(|error| config(format!("TLS: {error}")))?
+            }
+            Some("http") if loopback => endpoint,
+            Some("http") => return Err(config("a value would travel over the network in the clear".into())),
+            _ => return Err(config("the scheme is neither https nor http".into())),
+        };
+        Ok(Self { url: url.into(), endpoint: endpoint.connect_timeout(FETCH_TIMEOUT).timeout(FETCH_TIMEOUT) })
+    }
+}
+
+/// Asks a broadcaster, which reads the store on this instance's behalf: authenticated by the
+/// instance's signature, authorised per secret, audited.
+pub struct FetchSource {
+    target: String,
+    client: InstancesClient<Channel>,
+    key: InstanceKey,
+    cluster: ClusterName,
+    identity: SigningKey,
+    trust: Arc<Trust>,
+}
+
+impl FetchSource {
+    pub(crate) fn new(
+        target: FetchTarget,
+        key: InstanceKey,
+        cluster: ClusterName,
+        identity: SigningKey,
+        trust: Arc<Trust>,
+    ) -> Self {
+        let client = InstancesClient::new(target.endpoint.connect_lazy())
+            .max_decoding_message_size(SecretValue::MAX_BYTES + rotacast_proto::MAX_PAYLOAD_BYTES);
+        Self { target: target.url, client, key, cluster, identity, trust }
+    }
+
+    async fn fetch(&self, secret: &SecretName, version: Option<Version>) -> Result<v1::FetchReply, Error> {
+        let nonce = Nonce(rand::random());
+        let request = FetchRequest { key: self.key.clone(), nonce, secret: secret.clone(), version };
+        let id = format!("{}-{:x}", self.key.incarnation, nonce.0);
+        let envelope = request.seal(&self.identity, &self.cluster, id, rotacast_clock::wall());
+        let reply = self.client.clone().fetch(v1::Envelope::from(envelope)).await;
+        let reply = reply.map_err(|status| self.refused(secret, version, &status))?.into_inner();
+        if reply.nonce != nonce.0 {
+            return Err(self.wrong("the reply answers another request"));
+        }
+        Ok(reply)
+    }
+
+    fn wrong(&self, problem: &str) -> Error {
+        let fix = "check that the trusted keys are this broadcaster's, and that nobody stands between";
+        Error::new(ErrorKind::Denied, format!("broadcaster {}: {problem}", self.target), fix)
+    }
+
+    fn refused(&self, secret: &SecretName, version: Option<Version>, status: &tonic::Status) -> Error {
+        let what = version.map_or_else(|| "the state".to_owned(), |version| format!("version {version}"));
+        let (kind, fix) = match status.code() {
+            tonic::Code::NotFound => (ErrorKind::NoSuchSecret, "put its first version with `rotacast put`"),
+            tonic::Code::PermissionDenied | tonic::Code::Unauthenticated => {
+                (ErrorKind::Denied, "add this service's public key, and the secret, to the broadcaster's configuration")
+            }
+            tonic::Code::InvalidArgument => (ErrorKind::Config, "use matching releases of SDK and broadcaster"),
+            _ => (ErrorKind::Unreachable, "check the address and that the broadcaster is up"),
+        };
+        let message = status.message();
+        Error::new(
+            kind,
+            format!(
+                "broadcaster {} did not give {what} of secret {secret}: {:?}: {message}",
+                self.target,
+                status.code()
+            ),
+            fix,
+        )
+    }
+}
+
+#[async_trait]
+impl ValueSource for FetchSource {
+    fn describe(&self) -> String {
+        format!("broadcaster {}", self.target)
+    }
+
+    async fn read_state(&self, secret: &SecretName) -> Result<SecretState, Error> {
+        let reply = self.fetch(secret, None).await?;
+        let envelope: Envelope = reply.state.ok_or_else(|| self.wrong("the reply carries no state"))?.into();
+        let state: SecretState =
+            self.trust.open(&self.cluster, &envelope).map_err(|error| self.wrong(&error.to_string()))?;
+        if state.secret != *secret {
+            return Err(self.wrong(&format!("the state is about {}, expected {secret}", state.secret)));
+        }
+        Ok(state)
+    }
+
+    async fn read_value(&self, secret: &SecretName, version: Version) -> Result<SecretValue, Error> {
+        let reply = self.fetch(secret, Some(version)).await?;
+        if reply.value.is_empty() {
+            return Err(self.wrong(&format!("the reply carries no value of version {version}")));
+        }
+        // The wire buffer is wiped when nothing else shares it.
+        Ok(match reply.value.try_into_mut() {
+            Ok(mut bytes) => SecretValue::take(&mut bytes),
+            Err(shared) => SecretValue::new(shared.to_vec()),
+        })
+    }
+}
