@@ -5,3 +5,6 @@
 
 pub mod api;
 pub mod audit;
+pub mod broadcaster;
+pub mod driver;
+pub mod signal;

@@ -1,0 +1,135 @@
+//! One broadcaster put together: driver, gateway for instances, admin service, on one listener.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rotacast_bus::{Gateway, InstanceBus};
+use rotacast_store::PlainImporter;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Server, ServerTlsConfig};
+use tracing::{info, warn};
+
+use crate::api::{AdminFront, Operators};
+use crate::driver::{Driver, DriverControl, Environment, Role, StoreFetch};
+
+/// How long open calls may take to end at a shutdown before they are cut off.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// How often an idle connection is probed, and how long an answer may take: a peer that is gone is noticed within
+/// half a minute, and its streams are freed.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
+
+/// Everything one broadcaster is made of.
+pub struct Broadcaster {
+    /// What the driver works with.
+    pub environment: Environment,
+    /// The bus behind the gateway, for instances without bus access.
+    pub instances: Arc<dyn InstanceBus>,
+    /// Who may give orders; replaced when the configuration is reloaded.
+    pub operators: watch::Receiver<Arc<Operators>>,
+    /// An existing tree to import versions from.
+    pub importer: Option<PlainImporter>,
+    /// Where to listen.
+    pub listener: TcpListener,
+    /// TLS for the listener; without it, it must be on loopback.
+    pub tls: Option<ServerTlsConfig>,
+}
+
+impl Broadcaster {
+    /// Runs until `stop`, or an error that retrying cannot mend.
+    ///
+    /// # Errors
+    /// What ended it, in words.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let Self { environment, instances, operators, importer, listener, tls } = self;
+        let driver = Driver::new(environment.clone());
+        let role = driver.role();
+        let control = Arc::new(DriverControl::new(environment.clone(), driver.secrets(), role.clone(), stop.clone()));
+        let admin = AdminFront::new(control, environment.cluster.clone(), operators).into_service();
+        let values = Arc::new(StoreFetch::new(
+            environment.cluster.clone(),
+            environment.tree.clone(),
+            environment.key.clone(),
+            Arc::clone(&environment.identities),
+        ));
+        let gateway = Gateway::new(instances, values)
+            .with_admission(Arc::clone(&environment.identities) as Arc<dyn rotacast_bus::Admission>)
+            .with_shutdown(stop.clone())
+            .into_service();
+        let (_reporter, health) = crate::api::health().await;
+
+        let mut server = Server::builder()
+            .http2_keepalive_interval(Some(KEEP_ALIVE.0))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE.1));
+        if let Some(tls) = tls {
+            server = server.tls_config(tls).context("TLS of the listener")?;
+        }
+        let router = server.add_service(admin).add_service(gateway).add_service(health).add_service(crate::api::reflection());
+        let address = listener.local_addr().context("the listener's address")?;
+        let serving = router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+        info!(%address, "listening");
+
+        let ended = CancellationToken::new();
+        let _guard = ended.clone().drop_guard();
+        if let Some(importer) = importer {
+            tokio::spawn(import(importer, role, ended.clone()));
+        }
+        let driving = driver.run(stop.clone());
+        tokio::pin!(serving, driving);
+        let (served, drove) = tokio::select! {
+            served = &mut serving => {
+                stop.cancel();
+                (served.context("serving gRPC"), driving.await)
+            }
+            drove = &mut driving => {
+                stop.cancel();
+                let served = match tokio::time::timeout(DRAIN, serving).await {
+                    Ok(served) => served.context("serving gRPC"),
+                    // Watches that do not end by themselves are cut off; their clients reconnect elsewhere.
+                    Err(_) => Ok(()),
+                };
+                (served, drove)
+            }
+        };
+        drove?;
+        served
+    }
+}
+
+/// Imports versions from an existing tree while this replica leads.
+async fn import(importer: PlainImporter, mut role: watch::Receiver<Role>, ended: CancellationToken) {
+    loop {
+        let leads = role.wait_for(|role| matches!(role, Role::Leader(_)));
+        let leading = tokio::select! {
+            leading = leads => leading.is_ok(),
+            () = ended.cancelled() => false,
+        };
+        if !leading {
+            return;
+        }
+        let mut events = importer.run();
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(event)) => info!(?event, "plain layout"),
+                    Some(Err(problem)) => {
+                        warn!(%problem, "the import from the plain tree ended");
+                        break;
+                    }
+                    None => break,
+                },
+                Ok(()) = role.changed() => if *role.borrow() == Role::Follower { break },
+                () = ended.cancelled() => return,
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = ended.cancelled() => return,
+        }
+    }
+}

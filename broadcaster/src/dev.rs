@@ -1,0 +1,146 @@
+//! `rotacast dev`: everything in one process and one folder, with no servers and no configuration.
+
+mod demo;
+mod folder;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rotacast_bus::{EmbeddedBus, InstanceBus, LeaderBus};
+use rotacast_protocol::{ClusterName, OperatorName, Policy, SecretName};
+use rotacast_provider::{GenerateProvider, Provider};
+use rotacast_store::{EmbeddedStore, Prefix, SecretTree, Store};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Operators;
+use crate::audit::{AuditLog, AuditOptions};
+use crate::broadcaster::Broadcaster;
+use crate::cli::DevArgs;
+use crate::driver::{Environment, Identities, SecretSettings, Service, Settings};
+use folder::Folder;
+
+/// The cluster's name in development.
+const CLUSTER: &str = "dev";
+
+/// How long a crashed `dev` blocks its successor; the embedded store frees its lock at once anyway.
+const LEADER_TTL: Duration = Duration::from_secs(5);
+
+/// Everyone may use every secret: the folder's one identity stands for all services.
+struct DevSettings {
+    settings: SecretSettings,
+}
+
+impl Settings for DevSettings {
+    fn of(&self, _secret: &SecretName) -> SecretSettings {
+        self.settings.clone()
+    }
+
+    fn configured(&self) -> Vec<SecretName> {
+        Vec::new()
+    }
+}
+
+/// Leases short enough to watch, so that a killed instance is fenced within seconds.
+#[must_use]
+pub fn policy() -> Policy {
+    Policy {
+        lease_idle: Duration::from_secs(10),
+        lease_rotating: Duration::from_secs(4),
+        self_lease: Duration::from_secs(1),
+        max_use: Duration::from_millis(500),
+        sync_idle: Duration::from_secs(3),
+        sync_rotating: Duration::from_secs(1),
+        ..Policy::default()
+    }
+}
+
+/// Runs until Ctrl-C, or until the demo has done what it was asked for.
+///
+/// # Errors
+/// What could not be opened, or what ended it.
+pub async fn run(args: DevArgs) -> anyhow::Result<()> {
+    let stop = crate::signal::stop_on_signals()?;
+    let folder = Folder::open(&args.data)?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}: is another `rotacast dev` running? Choose another --listen", args.listen))?;
+    let address = listener.local_addr().context("the listener's address")?;
+    let (broadcaster, bus) = assemble(&folder, listener).await?;
+    if args.demo {
+        let demo = demo::run(&args, address, &folder, stop.clone());
+        let serving = broadcaster.run(stop.clone());
+        tokio::pin!(demo, serving);
+        let result = tokio::select! {
+            ended = &mut demo => {
+                stop.cancel();
+                serving.await.and(ended)
+            }
+            ended = &mut serving => {
+                stop.cancel();
+                ended
+            }
+        };
+        bus.close().await;
+        return result;
+    }
+    folder.print_what_next(address);
+    let result = broadcaster.run(stop).await;
+    bus.close().await;
+    result
+}
+
+async fn assemble(folder: &Folder, listener: TcpListener) -> anyhow::Result<(Broadcaster, EmbeddedBus)> {
+    let cluster = ClusterName::new(CLUSTER).context("the cluster's name")?;
+    let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(folder.store()).await?);
+    let bus = EmbeddedBus::open(&folder.bus()).await?;
+    let prefix = Prefix::new("rotacast").context("the store's prefix")?;
+    let provider: Arc<dyn Provider> = Arc::new(GenerateProvider::default());
+    let anyone = Service { key: folder.identity().public().clone(), secrets: vec!["*".into()] };
+    let operator = OperatorName::new("operator").context("the operator's name")?;
+    let operators = Operators::new(BTreeMap::from([(operator, folder.operator().public().clone())]));
+    let environment = Environment {
+        cluster: cluster.clone(),
+        replica: format!("dev-{}", std::process::id()),
+        tree: SecretTree::new(store, prefix),
+        bus: Arc::new(bus.clone()) as Arc<dyn LeaderBus>,
+        audit: Arc::new(AuditLog::open(folder.audit(), AuditOptions::default())?),
+        key: folder.broadcaster().clone(),
+        identities: Arc::new(Identities::new(cluster, BTreeMap::new(), Some(anyone))),
+        settings: Arc::new(DevSettings { settings: SecretSettings { policy: policy(), provider } }),
+        leader_ttl: LEADER_TTL,
+    };
+    let broadcaster = Broadcaster {
+        environment,
+        instances: Arc::new(bus.clone()) as Arc<dyn InstanceBus>,
+        operators: watch::Sender::new(Arc::new(operators)).subscribe(),
+        importer: None,
+        listener,
+        tls: None,
+    };
+    Ok((broadcaster, bus))
+}
+
+/// Waits for something that must happen soon after the start.
+async fn within<T>(
+    what: &str,
+    limit: Duration,
+    stop: &CancellationToken,
+    attempt: impl AsyncFn() -> Option<T>,
+) -> anyhow::Result<T> {
+    let tries = async {
+        loop {
+            if let Some(done) = attempt().await {
+                return done;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        done = tokio::time::timeout(limit, tries) => done.with_context(|| format!("{what} took longer than {limit:?}")),
+        () = stop.cancelled() => anyhow::bail!("stopped"),
+    }
+}
