@@ -260,6 +260,11 @@ impl FakeCluster {
         self.world().roster.values().cloned().collect()
     }
 
+    /// Loses the roster, as a bus may.
+    pub fn forget_roster(&self) {
+        self.world().roster.clear();
+    }
+
     /// What instances have asked for so far, in order: `register`, `sync`, `read_state`, `read_value`.
     #[must_use]
     pub fn log(&self) -> Vec<String> {
