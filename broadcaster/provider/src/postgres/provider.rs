@@ -353,7 +353,8 @@ impl PostgresProvider {
             let Some(held) = held else { return Err(error.into()) };
             let detail = held.detail().unwrap_or("no detail").replace('\n', ", ");
             return Err(Problem::Refused(format!(
-                "role {} is disabled but still holds objects elsewhere ({detail}); in each database named there: \
+                "role {} is disabled but still holds what the administrator cannot hand over ({detail}); \
+                 as a superuser, in each database named there or else in this one: \
                  REASSIGN OWNED BY {quoted} TO {group}; DROP OWNED BY {quoted}",
                 role.name
             )));

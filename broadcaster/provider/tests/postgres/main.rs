@@ -1,0 +1,10 @@
+//! PostgreSQL under the suite, and what is PostgreSQL's alone, on a real server and with the rights the documentation asks for.
+
+#![allow(clippy::unwrap_used)]
+
+mod cases;
+mod fixture;
+mod server;
+
+rotacast_provider::conformance_every!(fixture::start);
+rotacast_provider::conformance_logins!(fixture::start);
