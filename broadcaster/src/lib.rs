@@ -6,5 +6,6 @@
 pub mod api;
 pub mod audit;
 pub mod broadcaster;
+pub mod config;
 pub mod driver;
 pub mod signal;

@@ -1,0 +1,261 @@
+//! The configuration: one TOML file, and a few environment variables over it.
+//!
+//! Everything is parsed into checked types. Unknown settings are refused with a suggestion, numbers without
+//! a unit with the fix, and all problems are told at once. See `docs/configuration.md`.
+
+mod backend;
+mod error;
+mod listen;
+mod pattern;
+mod policy;
+mod provider;
+mod reader;
+mod reload;
+mod service;
+mod unit;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rotacast_proto::VerifyingKey;
+use rotacast_protocol::{ClusterName, OperatorName, Policy, SecretName, ServiceName};
+
+pub use backend::{BusConfig, ClientTls, Layout, Login, StoreConfig};
+pub use error::{ConfigError, Problem};
+pub use listen::{Listen, ServerTls};
+pub use pattern::{InvalidPattern, SecretPattern};
+pub use provider::{AdminSource, PostgresConfig, ProviderConfig, ProviderName, SessionsAtRetire};
+pub use reload::{Change, changes};
+pub use service::ServiceConfig;
+pub use unit::{parse_duration, parse_size, show_duration};
+
+use reader::{Document, Section};
+
+/// Where the admin and instance services listen unless set.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7400);
+/// Shortest and longest leader term: renewals happen at a third of it, and a successor waits all of it.
+const LEADER_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
+/// Least size of an audit file: below, files would be made faster than anybody looks at them.
+const MIN_AUDIT_FILE_BYTES: u64 = 64 * 1024;
+
+/// What a broadcaster is told.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// The environment's name on the bus and in signatures.
+    pub cluster: ClusterName,
+    /// How this replica is called in the election; none: after the host.
+    pub replica: Option<String>,
+    /// Where everything of our own is kept.
+    pub data_dir: PathBuf,
+    /// Where clients and instances reach us.
+    pub listen: Listen,
+    /// Where versions and records are.
+    pub store: StoreConfig,
+    /// What states and reports travel on.
+    pub bus: BusConfig,
+    /// How long a dead leader blocks its successor.
+    pub leader_ttl: Duration,
+    /// The file of the key that signs states and replies.
+    pub signing_key: PathBuf,
+    /// Who may command.
+    pub operators: BTreeMap<OperatorName, VerifyingKey>,
+    /// Who may use what.
+    pub services: BTreeMap<ServiceName, ServiceConfig>,
+    /// For services not named (`[services."*"]`).
+    pub any_service: Option<ServiceConfig>,
+    /// What makes, tests and retires credentials.
+    pub providers: BTreeMap<ProviderName, ProviderConfig>,
+    /// What applies to secrets not named.
+    pub defaults: Policy,
+    /// What applies to secrets, by name or by prefix.
+    pub secrets: BTreeMap<SecretPattern, SecretConfig>,
+    /// The audit log.
+    pub audit: AuditConfig,
+    /// What the process tells about itself.
+    pub log: LogConfig,
+}
+
+/// What applies to a secret.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SecretConfig {
+    /// What makes, tests and retires its credentials; none: a value nobody outside knows of.
+    pub provider: Option<ProviderName>,
+    /// Its policy.
+    pub policy: Policy,
+}
+
+/// Where the audit log is, and how it is kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuditConfig {
+    /// The file in use.
+    pub file: PathBuf,
+    /// When it is full, in bytes.
+    pub max_file_bytes: u64,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: one JSON object a line.
+    Json,
+}
+
+/// What the process tells about itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogConfig {
+    /// How lines look.
+    pub format: LogFormat,
+    /// Which lines: `info`, or directives such as `info,rotacast_bus=debug`.
+    pub level: String,
+}
+
+impl Config {
+    /// Reads the file, and the process's environment over it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem found.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::new(path, vec![Problem::of_file(format!("cannot be read: {error}"))]))?;
+        Self::parse(path, &text, &|name| std::env::var(name).ok())
+    }
+
+    /// Parses a file's text. Relative paths in it count from the file's folder; `environment` gives the variables
+    /// that go over it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem found.
+    pub fn parse(path: &Path, text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let document = Document::new(path, text, environment);
+        let config = match document.parse() {
+            Some(table) => read_all(&document.root(&table)),
+            None => None,
+        };
+        let problems = document.into_problems();
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(ConfigError::new(path, problems)),
+        }
+    }
+
+    /// What applies to one secret: the section of its name, else of the longest prefix that fits, else the defaults.
+    #[must_use]
+    pub fn secret(&self, secret: &SecretName) -> SecretConfig {
+        let fitting = self.secrets.iter().filter(|(pattern, _)| pattern.matches(secret));
+        match fitting.max_by_key(|(pattern, _)| pattern.precision()) {
+            Some((_, config)) => config.clone(),
+            None => SecretConfig { provider: None, policy: self.defaults.clone() },
+        }
+    }
+
+    /// The secrets that have a section of their own.
+    pub fn named_secrets(&self) -> impl Iterator<Item = SecretName> + '_ {
+        self.secrets.keys().filter_map(SecretPattern::name)
+    }
+}
+
+/// None when something required is missing; the document then holds the problems.
+fn read_all(root: &Section<'_, '_>) -> Option<Config> {
+    let cluster = root.parse_or("cluster", Some("ROTACAST_CLUSTER"), || ClusterName::new("default").ok());
+    let replica = root.text("replica");
+    let data_dir = root
+        .text_or_env("data_dir", "ROTACAST_DATA_DIR")
+        .map_or_else(|| root.resolve("rotacast-data"), |dir| root.resolve(dir));
+    let in_data = |name: &str| data_dir.join(name);
+
+    let listen = listen::read(&root.section("listen"));
+    let store = backend::read_store(&root.section("store"), &data_dir);
+    let bus = backend::read_bus(&root.section("bus"), &data_dir);
+
+    let leader = root.section("leader");
+    let leader_ttl = leader.duration_within("ttl", &LEADER_TTL).unwrap_or(Duration::from_secs(10));
+    leader.finish();
+
+    let keys = root.section("keys");
+    let signing_key = keys.path("signing_key").unwrap_or_else(|| in_data("keys/broadcaster.key"));
+    keys.finish();
+
+    let operators = service::read_operators(&root.section("operators"));
+    let (services, any_service) = service::read_services(&root.section("services"));
+    let providers = provider::read(&root.section("providers"));
+
+    let defaults_section = root.section("defaults");
+    let defaults = policy::read(&defaults_section, &Policy::default());
+    defaults_section.finish();
+    let secrets = read_secrets(&root.section("secrets"), &defaults, &providers);
+
+    let audit_section = root.section("audit");
+    let audit = AuditConfig {
+        file: audit_section.path("file").unwrap_or_else(|| in_data("audit.jsonl")),
+        max_file_bytes: audit_section.size_from("max_file_size", MIN_AUDIT_FILE_BYTES).unwrap_or(64 * 1024 * 1024),
+    };
+    audit_section.finish();
+
+    let log_section = root.section("log");
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let log = LogConfig {
+        format: log_section.choice_or_env("format", "ROTACAST_LOG_FORMAT", &formats).unwrap_or(LogFormat::Text),
+        level: log_section.text_or_env("level", "ROTACAST_LOG_LEVEL").unwrap_or_else(|| "info".into()),
+    };
+    if let Err(error) = tracing_subscriber::EnvFilter::try_new(&log.level) {
+        log_section.problem(
+            "level",
+            format!("{:?}: {error}; expected such as \"info\" or \"info,rotacast=debug\"", log.level),
+        );
+    }
+    log_section.finish();
+    root.finish();
+
+    Some(Config {
+        cluster: cluster?,
+        replica,
+        listen: listen?,
+        store: store?,
+        bus: bus?,
+        leader_ttl,
+        signing_key,
+        operators,
+        services,
+        any_service,
+        providers,
+        defaults,
+        secrets,
+        audit,
+        log,
+        data_dir,
+    })
+}
+
+fn read_secrets(
+    section: &Section<'_, '_>,
+    defaults: &Policy,
+    providers: &BTreeMap<ProviderName, ProviderConfig>,
+) -> BTreeMap<SecretPattern, SecretConfig> {
+    let mut secrets = BTreeMap::new();
+    for (name, section) in section.named_sections() {
+        let provider = section.parse::<ProviderName>("provider");
+        if let Some(provider) = &provider
+            && !providers.contains_key(provider)
+        {
+            let known: Vec<&str> = providers.keys().map(ProviderName::as_str).collect();
+            let hint = reader::suggestion(provider.as_str(), &known);
+            section.problem("provider", format!("there is no [providers.{provider}]{hint}"));
+        }
+        let policy = policy::read(&section, defaults);
+        section.finish();
+        match name.parse::<SecretPattern>() {
+            Ok(pattern) => {
+                secrets.insert(pattern, SecretConfig { provider, policy });
+            }
+            Err(error) => section.problem_here(error.to_string()),
+        }
+    }
+    secrets
+}
+
+#[cfg(test)]
+mod tests;
