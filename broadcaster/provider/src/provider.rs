@@ -66,11 +66,12 @@ pub trait Provider: Send + Sync + 'static {
     /// shares its identity with one of them is rejected, since retiring one would end the other.
     async fn test(&self, credential: &Credential, others: &[Credential]) -> Result<Verdict, ProviderError>;
 
-    /// Who uses it now.
+    /// Who uses it now. Refuses when its identity is known to be another version's, or not this provider's: those
+    /// sessions are not uses of this credential.
     async fn usage(&self, credential: &Credential) -> Result<Evidence, ProviderError>;
 
     /// Ends its validity: no further login succeeds, and a login was tried to show it. Sessions that are
-    /// still there are waited for or ended, as configured.
+    /// still there are waited for, by [`ProviderError::InUse`], or ended, as configured.
     async fn disable(&self, credential: &Credential, others: &[Credential]) -> Result<(), ProviderError>;
 
     /// Removes it. An absent one is no error.

@@ -157,6 +157,7 @@ pub async fn a_shared_identity_is_refused_and_goes_on_working(fixture: &impl Log
     assert!(logs_in(fixture, &live).await, "the live version was hit");
     // Nor when the caller forgot to name the other one: the identity itself says whose it is.
     assert_rejected(&verdict(fixture, &sharing, &[]).await);
+    assert_refused(provider.usage(&sharing).await);
     assert_refused(provider.destroy(&sharing, &[]).await);
     assert!(logs_in(fixture, &live).await, "the live version was hit");
 }
@@ -166,6 +167,7 @@ async fn is_left_alone(fixture: &impl LoginFixture, credential: &Credential) {
     assert!(logs_in(fixture, credential).await, "the fixture's credential does not work");
     assert_rejected(&verdict(fixture, credential, &[]).await);
     assert_refused(provider.create(credential).await);
+    assert_refused(provider.usage(credential).await);
     assert_refused(provider.disable(credential, &[]).await);
     assert_refused(provider.destroy(credential, &[]).await);
     assert!(logs_in(fixture, credential).await, "it was hit");

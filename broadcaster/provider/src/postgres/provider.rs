@@ -249,7 +249,11 @@ impl PostgresProvider {
         let mut connection = admin::open(&self.admin).await?;
         let client = connection.client();
         let sessions = match Role::read(client, &value.username, self.group()).await? {
-            Some(role) => role.sessions(client).await?,
+            // The sessions of a role that is somebody else's are somebody else's.
+            Some(role) => match role.objection(credential, self.group()) {
+                Some(problem) => return Err(Problem::Refused(problem)),
+                None => role.sessions(client).await?,
+            },
             None => Vec::new(),
         };
         connection.close().await;
