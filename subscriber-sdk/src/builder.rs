@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rotacast_bus::InstanceBus;
+#[cfg(feature = "nats")]
+use rotacast_bus::NatsCredentials;
 use rotacast_proto::{SigningKey, VerifyingKey};
 use rotacast_protocol::{ClusterName, Incarnation, InstanceKey, InstanceName, ServiceName};
 use tokio::sync::Notify;
+#[cfg(feature = "etcd")]
+use zeroize::Zeroizing;
 
 use crate::clock::{Clock, Watch};
 use crate::connect::{self, Values};
@@ -29,7 +33,8 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// | `ROTACAST_CLUSTER` | the environment's name | `default` |
 /// | `ROTACAST_IDENTITY` | file with this service's private key | required |
 /// | `ROTACAST_TRUST` | files with broadcasters' public keys, joined by `:` | required |
-/// | `ROTACAST_CA` | file with the certificate authority for `grpcs` and `https`, PEM | the system's |
+/// | `ROTACAST_CA` | file with the certificate authority for TLS connections, PEM | the system's |
+/// | `ROTACAST_NATS_CREDS` | NATS `.creds` file | nobody in particular |
 #[derive(Clone, Default)]
 pub struct Builder {
     service: Option<String>,
@@ -42,6 +47,8 @@ pub struct Builder {
     trust_files: Vec<PathBuf>,
     ca_file: Option<PathBuf>,
     values: Option<Values>,
+    #[cfg(feature = "nats")]
+    nats_credentials: Option<NatsCredentials>,
     clock: Option<Arc<dyn Clock>>,
     hook_timeout: Option<Duration>,
     start_timeout: Option<Duration>,
@@ -53,8 +60,22 @@ pub(crate) struct Plan {
     pub(crate) cluster: ClusterName,
     pub(crate) identity: SigningKey,
     pub(crate) trust: Arc<Trust>,
-    #[cfg(feature = "grpc")]
+    pub(crate) start_timeout: Duration,
+    #[cfg(any(feature = "grpc", feature = "etcd"))]
     pub(crate) ca_pem: Option<Vec<u8>>,
+    #[cfg(feature = "nats")]
+    pub(crate) ca_file: Option<PathBuf>,
+    #[cfg(feature = "nats")]
+    pub(crate) nats_credentials: Option<NatsCredentials>,
+}
+
+/// Where etcd is, and who to be there.
+#[cfg(feature = "etcd")]
+#[derive(Clone)]
+pub(crate) struct EtcdAccess {
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) prefix: String,
+    pub(crate) user: Option<(String, Zeroizing<String>)>,
 }
 
 impl Builder {
@@ -115,7 +136,7 @@ impl Builder {
         self
     }
 
-    /// A file with the certificate authority for `grpcs` and `https`, PEM.
+    /// A file with the certificate authority for TLS connections, PEM.
     #[must_use]
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_file = Some(path.into());
@@ -131,7 +152,25 @@ impl Builder {
         prefix: impl Into<String>,
     ) -> Self {
         let endpoints = endpoints.into_iter().map(Into::into).collect();
-        self.values = Some(Values::Etcd { endpoints, prefix: prefix.into() });
+        self.values = Some(Values::Etcd(EtcdAccess { endpoints, prefix: prefix.into(), user: None }));
+        self
+    }
+
+    /// The user to be in etcd; call it after [`values_from_etcd`](Self::values_from_etcd).
+    #[cfg(feature = "etcd")]
+    #[must_use]
+    pub fn etcd_user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
+        if let Some(Values::Etcd(access)) = &mut self.values {
+            access.user = Some((name.into(), Zeroizing::new(password.into())));
+        }
+        self
+    }
+
+    /// Who to be on NATS. The streams are then expected to be there: the broadcaster makes them.
+    #[cfg(feature = "nats")]
+    #[must_use]
+    pub fn nats_credentials(mut self, credentials: NatsCredentials) -> Self {
+        self.nats_credentials = Some(credentials);
         self
     }
 
@@ -203,7 +242,7 @@ impl Builder {
             wake: Arc::new(Notify::new()),
             hook_timeout: self.hook_timeout.unwrap_or(HOOK_TIMEOUT),
         };
-        Subscriber::start(context, plan.key, self.exclusive, self.start_timeout.unwrap_or(START_TIMEOUT))
+        Subscriber::start(context, plan.key, self.exclusive, plan.start_timeout)
     }
 
     fn plan(&self) -> Result<Plan, Error> {
@@ -224,8 +263,16 @@ impl Builder {
             cluster,
             identity: self.find_identity()?,
             trust: Arc::new(Trust::new(self.find_trust()?)),
-            #[cfg(feature = "grpc")]
-            ca_pem: self.find_ca()?,
+            start_timeout: self.start_timeout.unwrap_or(START_TIMEOUT),
+            #[cfg(any(feature = "grpc", feature = "etcd"))]
+            ca_pem: self.read_ca()?,
+            #[cfg(feature = "nats")]
+            ca_file: self.find_ca(),
+            #[cfg(feature = "nats")]
+            nats_credentials: self
+                .nats_credentials
+                .clone()
+                .or_else(|| variable("ROTACAST_NATS_CREDS").map(|path| NatsCredentials::File(PathBuf::from(path)))),
         })
     }
 
@@ -265,11 +312,13 @@ impl Builder {
         Ok(keys)
     }
 
-    #[cfg(feature = "grpc")]
-    fn find_ca(&self) -> Result<Option<Vec<u8>>, Error> {
-        let Some(path) = self.ca_file.clone().or_else(|| variable("ROTACAST_CA").map(PathBuf::from)) else {
-            return Ok(None);
-        };
+    fn find_ca(&self) -> Option<PathBuf> {
+        self.ca_file.clone().or_else(|| variable("ROTACAST_CA").map(PathBuf::from))
+    }
+
+    #[cfg(any(feature = "grpc", feature = "etcd"))]
+    fn read_ca(&self) -> Result<Option<Vec<u8>>, Error> {
+        let Some(path) = self.find_ca() else { return Ok(None) };
         std::fs::read(&path).map(Some).map_err(|error| {
             let what = format!("{}: cannot read the certificate authority: {error}", path.display());
             Error::new(ErrorKind::Config, what, "expected a PEM file")

@@ -448,7 +448,7 @@ impl Driver {
     }
 }
 
-fn backoff() -> backon::ExponentialBackoff {
+pub(crate) fn backoff() -> backon::ExponentialBackoff {
     backon::ExponentialBuilder::new()
         .with_min_delay(FIRST_PAUSE)
         .with_max_delay(LONGEST_PAUSE)

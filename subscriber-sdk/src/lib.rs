@@ -24,9 +24,11 @@ pub use handle::{Changes, SecretHandle};
 pub use hooks::{HOOK_TIMEOUT, HookOutcome, Hooks, Refusal};
 pub use live::Guard;
 #[cfg(feature = "grpc")]
-pub use source::{FetchSource, FetchTarget};
+pub use source::FetchSource;
 pub use source::{StoreSource, ValueSource};
 pub use subscriber::{LEAVE_BOUND, Subscriber};
 
+#[cfg(feature = "nats")]
+pub use rotacast_bus::NatsCredentials;
 pub use rotacast_proto::{SecretValue, SigningKey, VerifyingKey};
 pub use rotacast_protocol::{Instant, Version};

@@ -10,7 +10,9 @@ use rotacast_protocol::message::SecretState;
 use rotacast_protocol::{SecretName, Version};
 
 #[cfg(feature = "grpc")]
-pub use fetch::{FetchSource, FetchTarget};
+pub use fetch::FetchSource;
+#[cfg(feature = "grpc")]
+pub(crate) use fetch::FetchTarget;
 pub use store::StoreSource;
 
 use crate::error::Error;

@@ -60,7 +60,10 @@ async fn the_registration_is_durable_before_the_lease_and_the_lease_before_the_v
     let (subscriber, _db) = opened(&cluster).await;
     let first = |log: &[String], what: &str| log.iter().position(|entry| entry == what).unwrap();
     let log = cluster.log();
-    assert!(first(&log, "register") < first(&log, "sync") && first(&log, "sync") < first(&log, "read_value"), "{log:?}");
+    assert!(
+        first(&log, "register") < first(&log, "sync") && first(&log, "sync") < first(&log, "read_value"),
+        "{log:?}"
+    );
     // A secret added later is registered before it is read.
     let before = log.len();
     subscriber.secret("other").await.unwrap();
@@ -170,7 +173,10 @@ async fn with_a_bus_but_neither_leader_nor_store_it_names_both() {
     let error = subscriber(&cluster).secret(SECRET).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable);
     let text = error.to_string();
-    assert!(text.contains("no broadcaster answers on memory") && text.contains("store memory cannot be reached"), "{text}");
+    assert!(
+        text.contains("no broadcaster answers on memory") && text.contains("store memory cannot be reached"),
+        "{text}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -309,9 +315,8 @@ async fn failed_logins_are_reported_by_version() {
     for _ in 0..3 {
         db.report_auth_failure(v(1));
     }
-    let count = |cluster: &FakeCluster| {
-        cluster.reports()[0].secrets.values().next().unwrap().auth_failures.get(&v(1)).copied()
-    };
+    let count =
+        |cluster: &FakeCluster| cluster.reports()[0].secrets.values().next().unwrap().auth_failures.get(&v(1)).copied();
     reported(&cluster, |_, _, _| count(&cluster) == Some(3)).await;
 }
 
@@ -383,13 +388,15 @@ async fn when_the_last_handle_is_dropped_nothing_goes_on() {
 #[tokio::test]
 async fn what_is_missing_is_said_before_anything_is_connected() {
     let cluster = FakeCluster::new();
-    let error = |builder: rotacast_subscriber::Builder| builder.connect_with(cluster.bus(), cluster.values()).err().unwrap();
+    let error =
+        |builder: rotacast_subscriber::Builder| builder.connect_with(cluster.bus(), cluster.values()).err().unwrap();
     let none = error(Subscriber::builder());
     assert_eq!(none.kind(), ErrorKind::Config);
     assert!(none.to_string().contains(".service("), "{none}");
     let bad = error(cluster.builder("Payments API"));
     assert!(bad.to_string().contains("\"Payments API\" is not valid"), "{bad}");
-    let anonymous = error(Subscriber::builder().service("a").trust(rotacast_proto::SigningKey::generate().public().clone()));
+    let anonymous =
+        error(Subscriber::builder().service("a").trust(rotacast_proto::SigningKey::generate().public().clone()));
     assert_eq!(anonymous.kind(), ErrorKind::Identity);
     assert!(anonymous.to_string().contains("rotacast keygen"), "{anonymous}");
     let trusting = error(Subscriber::builder().service("a").identity(rotacast_proto::SigningKey::generate()));

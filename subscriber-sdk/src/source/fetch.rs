@@ -20,7 +20,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a broadcaster serves Fetch.
 #[derive(Clone, Debug)]
-pub struct FetchTarget {
+pub(crate) struct FetchTarget {
     url: String,
     endpoint: Endpoint,
 }
@@ -30,7 +30,7 @@ impl FetchTarget {
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for other addresses and for certificates that do not parse.
-    pub fn new(url: &str, ca_pem: Option<&[u8]>) -> Result<Self, Error> {
+    pub(crate) fn new(url: &str, ca_pem: Option<&[u8]>) -> Result<Self, Error> {
         let config = |problem: String| {
             Error::new(
                 ErrorKind::Config,
@@ -44,9 +44,11 @@ impl FetchTarget {
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| config(error.to_string()))?;
         let endpoint = match uri.scheme_str() {
             Some("https") => {
-                let tls = ca_pem.map_or_else(ClientTlsConfig::new, |pem| {
-                    ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
-                });
+                let tls = ClientTlsConfig::new();
+                let tls = match ca_pem {
+                    Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
+                    None => tls.with_native_roots(),
+                };
                 endpoint.tls_config(tls).map_err(|error| config(format!("TLS: {error}")))?
             }
             Some("http") if loopback => endpoint,
