@@ -5,6 +5,8 @@
 //! [`SecretTree`] above it knows the keys, and turns watches into a gap-free stream of versions.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod error;

@@ -1,0 +1,138 @@
+//! Importing a `plain` tree.
+#![allow(missing_docs, reason = "a case's name says what must hold")]
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use rand::Rng as _;
+use rotacast_proto::SecretValue;
+
+use super::trees::{name, version};
+use super::{StoreFixture, put, seeded, value, write};
+use crate::{ImportEvent, Key, PlainImporter, Prefix, SecretTree, StoreError, Write};
+
+type Events = BoxStream<'static, Result<ImportEvent, StoreError>>;
+
+/// Versions go below the fixture's prefix, the source is beside them.
+async fn halves(fixture: &impl StoreFixture) -> (SecretTree, Prefix) {
+    let half = |half: &str| Prefix::new(format!("{}/{half}", fixture.prefix())).unwrap();
+    (SecretTree::new(fixture.client().await, half("tree")), half("source"))
+}
+
+fn source_key(source: &Prefix, secret: &str) -> Key {
+    source.key().child(secret)
+}
+
+async fn next(events: &mut Events) -> ImportEvent {
+    events.next().await.expect("an import does not end").unwrap()
+}
+
+async fn imported(events: &mut Events, secret: &str, number: u64) {
+    let expected = ImportEvent::Imported { secret: name(secret), version: version(number) };
+    assert_eq!(next(events).await, expected);
+}
+
+pub async fn every_change_becomes_one_version(fixture: &impl StoreFixture) {
+    let (tree, source) = halves(fixture).await;
+    let store = tree.store().clone();
+    write(&store, vec![put(&source_key(&source, "payments/db"), "one")]).await;
+    let importer = PlainImporter::new(tree.clone(), source.clone()).unwrap();
+    let mut events = importer.run();
+    imported(&mut events, "payments/db", 1).await;
+    assert!(matches!(next(&mut events).await, ImportEvent::Resynced(_)));
+    write(&store, vec![put(&source_key(&source, "payments/db"), "two")]).await;
+    imported(&mut events, "payments/db", 2).await;
+    // Written again without a change: no version. A version put by hand in between: the next number.
+    write(&store, vec![put(&source_key(&source, "payments/db"), "two")]).await;
+    tree.put_next(&name("payments/db"), value("by hand"), None).await.unwrap();
+    write(&store, vec![put(&source_key(&source, "payments/db"), "three")]).await;
+    imported(&mut events, "payments/db", 4).await;
+    // Deleting the source deletes nothing.
+    write(&store, vec![Write::Delete(source_key(&source, "payments/db"))]).await;
+    assert_eq!(next(&mut events).await, ImportEvent::SourceDeleted { secret: name("payments/db") });
+    assert_eq!(tree.list_versions(&name("payments/db")).await.unwrap().len(), 4);
+
+    // A later life imports what came meanwhile, and nothing again.
+    drop(events);
+    write(&store, vec![put(&source_key(&source, "payments/db"), "four"), put(&source_key(&source, "b"), "x")]).await;
+    let mut events = importer.run();
+    imported(&mut events, "b", 1).await;
+    imported(&mut events, "payments/db", 5).await;
+    assert!(matches!(next(&mut events).await, ImportEvent::Resynced(_)));
+    let stored = tree.read_version(&name("payments/db"), version(5)).await.unwrap().unwrap();
+    assert!(stored.value == value("four"));
+
+    for overlapping in [tree.prefix().clone(), Prefix::new(format!("{}/versions", tree.prefix())).unwrap()] {
+        let refused = PlainImporter::new(tree.clone(), overlapping).err();
+        assert!(matches!(refused, Some(StoreError::Invalid { .. })));
+    }
+}
+
+/// Importers start and die at random moments while the source changes. In the end the versions are changes of the
+/// source, in their order, none twice, and the newest is the source's value.
+pub async fn importers_at_once_and_crashes_import_nothing_twice(fixture: &impl StoreFixture) {
+    const CHANGES: u64 = 40;
+    let mut random = seeded();
+    let (tree, source) = halves(fixture).await;
+    let (secret, key) = (name("payments/db"), source_key(&source, "payments/db"));
+    let start = |store| {
+        let tree = SecretTree::new(store, tree.prefix().clone());
+        let mut events = PlainImporter::new(tree, source.clone()).unwrap().run();
+        tokio::spawn(async move { while let Some(Ok(_)) = events.next().await {} })
+    };
+    let mut importers = [start(fixture.client().await), start(fixture.client().await)];
+    for change in 1..=CHANGES {
+        write(tree.store(), vec![put(&key, change.to_string())]).await;
+        if random.random_bool(0.3) {
+            let at = random.random_range(0..importers.len());
+            importers[at].abort();
+            importers[at] = start(fixture.client().await);
+        }
+        if random.random_bool(0.5) {
+            tokio::task::yield_now().await;
+        }
+    }
+    importers.iter().for_each(tokio::task::JoinHandle::abort);
+    let mut events = PlainImporter::new(tree.clone(), source.clone()).unwrap().run();
+    while !matches!(next(&mut events).await, ImportEvent::Resynced(_)) {}
+    let mut values = Vec::new();
+    for stamp in tree.list_versions(&secret).await.unwrap() {
+        let stored: SecretValue = tree.read_version(&secret, stamp.version).await.unwrap().unwrap().value;
+        values.push(std::str::from_utf8(stored.expose()).unwrap().parse::<u64>().unwrap());
+        assert_eq!(stamp.version.get(), values.len() as u64, "no number is skipped");
+    }
+    assert!(values.is_sorted_by(|one, next| one < next), "{values:?}");
+    assert_eq!(values.last(), Some(&CHANGES));
+}
+
+pub async fn what_cannot_be_imported_is_told(fixture: &impl StoreFixture) {
+    let (tree, source) = halves(fixture).await;
+    let store = tree.store().clone();
+    let mut events = PlainImporter::new(tree.clone(), source.clone()).unwrap().run();
+    assert!(matches!(next(&mut events).await, ImportEvent::Resynced(_)));
+    let refused = async |events: &mut Events, secret: &str, word: &str| match next(events).await {
+        ImportEvent::Refused { key, problem } => {
+            assert_eq!(key, source_key(&source, secret));
+            assert!(problem.contains(word), "{problem}");
+            assert!(!problem.contains("canary"), "{problem}");
+        }
+        other => panic!("expected a refusal, found {other:?}"),
+    };
+    write(&store, vec![put(&source_key(&source, "Bad Name"), "canary")]).await;
+    refused(&mut events, "Bad Name", "secret name").await;
+    write(&store, vec![put(&source_key(&source, "a"), "")]).await;
+    refused(&mut events, "a", "empty").await;
+    write(&store, vec![put(&source_key(&source, "a"), "canary")]).await;
+    imported(&mut events, "a", 1).await;
+    write(&store, vec![put(&source_key(&source, "a"), "canary 2")]).await;
+    imported(&mut events, "a", 2).await;
+    // The old value again: retiring version 1 would revoke it.
+    write(&store, vec![put(&source_key(&source, "a"), "canary")]).await;
+    refused(&mut events, "a", "version 1 again").await;
+    // A marker that nobody can read stops its own secret only.
+    write(&store, vec![put(&tree.prefix().key().child("imports/a"), r#"{"format":99,"canary":1}"#)]).await;
+    write(&store, vec![put(&source_key(&source, "a"), "canary 3")]).await;
+    refused(&mut events, "a", "imports/a").await;
+    write(&store, vec![put(&source_key(&source, "b"), "canary")]).await;
+    imported(&mut events, "b", 1).await;
+    assert_eq!(tree.list_versions(&name("a")).await.unwrap().len(), 2);
+}

@@ -1,0 +1,310 @@
+//! [`SecretTree`] on top of the store.
+#![allow(missing_docs, reason = "a case's name says what must hold")]
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use rotacast_proto::SecretValue;
+use rotacast_protocol::{Epoch, SecretName, Version};
+
+use super::elections::campaign;
+use super::{StoreFixture, commit, put, tree, value, write};
+use crate::{Check, Committed, Created, Key, Leadership, Published, SecretTree, StoreError, VersionEvent, Write};
+
+pub(super) fn name(text: &str) -> SecretName {
+    SecretName::new(text).unwrap()
+}
+
+pub(super) fn version(number: u64) -> Version {
+    Version::new(number).unwrap()
+}
+
+pub(super) fn version_key(tree: &SecretTree, secret: &str, number: u64) -> Key {
+    tree.prefix().key().child("versions").child(secret).child(number)
+}
+
+async fn leader(tree: &SecretTree) -> Leadership {
+    campaign(tree.store(), &tree.prefix().key().child("leader"), "test").await
+}
+
+pub async fn writers_at_once_get_different_numbers_without_a_gap(fixture: &impl StoreFixture) {
+    const WRITERS: usize = 8;
+    const EACH: usize = 4;
+    let secret = name("payments/db");
+    let mut tasks = Vec::new();
+    for writer in 0..WRITERS {
+        let (tree, secret) = (tree(fixture).await, secret.clone());
+        tasks.push(tokio::spawn(async move {
+            let mut numbers = Vec::new();
+            for at in 0..EACH {
+                let text = format!("{writer}/{at}");
+                numbers.push((tree.put_next(&secret, value(&text), None).await.unwrap(), text));
+            }
+            numbers
+        }));
+    }
+    let mut stored = Vec::new();
+    for task in tasks {
+        stored.extend(task.await.unwrap());
+    }
+    stored.sort();
+    let numbers: Vec<u64> = stored.iter().map(|(version, _)| version.get()).collect();
+    assert_eq!(numbers, (1..=(WRITERS * EACH) as u64).collect::<Vec<_>>());
+    let tree = tree(fixture).await;
+    for (version, text) in stored {
+        let found = tree.read_version(&secret, version).await.unwrap().unwrap();
+        assert!(found.value == value(text) && found.created == found.modified);
+    }
+    // What is never stored: nothing, and too much.
+    let empty = tree.put_next(&secret, value(""), None).await;
+    assert!(matches!(empty, Err(StoreError::Invalid { .. })), "{empty:?}");
+    let long = tree.put_next(&secret, value(vec![1; SecretValue::MAX_BYTES + 1]), None).await;
+    assert!(matches!(long, Err(StoreError::TooLarge { .. })), "{long:?}");
+    let longest = tree.put_next(&secret, value(vec![1; SecretValue::MAX_BYTES]), Some(version(100))).await.unwrap();
+    assert_eq!(longest.get(), 101);
+}
+
+pub async fn a_destroyed_number_is_never_used_again(fixture: &impl StoreFixture) {
+    let tree = tree(fixture).await;
+    let secret = name("payments/db");
+    let leader = leader(&tree).await;
+    for _ in 0..3 {
+        tree.put_next(&secret, value("x"), None).await.unwrap();
+    }
+    let stale = tree.destroy_version(&secret, version(1), Epoch(leader.epoch.0 + 1)).await;
+    assert!(matches!(stale, Err(StoreError::NotLeader { .. })), "{stale:?}");
+    assert_eq!(tree.list_versions(&secret).await.unwrap().len(), 3);
+    for number in [3, 2, 3] {
+        tree.destroy_version(&secret, version(number), leader.epoch).await.unwrap();
+    }
+    assert!(tree.read_version(&secret, version(3)).await.unwrap().is_none());
+    assert_eq!(tree.create_version(&secret, version(3), value("y"), vec![]).await.unwrap(), Created::Exists);
+    assert_eq!(tree.create_version(&secret, version(1), value("y"), vec![]).await.unwrap(), Created::Exists);
+    assert_eq!(tree.put_next(&secret, value("y"), None).await.unwrap(), version(4));
+    // Destroying many at once, from several tasks of one leader.
+    let destroy = (5..=12).map(|number| {
+        let (tree, secret, epoch) = (tree.clone(), secret.clone(), leader.epoch);
+        async move { tree.destroy_version(&secret, version(number), epoch).await.unwrap() }
+    });
+    futures::future::join_all(destroy).await;
+    assert_eq!(tree.put_next(&secret, value("z"), None).await.unwrap(), version(13));
+    let failing = vec![Check::Absent(version_key(&tree, "payments/db", 13))];
+    let created = tree.create_version(&secret, version(14), value("y"), failing).await.unwrap();
+    assert_eq!(created, Created::Conflict);
+}
+
+pub async fn the_first_journalled_value_wins(fixture: &impl StoreFixture) {
+    let (one, other) = (tree(fixture).await, tree(fixture).await);
+    let secret = name("payments/db");
+    let epoch = leader(&one).await;
+    let epoch = epoch.epoch;
+    let stale = one.journal(&secret, version(1), value("stale"), Epoch(epoch.0 + 1)).await;
+    assert!(matches!(stale, Err(StoreError::NotLeader { .. })));
+    let (first, second) = futures::join!(
+        one.journal(&secret, version(1), value("one"), epoch),
+        other.journal(&secret, version(1), value("other"), epoch)
+    );
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert!(first == second, "two values for one version");
+    assert!(one.read_journal(&secret, version(1)).await.unwrap().unwrap() == first);
+    assert!(one.read_journal(&secret, version(2)).await.unwrap().is_none());
+    let stale = one.clear_journal(&secret, version(1), Epoch(epoch.0 + 1)).await;
+    assert!(matches!(stale, Err(StoreError::NotLeader { .. })));
+    for _ in 0..2 {
+        one.clear_journal(&secret, version(1), epoch).await.unwrap();
+    }
+    assert!(one.read_journal(&secret, version(1)).await.unwrap().is_none());
+}
+
+pub async fn publishing_happens_once(fixture: &impl StoreFixture) {
+    let tree = tree(fixture).await;
+    let secret = name("payments/db");
+    let leader = leader(&tree).await;
+    let epoch = leader.epoch;
+    assert_eq!(tree.publish_journalled(&secret, version(1), epoch).await.unwrap(), Published::Missing);
+    tree.journal(&secret, version(1), value("one"), epoch).await.unwrap();
+    let stale = tree.publish_journalled(&secret, version(1), Epoch(epoch.0 + 1)).await;
+    assert!(matches!(stale, Err(StoreError::NotLeader { .. })), "{stale:?}");
+    assert!(tree.read_version(&secret, version(1)).await.unwrap().is_none());
+    let (first, second) = futures::join!(
+        tree.publish_journalled(&secret, version(1), epoch),
+        tree.publish_journalled(&secret, version(1), epoch)
+    );
+    let again = tree.publish_journalled(&secret, version(1), epoch).await.unwrap();
+    assert!(matches!(again, Published::Done(_)));
+    assert_eq!([first.unwrap(), second.unwrap()], [again; 2]);
+    assert!(tree.read_version(&secret, version(1)).await.unwrap().unwrap().value == value("one"));
+    assert!(tree.read_journal(&secret, version(1)).await.unwrap().is_none());
+
+    // The same value was stored, but the journal entry is still there.
+    tree.journal(&secret, version(2), value("two"), epoch).await.unwrap();
+    tree.create_version(&secret, version(2), value("two"), vec![]).await.unwrap();
+    assert!(matches!(tree.publish_journalled(&secret, version(2), epoch).await.unwrap(), Published::Done(_)));
+    assert!(tree.read_journal(&secret, version(2)).await.unwrap().is_none());
+
+    // Somebody else's value: theirs stays, and so does the journal entry.
+    tree.journal(&secret, version(3), value("ours"), epoch).await.unwrap();
+    tree.create_version(&secret, version(3), value("theirs"), vec![]).await.unwrap();
+    assert_eq!(tree.publish_journalled(&secret, version(3), epoch).await.unwrap(), Published::Taken);
+    assert!(tree.read_version(&secret, version(3)).await.unwrap().unwrap().value == value("theirs"));
+    assert!(tree.read_journal(&secret, version(3)).await.unwrap().unwrap() == value("ours"));
+
+    // A number that was destroyed does not come back.
+    tree.journal(&secret, version(4), value("late"), epoch).await.unwrap();
+    tree.destroy_version(&secret, version(4), epoch).await.unwrap();
+    assert_eq!(tree.publish_journalled(&secret, version(4), epoch).await.unwrap(), Published::Taken);
+    assert!(tree.read_version(&secret, version(4)).await.unwrap().is_none());
+}
+
+pub async fn a_record_is_saved_only_over_what_was_read_by_who_leads(fixture: &impl StoreFixture) {
+    let tree = tree(fixture).await;
+    let leader = leader(&tree).await;
+    let (secret, epoch) = (name("payments/db"), leader.epoch);
+    assert!(tree.load_records().await.unwrap().is_empty());
+    let save = |bytes: &[u8], expected, epoch| tree.save_record(&secret, bytes.to_vec(), expected, epoch);
+    assert_eq!(save(b"0", None, Epoch(epoch.0 + 1)).await.unwrap(), Committed::Conflict);
+    let Committed::Done(first) = save(b"1", None, epoch).await.unwrap() else { panic!("nothing was stored yet") };
+    assert_eq!(save(b"2", None, epoch).await.unwrap(), Committed::Conflict);
+    let Committed::Done(second) = save(b"2", Some(first), epoch).await.unwrap() else { panic!("as read") };
+    assert_eq!(save(b"3", Some(first), epoch).await.unwrap(), Committed::Conflict);
+    let other = name("a");
+    tree.save_record(&other, b"other".to_vec(), None, epoch).await.unwrap();
+    let records = tree.load_records().await.unwrap();
+    assert_eq!(records.iter().map(|record| record.secret.as_str()).collect::<Vec<_>>(), ["a", "payments/db"]);
+    assert_eq!((&records[1].bytes[..], records[1].cursor), (&b"2"[..], second));
+    assert_eq!(tree.read_record(&secret).await.unwrap().unwrap(), records[1]);
+    leader.resign.cancel();
+    leader.resigned.await.unwrap();
+    assert_eq!(save(b"4", Some(second), epoch).await.unwrap(), Committed::Conflict);
+    // What is no record is not passed over in silence.
+    write(tree.store(), vec![put(&tree.prefix().key().child("records/Bad Name"), "x")]).await;
+    assert!(matches!(tree.load_records().await, Err(StoreError::Corrupt { .. })));
+}
+
+/// Reads a watch of versions as short texts.
+pub(super) struct Told(pub(super) BoxStream<'static, Result<VersionEvent, StoreError>>);
+
+impl Told {
+    pub(super) async fn next(&mut self) -> String {
+        match self.0.next().await.expect("a watch does not end").unwrap() {
+            VersionEvent::Listed { secret, stamp } => format!("listed {secret} {}", stamp.version),
+            VersionEvent::Added { secret, stamp } => format!("added {secret} {}", stamp.version),
+            VersionEvent::Changed { secret, stamp } => format!("changed {secret} {}", stamp.version),
+            VersionEvent::Deleted { secret, version, .. } => format!("deleted {secret} {version}"),
+            VersionEvent::Gap { secret, missing, found } => format!("gap {secret} {missing}<{found}"),
+            VersionEvent::Ignored { key, .. } => format!("ignored {key}"),
+            VersionEvent::Resynced(_) => "resynced".into(),
+        }
+    }
+
+    pub(super) async fn expect(&mut self, expected: &[&str]) {
+        for expected in expected {
+            assert_eq!(self.next().await, *expected);
+        }
+    }
+}
+
+pub async fn every_version_is_told_once_in_order(fixture: &impl StoreFixture) {
+    const AWAY: u64 = 150;
+    let writer = SecretTree::new(fixture.undisturbed().await, fixture.prefix());
+    let leader = leader(&writer).await;
+    let secret = name("a");
+    for _ in 0..11 {
+        writer.put_next(&secret, value("x"), None).await.unwrap();
+    }
+    for number in [1, 2, 5] {
+        writer.destroy_version(&secret, version(number), leader.epoch).await.unwrap();
+    }
+    let mut told = Told(tree(fixture).await.watch_versions());
+    let listed: Vec<String> = [3, 4, 6, 7, 8, 9, 10, 11].map(|number| format!("listed a {number}")).to_vec();
+    told.expect(&listed.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    told.expect(&["resynced"]).await;
+    writer.put_next(&secret, value("x"), None).await.unwrap();
+    told.expect(&["added a 12"]).await;
+
+    // Away: versions come, some of them are destroyed unseen, and the history is forgotten.
+    fixture.interrupt().await;
+    for number in 13..13 + AWAY {
+        assert_eq!(writer.put_next(&secret, value("x"), None).await.unwrap(), version(number));
+        if number % 10 == 0 {
+            writer.destroy_version(&secret, version(number), leader.epoch).await.unwrap();
+        }
+    }
+    fixture.compact().await;
+    fixture.heal().await;
+    let last = format!("added a {}", 12 + AWAY);
+    let mut added = Vec::new();
+    loop {
+        let event = told.next().await;
+        assert!(!event.starts_with("gap") && !event.starts_with("changed"), "{event}");
+        if let Some(number) = event.strip_prefix("added a ") {
+            added.push(number.parse::<u64>().unwrap());
+        }
+        if event == last {
+            break;
+        }
+    }
+    assert!(added.is_sorted_by(|one, next| one < next), "{added:?}");
+    let kept: Vec<u64> = (13..13 + AWAY).filter(|number| number % 10 != 0).collect();
+    assert!(kept.iter().all(|number| added.contains(number)), "{added:?}");
+}
+
+pub async fn a_skipped_number_holds_back_what_follows(fixture: &impl StoreFixture) {
+    let tree = tree(fixture).await;
+    let leader = leader(&tree).await;
+    let secret = name("a");
+    let create = |number| {
+        let (tree, secret) = (tree.clone(), secret.clone());
+        async move { tree.create_version(&secret, version(number), value("x"), vec![]).await.unwrap() }
+    };
+    create(1).await;
+    let mut told = Told(tree.watch_versions());
+    told.expect(&["listed a 1", "resynced"]).await;
+    create(4).await;
+    told.expect(&["gap a 2<4"]).await;
+    create(2).await;
+    told.expect(&["added a 2", "gap a 3<4"]).await;
+    create(3).await;
+    told.expect(&["added a 3", "added a 4"]).await;
+    // A missing number may also be settled by noting it as destroyed.
+    create(6).await;
+    told.expect(&["gap a 5<6"]).await;
+    tree.destroy_version(&secret, version(5), leader.epoch).await.unwrap();
+    told.expect(&["added a 6"]).await;
+}
+
+pub async fn a_version_changed_in_place_is_told(fixture: &impl StoreFixture) {
+    let tree = tree(fixture).await;
+    let secret = name("a");
+    tree.put_next(&secret, value("x"), None).await.unwrap();
+    let mut told = Told(tree.watch_versions());
+    told.expect(&["listed a 1", "resynced"]).await;
+    write(tree.store(), vec![put(&version_key(&tree, "a", 1), "other")]).await;
+    told.expect(&["changed a 1"]).await;
+    // A watch that begins later tells it too.
+    Told(tree.watch_versions()).expect(&["listed a 1", "changed a 1", "resynced"]).await;
+    let key = version_key(&tree, "a", 1);
+    write(tree.store(), vec![Write::Delete(key.clone())]).await;
+    told.expect(&["deleted a 1"]).await;
+    commit(tree.store(), vec![], vec![put(&key, "again")]).await;
+    told.expect(&[&format!("ignored {key}")]).await;
+    // What is no version is told once and stops nothing.
+    let bad = tree.prefix().key().child("versions/a/latest");
+    write(tree.store(), vec![put(&bad, "x")]).await;
+    write(tree.store(), vec![put(&bad, "y")]).await;
+    told.expect(&[&format!("ignored {bad}")]).await;
+    tree.put_next(&secret, value("x"), Some(version(1))).await.unwrap();
+    told.expect(&["added a 2"]).await;
+}
+
+pub async fn secrets_do_not_see_each_others_versions(fixture: &impl StoreFixture) {
+    let tree = tree(fixture).await;
+    for secret in ["a", "a/b", "a/1", "a-b", "leader", "versions", "records/x"] {
+        assert_eq!(tree.put_next(&name(secret), value(secret), None).await.unwrap(), version(1), "{secret}");
+    }
+    let versions = tree.list_versions(&name("a")).await.unwrap();
+    assert_eq!(versions.len(), 1);
+    assert!(tree.read_version(&name("a/1"), version(1)).await.unwrap().unwrap().value == value("a/1"));
+    assert!(tree.load_records().await.unwrap().is_empty());
+    // A secret's name cannot stand in the way of the election either.
+    leader(&tree).await;
+}

@@ -1,0 +1,128 @@
+//! Watches.
+#![allow(missing_docs, reason = "a case's name says what must hold")]
+
+use rand::Rng as _;
+
+use super::{StoreFixture, View, put, seeded, write};
+use crate::{Cursor, Key, Write};
+
+/// More changes than a watch reads ahead of its reader.
+const MANY: usize = 300;
+
+pub async fn a_watch_tells_everything_in_order(fixture: &impl StoreFixture) {
+    const WRITERS: usize = 4;
+    const EACH: usize = 25;
+    let store = fixture.client().await;
+    let root = fixture.prefix().key().child("watched");
+    write(&store, vec![put(&root.child("before"), "x"), put(&fixture.prefix().key().child("watched0"), "x")]).await;
+    let mut view = View::open(&store, &root).await;
+    assert_eq!(view.now.len(), 1);
+
+    let writers = (0..WRITERS).map(|writer| async move {
+        let (store, root) = (fixture.client().await, fixture.prefix().key().child("watched"));
+        let mut cursors = Vec::new();
+        for at in 0..EACH {
+            // A pair in one commit, and now and then a deletion.
+            let pair = ["x", "y"].map(|half| put(&root.child(format!("{writer}-{at:02}/{half}")), "x"));
+            cursors.push(write(&store, pair.to_vec()).await);
+            if at % 5 == 4 {
+                write(&store, vec![Write::Delete(root.child(format!("{writer}-{:02}/x", at - 1)))]).await;
+            }
+        }
+        cursors
+    });
+    let cursors: Vec<Cursor> = futures::future::join_all(writers).await.concat();
+    // Seen last, so that everything before it was read by then.
+    write(&store, vec![put(&root.child("end"), "x")]).await;
+    view.until_equal(&store, &root).await;
+    if view.listings == 1 {
+        for cursor in cursors {
+            let at: Vec<usize> =
+                (0..view.changes.len()).filter(|&at| view.changes[at].1 == cursor && view.changes[at].2).collect();
+            // A pair whose half is deleted meanwhile may be told without it.
+            assert!(matches!(at[..], [_] | [_, _]), "the commit at {cursor:?} was told {at:?}");
+            assert!(at.windows(2).all(|pair| pair[0] + 1 == pair[1]), "the commit at {cursor:?} was told in pieces");
+        }
+        let keys = |put: bool| view.changes.iter().filter(move |change| change.2 == put).map(|change| &change.0);
+        assert_eq!(keys(false).count(), WRITERS * EACH / 5);
+        let mut told: Vec<&Key> = keys(true).collect();
+        let all = told.len();
+        told.sort();
+        told.dedup();
+        assert_eq!(told.len(), all, "no change is told twice");
+    }
+}
+
+pub async fn a_watch_is_taken_up_after_interruptions(fixture: &impl StoreFixture) {
+    let mut random = seeded();
+    let root = fixture.prefix().key().child("watched");
+    let writer = fixture.undisturbed().await;
+    let mut view = View::open(&fixture.client().await, &root).await;
+    for round in 0..6 {
+        let changes = random.random_range(1..20);
+        let interrupt_at = random.random_range(0..changes);
+        for at in 0..changes {
+            if at == interrupt_at {
+                fixture.interrupt().await;
+            }
+            let key = root.child(random.random_range(0..8_u32));
+            let change = if random.random_bool(0.3) { Write::Delete(key) } else { put(&key, format!("{round}/{at}")) };
+            write(&writer, vec![change]).await;
+        }
+        fixture.heal().await;
+        view.until_equal(&writer, &root).await;
+    }
+}
+
+pub async fn deletes_and_a_compaction_during_an_interruption_are_not_missed(fixture: &impl StoreFixture) {
+    let root = fixture.prefix().key().child("watched");
+    let writer = fixture.undisturbed().await;
+    for name in ["stays", "changes", "goes", "comes-back"] {
+        write(&writer, vec![put(&root.child(name), "before")]).await;
+    }
+    let mut view = View::open(&fixture.client().await, &root).await;
+    fixture.interrupt().await;
+    for at in 0..MANY {
+        write(&writer, vec![put(&root.child("changes"), format!("{at}"))]).await;
+    }
+    let gone = ["goes", "comes-back"].map(|name| Write::Delete(root.child(name)));
+    write(&writer, gone.to_vec()).await;
+    write(&writer, vec![put(&root.child("comes-back"), "again"), put(&root.child("new"), "x")]).await;
+    fixture.compact().await;
+    fixture.heal().await;
+    view.until_equal(&writer, &root).await;
+    assert_eq!(view.listings, 2, "history was compacted, so everything had to be listed anew");
+    // And the watch goes on.
+    write(&writer, vec![put(&root.child("later"), "x")]).await;
+    view.until_equal(&writer, &root).await;
+}
+
+/// The history ends exactly where the watch would be taken up, with a deletion there.
+pub async fn a_deletion_at_the_compacted_cursor_is_not_missed(fixture: &impl StoreFixture) {
+    let root = fixture.prefix().key().child("watched");
+    let writer = fixture.undisturbed().await;
+    let client = fixture.client().await;
+    for round in 0..3 {
+        let key = root.child(format!("goes-{round}"));
+        write(&writer, vec![put(&key, "x")]).await;
+        let mut view = View::open(&client, &root).await;
+        fixture.interrupt().await;
+        write(&writer, vec![Write::Delete(key)]).await;
+        fixture.compact().await;
+        fixture.heal().await;
+        view.until_equal(&writer, &root).await;
+    }
+}
+
+pub async fn a_dropped_watch_leaves_others_alone(fixture: &impl StoreFixture) {
+    let store = fixture.client().await;
+    let root = fixture.prefix().key().child("watched");
+    let mut stays = View::open(&store, &root).await;
+    for round in 0..20 {
+        let unread = store.watch(&root);
+        let goes = View::open(&store, &root).await;
+        write(&store, vec![put(&root.child(round), "x")]).await;
+        drop((goes, unread));
+    }
+    stays.until_equal(&store, &root).await;
+}
