@@ -7,6 +7,8 @@ mod admin;
 pub mod control;
 mod operator;
 mod refusal;
+#[cfg(test)]
+mod tests;
 
 pub use admin::{AdminFront, health, reflection};
 pub use control::{Action, CommandReply, Control, OperatorCommand};

@@ -13,8 +13,7 @@ pub struct Change {
 
 /// What differs between the configuration in force and a new one.
 ///
-/// Live are those read anew for each decision: who may command and use what, policies and providers, the log's
-/// level. The rest is tied to files, sockets and connections that are open.
+/// Live are those read anew for each decision: who may command and use what, policies and providers. The rest is tied to files, sockets and connections that are open.
 #[must_use]
 pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     let live = true;
@@ -34,7 +33,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         ("secrets", old.secrets == new.secrets, live),
         ("audit", old.audit == new.audit, !live),
         ("log.format", old.log.format == new.log.format, !live),
-        ("log.level", old.log.level == new.log.level, live),
+        ("log.level", old.log.level == new.log.level, !live),
     ];
     parts.into_iter().filter(|(_, same, _)| !same).map(|(setting, _, live)| Change { setting, live }).collect()
 }

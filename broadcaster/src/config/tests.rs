@@ -26,7 +26,9 @@ fn secret(name: &str) -> SecretName {
 fn the_documented_example_parses_to_what_it_says() {
     let config = parse(EXAMPLE).unwrap();
     assert_eq!(config.cluster.as_str(), "prod");
-    assert!(matches!(&config.store, StoreConfig::Etcd { layout: Layout::Plain { source_prefix }, .. } if source_prefix == "/secrets"));
+    assert!(
+        matches!(&config.store, StoreConfig::Etcd { layout: Layout::Plain { source_prefix }, .. } if source_prefix == "/secrets")
+    );
     let db = config.secret(&secret("payments/db"));
     assert_eq!(db.provider.as_ref().unwrap().as_str(), "payments-pg");
     assert!(db.policy.approval);
@@ -46,7 +48,9 @@ fn the_defaults_shown_in_the_example_are_the_defaults() {
         .lines()
         .map(|line| match line.strip_prefix("# ") {
             Some(rest)
-                if rest.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+                if rest
+                    .split_once(" = ")
+                    .is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
                     && !rest.starts_with("replica")
                     && !rest.starts_with("length")
                     && !rest.starts_with("alphabet")
@@ -66,7 +70,10 @@ fn an_empty_file_is_a_working_configuration() {
     let config = parse("").unwrap();
     assert_eq!(config.listen, Listen { grpc: DEFAULT_LISTEN, tls: None });
     assert_eq!(config.defaults, Policy::default());
-    assert_eq!(config.store, StoreConfig::Embedded { file: "rotacast-data/store.db".into(), prefix: "rotacast".into() });
+    assert_eq!(
+        config.store,
+        StoreConfig::Embedded { file: "rotacast-data/store.db".into(), prefix: "rotacast".into() }
+    );
     let elsewhere = Config::parse(Path::new("/etc/rotacast/rotacast.toml"), "", &|_| None).unwrap();
     assert_eq!(elsewhere.audit.file, Path::new("/etc/rotacast/rotacast-data/audit.jsonl"));
 }
@@ -77,9 +84,15 @@ fn an_unknown_setting_is_named_with_its_line_and_the_nearest_known_one() {
         refused("[defaults]\n\nleese_idle = \"1h\"\n"),
         "rotacast.toml:3: defaults.leese_idle: unknown setting; did you mean `lease_idle`?"
     );
-    assert!(refused("[stroe]\nkind = \"etcd\"\n").contains("rotacast.toml:1: stroe: unknown setting; did you mean `store`?"));
+    assert!(
+        refused("[stroe]\nkind = \"etcd\"\n")
+            .contains("rotacast.toml:1: stroe: unknown setting; did you mean `store`?")
+    );
     assert!(refused("[leader]\nxyz = 1\n").contains("known here: ttl"));
-    assert!(refused("[secrets.\"a/b\"]\nprovider = \"x\"\n[providers.xx]\nkind = \"generate\"\n").contains("did you mean `xx`?"));
+    assert!(
+        refused("[secrets.\"a/b\"]\nprovider = \"x\"\n[providers.xx]\nkind = \"generate\"\n")
+            .contains("did you mean `xx`?")
+    );
 }
 
 #[test]
@@ -92,14 +105,22 @@ fn numbers_without_a_unit_are_refused_with_the_fix() {
 
 #[test]
 fn all_problems_are_told_at_once_in_the_order_of_the_file() {
-    let problems = refused("clustr = \"x\"\n[leader]\nttl = 5\n[secrets.\"Pay\"]\nsync_idle = \"1d\"\n[bus]\nkind = \"kafka\"\n");
+    let problems =
+        refused("clustr = \"x\"\n[leader]\nttl = 5\n[secrets.\"Pay\"]\nsync_idle = \"1d\"\n[bus]\nkind = \"kafka\"\n");
     let lines: Vec<&str> = problems.lines().map(|line| line.split(": ").next().unwrap()).collect();
-    assert_eq!(lines, ["rotacast.toml:1", "rotacast.toml:3", "rotacast.toml:4", "rotacast.toml:5", "rotacast.toml:7"], "{problems}");
+    assert_eq!(
+        lines,
+        ["rotacast.toml:1", "rotacast.toml:3", "rotacast.toml:4", "rotacast.toml:5", "rotacast.toml:7"],
+        "{problems}"
+    );
 }
 
 #[test]
 fn what_cannot_be_safe_is_refused_with_the_fix() {
-    assert!(refused("[listen]\ngrpc = \"0.0.0.0:7400\"\n").contains("set [listen.tls] cert and key, or listen on 127.0.0.1:7400"));
+    assert!(
+        refused("[listen]\ngrpc = \"0.0.0.0:7400\"\n")
+            .contains("set [listen.tls] cert and key, or listen on 127.0.0.1:7400")
+    );
     let admin = "[providers.p]\nkind = \"postgres\"\ngroup_role = \"g\"\ndatabase = \"d\"\nhost = \"h\"\n";
     let told = refused(&format!("{admin}admin = \"postgres://root:hunter2@h/d\"\n"));
     assert!(told.contains("admin_file") && !told.contains("hunter2"), "{told}");
@@ -107,7 +128,9 @@ fn what_cannot_be_safe_is_refused_with_the_fix() {
     assert!(told.contains("admin_file") && !told.contains("hunter2"), "{told}");
     let told = refused("[bus]\nkind = \"nats\"\nurl = \"nats://u:hunter2@h:4222\"\n");
     assert!(told.contains("credentials") && !told.contains("hunter2"), "{told}");
-    assert!(refused("[defaults.deadlines]\nretiring = { after = \"1h\", then = \"rollback\" }\n").contains("no way back"));
+    assert!(
+        refused("[defaults.deadlines]\nretiring = { after = \"1h\", then = \"rollback\" }\n").contains("no way back")
+    );
     let same = "rotacast-public-1:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo";
     assert!(refused(&format!("[operators]\na = \"{same}\"\nb = \"{same}\"\n")).contains("same key as a"));
     let etcd = "[store]\nkind = \"etcd\"\nendpoints = [\"http://h:1\"]\nlayout = \"plain\"\nprefix = \"/s/r\"\nsource_prefix = \"/s\"\n";
@@ -129,7 +152,8 @@ fn the_environment_goes_over_the_file_and_its_mistakes_are_named() {
 fn a_reload_tells_what_takes_effect_at_once() {
     let old = parse("").unwrap();
     assert_eq!(changes(&old, &old), []);
-    let new = parse("[listen]\ngrpc = \"127.0.0.1:1\"\n[defaults]\napproval = true\n[log]\nlevel = \"debug\"\n").unwrap();
+    let new =
+        parse("[listen]\ngrpc = \"127.0.0.1:1\"\n[defaults]\napproval = true\n[log]\nlevel = \"debug\"\n").unwrap();
     let changed: Vec<(&str, bool)> = changes(&old, &new).iter().map(|change| (change.setting, change.live)).collect();
     assert_eq!(changed, [("listen", false), ("defaults", true), ("log.level", true)]);
 }
