@@ -15,7 +15,7 @@ use tonic::transport::{Server, ServerTlsConfig};
 use tracing::{info, warn};
 
 use crate::api::{AdminFront, Operators};
-use crate::driver::{Driver, DriverControl, Environment, Role, StoreFetch};
+use crate::driver::{Driver, DriverControl, Environment, Role, Secrets, StoreFetch};
 
 /// How long open calls may take to end at a shutdown before they are cut off.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -28,6 +28,8 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::fro
 pub struct Broadcaster {
     /// What the driver works with.
     pub environment: Environment,
+    /// The tasks of the term in force.
+    pub secrets: Secrets,
     /// The bus behind the gateway, for instances without bus access.
     pub instances: Arc<dyn InstanceBus>,
     /// Who may give orders; replaced when the configuration is reloaded.
@@ -46,8 +48,8 @@ impl Broadcaster {
     /// # Errors
     /// What ended it, in words.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { environment, instances, operators, importer, listener, tls } = self;
-        let driver = Driver::new(environment.clone());
+        let Self { environment, secrets, instances, operators, importer, listener, tls } = self;
+        let driver = Driver::new(environment.clone(), secrets);
         let role = driver.role();
         let control = Arc::new(DriverControl::new(environment.clone(), driver.secrets(), role.clone(), stop.clone()));
         let admin = AdminFront::new(control, environment.cluster.clone(), operators).into_service();
@@ -63,15 +65,16 @@ impl Broadcaster {
             .into_service();
         let (_reporter, health) = crate::api::health().await;
 
-        let mut server = Server::builder()
-            .http2_keepalive_interval(Some(KEEP_ALIVE.0))
-            .http2_keepalive_timeout(Some(KEEP_ALIVE.1));
+        let mut server =
+            Server::builder().http2_keepalive_interval(Some(KEEP_ALIVE.0)).http2_keepalive_timeout(Some(KEEP_ALIVE.1));
         if let Some(tls) = tls {
             server = server.tls_config(tls).context("TLS of the listener")?;
         }
-        let router = server.add_service(admin).add_service(gateway).add_service(health).add_service(crate::api::reflection());
+        let router =
+            server.add_service(admin).add_service(gateway).add_service(health).add_service(crate::api::reflection());
         let address = listener.local_addr().context("the listener's address")?;
-        let serving = router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+        let serving =
+            router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
         info!(%address, "listening");
 
         let ended = CancellationToken::new();

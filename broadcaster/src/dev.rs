@@ -20,7 +20,7 @@ use crate::api::Operators;
 use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
 use crate::cli::DevArgs;
-use crate::driver::{Environment, Identities, SecretSettings, Service, Settings};
+use crate::driver::{Environment, Identities, SecretSettings, Secrets, Service, Services, Settings};
 use folder::Folder;
 
 /// The cluster's name in development.
@@ -99,7 +99,8 @@ async fn assemble(folder: &Folder, listener: TcpListener) -> anyhow::Result<(Bro
     let bus = EmbeddedBus::open(&folder.bus()).await?;
     let prefix = Prefix::new("rotacast").context("the store's prefix")?;
     let provider: Arc<dyn Provider> = Arc::new(GenerateProvider::default());
-    let anyone = Service { key: folder.identity().public().clone(), secrets: vec!["*".into()] };
+    let anyone = Service { key: folder.identity().public().clone(), secrets: vec!["*".parse()?] };
+    let services = Services { named: BTreeMap::new(), anyone: Some(anyone) };
     let operator = OperatorName::new("operator").context("the operator's name")?;
     let operators = Operators::new(BTreeMap::from([(operator, folder.operator().public().clone())]));
     let environment = Environment {
@@ -109,12 +110,13 @@ async fn assemble(folder: &Folder, listener: TcpListener) -> anyhow::Result<(Bro
         bus: Arc::new(bus.clone()) as Arc<dyn LeaderBus>,
         audit: Arc::new(AuditLog::open(folder.audit(), AuditOptions::default())?),
         key: folder.broadcaster().clone(),
-        identities: Arc::new(Identities::new(cluster, BTreeMap::new(), Some(anyone))),
+        identities: Arc::new(Identities::new(cluster, services)),
         settings: Arc::new(DevSettings { settings: SecretSettings { policy: policy(), provider } }),
         leader_ttl: LEADER_TTL,
     };
     let broadcaster = Broadcaster {
         environment,
+        secrets: Secrets::default(),
         instances: Arc::new(bus.clone()) as Arc<dyn InstanceBus>,
         operators: watch::Sender::new(Arc::new(operators)).subscribe(),
         importer: None,

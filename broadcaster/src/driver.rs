@@ -5,10 +5,10 @@
 //! intake that checks who signed what ([`intake`]), and the effects ([`effect`]).
 
 mod control;
+mod directory;
 mod effect;
 mod fetch;
 mod intake;
-mod directory;
 mod secret_task;
 mod status;
 mod term;
@@ -30,7 +30,7 @@ use tracing::{error, info, warn};
 pub use control::{DriverControl, SharedControl};
 pub use directory::{Secrets, TaskHandle};
 pub use fetch::StoreFetch;
-pub use intake::{Identities, Service};
+pub use intake::{Identities, Service, Services};
 pub use secret_task::{Mail, OrderOutcome};
 
 use crate::audit::AuditLog;
@@ -92,10 +92,10 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// A driver that has not started yet.
+    /// A driver that has not started yet; it keeps its tasks in `secrets`.
     #[must_use]
-    pub fn new(environment: Environment) -> Self {
-        Self { environment, secrets: Secrets::default(), role: watch::Sender::new(Role::Follower) }
+    pub fn new(environment: Environment, secrets: Secrets) -> Self {
+        Self { environment, secrets, role: watch::Sender::new(Role::Follower) }
     }
 
     /// What this replica is.

@@ -32,7 +32,12 @@ pub struct DriverControl {
 impl DriverControl {
     /// Answers until `stop`.
     #[must_use]
-    pub fn new(environment: Environment, secrets: Secrets, role: watch::Receiver<Role>, stop: CancellationToken) -> Self {
+    pub fn new(
+        environment: Environment,
+        secrets: Secrets,
+        role: watch::Receiver<Role>,
+        stop: CancellationToken,
+    ) -> Self {
         Self { environment, secrets, role, stop }
     }
 
@@ -55,7 +60,9 @@ impl DriverControl {
                 .filter(|(likeness, _)| *likeness > 0.8)
                 .max_by(|a, b| a.0.total_cmp(&b.0));
             let fix = match similar {
-                Some((_, name)) => format!("did you mean {name}? `rotacast put {secret}` writes the first version of a new secret"),
+                Some((_, name)) => {
+                    format!("did you mean {name}? `rotacast put {secret}` writes the first version of a new secret")
+                }
                 None => format!("`rotacast put {secret}` writes its first version"),
             };
             Refusal::NotFound { what: format!("secret {secret}"), fix }
@@ -255,7 +262,11 @@ impl Control for DriverControl {
             level: level(if refused == 0 { "ok" } else { "warning" }),
             subject: "messages refused".into(),
             text: format!("{refused} since the start"),
-            fix: if refused == 0 { String::new() } else { "the log names the keys: compare them with [services.*].key".into() },
+            fix: if refused == 0 {
+                String::new()
+            } else {
+                "the log names the keys: compare them with [services.*].key".into()
+            },
         });
         v1::DoctorReply { findings }
     }

@@ -257,7 +257,8 @@ impl Effect {
     /// A version whose value never reached the store made no credential; one an operator has overridden was
     /// revoked by hand.
     fn may_skip_the_provider(&self, version: Version) -> bool {
-        let overridden = self.record.retirements.get(&version).is_some_and(|retirement| !retirement.overrides.is_empty());
+        let overridden =
+            self.record.retirements.get(&version).is_some_and(|retirement| !retirement.overrides.is_empty());
         overridden || self.is_rejected(version)
     }
 }
@@ -280,7 +281,9 @@ pub(super) async fn record(
 fn entry(change: &RecordChange) -> Option<Entry> {
     let by_us = |action| Entry::new("broadcaster", action);
     Some(match change {
-        RecordChange::TermBegan { .. } | RecordChange::TimingSet { .. } | RecordChange::LeaseBoundLowered { .. } => return None,
+        RecordChange::TermBegan { .. } | RecordChange::TimingSet { .. } | RecordChange::LeaseBoundLowered { .. } => {
+            return None;
+        }
         RecordChange::VersionAdded { version, origin, .. } => by_us("version_added")
             .detail("version", version.get())
             .detail("origin", format!("{origin:?}").to_lowercase()),
@@ -308,9 +311,7 @@ fn entry(change: &RecordChange) -> Option<Entry> {
             by_us("retire_advanced").detail("version", version.get()).detail("next", format!("{step:?}").to_lowercase())
         }
         RecordChange::RetireFinished { version } => by_us("retired").detail("version", version.get()),
-        RecordChange::RotationEnded { outcome, .. } => {
-            by_us("rotation_ended").detail("outcome", outcome.to_string())
-        }
+        RecordChange::RotationEnded { outcome, .. } => by_us("rotation_ended").detail("outcome", outcome.to_string()),
         RecordChange::Paused(pause) => Entry::new(pause.by.as_str(), "paused").detail("reason", pause.reason.clone()),
         RecordChange::Resumed => by_us("resumed"),
         RecordChange::SafeModeEntered(mode) => by_us("safe_mode_entered").detail("reason", mode.reason.clone()),

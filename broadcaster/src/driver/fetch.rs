@@ -7,8 +7,8 @@ use rotacast_bus::ValueSource;
 use rotacast_clock as clock;
 use rotacast_proto::v1::FetchReply;
 use rotacast_proto::{Envelope, SigningKey, WireMessage as _};
-use rotacast_protocol::record::SecretRecord;
 use rotacast_protocol::ClusterName;
+use rotacast_protocol::record::SecretRecord;
 use rotacast_store::SecretTree;
 use tonic::Status;
 use tracing::{info, warn};
@@ -39,7 +39,8 @@ fn store_trouble(problem: &rotacast_store::StoreError) -> Status {
 #[async_trait]
 impl ValueSource for StoreFetch {
     async fn fetch(&self, request: Envelope) -> Result<FetchReply, Status> {
-        let request = self.identities.fetch(&request).map_err(|problem| Status::unauthenticated(problem.to_string()))?;
+        let request =
+            self.identities.fetch(&request).map_err(|problem| Status::unauthenticated(problem.to_string()))?;
         let (secret, service) = (&request.secret, &request.key.service);
         if !self.identities.may_use(service, secret) {
             return Err(Status::permission_denied(format!(
@@ -48,7 +49,9 @@ impl ValueSource for StoreFetch {
         }
         let stored = self.tree.read_record(secret).await.map_err(|problem| store_trouble(&problem))?;
         let Some(stored) = stored else {
-            return Err(Status::not_found(format!("no secret {secret}: write its first version with `rotacast put {secret}`")));
+            return Err(Status::not_found(format!(
+                "no secret {secret}: write its first version with `rotacast put {secret}`"
+            )));
         };
         let record = SecretRecord::decode(&stored.bytes).map_err(|problem| Status::internal(problem.to_string()))?;
         let state = record.state();
@@ -57,10 +60,14 @@ impl ValueSource for StoreFetch {
             Some(version) => {
                 // Only what the desired state asks for: nobody may begin to use anything else.
                 if ![state.current, state.pending, state.previous].contains(&Some(version)) {
-                    return Err(Status::failed_precondition(format!("version {version} of {secret} is not in use any more")));
+                    return Err(Status::failed_precondition(format!(
+                        "version {version} of {secret} is not in use any more"
+                    )));
                 }
-                let stored = self.tree.read_version(secret, version).await.map_err(|problem| store_trouble(&problem))?;
-                let stored = stored.ok_or_else(|| Status::not_found(format!("version {version} of {secret} is gone")))?;
+                let stored =
+                    self.tree.read_version(secret, version).await.map_err(|problem| store_trouble(&problem))?;
+                let stored =
+                    stored.ok_or_else(|| Status::not_found(format!("version {version} of {secret} is gone")))?;
                 info!(%secret, %version, instance = %request.key, "fetched");
                 stored.value.expose().to_vec()
             }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rotacast_bus::Admission;
 use rotacast_proto::{Envelope, EnvelopeError, Kind, VerifyingKey, WireMessage};
@@ -11,21 +12,36 @@ use rotacast_protocol::{ClusterName, InstanceKey, SecretName, ServiceName};
 use tonic::Status;
 use tracing::warn;
 
+use crate::config::SecretPattern;
+
 /// One service as configured.
 #[derive(Clone, Debug)]
 pub struct Service {
     /// Its public key.
     pub key: VerifyingKey,
-    /// The secrets it may use: names, or prefixes that end in `*`.
-    pub secrets: Vec<String>,
+    /// The secrets it may use.
+    pub secrets: Vec<SecretPattern>,
 }
 
 impl Service {
     fn may_use(&self, secret: &SecretName) -> bool {
-        self.secrets.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(prefix) => secret.as_str().starts_with(prefix),
-            None => pattern == secret.as_str(),
-        })
+        self.secrets.iter().any(|pattern| pattern.matches(secret))
+    }
+}
+
+/// The services by name.
+#[derive(Clone, Debug, Default)]
+pub struct Services {
+    /// Those named.
+    pub named: BTreeMap<ServiceName, Service>,
+    /// For services not named: development only.
+    pub anyone: Option<Service>,
+}
+
+impl Services {
+    fn find(&self, name: &str) -> Option<&Service> {
+        let name = ServiceName::new(name).ok()?;
+        self.named.get(&name).or(self.anyone.as_ref())
     }
 }
 
@@ -33,17 +49,24 @@ impl Service {
 #[derive(Debug)]
 pub struct Identities {
     cluster: ClusterName,
-    services: BTreeMap<ServiceName, Service>,
-    /// For services not named: development only.
-    anyone: Option<Service>,
+    services: RwLock<Arc<Services>>,
     refused: AtomicU64,
 }
 
 impl Identities {
-    /// The configured services; `anyone` stands for every service not named.
+    /// The configured services.
     #[must_use]
-    pub fn new(cluster: ClusterName, services: BTreeMap<ServiceName, Service>, anyone: Option<Service>) -> Self {
-        Self { cluster, services, anyone, refused: AtomicU64::new(0) }
+    pub fn new(cluster: ClusterName, services: Services) -> Self {
+        Self { cluster, services: RwLock::new(Arc::new(services)), refused: AtomicU64::new(0) }
+    }
+
+    /// The configuration was reloaded.
+    pub fn replace(&self, services: Services) {
+        *self.services.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(services);
+    }
+
+    fn services(&self) -> Arc<Services> {
+        Arc::clone(&self.services.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How many messages were refused since the start.
@@ -52,22 +75,18 @@ impl Identities {
         self.refused.load(Ordering::Relaxed)
     }
 
-    fn service(&self, name: &str) -> Option<&Service> {
-        let name = ServiceName::new(name).ok()?;
-        self.services.get(&name).or(self.anyone.as_ref())
-    }
-
     /// Whether a service may use a secret.
     #[must_use]
     pub fn may_use(&self, service: &ServiceName, secret: &SecretName) -> bool {
-        self.service(service.as_str()).is_some_and(|service| service.may_use(secret))
+        self.services().find(service.as_str()).is_some_and(|service| service.may_use(secret))
     }
 
     /// Opens a message of an instance: signed with the key of the service it speaks for.
     fn open<M: WireMessage>(&self, envelope: &Envelope) -> Result<M, EnvelopeError> {
+        let services = self.services();
         M::open(envelope, &self.cluster, |key_id, subject| {
             let service = subject.split('/').next().unwrap_or_default();
-            self.service(service).map(|service| &service.key).filter(|key| key.id().as_str() == key_id)
+            services.find(service).map(|service| &service.key).filter(|key| key.id().as_str() == key_id)
         })
         .inspect_err(|problem| {
             let count = self.refused.fetch_add(1, Ordering::Relaxed) + 1;

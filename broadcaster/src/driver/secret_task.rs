@@ -10,7 +10,7 @@ use rotacast_protocol::coordinator::{Change, CommandKind, Coordinator, Input, Or
 use rotacast_protocol::message::{SecretGrant, SecretReport};
 use rotacast_protocol::record::RecordChange;
 use rotacast_protocol::{
-    Generation, Instant, InstanceKey, OperatorName, ReportSequence, Revision, SecretName, Version,
+    Generation, InstanceKey, Instant, OperatorName, ReportSequence, Revision, SecretName, Version,
 };
 use rotacast_store::{Committed, Cursor, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -59,6 +59,8 @@ pub enum Mail {
         /// How it went.
         reply: oneshot::Sender<Result<OrderOutcome, Rejection>>,
     },
+    /// The configuration was reloaded.
+    Reconfigured,
     /// Somebody wants to know the status as of now.
     Status(oneshot::Sender<SecretStatus>),
     /// Somebody wants to know who uses it.
@@ -186,7 +188,8 @@ impl SecretTask {
     /// Waits for the next thing to happen, and takes in all that has.
     async fn wait(&mut self) -> Result<(), Ended> {
         let now = clock::now();
-        let retry = self.retries.iter().filter(|(kind, _)| !self.in_flight.contains(*kind)).map(|(_, retry)| retry.at).min();
+        let retry =
+            self.retries.iter().filter(|(kind, _)| !self.in_flight.contains(*kind)).map(|(_, retry)| retry.at).min();
         // A status that was held back is due soon after.
         let status = Some(self.told.0 + STATUS_INTERVAL).filter(|due| *due > now.instant);
         let wakeup = [self.coordinator.next_wakeup(now), retry, status].into_iter().flatten().min();
@@ -238,6 +241,10 @@ impl SecretTask {
                 // The operator's client may be gone; the order stands all the same.
                 drop(reply.send(answer));
                 Ok(())
+            }
+            Mail::Reconfigured => {
+                self.settings = self.environment.settings.of(&self.secret);
+                self.input(Input::PolicyChanged(Box::new(self.settings.policy.clone()))).await
             }
             Mail::Status(reply) => {
                 drop(reply.send(status::of(&self.coordinator, &self.settings, clock::now())));
@@ -423,7 +430,9 @@ impl SecretTask {
 /// Which version a command works on, for those that must not overlap.
 fn version_of(kind: &CommandKind) -> Option<Version> {
     match kind {
-        CommandKind::Create { version } | CommandKind::Test { version } | CommandKind::Retire { version, .. } => Some(*version),
+        CommandKind::Create { version } | CommandKind::Test { version } | CommandKind::Retire { version, .. } => {
+            Some(*version)
+        }
         CommandKind::Publish
         | CommandKind::PassBarrier { .. }
         | CommandKind::ReadUsage { .. }

@@ -44,11 +44,7 @@ pub(super) async fn run(
     let term = Arc::new(Term {
         environment: environment.clone(),
         secrets: secrets.clone(),
-        tenure: Tenure {
-            epoch: leadership.epoch,
-            since: clock::now(),
-            valid_until: *leadership.valid_until.borrow(),
-        },
+        tenure: Tenure { epoch: leadership.epoch, since: clock::now(), valid_until: *leadership.valid_until.borrow() },
         leadership: leadership.valid_until.clone(),
         roster: Mutex::default(),
         tasks: Mutex::new(JoinSet::new()),
@@ -141,8 +137,7 @@ impl Term {
         };
         let coordinator = Coordinator::take_over(record, settings.policy.clone(), self.tenure);
         let (mail, mailbox) = mpsc::channel(MAILBOX);
-        let (status_sender, status) =
-            watch::channel(Arc::new(status::of(&coordinator, &settings, clock::now())));
+        let (status_sender, status) = watch::channel(Arc::new(status::of(&coordinator, &settings, clock::now())));
         let task = SecretTask::new(
             self.environment.clone(),
             settings,
@@ -360,7 +355,11 @@ impl Term {
 
 fn registered(registration: &Registration, live: bool) -> Input {
     let key = registration.key.clone();
-    if registration.left { Input::Left { key } } else { Input::Registered { key, exclusive: registration.exclusive, live } }
+    if registration.left {
+        Input::Left { key }
+    } else {
+        Input::Registered { key, exclusive: registration.exclusive, live }
+    }
 }
 
 async fn send(task: &TaskHandle, input: Input) {

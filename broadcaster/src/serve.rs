@@ -1,0 +1,220 @@
+//! `rotacast serve`: a broadcaster as the configuration says.
+
+mod backend;
+mod provider;
+
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use anyhow::Context as _;
+use rotacast_proto::SigningKey;
+use rotacast_protocol::SecretName;
+use rotacast_store::{PlainImporter, SecretTree};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
+use tracing::{error, info, warn};
+
+use crate::api::Operators;
+use crate::audit::{AuditLog, AuditOptions};
+use crate::broadcaster::Broadcaster;
+use crate::cli::ServeArgs;
+use crate::config::{Config, Layout, ServerTls, ServiceConfig, StoreConfig, changes};
+use crate::driver::{Environment, Identities, Mail, SecretSettings, Secrets, Service, Services, Settings};
+use provider::Providers;
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What is wrong with the configuration, what could not be reached, or what ended it.
+pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let stop = crate::signal::stop_on_signals()?;
+    let config = Config::read(&args.config)?;
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("cannot create data_dir {}", config.data_dir.display()))?;
+    let key = SigningKey::read_file(&config.signing_key)
+        .context("keys.signing_key: make one with `rotacast keygen --out NAME` and name its .key file there")?;
+    let settings = Arc::new(ConfigSettings::new(&config)?);
+    let store = backend::store(&config.store).await?;
+    let buses = backend::buses(&config.bus, &config.cluster).await?;
+    let tree = SecretTree::new(store, backend::prefix(&config.store)?);
+    let importer = importer(&config.store, &tree)?;
+    let operators = watch::Sender::new(Arc::new(Operators::new(config.operators.clone())));
+    let audit = AuditLog::open(&config.audit.file, AuditOptions { max_file_bytes: config.audit.max_file_bytes })?;
+    let listener = TcpListener::bind(config.listen.grpc)
+        .await
+        .with_context(|| format!("listen.grpc: cannot listen on {}", config.listen.grpc))?;
+    let environment = Environment {
+        cluster: config.cluster.clone(),
+        replica: config.replica.clone().unwrap_or_else(|| format!("{}-{}", host_name(), std::process::id())),
+        tree,
+        bus: buses.leader,
+        audit: Arc::new(audit),
+        key,
+        identities: Arc::new(Identities::new(config.cluster.clone(), services(&config))),
+        settings: Arc::clone(&settings) as Arc<dyn Settings>,
+        leader_ttl: config.leader_ttl,
+    };
+    report_findings(&environment).await;
+    let identities = Arc::clone(&environment.identities);
+    let secrets = Secrets::default();
+    let broadcaster = Broadcaster {
+        environment,
+        secrets: secrets.clone(),
+        instances: buses.instances,
+        operators: operators.subscribe(),
+        importer,
+        listener,
+        tls: config.listen.tls.as_ref().map(server_tls).transpose()?,
+    };
+    let reloader = Reloader { path: args.config, config, settings, operators, identities, secrets };
+    let reloading = tokio::spawn(reloader.run(stop.clone()));
+    let result = broadcaster.run(stop.clone()).await;
+    stop.cancel();
+    reloading.await.context("the reloader broke off")?;
+    buses.close.run().await;
+    result
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// What store and bus say about themselves, once at the start.
+async fn report_findings(environment: &Environment) {
+    use rotacast_store::Level;
+    for finding in environment.tree.store().examine().await {
+        match finding.level {
+            Level::Ok => info!(subject = finding.subject, "{}", finding.text),
+            Level::Warning => warn!(subject = finding.subject, fix = finding.fix, "{}", finding.text),
+            Level::Error => error!(subject = finding.subject, fix = finding.fix, "{}", finding.text),
+        }
+    }
+    for finding in environment.bus.examine().await {
+        match finding.level {
+            rotacast_bus::Level::Ok => info!(subject = finding.subject, "{}", finding.text),
+            rotacast_bus::Level::Warning => warn!(subject = finding.subject, fix = finding.fix, "{}", finding.text),
+            rotacast_bus::Level::Error => error!(subject = finding.subject, fix = finding.fix, "{}", finding.text),
+        }
+    }
+}
+
+fn importer(store: &StoreConfig, tree: &SecretTree) -> anyhow::Result<Option<PlainImporter>> {
+    let StoreConfig::Etcd { layout: Layout::Plain { source_prefix }, .. } = store else { return Ok(None) };
+    // A leading slash is part of an existing tree's keys, not of ours.
+    let source = rotacast_store::Prefix::new(source_prefix.as_str()).context("store.source_prefix")?;
+    Ok(Some(PlainImporter::new(tree.clone(), source).context("store.source_prefix")?))
+}
+
+fn service(config: &ServiceConfig) -> Service {
+    Service { key: config.key.clone(), secrets: config.secrets.clone() }
+}
+
+fn services(config: &Config) -> Services {
+    Services {
+        named: config.services.iter().map(|(name, config)| (name.clone(), service(config))).collect(),
+        anyone: config.any_service.as_ref().map(service),
+    }
+}
+
+fn read(setting: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("{setting}: cannot read {}", path.display()))
+}
+
+fn server_tls(tls: &ServerTls) -> anyhow::Result<ServerTlsConfig> {
+    let identity = Identity::from_pem(read("listen.tls.cert", &tls.cert)?, read("listen.tls.key", &tls.key)?);
+    let mut config = ServerTlsConfig::new().identity(identity);
+    if let Some(ca) = &tls.client_ca {
+        config = config.client_ca_root(Certificate::from_pem(read("listen.tls.client_ca", ca)?));
+    }
+    Ok(config)
+}
+
+/// What applies to each secret, as configured; replaced by a reload.
+struct ConfigSettings {
+    inner: RwLock<Arc<(Config, Providers)>>,
+}
+
+impl ConfigSettings {
+    fn new(config: &Config) -> anyhow::Result<Self> {
+        let providers = Providers::new(&config.providers)?;
+        Ok(Self { inner: RwLock::new(Arc::new((config.clone(), providers))) })
+    }
+
+    fn replace(&self, config: &Config) -> anyhow::Result<()> {
+        let providers = Providers::new(&config.providers)?;
+        *self.inner.write().unwrap_or_else(PoisonError::into_inner) = Arc::new((config.clone(), providers));
+        Ok(())
+    }
+
+    fn inner(&self) -> Arc<(Config, Providers)> {
+        Arc::clone(&self.inner.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Settings for ConfigSettings {
+    fn of(&self, secret: &SecretName) -> SecretSettings {
+        let inner = self.inner();
+        let (config, providers) = &*inner;
+        let secret = config.secret(secret);
+        SecretSettings { policy: secret.policy, provider: providers.get(secret.provider.as_ref()) }
+    }
+
+    fn configured(&self) -> Vec<SecretName> {
+        self.inner().0.named_secrets().collect()
+    }
+}
+
+/// Reads the configuration again at SIGHUP. A faulty one changes nothing.
+struct Reloader {
+    path: std::path::PathBuf,
+    config: Config,
+    settings: Arc<ConfigSettings>,
+    operators: watch::Sender<Arc<Operators>>,
+    identities: Arc<Identities>,
+    secrets: Secrets,
+}
+
+impl Reloader {
+    async fn run(mut self, stop: CancellationToken) {
+        let mut hangups = match signal(SignalKind::hangup()) {
+            Ok(hangups) => hangups,
+            Err(problem) => {
+                warn!(%problem, "SIGHUP cannot be handled: the configuration is not reloaded");
+                return;
+            }
+        };
+        loop {
+            tokio::select! {
+                Some(()) = hangups.recv() => {}
+                () = stop.cancelled() => return,
+            }
+            if let Err(problem) = self.reload().await {
+                error!(problem = format!("{problem:#}"), "the configuration was not reloaded; the one in force stays");
+            }
+        }
+    }
+
+    async fn reload(&mut self) -> anyhow::Result<()> {
+        let new = Config::read(&self.path)?;
+        self.settings.replace(&new)?;
+        for change in changes(&self.config, &new) {
+            if change.live {
+                info!(setting = change.setting, "reloaded");
+            } else {
+                warn!(setting = change.setting, "takes effect with the next start");
+            }
+        }
+        self.operators.send_replace(Arc::new(Operators::new(new.operators.clone())));
+        self.identities.replace(services(&new));
+        for (secret, task) in self.secrets.all() {
+            if task.mail.send(Mail::Reconfigured).await.is_err() {
+                info!(%secret, "its term has ended; the next one begins with the new configuration");
+            }
+        }
+        self.config = new;
+        Ok(())
+    }
+}
