@@ -6,6 +6,9 @@
 pub mod api;
 pub mod audit;
 pub mod broadcaster;
+pub mod cli;
 pub mod config;
+pub mod dev;
 pub mod driver;
+pub mod serve;
 pub mod signal;

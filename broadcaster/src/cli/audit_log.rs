@@ -1,0 +1,138 @@
+//! `rotacast audit verify` and `rotacast audit show`.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use rotacast_protocol::SecretName;
+use serde::Serialize;
+
+use super::arguments::AuditFile;
+use super::output::{Mark, Output};
+use super::stop::{Exit, Stop};
+use super::table::Table;
+use super::times::moment;
+use crate::audit::{self, AuditError, Expectations, Hash, Head, Recorded};
+use crate::config::Config;
+
+/// Where `rotacast dev` writes it.
+const DEV_LOG: &str = "rotacast-data/audit.log";
+
+#[derive(Serialize)]
+struct HeadView {
+    sequence: u64,
+    hash: String,
+}
+
+#[derive(Serialize)]
+struct VerifiedView {
+    entries: u64,
+    files: usize,
+    head: HeadView,
+    /// Entries behind the expected head, if one was given.
+    since_expected: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct EntriesView {
+    entries: VecDeque<Recorded>,
+}
+
+impl From<AuditError> for Stop {
+    fn from(error: AuditError) -> Self {
+        let kind = match &error {
+            AuditError::Broken(_) => "broken",
+            _ => "audit",
+        };
+        Stop::failed(Exit::Failed, kind, error.to_string(), "")
+    }
+}
+
+/// Where the log is.
+fn find(args: &AuditFile) -> Result<PathBuf, Stop> {
+    let file = match (&args.file, &args.config) {
+        (Some(file), _) => file.clone(),
+        (None, Some(config)) => Config::read(config).map_err(Stop::from)?.audit.file,
+        (None, None) => DEV_LOG.into(),
+    };
+    match file.try_exists() {
+        Ok(true) => Ok(file),
+        Ok(false) => Err(Stop::failed(
+            Exit::NotFound,
+            "not_found",
+            format!("audit log {}: not found", file.display()),
+            "name it with --file, or the broadcaster's configuration with --config",
+        )),
+        Err(error) => Err(Stop::usage(format!("audit log {}: {error}", file.display()), "")),
+    }
+}
+
+pub(super) fn verify(output: Output, file: &AuditFile, head: Option<Hash>, after: Option<Head>) -> Result<(), Stop> {
+    let file = find(file)?;
+    let verified = audit::verify(&file, Expectations { head, after })?;
+    if output.is_json() {
+        return output.json(&VerifiedView {
+            entries: verified.entries,
+            files: verified.files,
+            head: HeadView { sequence: verified.head.sequence, hash: verified.head.hash.to_string() },
+            since_expected: verified.since_expected,
+        });
+    }
+    let files = if verified.files == 1 { "one file".to_owned() } else { format!("{} files", verified.files) };
+    let whole = output.paint(Mark::Good, "whole");
+    output.line(format_args!("audit log {}: {whole}, {} entries in {files}", file.display(), verified.entries))?;
+    if let Some(since) = verified.since_expected {
+        output.line(format_args!("the expected head is in it, with {since} entries behind it"))?;
+    }
+    output.line(format_args!("head {}:{}", verified.head.sequence, verified.head.hash))?;
+    if head.is_none() {
+        output.line("keep the head elsewhere and give its hash as --head next time: only that shows a cut-off end")?;
+    }
+    Ok(())
+}
+
+pub(super) fn show(
+    output: Output,
+    file: &AuditFile,
+    after: Option<Head>,
+    secret: Option<&SecretName>,
+    last: usize,
+) -> Result<(), Stop> {
+    let file = find(file)?;
+    let mut entries: VecDeque<Recorded> = VecDeque::new();
+    let read = audit::read(&file, Expectations { head: None, after }, |entry| {
+        if secret.is_none_or(|secret| entry.secret.as_ref() == Some(secret)) {
+            entries.push_back(entry);
+            if entries.len() > last {
+                entries.pop_front();
+            }
+        }
+        Ok::<_, Stop>(())
+    });
+    // What stands before a broken line is shown all the same.
+    if output.is_json() {
+        output.json(&EntriesView { entries })?;
+    } else {
+        let mut table = Table::new(["#", "TIME", "WHO", "DID", "SECRET", "ROTATION", "DETAILS"]);
+        for it in &entries {
+            let details: Vec<String> = it
+                .details
+                .iter()
+                .map(|(name, value)| match value {
+                    serde_json::Value::String(text) => format!("{name}={text}"),
+                    value => format!("{name}={value}"),
+                })
+                .collect();
+            table.row([
+                it.sequence.into(),
+                moment(it.time_ms).into(),
+                (&it.actor).into(),
+                (&it.action).into(),
+                it.secret.as_ref().map_or("-", SecretName::as_str).into(),
+                it.rotation.map(|rotation| rotation.0).into(),
+                details.join(" ").into(),
+            ]);
+        }
+        table.print(output, "")?;
+    }
+    read.map(|_| ())
+}

@@ -1,0 +1,137 @@
+//! Following a secret until something is decided, over lost connections and changes of leader.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use rotacast_protocol::SecretName;
+use tokio::time::Instant;
+
+use super::Context;
+use super::client::Client;
+use super::output::note;
+use super::stop::{Exit, Stop};
+use super::view::SecretView;
+
+/// A status is asked for this often even if no change is announced: a change of leader ends announcements quietly.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// The same for every secret at once, which may be thousands of statuses.
+const ASK_ALL_EVERY: Duration = Duration::from_secs(30);
+/// How long a broadcaster that was there may be gone before a wait gives up: longer than a restart or a change of
+/// leader takes.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The longest pause between two tries to reach it.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+
+/// Whom to follow, and for how long.
+pub(super) struct Follow<'a> {
+    pub(super) context: &'a Context,
+    /// None: every secret.
+    pub(super) secret: Option<&'a SecretName>,
+    pub(super) timeout: Option<Duration>,
+    /// Whether the secret may not be known yet: its first version has just been written.
+    pub(super) may_be_missing: bool,
+}
+
+impl Follow<'_> {
+    /// Hands every status to `each` until it breaks.
+    pub(super) async fn run<T>(
+        &self,
+        mut each: impl FnMut(SecretView) -> Result<ControlFlow<T>, Stop>,
+    ) -> Result<T, Stop> {
+        let Some(timeout) = self.timeout else { return self.run_on(&mut each).await };
+        match tokio::time::timeout(timeout, self.run_on(&mut each)).await {
+            Ok(result) => result,
+            Err(_) => {
+                let about = self.secret.map(|secret| format!(" for {secret}")).unwrap_or_default();
+                let fix = match self.secret {
+                    Some(secret) => format!("nothing was cancelled; `rotacast why {secret}` says what it waits for"),
+                    None => String::new(),
+                };
+                let problem = format!("waited{about} longer than {}", super::times::span(millis(timeout)));
+                Err(Stop::failed(Exit::Timeout, "timeout", problem, fix))
+            }
+        }
+    }
+
+    async fn run_on<T>(&self, each: &mut impl FnMut(SecretView) -> Result<ControlFlow<T>, Stop>) -> Result<T, Stop> {
+        let mut client = Some(self.context.client().await?);
+        let mut answered: Option<Instant> = None;
+        let mut pauses = pauses();
+        loop {
+            let ended = match &client {
+                None => match self.context.client().await {
+                    Ok(fresh) => {
+                        client = Some(fresh);
+                        continue;
+                    }
+                    Err(stop) => stop,
+                },
+                Some(client) => match self.listen(client, each, &mut answered).await {
+                    Ok(ControlFlow::Break(decided)) => return Ok(decided),
+                    Ok(ControlFlow::Continue(())) => {
+                        pauses = self::pauses();
+                        continue;
+                    }
+                    Err(stop) => stop,
+                },
+            };
+            // Only what was there before is waited for: a wrong address is told at once.
+            if !(ended.is_unreachable() && answered.is_some_and(|since| since.elapsed() <= PATIENCE)) {
+                return Err(ended);
+            }
+            if client.take().is_some() && !self.context.output.is_json() {
+                note("connection lost; trying again");
+            }
+            tokio::time::sleep(pauses.next().unwrap_or(MAX_PAUSE)).await;
+        }
+    }
+
+    /// Asks once, then listens until it is time to ask again.
+    async fn listen<T>(
+        &self,
+        client: &Client,
+        each: &mut impl FnMut(SecretView) -> Result<ControlFlow<T>, Stop>,
+        answered: &mut Option<Instant>,
+    ) -> Result<ControlFlow<T>, Stop> {
+        // Opened before the question, so that no change falls between the two.
+        let mut changes = client.watch(self.secret).await?;
+        let statuses = match client.status(self.secret).await {
+            Err(stop) if stop.is_not_found() && self.may_be_missing => Vec::new(),
+            statuses => statuses?.secrets,
+        };
+        *answered = Some(Instant::now());
+        for status in statuses {
+            if let ControlFlow::Break(decided) = each(status)? {
+                return Ok(ControlFlow::Break(decided));
+            }
+        }
+        let ask = Instant::now() + if self.secret.is_some() { ASK_EVERY } else { ASK_ALL_EVERY };
+        loop {
+            match tokio::time::timeout_at(ask, changes.message()).await {
+                Err(_) => return Ok(ControlFlow::Continue(())),
+                Ok(Ok(Some(status))) => {
+                    if let ControlFlow::Break(decided) = each(SecretView::from(status))? {
+                        return Ok(ControlFlow::Break(decided));
+                    }
+                }
+                Ok(Ok(None)) => return Err(Stop::unreachable(client.server(), "it ended the announcements")),
+                Ok(Err(status)) => return Err(Stop::answered(client.server(), &status)),
+            }
+        }
+    }
+}
+
+fn pauses() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(MAX_PAUSE)
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
+
+/// For people: a timeout fits by far.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

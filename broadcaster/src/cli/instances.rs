@@ -1,0 +1,58 @@
+//! `rotacast instances`.
+
+use rotacast_protocol::{SecretName, Version};
+
+use super::Context;
+use super::output::Mark;
+use super::stop::Stop;
+use super::table::{Cell, Table};
+use super::times::span;
+
+pub(super) async fn run(context: &Context, secret: Option<&SecretName>, not_on: Option<Version>) -> Result<(), Stop> {
+    let found = context.client().await?.instances(secret, not_on).await?;
+    let output = context.output;
+    if output.is_json() {
+        return output.json(&found);
+    }
+    if found.instances.is_empty() {
+        return output.line(match (secret, not_on) {
+            (Some(secret), None) => format!("no instance uses {secret}"),
+            (Some(secret), Some(version)) => {
+                format!("every instance that uses {secret} is on version {version} and nothing else")
+            }
+            (None, None) => "no instances".to_owned(),
+            (None, Some(version)) => format!("every instance is on version {version} and nothing else"),
+        });
+    }
+    let mut table = Table::new([
+        "INSTANCE",
+        "SECRET",
+        "VERSION",
+        "STAGE",
+        "HOLDS",
+        "STANDING",
+        "HEARD",
+        "LEASES END IN",
+        "LAST FAILURE",
+    ]);
+    for it in &found.instances {
+        let mark = match it.standing.as_str() {
+            "live" => Mark::Good,
+            "silent" | "fenced" => Mark::Warn,
+            _ => Mark::Plain,
+        };
+        let held: Vec<String> = it.held.iter().map(u64::to_string).collect();
+        table.row([
+            it.name().into(),
+            (&it.secret).into(),
+            it.version.into(),
+            it.stage.unwrap_or("-").into(),
+            held.join(" ").into(),
+            Cell::marked(&it.standing, mark),
+            it.silent_for_ms.map_or_else(|| "not yet".into(), |silent| format!("{} ago", span(silent))).into(),
+            if it.lease_left_ms == 0 { "over".to_owned() } else { span(it.lease_left_ms) }.into(),
+            it.last_failure.as_deref().unwrap_or("-").into(),
+        ]);
+    }
+    table.print(output, "")
+}

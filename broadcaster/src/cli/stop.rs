@@ -1,0 +1,142 @@
+//! Why a command ends before it is done, and with which exit code.
+
+use std::io;
+use std::process::ExitCode;
+
+use tonic::{Code, Status};
+
+use crate::api::{fix_of, kind_of};
+use crate::config::ConfigError;
+
+/// Exit codes other than 0. Stable: see `docs/cli.md`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Exit {
+    Failed = 1,
+    Usage = 2,
+    Unreachable = 3,
+    Timeout = 4,
+    NotFound = 5,
+    RolledBack = 6,
+}
+
+impl Exit {
+    pub(super) fn number(self) -> u8 {
+        self as u8
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit.number())
+    }
+}
+
+/// What went wrong, and what to do about it.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) exit: Exit,
+    /// A word for programs.
+    pub(super) kind: String,
+    pub(super) problem: String,
+    /// May be empty.
+    pub(super) fix: String,
+}
+
+/// Why a command ends early.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Failed(Box<Failure>),
+    /// Whoever read the output has had enough (`rotacast status | head -1`): no failure of ours.
+    Unread,
+}
+
+impl Stop {
+    pub(super) fn failed(
+        exit: Exit,
+        kind: impl Into<String>,
+        problem: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        let (kind, problem, fix) = (kind.into(), problem.into(), fix.into());
+        Stop::Failed(Box::new(Failure { exit, kind, problem, fix }))
+    }
+
+    pub(super) fn usage(problem: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::failed(Exit::Usage, "usage", problem, fix)
+    }
+
+    /// What a failed write to standard output means.
+    pub(super) fn unwritten(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Stop::Unread,
+            _ => Self::failed(Exit::Failed, "output", format!("cannot write to standard output: {error}"), ""),
+        }
+    }
+
+    /// A server's answer that is none.
+    pub(super) fn answered(server: &str, status: &Status) -> Self {
+        let fix = fix_of(status).unwrap_or_default();
+        if let Some(kind) = kind_of(status) {
+            let exit = match kind {
+                "not_found" => Exit::NotFound,
+                "not_leader" | "unavailable" => Exit::Unreachable,
+                _ => Exit::Failed,
+            };
+            return Self::failed(exit, kind, status.message(), fix);
+        }
+        match status.code() {
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
+                Self::unreachable(server, &innermost(status))
+            }
+            Code::Unimplemented => Self::failed(
+                Exit::Failed,
+                "unimplemented",
+                format!("{server} does not know this request"),
+                "upgrade the broadcaster, or check that --server names one",
+            ),
+            code => Self::failed(Exit::Failed, "refused", format!("{server}: {code}: {}", status.message()), fix),
+        }
+    }
+
+    pub(super) fn unreachable(server: &str, problem: &str) -> Self {
+        let problem = format!("broadcaster at {server} cannot be reached: {problem}");
+        let fix = "start it (`rotacast dev` or `rotacast serve`), or name another one with --server or ROTACAST_SERVER";
+        Self::failed(Exit::Unreachable, "unreachable", problem, fix)
+    }
+
+    /// Whether it may be different in a moment.
+    pub(super) fn is_unreachable(&self) -> bool {
+        matches!(self, Stop::Failed(failure) if failure.exit == Exit::Unreachable)
+    }
+
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Stop::Failed(failure) if failure.exit == Exit::NotFound)
+    }
+}
+
+impl From<ConfigError> for Stop {
+    fn from(error: ConfigError) -> Self {
+        Self::failed(Exit::Usage, "configuration", error.to_string(), "")
+    }
+}
+
+/// What ended a broadcaster.
+impl From<anyhow::Error> for Stop {
+    fn from(error: anyhow::Error) -> Self {
+        match error.downcast::<ConfigError>() {
+            Ok(error) => error.into(),
+            Err(error) => Self::failed(Exit::Failed, "failed", format!("{error:#}"), ""),
+        }
+    }
+}
+
+/// gRPC's errors say "transport error"; what happened is in their causes.
+pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = inner.to_string();
+        cause = inner.source();
+    }
+    text
+}
