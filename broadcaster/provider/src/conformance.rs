@@ -98,7 +98,7 @@ fn assert_refused<T: std::fmt::Debug>(outcome: Result<T, ProviderError>) {
 }
 
 async fn sessions(fixture: &(impl Fixture + ?Sized), credential: &Credential) -> Vec<Session> {
-    match fixture.provider().usage(credential).await.expect("usage is told") {
+    match fixture.provider().usage(credential, &[]).await.expect("usage is told") {
         Evidence::Sessions(sessions) => sessions,
         Evidence::None => panic!("a provider that can log in can tell sessions"),
     }

@@ -53,7 +53,7 @@ impl Provider for GenerateProvider {
         })
     }
 
-    async fn usage(&self, _credential: &Credential) -> Result<Evidence, ProviderError> {
+    async fn usage(&self, _credential: &Credential, _others: &[Credential]) -> Result<Evidence, ProviderError> {
         Ok(Evidence::None)
     }
 

@@ -68,7 +68,7 @@ pub trait Provider: Send + Sync + 'static {
 
     /// Who uses it now. Refuses when its identity is known to be another version's, or not this provider's: those
     /// sessions are not uses of this credential.
-    async fn usage(&self, credential: &Credential) -> Result<Evidence, ProviderError>;
+    async fn usage(&self, credential: &Credential, others: &[Credential]) -> Result<Evidence, ProviderError>;
 
     /// Ends its validity: no further login succeeds, and a login was tried to show it. Sessions that are
     /// still there are waited for, by [`ProviderError::InUse`], or ended, as configured.

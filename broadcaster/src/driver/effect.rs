@@ -182,7 +182,7 @@ impl Effect {
         let evidence = match self.credential(version).await? {
             // Nobody can look for the sessions of a credential nobody knows any more.
             None => Evidence::None,
-            Some(credential) => match self.settings.provider.usage(&credential).await {
+            Some(credential) => match self.settings.provider.usage(&credential, &self.others(version).await?).await {
                 Ok(rotacast_provider::Evidence::None) => Evidence::None,
                 Ok(rotacast_provider::Evidence::Sessions(sessions)) => {
                     Evidence::Sessions(sessions.into_iter().map(|session| session.description).collect())
@@ -248,6 +248,13 @@ impl Effect {
             // A rejected value may name somebody else's credential: that one is not ours to end.
             Err(ProviderError::Refused { problem, .. }) if self.is_rejected(version) => {
                 info!(secret = %self.secret(), %version, problem, "a rejected version's credential is left alone");
+                let entry = Entry::new("broadcaster", "left_alone")
+                    .secret(self.secret().clone())
+                    .rotation(self.record.rotation.as_ref().map(|rotation| rotation.generation))
+                    .detail("version", version.get())
+                    .detail("step", format!("{step:?}").to_lowercase())
+                    .detail("reason", problem);
+                self.environment.audit.append(entry).await?;
                 done
             }
             Err(problem) => Err(problem.into()),

@@ -127,7 +127,7 @@ pub async fn an_unreachable_server_is_no_verdict(fixture: &impl LoginFixture) {
     };
     unreachable(provider.create(&credential).await);
     unreachable(provider.test(&credential, &[]).await.map(drop));
-    unreachable(provider.usage(&credential).await.map(drop));
+    unreachable(provider.usage(&credential, &[]).await.map(drop));
     unreachable(provider.disable(&credential, &[]).await);
     unreachable(provider.destroy(&credential, &[]).await);
 }
@@ -152,12 +152,13 @@ pub async fn a_shared_identity_is_refused_and_goes_on_working(fixture: &impl Log
     let sharing = fixture.sharing(&live, version(2));
     let others = [live.clone()];
     assert_rejected(&verdict(fixture, &sharing, &others).await);
+    assert_refused(provider.usage(&sharing, &others).await);
     assert_refused(provider.disable(&sharing, &others).await);
     assert_refused(provider.destroy(&sharing, &others).await);
     assert!(logs_in(fixture, &live).await, "the live version was hit");
     // Nor when the caller forgot to name the other one: the identity itself says whose it is.
     assert_rejected(&verdict(fixture, &sharing, &[]).await);
-    assert_refused(provider.usage(&sharing).await);
+    assert_refused(provider.usage(&sharing, &[]).await);
     assert_refused(provider.destroy(&sharing, &[]).await);
     assert!(logs_in(fixture, &live).await, "the live version was hit");
 }
@@ -167,7 +168,7 @@ async fn is_left_alone(fixture: &impl LoginFixture, credential: &Credential) {
     assert!(logs_in(fixture, credential).await, "the fixture's credential does not work");
     assert_rejected(&verdict(fixture, credential, &[]).await);
     assert_refused(provider.create(credential).await);
-    assert_refused(provider.usage(credential).await);
+    assert_refused(provider.usage(credential, &[]).await);
     assert_refused(provider.disable(credential, &[]).await);
     assert_refused(provider.destroy(credential, &[]).await);
     assert!(logs_in(fixture, credential).await, "it was hit");
@@ -282,7 +283,7 @@ pub async fn nothing_shows_the_password(fixture: &impl LoginFixture) {
             provider.create(credential).await.err().map(&mut failed);
             provider.disable(credential, &others).await.err().map(&mut failed);
             provider.destroy(credential, &others).await.err().map(&mut failed);
-            match provider.usage(credential).await {
+            match provider.usage(credential, &others).await {
                 Ok(evidence) => texts.push(format!("{evidence:?}")),
                 Err(error) => texts.extend([format!("{error}"), format!("{error:?}")]),
             }

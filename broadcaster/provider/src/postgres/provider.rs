@@ -243,9 +243,14 @@ impl PostgresProvider {
         }
     }
 
-    async fn count_sessions(&self, credential: &Credential) -> Result<Evidence, Problem> {
+    async fn count_sessions(&self, credential: &Credential, others: &[Credential]) -> Result<Evidence, Problem> {
         // A value that names no role here says nothing about who uses it: that is no evidence of disuse.
         let Ok(value) = self.ours(credential) else { return Ok(Evidence::None) };
+        if let Some(other) = shared_with(&value, credential, others) {
+            return Err(Problem::Refused(format!(
+                "its role is also that of version {other}: whose sessions they are cannot be told"
+            )));
+        }
         let mut connection = admin::open(&self.admin).await?;
         let client = connection.client();
         let sessions = match Role::read(client, &value.username, self.group()).await? {
@@ -424,8 +429,8 @@ impl Provider for PostgresProvider {
         self.bounded(credential.version, self.test_login(credential, others)).await
     }
 
-    async fn usage(&self, credential: &Credential) -> Result<Evidence, ProviderError> {
-        self.bounded(credential.version, self.count_sessions(credential)).await
+    async fn usage(&self, credential: &Credential, others: &[Credential]) -> Result<Evidence, ProviderError> {
+        self.bounded(credential.version, self.count_sessions(credential, others)).await
     }
 
     async fn disable(&self, credential: &Credential, others: &[Credential]) -> Result<(), ProviderError> {

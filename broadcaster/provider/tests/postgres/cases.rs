@@ -116,7 +116,9 @@ async fn a_session_is_its_login_roles_whatever_role_it_sets() {
     let session = fixture.logged_in(&credential).await;
     for statement in ["SET ROLE app_owner", "SET ROLE NONE", "RESET SESSION AUTHORIZATION", "BEGIN"] {
         session.client.batch_execute(statement).await.unwrap();
-        let Evidence::Sessions(sessions) = provider.usage(&credential).await.unwrap() else { panic!("no evidence") };
+        let Evidence::Sessions(sessions) = provider.usage(&credential, &[]).await.unwrap() else {
+            panic!("no evidence")
+        };
         let [only] = &sessions[..] else { panic!("{statement}: {sessions:?}") };
         assert!(only.description.contains("payments-api from 127.0.0.1 to database app"), "{only:?}");
     }
@@ -124,7 +126,7 @@ async fn a_session_is_its_login_roles_whatever_role_it_sets() {
     Box::new(session).close().await;
     let other = fixture.server.superuser("app").await;
     other.batch_execute(&format!("SET SESSION AUTHORIZATION {}", field(&credential, "username"))).await.unwrap();
-    assert_eq!(provider.usage(&credential).await.unwrap(), Evidence::Sessions(Vec::new()));
+    assert_eq!(provider.usage(&credential, &[]).await.unwrap(), Evidence::Sessions(Vec::new()));
 }
 
 #[tokio::test]
@@ -173,7 +175,7 @@ async fn another_address_of_the_server_is_taken_when_it_is_named() {
     changed["host"] = "localhost".into();
     let credential = fixture.credential(1, &changed);
     assert!(refusal(fixture.provider().disable(&credential, &[]).await).contains("also_at"));
-    assert_eq!(fixture.provider().usage(&credential).await.unwrap(), Evidence::None);
+    assert_eq!(fixture.provider().usage(&credential, &[]).await.unwrap(), Evidence::None);
     let alias = Endpoint { host: "localhost".into(), port: fixture.server.port };
     let provider = fixture.with(|settings| settings.also_at = vec![alias]);
     assert_eq!(provider.test(&credential, &[]).await.unwrap(), Verdict::Works);
