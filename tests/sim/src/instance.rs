@@ -1,0 +1,380 @@
+//! One running copy of a service: the real holder, and a service around it that uses what it is handed.
+
+use std::collections::BTreeSet;
+
+use rotacast_holder::{Command, Input, Instance, InstanceCommand, InstanceInput, Setback, Step};
+use rotacast_protocol::message::SecretState;
+use rotacast_protocol::{Generation, Instant, InstanceKey, Nonce, Revision, Version};
+
+use crate::clock::{Clock, ms};
+use crate::mutant::Mutant;
+use crate::world::{Event, Mail, World};
+
+/// A use of a version that has begun.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    /// Its number.
+    pub id: u64,
+    /// Of what.
+    pub version: Version,
+    /// When it ends at the latest, by the instance's clock.
+    pub end: Instant,
+}
+
+/// One running copy.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// Its number.
+    pub index: usize,
+    /// Its clock.
+    pub clock: Clock,
+    /// The process life, counted.
+    pub life: u64,
+    /// Whether its process runs.
+    pub alive: bool,
+    /// Stopped until then.
+    pub stopped: u64,
+    /// No way to any broadcaster until then.
+    pub no_leader: u64,
+    /// No way to the store until then.
+    pub no_store: u64,
+    /// No bus until then.
+    pub no_bus: u64,
+    /// The rules.
+    pub rules: Instance,
+    /// Open uses.
+    pub guards: Vec<Guard>,
+    /// Whether restarts keep the name exclusively.
+    pub exclusive: bool,
+    syncing: Option<Nonce>,
+    reading: Option<u64>,
+    loading: BTreeSet<Version>,
+    registering: bool,
+    waking: Option<u64>,
+    last_use: Option<Instant>,
+    seen: (Generation, Revision, Option<Version>),
+}
+
+/// What reaches an instance.
+#[derive(Clone, Debug)]
+pub enum ToInstance {
+    /// Its registration is durable.
+    Registered,
+    /// Registering did not work.
+    NotRegistered,
+    /// A desired state, over the bus.
+    State(SecretState),
+    /// Something for its rules.
+    Rules(InstanceInput),
+    /// The store's answer.
+    Read {
+        /// Of which read.
+        id: u64,
+        /// What it says; none: no answer.
+        answer: Option<(Instant, SecretState)>,
+    },
+    /// A value came, or did not.
+    Loaded {
+        /// Which.
+        version: Version,
+        /// Whether it did.
+        came: bool,
+    },
+    /// A step is over.
+    Stepped {
+        /// Which.
+        step: Step,
+        /// With which version.
+        version: Version,
+        /// How.
+        worked: bool,
+    },
+    /// A use ends.
+    Ended {
+        /// Which.
+        id: u64,
+    },
+    /// It is time to look.
+    Wake,
+    /// The service wants to use the secret.
+    Use,
+}
+
+impl Running {
+    /// A new process life.
+    #[must_use]
+    pub fn new(index: usize, key: InstanceKey, clock: Clock, life: u64, exclusive: bool, world_secret: crate::world::Secret) -> Self {
+        let mut rules = Instance::new(key, exclusive);
+        rules.add(world_secret);
+        Self {
+            index,
+            clock,
+            life,
+            alive: true,
+            stopped: 0,
+            no_leader: 0,
+            no_store: 0,
+            no_bus: 0,
+            rules,
+            guards: Vec::new(),
+            exclusive,
+            syncing: None,
+            reading: None,
+            loading: BTreeSet::new(),
+            registering: false,
+            waking: None,
+            last_use: None,
+            seen: (Generation(0), Revision(0), None),
+        }
+    }
+
+    fn active(&self, world: &World) -> Option<(Version, Instant)> {
+        self.rules.holder(&world.secret)?.active(self.clock.at(world.now))
+    }
+
+    /// Whether it may be using a version now, or could begin to this moment.
+    #[must_use]
+    pub fn may_use(&self, world: &World, version: Version) -> bool {
+        let now = self.clock.at(world.now);
+        let open = self.guards.iter().any(|guard| guard.version == version && guard.end > now);
+        self.alive && (open || self.active(world).is_some_and(|(active, _)| active == version))
+    }
+}
+
+impl World {
+    fn rules(&mut self, index: usize, input: InstanceInput) {
+        let now = self.instances[index].clock.at(self.now);
+        // A rejection changes nothing; duplicates and late arrivals are the network's daily bread here.
+        if self.instances[index].rules.handle(now, input).is_err() {
+            self.counts.refused += 1;
+        }
+    }
+
+    fn secret_input(&mut self, index: usize, input: Input) {
+        let secret = self.secret.clone();
+        self.rules(index, InstanceInput::Secret(secret, input));
+    }
+
+    pub(crate) fn instance_takes(&mut self, index: usize, message: ToInstance) {
+        let now = self.now;
+        match message {
+            ToInstance::Registered => {
+                self.instances[index].registering = false;
+                let secrets = BTreeSet::from([self.secret.clone()]);
+                self.rules(index, InstanceInput::Registered(secrets));
+            }
+            ToInstance::NotRegistered => self.instances[index].registering = false,
+            ToInstance::State(state) => self.secret_input(index, Input::State(state)),
+            ToInstance::Rules(mut input) => {
+                match &mut input {
+                    InstanceInput::SyncReply(reply) => {
+                        if self.instances[index].syncing == Some(reply.nonce) {
+                            self.instances[index].syncing = None;
+                        }
+                        if self.mutant == Some(Mutant::LeaseFromReceipt) {
+                            reply.nonce = Nonce(reply.nonce.0 | 1 << 63);
+                            let at = self.instances[index].clock.at(now);
+                            self.rules(index, InstanceInput::SyncSent { nonce: reply.nonce, at });
+                        }
+                    }
+                    InstanceInput::SyncFailed { nonce } => {
+                        if self.instances[index].syncing != Some(*nonce) {
+                            return;
+                        }
+                        self.instances[index].syncing = None;
+                    }
+                    _ => {}
+                }
+                self.rules(index, input);
+            }
+            ToInstance::Read { id, answer } => {
+                if self.instances[index].reading == Some(id) {
+                    self.instances[index].reading = None;
+                }
+                if let Some((sent, state)) = answer {
+                    self.secret_input(index, Input::StoreRead { sent, state });
+                }
+            }
+            ToInstance::Loaded { version, came } => {
+                if self.instances[index].loading.remove(&version) {
+                    let setback = Setback { text: "no answer".into(), retry_after: ms(300) };
+                    self.secret_input(
+                        index,
+                        if came { Input::Loaded { version } } else { Input::LoadFailed { version, setback } },
+                    );
+                }
+            }
+            ToInstance::Stepped { step, version, worked } => {
+                let setback = Setback { text: "no such table".into(), retry_after: ms(500) };
+                let result = if worked { Ok(()) } else { Err(setback) };
+                self.secret_input(index, Input::Finished { step, version, result });
+            }
+            ToInstance::Ended { id } => self.instances[index].guards.retain(|guard| guard.id != id),
+            ToInstance::Wake => {
+                if self.instances[index].waking.is_some_and(|at| at > now) {
+                    return;
+                }
+                self.instances[index].waking = None;
+            }
+            ToInstance::Use => self.uses(index),
+        }
+        self.instance_goes_on(index);
+    }
+
+    /// The service takes the version it is handed, for as long as it may.
+    fn uses(&mut self, index: usize) {
+        let Some((version, _)) = self.instances[index].active(self) else { return };
+        let length = self.policy.max_use;
+        let length = if self.rng.permille(500) { length } else { length * u32::try_from(self.rng.between(1, 9)).unwrap_or(1) / 10 };
+        let length = if self.mutant == Some(Mutant::UseOutlivesItsTime) { length * 8 } else { length };
+        let id = self.number();
+        let running = &mut self.instances[index];
+        let end = running.clock.at(self.now) + length;
+        running.guards.push(Guard { id, version, end });
+        let at = running.clock.when(end);
+        let life = running.life;
+        self.at(at, Event::ToInstance(index, life, Box::new(ToInstance::Ended { id })));
+        self.counts.uses += 1;
+    }
+
+    pub(crate) fn instance_goes_on(&mut self, index: usize) {
+        // The runtime looks at its guards whenever it acts.
+        let versions: BTreeSet<Version> = if self.mutant == Some(Mutant::GuardsUnreported) {
+            BTreeSet::new()
+        } else {
+            self.instances[index].guards.iter().map(|guard| guard.version).collect()
+        };
+        self.secret_input(index, Input::Held(versions));
+        for _ in 0..20 {
+            if !self.instance_starts(index) {
+                break;
+            }
+        }
+        self.check_instance(index);
+        let running = &self.instances[index];
+        let life = running.life;
+        let now = running.clock.at(self.now);
+        if let Some(wakeup) = running.rules.next_wakeup(now) {
+            let at = running.clock.when(wakeup).max(self.now + 1);
+            if running.waking.is_none_or(|waking| at < waking) {
+                self.instances[index].waking = Some(at);
+                self.at(at, Event::ToInstance(index, life, Box::new(ToInstance::Wake)));
+            }
+        }
+        // The last moment at which it is handed out is the one that tests the waits.
+        let running = &self.instances[index];
+        if let Some((_, until)) = running.active(self)
+            && running.last_use != Some(until)
+        {
+            let at = running.clock.when(until).saturating_sub(1000).max(self.now + 1);
+            self.instances[index].last_use = Some(until);
+            self.at(at, Event::ToInstance(index, life, Box::new(ToInstance::Use)));
+        }
+    }
+
+    /// Starts what is owed and not in flight; says whether the rules were told anything.
+    fn instance_starts(&mut self, index: usize) -> bool {
+        let now = self.instances[index].clock.at(self.now);
+        let life = self.instances[index].life;
+        let mut told = false;
+        for command in self.instances[index].rules.commands(now) {
+            let to = |message| Event::ToInstance(index, life, Box::new(message));
+            match command {
+                InstanceCommand::Register(registration) if !self.instances[index].registering => {
+                    self.instances[index].registering = true;
+                    let arrives = self.delay();
+                    if self.faulty() || self.instances[index].no_bus > self.now {
+                        // Durable all the same, perhaps.
+                        if self.rng.permille(500) {
+                            self.at(self.now + arrives, Event::Append(registration, None));
+                        }
+                        self.at(self.now + arrives + 500_000_000, to(ToInstance::NotRegistered));
+                    } else {
+                        self.at(self.now + arrives, Event::Append(registration, Some((index, life))));
+                    }
+                }
+                InstanceCommand::Sync if self.instances[index].syncing.is_none() => {
+                    let nonce = Nonce(self.number());
+                    self.instances[index].syncing = Some(nonce);
+                    self.rules(index, InstanceInput::SyncSent { nonce, at: now });
+                    let request = self.instances[index].rules.sync_request(nonce);
+                    let nodes = self.leaders.len();
+                    for node in 0..nodes {
+                        if self.instances[index].no_leader > self.now {
+                            continue;
+                        }
+                        self.send(|world, at| {
+                            let mail = Mail::Sync { from: (index, life), request: request.clone() };
+                            world.at(at, Event::ToLeader(node, Box::new(mail)));
+                        });
+                    }
+                    let timeout = self.rng.between(400, 900) * 1_000_000;
+                    let failed = ToInstance::Rules(InstanceInput::SyncFailed { nonce });
+                    self.at(self.now + timeout, to(failed));
+                    told = true;
+                }
+                InstanceCommand::Report => {
+                    let report = self.instances[index].rules.report();
+                    self.rules(index, InstanceInput::Reported(report.sequence));
+                    if self.instances[index].no_bus <= self.now {
+                        for node in 0..self.leaders.len() {
+                            self.send(|world, at| {
+                                world.at(at, Event::ToLeader(node, Box::new(Mail::Report(report.clone()))));
+                            });
+                        }
+                    }
+                    told = true;
+                }
+                InstanceCommand::Secret(_, Command::ReadStore) if self.instances[index].reading.is_none() => {
+                    let id = self.number();
+                    self.instances[index].reading = Some(id);
+                    let arrives = self.now + self.delay();
+                    if !self.faulty() && self.instances[index].no_store <= self.now {
+                        self.at(arrives, Event::StoreRead { index, life, id, sent: now });
+                    }
+                    let timeout = self.rng.between(500, 1500) * 1_000_000;
+                    self.at(arrives + timeout, to(ToInstance::Read { id, answer: None }));
+                }
+                InstanceCommand::Secret(_, Command::Load(version))
+                    if !self.instances[index].loading.contains(&version) =>
+                {
+                    self.instances[index].loading.insert(version);
+                    let reachable = !self.faulty() && self.instances[index].no_store <= self.now;
+                    let came = reachable && self.outside.written.contains(&version) && !self.outside.erased.contains(&version);
+                    let at = self.now + self.delay() * 2;
+                    self.at(at, to(ToInstance::Loaded { version, came }));
+                }
+                InstanceCommand::Secret(_, Command::Run(step, version)) => {
+                    let begun = Input::Begin { step, version };
+                    let secret = self.secret.clone();
+                    let began = self.instances[index].rules.handle(now, InstanceInput::Secret(secret, begun)).is_ok();
+                    if began {
+                        let worked = !self.faulty() || self.rng.permille(700);
+                        let at = self.now + self.delay();
+                        self.at(at, to(ToInstance::Stepped { step, version, worked }));
+                        told = true;
+                    }
+                }
+                _ => {}
+            }
+        }
+        told
+    }
+
+    /// Rule V, and that nothing goes back.
+    fn check_instance(&mut self, index: usize) {
+        let Some(holder) = self.instances[index].rules.holder(&self.secret) else { return };
+        let Some(state) = holder.state() else { return };
+        let before = self.instances[index].seen;
+        let now = (state.generation, state.revision, state.current);
+        let back = now.0 < before.0 || now.1 < before.1 || (now.0 == before.0 && now.2 < before.2);
+        let bound = holder.report().held.len() <= rotacast_protocol::message::MAX_HELD_VERSIONS;
+        if back {
+            self.violated("V", format!("instance {index} went from {before:?} to {now:?}"));
+        }
+        if !bound {
+            self.violated("B", format!("instance {index} reports too many versions"));
+        }
+        self.instances[index].seen = now;
+    }
+}

@@ -1,0 +1,62 @@
+//! Many seeds; see the crate's documentation for how to run one again.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use rotacast_simulator::{Counts, Mutant, World};
+
+/// Seeds in an ordinary run; `ROTACAST_SEEDS` runs another number.
+const SEEDS: u64 = 10_000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+fn run(seed: u64) -> Counts {
+    let mut world = World::new(seed, None);
+    if let Err(violation) = world.run() {
+        panic!("seed {seed}: {violation}\nrun it again: ROTACAST_SEED={seed} cargo test -p rotacast-simulator seeds_keep");
+    }
+    world.counts
+}
+
+#[test]
+fn seeds_keep_every_promise() {
+    if let Some(seed) = number("ROTACAST_SEED") {
+        println!("seed {seed}: {:?}", run(seed));
+        return;
+    }
+    let first = number("ROTACAST_FIRST_SEED").unwrap_or(0);
+    let mut counts = Counts::default();
+    for seed in first..first + number("ROTACAST_SEEDS").unwrap_or(SEEDS) {
+        counts.add(&run(seed));
+    }
+    println!("{counts:?}");
+    assert!(counts.retired > 0 && counts.faults > 0 && counts.deposed > 0 && counts.suspensions > 0);
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 0..20 {
+        let trace = |seed| {
+            let mut world = World::new(seed, None);
+            world.run().unwrap();
+            (world.trace, world.counts)
+        };
+        assert_eq!(trace(seed), trace(seed));
+    }
+}
+
+/// The first seed whose world breaks a promise under a mutant, and which.
+fn caught(mutant: Mutant, seeds: u64) -> Option<(u64, String)> {
+    (0..seeds).find_map(|seed| {
+        let violation = World::new(seed, Some(mutant)).run().err()?;
+        Some((seed, violation))
+    })
+}
+
+#[test]
+fn every_broken_rule_is_noticed() {
+    for mutant in Mutant::ALL {
+        let (seed, violation) = caught(mutant, 5000).unwrap_or_else(|| panic!("{mutant:?} is not noticed"));
+        println!("{mutant:?}: seed {seed}: {}", violation.lines().next().unwrap_or_default());
+    }
+}
