@@ -22,7 +22,7 @@ pub struct EtcdOptions {
     pub endpoints: Vec<String>,
     /// The user, where authentication is on and not by certificate.
     pub user: Option<EtcdUser>,
-    /// For `https` endpoints; without it the built-in root certificates of none are trusted.
+    /// For `https` endpoints, and only for them.
     pub tls: Option<EtcdTls>,
 }
 

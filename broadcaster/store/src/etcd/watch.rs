@@ -166,6 +166,7 @@ impl Watch {
     async fn check_history(&self, told: i64) -> Result<(), End> {
         let kv = self.shared.kv().await?;
         let (start, end) = range(&self.parent);
+        let floor = self.shared.history.floor();
         let answer = self
             .shared
             .read(|| {
@@ -175,26 +176,18 @@ impl Watch {
                 async move {
                     match kv.get(start, Some(options)).await {
                         Err(error) if is_compacted(&error) => Ok(Err(End::Relist)),
-                        Err(error) if is_future(&error) => Ok(Err(End::Fatal(StoreError::WentBackwards {
-                            endpoint: String::new(),
-                            problem: format!("it has not reached revision {told}, which it has shown before"),
-                        }))),
+                        Err(error) if is_future(&error) => {
+                            let problem = format!("it has not reached revision {told}, which it has shown before");
+                            Ok(Err(End::Fatal(self.shared.history.went_backwards(&self.shared.name, problem))))
+                        }
                         answer => answer.map(Ok),
                     }
                 }
             })
             .await?;
-        match answer {
-            Ok(answer) => {
-                let floor = self.shared.history.floor().min(told);
-                let header = self.shared.header(answer.header())?;
-                Ok(self.shared.history.answered(&self.shared.name, floor, header)?)
-            }
-            Err(End::Fatal(StoreError::WentBackwards { problem, .. })) => {
-                Err(End::Fatal(StoreError::WentBackwards { endpoint: self.shared.name.clone(), problem }))
-            }
-            Err(end) => Err(end),
-        }
+        let answer = answer?;
+        let header = self.shared.header(answer.header())?;
+        Ok(self.shared.history.answered(&self.shared.name, floor, header)?)
     }
 
     /// The next message of the stream, asking for a sign of life when it is silent.

@@ -1,0 +1,143 @@
+//! What is the etcd store's own: a full database, authentication, a restored backup, old servers.
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use rotacast_proto::SecretValue;
+use rotacast_protocol::SecretName;
+use rotacast_store::{
+    Commit, EtcdOptions, EtcdStore, EtcdUser, Finding, Key, Level, Prefix, SecretTree, Store, StoreError, Write,
+};
+use rotacast_test_servers::{Etcd, until};
+
+fn options(etcd: &Etcd) -> EtcdOptions {
+    EtcdOptions { endpoints: vec![etcd.endpoint()], ..EtcdOptions::default() }
+}
+
+fn store(etcd: &Etcd) -> EtcdStore {
+    EtcdStore::new(options(etcd)).unwrap()
+}
+
+fn with_user(etcd: &Etcd, name: &str, password: &str) -> EtcdStore {
+    let user = EtcdUser { name: name.into(), password: password.to_owned().into() };
+    EtcdStore::new(EtcdOptions { user: Some(user), ..options(etcd) }).unwrap()
+}
+
+fn put(key: &str, bytes: Vec<u8>) -> Commit {
+    Commit { checks: vec![], writes: vec![Write::Put(Key::new(key), SecretValue::new(bytes))] }
+}
+
+fn worst(findings: &[Finding], subject: &str) -> Level {
+    let about = findings.iter().filter(|finding| finding.subject.starts_with(subject));
+    about.map(|finding| finding.level).max().unwrap_or_else(|| panic!("nothing about {subject}: {findings:?}"))
+}
+
+#[tokio::test]
+async fn a_full_database_takes_no_writes_and_says_so() {
+    let Some(etcd) = Etcd::start_with(&["--quota-backend-bytes=4194304"]).await else { return };
+    let store = store(&etcd);
+    assert_eq!(worst(&store.examine().await, "etcd alarms"), Level::Ok);
+    let mut refused = None;
+    for at in 0..100 {
+        if let Err(error) = store.commit(put(&format!("fill/{at}"), vec![7; 200 * 1024])).await {
+            refused = Some(error);
+            break;
+        }
+    }
+    let refused = refused.expect("the quota is 4 MiB");
+    assert!(matches!(refused, StoreError::Unwritable { .. }), "{refused}");
+    assert!(refused.is_transient() && refused.to_string().contains("NOSPACE"), "{refused}");
+    let findings = until("the alarm", std::time::Duration::from_secs(60), async || {
+        let findings = store.examine().await;
+        (worst(&findings, "etcd alarms") == Level::Error).then_some(findings)
+    })
+    .await;
+    assert!(findings.iter().any(|finding| finding.text.contains("NOSPACE") && !finding.fix.is_empty()));
+    // Reads go on.
+    assert!(store.get(&Key::new("fill/0")).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn users_and_their_rights_are_kept_to() {
+    let Some(etcd) = Etcd::start().await else { return };
+    for command in [
+        &["user", "add", "root:root-pw"][..],
+        &["user", "grant-role", "root", "root"],
+        &["role", "add", "rotacast"],
+        &["role", "grant-permission", "rotacast", "--prefix=true", "readwrite", "rotacast/"],
+        &["user", "add", "rotacast:canary-pw"],
+        &["user", "grant-role", "rotacast", "rotacast"],
+        &["auth", "enable"],
+    ] {
+        etcd.ctl(command).await;
+    }
+    let anonymous = store(&etcd).get(&Key::new("rotacast/x")).await.err().unwrap();
+    assert!(matches!(anonymous, StoreError::Denied { .. }), "{anonymous}");
+    let wrong = with_user(&etcd, "rotacast", "canary-wrong").get(&Key::new("rotacast/x")).await.err().unwrap();
+    assert!(matches!(wrong, StoreError::Denied { .. }), "{wrong}");
+    assert!(!wrong.to_string().contains("canary"), "{wrong}");
+
+    let store = with_user(&etcd, "rotacast", "canary-pw");
+    let tree = SecretTree::new(Arc::new(store.clone()), Prefix::new("rotacast").unwrap());
+    let secret = SecretName::new("payments/db").unwrap();
+    tree.put_next(&secret, SecretValue::new(b"x".to_vec()), None).await.unwrap();
+    let leadership = tree
+        .campaign("test", std::time::Duration::from_secs(5), tokio_util::sync::CancellationToken::new())
+        .await
+        .unwrap();
+    assert!(leadership.epoch.0 > 0);
+    let elsewhere = store.commit(put("elsewhere/x", vec![1])).await.err().unwrap();
+    assert!(matches!(elsewhere, StoreError::Denied { .. }), "{elsewhere}");
+    // A watch without the right to it ends instead of retrying for ever.
+    use futures::StreamExt as _;
+    let told = store.watch(&Key::new("elsewhere")).next().await.unwrap().err().unwrap();
+    assert!(matches!(told, StoreError::Denied { .. }), "{told}");
+    let findings = store.examine().await;
+    assert_eq!(worst(&findings, "etcd access"), Level::Ok, "{findings:?}");
+    let denied = with_user(&etcd, "rotacast", "canary-wrong").examine().await;
+    assert!(denied.iter().any(|finding| finding.level == Level::Error && finding.fix.contains("password")));
+    assert!(denied.iter().all(|finding| !finding.text.contains("canary")));
+}
+
+#[tokio::test]
+async fn a_wiped_server_is_not_mistaken_for_the_old_one() {
+    let Some(mut etcd) = Etcd::start().await else { return };
+    let store = store(&etcd);
+    let root = Key::new("rotacast");
+    for at in 0..20 {
+        store.commit(put(&format!("rotacast/{at}"), vec![1])).await.unwrap();
+    }
+    let mut watch = store.watch(&root);
+    use futures::StreamExt as _;
+    while !matches!(watch.next().await.unwrap().unwrap(), rotacast_store::StoreEvent::Ready(_)) {}
+    etcd.stop().await;
+    std::fs::remove_dir_all(etcd.scratch().path().join("data")).unwrap();
+    etcd.restart().await;
+    let read = until("an answer", std::time::Duration::from_secs(60), async || match store.get(&root).await {
+        Err(error) if error.is_transient() => None,
+        answer => Some(answer),
+    })
+    .await;
+    assert!(matches!(read, Err(StoreError::WentBackwards { .. })), "the wiped server was believed");
+    let told = watch.next().await.unwrap().err().unwrap();
+    assert!(matches!(told, StoreError::WentBackwards { .. }), "{told}");
+    // It stays so, even when the revisions have caught up: what lies between is another history.
+    let newcomer = EtcdStore::new(options(&etcd)).unwrap();
+    for at in 0..40 {
+        newcomer.commit(put(&format!("rotacast/{at}"), vec![1])).await.unwrap();
+    }
+    let read = store.get(&root).await;
+    assert!(matches!(read, Err(StoreError::WentBackwards { .. })), "the wiped server was believed later");
+}
+
+#[tokio::test]
+async fn the_doctor_names_the_version() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let findings = store(&etcd).examine().await;
+    let version = findings.iter().find(|finding| finding.subject.starts_with("etcd version")).unwrap();
+    assert!(version.text.starts_with("3."), "{version:?}");
+    assert_eq!(worst(&findings, "etcd members"), Level::Warning);
+    let nobody = EtcdOptions { endpoints: vec!["http://127.0.0.1:1".into()], ..EtcdOptions::default() };
+    let findings = EtcdStore::new(nobody).unwrap().examine().await;
+    assert!(findings.iter().any(|finding| finding.level == Level::Error && finding.fix.contains("address")));
+}
