@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use rotacast_proto::Envelope;
+use rotacast_proto::{Envelope, MAX_PAYLOAD_BYTES};
 use rotacast_protocol::{InstanceKey, Revision, SecretName};
 use tokio::sync::oneshot;
 
@@ -134,10 +134,11 @@ pub trait InstanceBus: Send + Sync + 'static {
 /// How long one call to a bus may take, retries included. Far above a healthy bus's milliseconds.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Largest message a bus takes, in bytes, attributes included: the contract's largest payload (256 KiB) and
-/// generous room for names, ids, signature and trace context. Every implementation refuses more with
-/// `TooLarge` before sending; below every server's own default (NATS 1 MiB, gRPC 4 MiB).
-pub const MAX_MESSAGE_BYTES: usize = 264 * 1024;
+/// Largest message a bus takes, in bytes, attributes included: the contract's largest payload (512 KiB), and
+/// room for eight attributes of the contract's largest size, one of them in base64, and their names. Every
+/// implementation refuses more with `TooLarge` before sending; it stays below every server's own default
+/// (NATS 1 MiB, gRPC 4 MiB).
+pub const MAX_MESSAGE_BYTES: usize = MAX_PAYLOAD_BYTES + 8 * 1024;
 
 /// How large a message is on the wire, attributes included, in bytes. A close upper estimate: signature and
 /// header names are counted as a bus with text headers writes them.

@@ -26,7 +26,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Largest reply: the largest value (256 KiB), a state beside it and framing.
+/// Largest reply: the largest value (256 KiB), the largest message beside it (520 KiB), and framing.
 const MAX_REPLY_BYTES: usize = 1024 * 1024;
 
 /// A certificate and its private key, both PEM, to show who we are. No `Debug`.

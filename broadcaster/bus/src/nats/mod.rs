@@ -28,8 +28,8 @@ use tokio::sync::{mpsc, watch};
 
 pub use self::connect::{NatsCredentials, NatsOptions, NatsStreams};
 use self::state::LastStates;
-use self::stream::Kind;
 pub use self::stream::StreamLimits;
+use self::stream::{Kind, SERVER_HEADERS};
 use self::subject::Names;
 use self::subscription::{Broken, Reading, Step};
 use crate::bus::{check_size, message_bytes};
@@ -118,7 +118,7 @@ impl NatsBus {
 
     /// Refuses what the server would cut the connection for.
     fn check(&self, envelope: &Envelope) -> Result<(), BusError> {
-        let limit = MAX_MESSAGE_BYTES.min(self.inner.client.max_payload());
+        let limit = MAX_MESSAGE_BYTES.min(self.inner.client.max_payload().saturating_sub(SERVER_HEADERS));
         check_size(envelope, limit, &self.inner.endpoint)
     }
 
@@ -312,15 +312,20 @@ impl NatsBus {
         Err(self.unreachable(format!("stream {name} appears and vanishes")))
     }
 
+    /// The filter that lets every subject of a stream through.
+    fn everything(&self, kind: Kind) -> Vec<String> {
+        vec![kind.subjects(&self.inner.names)]
+    }
+
     /// The last message of every process life, with everything acknowledged before this call.
     async fn read_whole_roster(&self) -> Result<Vec<Envelope>, BusError> {
         let mut row = pauses();
         loop {
-            let mut reading = self.begin(Kind::Roster, Vec::new()).await?;
+            let mut reading = self.begin(Kind::Roster, self.everything(Kind::Roster)).await?;
             let mut roster = BTreeMap::new();
             let complete = loop {
                 match reading.next().await {
-                    Ok(Step::Message { subject, envelope, .. }) => {
+                    Ok(Step::Message { subject, envelope }) => {
                         roster.insert(subject, envelope);
                     }
                     Ok(Step::CaughtUp) => break true,
@@ -408,7 +413,7 @@ impl LeaderBus for NatsBus {
     }
 
     fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
-        self.watch(Kind::Roster, Vec::new())
+        self.watch(Kind::Roster, self.everything(Kind::Roster))
     }
 
     async fn read_roster(&self) -> Result<Vec<Envelope>, BusError> {
@@ -424,7 +429,7 @@ impl LeaderBus for NatsBus {
     }
 
     fn watch_reports(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
-        self.watch(Kind::Reports, Vec::new())
+        self.watch(Kind::Reports, self.everything(Kind::Reports))
     }
 
     fn serve_sync(&self) -> BoxStream<'static, Result<SyncCall, BusError>> {

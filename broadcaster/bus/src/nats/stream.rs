@@ -26,6 +26,9 @@ impl Default for StreamLimits {
 /// Most messages of one stream: one per secret or process life.
 const MAX_MESSAGES: i64 = 1_000_000;
 
+/// Room for the headers that only NATS sees: message id, expected sequence, revision.
+pub(super) const SERVER_HEADERS: usize = 4 * 1024;
+
 /// One of the three.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
@@ -79,7 +82,7 @@ impl Kind {
             max_messages_per_subject: 1,
             max_messages: MAX_MESSAGES,
             max_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
-            max_message_size: i32::try_from(2 * MAX_MESSAGE_BYTES).unwrap_or(i32::MAX),
+            max_message_size: i32::try_from(MAX_MESSAGE_BYTES + SERVER_HEADERS).unwrap_or(i32::MAX),
             // A full log must refuse by name rather than forget whom to wait for; reports come again.
             discard: if self.durable() { DiscardPolicy::New } else { DiscardPolicy::Old },
             deny_delete: true,

@@ -25,8 +25,10 @@ const SILENT_HEARTBEATS: u32 = 3;
 const INACTIVE: Duration = Duration::from_secs(10);
 
 /// What a reading tells.
+// Nearly every step is a message, so that boxing it would cost an allocation and save nothing.
+#[allow(clippy::large_enum_variant)]
 pub(super) enum Step {
-    Message { sequence: u64, subject: String, envelope: Envelope },
+    Message { subject: String, envelope: Envelope },
     CaughtUp,
 }
 
@@ -63,7 +65,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Begins a reading of `filters` (every subject when empty).
+    /// Begins a reading of `filters`, of which there must be one at least.
     pub(super) async fn begin(
         context: &Context,
         stream: &str,
@@ -168,7 +170,7 @@ impl Reading {
         self.reached = sequence;
         let subject = message.subject.to_string();
         match envelope::read(message.message.headers.as_ref(), message.message.payload.clone()) {
-            Ok(envelope) => self.ready.push_back(Step::Message { sequence, subject, envelope }),
+            Ok(envelope) => self.ready.push_back(Step::Message { subject, envelope }),
             Err(problem) => tracing::warn!(%subject, %problem, "message that is none of ours"),
         }
         self.check_caught_up(pending).await

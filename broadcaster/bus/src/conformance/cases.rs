@@ -1,0 +1,659 @@
+//! The cases.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::future::join_all;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use rotacast_proto::{Envelope, Kind, MAX_PAYLOAD_BYTES};
+use rotacast_protocol::{InstanceKey, Revision, SecretName};
+
+use super::Fixture;
+use super::sample::{Sample, instance, life, persist, secret, subject};
+use super::watching::Watching;
+use crate::{BusError, MAX_MESSAGE_BYTES};
+
+/// Patience of a Sync that is expected to be answered.
+const PATIENT: Duration = Duration::from_secs(30);
+/// Patience of a Sync that is expected not to be.
+const IMPATIENT: Duration = Duration::from_millis(500);
+
+pub async fn a_newcomer_gets_the_last_state_of_each_secret<F: Fixture>(f: F) {
+    let (sample, leader) = (Sample::new(), f.leader());
+    let secrets = ["payments/db", "payments/cache", "mail"].map(secret);
+    for revision in 1..=3 {
+        for name in &secrets {
+            let state = sample.state(name, format!("{name} {revision}"));
+            leader.publish_state(name, Revision(revision), &state).await.unwrap();
+        }
+    }
+    let mut watch = Watching::settled(f.instance().watch_states(&secrets)).await;
+    assert_eq!(watch.since_resync, 3, "one message per secret");
+    for name in &secrets {
+        assert_eq!(watch.payload(name.as_str()).unwrap(), format!("{name} 3").as_bytes());
+    }
+    leader.publish_state(&secrets[0], Revision(4), &sample.state(&secrets[0], "newer")).await.unwrap();
+    watch.until("the newer state", |w| w.payload("payments/db").is_some_and(|p| p == "newer")).await;
+}
+
+pub async fn a_newcomer_gets_the_last_roster_entry_and_report_of_each_life<F: Fixture>(f: F) {
+    let (sample, leader, bus) = (Sample::new(), f.leader(), f.instance());
+    for round in 1..=3 {
+        for number in 1..=2 {
+            let text = format!("{number} round {round}");
+            bus.register(&life(number), &sample.registration(&life(number), text.clone())).await.unwrap();
+            bus.report(&life(number), &sample.report(&life(number), text)).await.unwrap();
+        }
+    }
+    let mut roster = Watching::settled(leader.watch_roster()).await;
+    assert_eq!(roster.since_resync, 2);
+    assert_eq!(roster.payload(&subject(&life(2))).unwrap(), "2 round 3");
+    // Reports are soft: sent is not yet arrived.
+    let both =
+        |w: &Watching| (1..=2).all(|n| w.payload(&subject(&life(n))).is_some_and(|p| p == &format!("{n} round 3")));
+    let mut reports = Watching::settled(leader.watch_reports()).await;
+    reports.until("the last report of each", both).await;
+    // By now they have arrived: a newcomer gets exactly the last ones.
+    let newcomer = Watching::settled(leader.watch_reports()).await;
+    assert!(both(&newcomer));
+    assert_eq!(newcomer.since_resync, 2);
+
+    bus.register(&life(3), &sample.registration(&life(3), "new")).await.unwrap();
+    bus.report(&life(3), &sample.report(&life(3), "new")).await.unwrap();
+    roster.until("a later registration", |w| w.last.len() == 3).await;
+    reports.until("a later report", |w| w.last.len() == 3).await;
+}
+
+pub async fn empty_logs_are_caught_up<F: Fixture>(f: F) {
+    assert_eq!(Watching::settled(f.leader().watch_roster()).await.since_resync, 0);
+    assert_eq!(Watching::settled(f.leader().watch_reports()).await.since_resync, 0);
+    assert_eq!(Watching::settled(f.instance().watch_states(&[secret("a")])).await.since_resync, 0);
+    assert_eq!(Watching::settled(f.instance().watch_states(&[])).await.since_resync, 0);
+    assert!(f.leader().read_roster().await.unwrap().is_empty());
+}
+
+pub async fn a_watch_of_absent_secrets_is_caught_up<F: Fixture>(f: F) {
+    let (sample, leader) = (Sample::new(), f.leader());
+    leader.publish_state(&secret("there"), Revision(1), &sample.state(&secret("there"), "x")).await.unwrap();
+    let mut watch = Watching::settled(f.instance().watch_states(&[secret("absent"), secret("too")])).await;
+    assert_eq!(watch.since_resync, 0);
+    leader.publish_state(&secret("too"), Revision(1), &sample.state(&secret("too"), "y")).await.unwrap();
+    watch.until("a state that comes later", |w| w.last.contains_key("too")).await;
+}
+
+pub async fn only_the_watched_secrets_arrive<F: Fixture>(f: F) {
+    let (sample, leader) = (Sample::new(), f.leader());
+    let mut watch = Watching::settled(f.instance().watch_states(&[secret("b"), secret("d"), secret("b")])).await;
+    for name in ["a", "b", "c", "d", "e"] {
+        leader.publish_state(&secret(name), Revision(1), &sample.state(&secret(name), name)).await.unwrap();
+    }
+    watch.until("the last watched one", |w| w.last.contains_key("d")).await;
+    assert_eq!(watch.last.keys().collect::<Vec<_>>(), ["b", "d"]);
+}
+
+pub async fn many_keys_arrive_once_each<F: Fixture>(f: F) {
+    const LIVES: u128 = 1500;
+    const SECRETS: usize = 256;
+    let (sample, leader, bus) = (Sample::new(), f.leader(), f.instance());
+    let secrets: Vec<_> = (0..SECRETS).map(|number| secret(&format!("group-{}/s{number}", number % 7))).collect();
+    futures::stream::iter(1..=LIVES)
+        .for_each_concurrent(64, |number| {
+            let (bus, envelope) = (&bus, sample.registration(&life(number), number.to_string()));
+            async move { bus.register(&life(number), &envelope).await.unwrap() }
+        })
+        .await;
+    futures::stream::iter(&secrets)
+        .for_each_concurrent(64, |name| {
+            let (leader, envelope) = (&leader, sample.state(name, name.as_str().to_owned()));
+            async move { leader.publish_state(name, Revision(1), &envelope).await.unwrap() }
+        })
+        .await;
+    let roster = Watching::settled(leader.watch_roster()).await;
+    assert_eq!((roster.since_resync, roster.last.len()), (1500, 1500));
+    assert_eq!(leader.read_roster().await.unwrap().len(), 1500);
+    let states = Watching::settled(f.another_instance().await.watch_states(&secrets)).await;
+    assert_eq!((states.since_resync, states.last.len()), (SECRETS, SECRETS));
+}
+
+pub async fn duplicates_are_harmless<F: Fixture>(f: F) {
+    let (sample, leader, bus) = (Sample::new(), f.leader(), f.instance());
+    let (name, key) = (secret("payments/db"), life(1));
+    let (state, registration) = (sample.state(&name, "one"), sample.registration(&key, "one"));
+    for _ in 0..3 {
+        leader.publish_state(&name, Revision(1), &state).await.unwrap();
+        bus.register(&key, &registration).await.unwrap();
+    }
+    // Also from a broadcaster that does not remember the first attempt.
+    f.another_leader().await.publish_state(&name, Revision(1), &state).await.unwrap();
+    let watch = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
+    assert_eq!((watch.since_resync, &watch.last[name.as_str()]), (1, &state));
+    assert_eq!(leader.read_roster().await.unwrap(), [registration]);
+    // The same revision once more under a new id (a broadcaster that restarted) is no step back.
+    let again = sample.state(&name, "one, again");
+    leader.publish_state(&name, Revision(1), &again).await.unwrap();
+    let watch = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
+    assert_eq!(watch.last[name.as_str()], again);
+    // The old copy, late: refused or taken, never both.
+    leader.publish_state(&name, Revision(2), &sample.state(&name, "two")).await.unwrap();
+    let late = leader.publish_state(&name, Revision(1), &state).await;
+    assert!(matches!(late, Err(BusError::Fenced { .. })), "{late:?}");
+}
+
+pub async fn states_and_roster_survive_a_restart<F: Fixture>(mut f: F) {
+    let (sample, name) = (Sample::new(), secret("payments/db"));
+    f.leader().publish_state(&name, Revision(1), &sample.state(&name, "before")).await.unwrap();
+    f.instance().register(&life(1), &sample.registration(&life(1), "before")).await.unwrap();
+    let mut roster = Watching::settled(f.leader().watch_roster()).await;
+    let mut states = Watching::settled(f.instance().watch_states(std::slice::from_ref(&name))).await;
+    f.stop().await;
+    f.start().await;
+    let (leader, bus) = (f.leader(), f.instance());
+    let roster_now = persist(|| leader.read_roster()).await;
+    assert_eq!(roster_now.len(), 1);
+    assert_eq!(roster_now[0].payload, "before");
+    let newcomer = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
+    assert_eq!(newcomer.payload(name.as_str()).unwrap(), "before");
+
+    let (after, entry) = (sample.state(&name, "after"), sample.registration(&life(2), "after"));
+    persist(|| leader.publish_state(&name, Revision(2), &after)).await;
+    let key = life(2);
+    persist(|| bus.register(&key, &entry)).await;
+    if F::HANDLES_SURVIVE {
+        states.until("a state published after the restart", |w| w.last.get(name.as_str()) == Some(&after)).await;
+        roster.until("a registration after the restart", |w| w.last.contains_key(&subject(&life(2)))).await;
+        assert!(states.resyncs >= 1, "continuity was lost and not told");
+        assert!(roster.last.contains_key(&subject(&life(1))));
+    } else {
+        assert!(matches!(roster.end().await, BusError::Cancelled));
+    }
+    let fenced = persist_outcome(|| leader.publish_state(&name, Revision(1), &after)).await;
+    assert!(matches!(fenced, Err(BusError::Fenced { .. })), "the restart forgot the revision: {fenced:?}");
+}
+
+pub async fn a_bus_that_is_down_says_so<F: Fixture>(mut f: F) {
+    let (sample, leader, bus, key) = (Sample::new(), f.leader(), f.instance(), life(1));
+    f.stop().await;
+    let (state, entry) = (sample.state(&secret("a"), "x"), sample.registration(&key, "x"));
+    let name = secret("a");
+    let (published, registered, read) = tokio::join!(
+        leader.publish_state(&name, Revision(1), &state),
+        bus.register(&key, &entry),
+        leader.read_roster()
+    );
+    let synced = bus.sync(&sample.request(&key, "x"), IMPATIENT).await;
+    for (what, outcome) in [("publish", published), ("register", registered), ("read_roster", read.map(drop))] {
+        assert!(matches!(outcome, Err(BusError::Unreachable { .. })), "{what}: {outcome:?}");
+    }
+    // Whether nobody leads or nobody can be reached cannot always be told apart within the timeout.
+    assert!(synced.as_ref().is_err_and(BusError::is_transient), "sync: {synced:?}");
+    f.start().await;
+    let (leader, bus) = (f.leader(), f.instance());
+    persist(|| leader.publish_state(&name, Revision(1), &state)).await;
+    persist(|| bus.register(&key, &entry)).await;
+    assert_eq!(persist(|| leader.read_roster()).await, [entry]);
+}
+
+pub async fn a_recreated_log_is_read_anew<F: Fixture>(mut f: F) {
+    let (sample, leader, bus, name) = (Sample::new(), f.leader(), f.instance(), secret("payments/db"));
+    for revision in 1..=5 {
+        leader.publish_state(&name, Revision(revision), &sample.state(&name, "before")).await.unwrap();
+        let key = life(u128::from(revision));
+        bus.register(&key, &sample.registration(&key, "before")).await.unwrap();
+    }
+    let mut states = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
+    let mut roster = Watching::settled(leader.watch_roster()).await;
+    if !f.lose_logs().await {
+        return;
+    }
+    let (after, entry) = (sample.state(&name, "after"), sample.registration(&life(9), "after"));
+    persist(|| leader.publish_state(&name, Revision(6), &after)).await;
+    let key = life(9);
+    persist(|| bus.register(&key, &entry)).await;
+    let arrived = |w: &Watching| w.resyncs > 0 && w.caught_up && w.last.values().any(|e| e.payload == "after");
+    states.until("a resync and the new state", arrived).await;
+    roster.until("a resync and the new registration", arrived).await;
+    assert_eq!(leader.read_roster().await.unwrap(), [entry]);
+    // The numbering began anew, and publishing goes on.
+    leader.publish_state(&name, Revision(7), &sample.state(&name, "later")).await.unwrap();
+    states.until("a later state", |w| w.last[name.as_str()].payload == "later").await;
+    let report = sample.report(&life(9), "after");
+    bus.report(&life(9), &report).await.unwrap();
+}
+
+pub async fn a_slow_reader_ends_with_the_newest<F: Fixture>(f: F) {
+    const REPORTS: u64 = 12_000;
+    let (sample, leader, bus) = (Sample::new(), f.leader(), f.another_instance().await);
+    let mut slow = Watching::settled(leader.watch_reports()).await;
+    let mut quick = Watching::settled(f.another_leader().await.watch_reports()).await;
+    let padding = "x".repeat(2000);
+    let send = async {
+        for number in 1..=REPORTS {
+            let key = life(u128::from(number % 3));
+            let report = sample.report(&key, format!("{number} {padding}"));
+            persist(|| bus.report(&key, &report)).await;
+        }
+    };
+    let newest = |w: &Watching| {
+        (REPORTS - 2..=REPORTS).all(|number| {
+            let payload = w.payload(&subject(&life(u128::from(number % 3))));
+            payload.is_some_and(|payload| payload.starts_with(format!("{number} ").as_bytes()))
+        })
+    };
+    // The quick one proves that everything has gone through while the slow one has read nothing.
+    tokio::join!(send, quick.until("the newest reports", newest));
+    slow.until("the newest reports", newest).await;
+}
+
+pub async fn what_is_too_large_is_refused_and_the_largest_passes<F: Fixture>(f: F) {
+    let (sample, leader, bus) = (Sample::new(), f.leader(), f.instance());
+    let (name, key) = (secret("payments/db"), life(1));
+    let huge = vec![b'x'; MAX_MESSAGE_BYTES];
+    let refused = |what: &str, outcome: Result<(), BusError>| match outcome {
+        Err(BusError::TooLarge { found, limit, .. }) => assert!(found > limit, "{what}: {found} against {limit}"),
+        other => panic!("{what}: {other:?}"),
+    };
+    let state = sample.state(&name, huge.clone());
+    refused("publish", leader.publish_state(&name, Revision(1), &state).await);
+    refused("register", bus.register(&key, &sample.registration(&key, huge.clone())).await);
+    refused("report", bus.report(&key, &sample.report(&key, huge.clone())).await);
+    refused("sync", bus.sync(&sample.request(&key, huge), IMPATIENT).await.map(drop));
+
+    let largest = vec![b'y'; MAX_PAYLOAD_BYTES];
+    let state = sample.state(&name, largest.clone());
+    leader.publish_state(&name, Revision(1), &state).await.unwrap();
+    let registration = sample.registration(&key, largest.clone());
+    bus.register(&key, &registration).await.unwrap();
+    let watch = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
+    assert!(watch.last[name.as_str()] == state, "the largest state changed on its way");
+    assert!(leader.read_roster().await.unwrap() == [registration], "the largest registration changed on its way");
+    let mut reports = Watching::settled(leader.watch_reports()).await;
+    bus.report(&key, &sample.report(&key, largest)).await.unwrap();
+    reports.until("the largest report", |w| !w.last.is_empty()).await;
+}
+
+pub async fn a_sync_without_leader_says_so<F: Fixture>(f: F) {
+    let sample = Sample::new();
+    let outcome = f.instance().sync(&sample.request(&life(1), "anybody?"), PATIENT).await;
+    assert!(matches!(outcome, Err(BusError::NoLeader { .. })), "{outcome:?}");
+}
+
+pub async fn a_sync_is_answered<F: Fixture>(f: F) {
+    let (sample, bus) = (Sample::new(), f.instance());
+    let mut calls = f.leader().serve_sync();
+    let request = sample.request(&life(1), "hello");
+    let serve = async {
+        let call = calls.next().await.unwrap().unwrap();
+        assert_eq!(call.request, request);
+        let reply = sample.reply(&call.request);
+        call.reply.send(reply.clone());
+        // Goes on serving while the reply is under way.
+        (reply, calls.next().await)
+    };
+    let ask = async { persist(|| bus.sync(&request, PATIENT)).await };
+    tokio::pin!(serve);
+    tokio::select! {
+        (reply, _) = &mut serve => panic!("a second call: {reply:?}"),
+        answer = ask => {
+            assert_eq!(answer.payload, "re: hello");
+            sample.assert_verifies(&answer, Kind::SyncReply);
+        }
+    }
+}
+
+pub async fn syncs_are_answered_out_of_order<F: Fixture>(f: F) {
+    const CALLS: usize = 50;
+    let (sample, bus) = (Arc::new(Sample::new()), f.instance());
+    let mut calls = f.leader().serve_sync();
+    let serving = Arc::clone(&sample);
+    let server = tokio::spawn(async move {
+        let mut waiting = Vec::new();
+        while let Some(call) = calls.next().await {
+            waiting.push(call.unwrap());
+            if waiting.len() == CALLS {
+                // The last first.
+                for call in waiting.drain(..).rev() {
+                    let reply = serving.reply(&call.request);
+                    call.reply.send(reply);
+                }
+            }
+        }
+    });
+    let asks = (0..CALLS).map(|number| {
+        let request = sample.request(&life(number as u128), number.to_string());
+        let bus = Arc::clone(&bus);
+        async move {
+            let answer = persist(|| bus.sync(&request, PATIENT)).await;
+            assert_eq!(answer.payload, format!("re: {number}"));
+            assert_eq!(answer.subject, request.subject);
+        }
+    });
+    join_all(asks).await;
+    server.abort();
+}
+
+pub async fn a_leader_that_goes_mid_call_is_no_leader<F: Fixture>(f: F) {
+    let (sample, bus) = (Sample::new(), f.instance());
+    let mut calls = f.leader().serve_sync();
+    let request = sample.request(&life(1), "hello");
+    // First until a call arrives, then that call is left without an answer.
+    let ask = async {
+        loop {
+            let outcome = bus.sync(&request, IMPATIENT).await;
+            assert!(matches!(outcome, Err(BusError::NoLeader { .. })), "{outcome:?}");
+        }
+    };
+    let call = tokio::select! {
+        call = calls.next() => call.unwrap().unwrap(),
+        never = ask => never,
+    };
+    drop(call);
+    let asked = bus.sync(&request, IMPATIENT);
+    let gone = async {
+        let call = calls.next().await.unwrap().unwrap();
+        drop(calls);
+        drop(call);
+    };
+    let (outcome, ()) = tokio::join!(asked, gone);
+    assert!(matches!(outcome, Err(BusError::NoLeader { .. })), "{outcome:?}");
+}
+
+pub async fn a_dropped_sync_stream_leads_no_more<F: Fixture>(f: F) {
+    let (sample, bus) = (Sample::new(), f.instance());
+    let request = sample.request(&life(1), "hello");
+    let calls = f.leader().serve_sync();
+    drop(calls);
+    let outcome = bus.sync(&request, IMPATIENT).await;
+    assert!(matches!(outcome, Err(BusError::NoLeader { .. })), "{outcome:?}");
+    // A successor takes over at once.
+    let mut calls = f.another_leader().await.serve_sync();
+    let serve = async {
+        while let Some(call) = calls.next().await {
+            let call = call.unwrap();
+            let reply = sample.reply(&call.request);
+            call.reply.send(reply);
+        }
+    };
+    tokio::select! {
+        () = serve => panic!("the stream ended"),
+        answer = persist(|| bus.sync(&request, PATIENT)) => assert_eq!(answer.payload, "re: hello"),
+    }
+}
+
+pub async fn dropped_watches_leave_the_bus_working<F: Fixture>(f: F) {
+    let (sample, leader, bus) = (Sample::new(), f.leader(), f.instance());
+    let name = secret("payments/db");
+    leader.publish_state(&name, Revision(1), &sample.state(&name, "one")).await.unwrap();
+    for round in 0..100 {
+        let mut states = Watching::new(bus.watch_states(std::slice::from_ref(&name)));
+        let roster = leader.watch_roster();
+        // Some before they have begun, some midway, some caught up.
+        match round % 3 {
+            0 => {}
+            1 => states.until("a message", |w| !w.last.is_empty()).await,
+            _ => states.until("caught up", |w| w.caught_up).await,
+        }
+        drop(roster);
+    }
+    let mut watch = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
+    leader.publish_state(&name, Revision(2), &sample.state(&name, "two")).await.unwrap();
+    watch.until("the newer state", |w| w.last[name.as_str()].payload == "two").await;
+}
+
+pub async fn an_older_revision_is_fenced<F: Fixture>(f: F) {
+    let (sample, leader, name) = (Sample::new(), f.leader(), secret("payments/db"));
+    leader.publish_state(&name, Revision(5), &sample.state(&name, "five")).await.unwrap();
+    let outcome = leader.publish_state(&name, Revision(4), &sample.state(&name, "four")).await;
+    assert!(matches!(outcome, Err(BusError::Fenced { .. })), "{outcome:?}");
+    // Other secrets have revisions of their own.
+    leader.publish_state(&secret("other"), Revision(1), &sample.state(&secret("other"), "x")).await.unwrap();
+    let watch = Watching::settled(f.instance().watch_states(std::slice::from_ref(&name))).await;
+    assert_eq!(watch.last[name.as_str()].payload, "five");
+}
+
+pub async fn a_later_leader_fences_an_earlier_one<F: Fixture>(f: F) {
+    let (sample, name) = (Sample::new(), secret("payments/db"));
+    let (earlier, later) = (f.leader(), f.another_leader().await);
+    let publish = |text: &'static str| sample.state(&name, text);
+    earlier.publish_state(&name, Revision(5), &publish("five")).await.unwrap();
+    later.publish_state(&name, Revision(6), &publish("six")).await.unwrap();
+    let outcome = earlier.publish_state(&name, Revision(5), &publish("five, late")).await;
+    assert!(matches!(outcome, Err(BusError::Fenced { .. })), "{outcome:?}");
+    // Whoever has the newest revision may publish, whatever it remembers.
+    earlier.publish_state(&name, Revision(7), &publish("seven")).await.unwrap();
+    later.publish_state(&name, Revision(8), &publish("eight")).await.unwrap();
+    // Two at once: the larger one stays.
+    for round in 0..20 {
+        let (low, high) = (Revision(10 + 2 * round), Revision(11 + 2 * round));
+        let (low_state, high_state) = (publish("low"), publish("high"));
+        let (lower, higher) =
+            tokio::join!(earlier.publish_state(&name, low, &low_state), later.publish_state(&name, high, &high_state),);
+        higher.unwrap();
+        assert!(matches!(lower, Ok(()) | Err(BusError::Fenced { .. })), "{lower:?}");
+        let watch = Watching::settled(f.instance().watch_states(std::slice::from_ref(&name))).await;
+        assert_eq!(watch.last[name.as_str()], high_state);
+    }
+}
+
+pub async fn a_register_that_returned_is_in_the_roster<F: Fixture>(f: F) {
+    let (sample, leader) = (Sample::new(), f.leader());
+    let buses = [f.instance(), f.another_instance().await];
+    // Noise, so that readings run into registrations.
+    let checks = (0..60_u128).map(|number| {
+        let (sample, leader, bus) = (&sample, &leader, &buses[number as usize % 2]);
+        async move {
+            let key = life(number);
+            let (entry, leave) = (sample.registration(&key, "here"), sample.registration(&key, "left"));
+            bus.register(&key, &entry).await.unwrap();
+            assert!(leader.read_roster().await.unwrap().contains(&entry), "registration {number} is missing");
+            bus.register(&key, &leave).await.unwrap();
+            let roster = leader.read_roster().await.unwrap();
+            assert!(roster.contains(&leave) && !roster.contains(&entry), "leave {number} is missing");
+        }
+    });
+    join_all(checks).await;
+}
+
+pub async fn a_pruned_life_is_gone_and_may_return<F: Fixture>(f: F) {
+    let (sample, leader, bus) = (Sample::new(), f.leader(), f.instance());
+    let entries = [1, 2].map(|number| sample.registration(&life(number), "here"));
+    for (number, entry) in [1, 2].into_iter().zip(&entries) {
+        bus.register(&life(number), entry).await.unwrap();
+    }
+    let mut watch = Watching::settled(leader.watch_roster()).await;
+    leader.prune_roster(&life(1)).await.unwrap();
+    leader.prune_roster(&life(1)).await.unwrap();
+    leader.prune_roster(&life(77)).await.unwrap();
+    assert_eq!(leader.read_roster().await.unwrap(), [entries[1].clone()]);
+    assert_eq!(Watching::settled(leader.watch_roster()).await.last.len(), 1);
+    // The last one too: an emptied log is caught up.
+    leader.prune_roster(&life(2)).await.unwrap();
+    assert!(leader.read_roster().await.unwrap().is_empty());
+    assert_eq!(Watching::settled(leader.watch_roster()).await.last.len(), 0);
+    // The same message, same id: it was pruned by mistake and is told to register again.
+    bus.register(&life(1), &entries[0]).await.unwrap();
+    assert_eq!(leader.read_roster().await.unwrap(), [entries[0].clone()]);
+    bus.register(&life(3), &sample.registration(&life(3), "here")).await.unwrap();
+    watch.until("a registration after the prune", |w| w.last.contains_key(&subject(&life(3)))).await;
+}
+
+pub async fn a_leave_replaces_the_registration<F: Fixture>(f: F) {
+    let (sample, leader, bus, key) = (Sample::new(), f.leader(), f.instance(), life(1));
+    bus.register(&key, &sample.registration(&key, "here")).await.unwrap();
+    let mut watch = Watching::settled(leader.watch_roster()).await;
+    let leave = sample.registration(&key, "left");
+    bus.register(&key, &leave).await.unwrap();
+    watch.until("the leave", |w| w.last[&leave.subject] == leave).await;
+    assert_eq!(leader.read_roster().await.unwrap(), [leave]);
+}
+
+pub async fn a_thousand_instances_register_at_once<F: Fixture>(f: F) {
+    let (sample, leader) = (Sample::new(), f.leader());
+    let buses = [f.instance(), f.another_instance().await];
+    let mut watch = Watching::settled(leader.watch_roster()).await;
+    let registrations = (0..1000_u128).map(|number| {
+        let key = instance(&format!("service-{}", number % 10), &format!("pod-{number}"), number);
+        let (bus, entry) = (&buses[number as usize % 2], sample.registration(&key, "here"));
+        async move { persist(|| bus.register(&key, &entry)).await }
+    });
+    join_all(registrations).await;
+    assert_eq!(leader.read_roster().await.unwrap().len(), 1000);
+    watch.until("a thousand registrations", |w| w.last.len() == 1000).await;
+}
+
+pub async fn signatures_and_attributes_survive<F: Fixture>(f: F) {
+    let (sample, leader, bus) = (Sample::new(), f.leader(), f.instance());
+    let (name, key) = (secret("payments/db"), life(u128::MAX));
+    let every_byte: Bytes = (0..=255_u8).cycle().take(1024).collect();
+    let with_trace = |mut envelope: Envelope| {
+        envelope.traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into();
+        envelope
+    };
+    for payload in [every_byte, Bytes::new(), Bytes::from_static(b"NATS/1.0\r\nce-id: forged\r\n\r\n")] {
+        let state = with_trace(sample.state(&name, payload.clone()));
+        leader.publish_state(&name, Revision(1), &state).await.unwrap();
+        let states = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
+        assert_eq!(states.last[name.as_str()], state);
+        sample.assert_verifies(&states.last[name.as_str()], Kind::SecretState);
+
+        let entry = with_trace(sample.registration(&key, payload.clone()));
+        bus.register(&key, &entry).await.unwrap();
+        assert_eq!(leader.read_roster().await.unwrap(), [entry.clone()]);
+        assert_eq!(Watching::settled(leader.watch_roster()).await.last[&entry.subject], entry);
+        sample.assert_verifies(&entry, Kind::Registration);
+
+        let mut reports = Watching::settled(leader.watch_reports()).await;
+        let report = with_trace(sample.report(&key, payload.clone()));
+        bus.report(&key, &report).await.unwrap();
+        reports.until("the report as sent", |w| w.last.get(&report.subject) == Some(&report)).await;
+
+        let mut calls = leader.serve_sync();
+        let request = with_trace(sample.request(&key, payload));
+        let serve = async {
+            let call = calls.next().await.unwrap().unwrap();
+            assert_eq!(call.request, request);
+            let reply = with_trace(sample.reply(&call.request));
+            call.reply.send(reply.clone());
+            // Held, since the stream's end may take the reply with it.
+            futures::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = serve => unreachable!("it never ends"),
+            answer = persist(|| bus.sync(&request, PATIENT)) => {
+                assert_eq!(answer.traceparent, request.traceparent);
+                sample.assert_verifies(&answer, Kind::SyncReply);
+            }
+        }
+    }
+}
+
+pub async fn names_with_dots_and_slashes_stay_apart<F: Fixture>(f: F) {
+    let (sample, leader, bus) = (Sample::new(), f.leader(), f.instance());
+    let names = ["a", "a.b", "a/b", "a-b", "a_b", "a.b/c.d", "a/b.c/d", "a.b.c.d"];
+    for name in names {
+        leader.publish_state(&secret(name), Revision(1), &sample.state(&secret(name), name)).await.unwrap();
+    }
+    for name in names {
+        let watch = Watching::settled(bus.watch_states(&[secret(name)])).await;
+        assert_eq!(watch.last.keys().collect::<Vec<_>>(), [name]);
+        assert_eq!(watch.last[name].payload, name);
+    }
+    let keys = [("a.b", "c"), ("a", "b.c"), ("a", "b"), ("a.b.c", "d.e.f")].map(|(s, i)| instance(s, i, 1));
+    for key in &keys {
+        bus.register(key, &sample.registration(key, subject(key))).await.unwrap();
+    }
+    assert_eq!(leader.read_roster().await.unwrap().len(), keys.len());
+    leader.prune_roster(&keys[0]).await.unwrap();
+    let left: Vec<_> = leader.read_roster().await.unwrap().into_iter().map(|entry| entry.subject).collect();
+    assert_eq!(left.len(), keys.len() - 1);
+    assert!(!left.contains(&subject(&keys[0])));
+}
+
+pub async fn random_traffic_converges<F: Fixture>(f: F) {
+    let seed = match std::env::var("ROTACAST_SEED") {
+        Ok(seed) => seed.parse().expect("ROTACAST_SEED is a whole number"),
+        Err(_) => rand::random::<u64>(),
+    };
+    eprintln!("random_traffic_converges: ROTACAST_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let (sample, leaders) = (Sample::new(), [f.leader(), f.another_leader().await]);
+    let buses = [f.instance(), f.another_instance().await];
+    let secrets: Vec<SecretName> = (0..5).map(|number| secret(&format!("s.{number}/x"))).collect();
+    let lives: Vec<InstanceKey> = (0..8).map(life).collect();
+    let mut revisions = vec![0_u64; secrets.len()];
+    let (mut states, mut roster) = (BTreeMap::new(), BTreeMap::new());
+    let mut watches = Vec::new();
+    let mut rosters = Vec::new();
+    for step in 0..300 {
+        match random.random_range(0..10) {
+            0..=3 => {
+                let which = random.random_range(0..secrets.len());
+                revisions[which] += random.random_range(0..3);
+                let state = sample.state(&secrets[which], step.to_string());
+                let leader = &leaders[random.random_range(0..2)];
+                for _ in 0..random.random_range(1..3) {
+                    leader.publish_state(&secrets[which], Revision(revisions[which]), &state).await.unwrap();
+                }
+                states.insert(state.subject.clone(), state);
+            }
+            4 => {
+                let which = random.random_range(0..secrets.len());
+                if let Some(older) =
+                    revisions[which].checked_sub(1).filter(|_| states.contains_key(secrets[which].as_str()))
+                {
+                    let state = sample.state(&secrets[which], "stale");
+                    let leader = &leaders[random.random_range(0..2)];
+                    let outcome = leader.publish_state(&secrets[which], Revision(older), &state).await;
+                    assert!(matches!(outcome, Err(BusError::Fenced { .. })), "seed {seed} step {step}: {outcome:?}");
+                }
+            }
+            5..=7 => {
+                let key = &lives[random.random_range(0..lives.len())];
+                let entry = sample.registration(key, step.to_string());
+                for _ in 0..random.random_range(1..3) {
+                    buses[random.random_range(0..2)].register(key, &entry).await.unwrap();
+                }
+                roster.insert(entry.subject.clone(), entry);
+            }
+            8 => {
+                let key = &lives[random.random_range(0..lives.len())];
+                leaders[random.random_range(0..2)].prune_roster(key).await.unwrap();
+                roster.remove(&subject(key));
+                // Watches are not told of a prune; those that have seen the entry keep it.
+                rosters.clear();
+            }
+            _ => {
+                watches.push(Watching::new(buses[random.random_range(0..2)].watch_states(&secrets)));
+                rosters.push(Watching::new(leaders[random.random_range(0..2)].watch_roster()));
+                if watches.len() > 6 {
+                    watches.remove(random.random_range(0..watches.len()));
+                }
+            }
+        }
+        if step % 50 == 49 {
+            let read = leaders[random.random_range(0..2)].read_roster().await.unwrap();
+            let read: BTreeMap<_, _> = read.into_iter().map(|entry| (entry.subject.clone(), entry)).collect();
+            assert_eq!(read, roster, "seed {seed} step {step}");
+        }
+    }
+    for watch in &mut watches {
+        watch.until(&format!("the last states (seed {seed})"), |w| w.last == states).await;
+    }
+    for watch in &mut rosters {
+        watch.until(&format!("the last roster (seed {seed})"), |w| w.last == roster).await;
+    }
+}
+
+/// Repeats a call while a retry may help; unlike `persist` it hands any other error back.
+async fn persist_outcome<T, C: Future<Output = Result<T, BusError>>>(call: impl Fn() -> C) -> Result<T, BusError> {
+    loop {
+        match call().await {
+            // A pause between attempts, not in place of a condition.
+            Err(problem) if problem.is_transient() => tokio::time::sleep(Duration::from_millis(20)).await,
+            outcome => return outcome,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! One suite for every bus: what [`LeaderBus`](crate::LeaderBus) and [`InstanceBus`](crate::InstanceBus) promise.
+//!
+//! An implementation joins with a [`Fixture`] and one line, `rotacast_bus::conformance!(MyFixture);`, which
+//! makes a test of every case.
+
+// These are tests: what fails to unwrap fails the test, by name.
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, clippy::print_stderr, missing_docs)]
+
+pub mod cases;
+mod fixture;
+mod sample;
+mod watching;
+
+pub use fixture::{Fixture, run};
+
+/// Makes a `#[test]` of every case for one [`Fixture`](crate::conformance::Fixture). Put it in a module of its own.
+#[macro_export]
+macro_rules! conformance {
+    ($fixture:ty) => {
+        $crate::conformance!(@cases $fixture:
+            a_newcomer_gets_the_last_state_of_each_secret,
+            a_newcomer_gets_the_last_roster_entry_and_report_of_each_life,
+            empty_logs_are_caught_up,
+            a_watch_of_absent_secrets_is_caught_up,
+            only_the_watched_secrets_arrive,
+            many_keys_arrive_once_each,
+            duplicates_are_harmless,
+            states_and_roster_survive_a_restart,
+            a_bus_that_is_down_says_so,
+            a_recreated_log_is_read_anew,
+            a_slow_reader_ends_with_the_newest,
+            what_is_too_large_is_refused_and_the_largest_passes,
+            a_sync_without_leader_says_so,
+            a_sync_is_answered,
+            syncs_are_answered_out_of_order,
+            a_leader_that_goes_mid_call_is_no_leader,
+            a_dropped_sync_stream_leads_no_more,
+            dropped_watches_leave_the_bus_working,
+            an_older_revision_is_fenced,
+            a_later_leader_fences_an_earlier_one,
+            a_register_that_returned_is_in_the_roster,
+            a_pruned_life_is_gone_and_may_return,
+            a_leave_replaces_the_registration,
+            a_thousand_instances_register_at_once,
+            signatures_and_attributes_survive,
+            names_with_dots_and_slashes_stay_apart,
+            random_traffic_converges,
+        );
+    };
+    (@cases $fixture:ty: $($case:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $case() {
+                $crate::conformance::run::<$fixture, _>(stringify!($case), $crate::conformance::cases::$case);
+            }
+        )*
+    };
+}

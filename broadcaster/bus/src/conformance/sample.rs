@@ -1,0 +1,89 @@
+//! Signed messages to send.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rotacast_proto::{Envelope, Kind, SigningKey, VerifyingKey};
+use rotacast_protocol::{ClusterName, Incarnation, InstanceKey, InstanceName, SecretName, ServiceName, WallTime};
+
+use crate::BusError;
+
+pub(super) struct Sample {
+    key: SigningKey,
+    cluster: ClusterName,
+    next: AtomicU64,
+}
+
+impl Sample {
+    pub(super) fn new() -> Self {
+        let cluster = ClusterName::new("conformance").unwrap();
+        Self { key: SigningKey::from_seed(&[7; 32]), cluster, next: AtomicU64::new(1) }
+    }
+
+    pub(super) fn sign(&self, kind: Kind, subject: &str, payload: impl Into<Bytes>) -> Envelope {
+        let id = format!("id-{}", self.next.fetch_add(1, Ordering::Relaxed));
+        let time = WallTime(1_790_000_000_123);
+        Envelope::sign(&self.key, kind, &self.cluster, subject, id, time, payload.into())
+    }
+
+    pub(super) fn state(&self, secret: &SecretName, payload: impl Into<Bytes>) -> Envelope {
+        self.sign(Kind::SecretState, secret.as_str(), payload)
+    }
+
+    pub(super) fn registration(&self, key: &InstanceKey, payload: impl Into<Bytes>) -> Envelope {
+        self.sign(Kind::Registration, &subject(key), payload)
+    }
+
+    pub(super) fn report(&self, key: &InstanceKey, payload: impl Into<Bytes>) -> Envelope {
+        self.sign(Kind::InstanceReport, &subject(key), payload)
+    }
+
+    pub(super) fn request(&self, key: &InstanceKey, payload: impl Into<Bytes>) -> Envelope {
+        self.sign(Kind::SyncRequest, &subject(key), payload)
+    }
+
+    /// The answer to a request, recognisably its own.
+    pub(super) fn reply(&self, request: &Envelope) -> Envelope {
+        let mut payload = b"re: ".to_vec();
+        payload.extend_from_slice(&request.payload);
+        self.sign(Kind::SyncReply, &request.subject, payload)
+    }
+
+    pub(super) fn assert_verifies(&self, envelope: &Envelope, kind: Kind) {
+        let public: &VerifyingKey = self.key.public();
+        envelope.verify(kind, &self.cluster, |id| (id == public.id().as_str()).then_some(public)).unwrap();
+    }
+}
+
+pub(super) fn subject(key: &InstanceKey) -> String {
+    format!("{}/{}/{}", key.service, key.instance, key.incarnation)
+}
+
+pub(super) fn secret(name: &str) -> SecretName {
+    SecretName::new(name).unwrap()
+}
+
+pub(super) fn life(number: u128) -> InstanceKey {
+    instance("payments-api", "pod-1", number)
+}
+
+pub(super) fn instance(service: &str, instance: &str, number: u128) -> InstanceKey {
+    InstanceKey {
+        service: ServiceName::new(service).unwrap(),
+        instance: InstanceName::new(instance).unwrap(),
+        incarnation: Incarnation(number),
+    }
+}
+
+/// Repeats a call while the bus says that a retry may help, as every user of it does.
+pub(super) async fn persist<T, F: Future<Output = Result<T, BusError>>>(call: impl Fn() -> F) -> T {
+    loop {
+        match call().await {
+            Ok(value) => return value,
+            // A pause between attempts, not in place of a condition: the loop ends when the call succeeds.
+            Err(problem) if problem.is_transient() => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(problem) => panic!("{problem:?}"),
+        }
+    }
+}

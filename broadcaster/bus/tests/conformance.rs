@@ -1,0 +1,20 @@
+//! The suite on every bus, direct and through a gateway.
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub)]
+
+mod fixtures;
+
+mod embedded {
+    rotacast_bus::conformance!(crate::fixtures::Embedded);
+}
+
+mod nats {
+    rotacast_bus::conformance!(crate::fixtures::Nats);
+}
+
+mod gateway_to_embedded {
+    rotacast_bus::conformance!(crate::fixtures::Gatewayed<crate::fixtures::Embedded>);
+}
+
+mod gateway_to_nats {
+    rotacast_bus::conformance!(crate::fixtures::Gatewayed<crate::fixtures::Nats>);
+}
