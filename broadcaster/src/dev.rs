@@ -38,10 +38,6 @@ impl Settings for DevSettings {
     fn of(&self, _secret: &SecretName) -> SecretSettings {
         self.settings.clone()
     }
-
-    fn configured(&self) -> Vec<SecretName> {
-        Vec::new()
-    }
 }
 
 /// Leases short enough to watch, so that a killed instance is fenced within seconds.
@@ -65,9 +61,9 @@ pub fn policy() -> Policy {
 pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     let stop = crate::signal::stop_on_signals()?;
     let folder = Folder::open(&args.data)?;
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}: is another `rotacast dev` running? Choose another --listen", args.listen))?;
+    let listener = TcpListener::bind(args.listen).await.with_context(|| {
+        format!("cannot listen on {}: is another `rotacast dev` running? Choose another --listen", args.listen)
+    })?;
     let address = listener.local_addr().context("the listener's address")?;
     let (broadcaster, bus) = assemble(&folder, listener).await?;
     if args.demo {

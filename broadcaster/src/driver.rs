@@ -48,8 +48,6 @@ pub struct SecretSettings {
 pub trait Settings: Send + Sync + 'static {
     /// What applies to a secret.
     fn of(&self, secret: &SecretName) -> SecretSettings;
-    /// The secrets named in the configuration.
-    fn configured(&self) -> Vec<SecretName>;
 }
 
 /// Everything a broadcaster works with.

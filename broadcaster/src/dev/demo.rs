@@ -41,7 +41,12 @@ struct Counters {
 }
 
 /// Rotates until `stop` or the wanted number of rotations.
-pub(super) async fn run(args: &DevArgs, address: SocketAddr, folder: &Folder, stop: CancellationToken) -> anyhow::Result<()> {
+pub(super) async fn run(
+    args: &DevArgs,
+    address: SocketAddr,
+    folder: &Folder,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let url = format!("http://{address}");
     let client = within("the broadcaster's start", START, &stop, async || {
         let mut client = AdminClient::connect(url.clone()).await.ok()?;
@@ -50,7 +55,10 @@ pub(super) async fn run(args: &DevArgs, address: SocketAddr, folder: &Folder, st
     })
     .await?;
     let mut demo = Demo { client, operator: folder.operator().clone(), counters: Arc::default() };
-    say(format_args!("Rotacast runs on {address}; the demo rotates {SECRET} every {:?}. Stop with Ctrl-C.", args.every));
+    say(format_args!(
+        "Rotacast runs on {address}; the demo rotates {SECRET} every {:?}. Stop with Ctrl-C.",
+        args.every
+    ));
     if demo.status().await?.is_none() {
         let value = format!("first-{:016x}", rand::random::<u64>());
         demo.order(Action::Put(v1::Put { value: value.into_bytes().into() })).await?;
@@ -67,7 +75,7 @@ pub(super) async fn run(args: &DevArgs, address: SocketAddr, folder: &Folder, st
         for number in 1..=count {
             let subscriber = Subscriber::builder()
                 .service(service)
-                .instance(&format!("{service}-{number}"))
+                .instance(format!("{service}-{number}"))
                 .cluster(CLUSTER)
                 .identity(folder.identity().clone())
                 .trust(folder.broadcaster().public().clone())
@@ -147,7 +155,8 @@ impl Demo {
         let payload = command.encode_to_vec().into();
         let cluster = ClusterName::new(CLUSTER)?;
         let id = format!("demo:{}", command.nonce);
-        let envelope = Envelope::sign(&self.operator, Kind::OperatorCommand, &cluster, SECRET, id, clock::wall(), payload);
+        let envelope =
+            Envelope::sign(&self.operator, Kind::OperatorCommand, &cluster, SECRET, id, clock::wall(), payload);
         Ok(self.client.command(v1::Envelope::from(envelope)).await?.into_inner())
     }
 
@@ -182,7 +191,8 @@ impl Demo {
             }
             anyhow::bail!("the broadcaster ended the watch")
         };
-        let ended = tokio::time::timeout(ROTATION, ended).await.with_context(|| format!("no end within {ROTATION:?}"))??;
+        let ended =
+            tokio::time::timeout(ROTATION, ended).await.with_context(|| format!("no end within {ROTATION:?}"))??;
         let (uses, failed) = self.counted();
         let took = Duration::from_millis(ended.ended_ms.saturating_sub(ended.started_ms));
         say(format_args!(

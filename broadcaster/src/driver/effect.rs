@@ -8,9 +8,10 @@ use rotacast_proto::WireMessage as _;
 use rotacast_protocol::coordinator::{Command, CommandKind, Coordinator, Evidence, Guard, Input};
 use rotacast_protocol::message::SecretState;
 use rotacast_protocol::record::{Label, Origin, RecordChange, RetireStep, SecretRecord};
-use rotacast_protocol::{Now, Revision, SecretName, Version};
+use rotacast_protocol::{Instant, Now, Revision, SecretName, Version};
 use rotacast_provider::{Credential, ProviderError, Verdict};
 use rotacast_store::Published;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{Environment, SecretSettings};
@@ -34,6 +35,7 @@ pub(super) struct Effect {
     record: SecretRecord,
     state: SecretState,
     guard: Option<Guard>,
+    leadership: watch::Receiver<Instant>,
 }
 
 impl Effect {
@@ -41,6 +43,7 @@ impl Effect {
         environment: &Environment,
         settings: &SecretSettings,
         coordinator: &Coordinator,
+        leadership: &watch::Receiver<Instant>,
         command: Command,
         now: Now,
     ) -> Self {
@@ -55,6 +58,7 @@ impl Effect {
             state: coordinator.record().state(),
             command,
             guard,
+            leadership: leadership.clone(),
         }
     }
 
@@ -78,6 +82,14 @@ impl Effect {
             CommandKind::Audit { version } => self.audit(version).await,
             CommandKind::Retire { version, step } => self.retire(version, step).await,
         }
+    }
+
+    /// Checked right before the provider is asked to change something: a leader that was stopped for a while must not
+    /// make a credential again that its successor has retired since.
+    fn must_lead(&self) -> anyhow::Result<()> {
+        let leads = clock::instant() < *self.leadership.borrow();
+        anyhow::ensure!(leads, "this broadcaster's leadership has not been renewed");
+        Ok(())
     }
 
     fn secret(&self) -> &SecretName {
@@ -123,6 +135,7 @@ impl Effect {
             None => tree.journal(self.secret(), version, provider.draw(self.secret(), version)?, epoch).await?,
         };
         let credential = Credential { secret: self.secret().clone(), version, value };
+        self.must_lead()?;
         provider.create(&credential).await?;
         let origin = match tree.publish_journalled(self.secret(), version, epoch).await? {
             Published::Done(_) => Origin::Managed,
@@ -239,6 +252,7 @@ impl Effect {
         };
         let others = self.others(version).await?;
         let provider = &self.settings.provider;
+        self.must_lead()?;
         let outcome = match step {
             RetireStep::Disable => provider.disable(&credential, &others).await,
             RetireStep::Destroy | RetireStep::Erase => provider.destroy(&credential, &others).await,

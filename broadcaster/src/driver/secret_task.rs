@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rotacast_clock as clock;
 use rotacast_proto::v1::{InstanceInfo, SecretStatus};
-use rotacast_protocol::coordinator::{Change, CommandKind, Coordinator, Input, Order, Rejection};
+use rotacast_protocol::coordinator::{Change, CommandKind, Coordinator, Input, Member, Order, Rejection};
 use rotacast_protocol::message::{SecretGrant, SecretReport};
 use rotacast_protocol::record::RecordChange;
 use rotacast_protocol::{
@@ -63,6 +63,13 @@ pub enum Mail {
     Reconfigured,
     /// Somebody wants to know the status as of now.
     Status(oneshot::Sender<SecretStatus>),
+    /// Which process lives need not be remembered: they are over, or out of reach and silent for at least this long.
+    Expendable {
+        /// How long.
+        silent: Duration,
+        /// The answer.
+        reply: oneshot::Sender<BTreeSet<InstanceKey>>,
+    },
     /// Somebody wants to know who uses it.
     Instances {
         /// Only those not on this version.
@@ -250,11 +257,25 @@ impl SecretTask {
                 drop(reply.send(status::of(&self.coordinator, &self.settings, clock::now())));
                 Ok(())
             }
+            Mail::Expendable { silent, reply } => {
+                drop(reply.send(self.expendable(silent)));
+                Ok(())
+            }
             Mail::Instances { not_on, reply } => {
                 drop(reply.send(status::instances(&self.coordinator, not_on, clock::now())));
                 Ok(())
             }
         }
+    }
+
+    fn expendable(&self, silent: Duration) -> BTreeSet<InstanceKey> {
+        let now = clock::now();
+        let over = |member: &&Member| {
+            let heard = member.heard.map_or(member.first_seen.instant, |heard| heard.instant);
+            let gone = member.is_gone() || self.coordinator.is_out_of_reach(member, now);
+            gone && now.instant.since(heard) >= silent
+        };
+        self.coordinator.members().filter(over).map(|member| member.key.clone()).collect()
     }
 
     async fn input(&mut self, input: Input) -> Result<(), Ended> {
@@ -368,7 +389,8 @@ impl SecretTask {
                 continue;
             }
             self.in_flight.insert(command.kind.clone());
-            let effect = Effect::new(&self.environment, &self.settings, &self.coordinator, command, now);
+            let effect =
+                Effect::new(&self.environment, &self.settings, &self.coordinator, &self.leadership, command, now);
             self.effects.spawn(effect.run());
         }
     }

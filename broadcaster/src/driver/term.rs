@@ -29,6 +29,12 @@ const SYNCS_AT_ONCE: usize = 1024;
 /// How long a Sync may wait for one secret's answer: longer, and its sender has given up.
 const SYNC_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a process life stays in the roster after it is over or was last heard, and how often that is looked at. Long
+/// enough for people to ask about it; without an end, every restart of every instance would stay on the bus for ever.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+/// See [`REMEMBERED`].
+const SWEEP: Duration = Duration::from_secs(600);
+
 /// How long a replica that steps down waits for the store to hear of it.
 const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -57,6 +63,7 @@ pub(super) async fn run(
         work.spawn(Arc::clone(&term).follow_roster());
         work.spawn(Arc::clone(&term).follow_reports());
         work.spawn(Arc::clone(&term).answer_syncs());
+        work.spawn(Arc::clone(&term).sweep_roster());
         role.send_replace(Role::Leader(leadership.epoch));
         tokio::select! {
             () = stop.cancelled() => Ok(()),
@@ -278,6 +285,37 @@ impl Term {
         for secret in &registration.secrets {
             if let Some(task) = self.secrets.get(secret) {
                 send(&task, registered(&registration, live)).await;
+            }
+        }
+    }
+
+    /// Takes process lives out of the roster that nothing waits for any more. One that comes back after all is told to
+    /// register again.
+    async fn sweep_roster(self: Arc<Self>) -> anyhow::Result<()> {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            let lives: Vec<Registration> = self.roster().values().cloned().collect();
+            let mut expendable = BTreeMap::new();
+            for (secret, task) in self.secrets.all() {
+                let (reply, answer) = oneshot::channel();
+                if task.mail.send(Mail::Expendable { silent: REMEMBERED, reply }).await.is_ok()
+                    && let Ok(keys) = answer.await
+                {
+                    expendable.insert(secret, keys);
+                }
+            }
+            for life in lives {
+                // A secret without a task has nothing that could wait for anybody.
+                let over = |secret: &SecretName| expendable.get(secret).is_none_or(|keys| keys.contains(&life.key));
+                if life.secrets.iter().all(over) {
+                    match self.environment.bus.prune_roster(&life.key).await {
+                        Ok(()) => {
+                            self.roster().remove(&life.key);
+                            debug!(instance = %life.key, "taken out of the roster");
+                        }
+                        Err(problem) => warn!(instance = %life.key, %problem, "cannot be taken out of the roster"),
+                    }
+                }
             }
         }
     }
