@@ -440,7 +440,7 @@ impl Driver {
 
     fn nap(&self, resume: Option<Instant>) -> Duration {
         let now = self.now();
-        let leave = self.leaving.as_ref().map(Leaving::deadline);
+        let leave = self.leaving.as_ref().and_then(Leaving::deadline);
         let next = [self.instance.next_wakeup(now), resume, leave].into_iter().flatten().min();
         // A little late rather than a little early: timers round down to milliseconds.
         let nap = next.map_or(LONGEST_NAP, |next| next.since(now) + Duration::from_millis(1));

@@ -360,6 +360,19 @@ async fn a_leave_with_a_guard_that_stays_is_no_leave() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leave_without_a_bus_says_so_in_time() {
+    let cluster = FakeCluster::new();
+    cluster.put(SECRET, "one");
+    let (subscriber, _db) = opened(&cluster).await;
+    cluster.set_bus_up(false);
+    let started = tokio::time::Instant::now();
+    let error = subscriber.leave_within(Duration::from_secs(7)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+    assert!(error.to_string().contains("bus memory cannot be reached"), "{error}");
+    assert!(started.elapsed() <= Duration::from_secs(7), "virtual time");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_forgotten_registration_is_made_again() {
     let cluster = FakeCluster::new();
     cluster.put(SECRET, "one");

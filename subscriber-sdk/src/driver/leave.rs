@@ -27,8 +27,9 @@ pub(super) struct Leaving {
 }
 
 impl Leaving {
-    pub(super) fn deadline(&self) -> Instant {
-        self.deadline
+    /// When the driver must look again; none while a job is at work.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        (!self.telling).then_some(self.deadline)
     }
 }
 
@@ -57,9 +58,10 @@ impl Driver {
             })
             .collect();
         let stepping = self.in_flight.iter().any(|key| matches!(key, JobKey::Step(_)));
-        if now >= leaving.deadline {
+        // Once the leave is being told, its job ends in time by itself, and knows why it did not succeed.
+        if now >= leaving.deadline && !leaving.telling {
             let what = if in_use.is_empty() {
-                "the leave was not made durable in time".to_owned()
+                "a hook is still running".to_owned()
             } else {
                 format!("guards are still held: {}", in_use.join(", "))
             };
@@ -107,6 +109,7 @@ async fn leave(
     registration: Registration,
     left: Duration,
 ) -> Done {
+    let deadline = tokio::time::Instant::now() + left;
     for (hooks, view) in shown {
         let (secret, version) = (view.secret().clone(), view.version());
         if let Err(refusal) = hooks.run(Step::Release, view, context.hook_timeout.min(left)).await {
@@ -120,11 +123,15 @@ async fn leave(
     let mut pauses = backoff();
     loop {
         let attempt = context.bus.register(&registration.key, &envelope);
-        match call(context.bus.describe(), LEAVE_ATTEMPT, attempt).await {
-            Ok(()) => return Done::Left(Ok(())),
-            Err(error) if error.kind() != ErrorKind::Unreachable => return Done::Left(Err(error)),
-            // The driver ends this at the deadline.
-            Err(_) => tokio::time::sleep(pauses.next().unwrap_or(FIRST_PAUSE)).await,
+        let Err(error) = call(context.bus.describe(), LEAVE_ATTEMPT.min(left), attempt).await else {
+            return Done::Left(Ok(()));
+        };
+        let resume = tokio::time::Instant::now() + pauses.next().unwrap_or(FIRST_PAUSE);
+        if error.kind() != ErrorKind::Unreachable || resume >= deadline {
+            let what = format!("everything is let go, but the leave was not made durable: {error}");
+            let fix = "rotations wait until this instance's leases are over";
+            return Done::Left(Err(Error::new(error.kind(), what, fix)));
         }
+        tokio::time::sleep_until(resume).await;
     }
 }
