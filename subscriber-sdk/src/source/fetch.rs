@@ -153,3 +153,29 @@ impl ValueSource for FetchSource {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_never_travel_in_the_clear() {
+        for url in
+            ["http://127.0.0.1:7420", "http://localhost:7420", "http://[::1]:7420", "https://rotacast.example:7420"]
+        {
+            FetchTarget::new(url, None).unwrap_or_else(|error| panic!("{url}: {error}"));
+        }
+        for (url, problem) in [
+            ("http://10.0.0.1:7420", "in the clear"),
+            ("http://rotacast.example:7420", "in the clear"),
+            ("http://localhost.example:7420", "in the clear"),
+            ("127.0.0.1:7420", "neither https nor http"),
+            ("ftp://127.0.0.1", "neither https nor http"),
+            ("not an address", "not an address"),
+        ] {
+            let error = FetchTarget::new(url, None).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(problem), "{url}: {error}");
+        }
+    }
+}
