@@ -2,7 +2,7 @@
 //!
 //! ```console
 //! export ROTACAST_CLUSTER=dev ROTACAST_IDENTITY=… ROTACAST_TRUST=…    # as `rotacast dev` prints them
-//! cargo run -p rotacast-subscriber --example follow_secret -- grpc://127.0.0.1:7420 demo/token
+//! cargo run -p rotacast-subscriber --example follow_secret -- grpc://127.0.0.1:7400 demo/token
 //! ```
 #![allow(clippy::print_stdout)]
 

@@ -275,7 +275,10 @@ impl Driver {
         let context = Arc::clone(&self.context);
         match command {
             InstanceCommand::Register(registration) => {
-                let id = format!("{}-{}", registration.key.incarnation, self.registrations);
+                // The same for every retry of one content, and never the same for two: a bus may take the second
+                // for a duplicate and keep the first. The set of secrets only grows.
+                let (life, secrets) = (registration.key.incarnation, registration.secrets.len());
+                let id = format!("{life}-{}-{secrets}", self.registrations);
                 self.jobs.spawn(job::register(context, registration, id));
             }
             InstanceCommand::Report => {

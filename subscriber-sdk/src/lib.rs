@@ -20,7 +20,7 @@
 //!
 //! The service's private key and the broadcaster's public key come from `ROTACAST_IDENTITY` and
 //! `ROTACAST_TRUST` (or [`Builder::identity_file`] and [`Builder::trust_file`]); see [`Builder`] for all
-//! settings. Without a message bus, `connect("grpc://127.0.0.1:7420")` reaches a broadcaster directly.
+//! settings. Without a message bus, `connect("grpc://127.0.0.1:7400")` reaches a broadcaster directly.
 //!
 //! # Tutorial
 //!

@@ -3,7 +3,7 @@
 //! It keeps the instance's side of the protocol honest (signatures, leases, revisions) and leaves out the
 //! broadcaster's: versions become current when [`FakeCluster::put`] says so, and nothing is retired.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +60,10 @@ struct World {
     states: BTreeMap<SecretName, SecretState>,
     values: BTreeMap<(SecretName, Version), Vec<u8>>,
     roster: BTreeMap<InstanceKey, Registration>,
+    /// Ids of registrations taken in: like a real bus, a second one of the same id is taken for a duplicate.
+    taken_in: BTreeSet<String>,
+    /// The next registrations are taken in, and the answer is lost.
+    lost_answers: u32,
     reports: BTreeMap<InstanceKey, InstanceReport>,
     log: Vec<String>,
 }
@@ -93,6 +97,8 @@ impl FakeCluster {
             states: BTreeMap::new(),
             values: BTreeMap::new(),
             roster: BTreeMap::new(),
+            taken_in: BTreeSet::new(),
+            lost_answers: 0,
             reports: BTreeMap::new(),
             log: Vec::new(),
         };
@@ -260,6 +266,11 @@ impl FakeCluster {
         self.world().roster.values().cloned().collect()
     }
 
+    /// Takes in this many registrations without saying so.
+    pub fn lose_answers(&self, count: u32) {
+        self.world().lost_answers = count;
+    }
+
     /// Loses the roster, as a bus may.
     pub fn forget_roster(&self) {
         self.world().roster.clear();
@@ -314,9 +325,16 @@ impl InstanceBus for FakeCluster {
 
     async fn register(&self, key: &InstanceKey, registration: &Envelope) -> Result<(), BusError> {
         let mut world = self.bus_up()?;
+        let id = registration.id.clone();
         let registration = self.open::<Registration>(registration)?;
         world.log.push("register".into());
-        world.roster.insert(key.clone(), registration);
+        if world.taken_in.insert(id) {
+            world.roster.insert(key.clone(), registration);
+        }
+        if world.lost_answers > 0 {
+            world.lost_answers -= 1;
+            return Err(BusError::Unreachable { endpoint: "memory".into(), problem: "the answer was lost".into() });
+        }
         Ok(())
     }
 

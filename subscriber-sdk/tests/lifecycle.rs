@@ -385,6 +385,23 @@ async fn a_forgotten_registration_is_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_secret_added_while_a_registrations_answer_is_lost_is_registered_all_the_same() {
+    let cluster = FakeCluster::new();
+    cluster.put("a", "one");
+    cluster.put("b", "two");
+    cluster.lose_answers(1);
+    let subscriber = subscriber(&cluster);
+    let (a, b) = tokio::join!(subscriber.secret("a"), async {
+        while cluster.roster().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        subscriber.secret("b").await
+    });
+    (a.unwrap(), b.unwrap());
+    assert_eq!(cluster.roster()[0].secrets.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_the_last_handle_is_dropped_nothing_goes_on() {
     let cluster = FakeCluster::new();
     cluster.put(SECRET, "one");
