@@ -15,7 +15,7 @@ use rotacast_holder::{Command, Holder, Input, Setback, Step};
 use rotacast_protocol::message::{SecretGrant, SecretReport, SecretState};
 use rotacast_protocol::{Epoch, Generation, Instant, LeaseSequence, Nonce, Revision, SecretName, Version};
 
-const SEEDS: u64 = 3_000;
+const SEEDS: u64 = 1_500;
 const MOVES: usize = 400;
 const SECOND: Duration = Duration::from_secs(1);
 
