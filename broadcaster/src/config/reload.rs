@@ -13,7 +13,8 @@ pub struct Change {
 
 /// What differs between the configuration in force and a new one.
 ///
-/// Live are those read anew for each decision: who may command and use what, policies and providers. The rest is tied to files, sockets and connections that are open.
+/// Live are those read anew for each decision: who may command and use what, policies and providers. The rest is tied to
+/// files, sockets and connections that are open.
 #[must_use]
 pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
     let live = true;

@@ -155,7 +155,18 @@ fn a_reload_tells_what_takes_effect_at_once() {
     let new =
         parse("[listen]\ngrpc = \"127.0.0.1:1\"\n[defaults]\napproval = true\n[log]\nlevel = \"debug\"\n").unwrap();
     let changed: Vec<(&str, bool)> = changes(&old, &new).iter().map(|change| (change.setting, change.live)).collect();
-    assert_eq!(changed, [("listen", false), ("defaults", true), ("log.level", true)]);
+    assert_eq!(changed, [("listen", false), ("defaults", true), ("log.level", false)]);
+}
+
+#[test]
+fn a_name_counts_before_a_beginning_and_a_longer_beginning_before_a_shorter() {
+    let section = |pattern: &str, budget: u32| format!("[secrets.\"{pattern}\"]\nfailure_budget = {budget}\n");
+    let text = [("*", 1), ("payments/*", 2), ("payments/db/*", 3), ("payments/db", 4)].map(|(p, b)| section(p, b));
+    for text in [text.concat(), text.iter().rev().cloned().collect()] {
+        let config = parse(&text).unwrap();
+        let budget = |name: &str| config.secret(&secret(name)).policy.failure_budget;
+        assert_eq!(["x", "payments/a", "payments/db/a", "payments/db"].map(budget), [1, 2, 3, 4]);
+    }
 }
 
 #[test]
