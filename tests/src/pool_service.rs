@@ -1,0 +1,179 @@
+//! A sample service for end-to-end tests: a pool of PostgreSQL connections that is busy all the time.
+//!
+//! It takes its credential from the SDK, runs queries from several workers without a pause, and writes
+//! one [`Status`] a second as a line of JSON to its standard output. SIGTERM makes it leave and end.
+//! [`Misbehaviour`] turns it into one of the services that an operator has to live with.
+
+mod pools;
+mod status;
+mod workers;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use rotacast_subscriber::{Hooks, Refusal, Subscriber};
+use tokio::signal::unix::{SignalKind, signal};
+
+use pools::Pools;
+use status::Counts;
+pub use status::Status;
+
+/// How often a status line is written, besides the first and the last.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
+
+/// How the service runs, from arguments or `POOL_SERVICE_…` variables.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "pool-service", about = "A sample service with a pool of PostgreSQL connections")]
+pub struct Settings {
+    /// The service's name.
+    #[arg(long, env = "POOL_SERVICE_NAME", default_value = "payments-api")]
+    pub service: String,
+    /// This copy's name.
+    #[arg(long, env = "POOL_SERVICE_INSTANCE", default_value = "one")]
+    pub instance: String,
+    /// At most one process at a time has this instance name.
+    #[arg(long, env = "POOL_SERVICE_EXCLUSIVE")]
+    pub exclusive: bool,
+    /// The secret with the database credential.
+    #[arg(long, env = "POOL_SERVICE_SECRET", default_value = "payments/db")]
+    pub secret: String,
+    /// Bus or broadcaster: nats://host:port or grpc://host:port.
+    #[arg(long, env = "POOL_SERVICE_URL")]
+    pub url: String,
+    /// The cluster's name.
+    #[arg(long, env = "POOL_SERVICE_CLUSTER", default_value = "default")]
+    pub cluster: String,
+    /// File with this service's private key.
+    #[arg(long, env = "POOL_SERVICE_IDENTITY")]
+    pub identity: PathBuf,
+    /// File with a broadcaster's public key; may be given several times.
+    #[arg(long = "trust", env = "POOL_SERVICE_TRUST", required = true, value_delimiter = ':')]
+    pub trust: Vec<PathBuf>,
+    /// Read values from this etcd; otherwise from the broadcaster.
+    #[arg(long, env = "POOL_SERVICE_ETCD")]
+    pub etcd: Option<String>,
+    /// The prefix of Rotacast's keys in etcd.
+    #[arg(long, env = "POOL_SERVICE_ETCD_PREFIX", default_value = "rotacast")]
+    pub etcd_prefix: String,
+    /// Read values from the broadcaster at this address, if the bus is not it.
+    #[arg(long, env = "POOL_SERVICE_VALUES_FROM", conflicts_with = "etcd")]
+    pub values_from: Option<String>,
+    /// Workers that query at the same time, and connections per version.
+    #[arg(long, env = "POOL_SERVICE_WORKERS", default_value_t = 4)]
+    pub workers: usize,
+    /// How long each query takes in the database, in milliseconds.
+    #[arg(long, env = "POOL_SERVICE_QUERY_MS", default_value_t = 5)]
+    pub query_ms: u32,
+    /// What it does wrong.
+    #[command(flatten)]
+    pub misbehaviour: Misbehaviour,
+}
+
+/// What a service may do wrong.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Misbehaviour {
+    /// Keep one connection of every version open for ever, and still report the version as released.
+    #[arg(long, env = "POOL_SERVICE_LEAK")]
+    pub leak: bool,
+    /// Go on with the first version for all work, and hold on to it.
+    #[arg(long, env = "POOL_SERVICE_IGNORE_RELOAD")]
+    pub ignore_reload: bool,
+    /// Refuse every version after the first when asked to prepare it.
+    #[arg(long, env = "POOL_SERVICE_REFUSE_PREPARE")]
+    pub refuse_prepare: bool,
+}
+
+/// Runs the service until SIGTERM or SIGINT, then leaves. Status lines go to standard output.
+///
+/// # Errors
+/// What kept it from starting or from leaving.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let subscriber = connect(&settings).await?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    serve(&settings, subscriber, stop, |status| {
+        status.write_line(&mut std::io::stdout().lock()).context("cannot write a status line")
+    })
+    .await
+}
+
+/// Runs the service with this subscriber until `stop`, then leaves. `say` is given every status.
+///
+/// # Errors
+/// What kept it from starting or from leaving, and what `say` returns.
+pub async fn serve(
+    settings: &Settings,
+    subscriber: Subscriber,
+    stop: impl Future<Output = ()>,
+    mut say: impl FnMut(Status) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let pools = Arc::new(Pools::new(settings.workers, settings.misbehaviour.leak));
+    let counts = Arc::new(Counts::default());
+    let secret = subscriber.secret_with(&settings.secret, hooks(settings, &pools)).await?;
+    let status = |left| counts.status(settings, secret.version(), pools.oldest(), left);
+    let workers = workers::start(settings, &secret, &pools, &counts);
+
+    let mut tick = tokio::time::interval(STATUS_EVERY);
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => say(status(false))?,
+            () = &mut stop => break,
+        }
+    }
+    workers.stop().await;
+    subscriber.leave().await.context("cannot leave")?;
+    say(status(true))
+}
+
+async fn connect(settings: &Settings) -> anyhow::Result<Subscriber> {
+    let mut builder = Subscriber::builder()
+        .service(&settings.service)
+        .instance(&settings.instance)
+        .exclusive(settings.exclusive)
+        .cluster(&settings.cluster)
+        .identity_file(&settings.identity);
+    for file in &settings.trust {
+        builder = builder.trust_file(file);
+    }
+    if let Some(endpoint) = &settings.etcd {
+        builder = builder.values_from_etcd([endpoint], &settings.etcd_prefix);
+    }
+    if let Some(url) = &settings.values_from {
+        builder = builder.values_from_broadcaster(url);
+    }
+    builder.connect(&settings.url).await.with_context(|| format!("cannot connect to {}", settings.url))
+}
+
+/// A pool per version: opened and tried before it is needed, closed when the last query of it is over.
+fn hooks(settings: &Settings, pools: &Arc<Pools>) -> Hooks {
+    let refuse = settings.misbehaviour.refuse_prepare;
+    let (prepare, switch, release) = (Arc::clone(pools), Arc::clone(pools), Arc::clone(pools));
+    Hooks::new()
+        .on_prepare(move |credential| {
+            let pools = Arc::clone(&prepare);
+            async move {
+                if refuse && !pools.is_empty() {
+                    return Err(Refusal::new("this service was told to refuse"));
+                }
+                pools.open(&credential).await
+            }
+        })
+        .on_switch(move |credential| {
+            let pools = Arc::clone(&switch);
+            async move { pools.open(&credential).await }
+        })
+        .on_release(move |credential| {
+            let pools = Arc::clone(&release);
+            async move { pools.close(credential.version()).await }
+        })
+}
