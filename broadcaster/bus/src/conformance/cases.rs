@@ -521,7 +521,7 @@ pub async fn signatures_and_attributes_survive<F: Fixture>(f: F) {
 
         let entry = with_trace(sample.registration(&key, payload.clone()));
         bus.register(&key, &entry).await.unwrap();
-        assert_eq!(leader.read_roster().await.unwrap(), [entry.clone()]);
+        assert_eq!(leader.read_roster().await.unwrap(), std::slice::from_ref(&entry));
         assert_eq!(Watching::settled(leader.watch_roster()).await.last[&entry.subject], entry);
         sample.assert_verifies(&entry, Kind::Registration);
 
