@@ -33,7 +33,7 @@ impl Clock {
     /// Its reading at a true time.
     #[must_use]
     pub fn at(&self, true_time: u64) -> Instant {
-        let passed = u128::from(true_time - self.stood) * self.rate() / 1_000_000;
+        let passed = u128::from(true_time.saturating_sub(self.stood)) * self.rate() / 1_000_000;
         Instant::from_nanos(self.origin + u64::try_from(passed).expect("a run is short"))
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rotacast_holder::{Command, Input, Instance, InstanceCommand, InstanceInput, Setback, Step};
 use rotacast_protocol::message::SecretState;
-use rotacast_protocol::{Generation, Instant, InstanceKey, Nonce, Revision, Version};
+use rotacast_protocol::{Generation, InstanceKey, Instant, Nonce, Revision, Version};
 
 use crate::clock::{Clock, ms};
 use crate::mutant::Mutant;
@@ -34,8 +34,8 @@ pub struct Running {
     pub alive: bool,
     /// Stopped until then.
     pub stopped: u64,
-    /// No way to any broadcaster until then.
-    pub no_leader: u64,
+    /// No way to each broadcaster until then.
+    pub no_leader: [u64; 2],
     /// No way to the store until then.
     pub no_store: u64,
     /// No bus until then.
@@ -103,7 +103,14 @@ pub enum ToInstance {
 impl Running {
     /// A new process life.
     #[must_use]
-    pub fn new(index: usize, key: InstanceKey, clock: Clock, life: u64, exclusive: bool, world_secret: crate::world::Secret) -> Self {
+    pub fn new(
+        index: usize,
+        key: InstanceKey,
+        clock: Clock,
+        life: u64,
+        exclusive: bool,
+        world_secret: crate::world::Secret,
+    ) -> Self {
         let mut rules = Instance::new(key, exclusive);
         rules.add(world_secret);
         Self {
@@ -112,7 +119,7 @@ impl Running {
             life,
             alive: true,
             stopped: 0,
-            no_leader: 0,
+            no_leader: [0; 2],
             no_store: 0,
             no_bus: 0,
             rules,
@@ -225,7 +232,11 @@ impl World {
     fn uses(&mut self, index: usize) {
         let Some((version, _)) = self.instances[index].active(self) else { return };
         let length = self.policy.max_use;
-        let length = if self.rng.permille(500) { length } else { length * u32::try_from(self.rng.between(1, 9)).unwrap_or(1) / 10 };
+        let length = if self.rng.permille(500) {
+            length
+        } else {
+            length * u32::try_from(self.rng.between(1, 9)).unwrap_or(1) / 10
+        };
         let length = if self.mutant == Some(Mutant::UseOutlivesItsTime) { length * 8 } else { length };
         let id = self.number();
         let running = &mut self.instances[index];
@@ -239,11 +250,7 @@ impl World {
 
     pub(crate) fn instance_goes_on(&mut self, index: usize) {
         // The runtime looks at its guards whenever it acts.
-        let versions: BTreeSet<Version> = if self.mutant == Some(Mutant::GuardsUnreported) {
-            BTreeSet::new()
-        } else {
-            self.instances[index].guards.iter().map(|guard| guard.version).collect()
-        };
+        let versions = self.instances[index].guards.iter().map(|guard| guard.version).collect();
         self.secret_input(index, Input::Held(versions));
         for _ in 0..20 {
             if !self.instance_starts(index) {
@@ -300,7 +307,7 @@ impl World {
                     let request = self.instances[index].rules.sync_request(nonce);
                     let nodes = self.leaders.len();
                     for node in 0..nodes {
-                        if self.instances[index].no_leader > self.now {
+                        if self.instances[index].no_leader[node] > self.now {
                             continue;
                         }
                         self.send(|world, at| {
@@ -340,7 +347,8 @@ impl World {
                 {
                     self.instances[index].loading.insert(version);
                     let reachable = !self.faulty() && self.instances[index].no_store <= self.now;
-                    let came = reachable && self.outside.written.contains(&version) && !self.outside.erased.contains(&version);
+                    let came =
+                        reachable && self.outside.written.contains(&version) && !self.outside.erased.contains(&version);
                     let at = self.now + self.delay() * 2;
                     self.at(at, to(ToInstance::Loaded { version, came }));
                 }

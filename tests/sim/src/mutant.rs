@@ -15,12 +15,8 @@ pub enum Mutant {
     NoInheritedWait,
     /// Rule 6: clocks drift by ten times what is assumed.
     WildClocks,
-    /// Rule 7: the store takes a save from whoever sends it.
-    SaveWithoutLeaderKey,
     /// Rule 8: nothing waits between the seal and the retire.
     NoSealWait,
-    /// An instance reports what it does not use as let go while somebody still does.
-    GuardsUnreported,
     /// The audit log says yes and writes nothing.
     AuditLies,
     /// The provider is asked before the retire is durable.
@@ -29,16 +25,14 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 11] = [
+    pub const ALL: [Mutant; 9] = [
         Mutant::LeaseFromReceipt,
         Mutant::ClockStopsInSuspend,
         Mutant::UseOutlivesItsTime,
         Mutant::DeposedLeaderGrants,
         Mutant::NoInheritedWait,
         Mutant::WildClocks,
-        Mutant::SaveWithoutLeaderKey,
         Mutant::NoSealWait,
-        Mutant::GuardsUnreported,
         Mutant::AuditLies,
         Mutant::RetireBeforeSaved,
     ];

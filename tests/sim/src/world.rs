@@ -8,9 +8,7 @@ use rotacast_protocol::coordinator::{Change, Command, CommandKind, Input, MAX_ME
 use rotacast_protocol::message::{InstanceReport, Registration, SecretState, SyncRequest};
 use rotacast_protocol::policy::{Deadline, OnDeadline, OnFailure, WhenUnreachable};
 use rotacast_protocol::record::{RecordChange, SecretRecord};
-use rotacast_protocol::{
-    Epoch, Incarnation, Instant, InstanceKey, OperatorName, Phase, Policy, SecretName, Version,
-};
+use rotacast_protocol::{Epoch, Incarnation, InstanceKey, Instant, OperatorName, Phase, Policy, SecretName, Version};
 
 use crate::clock::{Clock, MS, SECOND, ms};
 use crate::instance::{Running, ToInstance};
@@ -175,7 +173,6 @@ pub struct Counts {
     pub restarts: u64,
     pub suspensions: u64,
     pub orders: u64,
-    pub overrides: u64,
     pub refused: u64,
     pub uses: u64,
     pub retired: u64,
@@ -194,7 +191,6 @@ impl Counts {
         self.restarts += other.restarts;
         self.suspensions += other.suspensions;
         self.orders += other.orders;
-        self.overrides += other.overrides;
         self.refused += other.refused;
         self.uses += other.uses;
         self.retired += other.retired;
@@ -283,7 +279,7 @@ impl World {
             world.at(at, Event::Campaign { node, life: 0 });
         }
         world.outside.put(false);
-        let end = world.rng.between(20, 60) * SECOND;
+        let end = world.rng.between(15, 40) * SECOND;
         world.at(end, Event::Heal);
         world.at(2 * SECOND, Event::Chaos);
         world
@@ -434,7 +430,7 @@ impl World {
             }
             Event::Chaos => self.chaos(),
             Event::Use(index) => {
-                let again = self.now + self.rng.between(200, 1500) * MS;
+                let again = self.now + self.rng.between(300, 2000) * MS;
                 self.at(again, Event::Use(index));
                 let running = &self.instances[index];
                 if running.alive && running.stopped <= self.now {
@@ -483,7 +479,7 @@ impl World {
         let node = usize::try_from(self.rng.between(0, 1)).unwrap_or(0);
         let count = u64::try_from(self.instances.len()).unwrap_or(1);
         let index = usize::try_from(self.rng.between(0, count - 1)).unwrap_or(0);
-        match self.rng.between(0, 19) {
+        match self.rng.between(0, 20) {
             0 => self.crash_leader(node),
             1 => {
                 self.leaders[node].stopped = until;
@@ -501,7 +497,9 @@ impl World {
                     self.instances[index].guards.iter_mut().for_each(|guard| guard.end = guard.end + Duration::ZERO);
                 }
             }
-            6 => self.instances[index].no_leader = until,
+            6 => self.instances[index].no_leader = [until; 2],
+            // One that hears only one of two that both may believe to lead.
+            15 => self.instances[index].no_leader[node] = until,
             7 => self.instances[index].no_store = until,
             8 => self.instances[index].no_bus = until,
             9 if self.instances.len() < 6 => {
@@ -512,7 +510,8 @@ impl World {
             10 => self.leave(index),
             11 => {
                 // The bus loses the end of its log, as after a power loss.
-                let keep = self.outside.roster.len().saturating_sub(usize::try_from(self.rng.between(0, 2)).unwrap_or(0));
+                let keep =
+                    self.outside.roster.len().saturating_sub(usize::try_from(self.rng.between(0, 2)).unwrap_or(0));
                 self.outside.roster.truncate(keep);
             }
             12..=14 => {
@@ -616,7 +615,7 @@ impl World {
         for index in 0..self.instances.len() {
             let running = &mut self.instances[index];
             running.stopped = running.stopped.min(self.now);
-            running.no_leader = 0;
+            running.no_leader = [0; 2];
             running.no_store = 0;
             running.no_bus = 0;
         }
@@ -675,11 +674,22 @@ impl World {
         if term.coordinator.overlays(now).iter().any(|overlay| overlay.as_str() == "awaiting_approval") {
             return self.order(Order::Approve);
         }
-        if current.is_none() && !record.is_rotating() && self.outside.last_version == record.last_version.map_or(0, Version::get) {
+        if current.is_none()
+            && !record.is_rotating()
+            && self.outside.last_version == record.last_version.map_or(0, Version::get)
+        {
             self.outside.put(false);
             return;
         }
         let blockers = term.coordinator.blockers(now);
+        // What a report asks for can be had: more instances.
+        if blockers.iter().any(|blocker| matches!(blocker.condition, "required_services" | "somebody"))
+            && let Some(index) = (0..self.instances.len().min(3)).find(|index| !self.instances[*index].alive)
+        {
+            let (clock, exclusive) = (self.instances[index].clock.clone(), self.instances[index].exclusive);
+            self.start_instance(index, clock, exclusive);
+            return;
+        }
         self.unexplained = if record.is_rotating() && blockers.is_empty() { self.unexplained + 1 } else { 0 };
         if self.unexplained > 10 {
             let phase = record.rotation.as_ref().map(|rotation| rotation.phase);
@@ -825,7 +835,8 @@ fn policy(rng: &mut Rng) -> Policy {
     let lease_rotating = sync_rotating * rng.between(2, 5);
     let lease_idle = lease_rotating * rng.between(1, 6);
     let sync_idle = (lease_idle / 2).min(rng.between(1000, 5000));
-    let then = [OnDeadline::Extend, OnDeadline::Hold, OnDeadline::RollBack][usize::try_from(rng.between(0, 2)).unwrap_or(0)];
+    let then =
+        [OnDeadline::Extend, OnDeadline::Hold, OnDeadline::RollBack][usize::try_from(rng.between(0, 2)).unwrap_or(0)];
     let deadline = Deadline { after: ms(rng.between(3000, 20_000)), then };
     let phases = [Phase::Verifying, Phase::Preparing, Phase::Activating, Phase::Draining];
     let deadlines = phases.into_iter().filter(|_| rng.permille(60)).map(|phase| (phase, deadline)).collect();
@@ -842,7 +853,11 @@ fn policy(rng: &mut Rng) -> Policy {
             1 | 2 => WhenUnreachable::PresumeDeadAfter(ms(rng.between(1000, 15_000))),
             _ => WhenUnreachable::Fence,
         },
-        required: if rng.permille(100) { BTreeMap::from([("api".parse().expect("valid"), 1)]) } else { BTreeMap::new() },
+        required: if rng.permille(100) {
+            BTreeMap::from([("api".parse().expect("valid"), 1)])
+        } else {
+            BTreeMap::new()
+        },
         approval: rng.permille(100),
         deadlines,
         failure_budget: u32::try_from(rng.between(0, 2)).unwrap_or(0),

@@ -259,9 +259,11 @@ impl Coordinator {
         if !announced && member.report.as_ref().is_none_or(|report| !report.held.contains(&version)) {
             return Standing::Released;
         }
-        let name = member.name();
-        if retirement.overrides.iter().any(|word| word.instances.contains(&name)) {
-            return Standing::Overridden;
+        if !retirement.overrides.is_empty() {
+            let name = member.name();
+            if retirement.overrides.iter().any(|word| word.instances.contains(&name)) {
+                return Standing::Overridden;
+            }
         }
         let granted_over = member.grants.get(&version).map_or(Instant::ZERO, |granted| granted.over);
         let leases_over = granted_over.max(self.inherited_over);

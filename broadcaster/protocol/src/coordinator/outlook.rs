@@ -282,7 +282,7 @@ impl Coordinator {
         for member in self.reachable(now) {
             if member.has_confirmed(self.record.generation, version, stage) {
                 reached += 1;
-            } else if excused.is_none_or(|excused| !excused.contains(&member.name())) {
+            } else if excused.is_none_or(|excused| excused.is_empty() || !excused.contains(&member.name())) {
                 missing += 1;
                 until = [until, self.out_of_reach_at(member)].into_iter().flatten().min();
                 if blockers.len() < MAX_LISTED {
