@@ -50,7 +50,7 @@ impl Folder {
     }
 
     pub(super) fn audit(&self) -> PathBuf {
-        self.path.join("audit.log")
+        self.path.join("audit.jsonl")
     }
 
     /// For somebody who has just started it for the first time.
