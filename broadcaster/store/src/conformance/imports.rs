@@ -5,7 +5,9 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rand::Rng as _;
 use rotacast_proto::SecretValue;
+use tokio_util::sync::CancellationToken;
 
+use super::elections::TTL;
 use super::trees::{name, version};
 use super::{StoreFixture, put, seeded, value, write};
 use crate::{ImportEvent, Key, PlainImporter, Prefix, SecretTree, StoreError, Write};
@@ -60,6 +62,14 @@ pub async fn every_change_becomes_one_version(fixture: &impl StoreFixture) {
     assert!(matches!(next(&mut events).await, ImportEvent::Resynced(_)));
     let stored = tree.read_version(&name("payments/db"), version(5)).await.unwrap().unwrap();
     assert!(stored.value == value("four"));
+
+    // What was retired meanwhile is not brought back by a later life, though its value is still in the source.
+    drop(events);
+    let leadership = tree.campaign("test", TTL, CancellationToken::new()).await.unwrap();
+    tree.destroy_version(&name("b"), version(1), leadership.epoch).await.unwrap();
+    let mut events = importer.run();
+    assert!(matches!(next(&mut events).await, ImportEvent::Resynced(_)));
+    assert!(tree.list_versions(&name("b")).await.unwrap().is_empty());
 
     for overlapping in [tree.prefix().clone(), Prefix::new(format!("{}/versions", tree.prefix())).unwrap()] {
         let refused = PlainImporter::new(tree.clone(), overlapping).err();
