@@ -1,6 +1,7 @@
 //! Rotacast against real servers: the harness that end-to-end tests, conformance runs and benchmarks share.
 
 pub mod pool_service;
+pub mod world;
 
 /// Real servers, started, stopped, killed, paused and cut off at will.
 pub use rotacast_test_servers as servers;

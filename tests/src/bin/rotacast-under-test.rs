@@ -1,0 +1,7 @@
+//! The `rotacast` program, built along with the tests so that they never run an outdated one.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rotacast::cli::main()
+}

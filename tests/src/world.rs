@@ -1,0 +1,257 @@
+//! A whole Rotacast on real servers: etcd, NATS, PostgreSQL, the broadcaster and sample services, each a process of
+//! its own.
+//!
+//! ```no_run
+//! # use rotacast_tests::world::{Options, Programs, World};
+//! # async fn example(programs: Programs) -> Option<()> {
+//! let mut world = World::start(programs, Options::default()).await?; // None: servers are missing
+//! world.broadcaster.start(&world.operator).await;
+//! world.first_version().await;
+//! let mut service = world.service("payments-api", "one", &[]);
+//! let ended = world.rotate().await;
+//! # Some(())
+//! # }
+//! ```
+//!
+//! The programs are those of this very build: an integration test names them with [`programs!`](crate::programs).
+//! All of it ends with the test, whatever becomes of that; a failed test prints the ends of all logs.
+
+mod audit;
+mod broadcaster;
+mod database;
+mod observer;
+mod operator;
+mod server_log;
+mod service;
+mod settings;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rotacast_proto::v1;
+
+use crate::servers::{Etcd, Nats, Scratch, until};
+
+pub use audit::AuditTrail;
+pub use broadcaster::Broadcaster;
+pub use database::{Database, GROUP};
+pub use observer::{Observer, RoleLife};
+pub use operator::{Action, Operator};
+pub use server_log::SessionLog;
+pub use service::Service;
+pub use settings::{CLUSTER, Keys, OPERATOR, Options, PREFIX, SECRET, SERVICES};
+
+/// For anything that has to happen: far more than a busy machine needs, so that only what is broken runs into it.
+pub const LIMIT: Duration = Duration::from_secs(90);
+
+/// The programs under test.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// `rotacast`.
+    pub rotacast: PathBuf,
+    /// The sample service.
+    pub pool_service: PathBuf,
+}
+
+/// The [`Programs`] of this build; for integration tests, which cargo tells where they are.
+#[macro_export]
+macro_rules! programs {
+    () => {
+        $crate::world::Programs {
+            rotacast: env!("CARGO_BIN_EXE_rotacast-under-test").into(),
+            pool_service: env!("CARGO_BIN_EXE_pool-service").into(),
+        }
+    };
+}
+
+/// Everything, started. Fields are dropped in order: clients before servers.
+pub struct World {
+    /// The broadcaster's process.
+    pub broadcaster: Broadcaster,
+    /// An operator, who talks to it.
+    pub operator: Operator,
+    /// What PostgreSQL itself shows.
+    pub observer: Observer,
+    /// PostgreSQL, with the rights Rotacast needs.
+    pub database: Database,
+    /// NATS.
+    pub nats: Nats,
+    /// etcd.
+    pub etcd: Etcd,
+    keys: Keys,
+    programs: Programs,
+    folder: Scratch,
+}
+
+impl World {
+    /// Starts the servers and prepares everything; neither broadcaster nor services run yet. `None` if a server is
+    /// missing, after counting the test as skipped.
+    ///
+    /// # Panics
+    /// If something that is there does not start.
+    pub async fn start(programs: Programs, options: Options) -> Option<Self> {
+        let (etcd, nats, database) = tokio::join!(Etcd::start(), Nats::start(), Database::start());
+        let (etcd, nats, database) = (etcd?, nats?, database?);
+        let folder = Scratch::new("world");
+        let keys = Keys::make(folder.path());
+        let broadcaster = Broadcaster::new(&programs, &folder, |port| {
+            settings::write(folder.path(), &keys, &options, port, &etcd, &nats, &database)
+        });
+        let operator = Operator::new(broadcaster.url(), keys.operator.clone());
+        let observer = Observer::start(&database).await;
+        Some(Self { broadcaster, operator, observer, database, nats, etcd, keys, programs, folder })
+    }
+
+    /// A sample service, started, which reads values from etcd; `arguments` as its command line takes them.
+    #[must_use]
+    pub fn service(&self, service: &str, instance: &str, arguments: &[&str]) -> Service {
+        let etcd = format!("--etcd={}", self.etcd.endpoint());
+        let prefix = format!("--etcd-prefix={PREFIX}");
+        let all: Vec<&str> = [etcd.as_str(), prefix.as_str()].into_iter().chain(arguments.iter().copied()).collect();
+        self.start_service(service, instance, &all)
+    }
+
+    /// A sample service, started, which asks the broadcaster for values.
+    #[must_use]
+    pub fn service_without_store(&self, service: &str, instance: &str, arguments: &[&str]) -> Service {
+        let values = format!("--values-from={}", self.broadcaster.url());
+        let all: Vec<&str> = std::iter::once(values.as_str()).chain(arguments.iter().copied()).collect();
+        self.start_service(service, instance, &all)
+    }
+
+    fn start_service(&self, service: &str, instance: &str, arguments: &[&str]) -> Service {
+        let mut all = vec![
+            format!("--service={service}"),
+            format!("--instance={instance}"),
+            format!("--secret={SECRET}"),
+            format!("--cluster={CLUSTER}"),
+            format!("--url={}", self.nats.url()),
+            format!("--identity={}", self.keys.service(service).display()),
+            format!("--trust={}", self.keys.broadcaster.display()),
+        ];
+        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        Service::start(&self.programs, &self.folder, service, instance, all)
+    }
+
+    /// Runs `rotacast` with these arguments as the operator would, in the world's folder.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub async fn cli(&self, arguments: &[&str]) -> std::process::Output {
+        tokio::process::Command::new(&self.programs.rotacast)
+            .args(arguments)
+            .env("ROTACAST_SERVER", self.broadcaster.url())
+            .env("ROTACAST_OPERATOR", OPERATOR)
+            .env("ROTACAST_OPERATOR_KEY", &self.keys.operator_file)
+            .env("ROTACAST_CLUSTER", CLUSTER)
+            .current_dir(self.folder.path())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .unwrap_or_else(|error| panic!("cannot run {}: {error}", self.programs.rotacast.display()))
+    }
+
+    /// The audit log as it is on disk, checked.
+    ///
+    /// # Panics
+    /// If it does not verify.
+    #[must_use]
+    pub fn audit(&self) -> AuditTrail {
+        AuditTrail::read(&self.audit_file())
+    }
+
+    /// Where the audit log is.
+    #[must_use]
+    pub fn audit_file(&self) -> PathBuf {
+        self.folder.path().join("data/audit.jsonl")
+    }
+
+    /// The folder of keys, configuration, logs and the broadcaster's data.
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Writes a value straight into etcd as this version, with etcdctl.
+    pub async fn etcdctl_put(&self, version: u64, value: &str) {
+        self.etcd.ctl(&["put", &format!("{PREFIX}/versions/{SECRET}/{version}"), value]).await;
+    }
+
+    /// Makes a login role by hand and writes its credential into etcd as this version.
+    pub async fn put_by_hand(&self, version: u64) {
+        let value = self.database.make_login(version).await;
+        self.etcdctl_put(version, &value).await;
+    }
+
+    /// A session of a version's credential that no service knows of; it lasts as long as the client.
+    ///
+    /// # Panics
+    /// If the version is not stored or does not log in.
+    pub async fn session(&self, version: u64) -> tokio_postgres::Client {
+        let key = format!("{PREFIX}/versions/{SECRET}/{version}");
+        let value = self.etcd.ctl(&["get", "--print-value-only", &key]).await;
+        self.database.session(value.trim_end()).await
+    }
+
+    /// Brings version 1 in by hand and waits until it is current.
+    pub async fn first_version(&self) {
+        self.put_by_hand(1).await;
+        self.until("version 1 to be current", |status| (status.current == 1).then_some(())).await;
+    }
+
+    /// Gives the order to rotate and waits for the end of that rotation.
+    ///
+    /// # Panics
+    /// If the order is refused or the rotation does not end within [`LIMIT`].
+    pub async fn rotate(&self) -> v1::FinishedRotation {
+        let started = self.operator.order(Action::Rotate(v1::Rotate {})).await;
+        let version = started.unwrap_or_else(|status| panic!("rotate was refused: {status:?}")).version;
+        self.ended(version).await
+    }
+
+    /// Waits for the end of the rotation to this version.
+    pub async fn ended(&self, version: u64) -> v1::FinishedRotation {
+        let what = format!("the end of the rotation to version {version}");
+        self.until(&what, |status| status.history.iter().find(|ended| ended.new == version).cloned()).await
+    }
+
+    /// The next number nobody has used.
+    pub async fn next_version(&self) -> u64 {
+        let highest = |status: &v1::SecretStatus| {
+            let listed = status.versions.iter().map(|info| info.version);
+            listed.chain(status.history.iter().map(|ended| ended.new)).max()
+        };
+        self.until("a version", highest).await + 1
+    }
+
+    /// Waits until the secret's status fits. While no broadcaster answers, it does not.
+    ///
+    /// # Panics
+    /// After [`LIMIT`], with the last status.
+    pub async fn until<T>(&self, what: &str, mut fits: impl FnMut(&v1::SecretStatus) -> Option<T>) -> T {
+        let mut last = String::from("none");
+        let found = tokio::time::timeout(LIMIT, async {
+            loop {
+                match self.operator.status().await {
+                    Ok(status) => {
+                        if let Some(found) = fits(&status) {
+                            return found;
+                        }
+                        last = format!("{status:#?}");
+                    }
+                    Err(error) => last = format!("{last}\n(now: {error})"),
+                }
+                last.truncate(20_000);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        found.unwrap_or_else(|_| panic!("waited {LIMIT:?} in vain for {what}; the last status was:\n{last}"))
+    }
+
+    /// Waits until PostgreSQL shows exactly these versions' login roles.
+    pub async fn until_roles_are(&self, expected: &[String]) {
+        let what = format!("PostgreSQL to have exactly the login roles {expected:?}");
+        until(&what, LIMIT, async || (self.database.logins().await == expected).then_some(())).await;
+    }
+}

@@ -1,0 +1,79 @@
+//! An operator at the admin API.
+
+use std::time::Duration;
+
+use prost::Message as _;
+use rotacast_clock as clock;
+use rotacast_proto::v1::admin_client::AdminClient;
+use rotacast_proto::{Envelope, Kind, SigningKey, v1};
+use rotacast_protocol::ClusterName;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+pub use rotacast_proto::v1::operator_command::Action;
+
+use super::{CLUSTER, OPERATOR, SECRET};
+
+/// For one call: longer, and the broadcaster is gone.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Gives signed orders and asks for the status.
+#[derive(Clone)]
+pub struct Operator {
+    client: AdminClient<Channel>,
+    key: SigningKey,
+}
+
+impl Operator {
+    pub(super) fn new(url: String, key: SigningKey) -> Self {
+        let endpoint = Endpoint::from_shared(url).expect("a valid address").timeout(CALL_LIMIT);
+        Self { client: AdminClient::new(endpoint.connect_timeout(CALL_LIMIT).connect_lazy()), key }
+    }
+
+    /// The status of the secret.
+    ///
+    /// # Errors
+    /// What the broadcaster says, or that none answers.
+    pub async fn status(&self) -> Result<v1::SecretStatus, Status> {
+        let reply = self.client.clone().status(v1::StatusRequest { secret: SECRET.into() }).await?.into_inner();
+        let found = reply.secrets.into_iter().next();
+        found.ok_or_else(|| Status::not_found(format!("no status of {SECRET} in the reply")))
+    }
+
+    /// The broadcaster's own status, without a secret's.
+    ///
+    /// # Errors
+    /// As [`Operator::status`].
+    pub async fn broadcaster(&self) -> Result<v1::StatusReply, Status> {
+        Ok(self.client.clone().status(v1::StatusRequest::default()).await?.into_inner())
+    }
+
+    /// Every instance that uses the secret.
+    ///
+    /// # Errors
+    /// As [`Operator::status`].
+    pub async fn instances(&self) -> Result<Vec<v1::InstanceInfo>, Status> {
+        let request = v1::InstancesRequest { secret: SECRET.into(), not_on: 0 };
+        Ok(self.client.clone().instances(request).await?.into_inner().instances)
+    }
+
+    /// Gives an order about the secret.
+    ///
+    /// # Errors
+    /// As [`Operator::status`]; after an error that is no refusal, it may have been carried out.
+    pub async fn order(&self, action: Action) -> Result<v1::CommandReply, Status> {
+        let command = v1::OperatorCommand {
+            operator: OPERATOR.into(),
+            secret: SECRET.into(),
+            reason: "end-to-end test".into(),
+            nonce: rand::random(),
+            issued_ms: clock::wall().0,
+            action: Some(action),
+        };
+        let payload = command.encode_to_vec().into();
+        let cluster = ClusterName::new(CLUSTER).expect("a valid name");
+        let id = format!("e2e:{}", command.nonce);
+        let envelope = Envelope::sign(&self.key, Kind::OperatorCommand, &cluster, SECRET, id, clock::wall(), payload);
+        Ok(self.client.clone().command(v1::Envelope::from(envelope)).await?.into_inner())
+    }
+}

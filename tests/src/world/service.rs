@@ -1,0 +1,115 @@
+//! A sample service's process.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use super::{LIMIT, Programs};
+use crate::pool_service::Status;
+use crate::servers::{Process, Scratch, until};
+
+/// `pool-service`, started, stopped, paused and killed at will.
+#[derive(Debug)]
+pub struct Service {
+    name: String,
+    process: Process,
+    output: PathBuf,
+}
+
+impl Service {
+    pub(super) fn start(
+        programs: &Programs,
+        folder: &Scratch,
+        service: &str,
+        instance: &str,
+        arguments: Vec<String>,
+    ) -> Self {
+        let name = format!("{service}/{instance}");
+        let file = |ending: &str| {
+            let free = (1..).map(|run| folder.path().join(format!("{service}-{instance}-{run}.{ending}")));
+            free.into_iter().find(|path| !path.exists()).expect("numbers do not end")
+        };
+        let (log, output) = (file("log"), file("jsonl"));
+        let mut command = Command::new(&programs.pool_service);
+        command.args(arguments).env("RUST_LOG", "info,rotacast_subscriber=debug");
+        let process = Process::spawn(&name, command, &log, Some(&output));
+        Self { name, process, output }
+    }
+
+    /// `service/instance`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What it last said about itself; `None` if it has said nothing yet.
+    ///
+    /// # Panics
+    /// If its output is not what it should be.
+    #[must_use]
+    pub fn status(&self) -> Option<Status> {
+        let text = std::fs::read_to_string(&self.output).expect("the output file was made at the start");
+        // What stands behind the last line feed is being written at this moment.
+        let last = text.rsplit_once('\n')?.0.lines().next_back()?;
+        Some(serde_json::from_str(last).unwrap_or_else(|error| panic!("{}: {error}: {last}", self.name)))
+    }
+
+    /// Waits until it says something that `fits`.
+    ///
+    /// # Panics
+    /// If it ends or does not within [`LIMIT`].
+    pub async fn until(&mut self, what: &str, mut fits: impl FnMut(&Status) -> bool) -> Status {
+        let what = format!("{}: {what}", self.name);
+        until(&what, LIMIT, async || {
+            let ended = self.process.ended();
+            match self.status() {
+                Some(status) if fits(&status) => Some(status),
+                last => {
+                    assert!(ended.is_none(), "{what}: it has ended with {ended:?}; its last status: {last:?}");
+                    None
+                }
+            }
+        })
+        .await
+    }
+
+    /// Waits until it has answered queries with this version.
+    pub async fn uses(&mut self, version: u64) -> Status {
+        let what = format!("queries with version {version}");
+        self.until(&what, |status| status.by_version.contains_key(&version)).await
+    }
+
+    /// SIGKILL.
+    pub async fn kill(&mut self) {
+        self.process.kill().await;
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&mut self) {
+        self.process.pause();
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self) {
+        self.process.resume();
+    }
+
+    /// SIGTERM: it leaves. Its last status.
+    ///
+    /// # Panics
+    /// If it does not end cleanly within [`LIMIT`].
+    pub async fn stop(&mut self) -> Status {
+        let status = self.process.stop(Signal::TERM, LIMIT).await;
+        assert!(status.success(), "{} ended with {status} after SIGTERM", self.name);
+        let last = self.status().expect("it says something before it ends");
+        assert!(last.left, "{}: its last line is not that it left: {last:?}", self.name);
+        last
+    }
+}

@@ -1,0 +1,184 @@
+//! Keys and the configuration file.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use rotacast_proto::SigningKey;
+
+use super::database::{ADMIN_FILE, Database, GROUP};
+use crate::servers::{Etcd, Nats};
+
+/// The cluster's name.
+pub const CLUSTER: &str = "e2e";
+/// Where Rotacast's keys in etcd begin.
+pub const PREFIX: &str = "rotacast";
+/// The secret that everything is about.
+pub const SECRET: &str = "payments/db";
+/// The operator's name.
+pub const OPERATOR: &str = "ada";
+/// The services that may use the secret; each has a key.
+pub const SERVICES: [&str; 3] = ["payments-api", "ledger", "mailer"];
+
+/// What may differ between tests.
+#[derive(Clone, Debug)]
+pub struct Options {
+    policy: BTreeMap<String, String>,
+    provider: BTreeMap<String, String>,
+    leader_ttl: String,
+}
+
+impl Default for Options {
+    /// Leases short enough for a test to see them run out, and long enough for a busy machine to renew them in time.
+    fn default() -> Self {
+        let policy = [
+            ("lease_idle", "\"3s\""),
+            ("lease_rotating", "\"1500ms\""),
+            ("self_lease", "\"500ms\""),
+            ("max_use", "\"300ms\""),
+            ("sync_idle", "\"1s\""),
+            ("sync_rotating", "\"500ms\""),
+        ];
+        Self {
+            policy: policy.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            provider: BTreeMap::new(),
+            leader_ttl: "2s".into(),
+        }
+    }
+}
+
+impl Options {
+    /// Sets a policy setting of the secret; the value in TOML, such as `"hold"` with its quotes or `{ ledger = 1 }`.
+    #[must_use]
+    pub fn policy(mut self, name: &str, value: &str) -> Self {
+        self.policy.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets a setting of the PostgreSQL provider; the value in TOML.
+    #[must_use]
+    pub fn provider(mut self, name: &str, value: &str) -> Self {
+        self.provider.insert(name.into(), value.into());
+        self
+    }
+
+    /// How long a dead leader blocks its successor, such as `2s`.
+    #[must_use]
+    pub fn leader_ttl(mut self, ttl: &str) -> Self {
+        self.leader_ttl = ttl.into();
+        self
+    }
+}
+
+/// Everybody's keys, in files.
+#[derive(Clone)]
+pub struct Keys {
+    pub(super) operator: SigningKey,
+    pub(super) operator_file: PathBuf,
+    /// The public one.
+    pub(super) broadcaster: PathBuf,
+    folder: PathBuf,
+    public: BTreeMap<&'static str, String>,
+}
+
+impl Keys {
+    pub(super) fn make(folder: &Path) -> Self {
+        let folder = folder.join("keys");
+        std::fs::create_dir(&folder).expect("the scratch folder is ours");
+        make(&folder, "broadcaster");
+        let operator = make(&folder, OPERATOR);
+        let public = SERVICES.map(|service| (service, make(&folder, service).public().to_text())).into();
+        Self {
+            operator,
+            operator_file: folder.join(format!("{OPERATOR}.key")),
+            broadcaster: folder.join("broadcaster.pub"),
+            folder,
+            public,
+        }
+    }
+
+    /// The private key's file of a service.
+    #[must_use]
+    pub fn service(&self, service: &str) -> PathBuf {
+        self.folder.join(format!("{service}.key"))
+    }
+}
+
+fn make(folder: &Path, name: &str) -> SigningKey {
+    let key = SigningKey::generate();
+    key.create_file(folder.join(format!("{name}.key"))).expect("the folder is new");
+    std::fs::write(folder.join(format!("{name}.pub")), format!("{}\n", key.public().to_text()))
+        .expect("the folder is new");
+    key
+}
+
+/// Writes the configuration for a broadcaster on this port, and says where.
+pub(super) fn write(
+    folder: &Path,
+    keys: &Keys,
+    options: &Options,
+    port: u16,
+    etcd: &Etcd,
+    nats: &Nats,
+    database: &Database,
+) -> PathBuf {
+    let mut services = String::new();
+    for (service, key) in &keys.public {
+        write!(services, "[services.{service}]\nkey = \"{key}\"\nsecrets = [\"{SECRET}\"]\n\n").expect("into a String");
+    }
+    let lines = |settings: &BTreeMap<String, String>| -> String {
+        settings.iter().map(|(name, value)| format!("{name} = {value}\n")).collect()
+    };
+    let text = format!(
+        r#"cluster = "{CLUSTER}"
+data_dir = "data"
+
+[listen]
+grpc = "127.0.0.1:{port}"
+
+[store]
+kind = "etcd"
+endpoints = ["{etcd}"]
+prefix = "{PREFIX}"
+
+[bus]
+kind = "nats"
+url = "{nats}"
+
+[leader]
+ttl = "{ttl}"
+
+[keys]
+signing_key = "keys/broadcaster.key"
+
+[operators]
+{OPERATOR} = "{operator}"
+
+{services}[providers.payments-pg]
+kind = "postgres"
+admin_file = "{ADMIN_FILE}"
+group_role = "{GROUP}"
+database = "{name}"
+host = "127.0.0.1"
+port = {database_port}
+{provider}
+[secrets."{SECRET}"]
+provider = "payments-pg"
+{policy}
+[log]
+level = "info,rotacast=debug"
+"#,
+        etcd = etcd.endpoint(),
+        nats = nats.url(),
+        ttl = options.leader_ttl,
+        operator = keys.operator.public().to_text(),
+        name = database.name(),
+        database_port = database.port(),
+        provider = lines(&options.provider),
+        policy = lines(&options.policy),
+    );
+    database.write_admin_file(folder);
+    let file = folder.join("rotacast.toml");
+    std::fs::write(&file, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
+    file
+}

@@ -1,0 +1,121 @@
+//! The broadcaster is killed with SIGKILL at random moments of rotations, and started again.
+//!
+//! `ROTACAST_E2E_ROTATIONS` sets how many rotations there are (20 unless set), `ROTACAST_E2E_SEED` replays a run's moments.
+#![allow(clippy::print_stdout)]
+
+use std::time::{Duration, Instant};
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use rotacast_proto::v1;
+use rotacast_tests::programs;
+use rotacast_tests::world::{Action, Operator, Options, SessionLog, World};
+
+/// A rotation that nobody disturbs takes about this long: kills fall into all of it.
+const SPAN_MS: u64 = 2500;
+/// Longest pause before it is started again: shorter and longer than a lease.
+const DOWN_MS: u64 = 1500;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}: expected a number, found {text}")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rotations_end_and_no_query_fails_while_the_broadcaster_is_killed_again_and_again() {
+    let count = number("ROTACAST_E2E_ROTATIONS").unwrap_or(20);
+    let seed = number("ROTACAST_E2E_SEED").unwrap_or_else(rand::random);
+    println!("ROTACAST_E2E_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+
+    let Some(mut world) = World::start(programs!(), Options::default().leader_ttl("1s")).await else { return };
+    world.broadcaster.start(&world.operator).await;
+    world.first_version().await;
+    let mut services = [
+        world.service("payments-api", "one", &[]),
+        world.service("payments-api", "two", &[]),
+        world.service("ledger", "one", &[]),
+    ];
+    for service in &mut services {
+        service.uses(1).await;
+    }
+
+    let start = Instant::now();
+    let mut current = 1;
+    for round in 0..count {
+        let version = current + 1;
+        let by_hand = random.random_bool(0.5);
+        let kill_after = Duration::from_millis(random.random_range(0..SPAN_MS));
+        let down = Duration::from_millis(random.random_range(0..DOWN_MS));
+        let began = Instant::now();
+        let ordering = (!by_hand).then(|| tokio::spawn(rotate(world.operator.clone(), version)));
+        if by_hand {
+            world.put_by_hand(version).await;
+        }
+        tokio::time::sleep(kill_after).await;
+        let phase = world.operator.status().await.ok().map(|status| at(&status, version));
+        world.broadcaster.kill().await;
+        tokio::time::sleep(down).await;
+        world.broadcaster.start(&world.operator).await;
+        if let Some(ordering) = ordering {
+            ordering.await.expect("ordering does not panic");
+        }
+        let ended = world.ended(version).await;
+        assert_eq!((ended.outcome.as_str(), ended.old), ("retired", current), "{ended:?}");
+        println!(
+            "{round}: version {current} → {version}, killed after {kill_after:?} ({}), down for {down:?}, ended after {:.1?}",
+            phase.as_deref().unwrap_or("while it did not answer"),
+            began.elapsed()
+        );
+        for service in &mut services {
+            service.uses(version).await;
+        }
+        current = version;
+    }
+
+    let mut queries = 0;
+    for service in &mut services {
+        let status = service.stop().await;
+        assert_eq!(status.queries_failed, 0, "{status:?}");
+        queries += status.queries_ok;
+    }
+    world.broadcaster.stop().await;
+
+    let lives = world.observer.roles();
+    assert_eq!(world.database.logins().await.len(), 1, "the login roles left in PostgreSQL: {lives:?}");
+    for life in &lives {
+        assert_eq!(life.sessions_after_disable, 0, "a session outlived its role: {life:?}");
+    }
+    assert_eq!(lives.iter().filter(|life| life.dropped.is_none()).count(), 1, "{lives:?}");
+    let log = SessionLog::read(&world.database);
+    assert_eq!(log.early_ends(), Vec::<String>::new(), "PostgreSQL logged sessions of disabled roles");
+    // A kill may cut off entries about what can be undone; what cannot be undone is on record before it is done.
+    let trail = world.audit();
+    for version in 1..current {
+        assert!(trail.about("retire_intent", version).next().is_some(), "version {version} was retired off the record");
+    }
+    println!("{count} rotations and kills in {:.1?}: {queries} queries, 0 failed", start.elapsed());
+}
+
+/// Gives the order until it has been carried out: an order whose answer was lost may have been.
+async fn rotate(operator: Operator, version: u64) {
+    loop {
+        if let Ok(status) = operator.status().await {
+            if status.versions.iter().any(|info| info.version >= version) {
+                return;
+            }
+            // Refused or lost, the next look tells.
+            drop(operator.order(Action::Rotate(v1::Rotate {})).await);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Where the rotation to this version stands.
+fn at(status: &v1::SecretStatus, version: u64) -> String {
+    match &status.rotation {
+        Some(rotation) if rotation.new == version => format!("{:?}", rotation.phase()),
+        _ if status.history.iter().any(|ended| ended.new == version) => "ended".into(),
+        _ => "not yet begun".into(),
+    }
+}
