@@ -8,7 +8,7 @@ use rotacast_proto::WireMessage as _;
 use rotacast_protocol::coordinator::{Command, CommandKind, Coordinator, Evidence, Guard, Input};
 use rotacast_protocol::message::SecretState;
 use rotacast_protocol::record::{Label, Origin, RecordChange, RetireStep, SecretRecord};
-use rotacast_protocol::{Instant, Now, Revision, SecretName, Version};
+use rotacast_protocol::{Generation, Instant, Now, Revision, SecretName, Version};
 use rotacast_provider::{Credential, ProviderError, Verdict};
 use rotacast_store::Published;
 use tokio::sync::watch;
@@ -284,17 +284,18 @@ impl Effect {
     }
 }
 
-/// Writes a change of the record into the audit log.
+/// Writes a change of the record into the audit log, as part of the rotation that a generation opened.
 pub(super) async fn record(
     environment: &Environment,
     coordinator: &Coordinator,
+    rotation: Option<Generation>,
     change: &RecordChange,
 ) -> Result<(), AuditError> {
     let record = coordinator.record();
     let Some(entry) = entry(change) else { return Ok(()) };
     let entry = entry
         .secret(record.secret.clone())
-        .rotation(record.rotation.as_ref().map(|rotation| rotation.generation))
+        .rotation(rotation)
         .detail("epoch", record.epoch.0);
     environment.audit.append(entry).await.map(|_| ())
 }

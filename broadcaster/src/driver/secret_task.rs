@@ -299,10 +299,14 @@ impl SecretTask {
             self.save(next.encode()).await?;
         }
         let now = clock::now();
+        let mut rotations = Vec::with_capacity(changes.len());
         for change in &changes {
+            let before = self.rotation();
             self.coordinator.apply(now, change);
+            // A start belongs to the rotation it opens, an end to the one it closes.
+            rotations.push(self.rotation().or(before));
         }
-        self.audit_after(&changes).await;
+        self.audit_after(&changes, &rotations).await;
         Ok(())
     }
 
@@ -350,7 +354,9 @@ impl SecretTask {
         for change in changes {
             if let Change::Record(change @ RecordChange::Overridden { .. }) = change {
                 let mut pauses = super::backoff();
-                while let Err(problem) = super::effect::record(&self.environment, &self.coordinator, change).await {
+                while let Err(problem) =
+                    super::effect::record(&self.environment, &self.coordinator, self.rotation(), change).await
+                {
                     error!(secret = %self.secret, %problem, "the audit log takes no entry; the override waits");
                     super::pause(&mut pauses, &self.stop).await;
                     if self.stop.is_cancelled() {
@@ -362,13 +368,18 @@ impl SecretTask {
         Ok(())
     }
 
-    async fn audit_after(&mut self, changes: &[Change]) {
-        for change in changes {
+    /// The rotation in flight, by the generation that opened it.
+    fn rotation(&self) -> Option<Generation> {
+        self.coordinator.record().rotation.as_ref().map(|rotation| rotation.generation)
+    }
+
+    async fn audit_after(&mut self, changes: &[Change], rotations: &[Option<Generation>]) {
+        for (change, rotation) in changes.iter().zip(rotations) {
             let Change::Record(change) = change else { continue };
             if matches!(change, RecordChange::Overridden { .. }) {
                 continue;
             }
-            if let Err(problem) = super::effect::record(&self.environment, &self.coordinator, change).await {
+            if let Err(problem) = super::effect::record(&self.environment, &self.coordinator, *rotation, change).await {
                 // Nothing irreversible goes by this entry; those that do are written before their action.
                 error!(secret = %self.secret, %problem, "the audit log takes no entry");
             }

@@ -159,10 +159,11 @@ impl Term {
         let name = secret.clone();
         self.tasks().spawn(async move { (name, task.run().await) });
         let handle = TaskHandle { mail, status };
+        // First the task can be found, then the roster is read: whoever registers in between is told to it at least once.
+        self.secrets.insert(secret.clone(), handle.clone());
         // Everyone in the roster who uses it is a member from the start.
         let members: Vec<Registration> =
             self.roster().values().filter(|registration| registration.secrets.contains(&secret)).cloned().collect();
-        self.secrets.insert(secret.clone(), handle.clone());
         for registration in members {
             send(&handle, registered(&registration, false)).await;
         }
