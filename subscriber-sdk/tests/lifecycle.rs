@@ -397,7 +397,8 @@ async fn a_secret_added_while_a_registrations_answer_is_lost_is_registered_all_t
         }
         subscriber.secret("b").await
     });
-    (a.unwrap(), b.unwrap());
+    a.unwrap();
+    b.unwrap();
     assert_eq!(cluster.roster()[0].secrets.len(), 2);
 }
 
