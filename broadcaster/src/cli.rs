@@ -161,8 +161,11 @@ fn config_check(output: Output, file: &Path) -> Result<(), Stop> {
         return output.json(&ConfigView { file: file.display().to_string(), cluster, operators, services, secrets });
     }
     output.line(format_args!(
-        "{}: well. Cluster {}, {operators} operators, {services} services, {secrets} sections of secrets",
+        "{}: well. Cluster {}, {}, {}, {}",
         file.display(),
-        config.cluster
+        config.cluster,
+        summary::count(operators, "operator"),
+        summary::count(services, "service"),
+        summary::count(secrets, "section") + " of secrets"
     ))
 }

@@ -78,8 +78,9 @@ pub(super) fn verify(output: Output, file: &AuditFile, head: Option<Hash>, after
         });
     }
     let files = if verified.files == 1 { "one file".to_owned() } else { format!("{} files", verified.files) };
+    let entries = if verified.entries == 1 { "one entry".to_owned() } else { format!("{} entries", verified.entries) };
     let whole = output.paint(Mark::Good, "whole");
-    output.line(format_args!("audit log {}: {whole}, {} entries in {files}", file.display(), verified.entries))?;
+    output.line(format_args!("audit log {}: {whole}, {entries} in {files}", file.display()))?;
     if let Some(since) = verified.since_expected {
         output.line(format_args!("the expected head is in it, with {since} entries behind it"))?;
     }

@@ -4,6 +4,7 @@ use super::Context;
 use super::client::Signer;
 use super::output::{Mark, shown};
 use super::stop::{Exit, Stop};
+use super::summary::count as counted;
 use super::table::{Cell, Table};
 use super::view::{DoctorView, FindingView};
 
@@ -33,13 +34,17 @@ pub(super) async fn run(context: &Context) -> Result<(), Stop> {
             }
         }
         output.line(format_args!(
-            "{} well, {warnings} warnings, {errors} errors",
-            found.findings.len() - warnings - errors
+            "{} well, {}, {}",
+            found.findings.len() - warnings - errors,
+            counted(warnings, "warning"),
+            counted(errors, "error")
         ))?;
     }
     match errors {
         0 => Ok(()),
-        errors => Err(Stop::failed(Exit::Failed, "findings", format!("{errors} findings are errors"), "")),
+        errors => {
+            Err(Stop::failed(Exit::Failed, "findings", format!("the doctor found {}", counted(errors, "error")), ""))
+        }
     }
 }
 

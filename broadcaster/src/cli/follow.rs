@@ -1,5 +1,6 @@
 //! Following a secret until something is decided, over lost connections and changes of leader.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -9,7 +10,6 @@ use tokio::time::Instant;
 
 use super::Context;
 use super::client::Client;
-use super::output::note;
 use super::stop::{Exit, Stop};
 use super::view::SecretView;
 
@@ -23,6 +23,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The longest pause between two tries to reach it.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
+/// What following brings.
+pub(super) enum News {
+    /// A secret, as it stands.
+    Status(Box<SecretView>),
+    /// The broadcaster is gone for the moment; it is tried again.
+    Lost,
+}
+
 /// Whom to follow, and for how long.
 pub(super) struct Follow<'a> {
     pub(super) context: &'a Context,
@@ -34,11 +42,8 @@ pub(super) struct Follow<'a> {
 }
 
 impl Follow<'_> {
-    /// Hands every status to `each` until it breaks.
-    pub(super) async fn run<T>(
-        &self,
-        mut each: impl FnMut(SecretView) -> Result<ControlFlow<T>, Stop>,
-    ) -> Result<T, Stop> {
+    /// Hands everything to `each` until it breaks. A status is never older than the one before.
+    pub(super) async fn run<T>(&self, mut each: impl FnMut(News) -> Result<ControlFlow<T>, Stop>) -> Result<T, Stop> {
         let Some(timeout) = self.timeout else { return self.run_on(&mut each).await };
         match tokio::time::timeout(timeout, self.run_on(&mut each)).await {
             Ok(result) => result,
@@ -54,7 +59,7 @@ impl Follow<'_> {
         }
     }
 
-    async fn run_on<T>(&self, each: &mut impl FnMut(SecretView) -> Result<ControlFlow<T>, Stop>) -> Result<T, Stop> {
+    async fn run_on<T>(&self, each: &mut impl FnMut(News) -> Result<ControlFlow<T>, Stop>) -> Result<T, Stop> {
         let mut client = Some(self.context.client().await?);
         let mut answered: Option<Instant> = None;
         let mut pauses = pauses();
@@ -80,8 +85,10 @@ impl Follow<'_> {
             if !(ended.is_unreachable() && answered.is_some_and(|since| since.elapsed() <= PATIENCE)) {
                 return Err(ended);
             }
-            if client.take().is_some() && !self.context.output.is_json() {
-                note("connection lost; trying again");
+            if client.take().is_some()
+                && let ControlFlow::Break(decided) = each(News::Lost)?
+            {
+                return Ok(decided);
             }
             tokio::time::sleep(pauses.next().unwrap_or(MAX_PAUSE)).await;
         }
@@ -91,7 +98,7 @@ impl Follow<'_> {
     async fn listen<T>(
         &self,
         client: &Client,
-        each: &mut impl FnMut(SecretView) -> Result<ControlFlow<T>, Stop>,
+        each: &mut impl FnMut(News) -> Result<ControlFlow<T>, Stop>,
         answered: &mut Option<Instant>,
     ) -> Result<ControlFlow<T>, Stop> {
         // Opened before the question, so that no change falls between the two.
@@ -101,8 +108,10 @@ impl Follow<'_> {
             statuses => statuses?.secrets,
         };
         *answered = Some(Instant::now());
+        let mut newest: BTreeMap<String, u64> = BTreeMap::new();
         for status in statuses {
-            if let ControlFlow::Break(decided) = each(status)? {
+            newest.insert(status.secret.clone(), status.revision);
+            if let ControlFlow::Break(decided) = each(News::Status(Box::new(status)))? {
                 return Ok(ControlFlow::Break(decided));
             }
         }
@@ -111,7 +120,13 @@ impl Follow<'_> {
             match tokio::time::timeout_at(ask, changes.message()).await {
                 Err(_) => return Ok(ControlFlow::Continue(())),
                 Ok(Ok(Some(status))) => {
-                    if let ControlFlow::Break(decided) = each(SecretView::from(status))? {
+                    // The first announcements may have been made before the question was answered.
+                    let known = newest.entry(status.secret.clone()).or_default();
+                    if status.revision < *known {
+                        continue;
+                    }
+                    *known = status.revision;
+                    if let ControlFlow::Break(decided) = each(News::Status(Box::new(SecretView::from(status))))? {
                         return Ok(ControlFlow::Break(decided));
                     }
                 }

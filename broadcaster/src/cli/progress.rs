@@ -12,6 +12,9 @@ use super::view::SecretView;
 /// How often the moving line moves.
 const TICK: Duration = Duration::from_millis(120);
 
+/// What is told when the broadcaster is gone for the moment.
+pub(super) const LOST: &str = "connection lost; trying again";
+
 /// Tells of one secret.
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
@@ -35,7 +38,15 @@ impl Progress {
 
     /// Tells it if there is something new.
     pub(super) fn tell(&mut self, status: &SecretView) {
-        let line = summary::line(status);
+        self.say(summary::line(status));
+    }
+
+    /// Tells that there is nothing to be seen for the moment.
+    pub(super) fn tell_lost(&mut self) {
+        self.say(LOST.to_owned());
+    }
+
+    fn say(&mut self, line: String) {
         if line == self.told {
             return;
         }

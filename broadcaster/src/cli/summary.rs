@@ -16,9 +16,17 @@ pub(super) fn words(word: &str) -> String {
     word.replace('_', " ")
 }
 
+/// `1 warning`, `2 warnings`.
+pub(super) fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// How far the members of the rotation are, in the terms of its phase; empty where nobody is waited for.
 pub(super) fn progress(rotation: &RotationView, status: &SecretView) -> String {
     let total: u32 = status.services.iter().map(|it| it.members).sum();
+    if total == 0 && rotation.phase != "verifying" {
+        return "no instances".into();
+    }
     let sum = |of: fn(&super::view::ServiceView) -> u32| status.services.iter().map(of).sum::<u32>();
     match rotation.phase {
         "preparing" => format!("{} of {total} prepared", sum(|it| it.prepared)),

@@ -7,7 +7,7 @@ use rotacast_protocol::SecretName;
 
 use super::Context;
 use super::arguments::WaitArgs;
-use super::follow::Follow;
+use super::follow::{Follow, News};
 use super::goal::{Goal, Seen, Verdict, Which};
 use super::progress::Progress;
 use super::stop::{Exit, Stop};
@@ -26,7 +26,11 @@ pub(super) async fn run(context: &Context, args: WaitArgs) -> Result<(), Stop> {
         let mut which = args.generation.map_or(Which::Newest, |generation| Which::Generation(generation.0));
         let follow = Follow { context, secret: Some(&args.secret), timeout: args.timeout, may_be_missing: false };
         follow
-            .run(|status| {
+            .run(|news| {
+                let News::Status(status) = news else {
+                    progress.tell_lost();
+                    return Ok(ControlFlow::Continue(()));
+                };
                 Ok(match args.goal.judge(&mut which, &status) {
                     Verdict::Wait => {
                         progress.tell(&status);
@@ -79,7 +83,11 @@ pub(super) async fn for_end(
     // A put that was acknowledged may be ahead of the watch that makes the secret known.
     let follow = Follow { context, secret: Some(secret), timeout, may_be_missing: matches!(which, Which::To(_)) };
     let seen = follow
-        .run(|status| {
+        .run(|news| {
+            let News::Status(status) = news else {
+                progress.tell_lost();
+                return Ok(ControlFlow::Continue(()));
+            };
             Ok(match which.look(&status) {
                 Seen::NotYet => {
                     progress.tell(&status);

@@ -9,7 +9,9 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use rotacast_protocol::SecretName;
 
 use super::Context;
-use super::follow::Follow;
+use super::follow::{Follow, News};
+use super::output::note;
+use super::progress::LOST;
 use super::stop::Stop;
 use super::summary;
 use super::times::moment;
@@ -23,7 +25,14 @@ const TICK: Duration = Duration::from_millis(120);
 pub(super) async fn run(context: &Context, secret: Option<&SecretName>) -> Result<(), Stop> {
     let mut watch = Watch::new(context);
     let follow = Follow { context, secret, timeout: None, may_be_missing: false };
-    follow.run(|status| watch.tell(status).map(|()| ControlFlow::<()>::Continue(()))).await
+    let mut tell = |news| match news {
+        News::Status(status) => watch.tell(*status),
+        News::Lost => {
+            watch.tell_lost();
+            Ok(())
+        }
+    };
+    follow.run(|news| tell(news).map(|()| ControlFlow::<()>::Continue(()))).await
 }
 
 struct Watch<'a> {
@@ -66,6 +75,13 @@ impl<'a> Watch<'a> {
         self.move_bar(&status, &line);
         self.told.insert(status.secret, line);
         Ok(())
+    }
+
+    fn tell_lost(&self) {
+        match &self.bars {
+            Some((all, _)) => all.suspend(|| note(LOST)),
+            None => note(LOST),
+        }
     }
 
     /// A rotation in flight has a moving line; one that is over has none.

@@ -1,0 +1,143 @@
+//! What needs no broadcaster, or finds none.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use rotacast::audit::{AuditLog, AuditOptions, Entry};
+use rotacast_proto::{SigningKey, VerifyingKey};
+
+use super::fake::{Ran, program, run};
+
+async fn alone(folder: &tempfile::TempDir, arguments: &[&str]) -> Ran {
+    run(program(folder.path().to_owned(), arguments), b"").await
+}
+
+#[tokio::test]
+async fn a_broadcaster_that_is_not_there_is_unreachable() {
+    let folder = tempfile::tempdir().unwrap();
+    // Bound and not listening for as long as this test runs: nobody else can take the port.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let server = taken.local_addr().unwrap().to_string();
+    for command in [&["status"][..], &["why", "a"], &["watch"], &["wait", "a", "--for", "idle"], &["doctor"]] {
+        let ran = alone(&folder, &[command, &["--server", &server]].concat()).await.exits(3);
+        assert!(ran.err.contains(&format!("broadcaster at {server} cannot be reached")), "{}", ran.err);
+        assert!(ran.err.contains("fix: start it"), "{}", ran.err);
+    }
+}
+
+#[tokio::test]
+async fn wrong_usage_is_told_before_anything_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [
+        &["frobnicate"][..],
+        &[],
+        &["why"],
+        &["why", "Not A Name"],
+        &["wait", "a"],
+        &["pause", "a"],
+        &["rotate", "a", "--timeout", "5s"],
+        &["rotate", "a", "--wait", "--timeout", "5"],
+        &["retire", "a", "--version", "0", "--override", "--reason", "x", "--sessions"],
+        &["status", "--server", "ftp://x"],
+        &["status", "--server", "https://127.0.0.1:1"],
+        &["status", "--server", "127.0.0.1:1", "--ca", "x.pem"],
+        &["dev", "--rotations", "3"],
+        &["serve", "--config", "missing.toml"],
+    ] {
+        let ran = alone(&folder, arguments).await.exits(2);
+        assert!(ran.out.is_empty() && !ran.err.is_empty(), "{arguments:?}: {}{}", ran.out, ran.err);
+    }
+    assert!(alone(&folder, &["--help"]).await.exits(0).out.contains("Exit codes: 0 done"));
+    assert!(alone(&folder, &["--version"]).await.exits(0).out.starts_with("rotacast "));
+}
+
+#[tokio::test]
+async fn keygen_makes_a_pair_and_never_overwrites() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = alone(&folder, &["keygen", "--out", "ada"]).await.exits(0);
+    let file = |name: &str| folder.path().join(name);
+    assert_eq!(file("ada.key").metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+    let private = SigningKey::read_file(file("ada.key")).ok().unwrap();
+    assert_eq!(private.public(), &VerifyingKey::read_file(file("ada.pub")).unwrap());
+    assert!(ran.out.contains(&format!("key = \"{}\"", private.public().to_text())), "{}", ran.out);
+    assert!(!ran.out.contains("rotacast-private"), "{}", ran.out);
+    alone(&folder, &["keygen", "--out", "ada"]).await.exits(1);
+    std::fs::remove_file(file("ada.pub")).unwrap();
+    alone(&folder, &["keygen", "--out", "ada"]).await.exits(1);
+    assert_eq!(SigningKey::read_file(file("ada.key")).ok().unwrap().public(), private.public());
+    let json = alone(&folder, &["keygen", "--out", "bob", "-o", "json"]).await.exits(0).json();
+    assert_eq!(json["private_file"], "bob.key");
+}
+
+#[tokio::test]
+async fn the_audit_log_is_shown_and_a_changed_line_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit.log");
+    let log = AuditLog::open(&file, AuditOptions::default()).unwrap();
+    for secret in ["a", "b", "a"] {
+        let entry = Entry::new("ada", "paused").secret(secret.parse().unwrap()).detail("reason", "\x1b[2Jfreeze");
+        log.append(entry).await.unwrap();
+    }
+    drop(log);
+    let verify = ["audit", "verify", "--file", "audit.log"];
+    let ran = alone(&folder, &verify).await.exits(0);
+    assert!(ran.out.contains("audit log audit.log: whole, 3 entries in one file\nhead 3:"), "{}", ran.out);
+    let json = alone(&folder, &[&verify[..], &["-o", "json"]].concat()).await.exits(0).json();
+    assert_eq!((json["entries"].as_u64(), json["head"]["sequence"].as_u64()), (Some(3), Some(3)));
+    let hash = json["head"]["hash"].as_str().unwrap();
+    let ran = alone(&folder, &[&verify[..], &["--head", hash]].concat()).await.exits(0);
+    assert!(ran.out.contains("with 0 entries behind it"), "{}", ran.out);
+    alone(&folder, &[&verify[..], &["--head", &"ab".repeat(32)]].concat()).await.exits(1);
+
+    let show = ["audit", "show", "--file", "audit.log", "--secret", "a"];
+    let ran = alone(&folder, &show).await.exits(0);
+    assert_eq!(ran.out.lines().count(), 3, "{}", ran.out);
+    assert!(ran.out.contains("ada  paused  a       -         reason=\\u{1b}[2Jfreeze"), "{}", ran.out);
+    let json = alone(&folder, &[&show[..], &["--last", "1", "-o", "json"]].concat()).await.exits(0).json();
+    assert_eq!(json["entries"][0]["sequence"], 3);
+
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (first, second) = text.split_once('\n').unwrap();
+    std::fs::write(&file, format!("{first}\n{}", second.replacen("ada", "eve", 1))).unwrap();
+    let ran = alone(&folder, &verify).await.exits(1);
+    assert!(ran.err.contains("audit.log:2: the line was changed"), "{}", ran.err);
+    let ran = alone(&folder, &show).await.exits(1);
+    assert_eq!(ran.out.lines().count(), 2, "what stands before it is shown: {}", ran.out);
+    alone(&folder, &["audit", "verify"]).await.exits(5);
+}
+
+#[tokio::test]
+async fn a_configuration_is_checked_line_by_line() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("bad.toml"), "clutser = \"prod\"\n").unwrap();
+    let ran = alone(&folder, &["config", "check", "bad.toml"]).await.exits(2);
+    assert!(ran.err.contains("bad.toml:1: clutser"), "{}", ran.err);
+    assert!(ran.err.contains("cluster"), "with a suggestion: {}", ran.err);
+    std::fs::write(folder.path().join("good.toml"), "cluster = \"prod\"\n").unwrap();
+    let ran = alone(&folder, &["config", "check", "good.toml"]).await.exits(0);
+    assert!(ran.out.contains("good.toml: well. Cluster prod"), "{}", ran.out);
+    let json = alone(&folder, &["config", "check", "good.toml", "-o", "json"]).await.exits(0).json();
+    assert_eq!(json["cluster"], "prod");
+}
+
+#[tokio::test]
+async fn completions_and_manual_pages_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(alone(&folder, &["completions", shell]).await.exits(0).out.contains("leave-safe-mode"));
+    }
+    assert!(alone(&folder, &["man"]).await.exits(0).out.starts_with(".ie "), "a manual page in roff");
+    alone(&folder, &["man", "--dir", "man"]).await.exits(0);
+    assert!(folder.path().join("man/rotacast-why.1").exists());
+}
+
+#[tokio::test]
+async fn the_audit_log_of_a_configuration_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("rotacast.toml"), "cluster = \"prod\"\n[audit]\nfile = \"who.jsonl\"\n").unwrap();
+    let log = AuditLog::open(folder.path().join("who.jsonl"), AuditOptions::default()).unwrap();
+    log.append(Entry::new("ada", "paused")).await.unwrap();
+    drop(log);
+    let ran = alone(&folder, &["audit", "verify", "--config", "rotacast.toml"]).await.exits(0);
+    assert!(ran.out.contains("one entry in one file"), "{}", ran.out);
+}

@@ -1,0 +1,9 @@
+//! The `rotacast` program itself, run as people and scripts run it, against a broadcaster whose state is scripted.
+
+#![allow(clippy::unwrap_used)]
+
+mod alone;
+mod fake;
+mod orders;
+mod reading;
+mod waiting;
