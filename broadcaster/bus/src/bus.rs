@@ -142,6 +142,7 @@ pub const MAX_MESSAGE_BYTES: usize = MAX_PAYLOAD_BYTES + 8 * 1024;
 
 /// How large a message is on the wire, attributes included, in bytes. A close upper estimate: signature and
 /// header names are counted as a bus with text headers writes them.
+#[cfg_attr(not(any(feature = "embedded", feature = "grpc", feature = "nats")), allow(dead_code))]
 pub(crate) fn message_bytes(envelope: &Envelope) -> usize {
     // Names, separators, specversion and content type of `Envelope::headers`.
     const HEADER_NAMES: usize = 256;
@@ -161,6 +162,7 @@ pub(crate) fn message_bytes(envelope: &Envelope) -> usize {
 }
 
 /// Refuses a message beyond `limit` bytes.
+#[cfg_attr(not(any(feature = "embedded", feature = "grpc", feature = "nats")), allow(dead_code))]
 pub(crate) fn check_size(envelope: &Envelope, limit: usize, endpoint: &str) -> Result<(), BusError> {
     let found = message_bytes(envelope);
     if found > limit {
