@@ -265,7 +265,7 @@ pub(super) struct RetireArgs {
 
 #[derive(Args)]
 pub(super) struct AuditFile {
-    /// The log; ./rotacast-data/audit.log, as `rotacast dev` writes it, if neither this nor --config is given.
+    /// The log; ./rotacast-data/audit.jsonl, as `rotacast dev` writes it, if neither this nor --config is given.
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub(super) file: Option<PathBuf>,
     /// The broadcaster's configuration, which says where the log is.

@@ -15,7 +15,7 @@ use crate::audit::{self, AuditError, Expectations, Hash, Head, Recorded};
 use crate::config::Config;
 
 /// Where `rotacast dev` writes it.
-const DEV_LOG: &str = "rotacast-data/audit.log";
+const DEV_LOG: &str = "rotacast-data/audit.jsonl";
 
 #[derive(Serialize)]
 struct HeadView {

@@ -52,8 +52,19 @@ pub(super) fn make(output: Output, name: &Path) -> Result<(), Stop> {
     output.line(format_args!("private key  {}  (keep it; only its owner may read it)", private.display()))?;
     output.line(format_args!("public key   {}  (key id {})", public.display(), key.public().id()))?;
     output.line("")?;
-    output.line("In the broadcaster's configuration, under the operator or the service it belongs to:")?;
-    output.line(format_args!("key = \"{text}\""))
+    let owner = owner(&private);
+    output.line("In the broadcaster's configuration, for an operator:")?;
+    output.line(format_args!("[operators]\n{owner} = \"{text}\"\n"))?;
+    output.line("or for a service:")?;
+    output.line(format_args!("[services.{owner}]\nkey = \"{text}\"\nsecrets = [\"{owner}/*\"]"))
+}
+
+/// Who is likely meant, after the file's name.
+fn owner(private: &Path) -> String {
+    let name = private.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+    // Only such a name is a key in TOML without quotes.
+    let bare = !name.is_empty() && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
+    if bare { name.to_owned() } else { "NAME".to_owned() }
 }
 
 fn failed(problem: String, fix: &str) -> Stop {

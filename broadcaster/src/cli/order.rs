@@ -15,7 +15,7 @@ use super::client::{Order, Signer};
 use super::goal::Which;
 use super::output::note;
 use super::stop::Stop;
-use super::summary::ending;
+use super::summary::{count, ending};
 use super::view::OrderView;
 use super::wait;
 use crate::api::{MAX_PUT_BYTES, MAX_REASON_BYTES};
@@ -100,7 +100,7 @@ pub(super) async fn put(context: &Context, args: PutArgs) -> Result<(), Stop> {
     // Wiped when the last part of the message is dropped.
     let action = Action::Put(v1::Put { value: Bytes::from_owner(value) });
     let reply = give(context, &args.secret, String::new(), action).await?;
-    let written = format!("version {} written, {length} bytes", reply.version);
+    let written = format!("version {} written, {}", reply.version, count(length, "byte"));
     let which = Which::To(reply.version);
     finish(context, args.secret, ("put", written), reply, (which, args.waiting)).await
 }

@@ -169,7 +169,7 @@ fn blockers(output: Output, secret: &SecretView, now: WallTime) -> Result<(), St
     let mut table = Table::new(["WAITS FOR", "WHO", "SINCE", "WHY"]);
     for it in secret.blockers.iter().take(MAX_SHOWN) {
         table.row([
-            words(&it.condition).into(),
+            summary::condition(&it.condition).into(),
             it.who.as_deref().unwrap_or("-").into(),
             it.since.map_or_else(|| "-".into(), |since| ago(since.0, now)).into(),
             (&it.why).into(),

@@ -16,6 +16,20 @@ pub(super) fn words(word: &str) -> String {
     word.replace('_', " ")
 }
 
+/// A condition in a few words; `why` has the whole sentence.
+pub(super) fn condition(name: &str) -> String {
+    match name {
+        "created" => "the new credential".into(),
+        "verified" => "the test login".into(),
+        "somebody" => "a live instance".into(),
+        "not_paused" => "the pause to end".into(),
+        "not_in_safe_mode" => "safe mode to end".into(),
+        "retired" => "the retire's own steps".into(),
+        "start" => "its rotation to start".into(),
+        name => words(name),
+    }
+}
+
 /// `1 warning`, `2 warnings`.
 pub(super) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
@@ -40,7 +54,7 @@ pub(super) fn progress(rotation: &RotationView, status: &SecretView) -> String {
 /// Who or what is waited for, without what changes by the second; empty: nothing.
 pub(super) fn waits_for(status: &SecretView) -> String {
     let Some(first) = status.blockers.first() else { return String::new() };
-    let condition = words(&first.condition);
+    let condition = condition(&first.condition);
     let mut text = match &first.who {
         Some(who) => format!("{who} ({condition})"),
         None => condition,

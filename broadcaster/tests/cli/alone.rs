@@ -59,7 +59,14 @@ async fn keygen_makes_a_pair_and_never_overwrites() {
     assert_eq!(file("ada.key").metadata().unwrap().permissions().mode() & 0o7777, 0o600);
     let private = SigningKey::read_file(file("ada.key")).ok().unwrap();
     assert_eq!(private.public(), &VerifyingKey::read_file(file("ada.pub")).unwrap());
-    assert!(ran.out.contains(&format!("key = \"{}\"", private.public().to_text())), "{}", ran.out);
+    let public = private.public().to_text();
+    assert!(ran.out.contains(&format!("[operators]\nada = \"{public}\"\n")), "{}", ran.out);
+    assert!(ran.out.contains(&format!("[services.ada]\nkey = \"{public}\"\n")), "{}", ran.out);
+    // What it prints is a configuration.
+    let start = ran.out.find("[operators]").unwrap();
+    let printed = ran.out[start..].replace("or for a service:\n", "").replacen("ada", "bob", 1);
+    std::fs::write(file("rotacast.toml"), printed).unwrap();
+    alone(&folder, &["config", "check", "rotacast.toml"]).await.exits(0);
     assert!(!ran.out.contains("rotacast-private"), "{}", ran.out);
     alone(&folder, &["keygen", "--out", "ada"]).await.exits(1);
     std::fs::remove_file(file("ada.pub")).unwrap();

@@ -73,7 +73,7 @@ async fn put_waits_for_a_secret_that_is_not_known_yet() {
     let ran = ended(child).await.exits(0);
     assert_eq!(
         ran.out,
-        "payments/db: version 1 written, 1 bytes\npayments/db: rotation 1: first version 1 is current after 12 s\n"
+        "payments/db: version 1 written, 1 byte\npayments/db: rotation 1: first version 1 is current after 12 s\n"
     );
 }
 
