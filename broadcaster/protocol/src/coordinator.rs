@@ -59,6 +59,8 @@ pub enum Change {
         /// When.
         at: Now,
     },
+    /// Everyone in the roster is known.
+    RosterRead,
     /// An instance has left for good.
     MemberLeft {
         /// Who.
@@ -172,6 +174,8 @@ pub struct Coordinator {
     record: SecretRecord,
     /// When every lease a predecessor may have granted is surely over.
     inherited_over: Instant,
+    /// The roster was read in this term.
+    roster_read: bool,
     members: BTreeMap<InstanceKey, Member>,
     retiring: BTreeMap<Version, RetireProgress>,
     usage: BTreeMap<Version, (Instant, Evidence)>,
@@ -214,6 +218,7 @@ impl Coordinator {
             tenure,
             record,
             inherited_over,
+            roster_read: false,
             members: BTreeMap::new(),
             retiring,
             usage: BTreeMap::new(),
@@ -287,14 +292,18 @@ impl Coordinator {
         match change {
             Change::Record(change) => self.apply_to_record(now, change),
             Change::MemberRegistered { key, supersedes, at } => self.register(key, *supersedes, *at),
+            Change::RosterRead => self.roster_read = true,
             Change::MemberLeft { key, at } => {
                 let member = self.member(key, *at);
                 member.left = true;
                 member.heard = Some(*at);
             }
             Change::ReportFolded { key, sequence, report, at } => {
-                let member = self.member(key, *at);
-                member.fold(*sequence, report.clone(), *at);
+                // The common case first, and without a copy of the key.
+                match self.members.get_mut(key) {
+                    Some(member) => member.fold(*sequence, report.clone(), *at),
+                    None => self.member(key, *at).fold(*sequence, report.clone(), *at),
+                }
             }
             Change::Heard { key, at } => {
                 if let Some(member) = self.members.get_mut(key) {

@@ -365,6 +365,28 @@ fn a_new_leader_outlasts_every_lease_its_predecessors_may_have_granted() {
 }
 
 #[test]
+fn a_new_leader_does_not_take_those_it_has_heard_for_all_there_are() {
+    let mut bench = Bench::preparing(Policy::default(), &["api/a", "api/b"]);
+    bench.take_over();
+    bench.register("api/a");
+    bench.sync("api/a", 2, Stage::Prepared, &[1, 2]);
+    assert_eq!(bench.phase(), "Preparing", "b is in the roster and not prepared");
+    bench.register("api/b");
+    bench.input(Input::RosterRead).unwrap();
+    assert_eq!(bench.phase(), "Preparing");
+    bench.sync("api/b", 2, Stage::Prepared, &[1, 2]);
+    assert_eq!(bench.phase(), "Activating");
+    // With a roster that cannot be read, everyone alive is heard instead.
+    let mut bench = Bench::preparing(Policy::default(), &["api/a"]);
+    bench.take_over();
+    bench.register("api/a");
+    bench.sync("api/a", 2, Stage::Prepared, &[1, 2]);
+    let at = bench.coordinator.next_wakeup(bench.now).unwrap();
+    bench.pass(at.since(bench.now.instant));
+    assert_eq!(bench.phase(), "Activating");
+}
+
+#[test]
 fn a_rollback_is_possible_before_retiring_and_refused_by_name_after() {
     let mut bench = Bench::draining(Policy::default(), &["api/a"]);
     bench.sync("api/a", 2, Stage::Released, &[2]);

@@ -140,19 +140,18 @@ enum Step {
 fn inputs() -> impl Strategy<Value = Input> {
     let who = || (0..NAMES.len()).prop_map(|who| key(NAMES[who]));
     let version = || (1..7_u64).prop_map(v);
-    let order =
-        prop_oneof![
-            Just(Order::Rotate),
-            Just(Order::Pause { reason: "p".into() }),
-            Just(Order::Resume),
-            Just(Order::Approve),
-            Just(Order::RollBack { reason: "r".into() }),
-            Just(Order::LeaveSafeMode),
-            who().prop_map(|instance| Order::Excuse { instance }),
-            (version(), btree_set(who(), 0..3), any::<bool>()).prop_map(|(version, instances, sessions)| {
-                Order::Override { version, instances, sessions, reason: "o".into() }
-            }),
-        ];
+    let order = prop_oneof![
+        Just(Order::Rotate),
+        Just(Order::Pause { reason: "p".into() }),
+        Just(Order::Resume),
+        Just(Order::Approve),
+        Just(Order::RollBack { reason: "r".into() }),
+        Just(Order::LeaveSafeMode),
+        who().prop_map(|instance| Order::Excuse { instance }),
+        (version(), btree_set(who(), 0..3), any::<bool>()).prop_map(|(version, instances, sessions)| {
+            Order::Override { version, instances, sessions, reason: "o".into() }
+        }),
+    ];
     prop_oneof![
         version().prop_map(|version| Input::VersionSeen { version }),
         (version(), any::<bool>()).prop_map(|(version, ours)| Input::Created {

@@ -438,6 +438,9 @@ impl World {
             // Ahead of what is already waiting, in order: a reading's end is input before what depends on it.
             term.mailbox.push_back(Mail::Input(input));
         }
+        if end >= term.roster_listed {
+            term.mailbox.push_back(Mail::Input(Input::RosterRead));
+        }
     }
 
     fn start_commands(&mut self, node: usize) {

@@ -84,6 +84,10 @@ impl Coordinator {
             Input::Verified { version } => self.verified(now, version),
             Input::VerifyFailed { version, reason } => self.verify_failed(now, version, &reason),
             Input::Registered { key, exclusive, live } => self.registered(now, key, exclusive && live),
+            Input::RosterRead if self.roster_read => {
+                Err(stale("roster", "a first reading in this term", "a further one"))
+            }
+            Input::RosterRead => Ok(vec![Change::RosterRead]),
             Input::Left { key } => self.left(now, key),
             Input::Report { key, sequence, report } => self.report(now, key, sequence, report),
             Input::Sync { key, sequence, report } => self.sync(now, key, sequence, report),

@@ -101,6 +101,8 @@ pub enum Input {
         /// It was published just now; not part of a listing, whose order proves nothing.
         live: bool,
     },
+    /// The roster was read to its end as it stood at this leader's takeover, and all that was found has been input.
+    RosterRead,
     /// An instance has left for good.
     Left {
         /// Who.

@@ -308,7 +308,20 @@ impl Coordinator {
         } else {
             met("somebody")
         };
-        vec![everyone, somebody, self.required_reached("required_services", version, stage, now)]
+        let required = self.required_reached("required_services", version, stage, now);
+        vec![self.roster_condition(now), everyone, somebody, required]
+    }
+
+    /// A new leader does not take those it has heard for all there are. Whoever is alive has sent two Syncs by the end
+    /// of the wait, so that a roster that cannot be read costs time only.
+    fn roster_condition(&self, now: Now) -> Condition {
+        let over = self.tenure.since.instant + outlast(self.record.timing.sync_rotating * 2);
+        if self.roster_read || now.instant >= over {
+            return met("roster_read");
+        }
+        let why = "this leader has just taken over and does not know all members yet";
+        let next = "it reads the roster, or every live instance has been heard";
+        Condition { until: Some(over), ..waiting("roster_read", why, self.tenure.since.wall, next) }
     }
 
     fn stage_blocker(&self, name: &'static str, member: &Member, version: Version, now: Now) -> Blocker {

@@ -71,7 +71,7 @@ impl Bench {
             said: BTreeMap::new(),
             log: Vec::new(),
         };
-        bench.settle();
+        bench.input(Input::RosterRead).unwrap();
         bench
     }
 
