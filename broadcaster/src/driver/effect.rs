@@ -292,12 +292,37 @@ pub(super) async fn record(
     change: &RecordChange,
 ) -> Result<(), AuditError> {
     let record = coordinator.record();
-    let Some(entry) = entry(change) else { return Ok(()) };
-    let entry = entry
-        .secret(record.secret.clone())
-        .rotation(rotation)
-        .detail("epoch", record.epoch.0);
+    let entry = match change {
+        RecordChange::TermBegan { .. } => Some(taken_over(record)),
+        change => entry(change),
+    };
+    let Some(entry) = entry else { return Ok(()) };
+    let entry = entry.secret(record.secret.clone()).rotation(rotation).detail("epoch", record.epoch.0);
     environment.audit.append(entry).await.map(|_| ())
+}
+
+/// What a leader found in the record. An entry that its predecessor had no time to write is made up for by this one: it
+/// names the rotation in flight and how the last ones ended.
+fn taken_over(record: &SecretRecord) -> Entry {
+    let ended = record.history.iter().map(|ended| {
+        serde_json::json!({
+            "rotation": ended.generation.0,
+            "outcome": ended.outcome.to_string(),
+            "new": ended.new.get(),
+            "ended": ended.ended.to_string(),
+        })
+    });
+    let entry = Entry::new("broadcaster", "taken_over")
+        .detail("revision", record.revision.0)
+        .detail("current", record.current.map(Version::get))
+        .detail("ended", ended.collect::<Vec<_>>());
+    match &record.rotation {
+        None => entry,
+        Some(rotation) => entry
+            .detail("phase", rotation.phase.to_string())
+            .detail("old", rotation.old.map(Version::get))
+            .detail("new", rotation.new.get()),
+    }
 }
 
 fn entry(change: &RecordChange) -> Option<Entry> {

@@ -92,9 +92,7 @@ fn etcd_user(login: &Login) -> anyhow::Result<EtcdUser> {
 fn etcd_tls(tls: &ClientTls) -> anyhow::Result<EtcdTls> {
     let identity = match &tls.identity {
         None => None,
-        Some((cert, key)) => {
-            Some((text("store.tls.cert", cert)?.as_str().to_owned(), text("store.tls.key", key)?))
-        }
+        Some((cert, key)) => Some((text("store.tls.cert", cert)?.as_str().to_owned(), text("store.tls.key", key)?)),
     };
     Ok(EtcdTls {
         authority: text("store.tls.ca", &tls.ca)?.as_str().to_owned(),
