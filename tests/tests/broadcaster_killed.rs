@@ -11,9 +11,11 @@ use rotacast_tests::programs;
 use rotacast_tests::world::{Action, Operator, Options, SessionLog, World};
 
 /// A rotation that nobody disturbs takes about this long: kills fall into all of it.
-const SPAN_MS: u64 = 2500;
-/// Longest pause before it is started again: shorter and longer than a lease.
-const DOWN_MS: u64 = 1500;
+const SPAN_MS: u64 = 2000;
+/// In how many of the rotations the broadcaster is killed.
+const KILLS: f64 = 0.6;
+/// Longest pause before it is started again. Its predecessor's term blocks it for up to a second more.
+const DOWN_MS: u64 = 1000;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable)
@@ -28,7 +30,14 @@ async fn rotations_end_and_no_query_fails_while_the_broadcaster_is_killed_again_
     println!("ROTACAST_E2E_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
 
-    let Some(mut world) = World::start(programs!(), Options::default().leader_ttl("1s")).await else { return };
+    // A new leader waits for the leases its predecessor may have granted, so they are short; without a leader services
+    // live on what they read in the store, and that has to last over a busy machine's pauses.
+    let options = Options::default()
+        .leader_ttl("1s")
+        .policy("lease_idle", "\"3s\"")
+        .policy("lease_rotating", "\"2s\"")
+        .policy("self_lease", "\"1500ms\"");
+    let Some(mut world) = World::start(programs!(), options).await else { return };
     world.broadcaster.start(&world.operator).await;
     world.first_version().await;
     let mut services = [
@@ -42,9 +51,12 @@ async fn rotations_end_and_no_query_fails_while_the_broadcaster_is_killed_again_
 
     let start = Instant::now();
     let mut current = 1;
+    let mut killed = 0;
     for round in 0..count {
         let version = current + 1;
         let by_hand = random.random_bool(0.5);
+        // The first one always, so that no seed leaves everything in peace.
+        let kills = round == 0 || random.random_bool(KILLS);
         let kill_after = Duration::from_millis(random.random_range(0..SPAN_MS));
         let down = Duration::from_millis(random.random_range(0..DOWN_MS));
         let began = Instant::now();
@@ -52,19 +64,25 @@ async fn rotations_end_and_no_query_fails_while_the_broadcaster_is_killed_again_
         if by_hand {
             world.put_by_hand(version).await;
         }
-        tokio::time::sleep(kill_after).await;
-        let phase = world.operator.status().await.ok().map(|status| at(&status, version));
-        world.broadcaster.kill().await;
-        tokio::time::sleep(down).await;
-        world.broadcaster.start(&world.operator).await;
+        let mut story = String::from("in peace");
+        if kills {
+            tokio::time::sleep(kill_after).await;
+            let status = world.operator.status().await;
+            let phase = status.map_or_else(|_| "while it did not answer".into(), |status| at(&status, version));
+            world.broadcaster.kill().await;
+            killed += 1;
+            tokio::time::sleep(down).await;
+            world.broadcaster.start(&world.operator).await;
+            story = format!("killed after {kill_after:?} ({phase}), down for {down:?}");
+        }
         if let Some(ordering) = ordering {
             ordering.await.expect("ordering does not panic");
         }
         let ended = world.ended(version).await;
         assert_eq!((ended.outcome.as_str(), ended.old), ("retired", current), "{ended:?}");
         println!(
-            "{round}: version {current} → {version}, killed after {kill_after:?} ({}), down for {down:?}, ended after {:.1?}",
-            phase.as_deref().unwrap_or("while it did not answer"),
+            "{round}: version {current} → {version}, {}, {story}, ended after {:.1?}",
+            if by_hand { "by hand" } else { "by rotate" },
             began.elapsed()
         );
         for service in &mut services {
@@ -94,7 +112,7 @@ async fn rotations_end_and_no_query_fails_while_the_broadcaster_is_killed_again_
     for version in 1..current {
         assert!(trail.about("retire_intent", version).next().is_some(), "version {version} was retired off the record");
     }
-    println!("{count} rotations and kills in {:.1?}: {queries} queries, 0 failed", start.elapsed());
+    println!("{count} rotations and {killed} kills in {:.1?}: {queries} queries, 0 failed", start.elapsed());
 }
 
 /// Gives the order until it has been carried out: an order whose answer was lost may have been.

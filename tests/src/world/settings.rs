@@ -32,9 +32,9 @@ impl Default for Options {
     /// Leases short enough for a test to see them run out, and long enough for a busy machine to renew them in time.
     fn default() -> Self {
         let policy = [
-            ("lease_idle", "\"3s\""),
-            ("lease_rotating", "\"1500ms\""),
-            ("self_lease", "\"500ms\""),
+            ("lease_idle", "\"6s\""),
+            ("lease_rotating", "\"3s\""),
+            ("self_lease", "\"1s\""),
             ("max_use", "\"300ms\""),
             ("sync_idle", "\"1s\""),
             ("sync_rotating", "\"500ms\""),
