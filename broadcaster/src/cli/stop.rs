@@ -100,7 +100,13 @@ impl Stop {
 
     pub(super) fn unreachable(server: &str, problem: &str) -> Self {
         let problem = format!("broadcaster at {server} cannot be reached: {problem}");
-        let fix = "start it (`rotacast dev` or `rotacast serve`), or name another one with --server or ROTACAST_SERVER";
+        // TLS tells of certificates in words only.
+        let fix = match problem.contains("ertificate") {
+            true => "check --ca, and --client-cert with --client-key if the server asks for a client's certificate",
+            false => {
+                "start it (`rotacast dev` or `rotacast serve`), or name another one with --server or ROTACAST_SERVER"
+            }
+        };
         Self::failed(Exit::Unreachable, "unreachable", problem, fix)
     }
 
