@@ -163,8 +163,16 @@ impl Demo {
     async fn rotations(&mut self, args: &DevArgs) -> anyhow::Result<()> {
         let mut done = 0_u64;
         while args.rotations.is_none_or(|wanted| done < wanted) {
-            self.rotate().await?;
-            done += 1;
+            // Somebody may try the commands out while the demo runs: it goes on when they are done.
+            match self.rotate().await {
+                Ok(()) => done += 1,
+                Err(problem) => match problem.downcast_ref::<tonic::Status>() {
+                    Some(status) if status.code() == tonic::Code::FailedPrecondition => {
+                        say(format_args!("  not now: {}", status.message()));
+                    }
+                    _ => return Err(problem),
+                },
+            }
             if args.rotations != Some(done) {
                 tokio::time::sleep(args.every).await;
             }

@@ -307,7 +307,7 @@ fn taken_over(record: &SecretRecord) -> Entry {
     let ended = record.history.iter().map(|ended| {
         serde_json::json!({
             "rotation": ended.generation.0,
-            "outcome": ended.outcome.to_string(),
+            "outcome": ended.outcome,
             "new": ended.new.get(),
             "ended": ended.ended.to_string(),
         })
@@ -358,7 +358,9 @@ fn entry(change: &RecordChange) -> Option<Entry> {
             by_us("retire_advanced").detail("version", version.get()).detail("next", format!("{step:?}").to_lowercase())
         }
         RecordChange::RetireFinished { version } => by_us("retired").detail("version", version.get()),
-        RecordChange::RotationEnded { outcome, .. } => by_us("rotation_ended").detail("outcome", outcome.to_string()),
+        RecordChange::RotationEnded { outcome, .. } => {
+            by_us("rotation_ended").detail("outcome", serde_json::json!(outcome))
+        }
         RecordChange::Paused(pause) => Entry::new(pause.by.as_str(), "paused").detail("reason", pause.reason.clone()),
         RecordChange::Resumed => by_us("resumed"),
         RecordChange::SafeModeEntered(mode) => by_us("safe_mode_entered").detail("reason", mode.reason.clone()),
