@@ -27,7 +27,7 @@ use crate::id::{Epoch, InstanceKey, LeaseSequence, ReportSequence, Revision, Ver
 use crate::message::{SecretGrant, SecretReport};
 use crate::policy::Policy;
 use crate::record::{RecordChange, SecretRecord};
-use crate::time::{Instant, Now, outlast};
+use crate::time::{Instant, Now, WallTime, outlast};
 
 /// Most process lives of one secret a leader tracks. Beyond it, newcomers are refused their lease and so run on
 /// self-leases, which every retire outlasts.
@@ -160,10 +160,18 @@ pub struct Trouble {
 struct RetireProgress {
     /// When this leader knew of the seal; its takeover if the seal is older.
     sealed: Option<Instant>,
+    /// When it was sealed, for people; none if that was before this leader's term.
+    sealed_wall: Option<WallTime>,
     /// The record's revision then.
     sealed_at: Revision,
     barrier: bool,
     audited: bool,
+}
+
+impl RetireProgress {
+    fn unsealed(sealed_at: Revision) -> Self {
+        Self { sealed: None, sealed_wall: None, sealed_at, barrier: false, audited: false }
+    }
 }
 
 /// The leader's side of one secret.
@@ -203,7 +211,7 @@ impl Coordinator {
         } else {
             since + outlast(record.bounds.lease) + outlast(record.bounds.max_use)
         };
-        let unsealed = RetireProgress { sealed: None, sealed_at: record.revision, barrier: false, audited: false };
+        let unsealed = RetireProgress::unsealed(record.revision);
         let sealed = RetireProgress { sealed: Some(since), ..unsealed };
         let retiring = record
             .retirements
@@ -401,16 +409,14 @@ impl Coordinator {
         let record = &self.record;
         self.retiring.retain(|version, _| record.retirements.contains_key(version));
         for version in record.retirements.keys() {
-            let sealed_at = record.revision;
-            let nothing = RetireProgress { sealed: None, sealed_at, barrier: false, audited: false };
-            self.retiring.entry(*version).or_insert(nothing);
+            self.retiring.entry(*version).or_insert(RetireProgress::unsealed(record.revision));
         }
         self.usage.retain(|version, _| record.retirements.contains_key(version));
         if let RecordChange::Sealed { version } = change
             && let Some(progress) = self.retiring.get_mut(version)
         {
-            let sealed_at = record.revision;
-            *progress = RetireProgress { sealed: Some(now.instant), sealed_at, barrier: false, audited: false };
+            let unsealed = RetireProgress::unsealed(record.revision);
+            *progress = RetireProgress { sealed: Some(now.instant), sealed_wall: Some(now.wall), ..unsealed };
         }
         let owed: Vec<CommandKind> = self.commands(now).into_iter().map(|command| command.kind).collect();
         self.troubles.retain(|command, _| owed.contains(command));

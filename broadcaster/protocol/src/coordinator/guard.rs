@@ -381,12 +381,17 @@ impl Coordinator {
                 .or(
                     "",
                     "an instance may have read the old version from the store just before the seal",
-                    None,
+                    self.sealed_since(version),
                     "it passes by itself",
                 )
                 .until(sealed + wait),
             None => condition,
         }
+    }
+
+    /// When the version was sealed, which is when what is judged after the seal begins to wait.
+    fn sealed_since(&self, version: Version) -> Option<WallTime> {
+        self.retiring.get(&version).and_then(|progress| progress.sealed_wall)
     }
 
     fn barrier_condition(&self, version: Version) -> Condition {
@@ -398,7 +403,7 @@ impl Coordinator {
             return condition.or(
                 "",
                 "the roster has not been read to its end since the seal",
-                None,
+                self.sealed_since(version),
                 "it is being read",
             );
         }
@@ -427,7 +432,7 @@ impl Coordinator {
                 condition = condition.or(
                     session.as_str(),
                     format!("a session of version {version} is live at the provider"),
-                    None,
+                    self.sealed_since(version),
                     "it ends, or a named operator overrides with --sessions",
                 );
             }
