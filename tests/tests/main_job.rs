@@ -36,7 +36,7 @@ fn plan() -> Vec<Way> {
     let way = |number: usize| match number {
         _ if number == count / 3 => Way::Bad,
         _ if number == 2 * count / 3 => Way::RolledBack,
-        _ if number % 2 == 0 => Way::Rotate,
+        _ if number.is_multiple_of(2) => Way::Rotate,
         _ => Way::ByHand,
     };
     (0..count).map(way).collect()
