@@ -1,8 +1,8 @@
 //! The thin shell around the pure core: elects, reads, decides, saves, acts.
 //!
 //! One task per secret owns its [`Coordinator`](rotacast_protocol::coordinator::Coordinator) and is the only
-//! one that changes its record. Around the tasks: the election ([`Driver`]), one term's watches ([`term`]), the
-//! intake that checks who signed what ([`intake`]), and the effects ([`effect`]).
+//! one that changes its record. Around the tasks: the election ([`Driver`]), one term's watches (`term`), the
+//! intake that checks who signed what (`intake`), and the effects (`effect`).
 
 mod control;
 mod directory;

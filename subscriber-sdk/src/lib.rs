@@ -24,8 +24,8 @@
 //!
 //! # Tutorial
 //!
-//! Everything below runs against [`testing::FakeCluster`], a bus, a broadcaster and a store in memory
-//! (this crate's feature `testing`); your own tests can do the same.
+//! Everything below runs against `testing::FakeCluster`, a bus, a broadcaster and a store in memory (this
+//! crate's feature `testing`); your own tests can do the same.
 //!
 //! ## Use the secret
 //!
