@@ -268,6 +268,10 @@ impl World {
             verbose: std::env::var("ROTACAST_TRACE").is_ok(),
             rng,
         };
+        // A broken rule shows in the faults it is there for: its world has more of them.
+        if mutant == Some(Mutant::LeaseFromReceipt) {
+            world.slowness = 300;
+        }
         let count = world.rng.between(1, 4);
         for index in 0..count {
             let clock = Clock::new(world.rng.between(SECOND, 1_000_000 * SECOND), drift(&mut world.rng));
@@ -479,7 +483,15 @@ impl World {
         let node = usize::try_from(self.rng.between(0, 1)).unwrap_or(0);
         let count = u64::try_from(self.instances.len()).unwrap_or(1);
         let index = usize::try_from(self.rng.between(0, count - 1)).unwrap_or(0);
-        match self.rng.between(0, 20) {
+        let mut fault = self.rng.between(0, 20);
+        let biased = matches!(self.mutant, Some(Mutant::DeposedLeaderGrants | Mutant::NoInheritedWait));
+        let picked = if biased { usize::try_from(self.rng.between(0, 3)).unwrap_or(0) } else { 0 };
+        match self.mutant {
+            Some(Mutant::DeposedLeaderGrants) if self.rng.permille(600) => fault = [2, 15, 12, 15][picked],
+            Some(Mutant::NoInheritedWait) if self.rng.permille(600) => fault = [0, 6, 12, 6][picked],
+            _ => {}
+        }
+        match fault {
             0 => self.crash_leader(node),
             1 => {
                 self.leaders[node].stopped = until;
