@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
+use rotacast_protocol::Instant;
 use rotacast_subscriber::Version;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,10 @@ pub struct Status {
     pub errors: BTreeMap<String, u64>,
     /// Queries answered, by version.
     pub by_version: BTreeMap<u64, u64>,
+    /// When each version was last handed out for work, in nanoseconds of `CLOCK_BOOTTIME`, which is the same for every
+    /// process and goes on while one is stopped.
+    #[serde(default)]
+    pub last_checkout: BTreeMap<u64, u64>,
     /// The version for new work.
     pub version: Option<u64>,
     /// The oldest version of which a pool is open. Connections kept by `--leak` are not counted: the service
@@ -56,9 +61,17 @@ struct Tally {
     failed: u64,
     errors: BTreeMap<String, u64>,
     by_version: BTreeMap<u64, u64>,
+    last_checkout: BTreeMap<u64, u64>,
 }
 
 impl Counts {
+    /// A version was handed out, surely not before `asked`.
+    pub(crate) fn checked_out(&self, version: Version, asked: Instant) {
+        let mut tally = self.tally();
+        let last = tally.last_checkout.entry(version.get()).or_default();
+        *last = asked.as_nanos().max(*last);
+    }
+
     pub(crate) fn ok(&self, version: Version) {
         *self.tally().by_version.entry(version.get()).or_default() += 1;
     }
@@ -87,6 +100,7 @@ impl Counts {
             queries_failed: tally.failed,
             errors: tally.errors.clone(),
             by_version: tally.by_version.clone(),
+            last_checkout: tally.last_checkout.clone(),
             version: version.map(Version::get),
             oldest_held: oldest_held.map(Version::get),
             left,

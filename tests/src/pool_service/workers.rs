@@ -65,9 +65,14 @@ impl Worker {
             if self.keep_first && self.first.is_none() {
                 self.first = self.secret.current().ok();
             }
+            // Read before the checkout: a process that is stopped in between never seems to have checked out too late.
+            let asked = rotacast_clock::instant();
             let outcome = match (&self.first, self.secret.current()) {
                 (Some(first), _) => self.query(first).await.map(|()| first.version()),
-                (None, Ok(current)) => self.query(&current).await.map(|()| current.version()),
+                (None, Ok(current)) => {
+                    self.counts.checked_out(current.version(), asked);
+                    self.query(&current).await.map(|()| current.version())
+                }
                 (None, Err(error)) => {
                     self.pools.close_idle();
                     Err(error.into())

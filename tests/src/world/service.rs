@@ -32,7 +32,10 @@ impl Service {
         };
         let (log, output) = (file("log"), file("jsonl"));
         let mut command = Command::new(&programs.pool_service);
-        command.args(arguments).env("RUST_LOG", "info,rotacast_subscriber=debug");
+        command.args(arguments).env(
+            "RUST_LOG",
+            "info,rotacast_subscriber=trace,rotacast_holder=trace,rotacast_bus=trace,rotacast_proto=trace",
+        );
         let process = Process::spawn(&name, command, &log, Some(&output));
         Self { name, process, output }
     }
