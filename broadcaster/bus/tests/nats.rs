@@ -4,12 +4,17 @@
 #[path = "fixtures/nats_server.rs"]
 mod nats_server;
 
+use std::time::Duration;
+
 use async_nats::jetstream::stream::{Config, RetentionPolicy};
 use futures::StreamExt as _;
 use nats_server::NatsServer;
 use rotacast_bus::{BusError, BusEvent, InstanceBus as _, LeaderBus, Level, NatsBus, NatsCredentials, NatsOptions};
 use rotacast_proto::{Envelope, Kind, SigningKey};
 use rotacast_protocol::{ClusterName, Revision, SecretName, WallTime};
+
+/// After this long a wait is taken to hang.
+const HANG: Duration = Duration::from_secs(60);
 
 fn options(server: &NatsServer, cluster: &str) -> NatsOptions {
     NatsOptions::new(server.url(), ClusterName::new(cluster).unwrap())
@@ -138,4 +143,28 @@ async fn a_thousand_watches_share_one_connection() {
         let Some(Ok(BusEvent::Message(envelope))) = watch.next().await else { panic!("no state") };
         assert_eq!(envelope.payload, "to all");
     }
+}
+
+#[tokio::test]
+async fn a_silent_reader_notices_that_its_stream_was_recreated_by_others() {
+    let Some(server) = NatsServer::start(&[]).await else { return };
+    let secret = SecretName::new("db").unwrap();
+    let writer = NatsBus::connect(options(&server, "dev")).await.unwrap();
+    writer.publish_state(&secret, Revision(1), &state("before")).await.unwrap();
+    // On a connection of its own that does nothing else: only the missing heartbeats can tell.
+    let heartbeat = Duration::from_millis(200);
+    let reader = NatsBus::connect(NatsOptions { heartbeat, ..options(&server, "dev") }).await.unwrap();
+    let mut states = reader.watch_states(std::slice::from_ref(&secret));
+    let Some(Ok(BusEvent::Message(envelope))) = states.next().await else { panic!("no state") };
+    assert_eq!(envelope.payload, "before");
+    assert_eq!(states.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
+
+    let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    context.delete_stream("ROTACAST_STATE_DEV").await.unwrap();
+    writer.publish_state(&secret, Revision(2), &state("after")).await.unwrap();
+    let next = tokio::time::timeout(HANG, states.next()).await.expect("the reader never notices");
+    assert_eq!(next.unwrap().unwrap(), BusEvent::Resync);
+    let Some(Ok(BusEvent::Message(envelope))) = states.next().await else { panic!("no state") };
+    assert_eq!(envelope.payload, "after");
+    assert_eq!(states.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
 }
