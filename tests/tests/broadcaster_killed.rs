@@ -36,7 +36,7 @@ async fn rotations_end_and_no_query_fails_while_the_broadcaster_is_killed_again_
         .leader_ttl("1s")
         .policy("lease_idle", "\"3s\"")
         .policy("lease_rotating", "\"2s\"")
-        .policy("self_lease", "\"1500ms\"");
+        .policy("self_lease", "\"2s\"");
     let Some(mut world) = World::start(programs!(), options).await else { return };
     world.broadcaster.start(&world.operator).await;
     world.first_version().await;
@@ -107,10 +107,12 @@ async fn rotations_end_and_no_query_fails_while_the_broadcaster_is_killed_again_
     assert_eq!(lives.iter().filter(|life| life.dropped.is_none()).count(), 1, "{lives:?}");
     let log = SessionLog::read(&world.database);
     assert_eq!(log.early_ends(), Vec::<String>::new(), "PostgreSQL logged sessions of disabled roles");
-    // A kill may cut off entries about what can be undone; what cannot be undone is on record before it is done.
+    // What cannot be undone is on record before it is done. A kill may cut off other entries; the next leader writes
+    // down what it finds, so that no rotation is missing.
     let trail = world.audit();
     for version in 1..current {
         assert!(trail.about("retire_intent", version).next().is_some(), "version {version} was retired off the record");
+        assert!(trail.tells_of_the_rotation_to(version + 1), "the rotation to {} is not in the audit log", version + 1);
     }
     println!("{count} rotations and {killed} kills in {:.1?}: {queries} queries, 0 failed", start.elapsed());
 }

@@ -31,4 +31,17 @@ impl AuditTrail {
             entry.action == action && (names("version") || names("new"))
         })
     }
+
+    /// Whether the rotation to this version is on record: by its start, or by what a new leader found.
+    #[must_use]
+    pub fn tells_of_the_rotation_to(&self, version: u64) -> bool {
+        let found = |entry: &Recorded| {
+            let ended = entry.details.get("ended").and_then(serde_json::Value::as_array);
+            let is_it =
+                |ended: &serde_json::Value| ended.get("new").and_then(serde_json::Value::as_u64) == Some(version);
+            entry.action == "taken_over" && ended.is_some_and(|ended| ended.iter().any(is_it))
+        };
+        let told = ["rotation_started", "taken_over"].iter().any(|action| self.about(action, version).next().is_some());
+        told || self.entries.iter().any(found)
+    }
 }
