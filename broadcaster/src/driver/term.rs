@@ -1,6 +1,7 @@
 //! One term: takes every record over, then feeds the tasks from the store and the bus until the leadership ends.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -53,6 +54,7 @@ pub(super) async fn run(
         tenure: Tenure { epoch: leadership.epoch, since: clock::now(), valid_until: *leadership.valid_until.borrow() },
         leadership: leadership.valid_until.clone(),
         roster: Mutex::default(),
+        roster_read: AtomicBool::new(false),
         tasks: Mutex::new(JoinSet::new()),
         over: over.clone(),
     });
@@ -95,6 +97,8 @@ struct Term {
     leadership: watch::Receiver<rotacast_protocol::Instant>,
     /// Every process life in the roster, for secrets that come later. As bounded as the roster itself.
     roster: Mutex<BTreeMap<InstanceKey, Registration>>,
+    /// The roster was read to its end in this term.
+    roster_read: AtomicBool,
     tasks: Mutex<JoinSet<(SecretName, Ended)>>,
     over: CancellationToken,
 }
@@ -166,6 +170,9 @@ impl Term {
             self.roster().values().filter(|registration| registration.secrets.contains(&secret)).cloned().collect();
         for registration in members {
             send(&handle, registered(&registration, false)).await;
+        }
+        if self.roster_read.load(Ordering::Acquire) {
+            send(&handle, Input::RosterRead).await;
         }
         Ok(handle)
     }
@@ -262,7 +269,14 @@ impl Term {
         let mut live = false;
         while let Some(event) = events.next().await {
             match event.context("watching the roster")? {
-                BusEvent::CaughtUp => live = true,
+                BusEvent::CaughtUp => {
+                    live = true;
+                    // Before it is read, whoever has not been heard yet would be missing from every count.
+                    self.roster_read.store(true, Ordering::Release);
+                    for (_, task) in self.secrets.all() {
+                        send(&task, Input::RosterRead).await;
+                    }
+                }
                 BusEvent::Resync => live = false,
                 BusEvent::Message(envelope) => {
                     if let Ok(registration) = self.environment.identities.registration(&envelope) {
