@@ -38,6 +38,10 @@ impl Settings for DevSettings {
     fn of(&self, _secret: &SecretName) -> SecretSettings {
         self.settings.clone()
     }
+
+    fn configured(&self) -> Vec<SecretName> {
+        Vec::new()
+    }
 }
 
 /// Leases short enough to watch, so that a killed instance is fenced within seconds.

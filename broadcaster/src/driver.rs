@@ -48,6 +48,8 @@ pub struct SecretSettings {
 pub trait Settings: Send + Sync + 'static {
     /// What applies to a secret.
     fn of(&self, secret: &SecretName) -> SecretSettings;
+    /// The secrets named in the configuration: they can be rotated before they have a version.
+    fn configured(&self) -> Vec<SecretName>;
 }
 
 /// Everything a broadcaster works with.

@@ -161,6 +161,10 @@ impl Settings for ConfigSettings {
         let secret = config.secret(secret);
         SecretSettings { policy: secret.policy, provider: providers.get(secret.provider.as_ref()) }
     }
+
+    fn configured(&self) -> Vec<SecretName> {
+        self.inner().0.named_secrets().collect()
+    }
 }
 
 /// Reads the configuration again at SIGHUP. A faulty one changes nothing.

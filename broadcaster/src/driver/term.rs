@@ -119,6 +119,11 @@ impl Term {
         for entry in records {
             self.start_task(entry.secret.clone(), Some(entry)).await?;
         }
+        for secret in self.environment.settings.configured() {
+            if self.secrets.get(&secret).is_none() {
+                self.adopt(&secret).await?;
+            }
+        }
         info!(records = count, epoch = %self.tenure.epoch, "took the rotation records over");
         Ok(())
     }
@@ -250,17 +255,21 @@ impl Term {
     }
 
     async fn version_seen(&self, secret: &SecretName, version: Version) -> anyhow::Result<()> {
-        let known = self.secrets.get(secret).is_some();
-        let task = self.task(secret).await?;
-        if known {
-            send(&task, Input::VersionSeen { version }).await;
-            return Ok(());
+        match self.secrets.get(secret) {
+            Some(task) => send(&task, Input::VersionSeen { version }).await,
+            None => self.adopt(secret).await?,
         }
-        // A secret that is new to Rotacast: what lies there below the newest version was somebody else's business,
-        // and stays that.
+        Ok(())
+    }
+
+    /// Takes up a secret that is new to Rotacast. What lies there below its newest version was somebody else's business,
+    /// and stays that.
+    async fn adopt(&self, secret: &SecretName) -> anyhow::Result<()> {
+        let task = self.task(secret).await?;
         let listed = self.environment.tree.list_versions(secret).await?;
-        let newest = listed.last().map_or(version, |stamp| stamp.version);
-        send(&task, Input::VersionSeen { version: newest }).await;
+        if let Some(newest) = listed.last() {
+            send(&task, Input::VersionSeen { version: newest.version }).await;
+        }
         Ok(())
     }
 
