@@ -178,11 +178,31 @@ impl SecretTask {
         }
     }
 
+    /// Tells the core until when it leads, as far as that is known by now.
+    fn renew(&mut self) {
+        let until = *self.leadership.borrow_and_update();
+        self.coordinator.apply(clock::now(), &Change::LeadershipExtended { until });
+    }
+
+    /// Until the leadership is known to last. Most inputs come once: refused because a renewal is late, a version would
+    /// never be rotated to, and a reloaded policy never be gone by.
+    async fn leading(&mut self) -> Result<(), Ended> {
+        loop {
+            self.renew();
+            if clock::instant() < self.coordinator.tenure().valid_until {
+                return Ok(());
+            }
+            // Renewed or lost: the latter ends the term, and with it this wait.
+            if self.leadership.changed().await.is_err() {
+                return Err(Ended::Stopped);
+            }
+        }
+    }
+
     /// Lets everything go on that can go on by itself.
     async fn settle(&mut self) -> Result<(), Ended> {
         loop {
-            let until = *self.leadership.borrow_and_update();
-            self.coordinator.apply(clock::now(), &Change::LeadershipExtended { until });
+            self.renew();
             match self.coordinator.decide(clock::now(), Input::Tick) {
                 Ok(changes) if changes.is_empty() => return Ok(()),
                 Ok(changes) => self.commit(changes).await?,
@@ -220,6 +240,8 @@ impl SecretTask {
     }
 
     async fn take_in(&mut self, mail: Mail) -> Result<(), Ended> {
+        // Saving what the mail before has changed may have taken longer than the leadership was known to last.
+        self.renew();
         match mail {
             Mail::Input(input) => self.input(*input).await,
             Mail::Sync { key, sequence, report, reply } => {
@@ -279,6 +301,7 @@ impl SecretTask {
     }
 
     async fn input(&mut self, input: Input) -> Result<(), Ended> {
+        self.leading().await?;
         match self.coordinator.decide(clock::now(), input) {
             Ok(changes) => self.commit(changes).await,
             Err(rejection @ (Rejection::Stale { .. } | Rejection::Deposed { .. })) => {
