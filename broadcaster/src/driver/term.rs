@@ -256,8 +256,11 @@ impl Term {
 
     async fn version_seen(&self, secret: &SecretName, version: Version) -> anyhow::Result<()> {
         match self.secrets.get(secret) {
-            Some(task) => send(&task, Input::VersionSeen { version }).await,
-            None => self.adopt(secret).await?,
+            // Asked of the record: a predecessor may have begun it, and crashed before it knew of any version.
+            Some(task) if !task.status.borrow().versions.is_empty() => {
+                send(&task, Input::VersionSeen { version }).await;
+            }
+            _ => self.adopt(secret).await?,
         }
         Ok(())
     }
