@@ -27,8 +27,9 @@ use super::{Environment, Role, status};
 /// Syncs answered at once; further ones wait their turn in the bus's own bounded queue.
 const SYNCS_AT_ONCE: usize = 1024;
 
-/// How long a Sync may wait for one secret's answer: longer, and its sender has given up.
-const SYNC_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a Sync may wait for the answers of its secrets, altogether. Half of the two seconds after which its sender
+/// gives up: a secret that cannot answer must not cost the others their leases.
+const SYNC_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a process life stays in the roster after it is over or was last heard, and how often that is looked at. Long
 /// enough for people to ask about it; without an end, every restart of every instance would stay on the bus for ever.
@@ -390,18 +391,19 @@ impl Term {
         let request = identities.sync(request).ok()?;
         let report = request.report;
         let unregistered = self.roster().get(&report.key).is_none_or(|registration| registration.left);
+        let over = tokio::time::Instant::now() + SYNC_PATIENCE;
         let mut waiting = Vec::new();
         for (secret, part) in report.secrets {
             let Some(task) = self.secrets.get(&secret) else { continue };
             let (reply, answer) = oneshot::channel();
             let mail = Mail::Sync { key: report.key.clone(), sequence: report.sequence, report: part, reply };
-            if tokio::time::timeout(SYNC_PATIENCE, task.mail.send(mail)).await.is_ok_and(|sent| sent.is_ok()) {
+            if tokio::time::timeout_at(over, task.mail.send(mail)).await.is_ok_and(|sent| sent.is_ok()) {
                 waiting.push((secret, answer));
             }
         }
         let mut grants = BTreeMap::new();
         for (secret, answer) in waiting {
-            if let Ok(Ok(grant)) = tokio::time::timeout(SYNC_PATIENCE, answer).await {
+            if let Ok(Ok(grant)) = tokio::time::timeout_at(over, answer).await {
                 grants.insert(secret, grant);
             }
         }
