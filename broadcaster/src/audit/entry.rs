@@ -21,6 +21,13 @@ impl Entry {
         Self { actor: actor.into(), action: action.into(), secret: None, rotation: None, details: Map::new() }
     }
 
+    /// Somebody else's doing.
+    #[must_use]
+    pub fn by(mut self, actor: impl Into<String>) -> Self {
+        self.actor = actor.into();
+        self
+    }
+
     /// To which secret.
     #[must_use]
     pub fn secret(mut self, secret: SecretName) -> Self {

@@ -8,7 +8,7 @@ use rotacast_proto::WireMessage as _;
 use rotacast_protocol::coordinator::{Command, CommandKind, Coordinator, Evidence, Guard, Input};
 use rotacast_protocol::message::SecretState;
 use rotacast_protocol::record::{Label, Origin, RecordChange, RetireStep, SecretRecord};
-use rotacast_protocol::{Generation, Instant, Now, Revision, SecretName, Version};
+use rotacast_protocol::{Generation, Instant, Now, OperatorName, Revision, SecretName, Version};
 use rotacast_provider::{Credential, ProviderError, Verdict};
 use rotacast_store::Published;
 use tokio::sync::watch;
@@ -284,12 +284,14 @@ impl Effect {
     }
 }
 
-/// Writes a change of the record into the audit log, as part of the rotation that a generation opened.
+/// Writes a change of the record into the audit log, as part of the rotation that a generation opened, and as the doing
+/// of the operator who ordered it, if one did.
 pub(super) async fn record(
     environment: &Environment,
     coordinator: &Coordinator,
     rotation: Option<Generation>,
     change: &RecordChange,
+    operator: Option<&OperatorName>,
 ) -> Result<(), AuditError> {
     let record = coordinator.record();
     let entry = match change {
@@ -298,6 +300,10 @@ pub(super) async fn record(
     };
     let Some(entry) = entry else { return Ok(()) };
     let entry = entry.secret(record.secret.clone()).rotation(rotation).detail("epoch", record.epoch.0);
+    let entry = match operator {
+        Some(operator) => entry.by(operator.as_str()),
+        None => entry,
+    };
     environment.audit.append(entry).await.map(|_| ())
 }
 

@@ -259,9 +259,9 @@ impl SecretTask {
                 Ok(())
             }
             Mail::Operator { by, order, reply } => {
-                let answer = match self.coordinator.decide(clock::now(), Input::Operator { by, order }) {
+                let answer = match self.coordinator.decide(clock::now(), Input::Operator { by: by.clone(), order }) {
                     Ok(changes) => {
-                        self.commit(changes).await?;
+                        self.commit_for(changes, Some(&by)).await?;
                         let rotation = self.coordinator.record().rotation.as_ref();
                         Ok(OrderOutcome { rotation: rotation.map(|rotation| (rotation.generation, rotation.new)) })
                     }
@@ -317,8 +317,13 @@ impl SecretTask {
 
     /// Saves what is durable, then applies everything.
     async fn commit(&mut self, changes: Vec<Change>) -> Result<(), Ended> {
+        self.commit_for(changes, None).await
+    }
+
+    /// The same, for an operator who ordered it.
+    async fn commit_for(&mut self, changes: Vec<Change>, operator: Option<&OperatorName>) -> Result<(), Ended> {
         if let Some(next) = self.coordinator.record_after(&changes) {
-            self.audit_before(&changes).await?;
+            self.audit_before(&changes, operator).await?;
             self.save(next.encode()).await?;
         }
         let now = clock::now();
@@ -329,7 +334,7 @@ impl SecretTask {
             // A start belongs to the rotation it opens, an end to the one it closes.
             rotations.push(self.rotation().or(before));
         }
-        self.audit_after(&changes, &rotations).await;
+        self.audit_after(&changes, &rotations, operator).await;
         Ok(())
     }
 
@@ -373,12 +378,12 @@ impl SecretTask {
 
     /// An override cuts somebody off: its entry is durable before it takes effect. So is the intent to retire, which
     /// has a command of its own.
-    async fn audit_before(&mut self, changes: &[Change]) -> Result<(), Ended> {
+    async fn audit_before(&mut self, changes: &[Change], operator: Option<&OperatorName>) -> Result<(), Ended> {
         for change in changes {
             if let Change::Record(change @ RecordChange::Overridden { .. }) = change {
                 let mut pauses = super::backoff();
                 while let Err(problem) =
-                    super::effect::record(&self.environment, &self.coordinator, self.rotation(), change).await
+                    super::effect::record(&self.environment, &self.coordinator, self.rotation(), change, operator).await
                 {
                     error!(secret = %self.secret, %problem, "the audit log takes no entry; the override waits");
                     super::pause(&mut pauses, &self.stop).await;
@@ -396,13 +401,20 @@ impl SecretTask {
         self.coordinator.record().rotation.as_ref().map(|rotation| rotation.generation)
     }
 
-    async fn audit_after(&mut self, changes: &[Change], rotations: &[Option<Generation>]) {
+    async fn audit_after(
+        &mut self,
+        changes: &[Change],
+        rotations: &[Option<Generation>],
+        operator: Option<&OperatorName>,
+    ) {
         for (change, rotation) in changes.iter().zip(rotations) {
             let Change::Record(change) = change else { continue };
             if matches!(change, RecordChange::Overridden { .. }) {
                 continue;
             }
-            if let Err(problem) = super::effect::record(&self.environment, &self.coordinator, *rotation, change).await {
+            if let Err(problem) =
+                super::effect::record(&self.environment, &self.coordinator, *rotation, change, operator).await
+            {
                 // Nothing irreversible goes by this entry; those that do are written before their action.
                 error!(secret = %self.secret, %problem, "the audit log takes no entry");
             }
