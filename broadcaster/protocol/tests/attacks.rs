@@ -450,6 +450,22 @@ fn an_override_names_members_of_a_version_that_is_on_its_way_out() {
 }
 
 #[test]
+fn a_credential_that_was_revoked_by_hand_can_be_said_to_be_while_it_is_being_destroyed() {
+    let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+    bench.sync("api/a", 2, Stage::Released, &[2]);
+    assert!(bench.drains(1, seconds(4000)));
+    assert_eq!(bench.phase(), "Retiring");
+    let order = |instances, sessions| Order::Override { version: v(1), instances, sessions, reason: "lost".into() };
+    let one = BTreeSet::from([key("api/a")]);
+    for (instances, sessions) in [(one.clone(), false), (one, true), (BTreeSet::new(), false)] {
+        let refusal = bench.order(order(instances, sessions)).unwrap_err().to_string();
+        assert!(refusal.contains("being destroyed"), "{refusal}");
+    }
+    bench.order(order(BTreeSet::new(), true)).unwrap();
+    assert!(bench.coordinator.record().retirements[&v(1)].overrides.iter().any(|word| word.sessions));
+}
+
+#[test]
 fn a_record_that_contradicts_itself_is_refused() {
     let bench = Bench::draining(Policy::default(), &["api/a"]);
     let good = bench.coordinator.record().clone();

@@ -275,12 +275,12 @@ impl Effect {
         }
     }
 
-    /// A version whose value never reached the store made no credential; one an operator has overridden was
-    /// revoked by hand.
+    /// A version whose value never reached the store made no credential; one whose sessions an operator has overridden
+    /// was revoked by hand. Instances that were cut off say nothing about that.
     fn may_skip_the_provider(&self, version: Version) -> bool {
-        let overridden =
-            self.record.retirements.get(&version).is_some_and(|retirement| !retirement.overrides.is_empty());
-        overridden || self.is_rejected(version)
+        let retirement = self.record.retirements.get(&version);
+        let revoked = retirement.is_some_and(|retirement| retirement.overrides.iter().any(|word| word.sessions));
+        revoked || self.is_rejected(version)
     }
 }
 
