@@ -64,10 +64,11 @@ pub fn policy() -> Policy {
 /// What could not be opened, or what ended it.
 pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     let stop = crate::signal::stop_on_signals()?;
-    let folder = Folder::open(&args.data)?;
+    // First of all: a folder with fresh keys that no broadcaster knows would only mislead the commands given beside it.
     let listener = TcpListener::bind(args.listen).await.with_context(|| {
         format!("cannot listen on {}: is another `rotacast dev` running? Choose another --listen", args.listen)
     })?;
+    let folder = Folder::open(&args.data)?;
     let address = listener.local_addr().context("the listener's address")?;
     let (broadcaster, bus) = assemble(&folder, listener).await?;
     if args.demo {
