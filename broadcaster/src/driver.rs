@@ -12,6 +12,8 @@ mod intake;
 mod secret_task;
 mod status;
 mod term;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,261 @@
+//! The driver over the embedded store and bus, without a listener.
+
+use std::path::Path;
+
+use rotacast_bus::{EmbeddedBus, InstanceBus as _};
+use rotacast_clock as clock;
+use rotacast_proto::{SecretValue, WireMessage as _, v1};
+use rotacast_protocol::coordinator::{Coordinator, Input, Order, Tenure};
+use rotacast_protocol::message::{InstanceReport, Registration, SecretReport, SyncReply, SyncRequest};
+use rotacast_protocol::record::{RecordChange, SecretRecord, Timing};
+use rotacast_protocol::{
+    Generation, Incarnation, InstanceKey, LeaseSequence, Nonce, OperatorName, ReportSequence, Revision, Version,
+};
+use rotacast_provider::GenerateProvider;
+use rotacast_store::{EmbeddedStore, Leadership, Prefix};
+use tokio::sync::{mpsc, oneshot};
+
+use super::secret_task::SecretTask;
+use super::*;
+use crate::audit::AuditOptions;
+
+/// Far above anything here; a test that waits this long has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Fixed(SecretSettings);
+
+impl Settings for Fixed {
+    fn of(&self, _secret: &SecretName) -> SecretSettings {
+        self.0.clone()
+    }
+
+    fn configured(&self) -> Vec<SecretName> {
+        Vec::new()
+    }
+}
+
+fn name() -> SecretName {
+    SecretName::new("payments/db").unwrap()
+}
+
+fn version(number: u64) -> Version {
+    Version::new(number).unwrap()
+}
+
+async fn environment(folder: &Path, policy: Policy) -> (Environment, EmbeddedBus) {
+    let cluster = ClusterName::new("test").unwrap();
+    let bus = EmbeddedBus::open(&folder.join("bus.db")).await.unwrap();
+    let store = EmbeddedStore::open(folder.join("store.db")).await.unwrap();
+    let key = SigningKey::generate();
+    let anyone = Service { key: key.public().clone(), secrets: vec!["*".parse().unwrap()] };
+    let services = Services { named: Default::default(), anyone: Some(anyone) };
+    let environment = Environment {
+        cluster: cluster.clone(),
+        replica: "one".into(),
+        tree: SecretTree::new(Arc::new(store), Prefix::new("rotacast").unwrap()),
+        bus: Arc::new(bus.clone()),
+        audit: Arc::new(AuditLog::open(folder.join("audit.jsonl"), AuditOptions::default()).unwrap()),
+        key,
+        identities: Arc::new(Identities::new(cluster, services)),
+        settings: Arc::new(Fixed(SecretSettings { policy, provider: Arc::new(GenerateProvider::default()) })),
+        leader_ttl: Duration::from_secs(5),
+    };
+    (environment, bus)
+}
+
+async fn campaign(environment: &Environment) -> Leadership {
+    environment.tree.campaign("one", environment.leader_ttl, CancellationToken::new()).await.unwrap()
+}
+
+async fn put(environment: &Environment, value: &str) {
+    let value = SecretValue::new(value.as_bytes().to_vec());
+    environment.tree.put_next(&name(), value, None).await.unwrap();
+}
+
+/// What a leader leaves that crashed after it had signed the record and before it knew of any version.
+async fn leave_an_empty_record(environment: &Environment, policy: &Policy) {
+    let term = campaign(environment).await;
+    let mut record = SecretRecord::new(name(), term.epoch, Timing::of(policy));
+    record.apply(&RecordChange::TermBegan { epoch: term.epoch });
+    environment.tree.save_record(&name(), record.encode(), None, term.epoch).await.unwrap();
+    term.resign.cancel();
+    term.resigned.await.unwrap();
+}
+
+/// The status once it is as wanted.
+async fn until(secrets: &Secrets, wanted: impl Fn(&v1::SecretStatus) -> bool) -> v1::SecretStatus {
+    let attempts = async {
+        loop {
+            if let Some(task) = secrets.get(&name()) {
+                let (reply, answer) = oneshot::channel();
+                let _ = task.mail.send(Mail::Status(reply)).await;
+                if let Ok(status) = answer.await
+                    && wanted(&status)
+                {
+                    return status;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, attempts).await.expect("the status never became what is wanted")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_seen_while_a_renewal_is_late_is_not_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let (environment, _bus) = environment(folder.path(), Policy::default()).await;
+    let settings = environment.settings.of(&name());
+    let term = campaign(&environment).await;
+    // As after a suspension: the last renewal that the task knows of has run out.
+    let late = clock::instant();
+    let (renewals, leadership) = watch::channel(late);
+    let tenure = Tenure { epoch: term.epoch, since: clock::now(), valid_until: late };
+    let record = SecretRecord::new(name(), term.epoch, Timing::of(&settings.policy));
+    let coordinator = Coordinator::take_over(record, settings.policy.clone(), tenure);
+    let (mail, mailbox) = mpsc::channel(16);
+    let (told, status) = watch::channel(Arc::new(v1::SecretStatus::default()));
+    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let task = SecretTask::new(
+        environment,
+        settings,
+        coordinator,
+        None,
+        mailbox,
+        leadership,
+        told,
+        secrets.clone(),
+        stop.clone(),
+    );
+    let running = tokio::spawn(task.run());
+    mail.send(Mail::Input(Box::new(Input::VersionSeen { version: version(1) }))).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    renewals.send_replace(clock::instant() + PATIENCE * 2);
+    secrets.insert(name(), TaskHandle { mail, status });
+    until(&secrets, |status| status.versions.iter().any(|known| known.version == 1)).await;
+    stop.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_judges_as_soon_as_it_has_read_the_roster() {
+    let folder = tempfile::tempdir().unwrap();
+    // So long that waiting for two of them would be noticed.
+    let policy = Policy { sync_rotating: PATIENCE * 2, sync_idle: PATIENCE * 2, ..Policy::default() };
+    let (environment, bus) = environment(folder.path(), policy).await;
+    let key = InstanceKey {
+        service: "payments".parse().unwrap(),
+        instance: "payments-1".parse().unwrap(),
+        incarnation: Incarnation(1),
+    };
+    let registration = Registration { key: key.clone(), exclusive: true, secrets: [name()].into(), left: false };
+    let envelope = registration.seal(&environment.key, &environment.cluster, "1", clock::wall());
+    bus.register(&key, &envelope).await.unwrap();
+    let lead_until = async |wanted: &dyn Fn(&v1::SecretStatus) -> bool| {
+        let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+        let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
+        let status = until(&secrets, wanted).await;
+        stop.cancel();
+        running.await.unwrap().unwrap();
+        status
+    };
+    put(&environment, "first").await;
+    lead_until(&|status| status.current == 1 && status.rotation.is_none()).await;
+    put(&environment, "second").await;
+    let status = lead_until(&|status| {
+        let preparing = status.rotation.as_ref().is_some_and(|it| it.phase() == v1::Phase::Preparing);
+        preparing && status.blockers.iter().all(|blocker| blocker.condition != "roster_read")
+    })
+    .await;
+    assert!(status.services.iter().any(|counts| counts.members == 1), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_from_before_rotacast_stay_alone_after_a_crash_at_the_first_sight_of_a_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = Policy::default();
+    let (environment, _bus) = environment(folder.path(), policy.clone()).await;
+    for value in ["first", "second", "third"] {
+        put(&environment, value).await;
+    }
+    leave_an_empty_record(&environment, &policy).await;
+    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let running = tokio::spawn(Driver::new(environment, secrets.clone()).run(stop.clone()));
+    let status = until(&secrets, |status| status.current > 0).await;
+    let numbers: Vec<u64> = status.versions.iter().map(|known| known.version).collect();
+    assert_eq!((status.current, numbers), (3, vec![3]));
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_orders_is_on_record_as_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (environment, _bus) = environment(folder.path(), Policy::default()).await;
+    put(&environment, "first").await;
+    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
+    until(&secrets, |status| status.current > 0 && status.rotation.is_none()).await;
+    let task = secrets.get(&name()).unwrap();
+    for order in [Order::Pause { reason: "a look".into() }, Order::Resume, Order::Rotate] {
+        let (reply, answer) = oneshot::channel();
+        let by = OperatorName::new("ada").unwrap();
+        assert!(task.mail.send(Mail::Operator { by, order, reply }).await.is_ok());
+        answer.await.unwrap().unwrap();
+    }
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    let log = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
+    for action in ["paused", "resumed", "rotation_started"] {
+        let line = log.lines().rev().find(|line| line.contains(&format!("\"action\":\"{action}\""))).unwrap();
+        assert!(line.contains("\"actor\":\"ada\""), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_cannot_answer_costs_the_others_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (environment, bus) = environment(folder.path(), Policy::default()).await;
+    put(&environment, "first").await;
+    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
+    until(&secrets, |status| status.current > 0 && status.rotation.is_none()).await;
+    // A task that takes no mail, as one whose record cannot be saved just now.
+    let (mail, _unread) = mpsc::channel(16);
+    let mut held = Vec::new();
+    for number in 0..3 {
+        let (sender, status) = watch::channel(Arc::new(v1::SecretStatus::default()));
+        held.push(sender);
+        secrets.insert(format!("stuck/{number}").parse().unwrap(), TaskHandle { mail: mail.clone(), status });
+    }
+    let key = InstanceKey {
+        service: "payments".parse().unwrap(),
+        instance: "payments-1".parse().unwrap(),
+        incarnation: Incarnation(1),
+    };
+    let names: Vec<SecretName> = secrets.all().into_iter().map(|(name, _)| name).collect();
+    let registration =
+        Registration { key: key.clone(), exclusive: true, secrets: names.iter().cloned().collect(), left: false };
+    let envelope = registration.seal(&environment.key, &environment.cluster, "1", clock::wall());
+    bus.register(&key, &envelope).await.unwrap();
+    until(&secrets, |status| status.services.iter().any(|counts| counts.members == 1)).await;
+    let report = SecretReport {
+        generation: Generation(0),
+        revision: Revision(0),
+        reached: None,
+        held: Default::default(),
+        lease: LeaseSequence(0),
+        failure: None,
+        auth_failures: Default::default(),
+    };
+    let secrets_said = names.into_iter().map(|name| (name, report.clone())).collect();
+    let report = InstanceReport { key, sequence: ReportSequence(1), secrets: secrets_said };
+    let request = SyncRequest { nonce: Nonce(7), report };
+    let envelope = request.seal(&environment.key, &environment.cluster, "2", clock::wall());
+    // As long as the SDK waits.
+    let reply = bus.sync(&envelope, Duration::from_secs(2)).await.expect("no answer in time");
+    let reply = SyncReply::open(&reply, &environment.cluster, |_, _| Some(environment.key.public())).unwrap();
+    assert!(reply.secrets.contains_key(&name()), "{reply:?}");
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
