@@ -26,6 +26,16 @@ async fn a_broadcaster_that_is_not_there_is_unreachable() {
 }
 
 #[tokio::test]
+async fn a_dev_whose_port_is_taken_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let ran = alone(&folder, &["dev", "--listen", &address]).await.exits(1);
+    assert!(ran.err.contains(&format!("cannot listen on {address}")), "{}", ran.err);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn wrong_usage_is_told_before_anything_is_done() {
     let folder = tempfile::tempdir().unwrap();
     for arguments in [
