@@ -9,13 +9,16 @@ use super::table::{Cell, Table};
 use super::times::span;
 
 pub(super) async fn run(context: &Context, secret: Option<&SecretName>, not_on: Option<Version>) -> Result<(), Stop> {
-    let found = context.client().await?.instances(secret, not_on).await?;
+    let client = context.client().await?;
+    let found = client.instances(secret, not_on).await?;
     let output = context.output;
     if output.is_json() {
         return output.json(&found);
     }
     if found.instances.is_empty() {
-        return output.line(match (secret, not_on) {
+        // Nobody at all is not everybody.
+        let anybody = not_on.is_some() && !client.instances(secret, None).await?.instances.is_empty();
+        return output.line(match (secret, not_on.filter(|_| anybody)) {
             (Some(secret), None) => format!("no instance uses {secret}"),
             (Some(secret), Some(version)) => {
                 format!("every instance that uses {secret} is on version {version} and nothing else")

@@ -161,6 +161,9 @@ async fn instances_are_listed_and_can_be_narrowed() {
     assert_eq!(json["instances"][0]["incarnation"], "0a".repeat(16));
     assert_eq!(json["instances"][1]["silent_for_ms"], json!(null));
     assert_eq!(*rig.fake.asked_not_on.lock().unwrap(), None);
+    rig.fake.instances.lock().unwrap().clear();
+    let ran = rig.run(&["instances", SECRET, "--not-on", "2"]).await.exits(0);
+    assert_eq!(ran.out, "no instance uses payments/db\n", "nobody is not everybody");
 }
 
 #[tokio::test]
