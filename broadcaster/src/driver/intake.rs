@@ -113,7 +113,10 @@ impl Identities {
     }
 
     /// A report, with the secrets its service may not use taken out.
-    pub(super) fn report(&self, envelope: &Envelope) -> Result<InstanceReport, EnvelopeError> {
+    ///
+    /// # Errors
+    /// What is wrong with the message; it was counted.
+    pub fn report(&self, envelope: &Envelope) -> Result<InstanceReport, EnvelopeError> {
         let mut report: InstanceReport = self.open(envelope)?;
         self.restrict(&mut report);
         Ok(report)
