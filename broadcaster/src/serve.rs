@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::Context as _;
-use rotacast_proto::SigningKey;
+use rotacast_proto::{Level, SigningKey};
 use rotacast_protocol::SecretName;
 use rotacast_store::{PlainImporter, SecretTree};
 use tokio::net::TcpListener;
@@ -84,19 +84,13 @@ fn host_name() -> String {
 
 /// What store and bus say about themselves, once at the start.
 async fn report_findings(environment: &Environment) {
-    use rotacast_store::Level;
-    for finding in environment.tree.store().examine().await {
+    let mut findings = environment.tree.store().examine().await;
+    findings.extend(environment.bus.examine().await);
+    for finding in findings {
         match finding.level {
             Level::Ok => info!(subject = finding.subject, "{}", finding.text),
             Level::Warning => warn!(subject = finding.subject, fix = finding.fix, "{}", finding.text),
             Level::Error => error!(subject = finding.subject, fix = finding.fix, "{}", finding.text),
-        }
-    }
-    for finding in environment.bus.examine().await {
-        match finding.level {
-            rotacast_bus::Level::Ok => info!(subject = finding.subject, "{}", finding.text),
-            rotacast_bus::Level::Warning => warn!(subject = finding.subject, fix = finding.fix, "{}", finding.text),
-            rotacast_bus::Level::Error => error!(subject = finding.subject, fix = finding.fix, "{}", finding.text),
         }
     }
 }

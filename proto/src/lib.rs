@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod envelope;
+mod finding;
 mod key;
 mod key_file;
 mod message;
@@ -18,6 +19,7 @@ pub mod v1 {
 }
 
 pub use envelope::{Envelope, EnvelopeError, Kind, MAX_FIELD_BYTES, MAX_PAYLOAD_BYTES, SPEC_VERSION};
+pub use finding::{Finding, Level};
 pub use key::{KeyError, KeyId, SigningKey, VerifyingKey};
 pub use key_file::KeyFileError;
 pub use message::{

@@ -4,35 +4,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use rotacast_proto::{Envelope, MAX_PAYLOAD_BYTES};
+use rotacast_proto::{Envelope, Finding, MAX_PAYLOAD_BYTES};
 use rotacast_protocol::{InstanceKey, Revision, SecretName};
 use tokio::sync::oneshot;
 
 use crate::BusError;
-
-/// How bad a finding of [`LeaderBus::examine`] is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Level {
-    /// As it should be.
-    Ok,
-    /// Works, but weaker than it could be.
-    Warning,
-    /// Will not work.
-    Error,
-}
-
-/// One line of `rotacast doctor`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Finding {
-    /// How bad.
-    pub level: Level,
-    /// What was looked at, e.g. `stream ROTACAST_ROSTER_PROD`.
-    pub subject: String,
-    /// What was found.
-    pub text: String,
-    /// What to do; empty when nothing is.
-    pub fix: String,
-}
 
 /// What a subscription to a compacted log tells.
 // Nearly every event is a message, so that boxing it would cost an allocation and save nothing.

@@ -29,7 +29,7 @@ mod nats;
 #[cfg(feature = "grpc")]
 mod status;
 
-pub use bus::{BusEvent, CALL_TIMEOUT, Finding, InstanceBus, LeaderBus, Level, MAX_MESSAGE_BYTES, Replier, SyncCall};
+pub use bus::{BusEvent, CALL_TIMEOUT, InstanceBus, LeaderBus, MAX_MESSAGE_BYTES, Replier, SyncCall};
 #[cfg(feature = "embedded")]
 pub use embedded::EmbeddedBus;
 pub use error::BusError;
@@ -39,3 +39,4 @@ pub use gateway::{Admission, Gateway, ValueSource};
 pub use grpc::{ClientCertificate, GrpcBus, GrpcOptions};
 #[cfg(feature = "nats")]
 pub use nats::{NatsBus, NatsCredentials, NatsOptions, NatsStreams, StreamLimits};
+pub use rotacast_proto::{Finding, Level};

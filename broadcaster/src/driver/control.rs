@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use rotacast_proto::{SecretValue, v1};
+use rotacast_proto::{Finding, Level, SecretValue, v1};
 use rotacast_protocol::coordinator::{Order, Rejection};
 use rotacast_protocol::{OperatorName, SecretName, Version};
 use rotacast_store::StoreError;
@@ -234,32 +234,18 @@ impl Control for DriverControl {
     }
 
     async fn doctor(&self) -> v1::DoctorReply {
-        let mut findings: Vec<v1::Finding> = Vec::new();
-        let level = |level: &str| level.to_owned();
-        for finding in self.environment.tree.store().examine().await {
-            let name = match finding.level {
-                rotacast_store::Level::Ok => level("ok"),
-                rotacast_store::Level::Warning => level("warning"),
-                rotacast_store::Level::Error => level("error"),
-            };
-            findings.push(v1::Finding { level: name, subject: finding.subject, text: finding.text, fix: finding.fix });
-        }
-        for finding in self.environment.bus.examine().await {
-            let name = match finding.level {
-                rotacast_bus::Level::Ok => level("ok"),
-                rotacast_bus::Level::Warning => level("warning"),
-                rotacast_bus::Level::Error => level("error"),
-            };
-            findings.push(v1::Finding { level: name, subject: finding.subject, text: finding.text, fix: finding.fix });
-        }
-        let (name, text, fix) = match *self.role.borrow() {
-            Role::Leader(epoch) => ("ok", format!("this broadcaster leads, epoch {epoch}"), ""),
-            Role::Follower => ("warning", "this broadcaster does not lead".to_owned(), "fine if another replica does"),
+        let mut findings = self.environment.tree.store().examine().await;
+        findings.extend(self.environment.bus.examine().await);
+        let (level, text, fix) = match *self.role.borrow() {
+            Role::Leader(epoch) => (Level::Ok, format!("this broadcaster leads, epoch {epoch}"), ""),
+            Role::Follower => {
+                (Level::Warning, "this broadcaster does not lead".to_owned(), "fine if another replica does")
+            }
         };
-        findings.push(v1::Finding { level: level(name), subject: "leadership".into(), text, fix: fix.into() });
+        findings.push(Finding { level, subject: "leadership".into(), text, fix: fix.into() });
         let refused = self.environment.identities.refused();
-        findings.push(v1::Finding {
-            level: level(if refused == 0 { "ok" } else { "warning" }),
+        findings.push(Finding {
+            level: if refused == 0 { Level::Ok } else { Level::Warning },
             subject: "messages refused".into(),
             text: format!("{refused} since the start"),
             fix: if refused == 0 {
@@ -268,7 +254,7 @@ impl Control for DriverControl {
                 "the log names the keys: compare them with [services.*].key".into()
             },
         });
-        v1::DoctorReply { findings }
+        v1::DoctorReply { findings: findings.into_iter().map(v1::Finding::from).collect() }
     }
 }
 

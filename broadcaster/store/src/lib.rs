@@ -22,9 +22,10 @@ pub use error::StoreError;
 #[cfg(feature = "etcd")]
 pub use etcd::{EtcdOptions, EtcdStore, EtcdTls, EtcdUser};
 pub use key::{InvalidPrefix, Key, Prefix};
+pub use rotacast_proto::{Finding, Level};
 pub use store::{
-    CALL_TIMEOUT, Check, Commit, Committed, Cursor, Entry, Finding, Leadership, Level, Listing, MAX_COMMIT_BYTES,
-    MAX_COMMIT_OPS, Store, StoreEvent, Write,
+    CALL_TIMEOUT, Check, Commit, Committed, Cursor, Entry, Leadership, Listing, MAX_COMMIT_BYTES, MAX_COMMIT_OPS,
+    Store, StoreEvent, Write,
 };
 pub use tree::{
     Created, ImportEvent, PlainImporter, Published, RecordEntry, SecretTree, StoredVersion, VersionEvent, VersionStamp,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use rotacast_proto::SecretValue;
+use rotacast_proto::{Finding, SecretValue};
 use rotacast_protocol::{Epoch, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -158,30 +158,6 @@ pub struct Leadership {
     pub resign: CancellationToken,
     /// Ends when stepping down has reached the store (or failed to).
     pub resigned: tokio::task::JoinHandle<()>,
-}
-
-/// How bad a finding of [`Store::examine`] is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Level {
-    /// As it should be.
-    Ok,
-    /// Works, but weaker than it could be.
-    Warning,
-    /// Will not work, or is not safe.
-    Error,
-}
-
-/// One line of `rotacast doctor`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Finding {
-    /// How bad.
-    pub level: Level,
-    /// What was looked at, e.g. `etcd version`.
-    pub subject: String,
-    /// What was found.
-    pub text: String,
-    /// What to do; empty when nothing is.
-    pub fix: String,
 }
 
 /// A linearizable key-value store.
