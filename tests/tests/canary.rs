@@ -202,13 +202,13 @@ async fn no_value_is_anywhere_but_in_the_store() {
     let managed = password(&world, 2).await;
     assert!(managed.len() >= SHORTEST, "a password of {} characters", managed.len());
 
-    let mut hunt = Hunt::default();
-    hunt.canaries = vec![
+    let canaries = vec![
         Canary::new("the opaque value", OPAQUE_VALUE),
         Canary::new("the password that Rotacast made", &managed),
         Canary::new("the malformed value", MALFORMED),
         Canary::new("the wrong password", WRONG),
     ];
+    let mut hunt = Hunt { canaries, ..Hunt::default() };
     hunt.look("the answer to rotate", &order.stdout);
     // What people and programs are shown, in the middle of it.
     shown(&world, &mut hunt, "while it drains").await;
