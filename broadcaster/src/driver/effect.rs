@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use rotacast_bus::BusError;
 use rotacast_clock as clock;
 use rotacast_proto::WireMessage as _;
 use rotacast_protocol::coordinator::{Command, CommandKind, Coordinator, Evidence, Guard, Input};
@@ -101,7 +102,14 @@ impl Effect {
         let revision = self.state.revision;
         let id = format!("{}:{}:{revision}", self.secret(), self.state.epoch);
         let envelope = self.state.seal(key, cluster, id, clock::wall());
-        bus.publish_state(self.secret(), revision, &envelope).await?;
+        bus.publish_state(self.secret(), revision, &envelope).await.map_err(|problem| match problem {
+            BusError::Fenced { .. } => anyhow::anyhow!(
+                "the bus has a newer state of {} than the store: another broadcaster leads by now, or the store was \
+                 restored from a backup",
+                self.secret()
+            ),
+            problem => problem.into(),
+        })?;
         Ok(vec![Input::Published { revision }])
     }
 

@@ -259,3 +259,19 @@ async fn a_secret_that_cannot_answer_costs_the_others_nothing() {
     stop.cancel();
     running.await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_older_than_the_bus_is_told_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let (environment, _bus) = environment(folder.path(), Policy::default()).await;
+    put(&environment, "first").await;
+    // Published from the store as it was before it was restored.
+    let record = SecretRecord::new(name(), Epoch(1), Timing::of(&Policy::default()));
+    let state = record.state().seal(&environment.key, &environment.cluster, "1", clock::wall());
+    environment.bus.publish_state(&name(), Revision(1000), &state).await.unwrap();
+    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let running = tokio::spawn(Driver::new(environment, secrets.clone()).run(stop.clone()));
+    until(&secrets, |status| status.blockers.iter().any(|it| it.why.contains("restored from a backup"))).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
