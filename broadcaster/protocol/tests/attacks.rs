@@ -481,3 +481,15 @@ fn a_record_that_contradicts_itself_is_refused() {
     assert!(spoil(&|record| record.last_version = Some(v(1))).contains("last_version"));
     assert!(spoil(&|record| record.rotation.as_mut().unwrap().phase = Phase::Preparing).contains("while Preparing"));
 }
+
+#[test]
+fn a_forgotten_life_that_registers_again_does_not_prove_a_later_one_over() {
+    let mut bench = Bench::preparing(Policy::default(), &["api/a#2"]);
+    // The earlier life was taken out of the roster, is heard again, and is told to register anew.
+    bench.sync("api/a#1", 1, Stage::Seen, &[1]);
+    bench.input(Input::Registered { key: key("api/a#1"), exclusive: true, live: true }).unwrap();
+    assert!(!bench.coordinator.members().any(|member| member.superseded));
+    // A life nobody has heard of does begin with its registration.
+    bench.input(Input::Registered { key: key("api/a#3"), exclusive: true, live: true }).unwrap();
+    assert!(bench.coordinator.members().any(|member| member.superseded));
+}

@@ -121,6 +121,7 @@ fn overlay_sentence(overlay: &str) -> String {
 fn what_waits(condition: &str) -> String {
     let meaning = match condition {
         "created" => "the new credential is made",
+        "roster_read" => "the new leader has read who exists",
         "verified" => "the new credential passes its test login",
         "prepared" => "every instance has loaded the new version",
         "switched" => "every instance uses the new version for new work",

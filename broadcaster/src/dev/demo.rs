@@ -214,9 +214,12 @@ impl Demo {
 
 fn describe(status: &v1::SecretStatus, rotation: &v1::RotationInfo) -> String {
     let phase = format!("{:?}", rotation.phase());
+    if rotation.phase() == v1::Phase::Verifying {
+        return format!("  v{} → v{}  {phase:<12} the new credential is made and tested", rotation.old, rotation.new);
+    }
     let services = status.services.iter().map(|counts| {
         let (reached, stage) = match rotation.phase() {
-            v1::Phase::Verifying | v1::Phase::Preparing => (counts.prepared, "prepared"),
+            v1::Phase::Preparing => (counts.prepared, "prepared"),
             v1::Phase::Activating => (counts.switched, "switched"),
             _ => (counts.released, "released"),
         };

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Environment, Mail, Role, Secrets, TaskHandle};
 use crate::api::{Action, CommandReply, Control, OperatorCommand, Refusal};
+use crate::audit::Entry;
 
 /// Statuses that wait for a slow listener; then it is told only of what changes next.
 const STATUSES_BUFFERED: usize = 64;
@@ -91,7 +92,7 @@ impl DriverControl {
         })
     }
 
-    async fn put(&self, secret: &SecretName, value: SecretValue) -> Result<CommandReply, Refusal> {
+    async fn put(&self, by: &OperatorName, secret: &SecretName, value: SecretValue) -> Result<CommandReply, Refusal> {
         self.leads()?;
         // Numbers are never used again: those the record knows count too, whatever the store still holds.
         let floor = match self.secrets.get(secret) {
@@ -108,6 +109,11 @@ impl DriverControl {
                 fix: "the value may or may not be written: `rotacast status` tells".into(),
             },
         })?;
+        let entry = Entry::new(by.as_str(), "put").secret(secret.clone()).detail("version", version.get());
+        if let Err(problem) = self.environment.audit.append(entry).await {
+            // Writing a version is undone by rolling it back: its rotation has entries of its own.
+            tracing::error!(%secret, %problem, "the audit log takes no entry");
+        }
         Ok(CommandReply { version: Some(version), generation: None })
     }
 }
@@ -218,7 +224,7 @@ impl Control for DriverControl {
         let OperatorCommand { secret, reason, action } = command;
         tracing::info!(%operator, %secret, action = action.name(), "operator's command");
         let order = match action {
-            Action::Put(value) => return self.put(&secret, value).await,
+            Action::Put(value) => return self.put(&operator, &secret, value).await,
             Action::Rotate => Order::Rotate,
             Action::Pause => Order::Pause { reason },
             Action::Resume => Order::Resume,

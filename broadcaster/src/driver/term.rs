@@ -390,7 +390,9 @@ impl Term {
         let Environment { identities, key: signing, cluster, .. } = &self.environment;
         let request = identities.sync(request).ok()?;
         let report = request.report;
-        let unregistered = self.roster().get(&report.key).is_none_or(|registration| registration.left);
+        // Before the roster is read nobody is known, and thousands would register anew for nothing.
+        let unregistered = self.roster_read.load(Ordering::Acquire)
+            && self.roster().get(&report.key).is_none_or(|registration| registration.left);
         let over = tokio::time::Instant::now() + SYNC_PATIENCE;
         let mut waiting = Vec::new();
         for (secret, part) in report.secrets {

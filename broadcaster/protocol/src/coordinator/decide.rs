@@ -175,7 +175,10 @@ impl Coordinator {
                 key,
                 problem: format!("{MAX_MEMBERS} process lives are tracked already; it runs on self-leases"),
             }),
-            _ => Ok(vec![Change::MemberRegistered { key, supersedes, at: now }]),
+            // A life that was heard before its registration did not begin with it: it was forgotten and registers
+            // again. That it is there proves nothing about a life of its name that began later.
+            Some(_) => Ok(vec![Change::MemberRegistered { key, supersedes: false, at: now }]),
+            None => Ok(vec![Change::MemberRegistered { key, supersedes, at: now }]),
         }
     }
 

@@ -380,7 +380,7 @@ impl Coordinator {
             Some(sealed) => condition
                 .or(
                     "",
-                    "an instance may have read the old version from the store just before the seal",
+                    format!("an instance may have read version {version} from the store just before the seal"),
                     self.sealed_since(version),
                     "it passes by itself",
                 )
