@@ -9,6 +9,7 @@ mod directory;
 mod effect;
 mod fetch;
 mod intake;
+mod mail;
 mod secret_task;
 mod status;
 mod term;
@@ -33,7 +34,7 @@ pub use control::{DriverControl, SharedControl};
 pub use directory::{Secrets, TaskHandle};
 pub use fetch::StoreFetch;
 pub use intake::{Identities, Service, Services};
-pub use secret_task::{Mail, OrderOutcome};
+pub use mail::{Mail, OrderOutcome};
 
 use crate::audit::AuditLog;
 

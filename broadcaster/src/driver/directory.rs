@@ -7,7 +7,7 @@ use rotacast_proto::v1::SecretStatus;
 use rotacast_protocol::SecretName;
 use tokio::sync::{broadcast, mpsc, watch};
 
-use super::secret_task::Mail;
+use super::mail::Mail;
 
 /// Most secrets of one broadcaster. Bounds tasks and memory; a secret beyond it is refused with a log line.
 pub(super) const MAX_SECRETS: usize = 10_000;

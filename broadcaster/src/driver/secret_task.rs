@@ -5,21 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rotacast_clock as clock;
-use rotacast_proto::v1::{InstanceInfo, SecretStatus};
-use rotacast_protocol::coordinator::{Change, CommandKind, Coordinator, Input, Member, Order, Rejection};
-use rotacast_protocol::message::{SecretGrant, SecretReport};
+use rotacast_proto::v1::SecretStatus;
+use rotacast_protocol::coordinator::{Change, CommandKind, Coordinator, Input, Member, Rejection};
 use rotacast_protocol::record::RecordChange;
-use rotacast_protocol::{
-    Generation, InstanceKey, Instant, OperatorName, ReportSequence, Revision, SecretName, Version,
-};
+use rotacast_protocol::{Generation, InstanceKey, Instant, OperatorName, Revision, SecretName, Version};
 use rotacast_store::{Committed, Cursor, StoreError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::directory::Secrets;
 use super::effect::{Effect, EffectOutcome};
+use super::mail::{Mail, OrderOutcome};
 use super::{Environment, SecretSettings, status};
 
 /// Inputs that may wait for one task. At one input per instance, a burst of this size is taken in at once; beyond it
@@ -34,57 +32,6 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// First and longest pause before a failed command is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-
-/// Something for one secret's task.
-pub enum Mail {
-    /// Something happened.
-    Input(Box<Input>),
-    /// A Sync, whose answer somebody waits for.
-    Sync {
-        /// Who.
-        key: InstanceKey,
-        /// The report's number.
-        sequence: ReportSequence,
-        /// This secret's part.
-        report: SecretReport,
-        /// Where the grant goes; nothing when the Sync was refused.
-        reply: oneshot::Sender<SecretGrant>,
-    },
-    /// An operator's order.
-    Operator {
-        /// Who, checked.
-        by: OperatorName,
-        /// What.
-        order: Order,
-        /// How it went.
-        reply: oneshot::Sender<Result<OrderOutcome, Rejection>>,
-    },
-    /// The configuration was reloaded.
-    Reconfigured,
-    /// Somebody wants to know the status as of now.
-    Status(oneshot::Sender<SecretStatus>),
-    /// Which process lives need not be remembered: they are over, or out of reach and silent for at least this long.
-    Expendable {
-        /// How long.
-        silent: Duration,
-        /// The answer.
-        reply: oneshot::Sender<BTreeSet<InstanceKey>>,
-    },
-    /// Somebody wants to know who uses it.
-    Instances {
-        /// Only those not on this version.
-        not_on: Option<Version>,
-        /// The answer.
-        reply: oneshot::Sender<Vec<InstanceInfo>>,
-    },
-}
-
-/// What an operator's order led to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct OrderOutcome {
-    /// The rotation in flight, if any: its generation and new version.
-    pub rotation: Option<(Generation, Version)>,
-}
 
 /// Why a task ends.
 #[derive(Debug)]

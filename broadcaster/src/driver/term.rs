@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::directory::{MAX_SECRETS, Secrets, TaskHandle};
-use super::secret_task::{Ended, MAILBOX, Mail, SecretTask};
+use super::mail::Mail;
+use super::secret_task::{Ended, MAILBOX, SecretTask};
 use super::{Environment, Role, status};
 
 /// Syncs answered at once; further ones wait their turn in the bus's own bounded queue.

@@ -1,0 +1,61 @@
+//! What a secret's task is sent.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rotacast_proto::v1::{InstanceInfo, SecretStatus};
+use rotacast_protocol::coordinator::{Input, Order, Rejection};
+use rotacast_protocol::message::{SecretGrant, SecretReport};
+use rotacast_protocol::{Generation, InstanceKey, OperatorName, ReportSequence, Version};
+use tokio::sync::oneshot;
+
+/// Something for one secret's task.
+pub enum Mail {
+    /// Something happened.
+    Input(Box<Input>),
+    /// A Sync, whose answer somebody waits for.
+    Sync {
+        /// Who.
+        key: InstanceKey,
+        /// The report's number.
+        sequence: ReportSequence,
+        /// This secret's part.
+        report: SecretReport,
+        /// Where the grant goes; nothing when the Sync was refused.
+        reply: oneshot::Sender<SecretGrant>,
+    },
+    /// An operator's order.
+    Operator {
+        /// Who, checked.
+        by: OperatorName,
+        /// What.
+        order: Order,
+        /// How it went.
+        reply: oneshot::Sender<Result<OrderOutcome, Rejection>>,
+    },
+    /// The configuration was reloaded.
+    Reconfigured,
+    /// Somebody wants to know the status as of now.
+    Status(oneshot::Sender<SecretStatus>),
+    /// Which process lives need not be remembered: they are over, or out of reach and silent for at least this long.
+    Expendable {
+        /// How long.
+        silent: Duration,
+        /// The answer.
+        reply: oneshot::Sender<BTreeSet<InstanceKey>>,
+    },
+    /// Somebody wants to know who uses it.
+    Instances {
+        /// Only those not on this version.
+        not_on: Option<Version>,
+        /// The answer.
+        reply: oneshot::Sender<Vec<InstanceInfo>>,
+    },
+}
+
+/// What an operator's order led to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OrderOutcome {
+    /// The rotation in flight, if any: its generation and new version.
+    pub rotation: Option<(Generation, Version)>,
+}
