@@ -255,6 +255,11 @@ impl SecretTask {
                 debug!(secret = %self.secret, %rejection, "nothing new");
                 Ok(())
             }
+            // Such as a report that was under way when its instance left.
+            Err(rejection @ Rejection::Sender { .. }) => {
+                info!(secret = %self.secret, %rejection, "refused");
+                Ok(())
+            }
             Err(rejection) => {
                 warn!(secret = %self.secret, %rejection, "refused");
                 Ok(())
