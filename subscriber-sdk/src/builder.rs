@@ -312,6 +312,7 @@ impl Builder {
         Ok(keys)
     }
 
+    #[cfg(any(feature = "nats", feature = "grpc", feature = "etcd"))]
     fn find_ca(&self) -> Option<PathBuf> {
         self.ca_file.clone().or_else(|| variable("ROTACAST_CA").map(PathBuf::from))
     }
