@@ -15,8 +15,9 @@ use futures::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 
 use self::worker::Worker;
+use crate::history::History;
 use crate::{
-    Commit, Committed, Cursor, Entry, Finding, Key, Leadership, Level, Listing, Store, StoreError, StoreEvent,
+    Commit, Committed, Cursor, Entry, Finding, Key, Leadership, Level, Listing, Setback, Store, StoreError, StoreEvent,
 };
 
 /// A store in a file. Every commit is on disk (write-ahead log, synced) before it is acknowledged. Several
@@ -37,6 +38,7 @@ struct Shared {
     reader: Worker,
     /// The newest cursor this process has written; wakes its watches.
     newest: tokio::sync::watch::Sender<u64>,
+    history: History,
 }
 
 impl EmbeddedStore {
@@ -57,7 +59,7 @@ impl EmbeddedStore {
         let writer = Worker::start("rotacast-write", &name, writer)?;
         let reader = Worker::start("rotacast-read", &name, reader)?;
         let (newest, _) = tokio::sync::watch::channel(0);
-        Ok(Self { shared: Arc::new(Shared { path, name, writer, reader, newest }) })
+        Ok(Self { shared: Arc::new(Shared { path, name, writer, reader, newest, history: History::default() }) })
     }
 
     /// Forgets the log of changes. Watches that have not read it to the end list anew.
@@ -112,6 +114,10 @@ impl Store for EmbeddedStore {
         cancel: CancellationToken,
     ) -> Result<Leadership, StoreError> {
         election::campaign(Arc::clone(&self.shared), election.clone(), candidate.to_owned(), ttl, cancel).await
+    }
+
+    fn setback(&self) -> Option<Setback> {
+        self.shared.history.setback()
     }
 
     async fn examine(&self) -> Vec<Finding> {

@@ -3,7 +3,6 @@
 mod call;
 mod election;
 mod examine;
-mod history;
 mod kv;
 mod options;
 mod watch;
@@ -17,16 +16,17 @@ use futures::stream::BoxStream;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
-use self::history::History;
-use crate::{Commit, Committed, Entry, Finding, Key, Leadership, Listing, Store, StoreError, StoreEvent};
+use crate::history::History;
+use crate::{Commit, Committed, Entry, Finding, Key, Leadership, Listing, Setback, Store, StoreError, StoreEvent};
 
 pub use options::{EtcdOptions, EtcdTls, EtcdUser};
 
 /// A store in an etcd cluster. Reads are linearizable, commits are transactions, leadership is a key bound to a
 /// lease, and its epoch is the revision at which that key was created.
 ///
-/// Once a cluster has shown another identity or an earlier revision than before, every call answers
-/// [`StoreError::WentBackwards`]: a restored backup must be looked at by a person.
+/// A cluster that shows another identity or an earlier revision than before is told as
+/// [`StoreError::WentBackwards`] by every watch and call under way, and stays visible in [`Store::setback`]: a
+/// restored backup must be looked at by a person.
 #[derive(Clone)]
 pub struct EtcdStore {
     shared: Arc<Shared>,
@@ -83,6 +83,10 @@ impl Store for EtcdStore {
         cancel: CancellationToken,
     ) -> Result<Leadership, StoreError> {
         election::campaign(Arc::clone(&self.shared), election.clone(), candidate.to_owned(), ttl, cancel).await
+    }
+
+    fn setback(&self) -> Option<Setback> {
+        self.shared.history.setback()
     }
 
     async fn examine(&self) -> Vec<Finding> {

@@ -78,12 +78,13 @@ pub enum Write {
     Delete(Key),
 }
 
-/// Most checks, and most writes, of one [`Commit`]: with both and the two a store may add of its own below
-/// etcd's default of 128 operations a transaction.
-pub const MAX_COMMIT_OPS: usize = 64;
+/// Most checks, and most writes, of one [`Commit`]: with both and what a store may add of its own below Consul's
+/// limit of 64 operations a transaction (etcd's default is 128). Rotacast's own commits have 5 of each at most.
+pub const MAX_COMMIT_OPS: usize = 30;
 
-/// Most bytes of values in one [`Commit`]: with keys and overhead below etcd's default limit of 1.5 MiB a request.
-pub const MAX_COMMIT_BYTES: usize = 1024 * 1024;
+/// Most bytes of values in one [`Commit`]: in Base64, with keys and overhead, below Consul's default limit of 512 KiB
+/// a transaction (etcd's is 1.5 MiB). Room for one value of the greatest length and the notes that go with it.
+pub const MAX_COMMIT_BYTES: usize = 320 * 1024;
 
 /// Writes that happen together, if all checks hold, or not at all. At most [`MAX_COMMIT_OPS`] of each,
 /// [`MAX_COMMIT_BYTES`] of values, and no key written twice.
@@ -134,10 +135,20 @@ impl Commit {
     }
 }
 
+/// That a store went back in time, as one handle of it found: see [`Store::setback`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Setback {
+    /// How many this handle has found.
+    pub count: u64,
+    /// What was expected and found at the newest.
+    pub problem: String,
+}
+
 /// How a commit ended. An `Err` of [`Store::commit`] that is transient means: unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Committed {
-    /// Done and durable, at this cursor: the `modified` of every key written.
+    /// Done and durable, at this cursor: the `modified` of every key written. If it only deleted, a cursor that is not
+    /// earlier than the commit.
     Done(Cursor),
     /// A check did not hold; nothing was written.
     Conflict,
@@ -165,10 +176,13 @@ pub struct Leadership {
 /// The contract, which `conformance` checks on every implementation:
 /// - `get` and `list` are linearizable: they show every commit that was acknowledged before they were sent.
 /// - `watch` tells the changes of one prefix in the order of their commits, each commit whole. It may leave out
-///   the earlier of several changes of one key.
+///   the earlier of several changes of one key, and a key altogether that came and went. A store that keeps no
+///   history (Consul) may tell a deletion later, with the newest change that was made since.
 /// - `watch` never skips: after a loss of continuity it lists anew (`Init` … `Ready`). It retries by
 ///   itself while the store is away and ends only with an error that retrying cannot mend.
 /// - `commit` is atomic and durable before it returns `Done`.
+/// - A store that is found to have gone back in time is told as [`StoreError::WentBackwards`] by every watch and call
+///   that was under way, and goes on to work from what it holds now. [`Store::setback`] keeps showing it.
 /// - Every call ends within [`CALL_TIMEOUT`] or with `Unreachable`.
 /// - No error text, log line or metric carries a value.
 #[async_trait]
@@ -189,7 +203,8 @@ pub trait Store: Send + Sync + 'static {
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
 
     /// Waits until this broadcaster wins the election held at the key `election`, or `cancel`. Nothing else may
-    /// write that key. `ttl` (whole seconds, rounded up) bounds how long a dead leader blocks its successor.
+    /// write that key. `ttl` (whole seconds, rounded up; at least the store's own least, which is 10 s for Consul)
+    /// sets how long a dead leader blocks its successor.
     async fn campaign(
         &self,
         election: &Key,
@@ -197,6 +212,12 @@ pub trait Store: Send + Sync + 'static {
         ttl: Duration,
         cancel: CancellationToken,
     ) -> Result<Leadership, StoreError>;
+
+    /// The newest [`StoreError::WentBackwards`] this handle has found, if any. The error reaches whoever had a call or
+    /// a watch under way and then the handle works on, so that what has to be noted can be committed; whoever comes
+    /// later (such as a leader in its next term) must look here before it relies on what the store holds, and
+    /// compare the count with that of the last setback it has dealt with.
+    fn setback(&self) -> Option<Setback>;
 
     /// Checks version, health and settings, for `doctor` and the log at start.
     async fn examine(&self) -> Vec<Finding>;

@@ -19,9 +19,10 @@
 //! the server's log and keeps the folder.
 //!
 //! `tools/servers install` fetches the servers. They are looked for in `ROTACAST_ETCD`, `ROTACAST_ETCDCTL`,
-//! `ROTACAST_NATS` (a binary each) and `ROTACAST_POSTGRES` (a folder), then `.servers/`, then the system.
+//! `ROTACAST_NATS`, `ROTACAST_CONSUL` (a binary each) and `ROTACAST_POSTGRES` (a folder), then `.servers/`, then the system.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod consul;
 mod etcd;
 mod find;
 mod nats;
@@ -36,6 +37,7 @@ mod shared;
 mod until;
 mod watchdog;
 
+pub use consul::{Consul, ConsulCertificates, ConsulConfig};
 pub use etcd::Etcd;
 pub use find::skip;
 pub use nats::{Nats, NatsConfig};

@@ -118,10 +118,14 @@ pub async fn limits_are_kept_and_reached(fixture: &impl StoreFixture) {
     let root = fixture.prefix().key().clone();
     // The longest value, of every byte, and several at once.
     let longest: Vec<u8> = (0..SecretValue::MAX_BYTES).map(|at| u8::try_from(at % 256).unwrap()).collect();
-    let several = (0..MAX_COMMIT_BYTES / SecretValue::MAX_BYTES).map(|at| put(&root.child(format!("l{at}")), &longest));
-    write(&store, several.collect()).await;
+    let mut several: Vec<Write> =
+        (0..MAX_COMMIT_BYTES / SecretValue::MAX_BYTES).map(|at| put(&root.child(format!("l{at}")), &longest)).collect();
+    // As many bytes as one commit holds.
+    several.push(put(&root.child("rest"), &longest[..MAX_COMMIT_BYTES % SecretValue::MAX_BYTES]));
+    let written = several.len();
+    write(&store, several).await;
     assert!(store.get(&root.child("l0")).await.unwrap().unwrap().value.expose() == longest);
-    assert_eq!(store.list(&root).await.unwrap().entries.len(), MAX_COMMIT_BYTES / SecretValue::MAX_BYTES);
+    assert_eq!(store.list(&root).await.unwrap().entries.len(), written);
     let longer = value(vec![7; SecretValue::MAX_BYTES + 1]);
     let refused = store.commit(Commit { checks: vec![], writes: vec![Write::Put(root.child("m"), longer)] }).await;
     assert!(matches!(refused, Err(StoreError::TooLarge { .. })), "{refused:?}");

@@ -114,10 +114,11 @@ async fn follow(
     let below = parent.clone();
     match shared.reader.run(move |connection| rows::changes(connection, &below, since)).await? {
         Changes::Forgotten => Ok(None),
-        Changes::Backwards(found) => Err(Stop::Error(StoreError::WentBackwards {
-            endpoint: shared.name.clone(),
-            problem: format!("expected at least cursor {}, found {}", since.0, found.0),
-        })),
+        Changes::Backwards(found) => {
+            let problem = format!("expected at least cursor {}, found {}", since.0, found.0);
+            let floor = shared.history.floor();
+            Err(Stop::Error(shared.history.went_backwards(&shared.name, floor, problem, found.0)))
+        }
         Changes::Events(changed, upto) => {
             let quiet = upto == since;
             for event in changed {

@@ -5,6 +5,7 @@ use rotacast_proto::SecretValue;
 
 use super::Shared;
 use super::call::is_compacted;
+use crate::history::Floor;
 use crate::{Check, Commit, Committed, Cursor, Entry, Key, Listing, StoreError, Write};
 
 /// Keys in one page of a listing: with the longest values 32 MiB.
@@ -23,7 +24,7 @@ impl Shared {
                 async move { kv.get(key.as_str(), None).await }
             })
             .await?;
-        self.history.answered(&self.name, floor, self.header(answer.header())?)?;
+        self.answered(floor, self.header(answer.header())?)?;
         answer.take_kvs().pop().map(|kv| self.entry(kv)).transpose()
     }
 
@@ -62,7 +63,7 @@ impl Shared {
                 .await?;
             let Some(mut answer) = answer else { return Ok(None) };
             let header = self.header(answer.header())?;
-            self.history.answered(&self.name, floor, header)?;
+            self.answered(floor, header)?;
             let as_of = *at.get_or_insert(header.revision());
             let more = answer.more();
             for kv in answer.take_kvs() {
@@ -86,8 +87,12 @@ impl Shared {
         let floor = self.history.floor();
         let answer = self.once(kv.txn(transaction)).await?;
         let header = self.header(answer.header())?;
-        self.history.answered(&self.name, floor, header)?;
+        self.answered(floor, header)?;
         Ok(if answer.succeeded() { Committed::Done(Cursor(unsigned(header.revision()))) } else { Committed::Conflict })
+    }
+
+    pub(super) fn answered(&self, floor: Floor, header: &ResponseHeader) -> Result<(), StoreError> {
+        self.history.answered(&self.name, floor, Some(header.cluster_id()), unsigned(header.revision()))
     }
 
     pub(super) fn header<'h>(&self, header: Option<&'h ResponseHeader>) -> Result<&'h ResponseHeader, StoreError> {

@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Shared;
 use super::call::{is_compacted, is_future, is_too_much};
 use super::kv::{range, unsigned};
+use crate::history::Floor;
 use crate::{Cursor, Key, Listing, StoreError, StoreEvent};
 
 /// Events waiting for a slow reader; when full, the watch waits.
@@ -59,12 +60,15 @@ struct Watch {
     /// Everything up to this revision has been told. Nothing until the first listing. Only listings and whole
     /// revisions of events move it: servers have announced progress ahead of the events.
     told: Option<i64>,
+    /// The history it tells: a setback found by whomever ends it.
+    begun: Floor,
     resync_at: Instant,
 }
 
 pub(super) fn watch(shared: Arc<Shared>, parent: Key) -> BoxStream<'static, Told> {
     let (events, queue) = mpsc::channel(QUEUE);
-    let watch = Watch { shared, parent, events: events.clone(), told: None, resync_at: Instant::now() + RESYNC };
+    let begun = shared.history.floor();
+    let watch = Watch { shared, parent, events: events.clone(), told: None, begun, resync_at: Instant::now() + RESYNC };
     tokio::spawn(async move {
         tokio::select! {
             () = events.closed() => {}
@@ -166,7 +170,7 @@ impl Watch {
     async fn check_history(&self, told: i64) -> Result<(), End> {
         let kv = self.shared.kv().await?;
         let (start, end) = range(&self.parent);
-        let floor = self.shared.history.floor();
+        let (begun, name) = (self.begun, &self.shared.name);
         let answer = self
             .shared
             .read(|| {
@@ -178,7 +182,7 @@ impl Watch {
                         Err(error) if is_compacted(&error) => Ok(Err(End::Relist)),
                         Err(error) if is_future(&error) => {
                             let problem = format!("it has not reached revision {told}, which it has shown before");
-                            Ok(Err(End::Fatal(self.shared.history.went_backwards(&self.shared.name, problem))))
+                            Ok(Err(End::Fatal(self.shared.history.went_backwards(name, begun, problem, 0))))
                         }
                         answer => answer.map(Ok),
                     }
@@ -187,7 +191,7 @@ impl Watch {
             .await?;
         let answer = answer?;
         let header = self.shared.header(answer.header())?;
-        Ok(self.shared.history.answered(&self.shared.name, floor, header)?)
+        Ok(self.shared.answered(begun, header)?)
     }
 
     /// The next message of the stream, asking for a sign of life when it is silent.
@@ -214,7 +218,9 @@ impl Watch {
             Err(error) if is_too_much(&error) => return Err(End::Relist),
             Err(error) => return Err(self.shared.explain(&error).into()),
         };
-        self.shared.history.same_cluster(&self.shared.name, self.shared.header(answer.header())?)?;
+        let header = self.shared.header(answer.header())?;
+        let (name, revision) = (&self.shared.name, unsigned(header.revision()));
+        self.shared.history.same_store(name, self.begun, header.cluster_id(), revision)?;
         if answer.compact_revision() > 0 {
             return Err(End::Relist);
         }

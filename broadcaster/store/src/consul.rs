@@ -1,0 +1,126 @@
+//! The Consul store: a thin client of our own over Consul's HTTP interface.
+//!
+//! # Why no Consul crate
+//!
+//! Blocking queries, transactions, sessions and plain errors are what a store needs of a client. `consul-rs` 0.1.14 has
+//! no key-value interface, never reads Consul's index, sends the token where Consul ignores it and builds on
+//! unmaintained crates. `rs-consul` loses the index of a 404, without which a blocking query on nothing cannot be
+//! made, and fails a whole listing on one value that is no UTF-8. `consulrs` encodes keys twice and pulls in crates with
+//! advisories. The part of the interface used here is four endpoints; `reqwest` with `rustls` carries them.
+//!
+//! # What Consul does that a reader of this code must know
+//!
+//! - A read of a missing key answers 404 *with* the index of the whole table, which only ever grows. The index of a
+//!   listing is the newest among its keys and its tombstones and may fall when tombstones are reaped (after 15 minutes):
+//!   that alone is no sign of a restored backup. [`Shared::probe`] reads the table's.
+//! - Setting a key to the value it has changes nothing, not even its index. Every write carries a random number in
+//!   the key's flags, so that it is always a change.
+//! - A transaction that was refused, also for lack of rights, answers 409 with its reasons by operation.
+//! - A listing leaves out what the token may not read, and says nothing about it: an empty one is confirmed by a probe,
+//!   which is refused by name.
+//! - A session is never invalidated before its time-to-live, and may live twice as long.
+
+mod call;
+mod election;
+mod examine;
+mod kv;
+mod options;
+mod session;
+mod txn;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use tokio_util::sync::CancellationToken;
+
+use self::session::SessionId;
+use crate::history::History;
+use crate::{Commit, Committed, Entry, Finding, Key, Leadership, Listing, Setback, Store, StoreError, StoreEvent};
+
+pub use options::{ConsulOptions, ConsulTls};
+
+/// A store in Consul's key-value tree. Reads are `consistent`, commits are transactions, leadership is a key locked by
+/// a session, and its epoch is the index at which the lock was taken.
+///
+/// Consul 1.8 or later, without namespaces. See `docs/stores/consul.md` for what it needs and what it cannot do.
+#[derive(Clone)]
+pub struct ConsulStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: ConsulOptions,
+    name: String,
+    http: reqwest::Client,
+    base: reqwest::Url,
+    history: History,
+    /// The sessions of the terms this handle holds, by election and epoch: see [`Shared::commit`].
+    terms: Mutex<BTreeMap<(Key, u64), SessionId>>,
+}
+
+impl ConsulStore {
+    /// A store that connects when it is first used, and again whenever it must.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for options that cannot work.
+    pub fn new(options: ConsulOptions) -> Result<Self, StoreError> {
+        let base = options.validate()?;
+        let (http, base) = options.client(base)?;
+        let name = format!("consul {}", options.address);
+        let shared = Shared { options, name, http, base, history: History::default(), terms: Mutex::default() };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+impl Shared {
+    fn terms(&self) -> MutexGuard<'_, BTreeMap<(Key, u64), SessionId>> {
+        // Every entry is whole at any moment, even if a thread panicked while it held the lock.
+        self.terms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Store for ConsulStore {
+    fn describe(&self) -> String {
+        self.shared.name.clone()
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        self.shared.get(key).await
+    }
+
+    async fn list(&self, parent: &Key) -> Result<Listing, StoreError> {
+        self.shared.list(parent).await
+    }
+
+    fn watch(&self, parent: &Key) -> BoxStream<'static, Result<StoreEvent, StoreError>> {
+        watch::watch(Arc::clone(&self.shared), parent.clone())
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
+        commit.validate()?;
+        self.shared.commit(&commit).await
+    }
+
+    async fn campaign(
+        &self,
+        election: &Key,
+        candidate: &str,
+        ttl: Duration,
+        cancel: CancellationToken,
+    ) -> Result<Leadership, StoreError> {
+        election::campaign(Arc::clone(&self.shared), election.clone(), candidate.to_owned(), ttl, cancel).await
+    }
+
+    fn setback(&self) -> Option<Setback> {
+        self.shared.history.setback()
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        self.shared.examine().await
+    }
+}

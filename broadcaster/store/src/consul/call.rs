@@ -1,0 +1,221 @@
+//! Calling Consul: time limits, and what its answers mean.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use bytes::Bytes;
+use reqwest::{Method, StatusCode, Url};
+use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroizing;
+
+use super::Shared;
+use crate::{CALL_TIMEOUT, Key, StoreError};
+
+/// Largest answer that is accepted. Consul has no pages: a listing comes whole.
+const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
+/// How long one attempt at a read may take until the answer begins; leaves time for a second one.
+const READ_ATTEMPT: Duration = Duration::from_secs(2);
+/// First and longest pause between attempts at a read; with jitter.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Longest text taken over from an answer or error.
+const MAX_PROBLEM_CHARS: usize = 300;
+
+/// What Consul said to one request.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    /// Missing in answers to writes.
+    pub(super) index: Option<u64>,
+    /// May hold values.
+    pub(super) body: Zeroizing<Vec<u8>>,
+}
+
+/// One request.
+pub(super) struct Call {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    /// Wiped when it is dropped: it may hold values.
+    pub(super) body: Option<Bytes>,
+}
+
+impl Call {
+    pub(super) fn read(url: Url) -> Self {
+        Self { method: Method::GET, url, body: None }
+    }
+
+    pub(super) fn write(url: Url, body: Zeroizing<Vec<u8>>) -> Self {
+        Self { method: Method::PUT, url, body: Some(Bytes::from_owner(body)) }
+    }
+}
+
+impl Shared {
+    /// `/v1/<path>`; each segment is encoded by itself.
+    pub(super) fn url<'p>(&self, path: impl IntoIterator<Item = &'p str>) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.clear().push("v1").extend(path);
+        }
+        if let Some(datacenter) = &self.options.datacenter {
+            url.query_pairs_mut().append_pair("dc", datacenter);
+        }
+        url
+    }
+
+    /// Where a key, or with `/` behind it a folder, is read.
+    pub(super) fn key_url(&self, key: &str) -> Url {
+        self.url(["kv"].into_iter().chain(key.split('/')))
+    }
+
+    /// Consul cannot address every key by its path.
+    pub(super) fn check_key(&self, key: &Key) -> Result<(), StoreError> {
+        let odd = key.as_str().split('/').find(|segment| matches!(*segment, "" | "." | ".."));
+        match odd {
+            None => Ok(()),
+            Some(segment) => Err(StoreError::Invalid {
+                what: format!("key {key}"),
+                problem: format!(
+                    "Consul's keys have no empty segment (so no '/' at the beginning), no '.' and no '..'; found {segment:?}: \
+                     change store.prefix or store.source_prefix"
+                ),
+            }),
+        }
+    }
+
+    /// One attempt, with the time limit of a whole call. What it did is unknown after a transient error.
+    pub(super) async fn once(&self, call: &Call) -> Result<Answer, StoreError> {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        self.attempt(call, deadline, deadline).await
+    }
+
+    /// A read: tried again, within the time limit of a whole call, as long as that may help.
+    pub(super) async fn read(&self, call: &Call) -> Result<Answer, StoreError> {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let mut pauses = ExponentialBuilder::new()
+            .with_min_delay(FIRST_PAUSE)
+            .with_max_delay(LONGEST_PAUSE)
+            .with_jitter()
+            .without_max_times()
+            .build();
+        loop {
+            let begun_until = deadline.min(Instant::now() + READ_ATTEMPT);
+            let error = match self.attempt(call, begun_until, deadline).await {
+                Err(error) if error.is_transient() => error,
+                done => return done,
+            };
+            let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
+            if Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// A read that Consul answers when there is news, or after `wait`.
+    pub(super) async fn blocking(&self, call: &Call, begun_within: Duration) -> Result<Answer, StoreError> {
+        let begun_until = Instant::now() + begun_within;
+        self.attempt(call, begun_until, begun_until + CALL_TIMEOUT).await
+    }
+
+    async fn attempt(&self, call: &Call, begun_until: Instant, deadline: Instant) -> Result<Answer, StoreError> {
+        let mut request = self.http.request(call.method.clone(), call.url.clone());
+        if let Some(body) = &call.body {
+            request = request.body(body.clone());
+        }
+        let response = match timeout_at(begun_until, request.send()).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(self.explain(&error)),
+            Err(_) => return Err(self.unreachable("no answer in time")),
+        };
+        let status = response.status();
+        let index = response.headers().get("x-consul-index").and_then(|index| index.to_str().ok()?.parse().ok());
+        let body = match timeout_at(deadline, self.body(response)).await {
+            Ok(body) => body?,
+            Err(_) => return Err(self.unreachable("its answer broke off")),
+        };
+        match status.as_u16() {
+            // For reads: there is no such key or session. For transactions: a check did not hold.
+            200 | 404 | 409 => Ok(Answer { status, index, body }),
+            _ => Err(self.refusal(status, &body)),
+        }
+    }
+
+    async fn body(&self, mut response: reqwest::Response) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let expected = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+        let mut body = Zeroizing::new(Vec::with_capacity(expected.min(MAX_ANSWER_BYTES)));
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.explain(&error))? {
+            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(StoreError::TooLarge {
+                    what: format!("an answer of {}", self.name),
+                    found: body.len() + chunk.len(),
+                    limit: MAX_ANSWER_BYTES,
+                });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    pub(super) fn unreachable(&self, problem: impl Into<String>) -> StoreError {
+        StoreError::Unreachable { endpoint: self.name.clone(), problem: problem.into() }
+    }
+
+    pub(super) fn denied(&self, problem: &str) -> StoreError {
+        StoreError::Denied {
+            endpoint: self.name.clone(),
+            problem: format!("{problem}: check the token (store.token_file) and its policy"),
+        }
+    }
+
+    /// An answer that is none of the expected ones. Consul's texts name keys, never values.
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> StoreError {
+        let text = clipped(&String::from_utf8_lossy(body));
+        let problem = format!("{status}: {text}");
+        match status.as_u16() {
+            401 | 403 => self.denied(&problem),
+            413 => StoreError::Invalid {
+                what: "a commit".into(),
+                problem: format!("{problem}; expected Consul's default for limits.txn_max_req_len, or more"),
+            },
+            // Consul wraps its servers' refusals in a 500.
+            500 if text.contains("Permission denied") || text.contains("ACL not found") => self.denied(&problem),
+            400 | 500 if text.contains("Session TTL") => StoreError::Invalid {
+                what: "the time-to-live of a leadership".into(),
+                problem: format!("{problem}: lower Consul's session_ttl_min or lengthen the term"),
+            },
+            429 | 500..=599 => self.unreachable(problem),
+            _ => StoreError::Invalid {
+                what: self.name.clone(),
+                problem: format!("it answers {problem}: does store.address name a Consul agent?"),
+            },
+        }
+    }
+
+    fn explain(&self, error: &reqwest::Error) -> StoreError {
+        let mut text = String::new();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let more = error.to_string();
+            if !text.contains(&more) {
+                text = if text.is_empty() { more } else { format!("{text}: {more}") };
+            }
+            cause = error.source();
+        }
+        if text.is_empty() {
+            // Without the URL, which is in the endpoint's name already.
+            text = if error.is_connect() { "cannot connect".into() } else { "the request failed".into() };
+        }
+        let fix = if text.contains("UnknownIssuer") || text.contains("certificate") {
+            ": check store.tls (ca, cert, key, server_name)"
+        } else if error.is_connect() {
+            ": check store.address"
+        } else {
+            ""
+        };
+        self.unreachable(format!("{}{fix}", clipped(&text)))
+    }
+}
+
+pub(super) fn clipped(text: &str) -> String {
+    text.trim().chars().take(MAX_PROBLEM_CHARS).collect()
+}
