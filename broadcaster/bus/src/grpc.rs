@@ -78,6 +78,16 @@ impl GrpcBus {
         Ok(Self { endpoint: name, client })
     }
 
+    /// A client that connects with its first call.
+    ///
+    /// # Errors
+    /// `Misconfigured` for options that cannot work.
+    pub fn connect_later(options: GrpcOptions) -> Result<Self, BusError> {
+        let name = options.url.clone();
+        let client = InstancesClient::new(prepare(options)?.connect_lazy()).max_decoding_message_size(MAX_REPLY_BYTES);
+        Ok(Self { endpoint: name, client })
+    }
+
     /// Asks the broadcaster for a value or a desired state. Whoever calls this answers for where the value goes.
     ///
     /// # Errors

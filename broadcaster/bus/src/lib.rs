@@ -4,7 +4,7 @@
 //! Both carry signed [`Envelope`]s they do not look into. Safety never rests on a bus: it may lose,
 //! double, reorder and replay, and costs time only.
 //!
-//! Implementations: NATS (both sides), embedded (both sides, in one process), and gRPC (the
+//! Implementations: NATS and Kafka (both sides), embedded (both sides, in one process), and gRPC (the
 //! instance's side, against a broadcaster that serves any [`InstanceBus`] through [`Gateway`]).
 //!
 //! [`Envelope`]: rotacast_proto::Envelope
@@ -18,12 +18,14 @@ pub mod conformance;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod error;
-#[cfg(any(feature = "grpc", feature = "nats"))]
+#[cfg(any(feature = "grpc", feature = "kafka", feature = "nats"))]
 mod feed;
 #[cfg(feature = "grpc")]
 mod gateway;
 #[cfg(feature = "grpc")]
 mod grpc;
+#[cfg(feature = "kafka")]
+mod kafka;
 #[cfg(feature = "nats")]
 mod nats;
 #[cfg(feature = "grpc")]
@@ -37,6 +39,8 @@ pub use error::BusError;
 pub use gateway::{Admission, Gateway, ValueSource};
 #[cfg(feature = "grpc")]
 pub use grpc::{ClientCertificate, GrpcBus, GrpcOptions};
+#[cfg(feature = "kafka")]
+pub use kafka::{KafkaBus, KafkaOptions, KafkaSync, KafkaTopics};
 #[cfg(feature = "nats")]
 pub use nats::{NatsBus, NatsCredentials, NatsOptions, NatsStreams, StreamLimits};
 pub use rotacast_proto::{Finding, Level};

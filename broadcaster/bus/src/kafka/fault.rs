@@ -1,0 +1,128 @@
+//! What librdkafka's errors mean, by whose fault they are, and what a client has heard of its brokers.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
+use crate::BusError;
+
+/// Longest text of librdkafka that is passed on, in characters.
+const MAX_PROBLEM: usize = 300;
+
+/// What a client has heard of its brokers.
+#[derive(Default)]
+pub(super) struct Heard {
+    /// Every broker was lost.
+    down: AtomicBool,
+    /// The last thing it said, and what it means.
+    last: Mutex<Option<(Code, String)>>,
+}
+
+impl Heard {
+    pub(super) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_up(&self) {
+        self.down.store(false, Ordering::Release);
+    }
+
+    /// The error of a client that got no answer: what it heard says more than "timed out".
+    pub(super) fn explain(&self, endpoint: &str, otherwise: &KafkaError) -> BusError {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match last {
+            Some((Code::Authentication | Code::SaslAuthenticationFailed, text)) => BusError::Denied {
+                endpoint: endpoint.to_owned(),
+                problem: format!("{text}; check bus.user, bus.mechanism and the password in bus.password_file"),
+            },
+            Some((Code::SSL, text)) => BusError::Misconfigured {
+                endpoint: endpoint.to_owned(),
+                problem: format!("TLS: {text}; check bus.tls.ca, and that bus.brokers names TLS listeners"),
+            },
+            Some((_, text)) => BusError::Unreachable {
+                endpoint: endpoint.to_owned(),
+                problem: format!("{text}; is bus.brokers right, and are they up?"),
+            },
+            None => meaning(endpoint, otherwise),
+        }
+    }
+}
+
+impl ClientContext for Heard {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, text: &str) {
+        // What matters comes through `error` as well.
+        tracing::debug!(target: "librdkafka", facility, "{text}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", %error, "{reason}");
+        let Some(code) = error.rdkafka_error_code() else { return };
+        if code == Code::AllBrokersDown {
+            self.down.store(true, Ordering::Release);
+            return;
+        }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let grave = |code| matches!(code, Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL);
+        if grave(code) || !last.as_ref().is_some_and(|(code, _)| grave(*code)) {
+            *last = Some((code, reason.chars().take(MAX_PROBLEM).collect()));
+        }
+    }
+}
+
+impl ConsumerContext for Heard {}
+
+/// The same, where somebody else looks at it too.
+pub(super) struct Ear(pub(super) Arc<Heard>);
+
+impl ClientContext for Ear {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.0.log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Ear {}
+
+/// What one error means.
+pub(super) fn meaning(endpoint: &str, error: &KafkaError) -> BusError {
+    let endpoint = endpoint.to_owned();
+    let problem: String = error.to_string().chars().take(MAX_PROBLEM).collect();
+    match error.rdkafka_error_code() {
+        Some(
+            Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+            | Code::Authentication
+            | Code::SaslAuthenticationFailed,
+        ) => BusError::Denied { endpoint, problem: format!("{problem}; see the ACLs in docs/buses/kafka.md") },
+        Some(
+            Code::InvalidReplicationFactor
+            | Code::PolicyViolation
+            | Code::InvalidConfig
+            | Code::InvalidPartitions
+            | Code::UnsupportedVersion
+            | Code::UnsupportedFeature
+            | Code::InvalidTransactionTimeout
+            | Code::InvalidRecord,
+        ) => BusError::Misconfigured { endpoint, problem },
+        Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize) => BusError::Misconfigured {
+            endpoint,
+            problem: format!("{problem}; set max.message.bytes of the topic to 1048588 or more"),
+        },
+        _ => match error {
+            KafkaError::ClientConfig(_, text, name, _) => {
+                BusError::Misconfigured { endpoint, problem: format!("bus.properties {name}: {text}") }
+            }
+            KafkaError::ClientCreation(_) => BusError::Misconfigured { endpoint, problem },
+            _ => BusError::Unreachable { endpoint, problem },
+        },
+    }
+}

@@ -1,0 +1,221 @@
+//! The bus over Kafka: three compacted topics, and gRPC for Syncs.
+
+mod fault;
+mod options;
+mod producer;
+mod publisher;
+mod reader;
+mod record;
+mod replica;
+mod sync;
+mod topic;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use rotacast_proto::Envelope;
+use rotacast_protocol::{InstanceKey, Revision, SecretName};
+
+pub use self::options::{KafkaOptions, KafkaSync, KafkaTopics};
+use self::producer::Producer;
+use self::publisher::Publisher;
+use self::reader::Reader;
+use self::topic::{Kind, Topics};
+use crate::bus::check_size;
+use crate::{BusError, BusEvent, CALL_TIMEOUT, Finding, InstanceBus, LeaderBus, Level, MAX_MESSAGE_BYTES, SyncCall};
+
+/// Most keys of each topic kept in memory: the newest of this many, at about a KiB each.
+const MAX_KEYS: usize = 1_000_000;
+/// Most reports kept: the newest of this many process lives.
+const MAX_REPORTS: usize = 200_000;
+
+/// Both sides over one Kafka cluster. A cheap handle: clones share everything, and any number of
+/// subscriptions to a topic share one consumer.
+#[derive(Clone)]
+pub struct KafkaBus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    endpoint: String,
+    options: KafkaOptions,
+    topics: Arc<Topics>,
+    state: Arc<Reader>,
+    roster: Arc<Reader>,
+    reports: Arc<Reader>,
+    producer: Producer,
+    publisher: OnceLock<Publisher>,
+    sync: sync::Sync,
+}
+
+impl KafkaBus {
+    /// Connects, and creates and audits the topics. Later losses of brokers are mended in the background, for
+    /// as long as it takes.
+    ///
+    /// # Errors
+    /// `Unreachable` when no broker answers within 5 s, `Denied` when they refuse the credentials,
+    /// `Misconfigured` for options or topics that cannot work.
+    pub async fn connect(options: KafkaOptions) -> Result<Self, BusError> {
+        options.check()?;
+        let endpoint = options.endpoint();
+        let topics = Arc::new(Topics::new(options.clone()));
+        let seen = async {
+            topics.ensure().await?;
+            if options.topics == KafkaTopics::Create { topics.accept().await } else { Ok(()) }
+        };
+        match tokio::time::timeout(CALL_TIMEOUT, seen).await {
+            Ok(outcome) => outcome?,
+            Err(_) => {
+                let problem = "no answer in time; is bus.brokers right, and are they up?".into();
+                return Err(BusError::Unreachable { endpoint, problem });
+            }
+        }
+        let reader = |kind, bound| Arc::new(Reader::new(kind, &options, &topics, bound));
+        let inner = Inner {
+            sync: sync::Sync::new(endpoint.clone(), &options.sync)?,
+            state: reader(Kind::State, MAX_KEYS),
+            roster: reader(Kind::Roster, MAX_KEYS),
+            reports: reader(Kind::Reports, MAX_REPORTS),
+            producer: Producer::new(options.clone()),
+            publisher: OnceLock::new(),
+            endpoint,
+            topics,
+            options,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    fn check(&self, envelope: &Envelope) -> Result<(), BusError> {
+        check_size(envelope, MAX_MESSAGE_BYTES, &self.inner.endpoint)
+    }
+
+    /// Ends a call that takes too long.
+    async fn within<T>(&self, call: impl Future<Output = Result<T, BusError>> + Send) -> Result<T, BusError> {
+        match tokio::time::timeout(CALL_TIMEOUT, call).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(BusError::Unreachable {
+                endpoint: self.inner.endpoint.clone(),
+                problem: "no answer in time; the outcome is unknown".into(),
+            }),
+        }
+    }
+
+    /// Publishes, making a topic anew that was deleted.
+    async fn publish(&self, kind: Kind, key: &InstanceKey, envelope: Option<&Envelope>) -> Result<(), BusError> {
+        let (topic, key) = (self.inner.topics.name(kind), instance(key));
+        self.inner.producer.publish(&topic, &key, envelope).await
+    }
+}
+
+/// The key of everything about one process life, as the messages' subject has it.
+fn instance(key: &InstanceKey) -> String {
+    format!("{}/{}/{}", key.service, key.instance, key.incarnation)
+}
+
+#[async_trait]
+impl LeaderBus for KafkaBus {
+    fn describe(&self) -> String {
+        format!("Kafka {} (cluster {})", self.inner.endpoint, self.inner.options.cluster)
+    }
+
+    async fn publish_state(&self, secret: &SecretName, revision: Revision, state: &Envelope) -> Result<(), BusError> {
+        self.check(state)?;
+        let publisher = self.inner.publisher.get_or_init(|| {
+            let topic = self.inner.topics.name(Kind::State);
+            Publisher::start(self.inner.options.clone(), topic, Arc::clone(&self.inner.state))
+        });
+        self.within(publisher.publish(secret.to_string(), revision, state.clone())).await
+    }
+
+    fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
+        reader::watch(Arc::clone(&self.inner.roster), None)
+    }
+
+    async fn read_roster(&self) -> Result<Vec<Envelope>, BusError> {
+        self.within(async {
+            loop {
+                let generation = self.inner.roster.barrier().await?;
+                let folded = self.inner.roster.replica().lock();
+                if folded.generation == generation {
+                    return Ok(folded.all());
+                }
+            }
+        })
+        .await
+    }
+
+    async fn prune_roster(&self, key: &InstanceKey) -> Result<(), BusError> {
+        self.within(async {
+            self.publish(Kind::Roster, key, None).await?;
+            self.publish(Kind::Reports, key, None).await
+        })
+        .await
+    }
+
+    fn watch_reports(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
+        reader::watch(Arc::clone(&self.inner.reports), None)
+    }
+
+    fn serve_sync(&self) -> BoxStream<'static, Result<SyncCall, BusError>> {
+        self.inner.sync.serve()
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        let mut findings = match self.within(self.inner.topics.examine()).await {
+            Ok(findings) => findings,
+            Err(problem) => vec![Finding {
+                level: Level::Error,
+                subject: format!("Kafka {}", self.inner.endpoint),
+                text: problem.to_string(),
+                fix: "start the brokers, or correct bus.brokers".into(),
+            }],
+        };
+        for reader in [&self.inner.state, &self.inner.roster, &self.inner.reports] {
+            let count = reader.unreadable();
+            if count > 0 {
+                findings.push(Finding {
+                    level: Level::Warning,
+                    subject: format!("Kafka {}", self.inner.endpoint),
+                    text: format!("{count} messages read were none of ours"),
+                    fix: "see who else may write to the topics".into(),
+                });
+            }
+        }
+        findings
+    }
+}
+
+#[async_trait]
+impl InstanceBus for KafkaBus {
+    fn describe(&self) -> String {
+        LeaderBus::describe(self)
+    }
+
+    async fn register(&self, key: &InstanceKey, registration: &Envelope) -> Result<(), BusError> {
+        self.check(registration)?;
+        self.within(self.publish(Kind::Roster, key, Some(registration))).await
+    }
+
+    async fn report(&self, key: &InstanceKey, report: &Envelope) -> Result<(), BusError> {
+        self.check(report)?;
+        let topic = self.inner.topics.name(Kind::Reports);
+        self.within(self.inner.producer.send(&topic, &instance(key), report)).await
+    }
+
+    fn watch_states(&self, secrets: &[SecretName]) -> BoxStream<'static, Result<BusEvent, BusError>> {
+        if secrets.is_empty() {
+            return futures::stream::once(async { Ok(BusEvent::CaughtUp) }).chain(futures::stream::pending()).boxed();
+        }
+        let wanted: BTreeSet<_> = secrets.iter().map(ToString::to_string).collect();
+        reader::watch(Arc::clone(&self.inner.state), Some(wanted))
+    }
+
+    async fn sync(&self, request: &Envelope, timeout: Duration) -> Result<Envelope, BusError> {
+        self.check(request)?;
+        self.inner.sync.ask(request, timeout).await
+    }
+}

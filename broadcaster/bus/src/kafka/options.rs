@@ -1,0 +1,217 @@
+//! Where a Kafka cluster is, who we are to it, and how Syncs reach the leader.
+
+use std::collections::BTreeMap;
+
+use rdkafka::ClientConfig;
+use rotacast_protocol::ClusterName;
+use zeroize::Zeroizing;
+
+use crate::{BusError, GrpcOptions};
+
+/// Whether this connection sees to the topics.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum KafkaTopics {
+    /// Creates missing ones and refuses ones that cannot work.
+    #[default]
+    Create,
+    /// Uses what is there: for credentials that may not create topics.
+    Use,
+}
+
+/// How a Sync reaches the leader: Kafka has no request and reply.
+#[derive(Clone, Default)]
+pub enum KafkaSync {
+    /// To whoever serves Syncs on this handle or its clones: inside the broadcaster.
+    #[default]
+    Local,
+    /// To broadcasters over gRPC, in turn until one leads; the one that answered is asked first next time.
+    Grpc(Vec<GrpcOptions>),
+}
+
+/// Where the bus is. No `Debug`: it may hold secrets.
+#[derive(Clone)]
+pub struct KafkaOptions {
+    /// One or more brokers of one Kafka cluster, `host:port`.
+    pub brokers: Vec<String>,
+    /// Whose environment; part of every topic's name.
+    pub cluster: ClusterName,
+    /// Whether to see to the topics.
+    pub topics: KafkaTopics,
+    /// Copies of every topic; none: 3 with three brokers or more, otherwise 1. Only for topics created by us.
+    pub replication: Option<u16>,
+    /// How a Sync reaches the leader.
+    pub sync: KafkaSync,
+    /// librdkafka's own settings, passed through: `security.protocol`, `sasl.*`, `ssl.*` and the like. Ones
+    /// that the bus sets itself are refused by name.
+    pub properties: BTreeMap<String, String>,
+    /// The value of `sasl.password`, from a file.
+    pub password: Option<Zeroizing<String>>,
+    /// What makes the publishers of one cluster fence each other; none: `rotacast.<cluster>`.
+    pub transactional_id: Option<String>,
+}
+
+/// What the bus sets itself: correctness rests on it.
+const OURS: [&str; 18] = [
+    "acks",
+    "request.required.acks",
+    "allow.auto.create.topics",
+    "auto.offset.reset",
+    "bootstrap.servers",
+    "client.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "enable.partition.eof",
+    "group.id",
+    "isolation.level",
+    "max.in.flight",
+    "metadata.broker.list",
+    "partitioner",
+    "queue.buffering.max.messages",
+    "sasl.password",
+    "transactional.id",
+];
+
+impl KafkaOptions {
+    /// Defaults for these brokers and this cluster.
+    #[must_use]
+    pub fn new(brokers: Vec<String>, cluster: ClusterName) -> Self {
+        Self {
+            brokers,
+            cluster,
+            topics: KafkaTopics::default(),
+            replication: None,
+            sync: KafkaSync::default(),
+            properties: BTreeMap::new(),
+            password: None,
+            transactional_id: None,
+        }
+    }
+
+    pub(super) fn endpoint(&self) -> String {
+        self.brokers.join(",")
+    }
+
+    pub(super) fn transactional_id(&self) -> String {
+        self.transactional_id.clone().unwrap_or_else(|| format!("rotacast.{}", self.cluster))
+    }
+
+    /// Refuses what cannot work, by name and with the remedy.
+    pub(super) fn check(&self) -> Result<(), BusError> {
+        let wrong = |problem: String| Err(BusError::Misconfigured { endpoint: self.endpoint(), problem });
+        if self.brokers.is_empty() {
+            return wrong("bus.brokers is empty, expected at least one host:port".into());
+        }
+        for broker in &self.brokers {
+            let port = broker.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
+            if broker.contains(',') || !port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
+                return wrong(format!("bus.brokers has {broker:?}, expected host:port"));
+            }
+        }
+        if self.replication == Some(0) {
+            return wrong("bus.replication is 0, expected at least 1".into());
+        }
+        for name in self.properties.keys() {
+            if name == "sasl.password" {
+                return wrong(
+                    "bus.properties has sasl.password; put it into a file and name it in bus.password_file".into(),
+                );
+            }
+            if OURS.contains(&name.as_str()) {
+                return wrong(format!("bus.properties has {name}, which Rotacast sets itself; remove it"));
+            }
+        }
+        self.check_features()
+    }
+
+    /// TLS and SCRAM need an OpenSSL, which only some builds have.
+    fn check_features(&self) -> Result<(), BusError> {
+        if cfg!(feature = "kafka-tls") {
+            return Ok(());
+        }
+        let needs = self.properties.iter().find(|(name, value)| {
+            let value = value.to_ascii_uppercase();
+            name.starts_with("ssl.")
+                || (*name == "security.protocol" && value.contains("SSL"))
+                || (name.starts_with("sasl.mechanism") && (value.starts_with("SCRAM") || value == "OAUTHBEARER"))
+        });
+        match needs {
+            None => Ok(()),
+            Some((name, _)) => Err(BusError::Misconfigured {
+                endpoint: self.endpoint(),
+                problem: format!("{name} needs TLS, which this build lacks; build it with the feature `kafka-tls`"),
+            }),
+        }
+    }
+
+    /// What every client of ours has in common.
+    pub(super) fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        if let Some(password) = &self.password {
+            config.set("sasl.password", password.as_str());
+        }
+        config
+            .set("bootstrap.servers", self.endpoint())
+            .set("client.id", "rotacast")
+            .set("allow.auto.create.topics", "false")
+            // A call has 5 s in all: an attempt must leave room for another.
+            .set("socket.timeout.ms", "3000")
+            .set("socket.connection.setup.timeout.ms", "2000")
+            .set("socket.nagle.disable", "true")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "2000")
+            .set("retry.backoff.ms", "20")
+            .set("topic.metadata.refresh.interval.ms", "5000")
+            .set("topic.metadata.propagation.max.ms", "1000")
+            // Told through the error callback, and once.
+            .set("log.connection.close", "false");
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(change: impl FnOnce(&mut KafkaOptions)) -> Option<String> {
+        let mut options = KafkaOptions::new(vec!["localhost:9092".into()], ClusterName::new("dev").unwrap());
+        change(&mut options);
+        options.check().err().map(|problem| problem.to_string())
+    }
+
+    fn with(name: &str, value: &str) -> Option<String> {
+        problem(|options| drop(options.properties.insert(name.into(), value.into())))
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        assert_eq!(problem(|_| {}), None);
+        for brokers in [vec![], vec!["localhost"], vec![":9092"], vec!["a:1,b:2"], vec!["a:0"], vec!["a:x"]] {
+            let text = problem(|options| options.brokers = brokers.iter().map(ToString::to_string).collect());
+            assert!(text.is_some_and(|text| text.contains("bus.brokers")), "{brokers:?}");
+        }
+        assert!(problem(|options| options.replication = Some(0)).unwrap().contains("bus.replication"));
+        assert!(with("isolation.level", "read_uncommitted").unwrap().contains("isolation.level"));
+        let text = with("sasl.password", "the-password").unwrap();
+        assert!(text.contains("bus.password_file") && !text.contains("the-password"), "{text}");
+        assert_eq!(with("sasl.mechanism", "PLAIN"), None);
+    }
+
+    #[cfg(not(feature = "kafka-tls"))]
+    #[test]
+    fn a_build_without_tls_names_the_feature() {
+        for (name, value) in [
+            ("security.protocol", "SASL_SSL"),
+            ("security.protocol", "ssl"),
+            ("sasl.mechanism", "SCRAM-SHA-256"),
+            ("sasl.mechanisms", "scram-sha-512"),
+            ("ssl.ca.location", "/etc/ca.pem"),
+        ] {
+            let text = with(name, value).unwrap();
+            assert!(text.contains("kafka-tls") && text.contains(name), "{text}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Publishing without a transaction: registrations, reports, and what is forgotten.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+use rdkafka::util::Timeout;
+use rotacast_proto::Envelope;
+
+use super::fault::{Ear, Heard, meaning};
+use super::options::KafkaOptions;
+use super::record;
+use crate::BusError;
+use crate::feed::{next_pause, pauses};
+
+/// Messages waiting to be sent; beyond it callers are told.
+const QUEUE: &str = "10000";
+/// The same in KiB.
+const QUEUE_KIB: &str = "65536";
+/// When a message that could not be sent is given up, in milliseconds: before its caller gives up, so that
+/// nothing arrives after the caller was told that it may not have.
+const MESSAGE_MS: &str = "4500";
+
+/// An idempotent producer, made anew when it fails for good.
+pub(super) struct Producer {
+    options: KafkaOptions,
+    endpoint: String,
+    heard: Arc<Heard>,
+    current: Mutex<Option<Arc<FutureProducer<Ear>>>>,
+}
+
+impl Producer {
+    pub(super) fn new(options: KafkaOptions) -> Self {
+        Self { endpoint: options.endpoint(), options, heard: Arc::default(), current: Mutex::new(None) }
+    }
+
+    fn producer(&self) -> Result<Arc<FutureProducer<Ear>>, BusError> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(producer) = current.as_ref() {
+            if producer.client().fatal_error().is_none() {
+                return Ok(Arc::clone(producer));
+            }
+            release(current.take());
+        }
+        let mut config = self.options.client();
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "1")
+            .set("queue.buffering.max.messages", QUEUE)
+            .set("queue.buffering.max.kbytes", QUEUE_KIB)
+            .set("message.timeout.ms", MESSAGE_MS);
+        let producer = config.create_with_context(Ear(Arc::clone(&self.heard)));
+        let producer = Arc::new(producer.map_err(|problem| meaning(&self.endpoint, &problem))?);
+        *current = Some(Arc::clone(&producer));
+        Ok(producer)
+    }
+
+    /// Publishes until it is acknowledged; `None` forgets the key. Doubling is harmless: it is the whole state
+    /// of its key. Its caller bounds it.
+    pub(super) async fn publish(&self, topic: &str, key: &str, envelope: Option<&Envelope>) -> Result<(), BusError> {
+        let mut row = pauses();
+        loop {
+            let producer = self.producer()?;
+            let sent = producer.send(recorded(topic, key, envelope), Timeout::Never).await;
+            match sent {
+                Ok(_) => {
+                    self.heard.is_up();
+                    return Ok(());
+                }
+                Err((problem, _)) => {
+                    let error = self.refusal(&problem);
+                    if !error.is_transient() {
+                        return Err(error);
+                    }
+                    tracing::debug!(%problem, %topic, "publish repeated");
+                }
+            }
+            drop(producer);
+            tokio::time::sleep(next_pause(&mut row)).await;
+        }
+    }
+
+    /// Sends without waiting for the acknowledgement, unless the brokers are known to be lost.
+    pub(super) async fn send(&self, topic: &str, key: &str, envelope: &Envelope) -> Result<(), BusError> {
+        let producer = self.producer()?;
+        let sent = producer.send_result(recorded(topic, key, Some(envelope)));
+        let delivery = sent.map_err(|(problem, _)| self.refusal(&problem))?;
+        if !self.heard.is_down() {
+            return Ok(());
+        }
+        match delivery.await {
+            Ok(Ok(_)) => {
+                self.heard.is_up();
+                Ok(())
+            }
+            Ok(Err((problem, _))) => Err(self.refusal(&problem)),
+            Err(_) => Err(BusError::Unreachable { endpoint: self.endpoint.clone(), problem: "closed".into() }),
+        }
+    }
+
+    fn refusal(&self, problem: &KafkaError) -> BusError {
+        match problem.rdkafka_error_code() {
+            // May come back: whoever sees to the topics makes them anew.
+            Some(Code::UnknownTopic | Code::UnknownTopicOrPartition) => {
+                BusError::Unreachable { endpoint: self.endpoint.clone(), problem: problem.to_string() }
+            }
+            _ => meaning(&self.endpoint, problem),
+        }
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        release(self.current.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+fn recorded<'a>(topic: &'a str, key: &'a str, envelope: Option<&'a Envelope>) -> FutureRecord<'a, str, [u8]> {
+    let record = FutureRecord::to(topic).key(key);
+    match envelope {
+        Some(envelope) => record.payload(&envelope.payload[..]).headers(record::headers(envelope, None)),
+        None => record,
+    }
+}
+
+/// Dropping a producer may block.
+fn release<T: Send + 'static>(producer: Option<T>) {
+    if let Some(producer) = producer {
+        std::thread::spawn(move || drop(producer));
+    }
+}

@@ -1,0 +1,326 @@
+//! Publishing desired states: one transactional producer, which fences every earlier one of its cluster.
+//!
+//! While a session holds, nobody else publishes: whoever wants to takes the transactional id over, which
+//! ends the session. So what was read after taking over, and what was published since, is all there is, and
+//! comparing with it is enough. Whatever goes wrong ends the session: look at the log, not at our memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use rotacast_proto::Envelope;
+use rotacast_protocol::Revision;
+use tokio::sync::{mpsc, oneshot};
+
+use super::fault::{Heard, meaning};
+use super::options::KafkaOptions;
+use super::reader::Reader;
+use super::record;
+use super::topic::blocking;
+use crate::BusError;
+use crate::feed::{next_pause, pauses};
+
+/// States waiting for the publisher; more callers wait for a place.
+const QUEUE: usize = 1024;
+/// States in one transaction, one per secret.
+const BATCH: usize = 128;
+/// Longest wait for one step of a transaction; a call has room for a second attempt.
+const STEP: Duration = Duration::from_secs(2);
+/// When a broker gives an abandoned transaction up, in milliseconds: until then readers do not get past it.
+const TRANSACTION_MS: &str = "10000";
+/// How often, and how many times, a commit is looked for: its marker is written after it is acknowledged.
+const LOOK: Duration = Duration::from_millis(2);
+const LOOKS: u32 = 1000;
+
+struct Item {
+    key: String,
+    revision: Revision,
+    state: Envelope,
+    done: oneshot::Sender<Result<(), BusError>>,
+}
+
+/// The way to the one task that publishes.
+pub(super) struct Publisher {
+    items: mpsc::Sender<Item>,
+    endpoint: String,
+}
+
+impl Publisher {
+    /// Starts it. It ends when its handle goes; the transactional id is taken over with the first state.
+    pub(super) fn start(options: KafkaOptions, topic: String, reader: Arc<Reader>) -> Self {
+        let (items, queue) = mpsc::channel(QUEUE);
+        let endpoint = options.endpoint();
+        let work = Work { endpoint: endpoint.clone(), options, topic, reader, session: None };
+        tokio::spawn(work.run(queue));
+        Self { items, endpoint }
+    }
+
+    /// Publishes on condition that nothing newer has been. Its caller bounds it.
+    pub(super) async fn publish(&self, key: String, revision: Revision, state: Envelope) -> Result<(), BusError> {
+        let closed =
+            || BusError::Unreachable { endpoint: self.endpoint.clone(), problem: "the publisher has ended".into() };
+        let (done, outcome) = oneshot::channel();
+        self.items.send(Item { key, revision, state, done }).await.map_err(|_| closed())?;
+        outcome.await.map_err(|_| closed())?
+    }
+}
+
+/// What happened to the records of a transaction.
+#[derive(Default)]
+struct Deliveries {
+    heard: Heard,
+    places: Mutex<Vec<(i32, i64)>>,
+    failed: Mutex<Option<KafkaError>>,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        self.heard.log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.heard.error(error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        match result {
+            Ok(message) => {
+                let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+                places.push((message.partition(), message.offset()));
+            }
+            Err((problem, _)) => {
+                *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem.clone());
+            }
+        }
+    }
+}
+
+type Transactional = ThreadedProducer<Deliveries>;
+
+struct Session {
+    producer: Arc<Transactional>,
+    /// Published in this session: newer than what the reader has.
+    published: HashMap<String, (Revision, String)>,
+}
+
+struct Work {
+    options: KafkaOptions,
+    endpoint: String,
+    topic: String,
+    reader: Arc<Reader>,
+    session: Option<Session>,
+}
+
+impl Work {
+    async fn run(mut self, mut queue: mpsc::Receiver<Item>) {
+        let mut waiting: Vec<Item> = Vec::new();
+        let mut row = pauses();
+        loop {
+            waiting.retain(|item| !item.done.is_closed());
+            if waiting.is_empty() {
+                match queue.recv().await {
+                    Some(item) => waiting.push(item),
+                    None => break,
+                }
+            }
+            while waiting.len() < QUEUE
+                && let Ok(item) = queue.try_recv()
+            {
+                waiting.push(item);
+            }
+            match self.round(&mut waiting).await {
+                Ok(()) => row = pauses(),
+                Err(problem) if problem.is_transient() => {
+                    tracing::debug!(%problem, "publishing begins anew");
+                    self.end();
+                    tokio::time::sleep(next_pause(&mut row)).await;
+                }
+                Err(problem) => {
+                    self.end();
+                    // Nobody's retry helps: everyone who waits is told.
+                    for item in waiting.drain(..) {
+                        drop(item.done.send(Err(again(&problem))));
+                    }
+                }
+            }
+        }
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if let Some(session) = self.session.take() {
+            // May block for as long as its brokers are silent.
+            std::thread::spawn(move || drop(session));
+        }
+    }
+
+    /// Settles what can be settled without publishing, and publishes one transaction of the rest.
+    async fn round(&mut self, waiting: &mut Vec<Item>) -> Result<(), BusError> {
+        if self.session.is_none() {
+            // First whether there is a reason to: a deposed leader must not disturb its successor.
+            self.reader.barrier().await?;
+            self.settle(waiting);
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            self.session = Some(self.take_over().await?);
+            self.reader.barrier().await?;
+        }
+        self.settle(waiting);
+        let mut batch: Vec<Item> = Vec::new();
+        let mut rest = Vec::new();
+        for item in waiting.drain(..) {
+            let place = batch.len() < BATCH && !batch.iter().any(|other| other.key == item.key);
+            if place { batch.push(item) } else { rest.push(item) }
+        }
+        *waiting = rest;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.transaction(&batch).await;
+        match outcome {
+            Ok(()) => {
+                let session = self.session.as_mut().expect("begun above");
+                for item in batch {
+                    session.published.insert(item.key, (item.revision, item.state.id));
+                    // A caller that has gone asks again, and finds it published.
+                    drop(item.done.send(Ok(())));
+                }
+                Ok(())
+            }
+            Err(problem) => {
+                // In their order before the others.
+                batch.append(waiting);
+                *waiting = batch;
+                Err(problem)
+            }
+        }
+    }
+
+    /// Answers whatever is older than what was published, or is there already.
+    fn settle(&self, waiting: &mut Vec<Item>) {
+        let folded = self.reader.replica().lock();
+        let mut rest = Vec::new();
+        for item in waiting.drain(..) {
+            let published = self.session.as_ref().and_then(|session| session.published.get(&item.key));
+            let last = match published {
+                Some((revision, id)) => Some((*revision, id.as_str())),
+                None => folded.get(&item.key).map(|last| (last.revision, last.envelope.id.as_str())),
+            };
+            match last {
+                Some((revision, _)) if revision > item.revision => {
+                    drop(item.done.send(Err(BusError::Fenced { subject: format!("{} {}", self.topic, item.key) })));
+                }
+                Some((revision, id)) if revision == item.revision && id == item.state.id => {
+                    drop(item.done.send(Ok(())));
+                }
+                _ => rest.push(item),
+            }
+        }
+        *waiting = rest;
+    }
+
+    /// Fences every earlier publisher, and ends whatever it left open.
+    async fn take_over(&self) -> Result<Session, BusError> {
+        let mut config = self.options.client();
+        config
+            .set("transactional.id", self.options.transactional_id())
+            .set("transaction.timeout.ms", TRANSACTION_MS)
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "0")
+            .set("message.timeout.ms", "4000");
+        let endpoint = self.endpoint.clone();
+        let producer = blocking(&self.endpoint, move || {
+            let producer: Transactional =
+                config.create_with_context(Deliveries::default()).map_err(|problem| meaning(&endpoint, &problem))?;
+            match producer.init_transactions(STEP) {
+                Ok(()) => Ok(producer),
+                Err(problem) => {
+                    let error = meaning(&endpoint, &problem);
+                    std::thread::spawn(move || drop(producer));
+                    Err(error)
+                }
+            }
+        })
+        .await?;
+        tracing::info!(id = %self.options.transactional_id(), "publishes states from now on");
+        Ok(Session { producer: Arc::new(producer), published: HashMap::new() })
+    }
+
+    async fn transaction(&self, batch: &[Item]) -> Result<(), BusError> {
+        let session = self.session.as_ref().expect("begun by the caller");
+        let (producer, topic) = (Arc::clone(&session.producer), self.topic.clone());
+        let endpoint = self.endpoint.clone();
+        let records: Vec<_> = batch.iter().map(|item| (item.key.clone(), item.revision, item.state.clone())).collect();
+        let places = blocking(&self.endpoint, move || {
+            let context = Arc::clone(producer.context());
+            let lock = |places: &Mutex<Vec<(i32, i64)>>| -> Vec<(i32, i64)> {
+                std::mem::take(&mut *places.lock().unwrap_or_else(PoisonError::into_inner))
+            };
+            drop(lock(&context.places));
+            let attempt = || -> Result<(), KafkaError> {
+                producer.begin_transaction()?;
+                for (key, revision, state) in &records {
+                    let record = BaseRecord::to(&topic)
+                        .key(key.as_str())
+                        .payload(&state.payload[..])
+                        .headers(record::headers(state, Some(*revision)));
+                    producer.send(record).map_err(|(problem, _)| problem)?;
+                }
+                producer.flush(STEP)?;
+                producer.commit_transaction(STEP)
+            };
+            let outcome = attempt();
+            let failed = context.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match (outcome, failed) {
+                (Ok(()), None) => Ok(lock(&context.places)),
+                (_, Some(problem)) | (Err(problem), None) => Err(failure(&endpoint, &problem)),
+            }
+        })
+        .await?;
+        for _ in 0..LOOKS {
+            if self.reader.visible(&places).await {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Err(BusError::Unreachable { endpoint: self.endpoint.clone(), problem: "committed, and not to be seen".into() })
+    }
+}
+
+/// Being fenced, and topics that are made anew, are reasons to look again; the rest is what it means.
+fn failure(endpoint: &str, problem: &KafkaError) -> BusError {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+    match meaning(endpoint, problem) {
+        error @ (BusError::Denied { .. } | BusError::Misconfigured { .. })
+            if problem.rdkafka_error_code() != Some(Code::UnknownTopicOrPartition) =>
+        {
+            error
+        }
+        _ => BusError::Unreachable { endpoint: endpoint.to_owned(), problem: problem.to_string() },
+    }
+}
+
+/// The same error for one more caller.
+fn again(problem: &BusError) -> BusError {
+    match problem {
+        BusError::Denied { endpoint, problem } => {
+            BusError::Denied { endpoint: endpoint.clone(), problem: problem.clone() }
+        }
+        BusError::Misconfigured { endpoint, problem } => {
+            BusError::Misconfigured { endpoint: endpoint.clone(), problem: problem.clone() }
+        }
+        other => BusError::Unreachable { endpoint: String::new(), problem: other.to_string() },
+    }
+}

@@ -1,0 +1,550 @@
+//! Follows one topic in a thread of its own, from its beginning, and folds it into a [`Replica`].
+//!
+//! librdkafka goes on silently where a topic was deleted and made anew with more messages than the old one
+//! had. So whatever could mean a gap ends a reading, and while nothing comes the last record of a partition
+//! is read once more: in the same log it is the same record.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
+use rotacast_proto::Envelope;
+use tokio::runtime::Handle;
+
+use super::fault::{Heard, meaning};
+use super::options::{KafkaOptions, KafkaTopics};
+use super::record;
+use super::replica::Replica;
+use super::topic::{Kind, Topics, blocking};
+use crate::feed::{next_pause, pauses};
+use crate::{BusError, BusEvent};
+
+/// Longest wait for a message before the thread looks whether it is to end.
+const POLL: Duration = Duration::from_millis(100);
+/// Longest wait for one answer of a broker.
+const REQUEST: Duration = Duration::from_secs(2);
+/// How often a silent partition's last record is read once more.
+const PROBE: Duration = Duration::from_secs(5);
+/// A probe that has no answer by then counts as a loss of continuity.
+const PROBE_PATIENCE: Duration = Duration::from_secs(30);
+/// What librdkafka may fetch ahead, in KiB; the replica takes it as fast as it comes.
+const FETCH_AHEAD_KIB: &str = "8192";
+/// How long a broker waits for a message before it says that there is none, in milliseconds. Also how long
+/// being caught up takes at most; four requests a second to each broker cost it next to nothing.
+const FETCH_WAIT_MS: &str = "250";
+/// Messages handed to a subscription at once.
+const BATCH: usize = 64;
+
+/// One topic being followed. The thread ends when the last handle goes.
+pub(super) struct Reader {
+    shared: Arc<Shared>,
+    started: AtomicBool,
+}
+
+struct Shared {
+    kind: Kind,
+    topic: String,
+    endpoint: String,
+    options: KafkaOptions,
+    topics: Arc<Topics>,
+    runtime: Handle,
+    replica: Replica,
+    current: Mutex<Option<(u64, Arc<BaseConsumer<Heard>>)>>,
+    /// An error that retrying cannot mend.
+    failed: Mutex<Option<(bool, String)>>,
+    unreadable: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+    }
+}
+
+impl Reader {
+    pub(super) fn new(kind: Kind, options: &KafkaOptions, topics: &Arc<Topics>, bound: usize) -> Self {
+        let shared = Shared {
+            kind,
+            topic: topics.name(kind),
+            endpoint: options.endpoint(),
+            options: options.clone(),
+            topics: Arc::clone(topics),
+            runtime: Handle::current(),
+            replica: Replica::new(bound),
+            current: Mutex::new(None),
+            failed: Mutex::new(None),
+            unreadable: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        };
+        Self { shared: Arc::new(shared), started: AtomicBool::new(false) }
+    }
+
+    pub(super) fn replica(&self) -> &Replica {
+        &self.shared.replica
+    }
+
+    /// Messages that were none of ours.
+    pub(super) fn unreadable(&self) -> u64 {
+        self.shared.unreadable.load(Ordering::Relaxed)
+    }
+
+    fn start(&self) {
+        if !self.started.swap(true, Ordering::AcqRel) {
+            let shared = Arc::clone(&self.shared);
+            // Dropping a consumer may block for a long time: its own thread does it, and nobody waits.
+            std::thread::spawn(move || shared.run());
+        }
+    }
+
+    /// Waits until everything acknowledged before this call has been folded; returns the generation in which.
+    /// Waits for as long as it takes: callers bound it.
+    pub(super) async fn barrier(&self) -> Result<u64, BusError> {
+        self.start();
+        let shared = &self.shared;
+        let mut changed = shared.replica.subscribe();
+        let mut row = pauses();
+        loop {
+            if let Some(problem) = shared.failure() {
+                return Err(problem);
+            }
+            changed.mark_unchanged();
+            let Some((generation, consumer)) = shared.current() else {
+                // The reader keeps trying, and tells.
+                drop(tokio::time::timeout(REQUEST, changed.changed()).await);
+                continue;
+            };
+            let (topic, asked) = (shared.topic.clone(), Arc::clone(&consumer));
+            let partitions = shared.replica.lock().places.len();
+            let endpoint = shared.endpoint.clone();
+            let ends = blocking(&shared.endpoint, move || {
+                let ends = ends(&asked, &topic, partitions).map_err(|problem| meaning(&endpoint, &problem));
+                drop(asked);
+                ends
+            })
+            .await;
+            let ends = match ends {
+                Ok(ends) => ends,
+                Err(problem) => {
+                    tracing::debug!(topic = %shared.topic, %problem, "ends not known");
+                    release(consumer);
+                    tokio::time::sleep(next_pause(&mut row)).await;
+                    continue;
+                }
+            };
+            let there = self.reach(generation, &consumer, &ends, &mut changed).await;
+            release(consumer);
+            if there {
+                return Ok(generation);
+            }
+        }
+    }
+
+    /// Waits until these offsets are reached; false when the topic is read anew meanwhile.
+    async fn reach(
+        &self,
+        generation: u64,
+        consumer: &Arc<BaseConsumer<Heard>>,
+        ends: &[i64],
+        changed: &mut tokio::sync::watch::Receiver<u64>,
+    ) -> bool {
+        loop {
+            changed.mark_unchanged();
+            let mut look = Vec::new();
+            {
+                let mut folded = self.shared.replica.lock();
+                if folded.generation != generation || folded.places.len() != ends.len() {
+                    return false;
+                }
+                let mut there = true;
+                for (partition, (place, end)) in folded.places.iter_mut().zip(ends).enumerate() {
+                    if place.reached >= *end {
+                        continue;
+                    }
+                    there = false;
+                    // At an end, but which? Markers of transactions count as offsets and are never shown.
+                    // An end that is found by a look begun after `end` was asked for is at `end` or beyond.
+                    if place.at_end && place.confirming.is_none() {
+                        place.confirming = Some(*end);
+                        place.at_end = false;
+                        look.push((partition, place.reached));
+                    }
+                }
+                if there {
+                    return true;
+                }
+            }
+            for (partition, from) in look {
+                let (consumer, topic) = (Arc::clone(consumer), self.shared.topic.clone());
+                let sought = tokio::task::spawn_blocking(move || {
+                    consumer.seek(&topic, id(partition), Offset::Offset(from), REQUEST)
+                });
+                if !matches!(sought.await, Ok(Ok(()))) {
+                    let mut folded = self.shared.replica.lock();
+                    if folded.generation == generation {
+                        let place = &mut folded.places[partition];
+                        (place.confirming, place.at_end) = (None, true);
+                    }
+                }
+            }
+            // Also after a while without a change: a look that failed is repeated.
+            drop(tokio::time::timeout(REQUEST, changed.changed()).await);
+        }
+    }
+
+    /// Whether readers see everything below these offsets.
+    pub(super) async fn visible(&self, offsets: &[(i32, i64)]) -> bool {
+        let Some((_, consumer)) = self.shared.current() else { return false };
+        let topic = self.shared.topic.clone();
+        let partitions = self.shared.replica.lock().places.len();
+        let asked = tokio::task::spawn_blocking(move || ends(&consumer, &topic, partitions)).await;
+        let Ok(Ok(ends)) = asked else { return false };
+        offsets.iter().all(|(partition, offset)| {
+            usize::try_from(*partition).ok().and_then(|partition| ends.get(partition)).is_some_and(|end| end > offset)
+        })
+    }
+}
+
+/// A subscription: its place in the replica, and nothing else.
+pub(super) fn watch(
+    reader: Arc<Reader>,
+    wanted: Option<BTreeSet<String>>,
+) -> BoxStream<'static, Result<BusEvent, BusError>> {
+    struct Subscription {
+        reader: Arc<Reader>,
+        wanted: Option<BTreeSet<String>>,
+        generation: Option<u64>,
+        tick: u64,
+        caught_up: bool,
+        ready: std::collections::VecDeque<Arc<Envelope>>,
+    }
+    let begun = Subscription {
+        reader,
+        wanted,
+        generation: None,
+        tick: 0,
+        caught_up: false,
+        ready: std::collections::VecDeque::new(),
+    };
+    futures::stream::unfold(Some(begun), |state| async {
+        let mut s = state?;
+        let mut changed = s.reader.replica().subscribe();
+        loop {
+            changed.mark_unchanged();
+            if let Some(envelope) = s.ready.pop_front() {
+                return Some((Ok(BusEvent::Message((*envelope).clone())), Some(s)));
+            }
+            let now = s.reader.replica().lock().generation;
+            match s.generation {
+                Some(generation) if generation == now => {}
+                Some(_) => {
+                    (s.generation, s.tick, s.caught_up) = (None, 0, false);
+                    return Some((Ok(BusEvent::Resync), Some(s)));
+                }
+                None => match s.reader.barrier().await {
+                    Ok(generation) => s.generation = Some(generation),
+                    // The last item.
+                    Err(problem) => return Some((Err(problem), None)),
+                },
+            }
+            {
+                let folded = s.reader.replica().lock();
+                if Some(folded.generation) != s.generation {
+                    continue;
+                }
+                let wanted = s.wanted.as_ref();
+                let (messages, tick) = folded.after(s.tick, BATCH, |key| wanted.is_none_or(|keys| keys.contains(key)));
+                s.tick = tick;
+                s.ready = messages.into();
+            }
+            if !s.ready.is_empty() {
+                continue;
+            }
+            if !s.caught_up {
+                s.caught_up = true;
+                return Some((Ok(BusEvent::CaughtUp), Some(s)));
+            }
+            if let Some(problem) = s.reader.shared.failure() {
+                return Some((Err(problem), None));
+            }
+            // Its sender lives in the reader that is held here.
+            drop(changed.changed().await);
+        }
+    })
+    .boxed()
+}
+
+/// A consumer's last handle is let go of on a thread that may block.
+fn release(consumer: Arc<BaseConsumer<Heard>>) {
+    if Arc::strong_count(&consumer) == 1 {
+        std::thread::spawn(move || drop(consumer));
+    }
+}
+
+fn id(partition: usize) -> i32 {
+    i32::try_from(partition).unwrap_or(i32::MAX)
+}
+
+/// The end of every partition as it is now, by what this consumer may see.
+fn ends(consumer: &BaseConsumer<Heard>, topic: &str, partitions: usize) -> Result<Vec<i64>, KafkaError> {
+    let mut asked = TopicPartitionList::new();
+    for partition in 0..partitions {
+        asked.add_partition_offset(topic, id(partition), Offset::End)?;
+    }
+    // The "time" of the end asks every leader once for all of its partitions.
+    let found = consumer.offsets_for_times(asked, REQUEST)?;
+    let mut ends = vec![0; partitions];
+    for element in found.elements() {
+        element.error()?;
+        let Offset::Offset(offset) = element.offset() else {
+            return Err(KafkaError::OffsetFetch(rdkafka::error::RDKafkaErrorCode::InvalidArgument));
+        };
+        if let Some(end) = usize::try_from(element.partition()).ok().and_then(|partition| ends.get_mut(partition)) {
+            *end = offset;
+        }
+    }
+    Ok(ends)
+}
+
+/// The last record of a partition, to know it again.
+#[derive(Clone, Copy)]
+struct Tail {
+    offset: i64,
+    print: u64,
+    probing: Option<Instant>,
+}
+
+impl Shared {
+    fn current(&self) -> Option<(u64, Arc<BaseConsumer<Heard>>)> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn failure(&self) -> Option<BusError> {
+        let (denied, problem) = self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let endpoint = self.endpoint.clone();
+        Some(if denied {
+            BusError::Denied { endpoint, problem }
+        } else {
+            BusError::Misconfigured { endpoint, problem }
+        })
+    }
+
+    fn run(&self) {
+        let mut row = pauses();
+        while !self.stop.load(Ordering::Acquire) {
+            let begun = Instant::now();
+            let outcome = self.read();
+            let consumer = self.current.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(consumer);
+            match outcome {
+                Ok(()) => return,
+                Err(problem) if problem.is_transient() => {
+                    tracing::debug!(topic = %self.topic, %problem, "reading begins anew");
+                }
+                Err(problem) => {
+                    tracing::warn!(topic = %self.topic, %problem, "reading ends");
+                    let (BusError::Denied { problem: text, .. } | BusError::Misconfigured { problem: text, .. }) =
+                        &problem
+                    else {
+                        continue;
+                    };
+                    *self.failed.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some((matches!(problem, BusError::Denied { .. }), text.clone()));
+                    self.replica.tell();
+                    return;
+                }
+            }
+            if begun.elapsed() > PROBE_PATIENCE {
+                row = pauses();
+            }
+            self.replica.tell();
+            std::thread::sleep(next_pause(&mut row));
+        }
+    }
+
+    fn lost(&self, problem: impl Into<String>) -> BusError {
+        BusError::Unreachable { endpoint: self.endpoint.clone(), problem: problem.into() }
+    }
+
+    /// The roster is read as it is written: registrations are no transactions, and one that is acknowledged
+    /// must be seen even where a stuck transaction of somebody else would hold `read_committed` back.
+    fn consumer(&self) -> Result<Arc<BaseConsumer<Heard>>, BusError> {
+        let mut config = self.options.client();
+        config
+            .set("group.id", format!("rotacast.{}", self.options.cluster))
+            .set("isolation.level", if self.kind == Kind::State { "read_committed" } else { "read_uncommitted" })
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "error")
+            .set("queued.max.messages.kbytes", FETCH_AHEAD_KIB)
+            .set("fetch.wait.max.ms", FETCH_WAIT_MS)
+            .set("fetch.error.backoff.ms", "100")
+            .set("check.crcs", "true");
+        let consumer = config.create_with_context(Heard::default());
+        Ok(Arc::new(consumer.map_err(|problem| meaning(&self.endpoint, &problem))?))
+    }
+
+    /// One reading, up to the loss of continuity. `Ok`: it is to stop.
+    fn read(&self) -> Result<(), BusError> {
+        let consumer = self.consumer()?;
+        let partitions = self.partitions(&consumer)?;
+        let mut assignment = TopicPartitionList::new();
+        for partition in 0..partitions {
+            let added = assignment.add_partition_offset(&self.topic, id(partition), Offset::Beginning);
+            added.map_err(|problem| meaning(&self.endpoint, &problem))?;
+        }
+        consumer.assign(&assignment).map_err(|problem| meaning(&self.endpoint, &problem))?;
+        let generation = self.replica.begin(partitions);
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some((generation, Arc::clone(&consumer)));
+        self.replica.tell();
+        let mut tails: Vec<Option<Tail>> = vec![None; partitions];
+        let mut next_probe = Instant::now() + PROBE;
+        loop {
+            if self.stop.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            if consumer.context().is_down() {
+                return Err(self.lost("the brokers were lost"));
+            }
+            match consumer.poll(POLL) {
+                None => {}
+                Some(Ok(message)) => self.message(&message, &mut tails)?,
+                Some(Err(KafkaError::PartitionEOF(partition))) => self.end(partition, &mut tails)?,
+                Some(Err(problem)) => {
+                    let error = meaning(&self.endpoint, &problem);
+                    // The group is a name only: nothing is committed, nobody joins.
+                    let code = problem.rdkafka_error_code();
+                    if code != Some(rdkafka::error::RDKafkaErrorCode::GroupAuthorizationFailed) {
+                        return Err(error);
+                    }
+                }
+            }
+            if Instant::now() >= next_probe {
+                next_probe = Instant::now() + PROBE;
+                self.probe(&consumer, &mut tails)?;
+            }
+        }
+    }
+
+    /// The number of partitions, once the topic can be seen.
+    fn partitions(&self, consumer: &BaseConsumer<Heard>) -> Result<usize, BusError> {
+        let metadata = consumer.fetch_metadata(Some(&self.topic), REQUEST);
+        let metadata = metadata.map_err(|problem| {
+            drop(consumer.poll(Duration::ZERO));
+            consumer.context().explain(&self.endpoint, &problem)
+        })?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic);
+        let count = topic.filter(|topic| topic.error().is_none()).map_or(0, |topic| topic.partitions().len());
+        if count > 0 {
+            return Ok(count);
+        }
+        if self.options.topics == KafkaTopics::Create {
+            self.runtime.block_on(self.topics.ensure())?;
+        }
+        Err(self.lost(format!("topic {} is missing; a broadcaster creates it", self.topic)))
+    }
+
+    fn message(
+        &self,
+        message: &rdkafka::message::BorrowedMessage<'_>,
+        tails: &mut [Option<Tail>],
+    ) -> Result<(), BusError> {
+        let Some(partition) = usize::try_from(message.partition()).ok().filter(|partition| *partition < tails.len())
+        else {
+            return Err(self.lost("it has more partitions than before"));
+        };
+        let (offset, print) = (message.offset(), print(message));
+        let reached = self.replica.lock().places[partition].reached;
+        if let Some(tail) = &mut tails[partition]
+            && tail.probing.take().is_some()
+            && (tail.offset, tail.print) != (offset, print)
+        {
+            return Err(self.lost("it is not the log it was"));
+        }
+        if offset < reached {
+            return Ok(());
+        }
+        tails[partition] = Some(Tail { offset, print, probing: None });
+        let key = message.key().map(|key| String::from_utf8_lossy(key).into_owned());
+        match (key, message.payload()) {
+            // An empty payload comes without bytes as well; a tombstone has no headers.
+            (Some(key), None) if message.headers().is_none() => self.replica.remove(&key),
+            (Some(key), _) => match record::read(message) {
+                Ok((envelope, revision)) => self.replica.put(key, envelope, revision),
+                Err(problem) => self.unreadable(&problem),
+            },
+            (None, _) => self.unreadable("it has no key"),
+        }
+        {
+            let mut folded = self.replica.lock();
+            let place = &mut folded.places[partition];
+            (place.reached, place.at_end) = (offset + 1, false);
+        }
+        self.replica.tell();
+        Ok(())
+    }
+
+    fn end(&self, partition: i32, tails: &mut [Option<Tail>]) -> Result<(), BusError> {
+        let Some(partition) = usize::try_from(partition).ok().filter(|partition| *partition < tails.len()) else {
+            return Ok(());
+        };
+        if tails[partition].is_some_and(|tail| tail.probing.is_some()) {
+            return Err(self.lost("its last record has gone"));
+        }
+        {
+            let mut folded = self.replica.lock();
+            let place = &mut folded.places[partition];
+            if let Some(end) = place.confirming.take() {
+                place.reached = place.reached.max(end);
+            }
+            place.at_end = true;
+        }
+        self.replica.tell();
+        Ok(())
+    }
+
+    /// Reads the last record of every silent partition once more.
+    fn probe(&self, consumer: &BaseConsumer<Heard>, tails: &mut [Option<Tail>]) -> Result<(), BusError> {
+        for (partition, tail) in tails.iter_mut().enumerate() {
+            let Some(tail) = tail else { continue };
+            if tail.probing.is_some_and(|since| since.elapsed() > PROBE_PATIENCE) {
+                return Err(self.lost("it does not answer"));
+            }
+            let silent = {
+                let folded = self.replica.lock();
+                folded.places[partition].at_end && folded.places[partition].confirming.is_none()
+            };
+            if silent && tail.probing.is_none() {
+                let sought = consumer.seek(&self.topic, id(partition), Offset::Offset(tail.offset), REQUEST);
+                sought.map_err(|problem| meaning(&self.endpoint, &problem))?;
+                tail.probing = Some(Instant::now());
+                // A barrier that looks at the same time would seek past what is being probed.
+                self.replica.lock().places[partition].at_end = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Said at every power of two: whoever floods a topic must not flood the log.
+    fn unreadable(&self, problem: &str) {
+        let count = self.unreadable.fetch_add(1, Ordering::Relaxed) + 1;
+        if count.is_power_of_two() {
+            tracing::warn!(topic = %self.topic, %problem, count, "message that is none of ours");
+        }
+    }
+}
+
+fn print(message: &rdkafka::message::BorrowedMessage<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (message.key(), message.payload(), message.timestamp().to_millis()).hash(&mut hasher);
+    hasher.finish()
+}

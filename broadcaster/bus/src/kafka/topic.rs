@@ -1,0 +1,367 @@
+//! The three topics of a cluster: how they should be, and what is wrong with the ones that are there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::metadata::Metadata;
+use rotacast_protocol::ClusterName;
+use tokio::sync::Mutex;
+
+use super::fault::{Ear, Heard, meaning};
+use super::options::{KafkaOptions, KafkaTopics};
+use crate::{BusError, Finding, Level, MAX_MESSAGE_BYTES};
+
+/// Partitions of a topic created by us: one leader on each of three brokers.
+const PARTITIONS: i32 = 3;
+/// Most partitions that make sense: everybody reads all of them.
+const MAX_PARTITIONS: usize = 12;
+/// Copies of a topic created by us, where there are brokers enough.
+const REPLICATION: i32 = 3;
+/// How long one request about topics may take, in milliseconds.
+const REQUEST_MS: u64 = 2500;
+/// For how long reports of a life that says nothing are kept, in milliseconds: an hour. They are soft.
+const REPORTS_MS: &str = "3600000";
+/// Room for keys, headers and framing around the largest message.
+const ROOM: usize = 8 * 1024;
+
+/// One of the three.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    State,
+    Roster,
+    Reports,
+}
+
+impl Kind {
+    pub(super) const ALL: [Kind; 3] = [Kind::State, Kind::Roster, Kind::Reports];
+
+    pub(super) fn topic(self, cluster: &ClusterName) -> String {
+        let kind = match self {
+            Kind::State => "state",
+            Kind::Roster => "roster",
+            Kind::Reports => "reports",
+        };
+        format!("rotacast.{cluster}.{kind}")
+    }
+
+    fn settings(self, replication: i32) -> Vec<(&'static str, &'static str)> {
+        let mut settings = vec![
+            ("cleanup.policy", if self == Kind::Reports { "compact,delete" } else { "compact" }),
+            ("unclean.leader.election.enable", "false"),
+            ("max.message.bytes", "1048588"),
+        ];
+        if self == Kind::Reports {
+            settings.push(("retention.ms", REPORTS_MS));
+            settings.push(("segment.ms", REPORTS_MS));
+        } else {
+            settings.push(("min.insync.replicas", if replication >= 3 { "2" } else { "1" }));
+        }
+        settings
+    }
+
+    /// Compares a topic with what it must be and should be.
+    fn audit(self, topic: &str, partitions: &[i32], settings: &HashMap<String, String>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut add = |level, text: String, fix: String| {
+            findings.push(Finding { level, subject: format!("topic {topic}"), text, fix });
+        };
+        let set = |setting: &str| format!("kafka-configs.sh --alter --topic {topic} --add-config {setting}");
+        let get = |name: &str| settings.get(name).map_or("", String::as_str);
+        let number = |name: &str| settings.get(name).and_then(|value| value.parse::<i64>().ok());
+        let policies: Vec<_> = get("cleanup.policy").split(',').map(str::trim).collect();
+        let replicas = partitions.iter().copied().min().unwrap_or_default();
+        if !settings.is_empty() {
+            if !policies.contains(&"compact") {
+                let text = format!(
+                    "cleanup.policy is {:?}, expected compact: without it the last message of a key is forgotten",
+                    get("cleanup.policy")
+                );
+                let level = if self == Kind::Reports { Level::Warning } else { Level::Error };
+                add(
+                    level,
+                    text,
+                    set(if self == Kind::Reports {
+                        "cleanup.policy=[compact,delete]"
+                    } else {
+                        "cleanup.policy=compact"
+                    }),
+                );
+            } else if self != Kind::Reports && policies.contains(&"delete") {
+                let text = "cleanup.policy has delete as well: instances would vanish while they live".into();
+                add(
+                    if self == Kind::Roster { Level::Error } else { Level::Warning },
+                    text,
+                    set("cleanup.policy=compact"),
+                );
+            }
+            if get("unclean.leader.election.enable") == "true" {
+                add(
+                    Level::Warning,
+                    "unclean.leader.election.enable is true: acknowledged messages can be lost, which costs time"
+                        .into(),
+                    set("unclean.leader.election.enable=false"),
+                );
+            }
+            if let Some(found) = number("max.message.bytes").filter(|found| *found < (MAX_MESSAGE_BYTES + ROOM) as i64)
+            {
+                let text = format!("max.message.bytes is {found}, expected at least {}", MAX_MESSAGE_BYTES + ROOM);
+                add(Level::Warning, text, set("max.message.bytes=1048588"));
+            }
+            if let Some(found) = number("min.insync.replicas").filter(|_| self != Kind::Reports) {
+                if found > i64::from(replicas) {
+                    let text =
+                        format!("min.insync.replicas is {found} with {replicas} replicas: nothing can be written");
+                    add(Level::Error, text, set(&format!("min.insync.replicas={}", 1.max(replicas - 1))));
+                } else if found < 2 && replicas >= 3 {
+                    let text =
+                        "min.insync.replicas is 1: one broker's disk alone may hold what was acknowledged".into();
+                    add(Level::Warning, text, set("min.insync.replicas=2"));
+                } else if found == i64::from(replicas) && replicas > 1 {
+                    let text =
+                        format!("min.insync.replicas is {found} of {replicas}: one broker's outage stops writing");
+                    add(Level::Warning, text, set(&format!("min.insync.replicas={}", found - 1)));
+                }
+            }
+        }
+        if replicas < 2 && self != Kind::Reports {
+            add(
+                Level::Warning,
+                "has one replica: its broker's outage stops rotations, its disk's loss forgets the log".into(),
+                "kafka-reassign-partitions.sh, to 3 replicas on 3 brokers".into(),
+            );
+        }
+        if partitions.len() > MAX_PARTITIONS {
+            let text =
+                format!("has {} partitions, expected at most {MAX_PARTITIONS}: everybody reads all", partitions.len());
+            add(Level::Warning, text, "delete it while the broadcaster runs: it is created anew".into());
+        }
+        if findings.is_empty() {
+            let text = format!("{} partitions, {replicas} replicas, compacted", partitions.len());
+            findings.push(Finding { level: Level::Ok, subject: format!("topic {topic}"), text, fix: String::new() });
+        }
+        findings
+    }
+}
+
+/// Sees to the topics.
+pub(super) struct Topics {
+    options: KafkaOptions,
+    endpoint: String,
+    /// One creation at a time; the others find what it made.
+    creating: Mutex<()>,
+}
+
+impl Topics {
+    pub(super) fn new(options: KafkaOptions) -> Self {
+        let endpoint = options.endpoint();
+        Self { options, endpoint, creating: Mutex::new(()) }
+    }
+
+    pub(super) fn name(&self, kind: Kind) -> String {
+        kind.topic(&self.options.cluster)
+    }
+
+    /// Creates what is missing and refuses what cannot work; with `Use` only says what is missing.
+    pub(super) async fn ensure(&self) -> Result<(), BusError> {
+        let _one = self.creating.lock().await;
+        let metadata = self.metadata().await?;
+        let missing: Vec<_> =
+            Kind::ALL.into_iter().filter(|kind| found(&metadata, &self.name(*kind)).is_none()).collect();
+        if !missing.is_empty() {
+            let names = missing.iter().map(|kind| self.name(*kind)).collect::<Vec<_>>().join(", ");
+            if self.options.topics == KafkaTopics::Use {
+                let problem = format!("{names} missing; start a broadcaster, which creates what is missing");
+                return Err(BusError::Unreachable { endpoint: self.endpoint.clone(), problem });
+            }
+            self.create(&missing, metadata.brokers().len()).await?;
+            tracing::info!(topics = %names, "created");
+        }
+        Ok(())
+    }
+
+    /// Refuses topics that cannot work.
+    pub(super) async fn accept(&self) -> Result<(), BusError> {
+        let findings = self.examine().await?;
+        for finding in findings.iter().filter(|finding| finding.level == Level::Warning) {
+            tracing::warn!(subject = %finding.subject, fix = %finding.fix, "{}", finding.text);
+        }
+        let errors: Vec<_> = findings
+            .iter()
+            .filter(|finding| finding.level == Level::Error)
+            .map(|finding| format!("{} {}; {}", finding.subject, finding.text, finding.fix))
+            .collect();
+        if errors.is_empty() {
+            return Ok(());
+        }
+        Err(BusError::Misconfigured { endpoint: self.endpoint.clone(), problem: errors.join(". ") })
+    }
+
+    async fn create(&self, missing: &[Kind], brokers: usize) -> Result<(), BusError> {
+        let replication = match self.options.replication {
+            Some(copies) => i32::from(copies),
+            None if brokers >= 3 => REPLICATION,
+            None => 1,
+        };
+        let names: Vec<_> = missing.iter().map(|kind| (*kind, self.name(*kind))).collect();
+        let topics: Vec<_> = names
+            .iter()
+            .map(|(kind, name)| {
+                let topic = NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(replication));
+                kind.settings(replication).into_iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+            })
+            .collect();
+        let outcome = {
+            let admin = self.admin()?;
+            let outcome = admin.get().create_topics(&topics, &request()).await;
+            drop(admin);
+            outcome.map_err(|problem| meaning(&self.endpoint, &problem))?
+        };
+        for result in outcome {
+            match result {
+                Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
+                Err((name, code)) => {
+                    let problem = format!("creating topic {name}: {code}");
+                    return Err(match meaning(&self.endpoint, &rdkafka::error::KafkaError::AdminOp(code)) {
+                        BusError::Denied { endpoint, .. } => BusError::Denied {
+                            endpoint,
+                            problem: format!("{problem}; allow it, or create the topic as docs/buses/kafka.md says"),
+                        },
+                        BusError::Misconfigured { endpoint, .. } => BusError::Misconfigured {
+                            endpoint,
+                            problem: format!("{problem}; with {brokers} brokers and bus.replication {replication}"),
+                        },
+                        _ => BusError::Unreachable { endpoint: self.endpoint.clone(), problem },
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Brokers, topics and their settings.
+    pub(super) async fn examine(&self) -> Result<Vec<Finding>, BusError> {
+        let metadata = self.metadata().await?;
+        let brokers = metadata.brokers().len();
+        let mut findings = vec![Finding {
+            level: Level::Ok,
+            subject: format!("Kafka {}", self.endpoint),
+            text: format!("{brokers} brokers up"),
+            fix: String::new(),
+        }];
+        for kind in Kind::ALL {
+            let name = self.name(kind);
+            let Some(partitions) = found(&metadata, &name) else {
+                findings.push(Finding {
+                    level: Level::Error,
+                    subject: format!("topic {name}"),
+                    text: "is missing".into(),
+                    fix: "start a broadcaster, which creates it, with rights to do so".into(),
+                });
+                continue;
+            };
+            match self.settings(&name).await {
+                Ok(settings) => findings.extend(kind.audit(&name, &partitions, &settings)),
+                Err(problem) => {
+                    findings.push(Finding {
+                        level: Level::Warning,
+                        subject: format!("topic {name}"),
+                        text: format!("its settings cannot be read: {problem}"),
+                        fix: "allow DescribeConfigs on it".into(),
+                    });
+                    findings.extend(kind.audit(&name, &partitions, &HashMap::new()));
+                }
+            }
+        }
+        Ok(findings)
+    }
+
+    async fn settings(&self, topic: &str) -> Result<HashMap<String, String>, BusError> {
+        let admin = self.admin()?;
+        let outcome = admin.get().describe_configs([&ResourceSpecifier::Topic(topic)], &request()).await;
+        drop(admin);
+        let resources = outcome.map_err(|problem| meaning(&self.endpoint, &problem))?;
+        let mut settings = HashMap::new();
+        for resource in resources {
+            let resource =
+                resource.map_err(|code| meaning(&self.endpoint, &rdkafka::error::KafkaError::AdminOp(code)))?;
+            settings.extend(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))));
+        }
+        Ok(settings)
+    }
+
+    async fn metadata(&self) -> Result<Metadata, BusError> {
+        let (config, endpoint) = (self.options.client(), self.endpoint.clone());
+        blocking(&self.endpoint, move || {
+            use rdkafka::consumer::{BaseConsumer, Consumer as _};
+            let heard = Arc::new(Heard::default());
+            let consumer: BaseConsumer<Ear> =
+                config.create_with_context(Ear(Arc::clone(&heard))).map_err(|problem| meaning(&endpoint, &problem))?;
+            let until = std::time::Instant::now() + std::time::Duration::from_millis(REQUEST_MS);
+            loop {
+                // Its errors are told only while it is polled.
+                drop(consumer.poll(std::time::Duration::ZERO));
+                match consumer.fetch_metadata(None, std::time::Duration::from_millis(500)) {
+                    Ok(metadata) => return Ok(metadata),
+                    Err(_) if std::time::Instant::now() < until => {}
+                    Err(problem) => {
+                        drop(consumer.poll(std::time::Duration::ZERO));
+                        return Err(heard.explain(&endpoint, &problem));
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    fn admin(&self) -> Result<Admin, BusError> {
+        let admin = self.options.client().create().map_err(|problem| meaning(&self.endpoint, &problem))?;
+        Ok(Admin(Some(admin)))
+    }
+}
+
+/// A client for topics; let go of on a thread that may block.
+struct Admin(Option<AdminClient<DefaultClientContext>>);
+
+impl Admin {
+    fn get(&self) -> &AdminClient<DefaultClientContext> {
+        self.0.as_ref().expect("taken only by drop")
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        if let Some(admin) = self.0.take() {
+            std::thread::spawn(move || drop(admin));
+        }
+    }
+}
+
+fn request() -> AdminOptions {
+    let timeout = std::time::Duration::from_millis(REQUEST_MS);
+    AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout))
+}
+
+/// The replicas of every partition of a topic that exists.
+fn found(metadata: &Metadata, name: &str) -> Option<Vec<i32>> {
+    let topic = metadata.topics().iter().find(|topic| topic.name() == name && topic.error().is_none())?;
+    let partitions = topic.partitions();
+    (!partitions.is_empty())
+        .then(|| partitions.iter().map(|p| i32::try_from(p.replicas().len()).unwrap_or(i32::MAX)).collect())
+}
+
+/// Runs what blocks where it may.
+pub(super) async fn blocking<T: Send + 'static>(
+    endpoint: &str,
+    work: impl FnOnce() -> Result<T, BusError> + Send + 'static,
+) -> Result<T, BusError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(problem) => Err(BusError::Unreachable {
+            endpoint: endpoint.to_owned(),
+            problem: format!("its thread ended: {problem}"),
+        }),
+    }
+}
