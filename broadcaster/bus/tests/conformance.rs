@@ -18,3 +18,13 @@ mod gateway_to_embedded {
 mod gateway_to_nats {
     rotacast_bus::conformance!(crate::fixtures::Gatewayed<crate::fixtures::Nats>);
 }
+
+#[cfg(feature = "kafka")]
+mod kafka {
+    rotacast_bus::conformance!(crate::fixtures::Kafka);
+}
+
+#[cfg(feature = "kafka")]
+mod gateway_to_kafka {
+    rotacast_bus::conformance!(crate::fixtures::Gatewayed<crate::fixtures::Kafka>);
+}
