@@ -84,7 +84,7 @@ fn host_name() -> String {
 
 /// What store and bus say about themselves, once at the start.
 async fn report_findings(environment: &Environment) {
-    let mut findings = environment.tree.store().examine().await;
+    let mut findings = environment.tree.examine().await;
     findings.extend(environment.bus.examine().await);
     for finding in findings {
         match finding.level {

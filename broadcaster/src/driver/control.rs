@@ -240,7 +240,7 @@ impl Control for DriverControl {
     }
 
     async fn doctor(&self) -> v1::DoctorReply {
-        let mut findings = self.environment.tree.store().examine().await;
+        let mut findings = self.environment.tree.examine().await;
         findings.extend(self.environment.bus.examine().await);
         let (level, text, fix) = match *self.role.borrow() {
             Role::Leader(epoch) => (Level::Ok, format!("this broadcaster leads, epoch {epoch}"), ""),

@@ -15,13 +15,16 @@ use rotacast_proto::SecretValue;
 use rotacast_protocol::{Epoch, SecretName, Version};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Check, Commit, Committed, Cursor, Key, Leadership, Prefix, Store, StoreError};
+use crate::{Check, Commit, Committed, Cursor, Finding, Key, Leadership, Level, Prefix, Store, StoreError};
 
 pub use import::{ImportEvent, PlainImporter};
 pub use journal::Published;
 pub use records::RecordEntry;
 pub use version_log::VersionEvent;
 pub use versions::{Created, StoredVersion, VersionStamp};
+
+/// A cursor that no store ever reaches, and every store can express.
+const NEVER_WRITTEN: u64 = i64::MAX as u64;
 
 /// Everything Rotacast keeps below one prefix of a store:
 ///
@@ -78,6 +81,38 @@ impl SecretTree {
     #[must_use]
     pub fn leads(&self, epoch: Epoch) -> Check {
         Check::Leads(self.leader_key(), epoch)
+    }
+
+    /// What the store says about itself, and whether it lets us write below the prefix. Nothing is written.
+    pub async fn examine(&self) -> Vec<Finding> {
+        let mut findings = self.store.examine().await;
+        let reachable = findings.iter().all(|finding| finding.level != Level::Error);
+        let probe = self.folder("access-probe");
+        // A check that never holds: rights are looked at before it is.
+        let refused = self
+            .commit(
+                vec![Check::Unchanged(probe.clone(), Cursor(NEVER_WRITTEN))],
+                vec![crate::Write::Put(probe, SecretValue::new(b"probe".to_vec()))],
+            )
+            .await;
+        let finding = |level, text: String, fix: &str| Finding {
+            level,
+            subject: "store prefix".into(),
+            text,
+            fix: fix.to_owned(),
+        };
+        findings.extend(match refused {
+            Ok(_) => Some(finding(Level::Ok, format!("{} may be written", self.prefix), "")),
+            Err(error @ StoreError::Denied { .. }) => Some(finding(
+                Level::Error,
+                error.to_string(),
+                "give what the store's settings name the right to read and write everything below the prefix",
+            )),
+            // Said already.
+            Err(_) if !reachable => None,
+            Err(error) => Some(finding(Level::Error, error.to_string(), "see the store's own log")),
+        });
+        findings
     }
 
     fn folder(&self, name: &str) -> Key {

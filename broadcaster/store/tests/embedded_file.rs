@@ -10,7 +10,7 @@ use std::time::Duration;
 use rotacast_proto::SecretValue;
 use rotacast_protocol::{SecretName, Version};
 use rotacast_store::{
-    Check, Commit, Committed, EmbeddedStore, Key, Level, Prefix, SecretTree, Store, StoreError, Write,
+    Check, Commit, Committed, EmbeddedStore, Key, Level, MAX_COMMIT_OPS, Prefix, SecretTree, Store, StoreError, Write,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -226,8 +226,9 @@ async fn the_log_of_changes_stays_short() {
     let path = folder.path().join("store.db");
     let (store, _) = open(&path).await;
     let key = |at: usize| Key::new(format!("rotacast/many/{at}"));
-    for batch in 0..200 {
-        let writes = (0..64).map(|at| Write::Put(key(at), SecretValue::new(format!("{batch}").into_bytes())));
+    for batch in 0..13_000 / MAX_COMMIT_OPS {
+        let writes =
+            (0..MAX_COMMIT_OPS).map(|at| Write::Put(key(at), SecretValue::new(format!("{batch}").into_bytes())));
         let committed = store.commit(Commit { checks: Vec::<Check>::new(), writes: writes.collect() }).await.unwrap();
         assert!(matches!(committed, Committed::Done(_)));
     }

@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
+use futures::StreamExt as _;
 use rotacast_proto::SecretValue;
 use rotacast_protocol::SecretName;
 use rotacast_store::{
-    Commit, EtcdOptions, EtcdStore, EtcdUser, Finding, Key, Level, Prefix, SecretTree, Store, StoreError, Write,
+    Check, Commit, Committed, EtcdOptions, EtcdStore, EtcdUser, Finding, Key, Level, Prefix, SecretTree, Store,
+    StoreError, StoreEvent, VersionEvent, Write,
 };
 use rotacast_test_servers::{Etcd, until};
 
@@ -89,11 +91,13 @@ async fn users_and_their_rights_are_kept_to() {
     let elsewhere = store.commit(put("elsewhere/x", vec![1])).await.err().unwrap();
     assert!(matches!(elsewhere, StoreError::Denied { .. }), "{elsewhere}");
     // A watch without the right to it ends instead of retrying for ever.
-    use futures::StreamExt as _;
     let told = store.watch(&Key::new("elsewhere")).next().await.unwrap().err().unwrap();
     assert!(matches!(told, StoreError::Denied { .. }), "{told}");
-    let findings = store.examine().await;
+    let findings = tree.examine().await;
     assert_eq!(worst(&findings, "etcd access"), Level::Ok, "{findings:?}");
+    assert_eq!(worst(&findings, "store prefix"), Level::Ok, "{findings:?}");
+    let elsewhere = SecretTree::new(Arc::new(store.clone()), Prefix::new("elsewhere").unwrap());
+    assert_eq!(worst(&elsewhere.examine().await, "store prefix"), Level::Error);
     let denied = with_user(&etcd, "rotacast", "canary-wrong").examine().await;
     assert!(denied.iter().any(|finding| finding.level == Level::Error && finding.fix.contains("password")));
     assert!(denied.iter().all(|finding| !finding.text.contains("canary")));
@@ -108,7 +112,6 @@ async fn a_wiped_server_is_not_mistaken_for_the_old_one() {
         store.commit(put(&format!("rotacast/{at}"), vec![1])).await.unwrap();
     }
     let mut watch = store.watch(&root);
-    use futures::StreamExt as _;
     while !matches!(watch.next().await.unwrap().unwrap(), rotacast_store::StoreEvent::Ready(_)) {}
     etcd.stop().await;
     std::fs::remove_dir_all(etcd.scratch().path().join("data")).unwrap();
@@ -121,13 +124,67 @@ async fn a_wiped_server_is_not_mistaken_for_the_old_one() {
     assert!(matches!(read, Err(StoreError::WentBackwards { .. })), "the wiped server was believed");
     let told = watch.next().await.unwrap().err().unwrap();
     assert!(matches!(told, StoreError::WentBackwards { .. }), "{told}");
-    // It stays so, even when the revisions have caught up: what lies between is another history.
+    // It stays visible to whoever comes later, and counts once, though two have been told.
+    assert_eq!(store.setback().unwrap().count, 1);
+    // What has to be noted about it can be noted, over what is there now.
+    let noted = store
+        .commit(Commit { checks: vec![Check::Absent(Key::new("rotacast/note"))], ..put("rotacast/note", vec![1]) })
+        .await
+        .unwrap();
+    let Committed::Done(cursor) = noted else { panic!("nothing is there") };
+    assert_eq!(store.get(&Key::new("rotacast/note")).await.unwrap().unwrap().modified, cursor);
+    let mut watch = store.watch(&root);
+    assert!(matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Init));
+    // A watch that had lost its connection meanwhile, and finds revisions that have caught up, is told all the same:
+    // what lies between is another history. So is the next time.
+    while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Ready(_)) {}
+    etcd.stop().await;
+    std::fs::remove_dir_all(etcd.scratch().path().join("data")).unwrap();
+    etcd.restart().await;
     let newcomer = EtcdStore::new(options(&etcd)).unwrap();
     for at in 0..40 {
         newcomer.commit(put(&format!("rotacast/{at}"), vec![1])).await.unwrap();
     }
-    let read = store.get(&root).await;
-    assert!(matches!(read, Err(StoreError::WentBackwards { .. })), "the wiped server was believed later");
+    let told = loop {
+        if let Err(error) = watch.next().await.unwrap() {
+            break error;
+        }
+    };
+    assert!(matches!(told, StoreError::WentBackwards { .. }), "{told}");
+    assert_eq!(store.setback().unwrap().count, 2);
+}
+
+/// Ten versions written while nobody watched, and the history of their writing compacted.
+#[tokio::test]
+async fn versions_written_while_nobody_watched_are_all_seen_in_order() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let tree = SecretTree::new(Arc::new(store(&etcd)), Prefix::new("rotacast").unwrap());
+    let secret = SecretName::new("payments/db").unwrap();
+    let put = async || tree.put_next(&secret, SecretValue::new(b"x".to_vec()), None).await.unwrap();
+    let first = put().await;
+    let mut watch = tree.watch_versions();
+    assert!(
+        matches!(watch.next().await.unwrap().unwrap(), VersionEvent::Listed { stamp, .. } if stamp.version == first)
+    );
+    drop(watch);
+    let mut written = vec![first];
+    for _ in 0..10 {
+        written.push(put().await);
+    }
+    let mut client = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
+    let revision = client.get("none", None).await.unwrap().header().unwrap().revision();
+    client.compact(revision, Some(etcd_client::CompactionOptions::new().with_physical())).await.unwrap();
+    let later = SecretTree::new(Arc::new(store(&etcd)), Prefix::new("rotacast").unwrap());
+    let mut watch = later.watch_versions();
+    let mut seen = Vec::new();
+    loop {
+        match watch.next().await.unwrap().unwrap() {
+            VersionEvent::Listed { stamp, .. } => seen.push(stamp.version),
+            VersionEvent::Resynced(_) => break,
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+    assert_eq!(seen, written);
 }
 
 #[tokio::test]

@@ -205,7 +205,9 @@ impl Shared {
             // Without the URL, which is in the endpoint's name already.
             text = if error.is_connect() { "cannot connect".into() } else { "the request failed".into() };
         }
-        let fix = if text.contains("UnknownIssuer") || text.contains("certificate") {
+        // rustls' own words, and those of the other side's alerts.
+        let about_tls = ["certificate", "Certificate", "UnknownIssuer", "fatal alert", "InvalidContentType"];
+        let fix = if about_tls.iter().any(|word| text.contains(word)) {
             ": check store.tls (ca, cert, key, server_name)"
         } else if error.is_connect() {
             ": check store.address"

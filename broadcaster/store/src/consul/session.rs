@@ -47,7 +47,8 @@ struct Made {
 
 /// Whole seconds, and within what Consul grants.
 pub(super) fn granted(ttl: Duration) -> Duration {
-    Duration::from_secs(ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)).clamp(LEAST_TTL, GREATEST_TTL)
+    let ttl = ttl.clamp(LEAST_TTL, GREATEST_TTL);
+    Duration::from_secs(ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0))
 }
 
 impl Shared {

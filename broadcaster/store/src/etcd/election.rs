@@ -90,7 +90,7 @@ enum Attempt {
 }
 
 async fn attempt(shared: &Arc<Shared>, election: &Key, candidate: &str, ttl: Duration) -> Result<Attempt, StoreError> {
-    let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+    let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
     let seconds = i64::try_from(seconds.max(1)).map_err(|_| StoreError::Invalid {
         what: "the time-to-live of a leadership".into(),
         problem: "longer than any clock runs".into(),
