@@ -28,12 +28,20 @@ pub(crate) struct Floor {
     setbacks: u64,
 }
 
+#[cfg_attr(
+    not(all(feature = "consul", feature = "embedded", feature = "etcd")),
+    allow(dead_code, reason = "stores differ in what they can show of their history")
+)]
 impl Floor {
     pub(crate) fn position(self) -> u64 {
         self.position
     }
 }
 
+#[cfg_attr(
+    not(all(feature = "consul", feature = "embedded", feature = "etcd")),
+    allow(dead_code, reason = "stores differ in what they can show of their history")
+)]
 impl History {
     /// For a linearizable call that is sent from now on.
     pub(crate) fn floor(&self) -> Floor {

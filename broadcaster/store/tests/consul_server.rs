@@ -161,6 +161,18 @@ async fn a_wiped_server_is_not_mistaken_for_the_old_one() {
     assert!(matches!(told, StoreError::WentBackwards { .. }), "{told}");
     assert_eq!(store.setback().unwrap().count, 1);
     assert!(store.get(&Key::new("rotacast/1")).await.unwrap().is_none());
+
+    // By a commit as well, if nobody watches.
+    let other = self::store(&consul);
+    for number in 0..20 {
+        write(&other, &format!("rotacast/{number}"), b"x").await;
+    }
+    consul.stop().await;
+    std::fs::remove_dir_all(consul.scratch().path().join("data")).unwrap();
+    consul.restart().await;
+    let told = other.commit(put("rotacast/x", b"x")).await.err();
+    assert!(matches!(told, Some(StoreError::WentBackwards { .. })), "{told:?}");
+    assert_eq!(other.setback().unwrap().count, 1);
 }
 
 #[tokio::test]

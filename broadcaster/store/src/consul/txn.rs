@@ -127,7 +127,11 @@ impl Shared {
         let puts = commit.writes.iter().any(|write| matches!(write, Write::Put(..)));
         let cursor = match (newest, commit.writes.first()) {
             // The keys that were put have the greatest index of all.
-            (Some(index), _) if puts => index,
+            (Some(index), _) if puts => {
+                // Given just now, so beyond all that was seen.
+                self.history.answered(&self.name, floor, None, index)?;
+                index
+            }
             // Consul does not tell at which index it deleted: the table's is not earlier.
             (_, Some(Write::Put(key, _) | Write::Delete(key))) => self.probe(key, floor).await?,
             (newest, None) => newest.unwrap_or(floor.position()),
