@@ -194,6 +194,8 @@ async fn a_topic_made_anew_with_more_messages_than_before_is_read_anew() {
     for number in 2..=40 {
         persist(|| async { writer.register(&life(number), &registration(number, &number.to_string())).await }).await;
     }
+    // At once, while the subscription still follows a log that is no more.
+    assert_eq!(bus.read_roster().await.unwrap().len(), 39);
     loop {
         let mut seen = listing(&mut roster).await;
         seen.sort_unstable();

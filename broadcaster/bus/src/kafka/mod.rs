@@ -12,13 +12,14 @@ mod topic;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_proto::Envelope;
 use rotacast_protocol::{InstanceKey, Revision, SecretName};
+use tokio::sync::Mutex;
 
 pub use self::options::{KafkaOptions, KafkaSync, KafkaTopics};
 use self::producer::Producer;
@@ -46,6 +47,8 @@ struct Inner {
     topics: Arc<Topics>,
     state: Arc<Reader>,
     roster: Arc<Reader>,
+    /// The last reading of the whole roster, and when it began.
+    whole_roster: Mutex<Option<(Instant, Vec<Envelope>)>>,
     reports: Arc<Reader>,
     producer: Producer,
     publisher: OnceLock<Publisher>,
@@ -79,6 +82,7 @@ impl KafkaBus {
             sync: sync::Sync::new(endpoint.clone(), &options.sync)?,
             state: reader(Kind::State, MAX_KEYS),
             roster: reader(Kind::Roster, MAX_KEYS),
+            whole_roster: Mutex::new(None),
             reports: reader(Kind::Reports, MAX_REPORTS),
             producer: Producer::new(options.clone()),
             publisher: OnceLock::new(),
@@ -104,7 +108,29 @@ impl KafkaBus {
         }
     }
 
-    /// Publishes, making a topic anew that was deleted.
+    /// Reads the roster from its beginning with a consumer of its own: the one that follows it may, for some
+    /// seconds, follow a log that was deleted and made anew in its place. One reading at a time, which serves
+    /// everybody who asked before it began.
+    async fn read_whole_roster(&self) -> Result<Vec<Envelope>, BusError> {
+        let asked = Instant::now();
+        let mut last = self.inner.whole_roster.lock().await;
+        if let Some((_, roster)) = last.as_ref().filter(|(begun, _)| *begun > asked) {
+            return Ok(roster.clone());
+        }
+        let begun = Instant::now();
+        let reader = Reader::new(Kind::Roster, &self.inner.options, &self.inner.topics, MAX_KEYS);
+        let roster = loop {
+            let generation = reader.barrier().await?;
+            let folded = reader.replica().lock();
+            if folded.generation == generation {
+                break folded.all();
+            }
+        };
+        *last = Some((begun, roster.clone()));
+        Ok(roster)
+    }
+
+    /// Publishes to a topic of process lives; `None` forgets this one.
     async fn publish(&self, kind: Kind, key: &InstanceKey, envelope: Option<&Envelope>) -> Result<(), BusError> {
         let (topic, key) = (self.inner.topics.name(kind), instance(key));
         self.inner.producer.publish(&topic, &key, envelope).await
@@ -136,16 +162,7 @@ impl LeaderBus for KafkaBus {
     }
 
     async fn read_roster(&self) -> Result<Vec<Envelope>, BusError> {
-        self.within(async {
-            loop {
-                let generation = self.inner.roster.barrier().await?;
-                let folded = self.inner.roster.replica().lock();
-                if folded.generation == generation {
-                    return Ok(folded.all());
-                }
-            }
-        })
-        .await
+        self.within(self.read_whole_roster()).await
     }
 
     async fn prune_roster(&self, key: &InstanceKey) -> Result<(), BusError> {

@@ -109,7 +109,7 @@ type Transactional = ThreadedProducer<Deliveries>;
 struct Session {
     producer: Arc<Transactional>,
     /// Published in this session: newer than what the reader has.
-    published: HashMap<String, (Revision, String)>,
+    published: HashMap<String, Revision>,
 }
 
 struct Work {
@@ -191,7 +191,7 @@ impl Work {
             Ok(()) => {
                 let session = self.session.as_mut().expect("begun above");
                 for item in batch {
-                    session.published.insert(item.key, (item.revision, item.state.id));
+                    session.published.insert(item.key, item.revision);
                     // A caller that has gone asks again, and finds it published.
                     drop(item.done.send(Ok(())));
                 }
@@ -206,22 +206,17 @@ impl Work {
         }
     }
 
-    /// Answers whatever is older than what was published, or is there already.
+    /// Refuses whatever is older than what was published. What is there already is published once more: its topic
+    /// may have been made anew meanwhile.
     fn settle(&self, waiting: &mut Vec<Item>) {
         let folded = self.reader.replica().lock();
         let mut rest = Vec::new();
         for item in waiting.drain(..) {
             let published = self.session.as_ref().and_then(|session| session.published.get(&item.key));
-            let last = match published {
-                Some((revision, id)) => Some((*revision, id.as_str())),
-                None => folded.get(&item.key).map(|last| (last.revision, last.envelope.id.as_str())),
-            };
+            let last = published.copied().or_else(|| folded.get(&item.key).map(|last| last.revision));
             match last {
-                Some((revision, _)) if revision > item.revision => {
+                Some(revision) if revision > item.revision => {
                     drop(item.done.send(Err(BusError::Fenced { subject: format!("{} {}", self.topic, item.key) })));
-                }
-                Some((revision, id)) if revision == item.revision && id == item.state.id => {
-                    drop(item.done.send(Ok(())));
                 }
                 _ => rest.push(item),
             }

@@ -46,7 +46,6 @@ const BATCH: usize = 64;
 /// One topic being followed. The thread ends when the last handle goes.
 pub(super) struct Reader {
     shared: Arc<Shared>,
-    started: AtomicBool,
 }
 
 struct Shared {
@@ -61,6 +60,9 @@ struct Shared {
     /// An error that retrying cannot mend.
     failed: Mutex<Option<(bool, String)>>,
     unreadable: AtomicU64,
+    started: AtomicBool,
+    /// Set by whoever finds that this is another log.
+    anew: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -83,9 +85,11 @@ impl Reader {
             current: Mutex::new(None),
             failed: Mutex::new(None),
             unreadable: AtomicU64::new(0),
+            started: AtomicBool::new(false),
+            anew: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         };
-        Self { shared: Arc::new(shared), started: AtomicBool::new(false) }
+        Self { shared: Arc::new(shared) }
     }
 
     pub(super) fn replica(&self) -> &Replica {
@@ -98,7 +102,9 @@ impl Reader {
     }
 
     fn start(&self) {
-        if !self.started.swap(true, Ordering::AcqRel) {
+        if !self.shared.started.swap(true, Ordering::AcqRel) {
+            // Whoever comes after a refusal tries again.
+            *self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner) = None;
             let shared = Arc::clone(&self.shared);
             // Dropping a consumer may block for a long time: its own thread does it, and nobody waits.
             std::thread::spawn(move || shared.run());
@@ -123,7 +129,8 @@ impl Reader {
                 continue;
             };
             let (topic, asked) = (shared.topic.clone(), Arc::clone(&consumer));
-            let partitions = shared.replica.lock().places.len();
+            let reached: Vec<_> = shared.replica.lock().places.iter().map(|place| place.reached).collect();
+            let partitions = reached.len();
             let endpoint = shared.endpoint.clone();
             let ends = blocking(&shared.endpoint, move || {
                 let ends = ends(&asked, &topic, partitions).map_err(|problem| meaning(&endpoint, &problem));
@@ -140,6 +147,13 @@ impl Reader {
                     continue;
                 }
             };
+            if ends.iter().zip(&reached).any(|(end, reached)| end < reached) {
+                tracing::debug!(topic = %shared.topic, "ends before what has been read: another log");
+                shared.anew.store(true, Ordering::Release);
+                release(consumer);
+                tokio::time::sleep(next_pause(&mut row)).await;
+                continue;
+            }
             let there = self.reach(generation, &consumer, &ends, &mut changed).await;
             release(consumer);
             if there {
@@ -358,6 +372,7 @@ impl Shared {
                     };
                     *self.failed.lock().unwrap_or_else(PoisonError::into_inner) =
                         Some((matches!(problem, BusError::Denied { .. }), text.clone()));
+                    self.started.store(false, Ordering::Release);
                     self.replica.tell();
                     return;
                 }
@@ -403,6 +418,7 @@ impl Shared {
             added.map_err(|problem| meaning(&self.endpoint, &problem))?;
         }
         consumer.assign(&assignment).map_err(|problem| meaning(&self.endpoint, &problem))?;
+        self.anew.store(false, Ordering::Release);
         let generation = self.replica.begin(partitions);
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some((generation, Arc::clone(&consumer)));
         self.replica.tell();
@@ -411,6 +427,9 @@ impl Shared {
         loop {
             if self.stop.load(Ordering::Acquire) {
                 return Ok(());
+            }
+            if self.anew.swap(false, Ordering::AcqRel) {
+                return Err(self.lost("it ends before what has been read"));
             }
             if consumer.context().is_down() {
                 return Err(self.lost("the brokers were lost"));

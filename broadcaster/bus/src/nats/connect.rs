@@ -58,6 +58,8 @@ pub struct NatsOptions {
     pub credentials: NatsCredentials,
     /// The authorities to trust, a PEM file; none: the system's. Giving one requires TLS.
     pub ca: Option<PathBuf>,
+    /// Our own certificate and its private key, PEM files, where the servers ask for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
     /// Whether to see to the streams.
     pub streams: NatsStreams,
     /// Copies of every stream; none: 3 in a NATS cluster, otherwise 1. Only for streams created by us.
@@ -77,6 +79,7 @@ impl NatsOptions {
             cluster,
             credentials: NatsCredentials::None,
             ca: None,
+            identity: None,
             streams: NatsStreams::default(),
             replicas: None,
             limits: StreamLimits::default(),
@@ -138,6 +141,9 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sen
     };
     if let Some(ca) = options.ca.clone() {
         connect = connect.add_root_certificates(ca).require_tls(true);
+    }
+    if let Some((certificate, key)) = options.identity.clone() {
+        connect = connect.add_client_certificate(certificate, key).require_tls(true);
     }
     let attempt = tokio::time::timeout(CALL_TIMEOUT, connect.connect(&options.urls)).await;
     let client = attempt
