@@ -174,23 +174,23 @@ async fn a_deposed_leader_changes_nothing_and_does_not_disturb_its_successor() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_made_anew_with_more_messages_than_before_is_read_anew() {
     let Some(server) = Kafka::start().await else { return };
+    let (admin, topic) = (admin(&server.broker()), "rotacast.dev.roster");
+    let roster_topic = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+    admin.create_topics([&roster_topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     let bus = KafkaBus::connect(options(server.broker())).await.unwrap();
     bus.register(&life(1), &registration(1, "before")).await.unwrap();
     let mut roster = bus.watch_roster();
     assert_eq!(listing(&mut roster).await, ["before"]);
-    // By the hands of others, and quickly: librdkafka would go on at the old place, in the middle of the new log.
-    let admin = admin(&server.broker());
-    let topic = "rotacast.dev.roster";
+    // By the hands of others, while the bus is looking away: it finds more messages than it has read.
+    let writer = KafkaBus::connect(options(server.broker())).await.unwrap();
     admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
-    let anew = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
     tokio::time::timeout(HANG, async {
-        while admin.create_topics([&anew], &AdminOptions::new()).await.unwrap()[0].is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        while admin.create_topics([&roster_topic], &AdminOptions::new()).await.unwrap()[0].is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })
     .await
     .expect("the topic cannot be made anew");
-    let writer = KafkaBus::connect(options(server.broker())).await.unwrap();
     for number in 2..=40 {
         persist(|| async { writer.register(&life(number), &registration(number, &number.to_string())).await }).await;
     }
