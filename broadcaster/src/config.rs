@@ -4,6 +4,7 @@
 //! a unit with the fix, and all problems are told at once. See `docs/configuration.md`.
 
 mod backend;
+mod bus;
 mod error;
 mod listen;
 mod pattern;
@@ -12,6 +13,7 @@ mod provider;
 mod reader;
 mod reload;
 mod service;
+mod store;
 mod unit;
 
 use std::collections::BTreeMap;
@@ -22,13 +24,15 @@ use std::time::Duration;
 use rotacast_proto::VerifyingKey;
 use rotacast_protocol::{ClusterName, OperatorName, Policy, SecretName, ServiceName};
 
-pub use backend::{BusConfig, ClientTls, Layout, Login, StoreConfig};
+pub use backend::{ClientTls, Login};
+pub use bus::{BusConfig, NatsLogin, SaslMechanism};
 pub use error::{ConfigError, Problem};
 pub use listen::{Listen, ServerTls};
 pub use pattern::{InvalidPattern, SecretPattern};
 pub use provider::{AdminSource, PostgresConfig, ProviderConfig, ProviderName, SessionsAtRetire};
 pub use reload::{Change, changes};
 pub use service::ServiceConfig;
+pub use store::{Layout, StoreConfig};
 pub use unit::{parse_duration, parse_size, show_duration};
 
 use reader::{Document, Section};
@@ -37,6 +41,11 @@ use reader::{Document, Section};
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7400);
 /// Shortest and longest leader term: renewals happen at a third of it, and a successor waits all of it.
 const LEADER_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
+/// How long store and bus may take at the start: servers that are started together with us come up well within it, and
+/// whoever made a mistake in an address still sees the error.
+const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(60);
+/// Shortest and longest such wait.
+const START_TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 /// Least size of an audit file: below, files would be made faster than anybody looks at them.
 const MIN_AUDIT_FILE_BYTES: u64 = 64 * 1024;
 
@@ -55,6 +64,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// What states and reports travel on.
     pub bus: BusConfig,
+    /// How long store and bus may take to answer for the first time.
+    pub start_timeout: Duration,
     /// How long a dead leader blocks its successor.
     pub leader_ttl: Duration,
     /// The file of the key that signs states and replies.
@@ -121,7 +132,11 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::new(path, vec![Problem::of_file(format!("cannot be read: {error}"))]))?;
-        Self::parse(path, &text, &|name| std::env::var(name).ok())
+        let config = Self::parse(path, &text, &|name| std::env::var(name).ok())?;
+        match config.bus.missing_from_build() {
+            Some(problem) => Err(ConfigError::new(path, vec![problem])),
+            None => Ok(config),
+        }
     }
 
     /// Parses a file's text. Relative paths in it count from the file's folder; `environment` gives the variables
@@ -165,11 +180,12 @@ fn read_all(root: &Section<'_, '_>) -> Option<Config> {
     let data_dir = root
         .text_or_env("data_dir", "ROTACAST_DATA_DIR")
         .map_or_else(|| root.resolve("rotacast-data"), |dir| root.resolve(dir));
+    let start_timeout = root.duration_within("start_timeout", &START_TIMEOUT).unwrap_or(DEFAULT_START_TIMEOUT);
     let in_data = |name: &str| data_dir.join(name);
 
     let listen = listen::read(&root.section("listen"));
-    let store = backend::read_store(&root.section("store"), &data_dir);
-    let bus = backend::read_bus(&root.section("bus"), &data_dir);
+    let store = store::read(&root.section("store"), &data_dir);
+    let bus = bus::read(&root.section("bus"), &data_dir);
 
     let leader = root.section("leader");
     let leader_ttl = leader.duration_within("ttl", &LEADER_TTL).unwrap_or(Duration::from_secs(10));
@@ -216,6 +232,7 @@ fn read_all(root: &Section<'_, '_>) -> Option<Config> {
         listen: listen?,
         store: store?,
         bus: bus?,
+        start_timeout,
         leader_ttl,
         signing_key,
         operators,

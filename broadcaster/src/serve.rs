@@ -1,7 +1,10 @@
 //! `rotacast serve`: a broadcaster as the configuration says.
 
 mod backend;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod provider;
+mod start;
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -9,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use anyhow::Context as _;
 use rotacast_proto::{Level, SigningKey};
 use rotacast_protocol::SecretName;
-use rotacast_store::{PlainImporter, SecretTree};
+use rotacast_store::{PlainImporter, Prefix, SecretTree};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -21,7 +24,7 @@ use crate::api::Operators;
 use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
 use crate::cli::ServeArgs;
-use crate::config::{Config, Layout, ServerTls, ServiceConfig, StoreConfig, changes};
+use crate::config::{Config, ServerTls, ServiceConfig, StoreConfig, changes};
 use crate::driver::{Environment, Identities, Mail, SecretSettings, Secrets, Service, Services, Settings};
 use provider::Providers;
 
@@ -37,9 +40,12 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let key = SigningKey::read_file(&config.signing_key)
         .context("keys.signing_key: make one with `rotacast keygen --out NAME` and name its .key file there")?;
     let settings = Arc::new(ConfigSettings::new(&config)?);
+    let prefix = Prefix::new(config.store.prefix()).context("store.prefix")?;
     let store = backend::store(&config.store).await?;
-    let buses = backend::buses(&config.bus, &config.cluster).await?;
-    let tree = SecretTree::new(store, backend::prefix(&config.store)?);
+    let wait = config.start_timeout;
+    let Some(()) = backend::answers(&*store, &config.store, &prefix, wait, &stop).await? else { return Ok(()) };
+    let Some(buses) = backend::buses(&config.bus, &config.cluster, wait, &stop).await? else { return Ok(()) };
+    let tree = SecretTree::new(store, prefix);
     let importer = importer(&config.store, &tree)?;
     let operators = watch::Sender::new(Arc::new(Operators::new(config.operators.clone())));
     let audit = AuditLog::open(&config.audit.file, AuditOptions { max_file_bytes: config.audit.max_file_bytes })?;
@@ -96,9 +102,9 @@ async fn report_findings(environment: &Environment) {
 }
 
 fn importer(store: &StoreConfig, tree: &SecretTree) -> anyhow::Result<Option<PlainImporter>> {
-    let StoreConfig::Etcd { layout: Layout::Plain { source_prefix }, .. } = store else { return Ok(None) };
+    let Some(source_prefix) = store.source_prefix() else { return Ok(None) };
     // A leading slash is part of an existing tree's keys, not of ours.
-    let source = rotacast_store::Prefix::new(source_prefix.as_str()).context("store.source_prefix")?;
+    let source = Prefix::new(source_prefix).context("store.source_prefix")?;
     Ok(Some(PlainImporter::new(tree.clone(), source).context("store.source_prefix")?))
 }
 

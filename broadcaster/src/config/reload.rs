@@ -25,6 +25,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         ("listen", old.listen == new.listen, !live),
         ("store", old.store == new.store, !live),
         ("bus", old.bus == new.bus, !live),
+        ("start_timeout", old.start_timeout == new.start_timeout, !live),
         ("leader", old.leader_ttl == new.leader_ttl, !live),
         ("keys", old.signing_key == new.signing_key, !live),
         ("operators", old.operators == new.operators, live),

@@ -106,7 +106,7 @@ fn numbers_without_a_unit_are_refused_with_the_fix() {
 #[test]
 fn all_problems_are_told_at_once_in_the_order_of_the_file() {
     let problems =
-        refused("clustr = \"x\"\n[leader]\nttl = 5\n[secrets.\"Pay\"]\nsync_idle = \"1d\"\n[bus]\nkind = \"kafka\"\n");
+        refused("clustr = \"x\"\n[leader]\nttl = 5\n[secrets.\"Pay\"]\nsync_idle = \"1d\"\n[bus]\nkind = \"kafkaa\"\n");
     let lines: Vec<&str> = problems.lines().map(|line| line.split(": ").next().unwrap()).collect();
     assert_eq!(
         lines,
@@ -173,4 +173,132 @@ fn a_name_counts_before_a_beginning_and_a_longer_beginning_before_a_shorter() {
 fn text_that_is_no_toml_is_told_with_its_line() {
     let told = refused("cluster = \"a\"\n[store\n");
     assert!(told.starts_with("rotacast.toml:2: not TOML"), "{told}");
+}
+
+#[test]
+fn consul_is_read_and_its_mistakes_are_told() {
+    let with = |more: &str| parse(&format!("[store]\nkind = \"consul\"\n{more}"));
+    let config = with("address = \"http://127.0.0.1:8500\"\ntoken_file = \"/t\"\ndatacenter = \"dc2\"\n").unwrap();
+    let expected = StoreConfig::Consul {
+        address: "http://127.0.0.1:8500".into(),
+        prefix: "rotacast".into(),
+        layout: Layout::Versioned,
+        token_file: Some("/t".into()),
+        datacenter: Some("dc2".into()),
+        tls: None,
+    };
+    assert_eq!(config.store, expected);
+    let plain = with("address = \"http://h:1\"\nlayout = \"plain\"\nsource_prefix = \"apps\"\n").unwrap();
+    assert_eq!(plain.store.source_prefix(), Some("apps"));
+    let told = [
+        ("", "r", "store.address: is missing"),
+        ("address = \"127.0.0.1:8500\"", "", "expected to begin with http:// or https://"),
+        ("address = \"https://h:1\"", "", "needs [store.tls] ca"),
+        ("address = \"http://h:1\"\n[store.tls]\nca = \"c\"", "", "not encrypted although [store.tls] is set"),
+        ("address = \"http://h:1\"\ntoken = \"hunter2\"", "hunter2", "name it in token_file"),
+        ("address = \"http://u:hunter2@h:1\"", "hunter2", "token_file"),
+        ("address = \"http://h:1\"\nendpoints = [\"http://h:2\"]", "", "store.endpoints: unknown setting"),
+    ];
+    for (text, hidden, expected) in told {
+        let told = with(text).unwrap_err();
+        assert!(told.contains(expected), "{text}: {told}");
+        assert!(hidden != "hunter2" || !told.contains(hidden), "{told}");
+    }
+}
+
+#[test]
+fn kafka_is_read_and_its_mistakes_are_told() {
+    let with = |more: &str| parse(&format!("[bus]\nkind = \"kafka\"\n{more}"));
+    let text = "brokers = [\"a:1\", \"b:2\"]\nreplication = 3\nuser = \"u\"\npassword_file = \"/p\"\n\
+                mechanism = \"SCRAM-SHA-256\"\n[bus.tls]\nca = \"/c\"\n[bus.properties]\n\"socket.keepalive.enable\" = \"true\"\n";
+    let expected = BusConfig::Kafka {
+        brokers: vec!["a:1".into(), "b:2".into()],
+        replication: Some(3),
+        login: Some(Login { user: "u".into(), password_file: "/p".into() }),
+        mechanism: Some(SaslMechanism::ScramSha256),
+        tls: Some(ClientTls { ca: "/c".into(), identity: None, server_name: None }),
+        properties: BTreeMap::from([("socket.keepalive.enable".into(), "true".into())]),
+    };
+    assert_eq!(with(text).unwrap().bus, expected);
+    let mistakes = [
+        ("", "bus.brokers: is missing"),
+        ("brokers = []", "bus.brokers: is empty"),
+        ("brokers = [\"kafka://h:1\"]", "without a scheme"),
+        ("brokers = [\"h\"]", "expected host:port"),
+        ("brokers = [\"h:1\"]\nreplication = 0", "bus.replication: expected at least 1"),
+        ("brokers = [\"h:1\"]\nmechanism = \"PLAIN\"", "set user and password_file"),
+        ("brokers = [\"h:1\"]\nuser = \"u\"", "bus.password_file: is missing"),
+        ("brokers = [\"h:1\"]\nurl = \"nats://h:1\"", "bus.url: unknown setting"),
+        ("brokers = [\"h:1\"]\n[bus.tls]\nca = \"c\"\nserver_name = \"n\"", "bus.tls.server_name: cannot be set"),
+    ];
+    for (text, expected) in mistakes {
+        let told = with(text).unwrap_err();
+        assert!(told.contains(expected), "{text}: {told}");
+    }
+}
+
+#[test]
+fn properties_that_break_safety_or_hold_secrets_are_refused_by_name() {
+    let with = |more: &str, name: &str, value: &str| {
+        parse(&format!(
+            "[bus]\nkind = \"kafka\"\nbrokers = [\"h:1\"]\n{more}\n[bus.properties]\n\"{name}\" = \"{value}\"\n"
+        ))
+    };
+    let always = [
+        "acks",
+        "enable.idempotence",
+        "transactional.id",
+        "isolation.level",
+        "group.id",
+        "bootstrap.servers",
+        "sasl.password",
+        "ssl.key.password",
+        "enable.ssl.certificate.verification",
+        "plugin.library.paths",
+    ];
+    for name in always {
+        let told = with("", name, "hunter2").unwrap_err();
+        assert!(
+            told.contains(&format!("bus.properties.\"{name}\": "))
+                || told.contains(&format!("bus.properties.{name}: ")),
+            "{told}"
+        );
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    let login = "user = \"u\"\npassword_file = \"p\"";
+    for name in ["security.protocol", "sasl.mechanism", "sasl.username"] {
+        assert!(with(login, name, "x").unwrap_err().contains("remove it"), "{name}");
+        with("", name, "x").unwrap();
+    }
+}
+
+#[test]
+fn nats_is_told_once_who_we_are() {
+    let with = |more: &str| parse(&format!("[bus]\nkind = \"nats\"\nurl = \"nats://h:1\"\n{more}"));
+    let login = |more: &str| match with(more).unwrap().bus {
+        BusConfig::Nats { login, .. } => login,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(login(""), NatsLogin::None);
+    assert_eq!(login("nkey_file = \"/n\""), NatsLogin::Nkey("/n".into()));
+    assert_eq!(login("token_file = \"/t\""), NatsLogin::Token("/t".into()));
+    assert!(matches!(login("user = \"u\"\npassword_file = \"/p\""), NatsLogin::Password(_)));
+    let told = with("credentials = \"c\"\nnkey_file = \"n\"").unwrap_err();
+    assert!(told.contains("bus.nkey_file") && told.contains("beside credentials"), "{told}");
+    assert!(with("[bus.tls]\nca = \"c\"\nserver_name = \"n\"").unwrap_err().contains("cannot be set for a bus"));
+}
+
+#[test]
+fn servers_may_be_named_by_the_environment() {
+    let from = |kinds: [(&'static str, &'static str); 2]| {
+        Config::parse(Path::new("r.toml"), "", &move |asked| {
+            kinds.iter().find(|(name, _)| *name == asked).map(|(_, value)| (*value).into())
+        })
+        .unwrap()
+    };
+    let consul = from([("ROTACAST_STORE_KIND", "consul"), ("ROTACAST_STORE_ADDRESS", "http://h:1")]);
+    assert!(matches!(consul.store, StoreConfig::Consul { address, .. } if address == "http://h:1"));
+    let kafka = from([("ROTACAST_BUS_KIND", "kafka"), ("ROTACAST_BUS_BROKERS", "a:1, b:2")]);
+    assert_eq!(kafka.bus.missing_from_build().is_none(), cfg!(feature = "kafka"));
+    assert!(matches!(kafka.bus, BusConfig::Kafka { brokers, .. } if brokers == ["a:1", "b:2"]));
 }

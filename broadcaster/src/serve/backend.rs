@@ -2,14 +2,20 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rotacast_bus::{EmbeddedBus, InstanceBus, LeaderBus, NatsBus, NatsCredentials, NatsOptions};
 use rotacast_protocol::ClusterName;
-use rotacast_store::{EmbeddedStore, EtcdOptions, EtcdStore, EtcdTls, EtcdUser, Prefix, Store};
+use rotacast_store::{
+    ConsulOptions, ConsulStore, ConsulTls, EmbeddedStore, EtcdOptions, EtcdStore, EtcdTls, EtcdUser, Prefix, Store,
+    StoreError,
+};
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use crate::config::{BusConfig, ClientTls, Login, StoreConfig};
+use super::start::{Blame, until_there};
+use crate::config::{BusConfig, ClientTls, Login, NatsLogin, StoreConfig};
 
 /// Both sides of the bus.
 pub(super) struct Buses {
@@ -29,11 +35,7 @@ impl Close {
     }
 }
 
-pub(super) fn prefix(config: &StoreConfig) -> anyhow::Result<Prefix> {
-    let (StoreConfig::Embedded { prefix, .. } | StoreConfig::Etcd { prefix, .. }) = config;
-    Prefix::new(prefix.as_str()).context("store.prefix")
-}
-
+/// The store; nothing is asked of a server yet.
 pub(super) async fn store(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match config {
         StoreConfig::Embedded { file, .. } => {
@@ -46,36 +48,96 @@ pub(super) async fn store(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>
                 user: login.as_ref().map(etcd_user).transpose()?,
                 tls: tls.as_ref().map(etcd_tls).transpose()?,
             };
-            let store = EtcdStore::new(options).context("[store]")?;
-            Arc::new(store)
+            Arc::new(EtcdStore::new(options).context("[store]")?)
+        }
+        StoreConfig::Consul { address, token_file, datacenter, tls, .. } => {
+            let options = ConsulOptions {
+                address: address.clone(),
+                token: token_file.as_ref().map(|file| secret("store.token_file", file)).transpose()?,
+                datacenter: datacenter.clone(),
+                tls: tls.as_ref().map(consul_tls).transpose()?,
+            };
+            Arc::new(ConsulStore::new(options).context("[store]")?)
         }
     })
 }
 
-pub(super) async fn buses(config: &BusConfig, cluster: &ClusterName) -> anyhow::Result<Buses> {
+/// Waits until the store answers a read. `None`: stopped meanwhile.
+pub(super) async fn answers(
+    store: &dyn Store,
+    config: &StoreConfig,
+    prefix: &Prefix,
+    limit: Duration,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<()>> {
+    let read = async || match store.get(prefix.key()).await {
+        // A store that is another one, or holds what it should not, is the driver's to judge; it is there.
+        Ok(_) | Err(StoreError::WentBackwards { .. } | StoreError::Corrupt { .. }) => Ok(()),
+        Err(problem) => Err(problem),
+    };
+    until_there(&Blame::store(config), limit, stop, read).await
+}
+
+/// The bus, once it is there. `None`: stopped meanwhile.
+pub(super) async fn buses(
+    config: &BusConfig,
+    cluster: &ClusterName,
+    limit: Duration,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Buses>> {
+    let blame = Blame::bus(config);
     match config {
         BusConfig::Embedded { file } => {
             create_folder("bus.file", file)?;
             let bus = EmbeddedBus::open(file).await.context("bus.file")?;
-            Ok(Buses { leader: Arc::new(bus.clone()), instances: Arc::new(bus.clone()), close: Close(Some(bus)) })
+            Ok(Some(Buses { leader: Arc::new(bus.clone()), instances: Arc::new(bus.clone()), close: Close(Some(bus)) }))
         }
-        BusConfig::Nats { url, credentials, tls, replicas } => {
+        BusConfig::Nats { url, login, tls, replicas } => {
             let mut options = NatsOptions::new(url.as_str(), cluster.clone());
             options.urls = url.split(',').map(|url| url.trim().to_owned()).collect();
             options.replicas = replicas.map(usize::from);
             options.ca = tls.as_ref().map(|tls| tls.ca.clone());
-            if let Some(file) = credentials {
-                options.credentials = NatsCredentials::File(file.clone());
-            }
-            let bus = NatsBus::connect(options).await.context("[bus]")?;
-            Ok(Buses { leader: Arc::new(bus.clone()), instances: Arc::new(bus), close: Close(None) })
+            options.identity = tls.as_ref().and_then(|tls| tls.identity.clone());
+            options.credentials = nats_credentials(login)?;
+            let connect = async || NatsBus::connect(options.clone()).await;
+            Ok(until_there(&blame, limit, stop, connect).await?.map(both_sides))
         }
+        #[cfg(feature = "kafka")]
+        BusConfig::Kafka { .. } => {
+            let options = super::kafka::options(config, cluster)?;
+            let connect = async || rotacast_bus::KafkaBus::connect(options.clone()).await;
+            Ok(until_there(&blame, limit, stop, connect).await?.map(both_sides))
+        }
+        #[cfg(not(feature = "kafka"))]
+        BusConfig::Kafka { .. } => anyhow::bail!("bus.kind: \"kafka\" is not part of this build of rotacast"),
     }
+}
+
+fn both_sides<B: LeaderBus + InstanceBus + Clone + 'static>(bus: B) -> Buses {
+    Buses { leader: Arc::new(bus.clone()), instances: Arc::new(bus), close: Close(None) }
+}
+
+fn nats_credentials(login: &NatsLogin) -> anyhow::Result<NatsCredentials> {
+    let plain = |setting, file: &Path| secret(setting, file).map(|text| text.as_str().to_owned());
+    Ok(match login {
+        NatsLogin::None => NatsCredentials::None,
+        NatsLogin::Credentials(file) => NatsCredentials::File(file.clone()),
+        NatsLogin::Nkey(file) => NatsCredentials::Nkey(plain("bus.nkey_file", file)?),
+        NatsLogin::Token(file) => NatsCredentials::Token(plain("bus.token_file", file)?),
+        NatsLogin::Password(login) => {
+            NatsCredentials::UserPassword(login.user.clone(), plain("bus.password_file", &login.password_file)?)
+        }
+    })
 }
 
 fn create_folder(setting: &str, file: &Path) -> anyhow::Result<()> {
     let Some(folder) = file.parent() else { return Ok(()) };
     std::fs::create_dir_all(folder).with_context(|| format!("{setting}: cannot create {}", folder.display()))
+}
+
+/// What a file holds, but for line ends behind it.
+pub(super) fn secret(setting: &str, path: &Path) -> anyhow::Result<Zeroizing<String>> {
+    Ok(Zeroizing::new(text(setting, path)?.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 fn text(setting: &str, path: &Path) -> anyhow::Result<Zeroizing<String>> {
@@ -84,19 +146,25 @@ fn text(setting: &str, path: &Path) -> anyhow::Result<Zeroizing<String>> {
 }
 
 fn etcd_user(login: &Login) -> anyhow::Result<EtcdUser> {
-    let password = text("store.password_file", &login.password_file)?;
-    let password = Zeroizing::new(password.trim_end_matches(['\r', '\n']).to_owned());
+    let password = secret("store.password_file", &login.password_file)?;
     Ok(EtcdUser { name: login.user.clone(), password })
 }
 
+type PemIdentity = Option<(String, Zeroizing<String>)>;
+
+fn pem_identity(tls: &ClientTls) -> anyhow::Result<PemIdentity> {
+    let Some((cert, key)) = &tls.identity else { return Ok(None) };
+    Ok(Some((text("store.tls.cert", cert)?.as_str().to_owned(), text("store.tls.key", key)?)))
+}
+
+fn authority(tls: &ClientTls) -> anyhow::Result<String> {
+    Ok(text("store.tls.ca", &tls.ca)?.as_str().to_owned())
+}
+
 fn etcd_tls(tls: &ClientTls) -> anyhow::Result<EtcdTls> {
-    let identity = match &tls.identity {
-        None => None,
-        Some((cert, key)) => Some((text("store.tls.cert", cert)?.as_str().to_owned(), text("store.tls.key", key)?)),
-    };
-    Ok(EtcdTls {
-        authority: text("store.tls.ca", &tls.ca)?.as_str().to_owned(),
-        identity,
-        server_name: tls.server_name.clone(),
-    })
+    Ok(EtcdTls { authority: authority(tls)?, identity: pem_identity(tls)?, server_name: tls.server_name.clone() })
+}
+
+fn consul_tls(tls: &ClientTls) -> anyhow::Result<ConsulTls> {
+    Ok(ConsulTls { authority: authority(tls)?, identity: pem_identity(tls)?, server_name: tls.server_name.clone() })
 }
