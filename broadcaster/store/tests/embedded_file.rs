@@ -7,10 +7,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use rotacast_proto::SecretValue;
 use rotacast_protocol::{SecretName, Version};
 use rotacast_store::{
-    Check, Commit, Committed, EmbeddedStore, Key, Level, MAX_COMMIT_OPS, Prefix, SecretTree, Store, StoreError, Write,
+    Check, Commit, Committed, EmbeddedStore, Key, Level, MAX_COMMIT_OPS, Prefix, SecretTree, Store, StoreError,
+    StoreEvent, Write,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -237,4 +239,32 @@ async fn the_log_of_changes_stays_short() {
         .query_row("SELECT count(*) FROM changes", [], |row| row.get(0))
         .unwrap();
     assert!((9_000..=10_600).contains(&rows), "{rows} changes are kept");
+}
+
+/// The contents of an old copy, put into the file while a broadcaster has it open.
+#[tokio::test]
+async fn an_old_copy_restored_in_place_is_told_and_what_has_to_be_noted_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let (store, _) = open(&path).await;
+    let key = |at: usize| Key::new(format!("rotacast/{at}"));
+    let put = |at: usize| Commit { checks: vec![], writes: vec![Write::Put(key(at), SecretValue::new(b"x".to_vec()))] };
+    for at in 0..5 {
+        store.commit(put(at)).await.unwrap();
+    }
+    let mut watch = store.watch(&Key::new("rotacast"));
+    while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Ready(_)) {}
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute_batch(
+            "BEGIN; DELETE FROM entries WHERE modified > 2; DELETE FROM changes WHERE cursor > 2;
+             UPDATE position SET cursor = 2; COMMIT",
+        )
+        .unwrap();
+    let told = watch.next().await.unwrap().err().unwrap();
+    assert!(matches!(told, StoreError::WentBackwards { .. }), "{told}");
+    assert_eq!(store.setback().unwrap().count, 1);
+    assert!(matches!(store.commit(put(9)).await.unwrap(), Committed::Done(_)));
+    let mut watch = store.watch(&Key::new("rotacast"));
+    while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Ready(_)) {}
 }
