@@ -36,6 +36,14 @@ pub(crate) fn postgres_folder() -> Option<PathBuf> {
         .map(|folder| folder.canonicalize().unwrap_or(folder))
 }
 
+/// The folder with Apache Kafka's jars: by variable, in `.servers`.
+pub(crate) fn kafka_folder() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("ROTACAST_KAFKA") {
+        return Some(named("ROTACAST_KAFKA", PathBuf::from(path)));
+    }
+    Some(servers_folder().join("kafka")).filter(|folder| folder.is_dir())
+}
+
 /// Says that a test is skipped because of `missing`, and counts it: a line is added to the file that
 /// `ROTACAST_SKIPPED` names, which the test runner sums up.
 ///

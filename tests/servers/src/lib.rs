@@ -19,12 +19,14 @@
 //! the server's log and keeps the folder.
 //!
 //! `tools/servers install` fetches the servers. They are looked for in `ROTACAST_ETCD`, `ROTACAST_ETCDCTL`,
-//! `ROTACAST_NATS`, `ROTACAST_CONSUL` (a binary each) and `ROTACAST_POSTGRES` (a folder), then `.servers/`, then the system.
+//! `ROTACAST_NATS`, `ROTACAST_CONSUL`, `ROTACAST_JAVA` (a binary each), `ROTACAST_KAFKA` and `ROTACAST_POSTGRES` (a folder
+//! each), then `.servers/`, then the system.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod consul;
 mod etcd;
 mod find;
+mod kafka;
 mod nats;
 mod port;
 mod postgres;
@@ -40,6 +42,7 @@ mod watchdog;
 pub use consul::{Consul, ConsulCertificates, ConsulConfig};
 pub use etcd::Etcd;
 pub use find::skip;
+pub use kafka::{Kafka, KafkaCluster, KafkaConfig};
 pub use nats::{Nats, NatsConfig};
 pub use port::free_port;
 pub use postgres::Postgres;

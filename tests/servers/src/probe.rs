@@ -20,6 +20,8 @@ pub(crate) enum Probe {
     Http { port: u16, path: &'static str, expected: &'static str },
     /// A connection as user `postgres` is asked for its password.
     Postgres { port: u16 },
+    /// A broker says which requests it takes.
+    Kafka { port: u16 },
 }
 
 impl Probe {
@@ -29,6 +31,7 @@ impl Probe {
             Self::Http { port, path, expected } => {
                 tokio::time::timeout(ANSWER_LIMIT, http(*port, path, expected)).await
             }
+            Self::Kafka { port } => tokio::time::timeout(ANSWER_LIMIT, kafka(*port)).await,
             Self::Postgres { port } => tokio::time::timeout(ANSWER_LIMIT, postgres(*port)).await,
         };
         answer.unwrap_or_else(|_| Err(format!("no answer within {ANSWER_LIMIT:?}")))
@@ -57,6 +60,20 @@ async fn postgres(port: u16) -> Result<(), String> {
         Ok(b'R') => Ok(()),
         Ok(kind) => Err(format!("expected an authentication request, found message {:?}", char::from(kind))),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+async fn kafka(port: u16) -> Result<(), String> {
+    // ApiVersions (18), version 0, correlation id 1, client id "probe": answered without authentication.
+    const REQUEST: [u8; 19] = *b"\0\0\0\x0f\0\x12\0\0\0\0\0\x01\0\x05probe";
+    let mut stream = connect(port).await?;
+    stream.write_all(&REQUEST).await.map_err(|error| error.to_string())?;
+    let mut head = [0; 10];
+    stream.read_exact(&mut head).await.map_err(|error| error.to_string())?;
+    // Length, correlation id, error code.
+    match head {
+        [_, _, _, _, 0, 0, 0, 1, 0, 0] => Ok(()),
+        found => Err(format!("expected the versions of Kafka's requests, found {found:?}")),
     }
 }
 
