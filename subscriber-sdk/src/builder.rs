@@ -1,5 +1,7 @@
 //! What a subscriber needs to know, and where it comes from.
 
+#[cfg(feature = "kafka")]
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,13 +9,19 @@ use std::time::Duration;
 use rotacast_bus::InstanceBus;
 #[cfg(feature = "nats")]
 use rotacast_bus::NatsCredentials;
+#[cfg(feature = "kafka")]
+use rotacast_bus::{KafkaLogin, SaslMechanism};
 use rotacast_proto::{SigningKey, VerifyingKey};
 use rotacast_protocol::{ClusterName, Incarnation, InstanceKey, InstanceName, ServiceName};
 use tokio::sync::Notify;
-#[cfg(feature = "etcd")]
+#[cfg(any(feature = "consul", feature = "etcd", feature = "kafka"))]
 use zeroize::Zeroizing;
 
 use crate::clock::{Clock, Watch};
+#[cfg(feature = "consul")]
+use crate::connect::ConsulAccess;
+#[cfg(feature = "etcd")]
+use crate::connect::EtcdAccess;
 use crate::connect::{self, Values};
 use crate::driver::Context;
 use crate::error::{Error, ErrorKind};
@@ -34,7 +42,10 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// | `ROTACAST_IDENTITY` | file with this service's private key | required |
 /// | `ROTACAST_TRUST` | files with broadcasters' public keys, joined by `:` | required |
 /// | `ROTACAST_CA` | file with the certificate authority for TLS connections, PEM | the system's |
+/// | `ROTACAST_BROADCASTERS` | where broadcasters listen, `https://host:port`, joined by `,` | required with Kafka |
 /// | `ROTACAST_NATS_CREDS` | NATS `.creds` file | nobody in particular |
+/// | `ROTACAST_KAFKA_USER`, `ROTACAST_KAFKA_PASSWORD_FILE` | who to be on Kafka, by SCRAM-SHA-512 | nobody in particular |
+/// | `CONSUL_HTTP_TOKEN` | Consul's token | none |
 #[derive(Clone, Default)]
 pub struct Builder {
     service: Option<String>,
@@ -47,8 +58,16 @@ pub struct Builder {
     trust_files: Vec<PathBuf>,
     ca_file: Option<PathBuf>,
     values: Option<Values>,
+    #[cfg(feature = "grpc")]
+    broadcasters: Vec<String>,
+    #[cfg(feature = "consul")]
+    consul_token: Option<Zeroizing<String>>,
     #[cfg(feature = "nats")]
     nats_credentials: Option<NatsCredentials>,
+    #[cfg(feature = "kafka")]
+    kafka_login: Option<KafkaLogin>,
+    #[cfg(feature = "kafka")]
+    kafka_properties: BTreeMap<String, String>,
     clock: Option<Arc<dyn Clock>>,
     hook_timeout: Option<Duration>,
     start_timeout: Option<Duration>,
@@ -61,21 +80,20 @@ pub(crate) struct Plan {
     pub(crate) identity: SigningKey,
     pub(crate) trust: Arc<Trust>,
     pub(crate) start_timeout: Duration,
-    #[cfg(any(feature = "grpc", feature = "etcd"))]
+    #[cfg(any(feature = "grpc", feature = "etcd", feature = "consul"))]
     pub(crate) ca_pem: Option<Vec<u8>>,
-    #[cfg(feature = "nats")]
+    #[cfg(any(feature = "kafka", feature = "nats"))]
     pub(crate) ca_file: Option<PathBuf>,
+    #[cfg(feature = "grpc")]
+    pub(crate) broadcasters: Vec<String>,
+    #[cfg(feature = "consul")]
+    pub(crate) consul_token: Option<Zeroizing<String>>,
     #[cfg(feature = "nats")]
     pub(crate) nats_credentials: Option<NatsCredentials>,
-}
-
-/// Where etcd is, and who to be there.
-#[cfg(feature = "etcd")]
-#[derive(Clone)]
-pub(crate) struct EtcdAccess {
-    pub(crate) endpoints: Vec<String>,
-    pub(crate) prefix: String,
-    pub(crate) user: Option<(String, Zeroizing<String>)>,
+    #[cfg(feature = "kafka")]
+    pub(crate) kafka_login: Option<KafkaLogin>,
+    #[cfg(feature = "kafka")]
+    pub(crate) kafka_properties: BTreeMap<String, String>,
 }
 
 impl Builder {
@@ -174,12 +192,46 @@ impl Builder {
         self
     }
 
-    /// Read values from a broadcaster: `https://host:port`, or `http://` on the loopback. The default with a `grpc`
-    /// transport, from the same address.
+    /// Read values from Consul, below the prefix the broadcaster uses: `https://host:port`, or `http://` on the loopback.
+    #[cfg(feature = "consul")]
+    #[must_use]
+    pub fn values_from_consul(mut self, address: impl Into<String>, prefix: impl Into<String>) -> Self {
+        self.values = Some(Values::Consul(ConsulAccess { address: address.into(), prefix: prefix.into() }));
+        self
+    }
+
+    /// The token to show Consul.
+    #[cfg(feature = "consul")]
+    #[must_use]
+    pub fn consul_token(mut self, token: impl Into<String>) -> Self {
+        self.consul_token = Some(Zeroizing::new(token.into()));
+        self
+    }
+
+    /// Where broadcasters listen: `https://host:port`, or `http://` on the loopback. Values come from them, unless another
+    /// source is named, and Syncs beside Kafka go to them, to whichever leads. Default with a `grpc` transport: its
+    /// address.
     #[cfg(feature = "grpc")]
     #[must_use]
-    pub fn values_from_broadcaster(mut self, url: impl Into<String>) -> Self {
-        self.values = Some(Values::Broadcaster(url.into()));
+    pub fn broadcasters<U: Into<String>>(mut self, urls: impl IntoIterator<Item = U>) -> Self {
+        self.broadcasters = urls.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Who to be on Kafka.
+    #[cfg(feature = "kafka")]
+    #[must_use]
+    pub fn kafka_login(mut self, login: KafkaLogin) -> Self {
+        self.kafka_login = Some(login);
+        self
+    }
+
+    /// A further setting of librdkafka; may be called several times. What correctness rests on is refused by name when
+    /// connecting.
+    #[cfg(feature = "kafka")]
+    #[must_use]
+    pub fn kafka_property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.kafka_properties.insert(name.into(), value.into());
         self
     }
 
@@ -211,7 +263,8 @@ impl Builder {
         self
     }
 
-    /// Connects: `nats://host:port`, `grpc://host:port` (loopback) or `grpcs://host:port` (TLS).
+    /// Connects: `nats://host:port`, `kafka://host:port,host:port`, `kafkas://…` (TLS), `grpc://host:port` (loopback) or
+    /// `grpcs://host:port` (TLS), as far as this build has their features.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] and [`ErrorKind::Identity`] for what is missing or wrong here,
@@ -264,10 +317,18 @@ impl Builder {
             identity: self.find_identity()?,
             trust: Arc::new(Trust::new(self.find_trust()?)),
             start_timeout: self.start_timeout.unwrap_or(START_TIMEOUT),
-            #[cfg(any(feature = "grpc", feature = "etcd"))]
+            #[cfg(any(feature = "grpc", feature = "etcd", feature = "consul"))]
             ca_pem: self.read_ca()?,
-            #[cfg(feature = "nats")]
+            #[cfg(any(feature = "kafka", feature = "nats"))]
             ca_file: self.find_ca(),
+            #[cfg(feature = "grpc")]
+            broadcasters: self.find_broadcasters(),
+            #[cfg(feature = "consul")]
+            consul_token: self.consul_token.clone().or_else(|| variable("CONSUL_HTTP_TOKEN").map(Zeroizing::new)),
+            #[cfg(feature = "kafka")]
+            kafka_login: self.find_kafka_login()?,
+            #[cfg(feature = "kafka")]
+            kafka_properties: self.kafka_properties.clone(),
             #[cfg(feature = "nats")]
             nats_credentials: self
                 .nats_credentials
@@ -312,12 +373,39 @@ impl Builder {
         Ok(keys)
     }
 
-    #[cfg(any(feature = "nats", feature = "grpc", feature = "etcd"))]
+    #[cfg(feature = "grpc")]
+    fn find_broadcasters(&self) -> Vec<String> {
+        if !self.broadcasters.is_empty() {
+            return self.broadcasters.clone();
+        }
+        let urls = variable("ROTACAST_BROADCASTERS").unwrap_or_default();
+        urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect()
+    }
+
+    #[cfg(feature = "kafka")]
+    fn find_kafka_login(&self) -> Result<Option<KafkaLogin>, Error> {
+        if let Some(login) = &self.kafka_login {
+            return Ok(Some(login.clone()));
+        }
+        let Some(user) = variable("ROTACAST_KAFKA_USER") else { return Ok(None) };
+        let path = variable("ROTACAST_KAFKA_PASSWORD_FILE").ok_or_else(|| {
+            let what = "ROTACAST_KAFKA_USER is set, and ROTACAST_KAFKA_PASSWORD_FILE is not";
+            Error::new(ErrorKind::Config, what, "set both, or call .kafka_login(…) on the builder")
+        })?;
+        let text = std::fs::read_to_string(&path).map(Zeroizing::new).map_err(|error| {
+            let what = format!("ROTACAST_KAFKA_PASSWORD_FILE: cannot read {path}: {error}");
+            Error::new(ErrorKind::Config, what, "expected a file with the password")
+        })?;
+        let password = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
+        Ok(Some(KafkaLogin { user, password, mechanism: SaslMechanism::default() }))
+    }
+
+    #[cfg(any(feature = "nats", feature = "grpc", feature = "etcd", feature = "consul"))]
     fn find_ca(&self) -> Option<PathBuf> {
         self.ca_file.clone().or_else(|| variable("ROTACAST_CA").map(PathBuf::from))
     }
 
-    #[cfg(any(feature = "grpc", feature = "etcd"))]
+    #[cfg(any(feature = "grpc", feature = "etcd", feature = "consul"))]
     fn read_ca(&self) -> Result<Option<Vec<u8>>, Error> {
         let Some(path) = self.find_ca() else { return Ok(None) };
         std::fs::read(&path).map(Some).map_err(|error| {

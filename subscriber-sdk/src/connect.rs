@@ -1,30 +1,29 @@
 //! From addresses to transports and value sources.
 
+mod values;
+
 use std::sync::Arc;
 
 use rotacast_bus::InstanceBus;
 
+#[cfg(feature = "consul")]
+pub(crate) use self::values::ConsulAccess;
+#[cfg(feature = "etcd")]
+pub(crate) use self::values::EtcdAccess;
+pub(crate) use self::values::Values;
 use crate::builder::Plan;
 use crate::error::{Error, ErrorKind};
 use crate::source::ValueSource;
-
-/// Where values are to come from.
-#[derive(Clone)]
-pub(crate) enum Values {
-    #[cfg(feature = "etcd")]
-    Etcd(crate::builder::EtcdAccess),
-    #[cfg(feature = "grpc")]
-    Broadcaster(String),
-    Source(Arc<dyn ValueSource>),
-}
 
 /// What a transport's address says.
 enum Transport<'u> {
     #[cfg(feature = "nats")]
     Nats(&'u str),
+    #[cfg(feature = "kafka")]
+    Kafka { brokers: Vec<String>, tls: bool },
     #[cfg(feature = "grpc")]
     Grpc(String),
-    /// Keeps the lifetime in use without either feature.
+    /// Keeps the lifetime in use without any of the features.
     #[allow(dead_code)]
     Unknown(&'u str),
 }
@@ -33,6 +32,11 @@ fn transport(url: &str) -> Transport<'_> {
     match url.split_once("://") {
         #[cfg(feature = "nats")]
         Some(("nats" | "tls", _)) => Transport::Nats(url),
+        #[cfg(feature = "kafka")]
+        Some((scheme @ ("kafka" | "kafkas"), brokers)) => {
+            let brokers = brokers.split(',').map(|broker| broker.trim().trim_end_matches('/').to_owned());
+            Transport::Kafka { brokers: brokers.collect(), tls: scheme == "kafkas" }
+        }
         #[cfg(feature = "grpc")]
         Some(("grpc", rest)) => Transport::Grpc(format!("http://{rest}")),
         #[cfg(feature = "grpc")]
@@ -48,18 +52,7 @@ type Both = (Arc<dyn InstanceBus>, Arc<dyn ValueSource>);
 pub(crate) async fn connect(url: &str, plan: &Plan, values: Option<&Values>) -> Result<Both, Error> {
     let transport = transport(url);
     // The source first: it is checked without a connection.
-    let source = match (&transport, values) {
-        #[cfg(feature = "grpc")]
-        (Transport::Grpc(url), None) => fetch(url, plan)?,
-        (_, Some(values)) => open_source(values, plan)?,
-        (_, None) => {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("transport {url} carries no values, and no other source of values is set"),
-                "call .values_from_etcd(…) or .values_from_broadcaster(…) on the builder",
-            ));
-        }
-    };
+    let source = source(url, &transport, plan, values)?;
     let bus: Arc<dyn InstanceBus> = match transport {
         #[cfg(feature = "nats")]
         Transport::Nats(url) => {
@@ -71,6 +64,11 @@ pub(crate) async fn connect(url: &str, plan: &Plan, values: Option<&Values>) -> 
             }
             options.ca.clone_from(&plan.ca_file);
             Arc::new(patiently(plan, || rotacast_bus::NatsBus::connect(options.clone())).await?)
+        }
+        #[cfg(feature = "kafka")]
+        Transport::Kafka { brokers, tls } => {
+            let options = kafka(brokers, tls, plan)?;
+            Arc::new(patiently(plan, || rotacast_bus::KafkaBus::connect(options.clone())).await?)
         }
         #[cfg(feature = "grpc")]
         Transport::Grpc(url) => {
@@ -88,16 +86,73 @@ pub(crate) async fn connect(url: &str, plan: &Plan, values: Option<&Values>) -> 
     Ok((bus, source))
 }
 
+/// What was asked for; otherwise the transport itself, if it is a broadcaster; otherwise the broadcasters that are known.
+fn source(
+    url: &str,
+    transport: &Transport<'_>,
+    plan: &Plan,
+    values: Option<&Values>,
+) -> Result<Arc<dyn ValueSource>, Error> {
+    if let Some(values) = values {
+        return values::open(values, plan);
+    }
+    match transport {
+        #[cfg(feature = "grpc")]
+        Transport::Grpc(url) if plan.broadcasters.is_empty() => {
+            values::from_broadcasters(std::slice::from_ref(url), plan)
+        }
+        #[cfg(feature = "grpc")]
+        _ if !plan.broadcasters.is_empty() => values::from_broadcasters(&plan.broadcasters, plan),
+        // Without a transport there is nothing to bring values beside.
+        Transport::Unknown(_) => Err(Error::new(
+            ErrorKind::Config,
+            format!("transport {url:?} is not known to this build"),
+            format!("expected one of {}", EXPECTED.join(", ")),
+        )),
+        #[cfg(any(feature = "nats", feature = "grpc"))]
+        _ => Err(Error::new(
+            ErrorKind::Config,
+            format!("transport {url} carries no values, and no other source of values is set"),
+            "call .values_from_etcd(…), .values_from_consul(…) or .broadcasters(…) on the builder",
+        )),
+    }
+}
+
+#[cfg(feature = "kafka")]
+fn kafka(brokers: Vec<String>, tls: bool, plan: &Plan) -> Result<rotacast_bus::KafkaOptions, Error> {
+    use rotacast_bus::{GrpcOptions, KafkaOptions, KafkaSync, KafkaTls, KafkaTopics};
+    if plan.broadcasters.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Config,
+            "Kafka carries no Syncs, and no broadcaster's address is set",
+            "call .broadcasters([\"https://host:7400\"]) on the builder, or set ROTACAST_BROADCASTERS",
+        ));
+    }
+    let broadcaster = |url: &String| GrpcOptions { url: url.clone(), ca: plan.ca_pem.clone(), ..Default::default() };
+    let mut options = KafkaOptions::new(brokers, plan.cluster.clone());
+    options.sync = KafkaSync::Grpc(plan.broadcasters.iter().map(broadcaster).collect());
+    // The broadcaster makes the topics.
+    options.topics = KafkaTopics::Use;
+    options.login.clone_from(&plan.kafka_login);
+    options.tls = tls.then(|| KafkaTls { ca: plan.ca_file.clone(), identity: None });
+    options.properties.clone_from(&plan.kafka_properties);
+    Ok(options)
+}
+
 /// What this build can connect to.
 const EXPECTED: &[&str] = &[
     #[cfg(feature = "nats")]
     "nats://host:port",
+    #[cfg(feature = "kafka")]
+    "kafka://host:port",
     #[cfg(feature = "grpc")]
     "grpc://127.0.0.1:port",
     #[cfg(feature = "grpc")]
     "grpcs://host:port",
+    #[cfg(not(feature = "kafka"))]
+    "kafka://host:port with this crate's feature `kafka`",
     #[cfg(not(any(feature = "nats", feature = "grpc")))]
-    "nothing: enable this crate's feature `nats` or `grpc`",
+    "others with this crate's features `nats` and `grpc`",
 ];
 
 /// Services and the bus often start together: whoever is not there yet is tried again until the start's time is over.
@@ -121,50 +176,4 @@ where
             }
         }
     }
-}
-
-fn open_source(values: &Values, plan: &Plan) -> Result<Arc<dyn ValueSource>, Error> {
-    // A source that was given needs nothing of it, and without features there is no other.
-    let _ = plan;
-    match values {
-        Values::Source(source) => Ok(Arc::clone(source)),
-        #[cfg(feature = "grpc")]
-        Values::Broadcaster(url) => fetch(url, plan),
-        #[cfg(feature = "etcd")]
-        Values::Etcd(access) => etcd(access, plan),
-    }
-}
-
-#[cfg(feature = "grpc")]
-fn fetch(url: &str, plan: &Plan) -> Result<Arc<dyn ValueSource>, Error> {
-    let target = crate::source::FetchTarget::new(url, plan.ca_pem.as_deref())?;
-    let source = crate::source::FetchSource::new(
-        target,
-        plan.key.clone(),
-        plan.cluster.clone(),
-        plan.identity.clone(),
-        Arc::clone(&plan.trust),
-    );
-    Ok(Arc::new(source))
-}
-
-#[cfg(feature = "etcd")]
-fn etcd(access: &crate::builder::EtcdAccess, plan: &Plan) -> Result<Arc<dyn ValueSource>, Error> {
-    use rotacast_store::{EtcdOptions, EtcdStore, EtcdTls, EtcdUser, Prefix, SecretTree};
-    let tls = match &plan.ca_pem {
-        Some(pem) if access.endpoints.iter().any(|endpoint| endpoint.starts_with("https://")) => {
-            let authority = String::from_utf8(pem.clone()).map_err(|_| {
-                Error::new(ErrorKind::Config, "the certificate authority's file is not text", "expected a PEM file")
-            })?;
-            Some(EtcdTls { authority, ..EtcdTls::default() })
-        }
-        _ => None,
-    };
-    let user = access.user.clone().map(|(name, password)| EtcdUser { name, password });
-    let options = EtcdOptions { endpoints: access.endpoints.clone(), user, tls };
-    let prefix = Prefix::new(&access.prefix).map_err(|error| {
-        Error::new(ErrorKind::Config, error.to_string(), "use the prefix of the broadcaster's configuration")
-    })?;
-    let store = EtcdStore::new(options)?;
-    Ok(Arc::new(crate::source::StoreSource::new(SecretTree::new(Arc::new(store), prefix))))
 }

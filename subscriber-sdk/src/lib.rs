@@ -176,5 +176,7 @@ pub use subscriber::{LEAVE_BOUND, Subscriber};
 
 #[cfg(feature = "nats")]
 pub use rotacast_bus::NatsCredentials;
+#[cfg(feature = "kafka")]
+pub use rotacast_bus::{KafkaLogin, SaslMechanism};
 pub use rotacast_proto::{SecretValue, SigningKey, VerifyingKey};
 pub use rotacast_protocol::{Instant, Version};

@@ -40,7 +40,7 @@ pub struct Settings {
     /// The secret with the database credential.
     #[arg(long, env = "POOL_SERVICE_SECRET", default_value = "payments/db")]
     pub secret: String,
-    /// Bus or broadcaster: nats://host:port or grpc://host:port.
+    /// Bus or broadcaster: nats://host:port, kafka://host:port or grpc://host:port.
     #[arg(long, env = "POOL_SERVICE_URL")]
     pub url: String,
     /// The cluster's name.
@@ -52,15 +52,19 @@ pub struct Settings {
     /// File with a broadcaster's public key; may be given several times.
     #[arg(long = "trust", env = "POOL_SERVICE_TRUST", required = true, value_delimiter = ':')]
     pub trust: Vec<PathBuf>,
-    /// Read values from this etcd; otherwise from the broadcaster.
+    /// Read values from this etcd; otherwise from the broadcasters.
     #[arg(long, env = "POOL_SERVICE_ETCD")]
     pub etcd: Option<String>,
-    /// The prefix of Rotacast's keys in etcd.
-    #[arg(long, env = "POOL_SERVICE_ETCD_PREFIX", default_value = "rotacast")]
-    pub etcd_prefix: String,
-    /// Read values from the broadcaster at this address, if the bus is not it.
-    #[arg(long, env = "POOL_SERVICE_VALUES_FROM", conflicts_with = "etcd")]
-    pub values_from: Option<String>,
+    /// Read values from this Consul.
+    #[arg(long, env = "POOL_SERVICE_CONSUL", conflicts_with = "etcd")]
+    pub consul: Option<String>,
+    /// The prefix of Rotacast's keys in etcd or Consul.
+    #[arg(long, env = "POOL_SERVICE_PREFIX", default_value = "rotacast")]
+    pub prefix: String,
+    /// Where a broadcaster listens; may be given several times. Syncs beside Kafka go there, and values come from there
+    /// without a store.
+    #[arg(long = "broadcaster", env = "ROTACAST_BROADCASTERS", value_delimiter = ',')]
+    pub broadcasters: Vec<String>,
     /// Workers that query at the same time, and connections per version.
     #[arg(long, env = "POOL_SERVICE_WORKERS", default_value_t = 4)]
     pub workers: usize,
@@ -146,11 +150,12 @@ async fn connect(settings: &Settings) -> anyhow::Result<Subscriber> {
         builder = builder.trust_file(file);
     }
     if let Some(endpoint) = &settings.etcd {
-        builder = builder.values_from_etcd([endpoint], &settings.etcd_prefix);
+        builder = builder.values_from_etcd([endpoint], &settings.prefix);
     }
-    if let Some(url) = &settings.values_from {
-        builder = builder.values_from_broadcaster(url);
+    if let Some(address) = &settings.consul {
+        builder = builder.values_from_consul(address, &settings.prefix);
     }
+    builder = builder.broadcasters(&settings.broadcasters);
     builder.connect(&settings.url).await.with_context(|| format!("cannot connect to {}", settings.url))
 }
 

@@ -1,4 +1,4 @@
-//! A whole Rotacast on real servers: etcd, NATS, PostgreSQL, the broadcaster and sample services, each a process of
+//! A whole Rotacast on real servers: a store, a bus, PostgreSQL, the broadcaster and sample services, each a process of
 //! its own.
 //!
 //! ```no_run
@@ -18,35 +18,35 @@
 
 mod audit;
 mod broadcaster;
+mod bus;
 mod database;
 mod observer;
 mod operator;
 mod server_log;
 mod service;
 mod settings;
+mod store;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use rotacast_proto::v1;
 
-use crate::servers::{Etcd, Nats, Scratch, until};
+use crate::servers::{Scratch, until};
 
 pub use audit::AuditTrail;
 pub use broadcaster::Broadcaster;
+pub use bus::{BusKind, BusServer};
 pub use database::{Database, GROUP};
 pub use observer::{Observer, RoleLife};
 pub use operator::{Action, Operator};
 pub use server_log::SessionLog;
 pub use service::Service;
 pub use settings::{CLUSTER, Keys, OPERATOR, Options, PREFIX, SECRET, SERVICES};
+pub use store::{StoreKind, StoreServer};
 
 /// For anything that has to happen: far more than a busy machine needs, so that only what is broken runs into it.
 pub const LIMIT: Duration = Duration::from_secs(90);
-
-/// etcd gives no lease shorter than one and a half election timeouts: its own default is too long for a leader's term
-/// of a second.
-const ETCD: [&str; 2] = ["--heartbeat-interval=50", "--election-timeout=500"];
 
 /// The programs under test.
 #[derive(Clone, Debug)]
@@ -78,10 +78,10 @@ pub struct World {
     pub observer: Observer,
     /// PostgreSQL, with the rights Rotacast needs.
     pub database: Database,
-    /// NATS.
-    pub nats: Nats,
-    /// etcd.
-    pub etcd: Etcd,
+    /// The bus.
+    pub bus: BusServer,
+    /// The store.
+    pub store: StoreServer,
     keys: Keys,
     programs: Programs,
     folder: Scratch,
@@ -94,33 +94,35 @@ impl World {
     /// # Panics
     /// If something that is there does not start.
     pub async fn start(programs: Programs, options: Options) -> Option<Self> {
-        let (etcd, nats, database) = tokio::join!(Etcd::start_with(&ETCD), Nats::start(), Database::start());
-        let (etcd, nats, database) = (etcd?, nats?, database?);
         let folder = Scratch::new("world");
+        let (store, bus, database) = tokio::join!(
+            StoreServer::start(options.store, folder.path()),
+            BusServer::start(options.bus),
+            Database::start()
+        );
+        let (store, bus, database) = (store?, bus?, database?);
         let keys = Keys::make(folder.path());
         let broadcaster = Broadcaster::new(&programs, &folder, |port| {
-            settings::write(folder.path(), &keys, &options, port, &etcd, &nats, &database)
+            settings::write(folder.path(), &keys, &options, port, (&store, &bus), &database)
         });
         let operator = Operator::new(broadcaster.url(), keys.operator.clone());
         let observer = Observer::start(&database).await;
-        Some(Self { broadcaster, operator, observer, database, nats, etcd, keys, programs, folder })
+        Some(Self { broadcaster, operator, observer, database, bus, store, keys, programs, folder })
     }
 
-    /// A sample service, started, which reads values from etcd; `arguments` as its command line takes them.
+    /// A sample service, started, which reads values from the store itself where it can; `arguments` as its command line
+    /// takes them.
     #[must_use]
     pub fn service(&self, service: &str, instance: &str, arguments: &[&str]) -> Service {
-        let etcd = format!("--etcd={}", self.etcd.endpoint());
-        let prefix = format!("--etcd-prefix={PREFIX}");
-        let all: Vec<&str> = [etcd.as_str(), prefix.as_str()].into_iter().chain(arguments.iter().copied()).collect();
+        let store = self.store.arguments().unwrap_or_default();
+        let all: Vec<&str> = store.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
         self.start_service(service, instance, &all)
     }
 
     /// A sample service, started, which asks the broadcaster for values.
     #[must_use]
     pub fn service_without_store(&self, service: &str, instance: &str, arguments: &[&str]) -> Service {
-        let values = format!("--values-from={}", self.broadcaster.url());
-        let all: Vec<&str> = std::iter::once(values.as_str()).chain(arguments.iter().copied()).collect();
-        self.start_service(service, instance, &all)
+        self.start_service(service, instance, arguments)
     }
 
     fn start_service(&self, service: &str, instance: &str, arguments: &[&str]) -> Service {
@@ -129,7 +131,8 @@ impl World {
             format!("--instance={instance}"),
             format!("--secret={SECRET}"),
             format!("--cluster={CLUSTER}"),
-            format!("--url={}", self.nats.url()),
+            format!("--url={}", self.bus.url(&self.broadcaster.url())),
+            format!("--broadcaster={}", self.broadcaster.url()),
             format!("--identity={}", self.keys.service(service).display()),
             format!("--trust={}", self.keys.broadcaster.display()),
         ];
@@ -176,15 +179,10 @@ impl World {
         self.folder.path()
     }
 
-    /// Writes a value straight into etcd as this version, with etcdctl.
-    pub async fn etcdctl_put(&self, version: u64, value: &str) {
-        self.etcd.ctl(&["put", &format!("{PREFIX}/versions/{SECRET}/{version}"), value]).await;
-    }
-
-    /// Makes a login role by hand and writes its credential into etcd as this version.
+    /// Makes a login role by hand and writes its credential into the store as this version.
     pub async fn put_by_hand(&self, version: u64) {
         let value = self.database.make_login(version).await;
-        self.etcdctl_put(version, &value).await;
+        self.store.put(version, &value).await;
     }
 
     /// A session of a version's credential that no service knows of; it lasts as long as the client.
@@ -192,9 +190,7 @@ impl World {
     /// # Panics
     /// If the version is not stored or does not log in.
     pub async fn session(&self, version: u64) -> tokio_postgres::Client {
-        let key = format!("{PREFIX}/versions/{SECRET}/{version}");
-        let value = self.etcd.ctl(&["get", "--print-value-only", &key]).await;
-        self.database.session(value.trim_end()).await
+        self.database.session(&self.store.get(version).await).await
     }
 
     /// Brings version 1 in by hand and waits until it is current.

@@ -153,9 +153,8 @@ async fn put(world: &World, value: &str) {
 
 /// The password of a version, as etcd has it.
 async fn password(world: &World, version: u64) -> String {
-    let key = format!("{PREFIX}/versions/{SECRET}/{version}");
-    let value = world.etcd.ctl(&["get", "--print-value-only", &key]).await;
-    let value: serde_json::Value = serde_json::from_str(value.trim()).expect("a credential as it is stored");
+    let value: serde_json::Value =
+        serde_json::from_str(&world.store.get(version).await).expect("a credential as it is stored");
     value["password"].as_str().expect("a credential has a password").to_owned()
 }
 
@@ -169,7 +168,7 @@ async fn rejected(world: &World, version: u64) {
 async fn no_value_is_anywhere_but_in_the_store() {
     let Some(mut world) = World::start(programs!(), Options::default().leader_ttl("10s")).await else { return };
     log_everything(&world);
-    let client = async_nats::connect(world.nats.url()).await.expect("NATS runs");
+    let client = async_nats::connect(world.bus.nats().url()).await.expect("NATS runs");
     let mut wire = client.subscribe(">").await.expect("NATS lets anybody listen");
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
     let listening = tokio::spawn(async move {
@@ -216,18 +215,16 @@ async fn no_value_is_anywhere_but_in_the_store() {
     assert_eq!(world.ended(2).await.outcome, "retired");
 
     // Values that cause errors: no JSON, not the fields, a password that is refused.
-    world.etcdctl_put(3, &format!("{{\"engine\": \"postgres\", \"password\": \"{MALFORMED}\", ")).await;
+    world.store.put(3, &format!("{{\"engine\": \"postgres\", \"password\": \"{MALFORMED}\", ")).await;
     rejected(&world, 3).await;
     world
-        .etcdctl_put(
-            4,
-            &format!("{{\"engine\": \"postgres\", \"{MALFORMED}\": \"{MALFORMED}\", \"port\": \"{MALFORMED}\"}}"),
-        )
+        .store
+        .put(4, &format!("{{\"engine\": \"postgres\", \"{MALFORMED}\": \"{MALFORMED}\", \"port\": \"{MALFORMED}\"}}"))
         .await;
     rejected(&world, 4).await;
     world.database.make_login(5).await;
     let value = world.database.value(&Database::login_by_hand(5), WRONG);
-    world.etcdctl_put(5, &value).await;
+    world.store.put(5, &value).await;
     rejected(&world, 5).await;
     // A later put of the opaque one, which takes other paths than the first.
     put(&world, &format!("{OPAQUE_VALUE}{OPAQUE_VALUE}")).await;
@@ -236,15 +233,15 @@ async fn no_value_is_anywhere_but_in_the_store() {
     refused_puts(&world, &mut hunt).await;
 
     // The store has them, where they belong; if the hunter were blind, it would show here.
-    let kept = world.etcd.ctl(&["get", "--prefix", &format!("{PREFIX}/versions/")]).await;
+    let kept = world.store.etcd().ctl(&["get", "--prefix", &format!("{PREFIX}/versions/")]).await;
     for canary in &hunt.canaries[..2] {
         assert!(canary.is_in(kept.as_bytes()), "{} is not even in the store", canary.name);
     }
-    let all = world.etcd.ctl(&["get", "--prefix", "--keys-only", ""]).await;
+    let all = world.store.etcd().ctl(&["get", "--prefix", "--keys-only", ""]).await;
     for key in all.lines().filter(|key| !key.is_empty()) {
         let below = key.strip_prefix(PREFIX).unwrap_or(key);
         if !(below.starts_with("/versions/") || below.starts_with("/journal/")) {
-            let value = world.etcd.ctl(&["get", key]).await;
+            let value = world.store.etcd().ctl(&["get", key]).await;
             hunt.look(format!("etcd key {key}"), value.as_bytes());
         }
     }
@@ -268,7 +265,7 @@ async fn no_value_is_anywhere_but_in_the_store() {
         world.broadcaster.log().contains("TRACE") || world.broadcaster.log().contains("DEBUG"),
         "nothing was logged"
     );
-    hunt.look_into(&world.nats.scratch().path().join("jetstream"), &[]);
+    hunt.look_into(&world.bus.nats().scratch().path().join("jetstream"), &[]);
     // What PostgreSQL was sent as text: its log has every statement about roles.
     hunt.look("PostgreSQL's log", &std::fs::read(world.database.scratch().path().join("log")).expect("it logs"));
 

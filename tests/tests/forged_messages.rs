@@ -33,7 +33,7 @@ struct Forger<'a> {
 impl<'a> Forger<'a> {
     async fn new(world: &'a World) -> Self {
         let cluster = ClusterName::new(CLUSTER).expect("a valid name");
-        let mut options = NatsOptions::new(world.nats.url(), cluster.clone());
+        let mut options = NatsOptions::new(world.bus.nats().url(), cluster.clone());
         options.streams = NatsStreams::Use;
         let bus = NatsBus::connect(options).await.expect("NATS runs");
         Self { world, bus, cluster }
@@ -338,7 +338,7 @@ fn record(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_that_was_ever_said_said_again_changes_nothing() {
     let Some(mut world) = World::start(programs!(), Options::default().leader_ttl("10s")).await else { return };
-    let client = async_nats::connect(world.nats.url()).await.expect("NATS runs");
+    let client = async_nats::connect(world.bus.nats().url()).await.expect("NATS runs");
     let subscriber = client.subscribe(format!("rotacast.{CLUSTER}.>")).await.expect("NATS lets anybody listen");
     let (recording, stop) = record(subscriber);
     world.broadcaster.start(&world.operator).await;

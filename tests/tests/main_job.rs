@@ -1,6 +1,7 @@
-//! The main job on real servers: a credential rotated again and again under services that never stop querying.
+//! The main job on real servers: a credential rotated again and again under services that never stop querying, on every
+//! pair of a store and a bus.
 //!
-//! `ROTACAST_E2E_ROTATIONS` sets how many rotations there are (20 unless set, at least 4).
+//! `ROTACAST_E2E_ROTATIONS` sets how many rotations there are where there are many (20 unless set, at least 4).
 #![allow(clippy::print_stdout)]
 
 use std::collections::BTreeSet;
@@ -8,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use rotacast_proto::v1;
 use rotacast_tests::programs;
-use rotacast_tests::world::{Action, Database, Options, Service, SessionLog, World};
+use rotacast_tests::world::{Action, BusKind, Database, Options, Service, SessionLog, StoreKind, World};
 
 /// How a rotation comes about, or what becomes of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
     /// `rotate`: Rotacast makes the credential.
     Rotate,
-    /// A login made by hand, its version written into etcd with etcdctl.
+    /// A login made by hand, its version written with the store's own command line.
     ByHand,
-    /// A version that does not log in, written with etcdctl.
+    /// A version that does not log in, written in the same way.
     Bad,
     /// `rotate`, and rolled back by an operator when every service uses the new version.
     RolledBack,
@@ -30,7 +31,8 @@ struct Row {
     took: Duration,
 }
 
-fn plan() -> Vec<Way> {
+/// Many rotations, for a pair that stands for the others.
+fn many() -> Vec<Way> {
     let count = std::env::var("ROTACAST_E2E_ROTATIONS").map_or(20, |text| text.parse().expect("a number of rotations"));
     assert!(count >= 4, "ROTACAST_E2E_ROTATIONS: expected at least 4, found {count}");
     let way = |number: usize| match number {
@@ -42,15 +44,54 @@ fn plan() -> Vec<Way> {
     (0..count).map(way).collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rotations_under_services_that_never_stop_querying() {
-    let Some(mut world) = World::start(programs!(), Options::default()).await else { return };
+/// Every way once.
+fn few() -> Vec<Way> {
+    vec![Way::ByHand, Way::Bad, Way::RolledBack, Way::Rotate]
+}
+
+macro_rules! pairs {
+    ($($name:ident: $store:ident, $bus:ident, $plan:ident;)*) => {
+        /// The pairs that have a test.
+        const PAIRS: &[(StoreKind, BusKind)] = &[$((StoreKind::$store, BusKind::$bus)),*];
+
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                main_job(StoreKind::$store, BusKind::$bus, $plan()).await;
+            }
+        )*
+    };
+}
+
+pairs! {
+    embedded_and_embedded: Embedded, Embedded, few;
+    embedded_and_nats: Embedded, Nats, few;
+    embedded_and_kafka: Embedded, Kafka, few;
+    etcd_and_embedded: Etcd, Embedded, few;
+    etcd_and_nats: Etcd, Nats, many;
+    etcd_and_kafka: Etcd, Kafka, few;
+    consul_and_embedded: Consul, Embedded, few;
+    consul_and_nats: Consul, Nats, few;
+    consul_and_kafka: Consul, Kafka, many;
+}
+
+#[test]
+fn no_pair_is_missing() {
+    for store in StoreKind::ALL {
+        for bus in BusKind::ALL {
+            assert!(PAIRS.contains(&(store, bus)), "{store:?} and {bus:?}");
+        }
+    }
+}
+
+async fn main_job(store: StoreKind, bus: BusKind, plan: Vec<Way>) {
+    let Some(mut world) = World::start(programs!(), Options::default().on(store, bus)).await else { return };
     world.broadcaster.start(&world.operator).await;
     world.first_version().await;
     let mut services = [
         world.service("payments-api", "one", &[]),
         world.service("payments-api", "two", &[]),
-        // Has no access to etcd: it asks the broadcaster for values.
+        // Has no access to the store: it asks the broadcaster for values.
         world.service_without_store("ledger", "one", &[]),
     ];
     for service in &mut services {
@@ -58,10 +99,16 @@ async fn rotations_under_services_that_never_stop_querying() {
     }
 
     let mut rows = Vec::new();
-    for way in plan() {
+    for way in plan {
         let start = Instant::now();
         let ended = rotation(&world, &mut services, way).await;
-        println!("{way:?}: version {} → {}: {} after {:.1?}", ended.old, ended.new, ended.outcome, start.elapsed());
+        println!(
+            "{store:?}, {bus:?}: {way:?}: version {} → {}: {} after {:.1?}",
+            ended.old,
+            ended.new,
+            ended.outcome,
+            start.elapsed()
+        );
         rows.push(Row { way, ended, took: start.elapsed() });
     }
 
@@ -99,7 +146,7 @@ async fn rotation(world: &World, services: &mut [Service], way: Way) -> v1::Fini
         Way::Bad => {
             world.database.make_login(version).await;
             let value = world.database.value(&Database::login_by_hand(version), "not the password");
-            world.etcdctl_put(version, &value).await;
+            world.store.put(version, &value).await;
             let label = |status: &v1::SecretStatus| {
                 status.versions.iter().any(|v| v.version == version && v.label == "rejected").then_some(())
             };

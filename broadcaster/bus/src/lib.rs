@@ -40,7 +40,7 @@ pub use gateway::{Admission, Gateway, ValueSource};
 #[cfg(feature = "grpc")]
 pub use grpc::{ClientCertificate, GrpcBus, GrpcOptions};
 #[cfg(feature = "kafka")]
-pub use kafka::{KafkaBus, KafkaOptions, KafkaSync, KafkaTopics};
+pub use kafka::{KafkaBus, KafkaLogin, KafkaOptions, KafkaSync, KafkaTls, KafkaTopics, SaslMechanism};
 #[cfg(feature = "nats")]
 pub use nats::{NatsBus, NatsCredentials, NatsOptions, NatsStreams, StreamLimits};
 pub use rotacast_proto::{Finding, Level};

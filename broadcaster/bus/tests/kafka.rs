@@ -2,7 +2,6 @@
 #![cfg(feature = "kafka")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -12,7 +11,10 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceS
 use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use rotacast_bus::{BusError, BusEvent, InstanceBus as _, KafkaBus, KafkaOptions, KafkaTopics, LeaderBus as _, Level};
+use rotacast_bus::{
+    BusError, BusEvent, InstanceBus as _, KafkaBus, KafkaLogin, KafkaOptions, KafkaTls, KafkaTopics, LeaderBus as _,
+    Level, SaslMechanism,
+};
 use rotacast_proto::{Envelope, Kind, SigningKey};
 use rotacast_protocol::{
     ClusterName, Incarnation, InstanceKey, InstanceName, Revision, SecretName, ServiceName, WallTime,
@@ -275,12 +277,11 @@ async fn a_wrong_password_is_denied_by_name_and_the_right_one_passes() {
     };
     let Some(server) = Kafka::start_with(config).await else { return };
     let with = |password: &str| KafkaOptions {
-        properties: BTreeMap::from([
-            ("security.protocol".into(), "SASL_PLAINTEXT".into()),
-            ("sasl.mechanism".into(), "PLAIN".into()),
-            ("sasl.username".into(), "rotacast".into()),
-        ]),
-        password: Some(Zeroizing::new(password.into())),
+        login: Some(KafkaLogin {
+            user: "rotacast".into(),
+            password: Zeroizing::new(password.into()),
+            mechanism: SaslMechanism::Plain,
+        }),
         ..options(server.secured())
     };
     let problem = failure(with("wrong-one")).await;

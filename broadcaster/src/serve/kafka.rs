@@ -1,6 +1,6 @@
 //! Kafka as configured.
 
-use rotacast_bus::KafkaOptions;
+use rotacast_bus::{KafkaLogin, KafkaOptions, KafkaTls, SaslMechanism as Mechanism};
 use rotacast_protocol::ClusterName;
 use tracing::warn;
 
@@ -15,30 +15,18 @@ pub(super) fn options(config: &BusConfig, cluster: &ClusterName) -> anyhow::Resu
     let mut options = KafkaOptions::new(brokers.clone(), cluster.clone());
     options.replication = *replication;
     options.properties = properties.clone();
-    let mut set = |name: &str, value: String| options.properties.insert(name.into(), value);
-    if let Some(protocol) = match (login.is_some(), tls.is_some()) {
-        (false, false) => None,
-        (false, true) => Some("ssl"),
-        (true, false) => Some("sasl_plaintext"),
-        (true, true) => Some("sasl_ssl"),
-    } {
-        set("security.protocol", protocol.into());
-    }
-    if let Some(tls) = tls {
-        set("ssl.ca.location", tls.ca.display().to_string());
-        if let Some((cert, key)) = &tls.identity {
-            set("ssl.certificate.location", cert.display().to_string());
-            set("ssl.key.location", key.display().to_string());
-        }
-    }
+    options.tls = tls.as_ref().map(|tls| KafkaTls { ca: Some(tls.ca.clone()), identity: tls.identity.clone() });
     if let Some(login) = login {
-        let mechanism = mechanism.unwrap_or(SaslMechanism::ScramSha512);
-        if mechanism == SaslMechanism::Plain && tls.is_none() {
+        let mechanism = match mechanism {
+            Some(SaslMechanism::Plain) => Mechanism::Plain,
+            Some(SaslMechanism::ScramSha256) => Mechanism::ScramSha256,
+            Some(SaslMechanism::ScramSha512) | None => Mechanism::ScramSha512,
+        };
+        if mechanism == Mechanism::Plain && tls.is_none() {
             warn!("bus.mechanism \"PLAIN\" sends the password of bus.user unencrypted; set [bus.tls] ca");
         }
-        set("sasl.username", login.user.clone());
-        set("sasl.mechanism", mechanism.as_str().into());
-        options.password = Some(secret("bus.password_file", &login.password_file)?);
+        let password = secret("bus.password_file", &login.password_file)?;
+        options.login = Some(KafkaLogin { user: login.user.clone(), password, mechanism });
     }
     Ok(options)
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,13 +10,14 @@ use rotacast_proto::v1::instances_client::InstancesClient;
 use rotacast_proto::{Envelope, SecretValue, SigningKey, WireMessage as _, v1};
 use rotacast_protocol::message::{FetchRequest, SecretState};
 use rotacast_protocol::{ClusterName, InstanceKey, Nonce, SecretName, Version};
+use tokio::time::Instant;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri};
 
 use crate::error::{Error, ErrorKind};
 use crate::source::ValueSource;
 use crate::trust::Trust;
 
-/// How long one Fetch may take: far above a healthy broadcaster's milliseconds.
+/// How long one Fetch may take, whichever broadcasters are asked: far above a healthy broadcaster's milliseconds.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a broadcaster serves Fetch.
@@ -59,11 +61,19 @@ impl FetchTarget {
     }
 }
 
-/// Asks a broadcaster, which reads the store on this instance's behalf: authenticated by the
-/// instance's signature, authorised per secret, audited.
-pub struct FetchSource {
-    target: String,
+/// One broadcaster.
+struct Target {
+    url: String,
     client: InstancesClient<Channel>,
+}
+
+/// Asks broadcasters, which read the store on this instance's behalf: authenticated by the instance's signature,
+/// authorised per secret, audited. Any of them can answer, so they are asked in turn until one does.
+pub struct FetchSource {
+    /// At least one.
+    targets: Vec<Target>,
+    /// The one that answered last.
+    first: AtomicUsize,
     key: InstanceKey,
     cluster: ClusterName,
     identity: SigningKey,
@@ -71,34 +81,75 @@ pub struct FetchSource {
 }
 
 impl FetchSource {
+    /// `targets` has at least one.
     pub(crate) fn new(
-        target: FetchTarget,
+        targets: Vec<FetchTarget>,
         key: InstanceKey,
         cluster: ClusterName,
         identity: SigningKey,
         trust: Arc<Trust>,
     ) -> Self {
-        let client = InstancesClient::new(target.endpoint.connect_lazy())
-            .max_decoding_message_size(SecretValue::MAX_BYTES + rotacast_proto::MAX_PAYLOAD_BYTES);
-        Self { target: target.url, client, key, cluster, identity, trust }
+        let target = |target: FetchTarget| {
+            let client = InstancesClient::new(target.endpoint.connect_lazy())
+                .max_decoding_message_size(SecretValue::MAX_BYTES + rotacast_proto::MAX_PAYLOAD_BYTES);
+            Target { url: target.url, client }
+        };
+        let targets = targets.into_iter().map(target).collect();
+        Self { targets, first: AtomicUsize::new(0), key, cluster, identity, trust }
     }
 
-    async fn fetch(&self, secret: &SecretName, version: Option<Version>) -> Result<v1::FetchReply, Error> {
+    /// The reply, and who gave it.
+    async fn fetch(&self, secret: &SecretName, version: Option<Version>) -> Result<(v1::FetchReply, &Target), Error> {
+        let deadline = Instant::now() + FETCH_TIMEOUT;
+        let count = self.targets.len();
+        let first = self.first.load(Ordering::Relaxed);
+        let mut last = None;
+        for turn in 0..count {
+            let which = (first + turn) % count;
+            // One that hangs must leave time for the others.
+            let left = u32::try_from(count - turn).unwrap_or(u32::MAX);
+            let share = deadline.saturating_duration_since(Instant::now()) / left;
+            let target = &self.targets[which];
+            match self.fetch_from(target, secret, version, share).await {
+                Ok(reply) => {
+                    self.first.store(which, Ordering::Relaxed);
+                    return Ok((reply, target));
+                }
+                Err(error) if error.kind() == ErrorKind::Unreachable => last = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            Error::new(ErrorKind::Config, "no broadcaster's address is set", "call .broadcasters(…) on the builder")
+        }))
+    }
+
+    async fn fetch_from(
+        &self,
+        target: &Target,
+        secret: &SecretName,
+        version: Option<Version>,
+        limit: Duration,
+    ) -> Result<v1::FetchReply, Error> {
         let nonce = Nonce(rand::random());
         let request = FetchRequest { key: self.key.clone(), nonce, secret: secret.clone(), version };
         let id = format!("{}-{:x}", self.key.incarnation, nonce.0);
         let envelope = request.seal(&self.identity, &self.cluster, id, rotacast_clock::wall());
-        let reply = self.client.clone().fetch(v1::Envelope::from(envelope)).await;
-        let reply = reply.map_err(|status| self.refused(secret, version, &status))?.into_inner();
+        let mut client = target.client.clone();
+        let reply = tokio::time::timeout(limit, client.fetch(v1::Envelope::from(envelope))).await;
+        let reply = reply.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer in time")));
+        let reply = reply.map_err(|status| target.refused(secret, version, &status))?.into_inner();
         if reply.nonce != nonce.0 {
-            return Err(self.wrong("the reply answers another request"));
+            return Err(target.wrong("the reply answers another request"));
         }
         Ok(reply)
     }
+}
 
+impl Target {
     fn wrong(&self, problem: &str) -> Error {
         let fix = "check that the trusted keys are this broadcaster's, and that nobody stands between";
-        Error::new(ErrorKind::Denied, format!("broadcaster {}: {problem}", self.target), fix)
+        Error::new(ErrorKind::Denied, format!("broadcaster {}: {problem}", self.url), fix)
     }
 
     fn refused(&self, secret: &SecretName, version: Option<Version>, status: &tonic::Status) -> Error {
@@ -114,11 +165,7 @@ impl FetchSource {
         let message = status.message();
         Error::new(
             kind,
-            format!(
-                "broadcaster {} did not give {what} of secret {secret}: {:?}: {message}",
-                self.target,
-                status.code()
-            ),
+            format!("broadcaster {} did not give {what} of secret {secret}: {:?}: {message}", self.url, status.code()),
             fix,
         )
     }
@@ -127,24 +174,25 @@ impl FetchSource {
 #[async_trait]
 impl ValueSource for FetchSource {
     fn describe(&self) -> String {
-        format!("broadcaster {}", self.target)
+        let urls: Vec<&str> = self.targets.iter().map(|target| target.url.as_str()).collect();
+        format!("broadcaster {}", urls.join(", "))
     }
 
     async fn read_state(&self, secret: &SecretName) -> Result<SecretState, Error> {
-        let reply = self.fetch(secret, None).await?;
-        let envelope: Envelope = reply.state.ok_or_else(|| self.wrong("the reply carries no state"))?.into();
+        let (reply, target) = self.fetch(secret, None).await?;
+        let envelope: Envelope = reply.state.ok_or_else(|| target.wrong("the reply carries no state"))?.into();
         let state: SecretState =
-            self.trust.open(&self.cluster, &envelope).map_err(|error| self.wrong(&error.to_string()))?;
+            self.trust.open(&self.cluster, &envelope).map_err(|error| target.wrong(&error.to_string()))?;
         if state.secret != *secret {
-            return Err(self.wrong(&format!("the state is about {}, expected {secret}", state.secret)));
+            return Err(target.wrong(&format!("the state is about {}, expected {secret}", state.secret)));
         }
         Ok(state)
     }
 
     async fn read_value(&self, secret: &SecretName, version: Version) -> Result<SecretValue, Error> {
-        let reply = self.fetch(secret, Some(version)).await?;
+        let (reply, target) = self.fetch(secret, Some(version)).await?;
         if reply.value.is_empty() {
-            return Err(self.wrong(&format!("the reply carries no value of version {version}")));
+            return Err(target.wrong(&format!("the reply carries no value of version {version}")));
         }
         // The wire buffer is wiped when nothing else shares it.
         Ok(match reply.value.try_into_mut() {

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use rotacast_proto::SigningKey;
 
+use super::bus::{BusKind, BusServer};
 use super::database::{ADMIN_FILE, Database, GROUP};
-use crate::servers::{Etcd, Nats};
+use super::store::{StoreKind, StoreServer};
 
 /// The cluster's name.
 pub const CLUSTER: &str = "e2e";
-/// Where Rotacast's keys in etcd begin.
+/// Where Rotacast's keys in the store begin.
 pub const PREFIX: &str = "rotacast";
 /// The secret that everything is about.
 pub const SECRET: &str = "payments/db";
@@ -23,13 +24,16 @@ pub const SERVICES: [&str; 3] = ["payments-api", "ledger", "mailer"];
 /// What may differ between tests.
 #[derive(Clone, Debug)]
 pub struct Options {
+    pub(super) store: StoreKind,
+    pub(super) bus: BusKind,
     policy: BTreeMap<String, String>,
     provider: BTreeMap<String, String>,
-    leader_ttl: String,
+    /// None: as the store allows.
+    leader_ttl: Option<String>,
 }
 
 impl Default for Options {
-    /// Leases short enough for a test to see them run out, and long enough for a busy machine to renew them in time.
+    /// etcd and NATS. Leases short enough for a test to see them run out, and long enough for a busy machine to renew them in time.
     fn default() -> Self {
         let policy = [
             ("lease_idle", "\"6s\""),
@@ -40,14 +44,23 @@ impl Default for Options {
             ("sync_rotating", "\"500ms\""),
         ];
         Self {
+            store: StoreKind::Etcd,
+            bus: BusKind::Nats,
             policy: policy.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             provider: BTreeMap::new(),
-            leader_ttl: "2s".into(),
+            leader_ttl: None,
         }
     }
 }
 
 impl Options {
+    /// Another pair of store and bus.
+    #[must_use]
+    pub fn on(mut self, store: StoreKind, bus: BusKind) -> Self {
+        (self.store, self.bus) = (store, bus);
+        self
+    }
+
     /// Sets a policy setting of the secret; the value in TOML, such as `"hold"` with its quotes or `{ ledger = 1 }`.
     #[must_use]
     pub fn policy(mut self, name: &str, value: &str) -> Self {
@@ -65,7 +78,7 @@ impl Options {
     /// How long a dead leader blocks its successor, such as `2s`.
     #[must_use]
     pub fn leader_ttl(mut self, ttl: &str) -> Self {
-        self.leader_ttl = ttl.into();
+        self.leader_ttl = Some(ttl.into());
         self
     }
 }
@@ -118,8 +131,7 @@ pub(super) fn write(
     keys: &Keys,
     options: &Options,
     port: u16,
-    etcd: &Etcd,
-    nats: &Nats,
+    (store, bus): (&StoreServer, &BusServer),
     database: &Database,
 ) -> PathBuf {
     let mut services = String::new();
@@ -137,14 +149,9 @@ data_dir = "data"
 grpc = "127.0.0.1:{port}"
 
 [store]
-kind = "etcd"
-endpoints = ["{etcd}"]
-prefix = "{PREFIX}"
-
+{store}
 [bus]
-kind = "nats"
-url = "{nats}"
-
+{bus}
 [leader]
 ttl = "{ttl}"
 
@@ -168,9 +175,9 @@ provider = "payments-pg"
 [log]
 level = "info,rotacast=debug"
 "#,
-        etcd = etcd.endpoint(),
-        nats = nats.url(),
-        ttl = options.leader_ttl,
+        store = store.settings(),
+        bus = bus.settings(),
+        ttl = options.leader_ttl.as_deref().unwrap_or(store.usual_ttl()),
         operator = keys.operator.public().to_text(),
         name = database.name(),
         database_port = database.port(),

@@ -21,7 +21,7 @@ use rotacast_proto::Envelope;
 use rotacast_protocol::{InstanceKey, Revision, SecretName};
 use tokio::sync::Mutex;
 
-pub use self::options::{KafkaOptions, KafkaSync, KafkaTopics};
+pub use self::options::{KafkaLogin, KafkaOptions, KafkaSync, KafkaTls, KafkaTopics, SaslMechanism};
 use self::producer::Producer;
 use self::publisher::Publisher;
 use self::reader::Reader;

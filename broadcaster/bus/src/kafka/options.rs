@@ -1,6 +1,7 @@
 //! Where a Kafka cluster is, who we are to it, and how Syncs reach the leader.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use rdkafka::ClientConfig;
 use rotacast_protocol::ClusterName;
@@ -28,6 +29,50 @@ pub enum KafkaSync {
     Grpc(Vec<GrpcOptions>),
 }
 
+/// How a password is proved to Kafka.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum SaslMechanism {
+    /// Sent as it is.
+    Plain,
+    /// By challenge and response.
+    ScramSha256,
+    /// By challenge and response.
+    #[default]
+    ScramSha512,
+}
+
+impl SaslMechanism {
+    /// As Kafka calls it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+/// Who we are to the brokers. No `Debug`: it holds a secret.
+#[derive(Clone)]
+pub struct KafkaLogin {
+    /// The user's name.
+    pub user: String,
+    /// Its password.
+    pub password: Zeroizing<String>,
+    /// How the password is proved.
+    pub mechanism: SaslMechanism,
+}
+
+/// Asks for TLS.
+#[derive(Clone, Default, Debug)]
+pub struct KafkaTls {
+    /// The authorities to trust, a PEM file; none: the system's.
+    pub ca: Option<PathBuf>,
+    /// Our own certificate and its private key, PEM files, where the brokers ask for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
 /// Where the bus is. No `Debug`: it may hold secrets.
 #[derive(Clone)]
 pub struct KafkaOptions {
@@ -41,11 +86,12 @@ pub struct KafkaOptions {
     pub replication: Option<u16>,
     /// How a Sync reaches the leader.
     pub sync: KafkaSync,
-    /// librdkafka's own settings, passed through: `security.protocol`, `sasl.*`, `ssl.*` and the like. Ones
-    /// that the bus sets itself are refused by name.
+    /// Where brokers ask for a password.
+    pub login: Option<KafkaLogin>,
+    /// Where brokers speak TLS.
+    pub tls: Option<KafkaTls>,
+    /// librdkafka's further settings, passed through. Ones that the bus sets itself are refused by name.
     pub properties: BTreeMap<String, String>,
-    /// The value of `sasl.password`, from a file.
-    pub password: Option<Zeroizing<String>>,
     /// What makes the publishers of one cluster fence each other; none: `rotacast.<cluster>`.
     pub transactional_id: Option<String>,
 }
@@ -82,8 +128,9 @@ impl KafkaOptions {
             topics: KafkaTopics::default(),
             replication: None,
             sync: KafkaSync::default(),
+            login: None,
+            tls: None,
             properties: BTreeMap::new(),
-            password: None,
             transactional_id: None,
         }
     }
@@ -117,11 +164,38 @@ impl KafkaOptions {
                     "bus.properties has sasl.password; put it into a file and name it in bus.password_file".into(),
                 );
             }
-            if OURS.contains(&name.as_str()) {
+            if OURS.contains(&name.as_str()) || self.security().contains_key(name.as_str()) {
                 return wrong(format!("bus.properties has {name}, which Rotacast sets itself; remove it"));
             }
         }
         self.check_features()
+    }
+
+    /// Login and TLS in librdkafka's words, but for the password.
+    fn security(&self) -> BTreeMap<&'static str, String> {
+        let mut settings = BTreeMap::new();
+        let protocol = match (&self.login, &self.tls) {
+            (None, None) => return settings,
+            (None, Some(_)) => "ssl",
+            (Some(_), None) => "sasl_plaintext",
+            (Some(_), Some(_)) => "sasl_ssl",
+        };
+        settings.insert("security.protocol", protocol.to_owned());
+        if let Some(login) = &self.login {
+            settings.insert("sasl.mechanism", login.mechanism.as_str().to_owned());
+            settings.insert("sasl.username", login.user.clone());
+        }
+        let text = |path: &Path| path.display().to_string();
+        if let Some(tls) = &self.tls {
+            if let Some(ca) = &tls.ca {
+                settings.insert("ssl.ca.location", text(ca));
+            }
+            if let Some((certificate, key)) = &tls.identity {
+                settings.insert("ssl.certificate.location", text(certificate));
+                settings.insert("ssl.key.location", text(key));
+            }
+        }
+        settings
     }
 
     /// TLS and SCRAM need an OpenSSL, which only some builds have.
@@ -129,7 +203,9 @@ impl KafkaOptions {
         if cfg!(feature = "kafka-tls") {
             return Ok(());
         }
-        let needs = self.properties.iter().find(|(name, value)| {
+        let security = self.security();
+        let further = self.properties.iter().map(|(name, value)| (name.as_str(), value));
+        let needs = security.iter().map(|(name, value)| (*name, value)).chain(further).find(|(name, value)| {
             let value = value.to_ascii_uppercase();
             name.starts_with("ssl.")
                 || (*name == "security.protocol" && value.contains("SSL"))
@@ -147,11 +223,14 @@ impl KafkaOptions {
     /// What every client of ours has in common.
     pub(super) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
+        for (name, value) in self.security() {
+            config.set(name, value);
+        }
         for (name, value) in &self.properties {
             config.set(name, value);
         }
-        if let Some(password) = &self.password {
-            config.set("sasl.password", password.as_str());
+        if let Some(login) = &self.login {
+            config.set("sasl.password", login.password.as_str());
         }
         config
             .set("bootstrap.servers", self.endpoint())
@@ -198,6 +277,13 @@ mod tests {
         let text = with("sasl.password", "the-password").unwrap();
         assert!(text.contains("bus.password_file") && !text.contains("the-password"), "{text}");
         assert_eq!(with("sasl.mechanism", "PLAIN"), None);
+        let text = problem(|options| {
+            let password = Zeroizing::new("the-password".into());
+            options.login = Some(KafkaLogin { user: "u".into(), password, mechanism: SaslMechanism::Plain });
+            options.properties.insert("security.protocol".into(), "plaintext".into());
+        })
+        .unwrap();
+        assert!(text.contains("security.protocol") && !text.contains("the-password"), "{text}");
     }
 
     #[cfg(not(feature = "kafka-tls"))]
@@ -213,5 +299,11 @@ mod tests {
             let text = with(name, value).unwrap();
             assert!(text.contains("kafka-tls") && text.contains(name), "{text}");
         }
+        let text = problem(|options| options.tls = Some(KafkaTls::default())).unwrap();
+        assert!(text.contains("kafka-tls"), "{text}");
+        let scram =
+            KafkaLogin { user: "u".into(), password: Zeroizing::new("p".into()), mechanism: SaslMechanism::default() };
+        let text = problem(|options| options.login = Some(scram)).unwrap();
+        assert!(text.contains("kafka-tls") && text.contains("sasl.mechanism"), "{text}");
     }
 }

@@ -1,0 +1,166 @@
+//! The store of a world: which one, how it is configured, and how somebody without Rotacast reads and writes it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rotacast_proto::SecretValue;
+use rotacast_protocol::{SecretName, Version};
+use rotacast_store::{Created, EmbeddedStore, Prefix, SecretTree};
+
+use super::{PREFIX, SECRET};
+use crate::servers::{Consul, Etcd};
+
+/// etcd gives no lease shorter than one and a half election timeouts: its own default is too long for a leader's term
+/// of a second.
+const ETCD: [&str; 2] = ["--heartbeat-interval=50", "--election-timeout=500"];
+
+/// Which store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StoreKind {
+    /// The broadcaster's own file.
+    Embedded,
+    /// etcd.
+    Etcd,
+    /// Consul.
+    Consul,
+}
+
+impl StoreKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Embedded, Self::Etcd, Self::Consul];
+}
+
+/// The store, running.
+#[derive(Debug)]
+pub enum StoreServer {
+    /// The file that the broadcaster makes.
+    Embedded(PathBuf),
+    /// A server.
+    Etcd(Etcd),
+    /// A server.
+    Consul(Consul),
+}
+
+impl StoreServer {
+    pub(super) async fn start(kind: StoreKind, folder: &Path) -> Option<Self> {
+        Some(match kind {
+            StoreKind::Embedded => Self::Embedded(folder.join("data/store.db")),
+            StoreKind::Etcd => Self::Etcd(Etcd::start_with(&ETCD).await?),
+            StoreKind::Consul => Self::Consul(Consul::start().await?),
+        })
+    }
+
+    /// The settings in `[store]`.
+    pub(super) fn settings(&self) -> String {
+        match self {
+            Self::Embedded(_) => format!("kind = \"embedded\"\nprefix = \"{PREFIX}\"\n"),
+            Self::Etcd(etcd) => {
+                format!("kind = \"etcd\"\nendpoints = [\"{}\"]\nprefix = \"{PREFIX}\"\n", etcd.endpoint())
+            }
+            Self::Consul(consul) => {
+                format!("kind = \"consul\"\naddress = \"{}\"\nprefix = \"{PREFIX}\"\n", consul.endpoint())
+            }
+        }
+    }
+
+    /// How a sample service reads values from it; `None` if only the broadcaster can.
+    pub(super) fn arguments(&self) -> Option<Vec<String>> {
+        let address = match self {
+            Self::Embedded(_) => return None,
+            Self::Etcd(etcd) => format!("--etcd={}", etcd.endpoint()),
+            Self::Consul(consul) => format!("--consul={}", consul.endpoint()),
+        };
+        Some(vec![address, format!("--prefix={PREFIX}")])
+    }
+
+    /// How long a dead leader blocks its successor, unless a test says otherwise: Consul gives no session less.
+    pub(super) fn usual_ttl(&self) -> &'static str {
+        match self {
+            Self::Embedded(_) | Self::Etcd(_) => "2s",
+            Self::Consul(_) => "10s",
+        }
+    }
+
+    /// # Panics
+    /// If it is another store.
+    #[must_use]
+    pub fn etcd(&self) -> &Etcd {
+        let Self::Etcd(etcd) = self else { panic!("expected a world on etcd, found {self:?}") };
+        etcd
+    }
+
+    /// # Panics
+    /// If it is another store.
+    #[must_use]
+    pub fn consul(&self) -> &Consul {
+        let Self::Consul(consul) = self else { panic!("expected a world on Consul, found {self:?}") };
+        consul
+    }
+
+    /// Writes a value as this version, with the store's own command line.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub async fn put(&self, version: u64, value: &str) {
+        let key = format!("{PREFIX}/versions/{SECRET}/{version}");
+        match self {
+            Self::Embedded(file) => {
+                let (secret, version) = name(version);
+                let tree = tree(file).await;
+                let created = tree.create_version(&secret, version, SecretValue::new(value.into()), vec![]).await;
+                assert!(matches!(created, Ok(Created::Done(_))), "{key} is there already, or cannot be written");
+            }
+            Self::Etcd(etcd) => drop(etcd.ctl(&["put", &key, value]).await),
+            Self::Consul(consul) => drop(consul.ctl(&["kv", "put", &key, value]).await),
+        }
+    }
+
+    /// The value of this version, read with the store's own command line.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub async fn get(&self, version: u64) -> String {
+        let key = format!("{PREFIX}/versions/{SECRET}/{version}");
+        match self {
+            Self::Embedded(file) => {
+                let (secret, version) = name(version);
+                let stored = tree(file).await.read_version(&secret, version).await.expect("the file can be read");
+                let stored = stored.unwrap_or_else(|| panic!("there is no {key}"));
+                String::from_utf8(stored.value.expose().to_vec()).expect("test values are text")
+            }
+            Self::Etcd(etcd) => etcd.ctl(&["get", "--print-value-only", &key]).await.trim_end().to_owned(),
+            Self::Consul(consul) => consul.ctl(&["kv", "get", &key]).await.trim_end().to_owned(),
+        }
+    }
+
+    /// Every key and its value.
+    ///
+    /// # Panics
+    /// If it cannot be read.
+    pub async fn all(&self) -> Vec<(String, Vec<u8>)> {
+        let store: Arc<dyn rotacast_store::Store> = match self {
+            Self::Embedded(file) => Arc::clone(tree(file).await.store()),
+            Self::Etcd(etcd) => {
+                let endpoints = vec![etcd.endpoint()];
+                let options = rotacast_store::EtcdOptions { endpoints, ..Default::default() };
+                Arc::new(rotacast_store::EtcdStore::new(options).expect("options that worked for the broadcaster"))
+            }
+            Self::Consul(consul) => {
+                let options = rotacast_store::ConsulOptions { address: consul.endpoint(), ..Default::default() };
+                Arc::new(rotacast_store::ConsulStore::new(options).expect("options that worked for the broadcaster"))
+            }
+        };
+        let parent = Prefix::new(PREFIX).expect("a valid prefix");
+        let listing = store.list(parent.key()).await.expect("the store answers");
+        listing.entries.into_iter().map(|entry| (entry.key.to_string(), entry.value.expose().to_vec())).collect()
+    }
+}
+
+fn name(version: u64) -> (SecretName, Version) {
+    (SecretName::new(SECRET).expect("a valid name"), Version::new(version).expect("versions begin at 1"))
+}
+
+async fn tree(file: &Path) -> SecretTree {
+    let store = EmbeddedStore::open(file).await.expect("the broadcaster has made the file");
+    SecretTree::new(Arc::new(store), Prefix::new(PREFIX).expect("a valid prefix"))
+}
