@@ -17,6 +17,7 @@ mod term;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -119,6 +120,7 @@ impl Driver {
     /// An error that retrying cannot mend: access refused, a store of a later format.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut pauses = backoff();
+        let setbacks = Arc::new(AtomicU64::new(0));
         while !stop.is_cancelled() {
             let environment = &self.environment;
             let campaign = environment.tree.campaign(&environment.replica, environment.leader_ttl, stop.clone());
@@ -134,7 +136,7 @@ impl Driver {
             };
             let epoch = leadership.epoch;
             info!(%epoch, "this broadcaster leads");
-            let ended = term::run(environment, &self.secrets, leadership, &self.role, &stop).await;
+            let ended = term::run(environment, &self.secrets, leadership, &self.role, &setbacks, &stop).await;
             self.role.send_replace(Role::Follower);
             self.secrets.clear();
             match ended {

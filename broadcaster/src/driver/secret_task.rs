@@ -59,6 +59,8 @@ pub(super) struct SecretTask {
     cursor: Option<Cursor>,
     mail: mpsc::Receiver<Mail>,
     leadership: watch::Receiver<Instant>,
+    /// Why the record may be older than what has happened, until it says so itself.
+    setback: Option<String>,
     effects: JoinSet<EffectOutcome>,
     in_flight: BTreeSet<CommandKind>,
     retries: BTreeMap<CommandKind, Retry>,
@@ -78,6 +80,7 @@ impl SecretTask {
         cursor: Option<Cursor>,
         mail: mpsc::Receiver<Mail>,
         leadership: watch::Receiver<Instant>,
+        setback: Option<String>,
         status: watch::Sender<Arc<SecretStatus>>,
         secrets: Secrets,
         stop: CancellationToken,
@@ -90,6 +93,7 @@ impl SecretTask {
             cursor,
             mail,
             leadership,
+            setback,
             effects: JoinSet::new(),
             in_flight: BTreeSet::new(),
             retries: BTreeMap::new(),
@@ -113,6 +117,11 @@ impl SecretTask {
     }
 
     async fn drive(&mut self) -> Ended {
+        if let Some(reason) = self.setback.take()
+            && let Err(ended) = self.input(Input::StoreWentBack { reason }).await
+        {
+            return ended;
+        }
         loop {
             if let Err(ended) = self.settle().await {
                 return ended;

@@ -1,7 +1,7 @@
 //! One term: takes every record over, then feeds the tasks from the store and the bus until the leadership ends.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use rotacast_bus::{BusEvent, SyncCall};
 use rotacast_clock as clock;
 use rotacast_proto::{Envelope, WireMessage as _};
-use rotacast_protocol::coordinator::{Coordinator, Input, Tenure};
+use rotacast_protocol::coordinator::{Coordinator, Input, Overlay, Tenure};
 use rotacast_protocol::message::{Registration, SyncReply};
 use rotacast_protocol::record::{SecretRecord, Timing};
 use rotacast_protocol::{InstanceKey, SecretName, Version};
@@ -41,15 +41,19 @@ const SWEEP: Duration = Duration::from_secs(600);
 /// How long a replica that steps down waits for the store to hear of it.
 const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Leads until the leadership is lost, `stop`, or an error that ends the term.
+/// Leads until the leadership is lost, `stop`, or an error that ends the term. `setbacks` counts those of the store that
+/// every record knows of; a further one puts every secret into safe mode before anything else is done for it.
 pub(super) async fn run(
     environment: &Environment,
     secrets: &Secrets,
     leadership: Leadership,
     role: &watch::Sender<Role>,
+    setbacks: &Arc<AtomicU64>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let over = CancellationToken::new();
+    // After the election, so that whatever made it necessary is known; before the records are read.
+    let setback = environment.tree.store().setback().filter(|setback| setback.count > setbacks.load(Ordering::Acquire));
     let term = Arc::new(Term {
         environment: environment.clone(),
         secrets: secrets.clone(),
@@ -58,6 +62,9 @@ pub(super) async fn run(
         roster: Mutex::default(),
         roster_read: AtomicBool::new(false),
         tasks: Mutex::new(JoinSet::new()),
+        setback: setback
+            .as_ref()
+            .map(|setback| format!("{}: {}", environment.tree.store().describe(), setback.problem)),
         over: over.clone(),
     });
     let mut work: JoinSet<anyhow::Result<()>> = JoinSet::new();
@@ -68,6 +75,9 @@ pub(super) async fn run(
         work.spawn(Arc::clone(&term).follow_reports());
         work.spawn(Arc::clone(&term).answer_syncs());
         work.spawn(Arc::clone(&term).sweep_roster());
+        if let Some(setback) = setback {
+            work.spawn(Arc::clone(&term).note_setback(setback.count, Arc::clone(setbacks)));
+        }
         role.send_replace(Role::Leader(leadership.epoch));
         tokio::select! {
             () = stop.cancelled() => Ok(()),
@@ -102,6 +112,8 @@ struct Term {
     /// The roster was read to its end in this term.
     roster_read: AtomicBool,
     tasks: Mutex<JoinSet<(SecretName, Ended)>>,
+    /// Why the records that this term found may be older than what has happened.
+    setback: Option<String>,
     over: CancellationToken,
 }
 
@@ -163,6 +175,7 @@ impl Term {
             cursor,
             mailbox,
             self.leadership.clone(),
+            self.setback.clone(),
             status_sender,
             self.secrets.clone(),
             self.over.clone(),
@@ -182,6 +195,22 @@ impl Term {
             send(&handle, Input::RosterRead).await;
         }
         Ok(handle)
+    }
+
+    /// Once every record says so, the store's setback needs no telling in later terms.
+    async fn note_setback(self: Arc<Self>, count: u64, setbacks: Arc<AtomicU64>) -> anyhow::Result<()> {
+        if let Some(reason) = &self.setback {
+            error!(reason, "safe mode: nothing irreversible happens until an operator has looked");
+        }
+        for (_, mut task) in self.secrets.all() {
+            // A task that ends takes the term with it.
+            let told = |status: &Arc<rotacast_proto::v1::SecretStatus>| {
+                status.overlays.iter().any(|it| it == Overlay::SafeMode.as_str())
+            };
+            task.status.wait_for(told).await.context("a task ended")?;
+        }
+        setbacks.fetch_max(count, Ordering::AcqRel);
+        std::future::pending().await
     }
 
     /// Waits until a task ends by itself, which ends the term.
