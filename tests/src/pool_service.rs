@@ -85,6 +85,9 @@ pub struct Misbehaviour {
     /// Go on with the first version for all work, and hold on to it.
     #[arg(long, env = "POOL_SERVICE_IGNORE_RELOAD")]
     pub ignore_reload: bool,
+    /// Take so long to switch to a new version, in milliseconds.
+    #[arg(long, env = "POOL_SERVICE_SWITCH_TAKES_MS", default_value_t = 0)]
+    pub switch_takes_ms: u64,
     /// Refuse every version after the first when asked to prepare it.
     #[arg(long, env = "POOL_SERVICE_REFUSE_PREPARE")]
     pub refuse_prepare: bool,
@@ -162,6 +165,7 @@ async fn connect(settings: &Settings) -> anyhow::Result<Subscriber> {
 /// A pool per version: opened and tried before it is needed, closed when the last query of it is over.
 fn hooks(settings: &Settings, pools: &Arc<Pools>) -> Hooks {
     let refuse = settings.misbehaviour.refuse_prepare;
+    let pause = Duration::from_millis(settings.misbehaviour.switch_takes_ms);
     let (prepare, switch, release) = (Arc::clone(pools), Arc::clone(pools), Arc::clone(pools));
     Hooks::new()
         .on_prepare(move |credential| {
@@ -175,7 +179,10 @@ fn hooks(settings: &Settings, pools: &Arc<Pools>) -> Hooks {
         })
         .on_switch(move |credential| {
             let pools = Arc::clone(&switch);
-            async move { pools.open(&credential).await }
+            async move {
+                tokio::time::sleep(pause).await;
+                pools.open(&credential).await
+            }
         })
         .on_release(move |credential| {
             let pools = Arc::clone(&release);
