@@ -23,10 +23,11 @@ pub use input::{Evidence, Input, Order};
 pub use member::{Granted, Member, Standing};
 pub use outlook::{Blocker, Overlay, StageCounts};
 
-use crate::id::{Epoch, InstanceKey, LeaseSequence, ReportSequence, Revision, Version};
+use crate::id::{Epoch, Incarnation, InstanceKey, LeaseSequence, ReportSequence, Revision, Version};
 use crate::message::{SecretGrant, SecretReport};
 use crate::policy::Policy;
 use crate::record::{RecordChange, SecretRecord};
+use crate::rules::{Broken, Rule};
 use crate::time::{Instant, Now, WallTime, outlast};
 
 /// Most process lives of one secret a leader tracks. Beyond it, newcomers are refused their lease and so run on
@@ -54,8 +55,8 @@ pub enum Change {
     MemberRegistered {
         /// Who.
         key: InstanceKey,
-        /// It proves earlier lives of the same name over.
-        supersedes: bool,
+        /// It holds its name alone: once it is surely alive, earlier lives of the name are over.
+        exclusive: bool,
         /// When.
         at: Now,
     },
@@ -199,6 +200,7 @@ pub struct Coordinator {
     deadline_extended: u32,
     /// Below every grant of this term.
     first_lease: LeaseSequence,
+    broken: Broken,
 }
 
 impl Coordinator {
@@ -238,7 +240,31 @@ impl Coordinator {
             deadline_extended: 0,
             // Above everything an earlier term has issued: terms only grow.
             first_lease: LeaseSequence(tenure.epoch.0 << 24),
+            broken: Broken::default(),
         }
+    }
+
+    /// Switches a rule off: for builds in which the tests are tested.
+    #[cfg(feature = "mutants")]
+    pub fn break_rule(&mut self, rule: Rule) {
+        self.broken.rule = Some(rule);
+        self.inherited_over = match self.record.revision {
+            Revision(0) => self.tenure.since.instant,
+            _ => self.tenure.since.instant + self.outlast(self.record.bounds.lease) + self.use_time(),
+        };
+        if rule == Rule::GrantNumbers {
+            self.first_lease = LeaseSequence(0);
+        }
+    }
+
+    /// How long to wait until a span of another's clock is surely over.
+    fn outlast(&self, span: Duration) -> Duration {
+        if self.broken.is(Rule::Drift) { span } else { outlast(span) }
+    }
+
+    /// How long to wait until a use is over that began when its lease ended.
+    fn use_time(&self) -> Duration {
+        if self.broken.is(Rule::UseTime) { Duration::ZERO } else { self.outlast(self.record.bounds.max_use) }
     }
 
     /// The record as of the last applied change.
@@ -276,7 +302,7 @@ impl Coordinator {
         let mut record: Option<SecretRecord> = None;
         for change in changes {
             if let Change::Record(change) = change {
-                record.get_or_insert_with(|| self.record.clone()).apply(change);
+                self.broken.change(record.get_or_insert_with(|| self.record.clone()), change);
             }
         }
         record
@@ -299,7 +325,7 @@ impl Coordinator {
     pub fn apply(&mut self, now: Now, change: &Change) {
         match change {
             Change::Record(change) => self.apply_to_record(now, change),
-            Change::MemberRegistered { key, supersedes, at } => self.register(key, *supersedes, *at),
+            Change::MemberRegistered { key, exclusive, at } => self.register(key, *exclusive, *at),
             Change::RosterRead => self.roster_read = true,
             Change::MemberLeft { key, at } => {
                 let member = self.member(key, *at);
@@ -312,6 +338,7 @@ impl Coordinator {
                     Some(member) => member.fold(*sequence, report.clone(), *at),
                     None => self.member(key, *at).fold(*sequence, report.clone(), *at),
                 }
+                self.prove_earlier_lives_over(key);
             }
             Change::Heard { key, at } => {
                 if let Some(member) = self.members.get_mut(key) {
@@ -320,7 +347,7 @@ impl Coordinator {
             }
             Change::LeaseGranted { key, sequence, length, over } => {
                 if let Some(member) = self.members.get_mut(key) {
-                    member.grant(*sequence, *length, over);
+                    member.grant(*sequence, *length, over, now.instant);
                 }
             }
             Change::LeadershipExtended { until } => self.tenure.valid_until = self.tenure.valid_until.max(*until),
@@ -361,16 +388,35 @@ impl Coordinator {
         }
     }
 
-    fn register(&mut self, key: &InstanceKey, supersedes: bool, at: Now) {
-        if supersedes {
-            let same_name = |other: &InstanceKey| other.service == key.service && other.instance == key.instance;
-            for (other, member) in &mut self.members {
-                if same_name(other) && other.incarnation != key.incarnation {
-                    member.superseded = true;
-                }
-            }
+    fn register(&mut self, key: &InstanceKey, exclusive: bool, at: Now) {
+        let unproven = exclusive && self.broken.is(Rule::ProvenOnly);
+        let member = self.member(key, at);
+        member.registered = true;
+        member.exclusive = exclusive;
+        if unproven {
+            self.end_earlier_lives(key, at.instant);
         }
-        self.member(key, at).registered = true;
+    }
+
+    /// A life that holds its name alone and has heard of a grant was alive after that grant was given. So every life of
+    /// that name that was known before it, and was not heard since, is over. A registration alone proves nothing: it may
+    /// have been under way for longer than the life that is heard now.
+    fn prove_earlier_lives_over(&mut self, key: &InstanceKey) {
+        let Some(member) = self.members.get(key) else { return };
+        let heard_of = member.report.as_ref().map(|report| report.lease);
+        if member.exclusive && !member.superseded && heard_of == Some(member.granted_sequence) {
+            let alive = member.granted_at;
+            self.end_earlier_lives(key, alive);
+        }
+    }
+
+    /// Lives of the same name that were known before a moment and were not heard since are over.
+    fn end_earlier_lives(&mut self, key: &InstanceKey, alive: Instant) {
+        let life = |incarnation| InstanceKey { incarnation: Incarnation(incarnation), ..key.clone() };
+        for (other, member) in self.members.range_mut(life(0)..=life(u128::MAX)) {
+            let before = member.heard.map_or(member.first_seen, |heard| heard).instant < alive;
+            member.superseded |= before && other.incarnation != key.incarnation;
+        }
     }
 
     /// A member, known or new. A new one takes the place of one that is over when there is no other.
@@ -381,13 +427,14 @@ impl Coordinator {
         {
             self.members.remove(&over);
         }
-        self.members.entry(key.clone()).or_insert_with(|| Member::new(key.clone(), at))
+        let broken = self.broken;
+        self.members.entry(key.clone()).or_insert_with(|| Member::new(key.clone(), at, broken))
     }
 
     fn apply_to_record(&mut self, now: Now, change: &RecordChange) {
         let before = self.record.rotation.as_ref().map(|rotation| (rotation.generation, rotation.phase));
         let was_rotating = self.record.is_rotating();
-        self.record.apply(change);
+        self.broken.change(&mut self.record, change);
         let after = self.record.rotation.as_ref().map(|rotation| (rotation.generation, rotation.phase));
         if before != after {
             self.phase_began = now.instant;

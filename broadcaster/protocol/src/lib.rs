@@ -12,6 +12,10 @@ pub mod name;
 pub mod phase;
 pub mod policy;
 pub mod record;
+#[cfg(feature = "mutants")]
+pub mod rules;
+#[cfg(not(feature = "mutants"))]
+mod rules;
 pub mod time;
 
 pub use id::{

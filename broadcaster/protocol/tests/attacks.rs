@@ -182,7 +182,7 @@ fn a_leave_of_a_stranger_takes_no_room_that_is_not_there() {
     let mut bench = Bench::running(Policy::default(), &[]);
     let now = bench.now;
     for number in 0..MAX_MEMBERS {
-        let change = Change::MemberRegistered { key: key(&format!("api/i{number}")), supersedes: false, at: now };
+        let change = Change::MemberRegistered { key: key(&format!("api/i{number}")), exclusive: false, at: now };
         bench.coordinator.apply(now, &change);
     }
     for input in
@@ -303,7 +303,7 @@ fn a_barrier_and_a_reading_of_an_earlier_way_out_do_not_count_for_a_later_one() 
     assert!(bench.coordinator.record().sealed().is_empty(), "version 1 is wanted again");
     assert!(bench.input(Input::BarrierPassed { version: v(1), revision }).is_err());
     assert!(bench.input(Input::UsageRead { version: v(1), sent, evidence: Evidence::None }).is_err());
-    assert!(bench.input(Input::Audited { version: v(1) }).is_err());
+    assert!(bench.input(Input::Audited { version: v(1), revision: bench.revision() }).is_err());
     // It is on its way out again, by way of version 3, and sealed again.
     bench.sync("api/a", 1, Stage::Released, &[1]);
     assert!(bench.drains(2, seconds(60)));
@@ -343,7 +343,10 @@ fn an_audit_entry_whose_guard_no_longer_holds_retires_nothing() {
         }
     }
     bench.order(Order::Pause { reason: "wait".into() }).unwrap();
-    assert!(matches!(bench.input(Input::Audited { version: v(1) }), Err(Rejection::Stale { .. })));
+    assert!(matches!(
+        bench.input(Input::Audited { version: v(1), revision: bench.revision() }),
+        Err(Rejection::Stale { .. })
+    ));
     assert_eq!(bench.phase(), "Draining");
 }
 
@@ -489,7 +492,80 @@ fn a_forgotten_life_that_registers_again_does_not_prove_a_later_one_over() {
     bench.sync("api/a#1", 1, Stage::Seen, &[1]);
     bench.input(Input::Registered { key: key("api/a#1"), exclusive: true, live: true }).unwrap();
     assert!(!bench.coordinator.members().any(|member| member.superseded));
-    // A life nobody has heard of does begin with its registration.
+    // One that holds the name alone and has heard of a grant was alive after it: whoever was there before is over.
     bench.input(Input::Registered { key: key("api/a#3"), exclusive: true, live: true }).unwrap();
-    assert!(bench.coordinator.members().any(|member| member.superseded));
+    bench.pass(seconds(1));
+    bench.sync("api/a#3", 1, Stage::Seen, &[1]);
+    assert!(!bench.coordinator.members().any(|member| member.superseded), "it has not heard of its grant yet");
+    bench.sync("api/a#3", 1, Stage::Seen, &[1]);
+    let over: Vec<_> =
+        bench.coordinator.members().filter(|member| member.superseded).map(|it| it.key.clone()).collect();
+    assert_eq!(over, [key("api/a#1"), key("api/a#2")]);
+}
+
+#[test]
+fn a_registration_that_was_under_way_for_long_proves_no_later_life_over() {
+    // Life 1 registers and is killed; life 2 of the same name starts, registers and works; only now does the bus bring
+    // what life 1 published. The order of the roster is not the order of the lives.
+    let policy = Policy { when_unreachable: WhenUnreachable::Hold, ..Policy::default() };
+    let mut bench = Bench::running(policy, &["api/b"]);
+    bench.input(Input::Registered { key: key("api/a#2"), exclusive: true, live: true }).unwrap();
+    bench.sync("api/a#2", 1, Stage::Released, &[1]);
+    bench.seen(2);
+    bench.verified(2);
+    for stage in [Stage::Prepared, Stage::Switched] {
+        bench.sync("api/a#2", 2, stage, &[1, 2]);
+        bench.sync("api/b", 2, stage, &[1, 2]);
+    }
+    bench.sync("api/b", 2, Stage::Released, &[2]);
+    bench.input(Input::Registered { key: key("api/a#1"), exclusive: true, live: true }).unwrap();
+    assert!(!bench.drains(1, seconds(600)), "api/a#2 still uses version 1");
+}
+
+#[test]
+fn an_audit_entry_that_took_until_the_next_retirement_of_the_version_is_not_about_it() {
+    let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+    bench.sync("api/a", 2, Stage::Released, &[2]);
+    while !bench.owes(&CommandKind::Audit { version: v(1) }) {
+        for command in bench.coordinator.commands(bench.now) {
+            let input = match command.kind {
+                CommandKind::PassBarrier { version } => Input::BarrierPassed { version, revision: command.revision },
+                CommandKind::ReadUsage { version } => {
+                    Input::UsageRead { version, sent: bench.now.instant, evidence: Evidence::None }
+                }
+                _ => continue,
+            };
+            bench.input(input).unwrap();
+        }
+        bench.pass(seconds(1));
+    }
+    // The disk takes its time; meanwhile the rotation is rolled back, and a further one retires version 1 after all.
+    let asked = bench.revision();
+    bench.order(Order::RollBack { reason: "no".into() }).unwrap();
+    bench.sync("api/a", 1, Stage::Switched, &[1, 2]);
+    bench.sync("api/a", 1, Stage::Released, &[1]);
+    assert!(bench.drains(2, seconds(60)));
+    bench.destroy(2);
+    bench.seen(3);
+    bench.verified(3);
+    bench.sync("api/a", 3, Stage::Prepared, &[1, 3]);
+    bench.sync("api/a", 3, Stage::Switched, &[1, 3]);
+    bench.sync("api/a", 3, Stage::Released, &[3]);
+    while !bench.owes(&CommandKind::Audit { version: v(1) }) {
+        for command in bench.coordinator.commands(bench.now) {
+            let input = match command.kind {
+                CommandKind::PassBarrier { version } => Input::BarrierPassed { version, revision: command.revision },
+                CommandKind::ReadUsage { version } => {
+                    Input::UsageRead { version, sent: bench.now.instant, evidence: Evidence::None }
+                }
+                _ => continue,
+            };
+            bench.input(input).unwrap();
+        }
+        bench.pass(seconds(1));
+    }
+    let late = Input::Audited { version: v(1), revision: asked };
+    assert!(matches!(bench.input(late), Err(Rejection::Stale { .. })));
+    let own = Input::Audited { version: v(1), revision: bench.revision() };
+    assert_eq!(bench.input(own), Ok(()));
 }

@@ -183,7 +183,8 @@ fn inputs() -> impl Strategy<Value = Input> {
             sent: rotacast_protocol::Instant::ZERO + seconds(1_000_100),
             evidence: Evidence::None
         }),
-        version().prop_map(|version| Input::Audited { version }),
+        (version(), 0_u64..200)
+            .prop_map(|(version, revision)| Input::Audited { version, revision: Revision(revision) }),
         (version(), 0..3_usize).prop_map(|(version, step)| Input::StepDone {
             version,
             step: [RetireStep::Disable, RetireStep::Destroy, RetireStep::Erase][step],
@@ -256,7 +257,9 @@ impl Bench {
             }
             Step::Arrives(input) => {
                 let held = match &input {
-                    Input::Audited { version } => Some((*version, self.coordinator.guard(*version, self.now).holds())),
+                    Input::Audited { version, .. } => {
+                        Some((*version, self.coordinator.guard(*version, self.now).holds()))
+                    }
                     _ => None,
                 };
                 let policy = match &input {

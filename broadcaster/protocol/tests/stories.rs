@@ -164,7 +164,10 @@ impl Story {
                 sent: bench.now.instant,
                 evidence: Evidence::Sessions(sessions.iter().map(|session| (*session).to_owned()).collect()),
             }),
-            ["audited", version] => bench.input(Input::Audited { version: v(number(version)) }),
+            ["audited", version] => {
+                let revision = bench.revision();
+                bench.input(Input::Audited { version: v(number(version)), revision })
+            }
             ["done", step, version] => bench.input(Input::StepDone {
                 version: v(number(version)),
                 step: match *step {
@@ -266,8 +269,8 @@ fn owes(kind: &CommandKind) -> Option<String> {
 fn said(change: &Change) -> Option<String> {
     let change = match change {
         Change::Record(change) => change,
-        Change::MemberRegistered { key, supersedes, .. } => {
-            let proves = if *supersedes { ", which proves its earlier lives over" } else { "" };
+        Change::MemberRegistered { key, exclusive, .. } => {
+            let proves = if *exclusive { " that holds its name alone" } else { "" };
             return Some(format!("{key} is a member{proves}"));
         }
         Change::MemberLeft { key, .. } => return Some(format!("{key} has left")),

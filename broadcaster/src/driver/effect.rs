@@ -235,7 +235,7 @@ impl Effect {
             .detail("epoch", self.record.epoch.0)
             .detail("guard", conditions);
         self.environment.audit.append(entry).await?;
-        Ok(vec![Input::Audited { version }])
+        Ok(vec![Input::Audited { version, revision: self.record.revision }])
     }
 
     async fn retire(&self, version: Version, step: RetireStep) -> anyhow::Result<Vec<Input>> {

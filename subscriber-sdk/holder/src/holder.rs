@@ -12,6 +12,7 @@ use rotacast_protocol::{Generation, Instant, LeaseSequence, Nonce, Revision, Sec
 
 use crate::input::{Input, Rejection, Setback, Step};
 use crate::lease::Leases;
+use crate::rules::{Broken, Rule};
 use crate::slot::Slot;
 
 pub use schedule::{SYNC_PACE_CEILING, SYNC_PACE_FLOOR};
@@ -47,6 +48,7 @@ pub struct Holder {
     owes_acknowledgement: bool,
     read_sent: Option<Instant>,
     read_not_before: Instant,
+    broken: Broken,
 }
 
 impl Holder {
@@ -72,7 +74,15 @@ impl Holder {
             owes_acknowledgement: false,
             read_sent: None,
             read_not_before: Instant::ZERO,
+            broken: Broken::default(),
         }
+    }
+
+    /// Switches a rule off: for builds in which the tests are tested.
+    #[cfg(feature = "mutants")]
+    pub(crate) fn break_rule(&mut self, rule: Rule) {
+        self.broken.rule = Some(rule);
+        self.leases.break_rule(self.broken);
     }
 
     /// The newest desired state it acts on.
@@ -92,7 +102,7 @@ impl Holder {
     #[must_use]
     pub fn usable(&self, version: Version, now: Instant) -> Option<Instant> {
         let until = self.leases.until(version);
-        (self.serving == Some(version) && until > now).then_some(until)
+        (self.serving == Some(version) && (until > now || self.broken.is(Rule::ClockOnUse))).then_some(until)
     }
 
     /// The version that may be handed out now, and until when.
@@ -171,13 +181,15 @@ impl Holder {
             return Err(Rejection::OtherSecret { expected: self.secret.clone(), found: state.secret });
         }
         if let Some(newest) = &self.state {
-            if state.revision <= newest.revision {
+            if state.revision <= newest.revision && !self.broken.is(Rule::NewerState) {
                 return Err(Rejection::Stale { newest: newest.revision, found: state.revision });
             }
             let same_direction = state.generation == newest.generation;
             let current_comes_back = state.current != newest.current && state.current < self.highest;
             let pending_comes_back = state.pending.is_some() && state.pending < self.highest;
-            if state.generation < newest.generation || (same_direction && (current_comes_back || pending_comes_back)) {
+            let comes_back = same_direction && (current_comes_back || pending_comes_back);
+            let turns_back = state.generation < newest.generation;
+            if turns_back && !self.broken.is(Rule::NewerDirection) || comes_back && !self.broken.is(Rule::NoComeback) {
                 return Err(Rejection::GoesBack {
                     revision: state.revision,
                     generation: state.generation,
@@ -209,8 +221,8 @@ impl Holder {
         let concerned = self.concerned();
         self.leases.grant(now, at, &grant, |version| concerned.contains(&version))?;
         let held = self.held();
-        self.owes_acknowledgement |=
-            grant.leases.keys().any(|version| !held.contains(version) && !self.wants(*version));
+        self.owes_acknowledgement |= !self.broken.is(Rule::Acknowledge)
+            && grant.leases.keys().any(|version| !held.contains(version) && !self.wants(*version));
         Ok(())
     }
 
@@ -225,10 +237,13 @@ impl Holder {
         let newest = self.state.as_ref();
         let allowed = [read.current, read.pending, read.previous].into_iter().flatten().filter(|version| {
             let unsealed = |state: &SecretState| !state.sealed.contains(version);
-            unsealed(&read) && newest.is_none_or(unsealed) && (self.wants(*version) || self.slots.contains_key(version))
+            let concerns = self.wants(*version) || self.slots.contains_key(version);
+            (unsealed(&read) || self.broken.is(Rule::ReadUnsealed))
+                && (newest.is_none_or(unsealed) && concerns || self.broken.is(Rule::ReadNewest))
         });
         let allowed: Vec<Version> = allowed.collect();
-        self.leases.read(sent, &read, allowed);
+        let from = if self.broken.is(Rule::ReadFromSend) { now } else { sent };
+        self.leases.read(from, &read, allowed);
         accepted
     }
 
@@ -265,7 +280,9 @@ impl Holder {
             if step == Step::Switch {
                 slot.activated = true;
                 // From here the service may use either one.
-                self.applied = None;
+                if !self.broken.is(Rule::SwitchDoubt) {
+                    self.applied = None;
+                }
             }
         }
         Ok(())
@@ -293,7 +310,8 @@ impl Holder {
                 self.clear_failure(FailureKind::SwitchFailed, version);
                 if self.current() == Some(version) {
                     // Whoever was handed the old version a moment ago counts until the runtime says otherwise.
-                    self.guards.extend(self.serving.filter(|old| *old != version));
+                    let counts = !self.broken.is(Rule::SwitchHolds);
+                    self.guards.extend(self.serving.filter(|old| *old != version && counts));
                     self.serving = Some(version);
                 }
             }
@@ -323,8 +341,9 @@ impl Holder {
     /// Drops what no longer matters. Everything that could keep a version from being reported as let go is decided here.
     fn settle(&mut self) {
         let (wanted, guards, serving, running) = (self.wanted(), &self.guards, self.serving, self.running);
+        let touched_forgotten = self.broken.is(Rule::TouchedHeld);
         self.slots.retain(|version, slot| {
-            slot.touched
+            slot.touched && !touched_forgotten
                 || wanted.contains(version)
                 || guards.contains(version)
                 || serving == Some(*version)
@@ -375,7 +394,14 @@ impl Holder {
 
     /// Versions this instance may be using, or could begin to use without a further desired state.
     fn held(&self) -> BTreeSet<Version> {
-        self.slots.keys().chain(&self.guards).chain(&self.serving).copied().collect()
+        let guards = self.guards.iter().filter(|_| !self.broken.is(Rule::GuardsHeld));
+        let serving = self.serving.iter().filter(|_| !self.broken.is(Rule::ServingHeld));
+        let held = self.slots.keys().chain(guards).chain(serving).copied();
+        let forgotten = |version: &Version| {
+            self.broken.is(Rule::ServingHeld) && self.serving == Some(*version) && !self.wants(*version)
+                || self.broken.is(Rule::GuardsHeld) && self.serving != Some(*version) && self.guards.contains(version)
+        };
+        held.filter(|version| !forgotten(version)).collect()
     }
 
     /// What to tell the broadcaster.

@@ -9,6 +9,7 @@ use rotacast_protocol::{InstanceKey, Instant, Nonce, ReportSequence, SecretName}
 
 use crate::holder::Holder;
 use crate::input::{Command, Input, Rejection};
+use crate::rules::{Broken, Rule};
 
 /// Something that happened to an instance.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,6 +62,7 @@ pub struct Instance {
     /// The newest report with news in it.
     news: ReportSequence,
     reported: ReportSequence,
+    broken: Broken,
 }
 
 impl Instance {
@@ -77,7 +79,19 @@ impl Instance {
             reports: BTreeMap::new(),
             news: ReportSequence(0),
             reported: ReportSequence(0),
+            broken: Broken::default(),
         }
+    }
+
+    /// Switches a rule off: for builds in which the tests are tested.
+    #[cfg(feature = "mutants")]
+    pub fn break_rule(&mut self, rule: Rule) {
+        self.broken.rule = Some(rule);
+        self.holders.values_mut().for_each(|holder| holder.break_rule(rule));
+    }
+
+    fn may_ask(&self, secret: &SecretName) -> bool {
+        self.registered.contains(secret) || self.broken.is(Rule::RegisteredFirst)
     }
 
     /// Who it is.
@@ -143,7 +157,9 @@ impl Instance {
             }
             InstanceInput::SyncSent { nonce, at } => {
                 // What is not registered yet asks for no lease.
-                let registered = self.holders.iter_mut().filter(|(secret, _)| self.registered.contains(*secret));
+                let early = self.broken.is(Rule::RegisteredFirst);
+                let known = &self.registered;
+                let registered = self.holders.iter_mut().filter(|(secret, _)| known.contains(*secret) || early);
                 first(registered.map(|(_, holder)| holder.handle(now, Input::SyncSent { nonce, at })))
             }
             InstanceInput::SyncFailed { nonce } => self.each(now, || Input::SyncFailed { nonce }),
@@ -168,7 +184,7 @@ impl Instance {
     }
 
     fn answered(&mut self, now: Instant, mut reply: SyncReply) -> Result<(), Rejection> {
-        if reply.key != self.key {
+        if reply.key != self.key && !self.broken.is(Rule::OwnReply) {
             return Err(Rejection::OtherInstance { expected: self.key.clone(), found: reply.key });
         }
         self.unknown_to_leader |= reply.unregistered;
@@ -214,7 +230,7 @@ impl Instance {
         if self.unknown_to_leader || (!all_registered && !self.holders.is_empty()) {
             commands.push(InstanceCommand::Register(self.registration(false)));
         }
-        let registered = || self.holders.iter().filter(|(secret, _)| self.registered.contains(*secret));
+        let registered = || self.holders.iter().filter(|(secret, _)| self.may_ask(secret));
         if self.news > self.reported && registered().next().is_some() {
             commands.push(InstanceCommand::Report);
         }

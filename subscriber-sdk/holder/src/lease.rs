@@ -6,6 +6,7 @@ use rotacast_protocol::message::{SecretGrant, SecretState};
 use rotacast_protocol::{Instant, LeaseSequence, Nonce, Version};
 
 use crate::input::Rejection;
+use crate::rules::{Broken, Rule};
 
 /// Most Sync requests whose answers are still awaited; the oldest is given up beyond it. The driver
 /// keeps one in flight, so this many leaves room for answers that come after their timeout.
@@ -25,9 +26,15 @@ pub struct Leases {
     granted: BTreeMap<Version, Span>,
     own: BTreeMap<Version, Span>,
     sequence: LeaseSequence,
+    broken: Broken,
 }
 
 impl Leases {
+    #[cfg(feature = "mutants")]
+    pub(crate) fn break_rule(&mut self, broken: Broken) {
+        self.broken = broken;
+    }
+
     /// The newest grant received.
     #[must_use]
     pub fn sequence(&self) -> LeaseSequence {
@@ -62,7 +69,10 @@ impl Leases {
     pub(crate) fn answered(&mut self, nonce: Nonce) -> Result<Instant, Rejection> {
         let position = self.outstanding.iter().position(|(outstanding, _)| *outstanding == nonce);
         position
-            .and_then(|position| self.outstanding.remove(position))
+            .and_then(|position| match self.broken.is(Rule::OneAnswer) {
+                true => self.outstanding.get(position).copied(),
+                false => self.outstanding.remove(position),
+            })
             .map(|(_, at)| at)
             .ok_or(Rejection::UnknownNonce { found: nonce })
     }
@@ -79,7 +89,7 @@ impl Leases {
         grant: &SecretGrant,
         concerns: impl Fn(Version) -> bool,
     ) -> Result<(), Rejection> {
-        if grant.sequence <= self.sequence {
+        if grant.sequence <= self.sequence && !self.broken.is(Rule::StaleGrant) {
             return if grant.leases.is_empty() {
                 Ok(())
             } else {
@@ -88,13 +98,20 @@ impl Leases {
         }
         // Acknowledging a grant that is over already would tell the leader that nothing runs any more, while a use
         // that began a moment ago under the earlier lease still does.
-        if grant.leases.values().any(|length| at + *length <= now) {
+        let at = if self.broken.is(Rule::FromSend) { now } else { at };
+        if grant.leases.values().any(|length| at + *length <= now) && !self.broken.is(Rule::LateGrant) {
             return Err(Rejection::LateGrant { found: grant.sequence });
         }
         self.sequence = grant.sequence;
         for (version, length) in &grant.leases {
             if concerns(*version) {
-                self.granted.insert(*version, Span { from: at, until: at + *length });
+                let span = Span { from: at, until: at + *length };
+                let before = self.granted.insert(*version, span);
+                if let Some(before) = before.filter(|before| before.until > span.until)
+                    && self.broken.is(Rule::NewestGrant)
+                {
+                    self.granted.insert(*version, before);
+                }
             }
         }
         Ok(())

@@ -13,6 +13,10 @@ mod holder;
 mod input;
 mod instance;
 mod lease;
+#[cfg(feature = "mutants")]
+pub mod rules;
+#[cfg(not(feature = "mutants"))]
+mod rules;
 mod slot;
 
 pub use holder::{Holder, READ_PATIENCE, SYNC_PACE_CEILING, SYNC_PACE_FLOOR};

@@ -556,7 +556,7 @@ impl World {
                 if self.mutant != Some(Mutant::AuditLies) {
                     self.outside.audit.push(version);
                 }
-                vec![Input::Audited { version }]
+                vec![Input::Audited { version, revision: command.revision }]
             }
             CommandKind::Retire { version, step } => {
                 match step {

@@ -4,7 +4,8 @@ use super::{Change, Coordinator};
 use crate::phase::{Outcome, Phase};
 use crate::policy::{OnDeadline, OnFailure};
 use crate::record::{Label, RecordChange, Rotation, Timing};
-use crate::time::{Now, outlast};
+use crate::rules::Rule;
+use crate::time::Now;
 
 impl Coordinator {
     /// The next step that can be taken now; empty when everything waits.
@@ -12,6 +13,15 @@ impl Coordinator {
         let changes = self.begin_term();
         if !changes.is_empty() {
             return changes.into_iter().map(Change::Record).collect();
+        }
+        if self.broken.is(Rule::AuditFirst)
+            && let Some((version, _)) = self
+                .record
+                .retirements
+                .iter()
+                .find(|(version, retirement)| retirement.step.is_none() && self.guard(**version, now).holds())
+        {
+            return vec![Change::Record(RecordChange::RetireBegan { version: *version, at: now.wall })];
         }
         if let Some(change) = self.lower_lease_bound(now) {
             return vec![Change::Record(change)];
@@ -41,7 +51,7 @@ impl Coordinator {
     /// goes by them.
     fn begin_term(&self) -> Vec<RecordChange> {
         let mut changes = Vec::new();
-        if self.record.epoch != self.tenure.epoch {
+        if self.record.epoch != self.tenure.epoch && !self.broken.is(Rule::TermFirst) {
             changes.push(RecordChange::TermBegan { epoch: self.tenure.epoch });
         }
         let timing = Timing::of(&self.policy);
@@ -55,14 +65,16 @@ impl Coordinator {
     /// short ones only.
     fn lower_lease_bound(&self, now: Now) -> Option<RecordChange> {
         let short = self.record.timing.lease_rotating;
-        let over = self.short_since + outlast(self.record.bounds.lease);
-        (self.record.is_rotating() && self.record.bounds.lease > short && now.instant >= over)
+        let waited = self.broken.is(Rule::BoundLowered);
+        let over = self.short_since + self.outlast(self.record.bounds.lease);
+        (self.record.is_rotating() && self.record.bounds.lease > short && (now.instant >= over || waited))
             .then_some(RecordChange::LeaseBoundLowered { to: short })
     }
 
     fn start_rotation(&self, now: Now) -> Option<Vec<Change>> {
         let new = self.waiting_version()?;
-        if self.record.safe_mode.is_some() || !self.has_room() {
+        let safe = self.record.safe_mode.is_none() || self.broken.is(Rule::SafeModeStart);
+        if !safe || !self.has_room() {
             return None;
         }
         let mut changes = self.skip_older(new, now);

@@ -6,6 +6,7 @@ use super::Coordinator;
 use crate::id::{Revision, Version};
 use crate::phase::Phase;
 use crate::record::RetireStep;
+use crate::rules::Rule;
 use crate::time::{Instant, Now};
 
 /// How old a usage reading may be for the guard to go by it, and how often one is taken while a retire waits:
@@ -67,7 +68,8 @@ impl Coordinator {
     #[must_use]
     pub fn commands(&self, now: Now) -> Vec<Command> {
         let mut kinds = Vec::new();
-        if !self.leads(now.instant) || self.record.epoch != self.tenure.epoch {
+        let signed = self.record.epoch == self.tenure.epoch || self.broken.is(Rule::TermFirst);
+        if !self.leads(now.instant) || !signed {
             return Vec::new();
         }
         if self.published < Some(self.record.revision) {
@@ -83,7 +85,8 @@ impl Coordinator {
             let version = *version;
             if let Some(step) = retirement.step {
                 // Past the point of no return, but each step still ends something for good.
-                if self.record.paused.is_some() || self.record.safe_mode.is_some() {
+                let paused = self.record.paused.is_some() && !self.broken.is(Rule::PauseSteps);
+                if paused || self.record.safe_mode.is_some() {
                     continue;
                 }
                 kinds.push(CommandKind::Retire { version, step });
@@ -104,7 +107,7 @@ impl Coordinator {
     }
 
     pub(super) fn leads(&self, now: Instant) -> bool {
-        now < self.tenure.valid_until
+        now < self.tenure.valid_until || self.broken.is(Rule::Leads)
     }
 
     fn usage_is_due(&self, version: Version, now: Instant) -> bool {

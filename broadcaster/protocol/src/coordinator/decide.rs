@@ -11,7 +11,8 @@ use crate::message::{MAX_FAILURE_TEXT_BYTES, MAX_HELD_VERSIONS, SecretReport};
 use crate::name::OperatorName;
 use crate::phase::Phase;
 use crate::record::{Label, MAX_RECORD_BYTES, Origin, Override, Pause, RecordChange, RetireStep, SafeMode, Unknown};
-use crate::time::{Instant, Now, outlast};
+use crate::rules::Rule;
+use crate::time::{Instant, Now};
 
 /// Why an input changes nothing, by whose fault it is.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -83,7 +84,10 @@ impl Coordinator {
             Input::Created { version, origin } => self.created(version, origin),
             Input::Verified { version } => self.verified(now, version),
             Input::VerifyFailed { version, reason } => self.verify_failed(now, version, &reason),
-            Input::Registered { key, exclusive, live } => self.registered(now, key, exclusive && live),
+            Input::Registered { key, exclusive, live } => {
+                let exclusive = exclusive || self.broken.is(Rule::ExclusiveOnly);
+                self.registered(now, key, exclusive && (live || self.broken.is(Rule::LiveOnly)))
+            }
             Input::RosterRead if self.roster_read => {
                 Err(stale("roster", "a first reading in this term", "a further one"))
             }
@@ -93,7 +97,7 @@ impl Coordinator {
             Input::Sync { key, sequence, report } => self.sync(now, key, sequence, report),
             Input::BarrierPassed { version, revision } => self.barrier_passed(version, revision),
             Input::UsageRead { version, sent, evidence } => self.usage_read(version, sent, evidence),
-            Input::Audited { version } => self.audited(now, version),
+            Input::Audited { version, revision } => self.audited(now, version, revision),
             Input::StepDone { version, step } => self.step_done(version, step),
             Input::Published { revision } => Ok(vec![Change::Published { revision }]),
             Input::Troubled { command, problem } => self.troubled(now, command, problem),
@@ -108,7 +112,7 @@ impl Coordinator {
             if version <= last {
                 return Err(stale("version", last.next(), version));
             }
-            if version != last.next() {
+            if version != last.next() && !self.broken.is(Rule::VersionGap) {
                 return Err(Rejection::Gap { expected: last.next(), found: version });
             }
         }
@@ -161,6 +165,9 @@ impl Coordinator {
 
     fn verify_failed(&self, now: Now, version: Version, reason: &str) -> Result<Vec<Change>, Rejection> {
         self.verifying(version)?;
+        if self.broken.is(Rule::TestLogin) {
+            return self.verified(now, version);
+        }
         Ok(vec![self.roll_back(now, format!("version {version} failed its test login: {reason}"))])
     }
 
@@ -168,7 +175,7 @@ impl Coordinator {
         Change::Record(RecordChange::RollbackStarted { reason: bounded(reason), at: now.wall })
     }
 
-    fn registered(&self, now: Now, key: InstanceKey, supersedes: bool) -> Result<Vec<Change>, Rejection> {
+    fn registered(&self, now: Now, key: InstanceKey, exclusive: bool) -> Result<Vec<Change>, Rejection> {
         match self.members.get(&key) {
             Some(member) if member.registered || member.left => Err(stale("registration", "a new process life", &key)),
             None if self.is_full() => Err(Rejection::Sender {
@@ -176,9 +183,9 @@ impl Coordinator {
                 problem: format!("{MAX_MEMBERS} process lives are tracked already; it runs on self-leases"),
             }),
             // A life that was heard before its registration did not begin with it: it was forgotten and registers
-            // again. That it is there proves nothing about a life of its name that began later.
-            Some(_) => Ok(vec![Change::MemberRegistered { key, supersedes: false, at: now }]),
-            None => Ok(vec![Change::MemberRegistered { key, supersedes, at: now }]),
+            // again. It proves nothing about a life of its name that began later.
+            Some(_) => Ok(vec![Change::MemberRegistered { key, exclusive: false, at: now }]),
+            None => Ok(vec![Change::MemberRegistered { key, exclusive, at: now }]),
         }
     }
 
@@ -210,7 +217,9 @@ impl Coordinator {
         }
         match self.members.get(&key) {
             Some(member) if member.left => Err(Rejection::Sender { key, problem: "it has left".into() }),
-            Some(member) if member.report.is_some() && sequence <= member.sequence => {
+            Some(member)
+                if member.report.is_some() && sequence <= member.sequence && !self.broken.is(Rule::ReportOrder) =>
+            {
                 Err(stale("report", format!("above {}", member.sequence), sequence))
             }
             None if self.is_full() => {
@@ -240,7 +249,8 @@ impl Coordinator {
             Err(rejection) => return Err(rejection),
         };
         let registered = self.members.get(&key).is_some_and(|member| member.registered);
-        if registered && self.record.epoch == self.tenure.epoch {
+        let registered = registered || self.broken.is(Rule::RegisteredOnly);
+        if registered && (self.record.epoch == self.tenure.epoch || self.broken.is(Rule::TermFirst)) {
             let over: BTreeMap<Version, Instant> = wanted
                 .into_iter()
                 .filter(|version| self.may_lease(*version))
@@ -257,21 +267,19 @@ impl Coordinator {
     pub(super) fn lease(&self) -> std::time::Duration {
         let timing = &self.record.timing;
         // The long tier only when the record says, durably, that leases of that length may be running.
-        if self.record.is_rotating() || self.record.bounds.lease < timing.lease_idle {
-            timing.lease_rotating
-        } else {
-            timing.lease_idle
-        }
+        let bounded = self.record.bounds.lease < timing.lease_idle && !self.broken.is(Rule::TierBound);
+        if self.record.is_rotating() || bounded { timing.lease_rotating } else { timing.lease_idle }
     }
 
     /// When nobody can be using a version on the strength of a lease granted now.
     fn lease_over(&self, now: Now) -> Instant {
-        now.instant + outlast(self.lease()) + outlast(self.record.bounds.max_use)
+        now.instant + self.outlast(self.lease()) + self.use_time()
     }
 
     /// Whether a version's use may be allowed: it is wanted, now or next, or still being let go, and not sealed.
     fn may_lease(&self, version: Version) -> bool {
-        let sealed = self.record.versions.get(&version).is_none_or(|version| version.sealed);
+        let sealed = self.record.versions.get(&version).is_none_or(|version| version.sealed)
+            && !self.broken.is(Rule::SealedUnleased);
         let leaving = self.record.retirements.get(&version).is_some_and(|retirement| retirement.step.is_none());
         let wanted = self.record.current == Some(version) || self.record.pending() == Some(version);
         !sealed && (wanted || leaving)
@@ -280,7 +288,10 @@ impl Coordinator {
     fn barrier_passed(&self, version: Version, revision: Revision) -> Result<Vec<Change>, Rejection> {
         match self.retiring.get(&version) {
             // A reading that began before the seal may have missed whoever read the version just before it.
-            Some(progress) if progress.sealed.is_some() && revision >= progress.sealed_at => {
+            Some(progress)
+                if progress.sealed.is_some()
+                    && (revision >= progress.sealed_at || self.broken.is(Rule::BarrierAfterSeal)) =>
+            {
                 Ok(vec![Change::BarrierPassed { version }])
             }
             _ => Err(stale("barrier", "a reading that began after the seal", format!("revision {revision}"))),
@@ -299,10 +310,15 @@ impl Coordinator {
         Ok(vec![Change::UsageRead { version, sent, evidence }])
     }
 
-    fn audited(&self, now: Now, version: Version) -> Result<Vec<Change>, Rejection> {
+    fn audited(&self, now: Now, version: Version, revision: Revision) -> Result<Vec<Change>, Rejection> {
+        // An entry that took so long that a rollback and a further rotation went by is about another retirement.
+        let sealed_at = self.retiring.get(&version).map_or(Revision(0), |progress| progress.sealed_at);
+        if revision < sealed_at && !self.broken.is(Rule::AuditOfSeal) {
+            return Err(stale("audit entry", format!("revision {sealed_at} or later"), format!("revision {revision}")));
+        }
         let waiting = self.record.retirements.get(&version).is_some_and(|retirement| retirement.step.is_none());
         // The guard is checked once more, at the moment of no return: what the entry says must hold now.
-        if waiting && self.guard(version, now).holds() {
+        if waiting && (self.guard(version, now).holds() || self.broken.is(Rule::GuardTwice)) {
             return Ok(vec![
                 Change::Audited { version },
                 Change::Record(RecordChange::RetireBegan { version, at: now.wall }),
@@ -313,7 +329,7 @@ impl Coordinator {
 
     fn step_done(&self, version: Version, step: RetireStep) -> Result<Vec<Change>, Rejection> {
         let owed = self.record.retirements.get(&version).and_then(|retirement| retirement.step);
-        if owed != Some(step) {
+        if owed != Some(step) && !self.broken.is(Rule::StepOrder) {
             return Err(stale("retire step", format!("{owed:?}"), format!("{step:?}")));
         }
         Ok(vec![Change::Record(match step {
@@ -409,7 +425,7 @@ impl Coordinator {
     pub(super) fn has_room_beside(&self, counted: usize) -> bool {
         let waiting = self.record.versions.values().filter(|version| version.label == Label::Pending).count();
         let live = self.record.live_versions().count();
-        (live + counted).saturating_sub(waiting) < self.policy.max_live_versions
+        (live + counted).saturating_sub(waiting) < self.policy.max_live_versions || self.broken.is(Rule::LiveVersions)
     }
 
     fn order_approve(&self, by: OperatorName) -> Result<Vec<Change>, Rejection> {
@@ -425,7 +441,7 @@ impl Coordinator {
     fn order_roll_back(&self, now: Now, by: &OperatorName, reason: &str) -> Result<Vec<Change>, Rejection> {
         let Some(rotation) = &self.record.rotation else { return Err(operator("no rotation is in flight")) };
         match rotation.phase {
-            Phase::Retiring => Err(operator(format!(
+            Phase::Retiring if !self.broken.is(Rule::NoReturn) => Err(operator(format!(
                 "it is Retiring: version {} is being destroyed and cannot come back; rotate to a new version instead",
                 rotation.old.map_or_else(String::new, |old| old.to_string())
             ))),

@@ -1,5 +1,6 @@
 //! The retire guard: every condition under which an old credential may end, with the evidence.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::member::{Member, Standing};
@@ -10,7 +11,8 @@ use crate::message::Stage;
 use crate::phase::Phase;
 use crate::policy::{WhenEmpty, WhenUnreachable};
 use crate::record::{Cause, Retirement};
-use crate::time::{Instant, Now, WallTime, outlast};
+use crate::rules::Rule;
+use crate::time::{Instant, Now, WallTime};
 
 /// Most blockers listed by name in one condition; the evidence counts them all.
 pub const MAX_LISTED: usize = 100;
@@ -103,6 +105,9 @@ impl Coordinator {
             self.barrier_condition(version),
             self.usage_condition(version, retirement, now),
         ]);
+        for condition in &mut conditions {
+            condition.met |= self.broken.is(Rule::Guard(condition.name));
+        }
         Guard { version, conditions }
     }
 
@@ -163,7 +168,7 @@ impl Coordinator {
         if retirement.cause != Cause::Rotated || minimum.is_zero() {
             return condition("overlap_over", true, "no minimum overlap");
         }
-        let over = self.activated_at + outlast(minimum);
+        let over = self.activated_at + self.outlast(minimum);
         condition("overlap_over", now.instant >= over, format!("minimum overlap {minimum:?}"))
             .or(
                 "",
@@ -261,18 +266,29 @@ impl Coordinator {
         }
         if !retirement.overrides.is_empty() {
             let name = member.name();
-            if retirement.overrides.iter().any(|word| word.instances.contains(&name)) {
+            let named = |names: &BTreeSet<String>| names.contains(&name) || self.broken.is(Rule::OverrideNames);
+            if retirement.overrides.iter().any(|word| named(&word.instances)) {
+                return Standing::Overridden;
+            }
+        }
+        if self.broken.is(Rule::ExcuseStages) {
+            let excused = self.record.rotation.as_ref().map(|rotation| &rotation.excused);
+            if excused.is_some_and(|excused| excused.contains(&member.name())) {
                 return Standing::Overridden;
             }
         }
         let granted_over = member.grants.get(&version).map_or(Instant::ZERO, |granted| granted.over);
         let leases_over = granted_over.max(self.inherited_over);
         match self.policy.when_unreachable {
-            WhenUnreachable::Fence if now.instant >= leases_over => Standing::Fenced,
+            WhenUnreachable::Fence if now.instant >= leases_over || self.broken.is(Rule::FenceWaits) => {
+                Standing::Fenced
+            }
             WhenUnreachable::Fence => Standing::Holding { until: Some(leases_over) },
+            WhenUnreachable::Hold if self.broken.is(Rule::HoldWaits) && now.instant >= leases_over => Standing::Fenced,
             WhenUnreachable::Hold => Standing::Holding { until: None },
             WhenUnreachable::PresumeDeadAfter(silence) => {
-                let over = leases_over.max(self.last_sign(member) + outlast(silence));
+                let silent = self.last_sign(member) + self.outlast(silence);
+                let over = if self.broken.is(Rule::SilenceWaits) { leases_over } else { leases_over.max(silent) };
                 if now.instant >= over { Standing::PresumedDead } else { Standing::Holding { until: Some(over) } }
             }
         }
@@ -294,12 +310,12 @@ impl Coordinator {
         let leases_over = member.leases_over().max(self.inherited_over);
         // One that was heard just now is there, whether or not it has asked for a lease yet.
         let quiet =
-            member.heard.map_or(Instant::ZERO, |heard| heard.instant + outlast(self.record.timing.lease_rotating));
+            member.heard.map_or(Instant::ZERO, |heard| heard.instant + self.outlast(self.record.timing.lease_rotating));
         match self.policy.when_unreachable {
             WhenUnreachable::Fence => Some(leases_over.max(quiet)),
             WhenUnreachable::Hold => None,
             WhenUnreachable::PresumeDeadAfter(silence) => {
-                Some(leases_over.max(self.last_sign(member) + outlast(silence)))
+                Some(leases_over.max(self.last_sign(member) + self.outlast(silence)))
             }
         }
     }
@@ -313,9 +329,7 @@ impl Coordinator {
         let current = self.record.current;
         let confirmed = self
             .reachable(now)
-            .filter(|member| {
-                current.is_some_and(|current| member.has_confirmed(self.record.generation, current, Stage::Switched))
-            })
+            .filter(|member| current.is_some_and(|current| self.has_confirmed(member, current, Stage::Switched)))
             .count();
         let met = confirmed > 0 || self.policy.when_empty == WhenEmpty::Proceed;
         condition("somebody_confirmed", met, format!("{confirmed} live members on the new version")).or(
@@ -334,15 +348,21 @@ impl Coordinator {
         vec![self.required_reached("required_services", current, Stage::Switched, now)]
     }
 
+    /// Whether it has reached a stage with a version in this direction: what it said before a change of direction
+    /// confirms nothing.
+    pub(super) fn has_confirmed(&self, member: &Member, version: Version, stage: Stage) -> bool {
+        let generation = self.record.generation;
+        let this_direction = member.report.as_ref().is_some_and(|report| report.generation == generation);
+        (this_direction || self.broken.is(Rule::ConfirmedDirection)) && member.has_reached(version, stage)
+    }
+
     /// Whether every required service has its minimum of live instances at a stage.
     pub(super) fn required_reached(&self, name: &'static str, version: Version, stage: Stage, now: Now) -> Condition {
         let mut short = condition(name, true, format!("{} required services", self.policy.required.len()));
         for (service, minimum) in &self.policy.required {
             let there = self
                 .reachable(now)
-                .filter(|member| {
-                    member.key.service == *service && member.has_confirmed(self.record.generation, version, stage)
-                })
+                .filter(|member| member.key.service == *service && self.has_confirmed(member, version, stage))
                 .count();
             if there < usize::try_from(*minimum).unwrap_or(usize::MAX) {
                 short.met = false;
@@ -372,7 +392,7 @@ impl Coordinator {
         if !announced {
             return condition("self_leases_over", true, "never announced, so never read");
         }
-        let wait: Duration = outlast(self.record.bounds.self_lease) + outlast(self.record.bounds.max_use);
+        let wait: Duration = self.outlast(self.record.bounds.self_lease) + self.use_time();
         let sealed = self.retiring.get(&version).and_then(|progress| progress.sealed);
         let met = sealed.is_some_and(|sealed| now.instant >= sealed + wait);
         let condition = condition("self_leases_over", met, format!("{wait:?} from the seal"));
@@ -416,7 +436,7 @@ impl Coordinator {
         let sealed = self.retiring.get(&version).and_then(|progress| progress.sealed);
         let reading = self.usage.get(&version);
         let fresh = reading.is_some_and(|(sent, _)| {
-            sealed.is_some_and(|sealed| *sent >= sealed)
+            sealed.is_some_and(|sealed| *sent >= sealed || self.broken.is(Rule::UsageAfterSeal))
                 && now.instant.since(*sent) <= super::command::USAGE_INTERVAL * 5
         });
         let (free, evidence, sessions): (bool, String, &[String]) = match reading {

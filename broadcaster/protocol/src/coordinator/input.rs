@@ -147,6 +147,8 @@ pub enum Input {
     Audited {
         /// Which version's.
         version: Version,
+        /// The record's revision when the entry was asked for: the seal must not be younger.
+        revision: Revision,
     },
     /// A step past the point of no return is done.
     StepDone {

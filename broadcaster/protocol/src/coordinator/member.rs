@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::id::{Generation, InstanceKey, LeaseSequence, ReportSequence, Version};
+use crate::id::{InstanceKey, LeaseSequence, ReportSequence, Version};
 use crate::message::{SecretReport, Stage};
 use crate::record::Retirement;
+use crate::rules::{Broken, Rule};
 use crate::time::{Instant, Now};
 
 /// What was granted for one version.
@@ -24,11 +25,13 @@ pub struct Granted {
 pub struct Member {
     /// Who.
     pub key: InstanceKey,
+    /// Its registration says that at most one life holds its name at a time.
+    pub(super) exclusive: bool,
     /// Its registration was read from the roster in this term.
     pub registered: bool,
     /// It has left for good.
     pub left: bool,
-    /// A later life of the same exclusive name was registered, and this one was not heard since.
+    /// A later life of the same exclusive name was surely alive, and this one was not heard since.
     pub superseded: bool,
     /// When this leader first knew of it.
     pub first_seen: Now,
@@ -42,8 +45,11 @@ pub struct Member {
     pub grants: BTreeMap<Version, Granted>,
     /// The number of the newest grant.
     pub granted_sequence: LeaseSequence,
+    /// When the newest grant was given.
+    pub(super) granted_at: Instant,
     /// The length the newest grant was given, which is what `over` counts with.
     granted_length: Duration,
+    broken: Broken,
 }
 
 /// Why a member does or does not hold back a version's retire.
@@ -77,9 +83,10 @@ impl Standing {
 }
 
 impl Member {
-    pub(super) fn new(key: InstanceKey, at: Now) -> Self {
+    pub(super) fn new(key: InstanceKey, at: Now, broken: Broken) -> Self {
         Self {
             key,
+            exclusive: false,
             registered: false,
             left: false,
             superseded: false,
@@ -89,7 +96,9 @@ impl Member {
             report: None,
             grants: BTreeMap::new(),
             granted_sequence: LeaseSequence(0),
+            granted_at: Instant::ZERO,
             granted_length: Duration::ZERO,
+            broken,
         }
     }
 
@@ -108,16 +117,17 @@ impl Member {
     pub(super) fn heard(&mut self, at: Now) {
         self.heard = Some(at);
         // It speaks, so it lives: whoever claimed the name exclusively was wrong about it.
-        self.superseded = false;
+        self.superseded &= self.broken.is(Rule::HeardLives);
     }
 
     /// Folds a report: the newest sequence wins, whatever the order of arrival.
     pub(super) fn fold(&mut self, sequence: ReportSequence, report: SecretReport, at: Now) {
         self.heard(at);
-        if sequence > self.sequence || self.report.is_none() {
+        if sequence > self.sequence || self.report.is_none() || self.broken.is(Rule::ReportOrder) {
             // It goes by the newest grant that names a version, so earlier and longer ones are over with its arrival.
             // Only that very grant says so: a later one may name other versions only.
-            for granted in self.grants.values_mut().filter(|granted| granted.sequence == report.lease) {
+            let any = self.broken.is(Rule::AcknowledgedGrant);
+            for granted in self.grants.values_mut().filter(|granted| granted.sequence == report.lease || any) {
                 granted.over = granted.newest_over;
             }
             self.sequence = sequence;
@@ -126,13 +136,20 @@ impl Member {
     }
 
     /// Grants of live versions only, so that there are never more than the record has live versions.
-    pub(super) fn grant(&mut self, sequence: LeaseSequence, length: Duration, over: &BTreeMap<Version, Instant>) {
+    pub(super) fn grant(
+        &mut self,
+        sequence: LeaseSequence,
+        length: Duration,
+        over: &BTreeMap<Version, Instant>,
+        at: Instant,
+    ) {
         self.granted_sequence = self.granted_sequence.max(sequence);
+        self.granted_at = at;
         self.granted_length = length;
         for (version, over) in over {
             let granted = self.grants.entry(*version).or_insert(Granted { sequence, over: *over, newest_over: *over });
             granted.sequence = granted.sequence.max(sequence);
-            granted.over = granted.over.max(*over);
+            granted.over = if self.broken.is(Rule::LongerGrant) { *over } else { granted.over.max(*over) };
             granted.newest_over = *over;
         }
     }
@@ -157,9 +174,10 @@ impl Member {
     #[must_use]
     pub fn has_released(&self, version: Version, retirement: &Retirement) -> bool {
         self.report.as_ref().is_some_and(|report| {
-            report.revision >= retirement.unwanted_since
-                && !report.held.contains(&version)
-                && self.grants.get(&version).is_none_or(|granted| report.lease >= granted.sequence)
+            (report.revision >= retirement.unwanted_since || self.broken.is(Rule::ReleaseRevision))
+                && (!report.held.contains(&version) || self.broken.is(Rule::ReleaseHeld))
+                && (self.grants.get(&version).is_none_or(|granted| report.lease >= granted.sequence)
+                    || self.broken.is(Rule::ReleaseLease))
         })
     }
 
@@ -170,13 +188,6 @@ impl Member {
             .as_ref()
             .and_then(|report| report.reached)
             .is_some_and(|(reached, at)| reached == version && at >= stage)
-    }
-
-    /// Whether it has reached a stage with a version in this direction: what it said before a change of direction
-    /// confirms nothing.
-    #[must_use]
-    pub(super) fn has_confirmed(&self, generation: Generation, version: Version, stage: Stage) -> bool {
-        self.report.as_ref().is_some_and(|report| report.generation == generation) && self.has_reached(version, stage)
     }
 
     /// When the last lease this leader granted it is surely over.

@@ -10,7 +10,8 @@ use crate::name::ServiceName;
 use crate::phase::Phase;
 use crate::policy::{Deadline, OnDeadline, WhenEmpty, WhenUnreachable};
 use crate::record::RetireStep;
-use crate::time::{Instant, Now, WallTime, outlast};
+use crate::rules::Rule;
+use crate::time::{Instant, Now, WallTime};
 
 /// A reason why something waits.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -235,7 +236,7 @@ impl Coordinator {
             }
             Phase::Preparing => {
                 let mut conditions = self.stage_conditions("prepared", rotation.new, Stage::Prepared, now);
-                if self.policy.approval && rotation.approved.is_none() {
+                if self.policy.approval && rotation.approved.is_none() && !self.broken.is(Rule::Approval) {
                     conditions.push(waiting(
                         "approval",
                         "the activation needs an operator's approval",
@@ -256,6 +257,7 @@ impl Coordinator {
     fn pause_gate(&self) -> Condition {
         match &self.record.paused {
             None => met("not_paused"),
+            Some(_) if self.broken.is(Rule::PauseActivation) => met("not_paused"),
             Some(pause) => {
                 let mut condition = waiting("not_paused", &pause.reason, pause.at, "an operator resumes");
                 condition.blockers.iter_mut().for_each(|blocker| blocker.who = pause.by.to_string());
@@ -267,6 +269,7 @@ impl Coordinator {
     fn safe_mode_gate(&self) -> Condition {
         match &self.record.safe_mode {
             None => met("not_in_safe_mode"),
+            Some(_) if self.broken.is(Rule::SafeModeActivation) => met("not_in_safe_mode"),
             Some(mode) => waiting("not_in_safe_mode", &mode.reason, mode.at, "an operator leaves safe mode"),
         }
     }
@@ -280,7 +283,7 @@ impl Coordinator {
         let mut blockers = Vec::new();
         let mut until: Option<Instant> = None;
         for member in self.reachable(now) {
-            if member.has_confirmed(self.record.generation, version, stage) {
+            if self.has_confirmed(member, version, stage) {
                 reached += 1;
             } else if excused.is_none_or(|excused| excused.is_empty() || !excused.contains(&member.name())) {
                 missing += 1;
@@ -292,12 +295,13 @@ impl Coordinator {
         }
         let everyone = Condition {
             name,
-            met: missing == 0,
+            met: missing == 0 || self.broken.is(Rule::Stages),
             evidence: format!("{reached} of {} reachable members", reached + missing),
             blockers,
             until,
         };
-        let empty = reached == 0 && missing == 0 && self.policy.when_empty == WhenEmpty::Hold;
+        let holds = self.policy.when_empty == WhenEmpty::Hold && !self.broken.is(Rule::EmptySet);
+        let empty = reached == 0 && missing == 0 && holds;
         let somebody = if empty {
             waiting(
                 "somebody",
@@ -315,8 +319,8 @@ impl Coordinator {
     /// A new leader does not take those it has heard for all there are. Whoever is alive has sent two Syncs by the end
     /// of the wait, so that a roster that cannot be read costs time only.
     fn roster_condition(&self, now: Now) -> Condition {
-        let over = self.tenure.since.instant + outlast(self.record.timing.sync_rotating * 2);
-        if self.roster_read || now.instant >= over {
+        let over = self.tenure.since.instant + self.outlast(self.record.timing.sync_rotating * 2);
+        if self.roster_read || self.broken.is(Rule::RosterFirst) || now.instant >= over {
             return met("roster_read");
         }
         let why = "this leader has just taken over and does not know all members yet";
@@ -396,7 +400,7 @@ impl Coordinator {
         }
         times.extend(self.deadline().map(|(_, over)| over));
         if self.record.is_rotating() && self.record.bounds.lease > self.record.timing.lease_rotating {
-            times.push(self.short_since + outlast(self.record.bounds.lease));
+            times.push(self.short_since + self.outlast(self.record.bounds.lease));
         }
         times.into_iter().filter(|time| *time > now.instant).min()
     }

@@ -282,7 +282,9 @@ impl Bench {
                 CommandKind::ReadUsage { version: it } if it == version => {
                     Input::UsageRead { version, sent: self.now.instant, evidence: Evidence::Sessions(Vec::new()) }
                 }
-                CommandKind::Audit { version: it } if it == version => Input::Audited { version },
+                CommandKind::Audit { version: it } if it == version => {
+                    Input::Audited { version, revision: command.revision }
+                }
                 _ => continue,
             };
             // Another answer may have overtaken it.

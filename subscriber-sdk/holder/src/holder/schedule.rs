@@ -7,6 +7,7 @@ use rotacast_protocol::{Instant, Version};
 
 use super::{Holder, READ_PATIENCE};
 use crate::input::{Command, Step};
+use crate::rules::Rule;
 
 /// A Sync that says nothing new, because the last one brought no lease or no answer, follows after 1/8 of the Sync
 /// interval: a leader that answers without granting is not asked in a loop.
@@ -61,7 +62,8 @@ impl Holder {
         for (version, slot) in &self.slots {
             let wanted = self.wants(*version);
             let let_go = !slot.activated || self.applied.is_some_and(|applied| applied != *version);
-            if slot.touched && !wanted && let_go && self.serving != Some(*version) && !self.guards.contains(version) {
+            let guarded = self.guards.contains(version) && !self.broken.is(Rule::GuardsRelease);
+            if slot.touched && !wanted && let_go && self.serving != Some(*version) && !guarded {
                 steps.push((Step::Release, *version, slot.not_before));
             }
         }
@@ -82,7 +84,8 @@ impl Holder {
         for version in self.wanted() {
             let waits = self.load_not_before.get(&version).is_some_and(|at| *at > now);
             // The joiner's barrier: the lease first, then the value.
-            if self.owes_load(version) && !waits && self.leases.until(version) > now {
+            let leased = self.leases.until(version) > now || self.broken.is(Rule::LeaseFirst);
+            if self.owes_load(version) && !waits && leased {
                 commands.push(Command::Load(version));
             }
         }
