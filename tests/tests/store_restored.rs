@@ -36,9 +36,10 @@ async fn a_consul_restored_from_a_snapshot_puts_its_secrets_into_safe_mode() {
     let why = String::from_utf8_lossy(&output.stdout).into_owned();
     println!("{}", why.trim_end());
     assert!(output.status.success() && why.contains("safe mode"), "{output:?}");
-    // Nothing stands in the way any more but safe mode; a new version comes, and is only noted.
+    // The service follows what the store says now: version 1 is as good as ever.
+    service.until("version 1 again", |status| status.version == Some(1)).await;
+    // Nothing stands in the way any more but safe mode; new versions come, and are only noted.
     drop(hidden);
-    service.stop().await;
     world.put_by_hand(3).await;
     world.put_by_hand_again(2).await;
     world
@@ -59,20 +60,21 @@ async fn a_consul_restored_from_a_snapshot_puts_its_secrets_into_safe_mode() {
     roles.sort();
     assert_eq!(roles, all, "nothing may be dropped in safe mode");
 
-    // An operator has looked. Services begin anew, as the runbook says.
-    let mut service = world.service("payments-api", "one", &[]);
-    service.uses(1).await;
+    // An operator has looked.
     world.operator.order(Action::LeaveSafeMode(v1::LeaveSafeMode {})).await.expect("the order is accepted");
     world
         .until("version 3 to be current", |status| (status.current == 3 && status.rotation.is_none()).then_some(()))
         .await;
-    assert_eq!(service.uses(3).await.queries_failed, 0);
+    service.uses(3).await;
     world.until_roles_are(&[Database::login_by_hand(3)]).await;
     let trail = world.audit();
     let actions: Vec<&str> = trail.entries.iter().map(|entry| entry.action.as_str()).collect();
     for action in ["safe_mode_entered", "safe_mode_left"] {
         assert_eq!(actions.iter().filter(|it| **it == action).count(), 1, "{action}: {actions:?}");
     }
-    service.stop().await;
+    let last = service.stop().await;
+    assert_eq!(last.queries_failed, 0, "{last:?}");
     world.broadcaster.stop().await;
+    let lives = world.observer.roles();
+    assert!(lives.iter().all(|life| life.sessions_after_disable == 0), "a session outlived its role: {lives:?}");
 }

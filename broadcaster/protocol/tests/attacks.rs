@@ -10,9 +10,9 @@ use bench::{Bench, key, operator, seconds, v};
 use rotacast_protocol::coordinator::{Change, CommandKind, Evidence, Input, MAX_MEMBERS, Order, Rejection};
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::policy::{Deadline, OnDeadline, WhenUnreachable};
-use rotacast_protocol::record::{RecordChange, RetireStep, SecretRecord};
+use rotacast_protocol::record::{RecordChange, RetireStep, SafeMode, SecretRecord};
 use rotacast_protocol::time::outlast;
-use rotacast_protocol::{LeaseSequence, Phase, Policy, ReportSequence, Revision};
+use rotacast_protocol::{LeaseSequence, Phase, Policy, ReportSequence, Revision, WallTime};
 
 #[test]
 fn the_pending_version_is_leased_so_that_preparing_needs_no_store_read() {
@@ -568,4 +568,24 @@ fn an_audit_entry_that_took_until_the_next_retirement_of_the_version_is_not_abou
     assert!(matches!(bench.input(late), Err(Rejection::Stale { .. })));
     let own = Input::Audited { version: v(1), revision: bench.revision() };
     assert_eq!(bench.input(own), Ok(()));
+}
+
+#[test]
+fn what_was_acknowledged_of_a_lost_history_counts_for_nothing() {
+    let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+    // In the history that the store lost, this instance had gone much further.
+    let mut restored = bench.coordinator.record().clone();
+    for _ in 0..20 {
+        bench.order(Order::Pause { reason: "a change".into() }).unwrap();
+        bench.order(Order::Resume).unwrap();
+    }
+    let (lost_revision, lost_generation) = (bench.revision(), bench.coordinator.record().generation);
+    restored.apply(&RecordChange::SafeModeEntered(SafeMode {
+        reason: "restored".into(),
+        at: WallTime(0),
+        unknown: Default::default(),
+    }));
+    assert!(restored.revision > lost_revision && restored.generation > lost_generation, "instances would not follow");
+    assert!(restored.retirements[&v(1)].unwanted_since > lost_revision, "a release of the lost history would count");
+    assert!(restored.rotation.unwrap().activated > Some(lost_revision), "a switch of the lost history would count");
 }

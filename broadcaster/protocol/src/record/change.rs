@@ -4,14 +4,20 @@ use super::{
     Cause, Finished, Label, MAX_HISTORY, Origin, Override, Pause, RetireStep, Retirement, Rotation, SafeMode,
     SecretRecord, Timing, Unknown, VersionRecord,
 };
-use crate::id::{Epoch, Version};
+use crate::id::{Epoch, Generation, Revision, Version};
 use crate::name::OperatorName;
 use crate::phase::{Outcome, Phase};
 use crate::time::WallTime;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// One change of a record. Every change raises the revision by one.
+/// More changes than any record sees between a backup and its restoration: a hundred a second for a year. There is room for
+/// thousands of such leaps.
+const LOST_REVISIONS: u64 = 1 << 32;
+/// More changes of direction than that time has room for.
+const LOST_GENERATIONS: u64 = 1 << 32;
+
+/// One change of a record. Every change raises the revision by one, and entering safe mode by [`LOST_REVISIONS`] more.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RecordChange {
     /// A leader has taken the record over.
@@ -137,6 +143,9 @@ pub enum RecordChange {
     /// An operator resumes.
     Resumed,
     /// The store is not what it was.
+    ///
+    /// Revisions and generations that the store has lost may have been published, and acted on: they are leapt over, so
+    /// that instances follow what the store says now, and what they acknowledged of the lost history counts for nothing.
     SafeModeEntered(SafeMode),
     /// An operator has looked at it.
     SafeModeLeft,
@@ -241,8 +250,24 @@ impl SecretRecord {
             RecordChange::RotationEnded { outcome, at } => self.end_rotation(*outcome, *at),
             RecordChange::Paused(pause) => self.paused = Some(pause.clone()),
             RecordChange::Resumed => self.paused = None,
-            RecordChange::SafeModeEntered(safe_mode) => self.safe_mode = Some(safe_mode.clone()),
+            RecordChange::SafeModeEntered(safe_mode) => {
+                self.safe_mode = Some(safe_mode.clone());
+                self.leap();
+            }
             RecordChange::SafeModeLeft => self.safe_mode = None,
+        }
+    }
+
+    /// Leaves every revision and generation behind that a lost history may have had.
+    fn leap(&mut self) {
+        self.revision = Revision(self.revision.0.saturating_add(LOST_REVISIONS));
+        self.generation = Generation(self.generation.0.saturating_add(LOST_GENERATIONS));
+        let revision = self.revision;
+        for retirement in self.retirements.values_mut() {
+            retirement.unwanted_since = revision;
+        }
+        if let Some(rotation) = &mut self.rotation {
+            rotation.activated = rotation.activated.map(|_| revision);
         }
     }
 
