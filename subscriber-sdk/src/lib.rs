@@ -22,6 +22,20 @@
 //! `ROTACAST_TRUST` (or [`Builder::identity_file`] and [`Builder::trust_file`]); see [`Builder`] for all
 //! settings. Without a message bus, `connect("grpc://127.0.0.1:7400")` reaches a broadcaster directly.
 //!
+//! # Features
+//!
+//! A service compiles only what it uses. What each adds in crates and build time: `docs/sdk-features.md`.
+//!
+//! | feature | brings | default |
+//! |---|---|---|
+//! | `nats` | `connect("nats://…")` | yes |
+//! | `grpc` | `connect("grpc://…")`, values from [`broadcasters`](Builder::broadcasters) | yes |
+//! | `etcd` | values from etcd | yes |
+//! | `consul` | values from Consul | no |
+//! | `kafka` | `connect("kafka://…")`; compiles librdkafka | no |
+//! | `kafka-tls` | `connect("kafkas://…")` and SCRAM; compiles an OpenSSL too | no |
+//! | `testing` | `testing::FakeCluster` | no |
+//!
 //! # Tutorial
 //!
 //! Everything below runs against `testing::FakeCluster`, a bus, a broadcaster and a store in memory (this

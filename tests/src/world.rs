@@ -116,23 +116,25 @@ impl World {
     pub fn service(&self, service: &str, instance: &str, arguments: &[&str]) -> Service {
         let store = self.store.arguments().unwrap_or_default();
         let all: Vec<&str> = store.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
-        self.start_service(service, instance, &all)
+        self.start_service(service, instance, &self.broadcaster.url(), &all)
     }
 
-    /// A sample service, started, which asks the broadcaster for values.
+    /// A sample service, started, which asks broadcasters for values. The first that it is told of is not there.
     #[must_use]
     pub fn service_without_store(&self, service: &str, instance: &str, arguments: &[&str]) -> Service {
-        self.start_service(service, instance, arguments)
+        // Nobody listens on the first port of all.
+        let broadcasters = format!("http://127.0.0.1:1,{}", self.broadcaster.url());
+        self.start_service(service, instance, &broadcasters, arguments)
     }
 
-    fn start_service(&self, service: &str, instance: &str, arguments: &[&str]) -> Service {
+    fn start_service(&self, service: &str, instance: &str, broadcasters: &str, arguments: &[&str]) -> Service {
         let mut all = vec![
             format!("--service={service}"),
             format!("--instance={instance}"),
             format!("--secret={SECRET}"),
             format!("--cluster={CLUSTER}"),
             format!("--url={}", self.bus.url(&self.broadcaster.url())),
-            format!("--broadcaster={}", self.broadcaster.url()),
+            format!("--broadcaster={broadcasters}"),
             format!("--identity={}", self.keys.service(service).display()),
             format!("--trust={}", self.keys.broadcaster.display()),
         ];
