@@ -274,6 +274,7 @@ async fn a_wrong_password_is_denied_by_name_and_the_right_one_passes() {
         properties: "listener.name.secured.sasl.enabled.mechanisms=PLAIN\n\
             listener.name.secured.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
             user_rotacast=\"right\";\n",
+        ..KafkaConfig::default()
     };
     let Some(server) = Kafka::start_with(config).await else { return };
     let with = |password: &str| KafkaOptions {

@@ -1,18 +1,32 @@
 //! What Rotacast costs against the floors in the same run.
 //!
 //! ```console
-//! cargo bench -p rotacast-tests --bench ratios
+//! cargo bench -p rotacast-tests --bench ratios             # everything
+//! cargo bench -p rotacast-tests --bench ratios -- kafka    # one part, by its name
 //! ```
 //!
-//! Needs nats-server (`tools/servers install`). `docs/benchmarks.md` says what the figures mean.
+//! Needs nats-server and Kafka (`tools/servers install`). `docs/benchmarks.md` says what the figures mean.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
+mod carrier;
 mod current;
 mod fold;
+mod instance;
+mod kafka;
+mod messages;
+mod nats;
 mod raw;
+mod rotacast;
+mod rotation;
 mod round;
+mod signer;
 
 use std::time::Duration;
+
+use self::kafka::OverKafka;
+use self::nats::OverNats;
+
+const PARTS: [&str; 5] = ["nats", "kafka", "signatures", "fold", "current"];
 
 /// The middle one.
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -30,10 +44,22 @@ fn load() -> String {
 
 #[tokio::main]
 async fn main() {
+    // Cargo adds options of its own.
+    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    if let Some(unknown) = asked.iter().find(|name| !PARTS.contains(&name.as_str())) {
+        println!("{unknown:?} is no part, expected some of {}", PARTS.join(", "));
+        std::process::exit(2);
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     println!("{threads} threads; load average at the start: {}\n", load());
-    round::run().await;
-    fold::run();
-    current::run();
+    for part in PARTS.into_iter().filter(|part| asked.is_empty() || asked.iter().any(|name| name == part)) {
+        match part {
+            "nats" => round::run::<OverNats>().await,
+            "kafka" => round::run::<OverKafka>().await,
+            "signatures" => messages::run(),
+            "fold" => fold::run(),
+            _ => current::run(),
+        }
+    }
     println!("load average at the end: {}", load());
 }

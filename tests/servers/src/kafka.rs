@@ -36,6 +36,8 @@ pub struct KafkaConfig<'a> {
     /// The protocol of a second listener ([`Kafka::secured`]), such as `SASL_PLAINTEXT`, `SSL`; its settings are
     /// lines of `properties` that begin with `listener.name.secured.`.
     pub secured: Option<&'a str>,
+    /// Further options of the JVM, which is tuned for a quick start; of two that contradict each other the later wins.
+    pub jvm: &'a [&'a str],
 }
 
 impl Kafka {
@@ -128,7 +130,10 @@ impl KafkaCluster {
         let nodes: Vec<Node> = (1..=NODES)
             .map(|id| Node { id, port: free_port(), controller_port: free_port(), secured_port: free_port() })
             .collect();
-        let config = KafkaConfig { properties: "default.replication.factor=3\nmin.insync.replicas=2\n", secured: None };
+        let config = KafkaConfig {
+            properties: "default.replication.factor=3\nmin.insync.replicas=2\n",
+            ..KafkaConfig::default()
+        };
         // No node is ready before most of them run, so they start side by side.
         let start = |node: usize| {
             let (program, nodes) = (&program, &nodes);
@@ -190,7 +195,7 @@ impl Program {
         let text = settings(scratch.path(), node, all, config);
         std::fs::write(&file, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
         self.format(&file);
-        let mut arguments: Vec<OsString> = JVM.iter().map(Into::into).collect();
+        let mut arguments: Vec<OsString> = JVM.iter().chain(config.jvm).map(Into::into).collect();
         arguments.push("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn".into());
         arguments.extend(["-cp".into(), self.classes(), "kafka.Kafka".into(), file.into()]);
         Plan {

@@ -1,0 +1,118 @@
+//! One instance: a task that answers every announced state with "switched".
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use rotacast_bus::{BusError, BusEvent, InstanceBus};
+use rotacast_clock as clock;
+use rotacast_proto::{Envelope, SigningKey, WireMessage};
+use rotacast_protocol::message::{InstanceReport, SecretReport, SecretState, Stage};
+use rotacast_protocol::{Incarnation, InstanceKey, LeaseSequence, ReportSequence};
+
+use super::carrier::cluster;
+
+pub(super) const SERVICES: usize = 20;
+
+pub(super) fn key_of(number: usize) -> InstanceKey {
+    InstanceKey {
+        service: format!("service-{}", number % SERVICES).parse().unwrap(),
+        instance: format!("pod-{number}").parse().unwrap(),
+        incarnation: Incarnation(number as u128),
+    }
+}
+
+pub(super) fn service_key(number: usize) -> SigningKey {
+    SigningKey::from_seed(&[u8::try_from(number % SERVICES).unwrap() + 1; 32])
+}
+
+pub(super) fn broadcaster_key() -> SigningKey {
+    SigningKey::from_seed(&[200; 32])
+}
+
+/// When the last of something happened, in nanoseconds since `base`.
+pub(super) struct Latest {
+    base: Instant,
+    at: AtomicU64,
+}
+
+impl Latest {
+    fn now(&self) {
+        let nanos = u64::try_from(self.base.elapsed().as_nanos()).unwrap();
+        self.at.fetch_max(nanos, Ordering::Relaxed);
+    }
+
+    pub(super) fn since(&self, began: Instant) -> Duration {
+        (self.base + Duration::from_nanos(self.at.load(Ordering::Relaxed))).duration_since(began)
+    }
+}
+
+/// The last moments of one round's stations.
+pub(super) struct Stations {
+    pub(super) received: Latest,
+    pub(super) sent: Latest,
+}
+
+impl Stations {
+    pub(super) fn new() -> Self {
+        let base = Instant::now();
+        let latest = || Latest { base, at: AtomicU64::new(0) };
+        Self { received: latest(), sent: latest() }
+    }
+}
+
+/// Answers for as long as states come.
+pub(super) async fn run(
+    mut voice: Voice,
+    bus: Arc<dyn InstanceBus>,
+    mut states: BoxStream<'static, Result<BusEvent, BusError>>,
+    stations: Arc<Stations>,
+) {
+    while let Some(event) = states.next().await {
+        let BusEvent::Message(envelope) = event.unwrap() else { continue };
+        stations.received.now();
+        let report = voice.switched(&envelope);
+        bus.report(&voice.key, &report).await.unwrap();
+        stations.sent.now();
+    }
+}
+
+/// What one instance says.
+pub(super) struct Voice {
+    key: InstanceKey,
+    signing: SigningKey,
+    trusted: SigningKey,
+    sequence: u64,
+}
+
+impl Voice {
+    pub(super) fn of(number: usize) -> Self {
+        Self { key: key_of(number), signing: service_key(number), trusted: broadcaster_key(), sequence: 1 }
+    }
+
+    /// Checks a state, and signs the report that it was switched to.
+    pub(super) fn switched(&mut self, envelope: &Envelope) -> Envelope {
+        let state = SecretState::open(envelope, &cluster(), |_, _| Some(self.trusted.public())).unwrap();
+        let (old, new) = (state.previous.unwrap(), state.current.unwrap());
+        self.sequence += 1;
+        let part = SecretReport {
+            generation: state.generation,
+            revision: state.revision,
+            reached: Some((new, Stage::Switched)),
+            held: BTreeSet::from([old, new]),
+            lease: LeaseSequence(0),
+            failure: None,
+            auth_failures: BTreeMap::new(),
+        };
+        let report = InstanceReport {
+            key: self.key.clone(),
+            sequence: ReportSequence(self.sequence),
+            secrets: BTreeMap::from([(state.secret, part)]),
+        };
+        let id = format!("{}:{}", self.key.incarnation, self.sequence);
+        report.seal(&self.signing, &cluster(), id, clock::wall())
+    }
+}
