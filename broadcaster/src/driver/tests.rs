@@ -12,7 +12,10 @@ use rotacast_protocol::{
     Generation, Incarnation, InstanceKey, LeaseSequence, Nonce, OperatorName, ReportSequence, Revision, Version,
 };
 use rotacast_provider::GenerateProvider;
-use rotacast_store::{EmbeddedStore, Leadership, Prefix};
+use rotacast_store::{
+    Commit, Committed, EmbeddedStore, Entry, Finding, Key, Leadership, Listing, Prefix, Setback, Store, StoreError,
+    StoreEvent,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::secret_task::SecretTask;
@@ -123,6 +126,7 @@ async fn a_version_seen_while_a_renewal_is_late_is_not_forgotten() {
         None,
         mailbox,
         leadership,
+        None,
         told,
         secrets.clone(),
         stop.clone(),
@@ -135,6 +139,74 @@ async fn a_version_seen_while_a_renewal_is_late_is_not_forgotten() {
     until(&secrets, |status| status.versions.iter().any(|known| known.version == 1)).await;
     stop.cancel();
     running.await.unwrap();
+}
+
+/// A store that once went back, as some call found that had nothing to do with any watch.
+struct WentBack(EmbeddedStore);
+
+#[async_trait::async_trait]
+impl Store for WentBack {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        self.0.get(key).await
+    }
+
+    async fn list(&self, parent: &Key) -> Result<Listing, StoreError> {
+        self.0.list(parent).await
+    }
+
+    fn watch(&self, parent: &Key) -> futures::stream::BoxStream<'static, Result<StoreEvent, StoreError>> {
+        self.0.watch(parent)
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
+        self.0.commit(commit).await
+    }
+
+    async fn campaign(
+        &self,
+        election: &Key,
+        candidate: &str,
+        ttl: Duration,
+        cancel: CancellationToken,
+    ) -> Result<Leadership, StoreError> {
+        self.0.campaign(election, candidate, ttl, cancel).await
+    }
+
+    fn setback(&self) -> Option<Setback> {
+        Some(Setback { count: 1, problem: "restored from a backup".into() })
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        self.0.examine().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setback_that_no_watch_told_puts_every_secret_into_safe_mode_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut environment, _bus) = environment(folder.path(), Policy::default()).await;
+    put(&environment, "first").await;
+    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
+    until(&secrets, |status| status.current == 1).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+
+    let store = EmbeddedStore::open(folder.path().join("store.db")).await.unwrap();
+    environment.tree = SecretTree::new(Arc::new(WentBack(store)), Prefix::new("rotacast").unwrap());
+    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
+    let in_safe_mode = |status: &v1::SecretStatus| status.overlays.iter().any(|overlay| overlay == "safe_mode");
+    until(&secrets, in_safe_mode).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    let record = environment.tree.read_record(&name()).await.unwrap().unwrap();
+    let record = SecretRecord::decode(&record.bytes).unwrap();
+    assert!(record.safe_mode.unwrap().reason.contains("restored from a backup"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
