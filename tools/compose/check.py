@@ -95,9 +95,11 @@ def check_ports(profile, services):
     published = [str(it["target"]) for it in services["broadcaster"]["ports"]]
     check(published == [port], f"{profile}: the broadcaster listens on {port} and publishes {published}")
     for name, service in services.items():
-        for variable in ("ROTACAST_SERVER", "ROTACAST_BROADCASTERS"):
-            url = service.get("environment", {}).get(variable)
-            check(url is None or url.endswith(f":{port}"), f"{profile}: {name}: {variable} is {url}, expected port {port}")
+        url = service.get("environment", {}).get("ROTACAST_SERVER")
+        check(url is None or url.endswith(f":{port}"), f"{profile}: {name}: ROTACAST_SERVER is {url}, expected port {port}")
+
+    setup = (folder / "setup").read_text()
+    check(f"ROTACAST_BROADCASTERS=https://broadcaster:{port} " in setup, f"deploy/compose/setup: another port than {port}")
 
     store, bus = profile.split("-")
     text = {name: json.dumps(service, sort_keys=True) for name, service in services.items()}
@@ -128,6 +130,14 @@ def check_admin():
     group = re.search(r'group_role = "(\w+)"', toml)[1]
     check(f"CREATE ROLE {group} NOLOGIN" in sql, f"postgres.sql does not make {group}")
     return database
+
+
+def check_scripts(code):
+    """The variables that the scripts hand on are read by somebody."""
+    for script in ("setup", "sample"):
+        text = (Path("deploy/compose") / script).read_text()
+        for variable in re.findall(r"\b((?:ROTACAST|POOL_SERVICE)_[A-Z_]+)=", text):
+            check(variable in code, f"deploy/compose/{script}: nothing reads {variable}")
 
 
 def check_dockerfile(targets):
@@ -177,6 +187,7 @@ def main():
             check_ports(profile, services)
             database = services["postgres"]["environment"]["POSTGRES_DB"]
             check(database == check_admin(), f"{profile}: postgres makes database {database}")
+    check_scripts(code)
     check_dockerfile(targets)
     for text in dict.fromkeys(wrong):
         print(f"WRONG: {text}")
