@@ -12,8 +12,8 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rotacast_bus::{
-    BusError, BusEvent, InstanceBus as _, KafkaBus, KafkaLogin, KafkaOptions, KafkaTls, KafkaTopics, LeaderBus as _,
-    Level, SaslMechanism,
+    BusError, BusEvent, InstanceBus as _, KafkaBus, KafkaLogin, KafkaOptions, KafkaTopics, LeaderBus as _, Level,
+    SaslMechanism,
 };
 use rotacast_proto::{Envelope, Kind, SigningKey};
 use rotacast_protocol::{
@@ -291,6 +291,57 @@ async fn a_wrong_password_is_denied_by_name_and_the_right_one_passes() {
     assert!(text.contains("bus.password_file") && !text.contains("wrong-one"), "{text}");
     let bus = KafkaBus::connect(with("right")).await.unwrap();
     bus.publish_state(&db(), Revision(1), &state("one")).await.unwrap();
+}
+
+#[cfg(feature = "kafka-tls")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_and_scram_let_in_who_they_should() {
+    use rotacast_bus::KafkaTls;
+    use rotacast_test_servers::{Scratch, make_certificates};
+
+    let scratch = Scratch::new("kafka-tls");
+    let folder = scratch.path();
+    if !make_certificates(folder, &["server", "stranger"]).await {
+        return;
+    }
+    // Kafka wants a key and its certificate in one file.
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    std::fs::write(folder.join("keystore.pem"), read("server.key") + &read("server.pem")).unwrap();
+    let properties = format!(
+        "listener.name.secured.ssl.keystore.type=PEM\n\
+         listener.name.secured.ssl.keystore.location={}\n\
+         listener.name.secured.sasl.enabled.mechanisms=SCRAM-SHA-512\n\
+         listener.name.secured.scram-sha-512.sasl.jaas.config=\
+         org.apache.kafka.common.security.scram.ScramLoginModule required;\n",
+        folder.join("keystore.pem").display()
+    );
+    let config = KafkaConfig {
+        properties: &properties,
+        secured: Some("SASL_SSL"),
+        scram: &[("rotacast", "the-right-one")],
+        ..KafkaConfig::default()
+    };
+    let Some(server) = Kafka::start_with(config).await else { return };
+    let with = |password: &str, ca: &str| KafkaOptions {
+        login: Some(KafkaLogin {
+            user: "rotacast".into(),
+            password: Zeroizing::new(password.into()),
+            mechanism: SaslMechanism::ScramSha512,
+        }),
+        tls: Some(KafkaTls { ca: Some(folder.join(ca)), identity: None }),
+        ..options(server.secured())
+    };
+    let bus = KafkaBus::connect(with("the-right-one", "ca.pem")).await.unwrap();
+    bus.publish_state(&db(), Revision(1), &state("one")).await.unwrap();
+    assert_eq!(listing(&mut bus.watch_states(&[db()])).await, ["one"]);
+
+    let problem = failure(with("the-wrong-one", "ca.pem")).await;
+    let text = problem.to_string();
+    assert!(matches!(problem, BusError::Denied { .. }), "{problem:?}");
+    assert!(text.contains("bus.password_file") && !text.contains("the-wrong-one"), "{text}");
+    let problem = failure(with("the-right-one", "stranger.pem")).await;
+    assert!(matches!(problem, BusError::Misconfigured { .. }), "{problem:?}");
+    assert!(problem.to_string().contains("bus.tls.ca"), "{problem}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,8 +1,6 @@
 //! What is the Consul store's own: indexes that fall, sessions, access control, TLS, limits, odd keys.
 #![allow(clippy::unwrap_used)]
 
-mod certificates;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +12,7 @@ use rotacast_store::{
     Check, Commit, Committed, ConsulOptions, ConsulStore, ConsulTls, Cursor, Finding, Key, Leadership, Level,
     MAX_COMMIT_OPS, Prefix, SecretTree, Store, StoreError, StoreEvent, VersionEvent, Write,
 };
-use rotacast_test_servers::{Consul, ConsulCertificates, ConsulConfig, Proxy, Scratch, skip, until};
+use rotacast_test_servers::{Consul, ConsulCertificates, ConsulConfig, Proxy, Scratch, make_certificates, until};
 use tokio_util::sync::CancellationToken;
 
 /// Nothing is measured by it.
@@ -322,8 +320,8 @@ async fn rights_are_kept_to_and_their_lack_is_named() {
 async fn both_sides_show_certificates() {
     let scratch = Scratch::new("consul-tls");
     let folder = scratch.path();
-    if !certificates::make(folder, &["server", "client"]).await {
-        return skip("openssl");
+    if !make_certificates(folder, &["server", "client"]).await {
+        return;
     }
     let certificates = ConsulCertificates {
         authority: folder.join("ca.pem"),

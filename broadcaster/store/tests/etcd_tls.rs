@@ -1,15 +1,13 @@
 //! The etcd store over TLS, with certificates on both sides.
 #![allow(clippy::unwrap_used)]
 
-mod certificates;
-
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use rotacast_proto::SecretValue;
 use rotacast_store::{Commit, Committed, EtcdOptions, EtcdStore, EtcdTls, Key, Store, StoreError, Write};
-use rotacast_test_servers::{Scratch, free_port, skip, until};
+use rotacast_test_servers::{Scratch, free_port, make_certificates, skip, until};
 use tokio::process::{Child, Command};
 
 fn etcd_binary() -> Option<PathBuf> {
@@ -23,8 +21,7 @@ async fn start(folder: &Path, port: u16) -> Option<Child> {
         skip("etcd");
         return None;
     };
-    if !certificates::make(folder, &["server", "client"]).await {
-        skip("openssl");
+    if !make_certificates(folder, &["server", "client"]).await {
         return None;
     }
     let client = format!("https://127.0.0.1:{port}");

@@ -36,6 +36,8 @@ pub struct KafkaConfig<'a> {
     /// The protocol of a second listener ([`Kafka::secured`]), such as `SASL_PLAINTEXT`, `SSL`; its settings are
     /// lines of `properties` that begin with `listener.name.secured.`.
     pub secured: Option<&'a str>,
+    /// Users that prove their password by SCRAM-SHA-512, each with it.
+    pub scram: &'a [(&'a str, &'a str)],
     /// Further options of the JVM, which is tuned for a quick start; of two that contradict each other the later wins.
     pub jvm: &'a [&'a str],
 }
@@ -194,7 +196,7 @@ impl Program {
         let file = scratch.path().join("server.properties");
         let text = settings(scratch.path(), node, all, config);
         std::fs::write(&file, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
-        self.format(&file);
+        self.format(&file, config.scram);
         let mut arguments: Vec<OsString> = JVM.iter().chain(config.jvm).map(Into::into).collect();
         arguments.push("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn".into());
         arguments.extend(["-cp".into(), self.classes(), "kafka.Kafka".into(), file.into()]);
@@ -208,13 +210,17 @@ impl Program {
         }
     }
 
-    fn format(&self, settings: &Path) {
+    fn format(&self, settings: &Path, scram: &[(&str, &str)]) {
+        let users = scram.iter().flat_map(|(user, password)| {
+            ["--add-scram".to_owned(), format!("SCRAM-SHA-512=[name={user},password={password}]")]
+        });
         let output = Command::new(&self.java)
             .args(JVM)
             .arg("-cp")
             .arg(self.classes())
             .args(["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", CLUSTER_ID, "-c"])
             .arg(settings)
+            .args(users)
             .output()
             .unwrap_or_else(|error| panic!("cannot run {}: {error}", self.java.display()));
         assert!(

@@ -23,6 +23,7 @@
 //! each), then `.servers/`, then the system.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod certificates;
 mod consul;
 mod etcd;
 mod find;
@@ -39,6 +40,7 @@ mod shared;
 mod until;
 mod watchdog;
 
+pub use certificates::make_certificates;
 pub use consul::{Consul, ConsulCertificates, ConsulConfig};
 pub use etcd::Etcd;
 pub use find::skip;

@@ -1,0 +1,153 @@
+//! `rotacast serve` on servers that are there and do not want it, or are not as they must be: one line says which setting,
+//! what was found and the fix.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::path::Path;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rotacast_tests::programs;
+use rotacast_tests::servers::{
+    Consul, ConsulCertificates, ConsulConfig, Etcd, Kafka, KafkaConfig, Nats, NatsConfig, Scratch, make_certificates,
+};
+use tokio::process::Command;
+
+const WRONG: &str = "canary-of-a-wrong-password";
+
+/// Runs `serve` with these settings in a folder until it gives up: its errors.
+async fn serve(folder: &Path, settings: &str) -> Vec<String> {
+    let rotacast = || {
+        let mut command = Command::new(programs!().rotacast);
+        command.env_clear().current_dir(folder).kill_on_drop(true);
+        command
+    };
+    if !folder.join("broadcaster.key").exists() {
+        assert!(rotacast().args(["keygen", "--out", "broadcaster"]).output().await.unwrap().status.success());
+    }
+    std::fs::write(folder.join("wrong"), WRONG).unwrap();
+    let text = format!(
+        "cluster = \"e2e\"\nstart_timeout = \"1s\"\n[listen]\ngrpc = \"127.0.0.1:0\"\n[keys]\nsigning_key = \"broadcaster.key\"\n{settings}"
+    );
+    std::fs::write(folder.join("rotacast.toml"), text).unwrap();
+    let output = rotacast().args(["serve", "--config", "rotacast.toml"]).output().await.unwrap();
+    let told = String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(!told.contains(WRONG), "the password is told: {told}");
+    told.lines().filter(|line| line.starts_with("error: ")).map(str::to_owned).collect()
+}
+
+async fn tells(settings: &str, setting: &str, fix: &str) {
+    let scratch = Scratch::new("refused");
+    tells_in(scratch.path(), settings, setting, fix).await;
+}
+
+async fn tells_in(folder: &Path, settings: &str, setting: &str, fix: &str) {
+    let errors = serve(folder, settings).await;
+    println!("{errors:#?}");
+    let [error] = &errors[..] else { panic!("expected one error, found {errors:?}") };
+    assert!(error.contains(setting), "expected {setting} in: {error}");
+    assert!(error.contains(fix), "expected {fix} in: {error}");
+}
+
+const CREDENTIALS: &str = "expected credentials that it accepts";
+const AUTHORITY: &str = "must hold the authority of the certificate";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_with_a_wrong_password() {
+    let Some(etcd) = Etcd::start().await else { return };
+    for command in [&["user", "add", "root:root-pw"][..], &["user", "grant-role", "root", "root"], &["auth", "enable"]]
+    {
+        etcd.ctl(command).await;
+    }
+    let settings = format!(
+        "[store]\nkind = \"etcd\"\nendpoints = [\"{}\"]\nuser = \"root\"\npassword_file = \"wrong\"\n",
+        etcd.endpoint()
+    );
+    tells(&settings, "store.password_file", CREDENTIALS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn consul_with_a_wrong_token() {
+    let config = ConsulConfig { management_token: Some("6b1f0f3c-5f2b-4d4e-9a51-0c6f1d2e3a4b"), ..Default::default() };
+    let Some(consul) = Consul::start_with(config).await else { return };
+    let settings = format!("[store]\nkind = \"consul\"\naddress = \"{}\"\ntoken_file = \"wrong\"\n", consul.endpoint());
+    tells(&settings, "store.token_file", CREDENTIALS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn consul_of_another_authority() {
+    let scratch = Scratch::new("refused-tls");
+    let folder = scratch.path();
+    if !make_certificates(folder, &["server", "stranger"]).await {
+        return;
+    }
+    let certificates = ConsulCertificates {
+        authority: folder.join("ca.pem"),
+        certificate: folder.join("server.pem"),
+        key: folder.join("server.key"),
+        ask_clients: false,
+    };
+    let config = ConsulConfig { tls: Some(certificates), ..Default::default() };
+    let Some(consul) = Consul::start_with(config).await else { return };
+    let settings = format!(
+        "[store]\nkind = \"consul\"\naddress = \"{}\"\n[store.tls]\nca = \"stranger.pem\"\n",
+        consul.https_endpoint().unwrap()
+    );
+    tells_in(folder, &settings, "store.tls.ca", AUTHORITY).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_with_a_wrong_password() {
+    let config = NatsConfig { top: "authorization { user: rotacast, password: right }\n", ..NatsConfig::default() };
+    let Some(nats) = Nats::start_with(config).await else { return };
+    let settings =
+        format!("[bus]\nkind = \"nats\"\nurl = \"{}\"\nuser = \"rotacast\"\npassword_file = \"wrong\"\n", nats.url());
+    tells(&settings, "bus.password_file", CREDENTIALS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_of_another_authority() {
+    let scratch = Scratch::new("refused-tls");
+    let folder = scratch.path();
+    if !make_certificates(folder, &["server", "stranger"]).await {
+        return;
+    }
+    let path = |name: &str| folder.join(name).display().to_string();
+    let top = format!("tls {{ cert_file: {:?}, key_file: {:?} }}\n", path("server.pem"), path("server.key"));
+    let Some(nats) = Nats::start_with(NatsConfig { top: &top, ..NatsConfig::default() }).await else { return };
+    let settings = format!(
+        "[bus]\nkind = \"nats\"\nurl = \"{}\"\n[bus.tls]\nca = \"stranger.pem\"\n",
+        nats.url().replacen("nats://", "tls://", 1)
+    );
+    tells_in(folder, &settings, "bus.tls.ca", AUTHORITY).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kafka_with_a_wrong_password() {
+    let config = KafkaConfig {
+        secured: Some("SASL_PLAINTEXT"),
+        properties: "listener.name.secured.sasl.enabled.mechanisms=SCRAM-SHA-512\n\
+            listener.name.secured.scram-sha-512.sasl.jaas.config=\
+            org.apache.kafka.common.security.scram.ScramLoginModule required;\n",
+        scram: &[("rotacast", "right")],
+        ..KafkaConfig::default()
+    };
+    let Some(kafka) = Kafka::start_with(config).await else { return };
+    let settings = format!(
+        "[bus]\nkind = \"kafka\"\nbrokers = [\"{}\"]\nuser = \"rotacast\"\npassword_file = \"wrong\"\n",
+        kafka.secured()
+    );
+    tells(&settings, "bus.password_file", CREDENTIALS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kafka_with_a_topic_that_forgets() {
+    let Some(kafka) = Kafka::start().await else { return };
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", kafka.broker()).create().unwrap();
+    let topic = NewTopic::new("rotacast.e2e.roster", 1, TopicReplication::Fixed(1)).set("cleanup.policy", "delete");
+    admin.create_topics([&topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    let settings = format!("[bus]\nkind = \"kafka\"\nbrokers = [\"{}\"]\n", kafka.broker());
+    tells(&settings, "rotacast.e2e.roster", "cleanup.policy=compact").await;
+}
