@@ -23,7 +23,13 @@ WORKDIR /src
 # The manifests, and an empty source for every target they name. Only this goes into the next stage, so that what the
 # dependencies are built into stays cached until a Cargo.toml or Cargo.lock changes.
 FROM toolchain AS manifests
-COPY . .
+COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
+COPY tools/protoc tools/protoc
+COPY proto proto
+COPY broadcaster broadcaster
+COPY subscriber-sdk subscriber-sdk
+COPY tests tests
 RUN find . -name '*.rs' ! -name lib.rs ! -name main.rs ! -name build.rs \
         ! -path '*/bin/*' ! -path '*/benches/*' ! -path '*/examples/*' ! -path '*/tests/*' -delete \
     && echo 'fn main() {}' >/tmp/empty.rs \
@@ -37,7 +43,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
 
 # ---- The broadcaster -------------------------------------------------------------------------------------------------
 FROM dependencies AS build
-COPY . .
+COPY proto proto
+COPY broadcaster broadcaster
+COPY subscriber-sdk subscriber-sdk
 # Sources may be older than the empty ones that were just built, and Cargo goes by time.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     find . -name '*.rs' -exec touch '{}' + \
@@ -84,8 +92,10 @@ USER 10001:10001
 ENTRYPOINT ["sh", "/usr/local/share/rotacast/compose/setup"]
 
 FROM build AS build-sample
+COPY tests tests
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
-    cargo build --release --locked -p rotacast-tests --bin pool-service
+    find tests -name '*.rs' -exec touch '{}' + \
+    && cargo build --release --locked -p rotacast-tests --bin pool-service
 
 FROM base AS sample
 COPY --from=build-sample /src/target/release/pool-service /usr/local/bin/
