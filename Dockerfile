@@ -34,7 +34,8 @@ RUN find . -name '*.rs' ! -name lib.rs ! -name main.rs ! -name build.rs \
         ! -path '*/bin/*' ! -path '*/benches/*' ! -path '*/examples/*' ! -path '*/tests/*' -delete \
     && echo 'fn main() {}' >/tmp/empty.rs \
     && find . -name '*.rs' -exec cp /tmp/empty.rs '{}' ';' \
-    && find . -type f ! -name '*.rs' ! -name Cargo.toml ! -name Cargo.lock ! -path './.cargo/*' ! -path ./tools/protoc -delete
+    && find . -type f ! -name '*.rs' ! -name Cargo.toml ! -name Cargo.lock ! -path './.cargo/*' ! -path ./tools/protoc -delete \
+    && find . -depth -mindepth 1 -type d -empty -delete
 
 FROM toolchain AS dependencies
 COPY --from=manifests /src .
