@@ -62,7 +62,10 @@ pub(crate) async fn connect(url: &str, plan: &Plan, values: Option<&Values>) -> 
                 // Credentials of a service seldom may manage streams: the broadcaster makes them.
                 options.streams = rotacast_bus::NatsStreams::Use;
             }
-            options.ca.clone_from(&plan.ca_file);
+            // A given authority makes NATS insist on TLS; it may have been named for the broadcasters alone.
+            if url.contains("tls://") {
+                options.ca.clone_from(&plan.ca_file);
+            }
             Arc::new(patiently(plan, || rotacast_bus::NatsBus::connect(options.clone())).await?)
         }
         #[cfg(feature = "kafka")]
