@@ -431,6 +431,19 @@ impl Coordinator {
         self.members.entry(key.clone()).or_insert_with(|| Member::new(key.clone(), at, broken))
     }
 
+    /// The store lost a part of its history: whoever was granted or has read something in it goes by that, whatever the
+    /// record says of such waits.
+    fn wait_anew(&mut self, now: Now) {
+        let over = now.instant + self.outlast(self.record.bounds.lease) + self.use_time();
+        self.inherited_over = self.inherited_over.max(over);
+        self.short_since = now.instant;
+        for progress in self.retiring.values_mut() {
+            progress.sealed = progress.sealed.map(|_| now.instant);
+            progress.barrier = false;
+            progress.audited = false;
+        }
+    }
+
     fn apply_to_record(&mut self, now: Now, change: &RecordChange) {
         let before = self.record.rotation.as_ref().map(|rotation| (rotation.generation, rotation.phase));
         let was_rotating = self.record.is_rotating();
@@ -443,6 +456,9 @@ impl Coordinator {
         // Until now a longer lease may have been granted.
         if !was_rotating && self.record.is_rotating() || matches!(change, RecordChange::TimingSet { .. }) {
             self.short_since = now.instant;
+        }
+        if matches!(change, RecordChange::SafeModeEntered(_)) {
+            self.wait_anew(now);
         }
         if let RecordChange::RetireFinished { version } = change {
             for member in self.members.values_mut() {

@@ -10,7 +10,9 @@ use crate::id::{Epoch, InstanceKey, LeaseSequence, ReportSequence, Revision, Ver
 use crate::message::{MAX_FAILURE_TEXT_BYTES, MAX_HELD_VERSIONS, SecretReport};
 use crate::name::OperatorName;
 use crate::phase::Phase;
-use crate::record::{Label, MAX_RECORD_BYTES, Origin, Override, Pause, RecordChange, RetireStep, SafeMode, Unknown};
+use crate::record::{
+    Label, MAX_RECORD_BYTES, Origin, Override, Pause, RecordChange, RetireStep, SafeMode, Timing, Unknown,
+};
 use crate::rules::Rule;
 use crate::time::{Instant, Now};
 
@@ -351,7 +353,12 @@ impl Coordinator {
             return Err(stale("store warning", "no safe mode yet", reason));
         }
         let safe_mode = SafeMode { reason: bounded(reason), at: now.wall, unknown: Unknown::new() };
-        Ok(vec![Change::Record(RecordChange::SafeModeEntered(safe_mode))])
+        // In the history that was lost, leases as long as the policy allows may have been granted.
+        let timing = Timing::of(&self.policy);
+        Ok(vec![
+            Change::Record(RecordChange::TimingSet { timing }),
+            Change::Record(RecordChange::SafeModeEntered(safe_mode)),
+        ])
     }
 
     fn operator(&self, now: Now, by: OperatorName, order: Order) -> Result<Vec<Change>, Rejection> {

@@ -17,7 +17,7 @@ const LOST_REVISIONS: u64 = 1 << 32;
 /// More changes of direction than that time has room for.
 const LOST_GENERATIONS: u64 = 1 << 32;
 
-/// One change of a record. Every change raises the revision by one, and entering safe mode by [`LOST_REVISIONS`] more.
+/// One change of a record. Every change raises the revision by one, and entering safe mode by far more.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RecordChange {
     /// A leader has taken the record over.
