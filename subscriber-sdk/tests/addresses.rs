@@ -72,6 +72,14 @@ async fn a_consul_that_speaks_tls_needs_an_authority() {
     assert!(told.contains(".ca_file(") && told.contains("https://127.0.0.1:8501"), "{told}");
 }
 
+#[cfg(all(feature = "consul", feature = "grpc"))]
+#[tokio::test]
+async fn a_consul_beyond_the_loopback_must_speak_tls() {
+    let builder = builder().values_from_consul("http://10.0.0.1:8500", "rotacast");
+    let told = refused(builder, "grpc://127.0.0.1:7400").await.to_string();
+    assert!(told.contains("in the clear"), "{told}");
+}
+
 #[cfg(feature = "grpc")]
 #[tokio::test]
 async fn a_broadcaster_beyond_the_loopback_must_speak_tls() {

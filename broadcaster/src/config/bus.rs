@@ -241,6 +241,9 @@ fn refused(name: &str, value: &str, login: bool, tls: bool) -> Option<String> {
         | "allow.auto.create.topics"
         | "partitioner"
         | "client.id"
+        | "client.rack"
+        | "delivery.timeout.ms"
+        | "message.timeout.ms"
         | "max.in.flight"
         | "max.in.flight.requests.per.connection"
         | "queue.buffering.max.messages" => ours.into(),

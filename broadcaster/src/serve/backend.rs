@@ -70,7 +70,9 @@ pub(super) async fn answers(
     limit: Duration,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<()>> {
-    let read = async || match store.get(prefix.key()).await {
+    // A key below the prefix: the rights that the documentation asks for begin there.
+    let absent = prefix.key().child("~");
+    let read = async || match store.get(&absent).await {
         // A store that is another one, or holds what it should not, is the driver's to judge; it is there.
         Ok(_) | Err(StoreError::WentBackwards { .. } | StoreError::Corrupt { .. }) => Ok(()),
         Err(problem) => Err(problem),

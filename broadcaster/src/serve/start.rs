@@ -15,6 +15,9 @@ use crate::config::{BusConfig, NatsLogin, StoreConfig, show_duration};
 /// The first and the longest pause between two attempts, before jitter: a server that has just come up is noticed soon.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
+/// What TLS libraries and our own texts say when it is about certificates.
+const ABOUT_TRUST: [&str; 6] = ["ertificate", "UnknownIssuer", "TLS", "SSL", "store.tls", "bus.tls"];
+
 /// The settings to name when something does not answer as it should.
 pub(super) struct Blame {
     /// Where it is.
@@ -55,8 +58,7 @@ impl Blame {
 
     /// The problem behind the setting that mends it, and how.
     fn tell(&self, fault: &impl Fault) -> String {
-        let about_trust =
-            ["ertificate", "UnknownIssuer", "tls", "TLS", "SSL"].iter().any(|it| fault.to_string().contains(it));
+        let about_trust = ABOUT_TRUST.iter().any(|word| fault.problem().contains(word));
         match fault.kind() {
             FaultKind::Denied => {
                 format!("{}: {fault}; expected credentials that it accepts, correct these settings", self.login)
@@ -85,6 +87,9 @@ pub(super) enum FaultKind {
 /// What a seam's error means at the start.
 pub(super) trait Fault: std::error::Error {
     fn kind(&self) -> FaultKind;
+
+    /// What the other side or the client says, without the address, which may contain any word.
+    fn problem(&self) -> &str;
 }
 
 impl Fault for StoreError {
@@ -95,6 +100,16 @@ impl Fault for StoreError {
             _ => FaultKind::Other,
         }
     }
+
+    fn problem(&self) -> &str {
+        match self {
+            StoreError::Unreachable { problem, .. }
+            | StoreError::Denied { problem, .. }
+            | StoreError::Unwritable { problem, .. }
+            | StoreError::Invalid { problem, .. } => problem,
+            _ => "",
+        }
+    }
 }
 
 impl Fault for BusError {
@@ -103,6 +118,16 @@ impl Fault for BusError {
             BusError::Denied { .. } => FaultKind::Denied,
             problem if problem.is_transient() => FaultKind::Absent,
             _ => FaultKind::Other,
+        }
+    }
+
+    fn problem(&self) -> &str {
+        match self {
+            BusError::Unreachable { problem, .. }
+            | BusError::NoLeader { problem, .. }
+            | BusError::Denied { problem, .. }
+            | BusError::Misconfigured { problem, .. } => problem,
+            _ => "",
         }
     }
 }
@@ -197,6 +222,15 @@ mod tests {
         let problem =
             until_there(&nats(), Duration::from_secs(3600), &CancellationToken::new(), attempt).await.unwrap_err();
         assert!(problem.to_string().starts_with("bus.credentials"), "{problem}");
+    }
+
+    #[test]
+    fn an_address_that_speaks_of_tls_is_not_about_certificates() {
+        let fault = |problem: &str| BusError::Unreachable { endpoint: "tls://h:1".into(), problem: problem.into() };
+        let told = nats().tell(&fault("connection refused"));
+        assert!(told.starts_with("bus.url: ") && told.contains("start it, or correct the setting"), "{told}");
+        let told = nats().tell(&fault("invalid peer certificate: UnknownIssuer"));
+        assert!(told.starts_with("bus.tls: ") && told.contains("bus.tls.ca must hold the authority"), "{told}");
     }
 
     #[tokio::test]

@@ -92,6 +92,13 @@ fn consul(access: &ConsulAccess, plan: &Plan) -> Result<Arc<dyn ValueSource>, Er
         })?;
         options.tls = Some(ConsulTls { authority, ..ConsulTls::default() });
     }
+    if options.in_the_clear() {
+        return Err(Error::new(
+            ErrorKind::Config,
+            "values from Consul would travel over the network in the clear".to_owned(),
+            "give .values_from_consul(…) an https:// address, or that of the agent on this machine",
+        ));
+    }
     tree(ConsulStore::new(options)?, &access.prefix)
 }
 

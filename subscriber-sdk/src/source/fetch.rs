@@ -115,8 +115,13 @@ impl FetchSource {
                     self.first.store(which, Ordering::Relaxed);
                     return Ok((reply, target));
                 }
-                Err(error) if error.kind() == ErrorKind::Unreachable => last = Some(error),
-                Err(error) => return Err(error),
+                // Another one may be reachable, or know already what this one does not yet. A refusal says more than silence.
+                Err(error) => {
+                    let silent = |error: &Error| error.kind() == ErrorKind::Unreachable;
+                    if last.as_ref().is_none_or(silent) {
+                        last = Some(error);
+                    }
+                }
             }
         }
         Err(last.unwrap_or_else(|| {

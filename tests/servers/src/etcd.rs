@@ -1,7 +1,7 @@
 //! etcd.
 
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use tokio::sync::OnceCell;
@@ -15,6 +15,7 @@ use crate::{Scratch, Server, Shared, find, free_port};
 pub struct Etcd {
     server: Server,
     port: u16,
+    https_port: Option<u16>,
 }
 
 impl Etcd {
@@ -31,17 +32,32 @@ impl Etcd {
     /// # Panics
     /// As [`Etcd::start`].
     pub async fn start_with(arguments: &[&str]) -> Option<Self> {
+        Self::launch(arguments, false).await
+    }
+
+    /// Starts one that serves HTTPS on a port of its own as well, with a certificate and its key in PEM.
+    ///
+    /// # Panics
+    /// As [`Etcd::start`].
+    pub async fn start_with_certificate(certificate: &Path, key: &Path) -> Option<Self> {
+        let arguments = [format!("--cert-file={}", certificate.display()), format!("--key-file={}", key.display())];
+        Self::launch(&arguments.each_ref().map(String::as_str), true).await
+    }
+
+    async fn launch(arguments: &[&str], https: bool) -> Option<Self> {
         let Some(program) = find::binary("ROTACAST_ETCD", "etcd") else {
             find::skip("etcd");
             return None;
         };
         let mut port = 0;
+        let mut https_port = None;
         let server = Server::start(Scratch::new("etcd"), |scratch| {
             port = free_port();
-            plan(program.clone(), scratch, port, free_port(), arguments)
+            https_port = https.then(free_port);
+            plan(program.clone(), scratch, (port, https_port, free_port()), arguments)
         })
         .await;
-        Some(Self { server, port })
+        Some(Self { server, port, https_port })
     }
 
     /// The one all tests of this binary share; `None` as with [`Etcd::start`].
@@ -69,6 +85,12 @@ impl Etcd {
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// `https://127.0.0.1:<port>`, if it was started with a certificate.
+    #[must_use]
+    pub fn https_endpoint(&self) -> Option<String> {
+        Some(format!("https://127.0.0.1:{}", self.https_port?))
     }
 
     /// Runs `etcdctl` against it, as an operator would, and returns its standard output.
@@ -104,13 +126,19 @@ impl DerefMut for Etcd {
     }
 }
 
-fn plan(program: PathBuf, scratch: &Scratch, port: u16, peer_port: u16, more: &[&str]) -> Plan {
+fn plan(
+    program: PathBuf,
+    scratch: &Scratch,
+    (port, https_port, peer_port): (u16, Option<u16>, u16),
+    more: &[&str],
+) -> Plan {
     let client = format!("http://127.0.0.1:{port}");
+    let https = https_port.map(|port| format!(",https://127.0.0.1:{port}")).unwrap_or_default();
     let peer = format!("http://127.0.0.1:{peer_port}");
     let mut arguments: Vec<std::ffi::OsString> = vec!["--data-dir".into(), scratch.path().join("data").into()];
     for argument in [
         "--name=rotacast",
-        &format!("--listen-client-urls={client}"),
+        &format!("--listen-client-urls={client}{https}"),
         &format!("--advertise-client-urls={client}"),
         &format!("--listen-peer-urls={peer}"),
         &format!("--initial-advertise-peer-urls={peer}"),

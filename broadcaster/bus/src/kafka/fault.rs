@@ -68,9 +68,16 @@ impl ClientContext for Heard {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let grave = |code| matches!(code, Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL);
         if grave(code) || !last.as_ref().is_some_and(|(code, _)| grave(*code)) {
-            *last = Some((code, reason.chars().take(MAX_PROBLEM).collect()));
+            *last = Some((code, told(reason)));
         }
     }
+}
+
+/// What librdkafka says, without how long it took and without advice about settings that are not ours.
+fn told(reason: &str) -> String {
+    let tails = [" (after ", ", verify that ssl.ca.location"];
+    let kept = tails.iter().fold(reason, |text, tail| text.split_once(tail).map_or(text, |(before, _)| before));
+    kept.chars().take(MAX_PROBLEM).collect()
 }
 
 impl ConsumerContext for Heard {}
@@ -94,7 +101,9 @@ impl ConsumerContext for Ear {}
 pub(super) fn meaning(endpoint: &str, error: &KafkaError) -> BusError {
     let endpoint = endpoint.to_owned();
     let problem: String = error.to_string().chars().take(MAX_PROBLEM).collect();
-    match error.rdkafka_error_code() {
+    // The library tells no code of what an administrator's request met.
+    let code = if let KafkaError::AdminOp(code) = error { Some(*code) } else { error.rdkafka_error_code() };
+    match code {
         Some(
             Code::TopicAuthorizationFailed
             | Code::GroupAuthorizationFailed
@@ -124,5 +133,20 @@ pub(super) fn meaning(endpoint: &str, error: &KafkaError) -> BusError {
             KafkaError::ClientCreation(_) => BusError::Misconfigured { endpoint, problem },
             _ => BusError::Unreachable { endpoint, problem },
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_passed_on_is_about_the_problem_alone() {
+        let reason = "ssl://h:1/bootstrap: SSL handshake failed: broker certificate could not be verified, verify that \
+            ssl.ca.location is correctly configured (after 69ms in state SSL_HANDSHAKE)";
+        let kept = "ssl://h:1/bootstrap: SSL handshake failed: broker certificate could not be verified";
+        assert_eq!(told(reason), kept);
+        assert_eq!(told("Connection refused"), "Connection refused");
+        assert_eq!(told(&"é".repeat(MAX_PROBLEM + 1)).chars().count(), MAX_PROBLEM);
     }
 }

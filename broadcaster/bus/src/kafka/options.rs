@@ -97,13 +97,17 @@ pub struct KafkaOptions {
 }
 
 /// What the bus sets itself: correctness rests on it.
-const OURS: [&str; 18] = [
+const OURS: [&str; 21] = [
     "acks",
     "request.required.acks",
     "allow.auto.create.topics",
     "auto.offset.reset",
     "bootstrap.servers",
     "client.id",
+    // A replica nearby may be behind its leader: the end that it shows is not the end.
+    "client.rack",
+    "delivery.timeout.ms",
+    "message.timeout.ms",
     "enable.auto.commit",
     "enable.auto.offset.store",
     "enable.idempotence",
@@ -150,6 +154,9 @@ impl KafkaOptions {
             return wrong("bus.brokers is empty, expected at least one host:port".into());
         }
         for broker in &self.brokers {
+            if broker.contains('@') {
+                return wrong("bus.brokers holds a user or password; set bus.user and bus.password_file".into());
+            }
             let port = broker.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
             if broker.contains(',') || !port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
                 return wrong(format!("bus.brokers has {broker:?}, expected host:port"));
@@ -272,6 +279,9 @@ mod tests {
             let text = problem(|options| options.brokers = brokers.iter().map(ToString::to_string).collect());
             assert!(text.is_some_and(|text| text.contains("bus.brokers")), "{brokers:?}");
         }
+        let text = problem(|options| options.brokers = vec!["alice:s3cret@localhost:9092".into()]).unwrap();
+        assert!(text.contains("bus.password_file") && !text.contains("s3cret"), "{text}");
+        assert!(with("client.rack", "a").unwrap().contains("client.rack"));
         assert!(problem(|options| options.replication = Some(0)).unwrap().contains("bus.replication"));
         assert!(with("isolation.level", "read_uncommitted").unwrap().contains("isolation.level"));
         let text = with("sasl.password", "the-password").unwrap();

@@ -89,12 +89,16 @@ impl ConsulOptions {
         if base.path() != "/" || base.query().is_some() || base.fragment().is_some() {
             return Err(invalid(format!("store.address is {:?}: expected nothing behind the port", self.address)));
         }
-        let loopback =
-            base.host_str().is_some_and(|host| host.starts_with("127.") || host == "localhost" || host == "[::1]");
-        if self.tls.is_none() && !loopback {
-            tracing::warn!("values and the Consul token go over the network without TLS");
+        if self.tls.is_none() && !is_loopback(&base) {
+            tracing::warn!("values and the Consul token go to {} without TLS; set store.tls", self.address);
         }
         Ok(base)
+    }
+
+    /// Whether values go over a network in the clear: plain `http://` to another machine.
+    #[must_use]
+    pub fn in_the_clear(&self) -> bool {
+        self.tls.is_none() && reqwest::Url::parse(&self.address).is_ok_and(|base| !is_loopback(&base))
     }
 
     /// A client, and the URL it must be given: with another server name, that name stands in for the host.
@@ -151,6 +155,12 @@ impl ConsulOptions {
     }
 }
 
+fn is_loopback(base: &reqwest::Url) -> bool {
+    let host = base.host_str().unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
 fn certificates(pem: &str, setting: &str) -> Result<Vec<CertificateDer<'static>>, StoreError> {
     CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()
@@ -200,6 +210,18 @@ mod tests {
         }
         let refused = of("https://a:8501", true).tls_config().unwrap_err();
         assert!(refused.to_string().contains("store.tls.ca"), "{refused}");
+    }
+
+    #[test]
+    fn only_this_machine_is_no_network() {
+        let clear =
+            |address: &str| ConsulOptions { address: address.into(), ..ConsulOptions::default() }.in_the_clear();
+        for address in ["http://127.0.0.1:8500", "http://127.9.9.9:1", "http://localhost:8500", "http://[::1]:8500"] {
+            assert!(!clear(address), "{address}");
+        }
+        for address in ["http://10.0.0.1:8500", "http://127.example.com:8500", "http://consul:8500"] {
+            assert!(clear(address), "{address}");
+        }
     }
 
     #[test]
