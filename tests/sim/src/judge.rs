@@ -1,0 +1,326 @@
+//! The judge. It knows what is true: who may use what at this moment, by the instances' own clocks and guards; when the
+//! provider really ended a credential; what the store really holds. It believes no bookkeeping of a leader.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rotacast_protocol::coordinator::{Change, MAX_MEMBERS};
+use rotacast_protocol::record::{RetireStep, SecretRecord};
+use rotacast_protocol::{Epoch, Phase, Version};
+
+use crate::clock::SECOND;
+use crate::fault::When;
+use crate::instance::Running;
+use crate::outside::Intent;
+use crate::world::World;
+
+/// What is true, beyond what the world's parts hold.
+#[derive(Default, Debug)]
+pub struct Truth {
+    /// Whom operators' durable overrides cut off, by version.
+    pub cut_off: BTreeMap<Version, BTreeSet<String>>,
+    /// When the version that is current now became it.
+    pub activated: u64,
+    /// The services of which an instance really handed a version out.
+    pub served: BTreeMap<Version, BTreeSet<String>>,
+    /// When a retirement was really sealed.
+    pub sealed: BTreeMap<Version, u64>,
+    /// The provider does half of what it is asked, until then.
+    pub provider_half: u64,
+    /// Retire guards that held because of a release, a lease that was over, a takeover's wait, or an override.
+    pub retired_after: BTreeMap<&'static str, u64>,
+}
+
+impl World {
+    /// Every save that the store takes is checked: who wrote it, and what it changes.
+    pub(crate) fn check_save(&mut self, node: usize, epoch: Epoch, record: &SecretRecord) {
+        if !self.outside.leads(node, epoch, self.now) {
+            self.violated("F", format!("broadcaster {node} of {epoch:?}, which does not lead, wrote the record"));
+        }
+        let before = self.outside.stored.as_ref().map(|stored| stored.record.clone());
+        if let Some(before) = &before {
+            if record.revision <= before.revision {
+                self.violated("I", format!("the revision goes from {} to {}", before.revision, record.revision));
+            }
+            self.check_direction(before, record);
+            self.check_activation(before, record);
+            for version in record.retirements.keys() {
+                self.check_retire(*version, before, record);
+            }
+            self.check_ends(before, record);
+            if before.current != record.current {
+                self.truth.activated = self.now;
+            }
+        }
+        self.check_alone(record);
+        self.note(before.as_deref(), record);
+    }
+
+    fn check_direction(&mut self, before: &SecretRecord, record: &SecretRecord) {
+        if record.generation < before.generation {
+            self.violated("V", format!("the generation goes from {} to {}", before.generation, record.generation));
+        }
+        if record.generation == before.generation && record.current < before.current {
+            self.violated(
+                "V",
+                format!("{:?} comes back after {:?} without a new direction", record.current, before.current),
+            );
+        }
+        if let (Some(last), Some(now)) = (before.last_version, record.last_version)
+            && now > last.next()
+        {
+            self.violated("G", format!("version {now} is taken in after version {last}"));
+        }
+        let past = |record: &SecretRecord| record.rotation.as_ref().is_some_and(|it| it.phase == Phase::Retiring);
+        if past(before) && record.rotation.as_ref().is_some_and(|it| it.phase == Phase::RollingBack) {
+            self.violated("S1", "a rotation is rolled back after the point of no return".into());
+        }
+    }
+
+    fn check_activation(&mut self, before: &SecretRecord, record: &SecretRecord) {
+        if let (None, Some(rotation)) = (&before.rotation, &record.rotation)
+            && before.safe_mode.is_some()
+        {
+            self.violated("safe mode", format!("a rotation to version {} starts in it", rotation.new));
+        }
+        let phase = |record: &SecretRecord| record.rotation.as_ref().map(|rotation| rotation.phase);
+        let Some(rotation) = &record.rotation else { return };
+        if (phase(before), phase(record)) == (Some(Phase::Verifying), Some(Phase::Preparing))
+            && self.outside.bad.contains(&rotation.new)
+        {
+            self.violated("test login", format!("version {} goes on although its login fails", rotation.new));
+        }
+        if (phase(before), phase(record)) != (Some(Phase::Preparing), Some(Phase::Activating)) {
+            return;
+        }
+        if before.paused.is_some() {
+            self.violated("pause", format!("version {} is activated in it", rotation.new));
+        }
+        if before.safe_mode.is_some() {
+            self.violated("safe mode", format!("version {} is activated in it", rotation.new));
+        }
+        if self.policy.approval && rotation.approved.is_none() {
+            self.violated("approval", format!("version {} is activated without one", rotation.new));
+        }
+        // Where nothing is ever lost or late, everyone who has worked for a while is waited for.
+        if self.loss == 0 && self.slowness == 0 {
+            let cut = |running: &Running| {
+                let until = [running.no_leader[0], running.no_leader[1], running.no_store, running.no_bus];
+                running.stopped > 0 || until.iter().any(|until| *until > 0)
+            };
+            let late = self.instances.iter().find(|running| {
+                let name = name(running);
+                running.alive
+                    && running.settled_since.is_some_and(|since| since + 2 * SECOND < self.now)
+                    && !cut(running)
+                    && !rotation.excused.contains(&name)
+                    && !running.has_prepared(&self.secret, rotation.new)
+            });
+            if let Some(index) = late.map(|running| running.index) {
+                self.violated(
+                    "stages",
+                    format!("version {} is activated and instance {index} is not ready", rotation.new),
+                );
+            }
+        }
+    }
+
+    /// The point of no return of one version.
+    fn check_retire(&mut self, version: Version, before: &SecretRecord, record: &SecretRecord) {
+        let step = |record: &SecretRecord| record.retirements.get(&version).and_then(|retirement| retirement.step);
+        if step(before) == Some(RetireStep::Disable)
+            && step(record) == Some(RetireStep::Destroy)
+            && !self.outside.disabled.contains_key(&version)
+        {
+            self.violated("S1", format!("version {version} counts as disabled and still works"));
+        }
+        if step(before).is_some() || step(record).is_none() {
+            return;
+        }
+        if before.paused.is_some() {
+            self.violated("pause", format!("the retire of version {version} begins in it"));
+        }
+        if before.safe_mode.is_some() {
+            self.violated("safe mode", format!("the retire of version {version} begins in it"));
+        }
+        if !before.versions.get(&version).is_some_and(|version| version.sealed) {
+            self.violated("seal", format!("the retire of version {version} begins and it is not sealed"));
+        }
+        let unwanted_since = record.retirements.get(&version).map(|retirement| retirement.unwanted_since);
+        if !self.outside.audit.contains(&Intent { version, unwanted_since }) {
+            self.violated("A", format!("the retire of version {version} begins without an audit entry about it"));
+        }
+        let rotated = record.rotation.as_ref().is_some_and(|rotation| rotation.old == Some(version));
+        if !rotated {
+            return;
+        }
+        // A clock may be off by one part in a hundred.
+        let overlap = u64::try_from(self.policy.min_overlap.as_nanos()).unwrap_or(u64::MAX);
+        if self.now.saturating_sub(self.truth.activated) < overlap / 100 * 99 {
+            self.violated("overlap", format!("version {version} is retired too soon"));
+        }
+        let served = record.current.and_then(|current| self.truth.served.get(&current)).cloned();
+        if served.is_none() {
+            self.violated("somebody", format!("version {version} is retired and nobody has used the new one"));
+        }
+        for service in self.policy.required.keys().map(ToString::to_string).collect::<Vec<_>>() {
+            if !served.as_ref().is_some_and(|served| served.contains(&service)) {
+                self.violated("required", format!("version {version} is retired; {service} never used the new one"));
+            }
+        }
+    }
+
+    fn check_ends(&mut self, before: &SecretRecord, record: &SecretRecord) {
+        for (version, retirement) in &before.retirements {
+            if retirement.step.is_some() && !record.retirements.contains_key(version) {
+                if !self.outside.disabled.contains_key(version) {
+                    self.violated("S1", format!("the retire of version {version} ended and it still works"));
+                }
+                let gone = self.outside.destroyed.contains(version) && self.outside.erased.contains(version);
+                if !gone {
+                    self.violated("L", format!("the retire of version {version} ended and something is left of it"));
+                }
+            }
+        }
+    }
+
+    /// What shows in a record alone.
+    fn check_alone(&mut self, record: &SecretRecord) {
+        if record.current.is_some_and(|current| record.retirements.contains_key(&current)) {
+            self.violated("S1", "the current version is being retired".into());
+        }
+        // A restored store knows nothing of what was done since; see docs/SAFETY.md.
+        if !self.outside.ever_restored && record.current.is_some_and(|it| self.outside.disabled.contains_key(&it)) {
+            self.violated("S1", "a disabled version becomes current".into());
+        }
+        let moving = record.rotation.as_ref().map(|rotation| rotation.new);
+        // Those that instances were told of, and the one that is about to be. Others merely wait, or are gone unused.
+        let counts =
+            |version: &Version| record.versions.get(version).is_some_and(|it| it.announced) || Some(*version) == moving;
+        let live = record.live_versions().filter(counts).count();
+        if live > self.policy.max_live_versions {
+            self.violated("live versions", format!("{live} are valid at once"));
+        }
+        if record.encode().len() > 200 * 1024 {
+            self.violated("B", "the record has no bound".into());
+        }
+    }
+
+    /// What the judge remembers of a save, and the script's cues.
+    fn note(&mut self, before: Option<&SecretRecord>, record: &SecretRecord) {
+        for (version, retirement) in &record.retirements {
+            for word in &retirement.overrides {
+                self.truth.cut_off.entry(*version).or_default().extend(word.instances.iter().cloned());
+            }
+        }
+        let phase = |record: &SecretRecord| {
+            record.rotation.as_ref().filter(|rotation| rotation.old.is_some()).map(|rotation| rotation.phase)
+        };
+        let now = phase(record);
+        if let Some(phase) = now.filter(|_| before.and_then(phase) != now) {
+            self.tell(|| format!("the record says {phase}"));
+            self.cue(When::Phase(phase));
+        }
+        let sealed = record.sealed();
+        let earlier = before.map(SecretRecord::sealed).unwrap_or_default();
+        for version in sealed.difference(&earlier) {
+            self.truth.sealed.insert(*version, self.now);
+            self.tell(|| format!("version {version} is sealed"));
+        }
+        if sealed.difference(&earlier).next().is_some() {
+            self.cue(When::Sealed);
+        }
+    }
+
+    /// Every decision is checked with the guard at that moment, and every grant with the store.
+    pub(crate) fn check_decided(&mut self, node: usize, changes: &[Change]) {
+        let Some(term) = &self.leaders[node].term else { return };
+        let mut problem = None;
+        for change in changes {
+            let Change::LeaseGranted { key, over, .. } = change else { continue };
+            let record = term.coordinator.record();
+            if let Some(version) = over.keys().find(|version| record.versions.get(version).is_some_and(|it| it.sealed))
+            {
+                problem = Some(("seal", format!("sealed version {version} is leased")));
+            }
+            if !self.outside.ever_registered.contains(key) {
+                problem = Some(("joiner", format!("{key} gets a lease and was never registered")));
+            }
+            if record.epoch != term.epoch {
+                problem = Some(("F", "a lease is granted before the record names the term".into()));
+            }
+        }
+        if term.coordinator.members().count() > MAX_MEMBERS {
+            problem = Some(("B", "too many members".into()));
+        }
+        if let Some((promise, how)) = problem {
+            self.violated(promise, how);
+        }
+    }
+
+    /// The provider ends a credential: the moment of S1.
+    pub(crate) fn disable(&mut self, version: Version) {
+        if self.outside.disabled.contains_key(&version) {
+            return;
+        }
+        self.outside.disabled.insert(version, self.now);
+        self.counts.retired += 1;
+        self.tell(|| format!("the provider ends version {version}"));
+        if !self.outside.audit.iter().any(|intent| intent.version == version) {
+            self.violated("A", format!("version {version} is disabled without an audit entry"));
+        }
+        let Some(stored) = &self.outside.stored else { return };
+        if stored.record.current == Some(version) && !self.outside.ever_restored {
+            self.violated("S1", format!("version {version} is disabled and current"));
+            return;
+        }
+        let begun = stored.record.retirements.get(&version).is_none_or(|retirement| retirement.step.is_some());
+        if !begun && !self.outside.ever_restored {
+            self.violated("A", format!("version {version} is disabled and its retire is not durable"));
+            return;
+        }
+        for index in 0..self.instances.len() {
+            let running = &self.instances[index];
+            if running.may_use(self, version) && !self.is_cut_off(version, &name(running)) {
+                let text = format!("version {version} is disabled while instance {index} may use it");
+                self.violated("S1", text);
+                return;
+            }
+        }
+    }
+
+    /// Nobody is handed what has ended.
+    pub(crate) fn check_ended_credentials(&mut self, index: usize) {
+        let running = &self.instances[index];
+        let now = running.clock.at(self.now);
+        let active = running.rules.holder(&self.secret).and_then(|holder| holder.active(now));
+        if let Some((version, _)) = active
+            && self.outside.disabled.contains_key(&version)
+            && !self.outside.ever_restored
+            && !self.is_cut_off(version, &name(running))
+        {
+            self.violated("S1", format!("instance {index} is handed version {version}, which has ended"));
+        }
+    }
+
+    /// When everything has ended, nothing is left over: each version but the current one is gone.
+    pub(crate) fn judge_the_end(&mut self) {
+        if self.outside.ever_restored {
+            return;
+        }
+        let Some(stored) = &self.outside.stored else { return };
+        let current = stored.record.current;
+        let first = stored.record.versions.keys().next().copied();
+        let left = self.outside.written.iter().copied().find(|version| {
+            Some(*version) != current && Some(*version) >= first && !self.outside.disabled.contains_key(version)
+        });
+        if let Some(version) = left {
+            self.violated("L", format!("everything has ended, and version {version} still works"));
+        }
+    }
+}
+
+/// As records name an instance.
+pub(crate) fn name(running: &Running) -> String {
+    let key = running.rules.key();
+    format!("{}/{}/{}", key.service, key.instance, key.incarnation)
+}

@@ -1,0 +1,229 @@
+//! Worlds made for one rule: what that rule is there for happens often, and the waits that would cover for it are short.
+
+use std::time::Duration;
+
+use rotacast_holder::rules::Rule as HolderRule;
+use rotacast_protocol::Policy;
+use rotacast_protocol::policy::WhenUnreachable;
+use rotacast_protocol::rules::Rule;
+
+use crate::clock::ms;
+use crate::fault::Fault;
+use crate::mutant::{Around, Mutant};
+
+/// How a world differs from any other.
+#[derive(Clone, Default, Debug)]
+pub struct Profile {
+    /// Faults that make up most of what happens; none: all alike.
+    pub favoured: Vec<Fault>,
+    /// How often messages are lost, in a thousand.
+    pub loss: Option<u64>,
+    /// How often they are slow.
+    pub slowness: Option<u64>,
+    /// The provider sees sessions.
+    pub sessions: bool,
+    changes: Vec<Change>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Fence,
+    Hold,
+    Presume,
+    /// A self-lease and a use that are over at once, so that no wait for them covers for another.
+    ShortOwn,
+    /// The other way round.
+    LongOwn,
+    /// Leases that are short, in both tiers.
+    ShortLeases,
+    LongIdle,
+    LongUse,
+    ShortUse,
+    Overlap,
+    Required,
+    Approval,
+    NoDeadlines,
+    TwoVersions,
+}
+
+impl Profile {
+    /// The world made for a mutant's rule.
+    #[must_use]
+    pub fn of(mutant: Option<Mutant>) -> Self {
+        use Change::{
+            Approval, Fence, Hold, LongIdle, LongOwn, LongUse, NoDeadlines, Overlap, Presume, Required, ShortLeases,
+            ShortOwn, ShortUse, TwoVersions,
+        };
+        use Fault::*;
+        let Some(mutant) = mutant else { return Self::default() };
+        let (favoured, changes): (Vec<Fault>, Vec<Change>) = match mutant {
+            Mutant::Leader(rule) => match rule {
+                Rule::Guard("overlap_over") => (vec![NewVersion], vec![Overlap, ShortOwn, ShortLeases, NoDeadlines]),
+                Rule::Guard("required_services") => {
+                    (vec![NewVersion, Leaves, InstanceKilled], vec![Required, ShortOwn, NoDeadlines])
+                }
+                Rule::Guard("somebody_confirmed") | Rule::EmptySet => {
+                    (vec![NewVersion, Leaves, Alone, Leaves], vec![ShortOwn, ShortLeases, NoDeadlines])
+                }
+                Rule::Guard("not_paused") | Rule::PauseActivation | Rule::PauseSteps => {
+                    (vec![NewVersion, Order, Order], vec![NoDeadlines])
+                }
+                Rule::Guard("not_in_safe_mode") | Rule::SafeModeActivation | Rule::SafeModeStart => {
+                    (vec![NewVersion, StoreRestored], vec![NoDeadlines])
+                }
+                Rule::Guard("inherited_leases_over") => {
+                    (vec![LeaderKilled, InstanceCutOff, NewVersion, InstanceCutOff], vec![Fence, LongIdle, ShortOwn])
+                }
+                Rule::Guard("self_leases_over") | Rule::Guard("sealed") => (
+                    vec![InstanceCutOff, NewVersion, BusCutOff, Joiner],
+                    vec![Fence, LongOwn, ShortLeases, NoDeadlines],
+                ),
+                Rule::Guard("barrier") | Rule::BarrierAfterSeal => {
+                    (vec![NewVersion, LeaderKilled, Joiner, StreamsRecreated], vec![ShortOwn, LongIdle])
+                }
+                Rule::Guard("usage_evidence") | Rule::UsageAfterSeal => (vec![NewVersion], vec![LongUse]),
+                Rule::Guard("members_released") | Rule::FenceWaits | Rule::ReleaseHeld => {
+                    (vec![NewVersion, InstanceCutOff, BusCutOff], vec![Fence, ShortOwn, LongIdle])
+                }
+                Rule::Drift | Rule::UseTime => {
+                    (vec![NewVersion, InstanceCutOff, InstanceCutOff], vec![Fence, ShortOwn, LongIdle])
+                }
+                Rule::Leads => {
+                    (vec![LeaderCutOff, HalfCutOff, NewVersion, HalfCutOff], vec![Fence, ShortOwn, ShortLeases])
+                }
+                Rule::HoldWaits => (vec![NewVersion, InstanceCutOff, Alone], vec![Hold, ShortLeases]),
+                Rule::SilenceWaits => (vec![NewVersion, InstanceCutOff, Alone], vec![Presume, ShortLeases]),
+                Rule::ReleaseRevision | Rule::ReportOrder => {
+                    (vec![NewVersion, Rollback, BusCutOff, Rollback], vec![Fence, ShortOwn, LongIdle])
+                }
+                Rule::ReleaseLease | Rule::GrantNumbers | Rule::LongerGrant | Rule::AcknowledgedGrant => {
+                    (vec![NewVersion, Rollback, InstanceCutOff, BusCutOff], vec![Fence, ShortOwn, LongIdle])
+                }
+                Rule::ExclusiveOnly | Rule::LiveOnly | Rule::HeardLives | Rule::ProvenOnly => (
+                    vec![NewVersion, LateRegistration, InstanceCutOff, LateRegistration],
+                    vec![Fence, ShortOwn, LongIdle],
+                ),
+                Rule::SealedUnleased => (vec![NewVersion, OldLog, Joiner, BusCutOff], vec![ShortUse]),
+                Rule::RegisteredOnly => (vec![NewVersion, Joiner, RosterCutBack, LeaderKilled], vec![]),
+                Rule::TermFirst => (vec![NewVersion, LeaderKilled, LeaderCutOff], vec![]),
+                Rule::TierBound | Rule::BoundRaised | Rule::BoundLowered => {
+                    (vec![PolicyChanged, NewVersion, LeaderKilled, InstanceCutOff], vec![Fence, ShortOwn])
+                }
+                Rule::GuardTwice => (vec![NewVersion, Order, AuditSlow, Rollback], vec![Fence]),
+                Rule::AuditFirst => (vec![NewVersion, AuditFull], vec![]),
+                Rule::AuditOfSeal => (vec![NewVersion, AuditSlow, Rollback], vec![Fence, ShortOwn, ShortLeases]),
+                Rule::VersionGap => (vec![WatchGap, NewVersion], vec![]),
+                Rule::TestLogin => (vec![BadVersion], vec![]),
+                Rule::NoReturn => (vec![NewVersion, Rollback, Rollback, ProviderHalf], vec![]),
+                Rule::Approval => (vec![NewVersion], vec![Approval]),
+                Rule::Stages | Rule::RosterFirst => (vec![NewVersion, LeaderKilled], vec![Fence, NoDeadlines]),
+                Rule::ConfirmedDirection => {
+                    (vec![NewVersion, Rollback, InstanceCutOff], vec![Required, ShortOwn, ShortLeases])
+                }
+                Rule::RollbackSpares | Rule::RollbackGeneration => (vec![NewVersion, Rollback], vec![]),
+                Rule::ReplacedRetires | Rule::LiveVersions => {
+                    (vec![NewVersion, NewVersion, BusCutOff], vec![TwoVersions])
+                }
+                Rule::ExcuseStages | Rule::OverrideNames => {
+                    (vec![NewVersion, Order, InstanceCutOff, Order], vec![Fence, LongIdle, ShortOwn])
+                }
+                Rule::StepOrder => (vec![NewVersion, ProviderHalf, ProviderHalf], vec![]),
+                _ => (vec![], vec![]),
+            },
+            Mutant::Holder(rule) => match rule {
+                HolderRule::FromSend | HolderRule::LateGrant => {
+                    (vec![NewVersion, InstanceCutOff], vec![Fence, ShortOwn, ShortUse])
+                }
+                HolderRule::ClockOnUse => (vec![NewVersion, Alone, Alone], vec![Fence]),
+                HolderRule::StaleGrant | HolderRule::NewestGrant | HolderRule::Acknowledge => {
+                    (vec![NewVersion, InstanceCutOff], vec![Fence, ShortOwn, LongIdle])
+                }
+                HolderRule::ReadFromSend | HolderRule::ReadUnsealed | HolderRule::ReadNewest => {
+                    (vec![NewVersion, InstanceCutOff, InstanceCutOff], vec![Fence, LongOwn, ShortUse, ShortLeases])
+                }
+                HolderRule::NewerState | HolderRule::NewerDirection | HolderRule::NoComeback => {
+                    (vec![NewVersion, OldLog, Rollback, OldLog], vec![])
+                }
+                HolderRule::RegisteredFirst | HolderRule::LeaseFirst => (vec![NewVersion, Joiner], vec![]),
+                _ => (vec![NewVersion], vec![LongUse, Fence]),
+            },
+            Mutant::Around(rule) => match rule {
+                Around::ClockCountsInSuspend => {
+                    (vec![NewVersion, InstanceStopped, InstanceStopped], vec![Fence, ShortOwn])
+                }
+                Around::UseEnds | Around::ClocksAreTrue => (vec![NewVersion, InstanceCutOff], vec![Fence, ShortOwn]),
+                Around::LeadsFromSend => {
+                    (vec![LeaderCutOff, HalfCutOff, NewVersion, LeaderStopped], vec![Fence, ShortOwn, ShortLeases])
+                }
+                Around::SaveComparesKey | Around::SaveComparesRevision => {
+                    (vec![NewVersion, LeaderStopped, KeyLost], vec![])
+                }
+                Around::UnknownIsAsked => (vec![NewVersion], vec![]),
+                Around::ReadsAreCurrent => {
+                    (vec![NewVersion, InstanceCutOff, BusCutOff], vec![Fence, LongOwn, ShortLeases, ShortUse])
+                }
+                Around::RegistrationIsDurable => (vec![NewVersion, Joiner, BusCutOff], vec![]),
+                Around::BarrierReadsAll => (vec![NewVersion, Joiner], vec![ShortOwn, LongIdle]),
+                Around::JournalFirst | Around::DisableIsTried => (vec![Order, ProviderHalf, NewVersion], vec![]),
+                Around::RestoreIsTold => (vec![NewVersion, StoreRestored], vec![]),
+                Around::DurableFirst | Around::AuditIsWritten => (vec![NewVersion], vec![]),
+            },
+        };
+        let slow = matches!(
+            mutant,
+            Mutant::Holder(HolderRule::FromSend | HolderRule::LateGrant | HolderRule::StaleGrant)
+                | Mutant::Holder(HolderRule::ReadFromSend | HolderRule::ReadNewest | HolderRule::ReadUnsealed)
+                | Mutant::Leader(Rule::ReportOrder | Rule::UsageAfterSeal | Rule::BarrierAfterSeal)
+                | Mutant::Around(Around::LeadsFromSend | Around::SaveComparesKey)
+        );
+        let calm = matches!(mutant, Mutant::Leader(Rule::Stages | Rule::RosterFirst));
+        Self {
+            favoured,
+            loss: if calm { Some(0) } else { None },
+            slowness: if slow {
+                Some(250)
+            } else if calm {
+                Some(0)
+            } else {
+                None
+            },
+            sessions: matches!(mutant, Mutant::Leader(Rule::Guard("usage_evidence") | Rule::UsageAfterSeal)),
+            changes,
+        }
+    }
+
+    /// Bends a policy to this world.
+    pub fn shape(&self, policy: &mut Policy) {
+        for change in &self.changes {
+            match change {
+                Change::Fence => policy.when_unreachable = WhenUnreachable::Fence,
+                Change::Hold => policy.when_unreachable = WhenUnreachable::Hold,
+                Change::Presume => policy.when_unreachable = WhenUnreachable::PresumeDeadAfter(ms(12_000)),
+                Change::ShortOwn => policy.self_lease = ms(200),
+                Change::LongOwn => policy.self_lease = ms(6000),
+                Change::ShortLeases => {
+                    policy.sync_rotating = ms(500);
+                    policy.lease_rotating = ms(1000);
+                    policy.lease_idle = ms(1000);
+                    policy.sync_idle = ms(500);
+                }
+                Change::LongIdle => policy.lease_idle = ms(15_000),
+                Change::LongUse => policy.max_use = ms(4000),
+                Change::ShortUse => policy.max_use = ms(50),
+                Change::Overlap => policy.min_overlap = ms(8000),
+                Change::Required => {
+                    policy.required = [("worker", 1), ("api", 1)]
+                        .into_iter()
+                        .filter_map(|(service, minimum)| Some((service.parse().ok()?, minimum)))
+                        .collect();
+                }
+                Change::Approval => policy.approval = true,
+                Change::NoDeadlines => policy.deadlines.clear(),
+                Change::TwoVersions => policy.max_live_versions = 2,
+            }
+        }
+        if !self.changes.is_empty() && !self.changes.iter().any(|change| matches!(change, Change::Overlap)) {
+            policy.min_overlap = Duration::ZERO;
+        }
+    }
+}
