@@ -29,6 +29,7 @@ fn main() {
         let mut other = None;
         let found = (0..seeds).find_map(|seed| {
             let v = World::new(Setup::broken(seed, mutant)).run().err()?;
+            if let Err(c) = World::new(Setup::broken(seed, mutant).control()).run() { println!("   CONTROL {seed}: {}", c.chars().take(160).collect::<String>()); return None; }
             if v.starts_with("L ") || v.starts_with("L:") {
                 other.get_or_insert((seed, v));
                 return None;

@@ -14,7 +14,8 @@ use crate::setup::policy;
 use crate::world::World;
 
 /// What chaos picks from; the rest strikes in passing.
-const PICKED: [Fault; 40] = [
+const PICKED: [Fault; 41] = [
+    Fault::LeakedSession,
     Fault::LeaderKilled,
     Fault::LeaderStopped,
     Fault::LeaderCutOff,
@@ -120,7 +121,14 @@ impl World {
         };
         let index = target % self.instances.len();
         match fault {
-            Fault::Lost | Fault::Doubled | Fault::Slow | Fault::StepFails => {}
+            Fault::Lost | Fault::Doubled | Fault::Slow | Fault::StepFails | Fault::StepSlow => {}
+            Fault::LeakedSession => {
+                let running = &self.instances[index];
+                let used = running.rules.holder(&self.secret).and_then(|holder| holder.active(running.clock.at(self.now)));
+                if let Some((version, _)) = used.filter(|_| running.alive) {
+                    self.truth.leaked.push((version, until));
+                }
+            }
             Fault::LeaderKilled => self.kill_leader(node),
             Fault::LeaderStopped => self.leaders[node].stopped = until,
             Fault::LeaderCutOff => self.leaders[node].no_store = until,
@@ -275,6 +283,7 @@ impl World {
         changed.approval = self.policy.approval;
         changed.required = self.policy.required.clone();
         self.policy = changed.clone();
+        self.truth.policy_changed = true;
         for node in 0..self.leaders.len() {
             let at = self.now + self.delay();
             let input = Input::PolicyChanged(Box::new(changed.clone()));

@@ -36,6 +36,10 @@ impl World {
             if busy || waits || term.in_flight.contains_key(&command.kind) {
                 continue;
             }
+            if matches!(command.kind, CommandKind::Retire { .. }) && term.coordinator.record().paused.is_some() {
+                self.violated("pause", format!("{:?} is done in it", command.kind));
+                return;
+            }
             let id = self.next_number;
             self.next_number += 1;
             term.in_flight.insert(command.kind.clone(), id);
@@ -194,7 +198,9 @@ impl World {
                 let now = running.clock.at(self.now);
                 running.alive && running.guards.iter().any(|guard| guard.version == version && guard.end > now)
             });
-            Evidence::Sessions(users.map(|running| running.index.to_string()).collect())
+            let leaked = self.truth.leaked.iter().filter(|(it, until)| *it == version && *until > self.now);
+            let users = users.map(|running| running.index.to_string());
+            Evidence::Sessions(users.chain(leaked.map(|_| "somebody".to_owned())).collect())
         } else {
             Evidence::None
         };

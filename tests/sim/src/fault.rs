@@ -12,8 +12,12 @@ pub enum Fault {
     Doubled,
     /// A message takes seconds, and so is overtaken.
     Slow,
-    /// A step of the service fails.
+    /// A step of the service fails; whether it did something all the same is not known.
     StepFails,
+    /// A step of the service takes seconds.
+    StepSlow,
+    /// A connection outlives everything the service says about it; only the provider sees it.
+    LeakedSession,
     LeaderKilled,
     /// SIGSTOP, or a suspended machine.
     LeaderStopped,
@@ -68,11 +72,13 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 35] = [
+    pub const ALL: [Fault; 37] = [
         Fault::Lost,
         Fault::Doubled,
         Fault::Slow,
         Fault::StepFails,
+        Fault::StepSlow,
+        Fault::LeakedSession,
         Fault::LeaderKilled,
         Fault::LeaderStopped,
         Fault::LeaderCutOff,

@@ -55,6 +55,8 @@ pub struct Running {
     waking: Option<u64>,
     last_use: Option<Instant>,
     seen: (Generation, Revision, Option<Version>),
+    /// What the service really uses for new work.
+    pub really: Option<Version>,
     /// Versions the service was shown and has not let go of.
     pub shown: BTreeSet<Version>,
     /// Since when it has been using the secret in peace.
@@ -138,6 +140,7 @@ impl Running {
             waking: None,
             last_use: None,
             seen: (Generation(0), Revision(0), None),
+            really: None,
             shown: BTreeSet::new(),
             settled_since: None,
         }
@@ -223,6 +226,10 @@ impl World {
             }
             ToInstance::Stepped { step, version, worked } => {
                 let setback = Setback { text: "no such table".into(), retry_after: ms(500) };
+                // A switch that failed may have moved the service all the same.
+                if step == Step::Switch && (worked || self.rng.permille(500)) {
+                    self.instances[index].really = Some(version);
+                }
                 let result = if worked { Ok(()) } else { Err(setback) };
                 if worked && step == Step::Release {
                     self.instances[index].shown.remove(&version);
@@ -252,8 +259,6 @@ impl World {
         };
         let length = if self.is_broken(Around::UseEnds) { length * 8 } else { length };
         let id = self.number();
-        let service = self.instances[index].rules.key().service.to_string();
-        self.truth.served.entry(version).or_default().insert(service);
         let running = &mut self.instances[index];
         let end = running.clock.at(self.now) + length;
         running.guards.push(Guard { id, version, end });
@@ -274,6 +279,11 @@ impl World {
         }
         self.check_instance(index);
         let (active, now) = (self.instances[index].active(self).is_some(), self.now);
+        let serving = self.instances[index].rules.holder(&self.secret).and_then(|holder| holder.serving());
+        if let Some(version) = serving {
+            let service = self.instances[index].rules.key().service.to_string();
+            self.truth.served.entry(version).or_default().insert(service);
+        }
         let running = &mut self.instances[index];
         running.settled_since = running.settled_since.or(Some(now)).filter(|_| active);
         let running = &self.instances[index];
@@ -381,12 +391,15 @@ impl World {
                     let secret = self.secret.clone();
                     let began = self.instances[index].rules.handle(now, InstanceInput::Secret(secret, begun)).is_ok();
                     if began {
+                        self.check_begun(index, step, version);
                         if step != Step::Release {
                             self.instances[index].shown.insert(version);
                         }
                         let chance = self.loss / 3;
                         let worked = !self.strikes(Fault::StepFails, chance);
-                        let at = self.now + self.delay();
+                        let slow = self.step_slowness;
+                        let long = if self.strikes(Fault::StepSlow, slow) { self.network.between(500, 6000) * 1_000_000 } else { 0 };
+                        let at = self.now + self.delay() + long;
                         self.at(at, to(ToInstance::Stepped { step, version, worked }));
                         told = true;
                     }
@@ -407,6 +420,16 @@ impl World {
             self.violated("joiner", format!("instance {index} reads version {version} and is not registered"));
         } else if !leased {
             self.violated("joiner", format!("instance {index} reads version {version} without a lease"));
+        }
+    }
+
+    /// The service is asked to let go of nothing that it uses.
+    fn check_begun(&mut self, index: usize, step: Step, version: Version) {
+        let running = &self.instances[index];
+        let now = running.clock.at(self.now);
+        let used = running.guards.iter().any(|guard| guard.version == version && guard.end > now);
+        if step == Step::Release && (used || running.really == Some(version)) {
+            self.violated("truth", format!("instance {index} is asked to let go of version {version}, which it uses"));
         }
     }
 

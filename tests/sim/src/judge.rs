@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rotacast_protocol::coordinator::{Change, MAX_MEMBERS};
-use rotacast_protocol::record::{RetireStep, SecretRecord};
+use rotacast_protocol::policy::WhenUnreachable;
+use rotacast_protocol::record::{RecordChange, RetireStep, SecretRecord};
 use rotacast_protocol::{Epoch, Phase, Version};
 
 use crate::clock::SECOND;
@@ -26,6 +27,12 @@ pub struct Truth {
     pub sealed: BTreeMap<Version, u64>,
     /// The provider does half of what it is asked, until then.
     pub provider_half: u64,
+    /// Connections that only the provider sees: of which version, and until when.
+    pub leaked: Vec<(Version, u64)>,
+    /// When a leader last heard each process life.
+    pub heard: BTreeMap<String, u64>,
+    /// The policy was changed, so that what it says of silence is not one thing.
+    pub policy_changed: bool,
     /// Retire guards that held because of a release, a lease that was over, a takeover's wait, or an override.
     pub retired_after: BTreeMap<&'static str, u64>,
 }
@@ -235,8 +242,26 @@ impl World {
     pub(crate) fn check_decided(&mut self, node: usize, changes: &[Change]) {
         let Some(term) = &self.leaders[node].term else { return };
         let mut problem = None;
+        let retires: Vec<Version> = changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Record(RecordChange::RetireBegan { version, .. }) => Some(*version),
+                _ => None,
+            })
+            .collect();
         for change in changes {
+            if let Change::ReportFolded { key, sequence, .. } = change
+                && let Some(member) = term.coordinator.members().find(|member| member.key == *key)
+                && member.report.is_some()
+                && member.sequence >= *sequence
+            {
+                problem = Some(("I", format!("report {sequence} of {key} counts after report {}", member.sequence)));
+            }
             let Change::LeaseGranted { key, over, .. } = change else { continue };
+            let known = term.coordinator.members().any(|member| member.key == *key && member.registered);
+            if !known && !self.outside.roster.iter().any(|registration| registration.key == *key) {
+                problem = Some(("joiner", format!("{key} gets a lease and is not in the roster")));
+            }
             let record = term.coordinator.record();
             if let Some(version) = over.keys().find(|version| record.versions.get(version).is_some_and(|it| it.sealed))
             {
@@ -254,6 +279,35 @@ impl World {
         }
         if let Some((promise, how)) = problem {
             self.violated(promise, how);
+        }
+        for version in retires {
+            self.check_silence(version);
+        }
+    }
+
+    /// What the policy says of those that are silent: they live, they hold the version, and nobody knows.
+    fn check_silence(&mut self, version: Version) {
+        if self.truth.policy_changed {
+            return;
+        }
+        let (policy, secret) = (self.policy.when_unreachable, &self.secret);
+        let holds = |running: &&Running| {
+            let held = running.rules.holder(secret).is_some_and(|holder| holder.report().held.contains(&version));
+            running.alive && held && !self.is_cut_off(version, &name(running))
+        };
+        let problem = self.instances.iter().filter(holds).find_map(|running| {
+            let heard = self.truth.heard.get(&name(running)).copied().unwrap_or(0);
+            match policy {
+                WhenUnreachable::Hold => Some(("hold", running.index)),
+                WhenUnreachable::PresumeDeadAfter(silence) => {
+                    let silence = u64::try_from(silence.as_nanos()).unwrap_or(u64::MAX) / 100 * 98;
+                    (heard > 0 && self.now.saturating_sub(heard) < silence).then_some(("presume", running.index))
+                }
+                WhenUnreachable::Fence => None,
+            }
+        });
+        if let Some((promise, index)) = problem {
+            self.violated(promise, format!("version {version} is retired and instance {index} holds it, silently"));
         }
     }
 
@@ -276,6 +330,17 @@ impl World {
         let begun = stored.record.retirements.get(&version).is_none_or(|retirement| retirement.step.is_some());
         if !begun && !self.outside.ever_restored {
             self.violated("A", format!("version {version} is disabled and its retire is not durable"));
+            return;
+        }
+        let overridden = stored
+            .record
+            .retirements
+            .get(&version)
+            .is_some_and(|retirement| retirement.overrides.iter().any(|word| word.sessions));
+        // What began after the last look is nobody's to see.
+        let open = self.truth.leaked.iter().any(|(leaked, until)| *leaked == version && *until > self.now);
+        if self.sessions_known && open && !overridden {
+            self.violated("S1", format!("version {version} is disabled while a session of it is open"));
             return;
         }
         for index in 0..self.instances.len() {

@@ -44,6 +44,7 @@ pub struct Term {
     pub(crate) saving: Option<Saving>,
     pub(crate) in_flight: BTreeMap<CommandKind, u64>,
     pub(crate) retry: BTreeMap<CommandKind, u64>,
+    pub(crate) in_batch: bool,
     pub(crate) waking: Option<u64>,
     pub(crate) roster_read: usize,
     pub(crate) roster_listed: usize,
@@ -175,6 +176,7 @@ impl World {
             saving: None,
             in_flight: BTreeMap::new(),
             retry: BTreeMap::new(),
+            in_batch: false,
             waking: None,
             roster_read: 0,
             roster_listed,
@@ -205,6 +207,15 @@ impl World {
             }
             Mail::Saved { epoch, id, outcome } => self.saved(node, epoch, id, outcome),
             mail => {
+                let from = match &mail {
+                    Mail::Sync { request, .. } => Some(&request.report.key),
+                    Mail::Report(report) => Some(&report.key),
+                    _ => None,
+                };
+                if let Some(key) = from.filter(|_| self.leading_node() == Some(node)) {
+                    let name = format!("{}/{}/{}", key.service, key.instance, key.incarnation);
+                    self.truth.heard.insert(name, self.now);
+                }
                 if let Some(term) = &mut self.leaders[node].term
                     && term.mailbox.len() < 4096
                 {
@@ -222,7 +233,9 @@ impl World {
             if term.saving.is_some() {
                 return;
             }
-            if let Ok(changes) = term.coordinator.decide(now, Input::Tick)
+            // Mail that has come together is taken in together, as the real one does.
+            if !(std::mem::take(&mut term.in_batch) && !term.mailbox.is_empty())
+                && let Ok(changes) = term.coordinator.decide(now, Input::Tick)
                 && !changes.is_empty()
             {
                 self.check_decided(node, &changes);
@@ -230,6 +243,7 @@ impl World {
                 continue;
             }
             if let Some(mail) = term.mailbox.pop_front() {
+                term.in_batch = term.mailbox.len() > 1 || self.network.permille(300);
                 self.read(node, mail);
                 continue;
             }

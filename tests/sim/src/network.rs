@@ -36,7 +36,7 @@ impl World {
         }
         *self.counts.faults.entry(fault).or_insert(0) += 1;
         self.strikes.push(strike);
-        if !matches!(fault, Fault::Lost | Fault::Doubled | Fault::Slow | Fault::StepFails) {
+        if !matches!(fault, Fault::Lost | Fault::Doubled | Fault::Slow) {
             self.tell(|| format!("{fault:?} (number {})", strike.1));
         }
         true

@@ -20,6 +20,8 @@ pub struct Profile {
     pub loss: Option<u64>,
     /// How often they are slow.
     pub slowness: Option<u64>,
+    /// How often the service's steps are.
+    pub step_slowness: Option<u64>,
     /// The provider sees sessions.
     pub sessions: bool,
     changes: Vec<Change>,
@@ -79,9 +81,9 @@ impl Profile {
                     vec![Fence, LongOwn, ShortLeases, NoDeadlines],
                 ),
                 Rule::Guard("barrier") | Rule::BarrierAfterSeal => {
-                    (vec![NewVersion, LeaderKilled, Joiner, StreamsRecreated], vec![ShortOwn, LongIdle])
+                    (vec![NewVersion, LeaderKilled, Alone, LeaderKilled], vec![Hold, ShortOwn, ShortLeases])
                 }
-                Rule::Guard("usage_evidence") | Rule::UsageAfterSeal => (vec![NewVersion], vec![LongUse]),
+                Rule::Guard("usage_evidence") | Rule::UsageAfterSeal => (vec![NewVersion, LeakedSession, LeakedSession], vec![]),
                 Rule::Guard("members_released") | Rule::FenceWaits | Rule::ReleaseHeld => {
                     (vec![NewVersion, InstanceCutOff, BusCutOff], vec![Fence, ShortOwn, LongIdle])
                 }
@@ -89,7 +91,7 @@ impl Profile {
                     (vec![NewVersion, InstanceCutOff, InstanceCutOff], vec![Fence, ShortOwn, LongIdle])
                 }
                 Rule::Leads => {
-                    (vec![LeaderCutOff, HalfCutOff, NewVersion, HalfCutOff], vec![Fence, ShortOwn, ShortLeases])
+                    (vec![LeaderCutOff, HalfCutOff, NewVersion, BusCutOff], vec![Fence, ShortOwn, ShortLeases])
                 }
                 Rule::HoldWaits => (vec![NewVersion, InstanceCutOff, Alone], vec![Hold, ShortLeases]),
                 Rule::SilenceWaits => (vec![NewVersion, InstanceCutOff, Alone], vec![Presume, ShortLeases]),
@@ -163,7 +165,9 @@ impl Profile {
                     (vec![NewVersion, InstanceCutOff, BusCutOff], vec![Fence, LongOwn, ShortLeases, ShortUse])
                 }
                 Around::RegistrationIsDurable => (vec![NewVersion, Joiner, BusCutOff], vec![]),
-                Around::BarrierReadsAll => (vec![NewVersion, Joiner], vec![ShortOwn, LongIdle]),
+                Around::BarrierReadsAll => {
+                    (vec![NewVersion, LeaderKilled, Alone, LeaderKilled], vec![Hold, ShortOwn, ShortLeases])
+                }
                 Around::JournalFirst | Around::DisableIsTried => (vec![Order, ProviderHalf, NewVersion], vec![]),
                 Around::RestoreIsTold => (vec![NewVersion, StoreRestored], vec![]),
                 Around::DurableFirst | Around::AuditIsWritten => (vec![NewVersion], vec![]),
@@ -187,6 +191,7 @@ impl Profile {
             } else {
                 None
             },
+            step_slowness: calm.then_some(400),
             sessions: matches!(mutant, Mutant::Leader(Rule::Guard("usage_evidence") | Rule::UsageAfterSeal)),
             changes,
         }
@@ -212,7 +217,7 @@ impl Profile {
                 Change::ShortUse => policy.max_use = ms(50),
                 Change::Overlap => policy.min_overlap = ms(8000),
                 Change::Required => {
-                    policy.required = [("worker", 1), ("api", 1)]
+                    policy.required = [("api", 1)]
                         .into_iter()
                         .filter_map(|(service, minimum)| Some((service.parse().ok()?, minimum)))
                         .collect();

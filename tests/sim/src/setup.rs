@@ -29,6 +29,8 @@ pub struct Setup {
     pub seed: u64,
     /// The rule that is broken.
     pub mutant: Option<Mutant>,
+    /// The rule whose world it is, although it is not broken: the control of a mutant's run.
+    pub shaped_for: Option<Mutant>,
     /// What is left out.
     pub plan: Plan,
     /// What goes wrong; then nothing else does.
@@ -58,6 +60,12 @@ impl Setup {
         Self { seed, mutant: Some(mutant), ..Self::default() }
     }
 
+    /// The same world with the rule in force.
+    #[must_use]
+    pub fn control(&self) -> Self {
+        Self { mutant: None, shaped_for: self.mutant, ..self.clone() }
+    }
+
     /// A world of a script, in which nothing else goes wrong.
     #[must_use]
     pub fn script(seed: u64, script: &[Act]) -> Self {
@@ -69,7 +77,7 @@ impl World {
     /// A world.
     #[must_use]
     pub fn new(setup: Setup) -> Self {
-        let Setup { seed, mutant, plan, script, policy: fixed, instances, sessions, told, logged } = setup;
+        let Setup { seed, mutant, shaped_for, plan, script, policy: fixed, instances, sessions, told, logged } = setup;
         let mut rng = Rng::new(seed);
         let wild = mutant == Some(Mutant::Around(Around::ClocksAreTrue));
         let drift = |rng: &mut Rng| {
@@ -80,7 +88,7 @@ impl World {
                 _ => i64::try_from(rng.between(0, 2 * bound as u64)).unwrap_or(0) - bound,
             }
         };
-        let profile = Profile::of(mutant);
+        let profile = Profile::of(mutant.or(shaped_for));
         let mut drawn = fixed.unwrap_or_else(|| policy(&mut rng));
         if script.is_none() {
             profile.shape(&mut drawn);
@@ -111,6 +119,7 @@ impl World {
             chaotic,
             loss: if chaotic { profile.loss.unwrap_or(loss) } else { 0 },
             slowness: if chaotic { profile.slowness.unwrap_or(slowness) } else { 0 },
+            step_slowness: if chaotic { profile.step_slowness.unwrap_or(40) } else { 0 },
             favoured: profile.favoured,
             script: script.unwrap_or_default(),
             plan,

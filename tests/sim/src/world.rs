@@ -41,6 +41,7 @@ pub struct World {
     pub(crate) chaotic: bool,
     pub(crate) loss: u64,
     pub(crate) slowness: u64,
+    pub(crate) step_slowness: u64,
     pub(crate) favoured: Vec<crate::fault::Fault>,
     pub(crate) script: Vec<Act>,
     pub(crate) plan: Plan,
