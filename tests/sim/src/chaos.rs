@@ -14,7 +14,11 @@ use crate::setup::policy;
 use crate::world::World;
 
 /// What chaos picks from; the rest strikes in passing.
-const PICKED: [Fault; 41] = [
+const PICKED: [Fault; 45] = [
+    Fault::Deaf,
+    Fault::Twin,
+    Fault::Excused,
+    Fault::Overridden,
     Fault::LeakedSession,
     Fault::LeaderKilled,
     Fault::LeaderStopped,
@@ -109,7 +113,7 @@ impl World {
     /// Which broadcaster leads, or believes to.
     pub(crate) fn leading_node(&self) -> Option<usize> {
         let lock = self.outside.lock.as_ref()?;
-        self.leaders[lock.node].term.as_ref().map(|_| lock.node)
+        self.leaders.get(lock.node)?.term.as_ref().map(|_| lock.node)
     }
 
     fn inflict(&mut self, fault: Fault, target: usize, length: u64) {
@@ -126,7 +130,9 @@ impl World {
                 let running = &self.instances[index];
                 let used = running.rules.holder(&self.secret).and_then(|holder| holder.active(running.clock.at(self.now)));
                 if let Some((version, _)) = used.filter(|_| running.alive) {
-                    self.truth.leaked.push((version, until));
+                    // Of what it uses, or of what it used before.
+                    let earlier = Version::new(version.get() - target as u64 % 2).unwrap_or(version);
+                    self.truth.leaked.push((earlier, self.now, until));
                 }
             }
             Fault::LeaderKilled => self.kill_leader(node),
@@ -140,13 +146,24 @@ impl World {
                 }
             }
             Fault::InstanceCutOff => self.instances[index].no_leader = [until; 2],
-            Fault::HalfCutOff => self.instances[index].no_leader[target / 7 % 2] = until,
+            Fault::HalfCutOff if self.chaotic => self.instances[index].no_leader[target / 7 % 2] = until,
+            Fault::HalfCutOff => {
+                let other = 1 - self.leading_node().unwrap_or(0);
+                self.instances[index].no_leader[other] = until;
+            }
             Fault::StoreCutOff => self.instances[index].no_store = until,
             Fault::BusCutOff => self.instances[index].no_bus = until,
             Fault::Alone => {
                 let running = &mut self.instances[index];
                 (running.no_leader, running.no_store, running.no_bus) = ([until; 2], until, until);
             }
+            Fault::Deaf => self.instances[index].deaf = until,
+            Fault::Twin => self.twin(index),
+            Fault::Excused => {
+                let instance = self.instances[index].rules.key().clone();
+                self.order(Order::Excuse { instance });
+            }
+            Fault::Overridden => self.override_for(index),
             Fault::Joiner => self.join(index),
             Fault::Rolled => {
                 self.leave(index);
@@ -185,7 +202,12 @@ impl World {
                 self.leaders[node].clock.step_wall(days * 86_400_000 + 12_345);
                 self.instances[index].clock.step_wall(-days * 86_400_000);
             }
-            Fault::KeyLost => self.outside.lock = None,
+            // Nobody holds it, and nobody gets it before whoever held it has stopped believing so.
+            Fault::KeyLost => {
+                if let Some(lock) = &mut self.outside.lock {
+                    lock.node = usize::MAX;
+                }
+            }
         }
     }
 
@@ -199,6 +221,26 @@ impl World {
             let clock = self.instances[like].clock.clone();
             let exclusive = self.rng.permille(300);
             self.start_instance(self.instances.len(), clock, exclusive);
+        }
+    }
+
+    /// A second process under the same name, which is only right where the name is not held alone.
+    fn twin(&mut self, index: usize) {
+        if self.instances.len() >= 7 || self.instances[index].exclusive && !self.exclusive_twins {
+            return;
+        }
+        let (clock, exclusive) = (self.instances[index].clock.clone(), self.instances[index].exclusive);
+        let mut key = self.instances[index].rules.key().clone();
+        key.incarnation.0 += 1 << 64;
+        self.start_life(self.instances.len(), key, 1, clock, exclusive);
+    }
+
+    fn override_for(&mut self, index: usize) {
+        let instance = self.instances[index].rules.key().clone();
+        let Some(stored) = &self.outside.stored else { return };
+        for version in stored.record.retirements.keys().copied().collect::<Vec<_>>() {
+            let instances = BTreeSet::from([instance.clone()]);
+            self.order(Order::Override { version, instances, sessions: false, reason: "because".into() });
         }
     }
 
@@ -253,6 +295,7 @@ impl World {
 
     /// The bus loses the end of its log, as after a power loss; whoever follows it notices.
     fn cut_roster_back(&mut self, by: usize) {
+        self.truth.roster_lost = true;
         let keep = self.outside.roster.len().saturating_sub(by);
         self.outside.roster.truncate(keep);
         for leader in &mut self.leaders {

@@ -198,7 +198,8 @@ impl World {
                 let now = running.clock.at(self.now);
                 running.alive && running.guards.iter().any(|guard| guard.version == version && guard.end > now)
             });
-            let leaked = self.truth.leaked.iter().filter(|(it, until)| *it == version && *until > self.now);
+            let open = |(it, from, until): &&(Version, u64, u64)| *it == version && *from <= self.now && *until > self.now;
+            let leaked = self.truth.leaked.iter().filter(open);
             let users = users.map(|running| running.index.to_string());
             Evidence::Sessions(users.chain(leaked.map(|_| "somebody".to_owned())).collect())
         } else {

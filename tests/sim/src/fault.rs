@@ -34,6 +34,14 @@ pub enum Fault {
     BusCutOff,
     /// Without broadcaster, store and bus.
     Alone,
+    /// An instance that is heard and hears no answer.
+    Deaf,
+    /// A second process under the same name.
+    Twin,
+    /// An operator excuses an instance.
+    Excused,
+    /// An operator lets the retires under way cut an instance off.
+    Overridden,
     Joiner,
     /// A clean leave, and a new instance in its place.
     Rolled,
@@ -72,7 +80,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 37] = [
+    pub const ALL: [Fault; 41] = [
         Fault::Lost,
         Fault::Doubled,
         Fault::Slow,
@@ -89,6 +97,10 @@ impl Fault {
         Fault::StoreCutOff,
         Fault::BusCutOff,
         Fault::Alone,
+        Fault::Deaf,
+        Fault::Twin,
+        Fault::Excused,
+        Fault::Overridden,
         Fault::Joiner,
         Fault::Rolled,
         Fault::Leaves,

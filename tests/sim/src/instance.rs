@@ -38,6 +38,8 @@ pub struct Running {
     pub stopped: u64,
     /// No way to each broadcaster until then.
     pub no_leader: [u64; 2],
+    /// No answer from a broadcaster reaches it until then.
+    pub deaf: u64,
     /// No way to the store until then.
     pub no_store: u64,
     /// No bus until then.
@@ -128,6 +130,7 @@ impl Running {
             alive: true,
             stopped: 0,
             no_leader: [0; 2],
+            deaf: 0,
             no_store: 0,
             no_bus: 0,
             rules,

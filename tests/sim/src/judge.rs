@@ -27,8 +27,11 @@ pub struct Truth {
     pub sealed: BTreeMap<Version, u64>,
     /// The provider does half of what it is asked, until then.
     pub provider_half: u64,
-    /// Connections that only the provider sees: of which version, and until when.
-    pub leaked: Vec<(Version, u64)>,
+    /// Connections that only the provider sees: of which version, since when and until when.
+    pub leaked: Vec<(Version, u64, u64)>,
+    /// The bus has lost a part of the roster. Who is silent and not in it holds nothing back, whatever the policy says:
+    /// only its lease does.
+    pub roster_lost: bool,
     /// When a leader last heard each process life.
     pub heard: BTreeMap<String, u64>,
     /// The policy was changed, so that what it says of silence is not one thing.
@@ -54,6 +57,7 @@ impl World {
                 self.check_retire(*version, before, record);
             }
             self.check_ends(before, record);
+            self.check_bounds(before, record);
             if before.current != record.current {
                 self.truth.activated = self.now;
             }
@@ -190,6 +194,26 @@ impl World {
         }
     }
 
+    /// A successor waits for what the record says: no longer lease may be running.
+    fn check_bounds(&mut self, before: &SecretRecord, record: &SecretRecord) {
+        if record.bounds.lease >= before.bounds.lease || self.outside.ever_restored {
+            return;
+        }
+        let bound = record.bounds.lease.max(record.bounds.self_lease);
+        let bound = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX) / 100 * 102;
+        let longer = self.instances.iter().filter(|running| running.alive).find(|running| {
+            let holder = running.rules.holder(&self.secret);
+            let ends = |version: &Version| {
+                let until = holder.map(|holder| holder.lease_until(*version));
+                until.is_some_and(|until| running.clock.when(until) > self.now + bound)
+            };
+            record.versions.keys().any(ends)
+        });
+        if let Some(index) = longer.map(|running| running.index) {
+            self.violated("bounds", format!("the record's bound is lowered while instance {index} has a longer lease"));
+        }
+    }
+
     /// What shows in a record alone.
     fn check_alone(&mut self, record: &SecretRecord) {
         if record.current.is_some_and(|current| record.retirements.contains_key(&current)) {
@@ -257,7 +281,14 @@ impl World {
             {
                 problem = Some(("I", format!("report {sequence} of {key} counts after report {}", member.sequence)));
             }
-            let Change::LeaseGranted { key, over, .. } = change else { continue };
+            let Change::LeaseGranted { key, over, length, .. } = change else { continue };
+            if self.outside.lock.as_ref().is_some_and(|lock| lock.epoch > term.epoch) && !self.outside.ever_restored {
+                problem = Some(("F", "a deposed leader grants a lease".into()));
+            }
+            let bound = self.outside.stored.as_ref().map(|stored| stored.record.bounds.lease);
+            if bound.is_some_and(|bound| *length > bound) && !self.outside.ever_restored {
+                problem = Some(("bounds", format!("a lease of {length:?} is granted, and the record says {bound:?}")));
+            }
             let known = term.coordinator.members().any(|member| member.key == *key && member.registered);
             if !known && !self.outside.roster.iter().any(|registration| registration.key == *key) {
                 problem = Some(("joiner", format!("{key} gets a lease and is not in the roster")));
@@ -287,7 +318,7 @@ impl World {
 
     /// What the policy says of those that are silent: they live, they hold the version, and nobody knows.
     fn check_silence(&mut self, version: Version) {
-        if self.truth.policy_changed {
+        if self.truth.policy_changed || self.truth.roster_lost {
             return;
         }
         let (policy, secret) = (self.policy.when_unreachable, &self.secret);
@@ -337,8 +368,12 @@ impl World {
             .retirements
             .get(&version)
             .is_some_and(|retirement| retirement.overrides.iter().any(|word| word.sessions));
-        // What began after the last look is nobody's to see.
-        let open = self.truth.leaked.iter().any(|(leaked, until)| *leaked == version && *until > self.now);
+        // What began after the seal may have begun after the last look, and is nobody's to see.
+        let sealed = self.truth.sealed.get(&version).copied().unwrap_or(0);
+        let open = |(leaked, from, until): &(Version, u64, u64)| {
+            *leaked == version && *from < sealed && *until > self.now
+        };
+        let open = self.truth.leaked.iter().any(open);
         if self.sessions_known && open && !overridden {
             self.violated("S1", format!("version {version} is disabled while a session of it is open"));
             return;

@@ -100,7 +100,8 @@ impl World {
         }
         let sent = leader.clock.at(self.now);
         // Whoever knows that its time is over follows again.
-        if leader.term.as_ref().is_some_and(|term| term.coordinator.tenure().valid_until <= sent) {
+        let believes = self.mutant == Some(Mutant::Leader(rotacast_protocol::rules::Rule::Leads));
+        if !believes && leader.term.as_ref().is_some_and(|term| term.coordinator.tenure().valid_until <= sent) {
             self.leaders[node].term = None;
         }
         let leader = &self.leaders[node];

@@ -40,6 +40,7 @@ impl World {
             running.no_leader = [0; 2];
             running.no_store = 0;
             running.no_bus = 0;
+            running.deaf = 0;
         }
         self.outside.audit_full = 0;
         self.outside.audit_slow = 0;

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use rotacast_holder::rules::Rule as HolderRule;
-use rotacast_protocol::Policy;
+use rotacast_protocol::{Phase, Policy};
 use rotacast_protocol::policy::WhenUnreachable;
 use rotacast_protocol::rules::Rule;
 
-use crate::clock::ms;
-use crate::fault::Fault;
+use crate::clock::{MS, SECOND, ms};
+use crate::fault::{Act, Fault, When};
 use crate::mutant::{Around, Mutant};
 
 /// How a world differs from any other.
@@ -24,6 +24,10 @@ pub struct Profile {
     pub step_slowness: Option<u64>,
     /// The provider sees sessions.
     pub sessions: bool,
+    /// Names are said to be held alone, and are not.
+    pub exclusive_twins: bool,
+    /// What goes wrong, where chance would take too long.
+    pub script: Vec<Act>,
     changes: Vec<Change>,
 }
 
@@ -46,6 +50,11 @@ enum Change {
     Approval,
     NoDeadlines,
     TwoVersions,
+    ShortRotating,
+    VeryLongIdle,
+    OwnLease,
+    /// Nothing is given up on, approved or required.
+    Patient,
 }
 
 impl Profile {
@@ -53,7 +62,7 @@ impl Profile {
     #[must_use]
     pub fn of(mutant: Option<Mutant>) -> Self {
         use Change::{
-            Approval, Fence, Hold, LongIdle, LongOwn, LongUse, NoDeadlines, Overlap, Presume, Required, ShortLeases,
+            Approval, Fence, Hold, LongIdle, OwnLease, Patient, ShortRotating, VeryLongIdle, LongOwn, LongUse, NoDeadlines, Overlap, Presume, Required, ShortLeases,
             ShortOwn, ShortUse, TwoVersions,
         };
         use Fault::*;
@@ -74,7 +83,7 @@ impl Profile {
                     (vec![NewVersion, StoreRestored], vec![NoDeadlines])
                 }
                 Rule::Guard("inherited_leases_over") => {
-                    (vec![LeaderKilled, InstanceCutOff, NewVersion, InstanceCutOff], vec![Fence, LongIdle, ShortOwn])
+                    (vec![], vec![Fence, LongIdle, ShortOwn, ShortUse, ShortRotating, NoDeadlines, Patient])
                 }
                 Rule::Guard("self_leases_over") | Rule::Guard("sealed") => (
                     vec![InstanceCutOff, NewVersion, BusCutOff, Joiner],
@@ -84,10 +93,12 @@ impl Profile {
                     (vec![NewVersion, LeaderKilled, Alone, LeaderKilled], vec![Hold, ShortOwn, ShortLeases])
                 }
                 Rule::Guard("usage_evidence") | Rule::UsageAfterSeal => (vec![NewVersion, LeakedSession, LeakedSession], vec![]),
-                Rule::Guard("members_released") | Rule::FenceWaits | Rule::ReleaseHeld => {
+                Rule::ReleaseHeld => (vec![NewVersion, Excused, Excused], vec![Fence, ShortOwn, ShortUse]),
+                Rule::Guard("members_released") | Rule::FenceWaits => {
                     (vec![NewVersion, InstanceCutOff, BusCutOff], vec![Fence, ShortOwn, LongIdle])
                 }
-                Rule::Drift | Rule::UseTime => {
+                Rule::Drift => (vec![], vec![Fence, ShortOwn, ShortUse, ShortRotating, VeryLongIdle, NoDeadlines, Patient]),
+                Rule::UseTime => {
                     (vec![NewVersion, InstanceCutOff, InstanceCutOff], vec![Fence, ShortOwn, LongIdle])
                 }
                 Rule::Leads => {
@@ -95,16 +106,19 @@ impl Profile {
                 }
                 Rule::HoldWaits => (vec![NewVersion, InstanceCutOff, Alone], vec![Hold, ShortLeases]),
                 Rule::SilenceWaits => (vec![NewVersion, InstanceCutOff, Alone], vec![Presume, ShortLeases]),
-                Rule::ReleaseRevision | Rule::ReportOrder => {
+                Rule::ReleaseRevision => (vec![], vec![Fence, ShortOwn, ShortUse, ShortRotating, LongIdle]),
+                Rule::ReportOrder => {
                     (vec![NewVersion, Rollback, BusCutOff, Rollback], vec![Fence, ShortOwn, LongIdle])
                 }
-                Rule::ReleaseLease | Rule::GrantNumbers | Rule::LongerGrant | Rule::AcknowledgedGrant => {
+                Rule::LongerGrant | Rule::AcknowledgedGrant => {
+                    (vec![], vec![Fence, ShortOwn, ShortUse, ShortRotating, LongIdle, NoDeadlines, Patient])
+                }
+                Rule::ReleaseLease | Rule::GrantNumbers => {
                     (vec![NewVersion, Rollback, InstanceCutOff, BusCutOff], vec![Fence, ShortOwn, LongIdle])
                 }
-                Rule::ExclusiveOnly | Rule::LiveOnly | Rule::HeardLives | Rule::ProvenOnly => (
-                    vec![NewVersion, LateRegistration, InstanceCutOff, LateRegistration],
-                    vec![Fence, ShortOwn, LongIdle],
-                ),
+                Rule::ExclusiveOnly | Rule::LiveOnly | Rule::HeardLives | Rule::ProvenOnly => {
+                    (vec![], vec![Fence, ShortOwn, ShortUse, ShortRotating, LongIdle, NoDeadlines, Patient])
+                }
                 Rule::SealedUnleased => (vec![NewVersion, OldLog, Joiner, BusCutOff], vec![ShortUse]),
                 Rule::RegisteredOnly => (vec![NewVersion, Joiner, RosterCutBack, LeaderKilled], vec![]),
                 Rule::TermFirst => (vec![NewVersion, LeaderKilled, LeaderCutOff], vec![]),
@@ -127,21 +141,25 @@ impl Profile {
                     (vec![NewVersion, NewVersion, BusCutOff], vec![TwoVersions])
                 }
                 Rule::ExcuseStages | Rule::OverrideNames => {
-                    (vec![NewVersion, Order, InstanceCutOff, Order], vec![Fence, LongIdle, ShortOwn])
+                    (vec![NewVersion, Excused, Alone, Overridden], vec![Fence, LongIdle, ShortOwn, ShortUse])
                 }
                 Rule::StepOrder => (vec![NewVersion, ProviderHalf, ProviderHalf], vec![]),
                 _ => (vec![], vec![]),
             },
             Mutant::Holder(rule) => match rule {
                 HolderRule::FromSend | HolderRule::LateGrant => {
-                    (vec![NewVersion, InstanceCutOff], vec![Fence, ShortOwn, ShortUse])
+                    (vec![NewVersion, Alone, Excused, Excused], vec![Fence, ShortOwn, ShortUse, ShortLeases])
                 }
+                HolderRule::SwitchDoubt => (vec![NewVersion, Rollback, Rollback], vec![Fence]),
                 HolderRule::ClockOnUse => (vec![NewVersion, Alone, Alone], vec![Fence]),
-                HolderRule::StaleGrant | HolderRule::NewestGrant | HolderRule::Acknowledge => {
+                HolderRule::NewestGrant => {
+                    (vec![], vec![Fence, ShortOwn, ShortUse, ShortRotating, LongIdle, NoDeadlines, Patient])
+                }
+                HolderRule::StaleGrant | HolderRule::Acknowledge => {
                     (vec![NewVersion, InstanceCutOff], vec![Fence, ShortOwn, LongIdle])
                 }
                 HolderRule::ReadFromSend | HolderRule::ReadUnsealed | HolderRule::ReadNewest => {
-                    (vec![NewVersion, InstanceCutOff, InstanceCutOff], vec![Fence, LongOwn, ShortUse, ShortLeases])
+                    (vec![NewVersion, InstanceCutOff, BusCutOff, Excused], vec![Fence, OwnLease, ShortUse, ShortLeases])
                 }
                 HolderRule::NewerState | HolderRule::NewerDirection | HolderRule::NoComeback => {
                     (vec![NewVersion, OldLog, Rollback, OldLog], vec![])
@@ -153,7 +171,10 @@ impl Profile {
                 Around::ClockCountsInSuspend => {
                     (vec![NewVersion, InstanceStopped, InstanceStopped], vec![Fence, ShortOwn])
                 }
-                Around::UseEnds | Around::ClocksAreTrue => (vec![NewVersion, InstanceCutOff], vec![Fence, ShortOwn]),
+                Around::ClocksAreTrue => {
+                    (vec![], vec![Fence, ShortOwn, ShortUse, ShortRotating, LongIdle, NoDeadlines, Patient])
+                }
+                Around::UseEnds => (vec![NewVersion, InstanceCutOff], vec![Fence, ShortOwn]),
                 Around::LeadsFromSend => {
                     (vec![LeaderCutOff, HalfCutOff, NewVersion, LeaderStopped], vec![Fence, ShortOwn, ShortLeases])
                 }
@@ -180,6 +201,11 @@ impl Profile {
                 | Mutant::Leader(Rule::ReportOrder | Rule::UsageAfterSeal | Rule::BarrierAfterSeal)
                 | Mutant::Around(Around::LeadsFromSend | Around::SaveComparesKey)
         );
+        let stuck = matches!(
+            mutant,
+            Mutant::Leader(Rule::ReleaseHeld | Rule::OverrideNames | Rule::ExcuseStages)
+                | Mutant::Holder(HolderRule::FromSend | HolderRule::ReadFromSend | HolderRule::SwitchDoubt)
+        );
         let calm = matches!(mutant, Mutant::Leader(Rule::Stages | Rule::RosterFirst));
         Self {
             favoured,
@@ -191,7 +217,9 @@ impl Profile {
             } else {
                 None
             },
-            step_slowness: calm.then_some(400),
+            step_slowness: if calm { Some(400) } else { stuck.then_some(500) },
+            exclusive_twins: mutant == Mutant::Leader(Rule::HeardLives),
+            script: script(mutant),
             sessions: matches!(mutant, Mutant::Leader(Rule::Guard("usage_evidence") | Rule::UsageAfterSeal)),
             changes,
         }
@@ -224,11 +252,101 @@ impl Profile {
                 }
                 Change::Approval => policy.approval = true,
                 Change::NoDeadlines => policy.deadlines.clear(),
+                Change::ShortRotating => {
+                    policy.sync_rotating = ms(500);
+                    policy.lease_rotating = ms(1000);
+                    policy.sync_idle = ms(500);
+                }
+                Change::VeryLongIdle => policy.lease_idle = ms(60_000),
+                Change::OwnLease => policy.self_lease = ms(1500),
+                Change::Patient => {
+                    policy.approval = false;
+                    policy.required.clear();
+                    policy.failure_budget = 10;
+                }
                 Change::TwoVersions => policy.max_live_versions = 2,
             }
         }
         if !self.changes.is_empty() && !self.changes.iter().any(|change| matches!(change, Change::Overlap)) {
             policy.min_overlap = Duration::ZERO;
         }
+    }
+}
+
+/// The story in which a rule is the only protection. Instance 0 is the one that is wronged; there are three.
+fn script(mutant: Mutant) -> Vec<Act> {
+    let at = |time: u64, fault, length: u64| Act {
+        when: When::At(time * MS),
+        after: 0,
+        fault,
+        target: 0,
+        length: length * SECOND,
+    };
+    let then = |when, after: u64, fault, length: u64| Act {
+        when,
+        after: after * MS,
+        fault,
+        target: 0,
+        length: length * SECOND,
+    };
+    let leader = |act: Act| Act { target: usize::MAX, ..act };
+    let preparing = When::Phase(Phase::Preparing);
+    match mutant {
+        // It is silent and in no roster; its lease was given by the leader before.
+        Mutant::Leader(Rule::Guard("inherited_leases_over")) => vec![
+            at(4000, Fault::StreamsRecreated, 0),
+            at(5000, Fault::Alone, 30),
+            leader(at(5200, Fault::LeaderKilled, 0)),
+            at(11_000, Fault::NewVersion, 0),
+        ],
+        // Its clock is slow, the leader's fast, the lease long.
+        Mutant::Leader(Rule::Drift) => vec![at(5000, Fault::Alone, 100), at(6000, Fault::NewVersion, 0)],
+        Mutant::Around(Around::ClocksAreTrue) => vec![at(5000, Fault::Alone, 40), at(6000, Fault::NewVersion, 0)],
+        // It hears no answers, so goes by the long lease it has, while the leader grants short ones.
+        Mutant::Leader(Rule::LongerGrant | Rule::AcknowledgedGrant) => vec![
+            at(5500, Fault::Deaf, 30),
+            at(5500, Fault::BusCutOff, 30),
+            at(5500, Fault::StoreCutOff, 30),
+            at(6000, Fault::NewVersion, 0),
+            then(preparing, 2000, Fault::Excused, 0),
+            then(preparing, 2500, Fault::Alone, 30),
+        ],
+        // It has heard of a short lease in place of the long one, and said so.
+        Mutant::Holder(HolderRule::NewestGrant) => vec![
+            at(5500, Fault::StoreCutOff, 30),
+            at(6000, Fault::NewVersion, 0),
+            then(preparing, 2000, Fault::Excused, 0),
+            then(preparing, 2500, Fault::Alone, 30),
+        ],
+        // A newcomer says that it holds nothing, which is true, has its lease and then reads the value.
+        Mutant::Leader(Rule::ReleaseRevision) => vec![
+            at(4000, Fault::Joiner, 0),
+            Act { target: 3, ..at(4001, Fault::StoreCutOff, 0) },
+            Act { target: 3, length: 1600 * MS, ..at(4001, Fault::StoreCutOff, 0) },
+            Act { target: 3, ..at(5550, Fault::InstanceCutOff, 30) },
+            Act { target: 3, ..at(5550, Fault::BusCutOff, 30) },
+            at(6500, Fault::NewVersion, 0),
+            Act { target: 3, ..then(preparing, 100, Fault::Excused, 0) },
+        ],
+        // The registration of an earlier life arrives when the later one has just fallen silent.
+        Mutant::Leader(Rule::ProvenOnly) => vec![
+            Act { length: 4 * SECOND, ..at(3000, Fault::LateRegistration, 0) },
+            at(6500, Fault::Alone, 30),
+            at(6600, Fault::NewVersion, 0),
+        ],
+        // Two processes of one name; the first falls silent.
+        Mutant::Leader(Rule::ExclusiveOnly) => vec![
+            at(5000, Fault::Alone, 30),
+            at(5500, Fault::Twin, 0),
+            at(6600, Fault::NewVersion, 0),
+        ],
+        // The same, said to be impossible: the first is heard again, and then no more.
+        Mutant::Leader(Rule::HeardLives) => vec![
+            at(4000, Fault::InstanceStopped, 3),
+            at(4100, Fault::Twin, 0),
+            at(9000, Fault::Alone, 30),
+            at(9100, Fault::NewVersion, 0),
+        ],
+        _ => Vec::new(),
     }
 }

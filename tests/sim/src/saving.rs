@@ -152,6 +152,9 @@ impl World {
             secrets: grant.into_iter().map(|grant| (self.secret.clone(), grant)).collect(),
         };
         let (index, life) = answer.from;
+        if self.instances[index].deaf > self.now {
+            return;
+        }
         self.send(|world, at| {
             let message = ToInstance::Rules(InstanceInput::SyncReply(reply.clone()));
             world.at(at, Event::ToInstance(index, life, Box::new(message)));

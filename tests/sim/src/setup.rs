@@ -90,9 +90,12 @@ impl World {
         };
         let profile = Profile::of(mutant.or(shaped_for));
         let mut drawn = fixed.unwrap_or_else(|| policy(&mut rng));
-        if script.is_none() {
+        let own = script.is_some();
+        if !own {
             profile.shape(&mut drawn);
         }
+        let script = script.or_else(|| (!profile.script.is_empty()).then(|| profile.script.clone()));
+        let instances = if instances == 0 && !own && script.is_some() { 3 } else { instances };
         let leaders = (0..2)
             .map(|_| Broadcaster::new(Clock::new(rng.between(SECOND, 1_000_000 * SECOND), drift(&mut rng))))
             .collect();
@@ -120,6 +123,7 @@ impl World {
             loss: if chaotic { profile.loss.unwrap_or(loss) } else { 0 },
             slowness: if chaotic { profile.slowness.unwrap_or(slowness) } else { 0 },
             step_slowness: if chaotic { profile.step_slowness.unwrap_or(40) } else { 0 },
+            exclusive_twins: profile.exclusive_twins,
             favoured: profile.favoured,
             script: script.unwrap_or_default(),
             plan,
@@ -136,7 +140,7 @@ impl World {
         let count = if instances == 0 { world.rng.between(1, 4) } else { instances };
         for index in 0..count {
             let clock = Clock::new(world.rng.between(SECOND, 1_000_000 * SECOND), drift(&mut world.rng));
-            let exclusive = world.rng.permille(300);
+            let exclusive = world.rng.permille(300) || world.exclusive_twins;
             world.start_instance(usize::try_from(index).unwrap_or(0), clock, exclusive);
         }
         for node in 0..2 {
@@ -145,19 +149,17 @@ impl World {
         }
         world.outside.put(false);
         let end = world.rng.between(15, 40) * SECOND;
-        let script_ends = world.script.iter().map(|act| act.after + act.length).sum::<u64>();
+        let script_ends = world.script.iter().map(|act| act.after + act.length).max().unwrap_or(0);
         world.at(if world.chaotic { end } else { 40 * SECOND + script_ends }, Event::Heal);
         if world.chaotic {
             world.at(2 * SECOND, Event::Chaos);
         } else {
             // Something to rotate to, unless the script brings it.
-            world.script.push(Act {
-                when: When::At(6 * SECOND),
-                after: 0,
-                fault: Fault::NewVersion,
-                target: 0,
-                length: 0,
-            });
+            let brings = |act: &Act| matches!(act.fault, Fault::NewVersion | Fault::BadVersion | Fault::WatchGap);
+            if !world.script.iter().any(brings) {
+                let time = When::At(6 * SECOND);
+                world.script.push(Act { when: time, after: 0, fault: Fault::NewVersion, target: 0, length: 0 });
+            }
             for act in world.script.clone() {
                 if let When::At(time) = act.when {
                     world.at(world.now + time + act.after, Event::Scripted(act));
@@ -174,6 +176,10 @@ impl World {
             instance: format!("i{index}").parse().expect("a valid name"),
             incarnation: Incarnation(u128::from(life) << 96 | u128::try_from(index).unwrap_or(0)),
         };
+        self.start_life(index, key, life, clock, exclusive);
+    }
+
+    pub(crate) fn start_life(&mut self, index: usize, key: InstanceKey, life: u64, clock: Clock, exclusive: bool) {
         let mut running = Running::new(index, key, clock, life, exclusive, self.secret.clone());
         if let Some(Mutant::Holder(rule)) = self.mutant {
             running.rules.break_rule(rule);
@@ -183,6 +189,7 @@ impl World {
             running.no_leader = before.no_leader;
             running.no_store = before.no_store;
             running.no_bus = before.no_bus;
+            running.deaf = before.deaf;
             self.instances[index] = running;
         } else {
             self.instances.push(running);
