@@ -231,7 +231,7 @@ impl World {
         }
         let (clock, exclusive) = (self.instances[index].clock.clone(), self.instances[index].exclusive);
         let mut key = self.instances[index].rules.key().clone();
-        key.incarnation.0 += 1 << 64;
+        key.incarnation.0 += 16 << 96;
         self.start_life(self.instances.len(), key, 1, clock, exclusive);
     }
 

@@ -182,6 +182,10 @@ impl World {
             roster_read: 0,
             roster_listed,
         });
+        // It reads what there is: the roster, and the versions.
+        let soon = self.now + self.delay();
+        self.at(soon, Event::ToLeader(node, Box::new(Mail::Roster)));
+        self.tell_versions();
     }
 
     pub(crate) fn leader_takes(&mut self, node: usize, mail: Mail) {

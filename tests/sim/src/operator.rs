@@ -31,12 +31,10 @@ impl World {
     pub(crate) fn heal(&mut self) {
         self.healed = Some(self.now);
         for node in 0..self.leaders.len() {
-            self.leaders[node].stopped = self.leaders[node].stopped.min(self.now);
             self.leaders[node].no_store = 0;
         }
         for index in 0..self.instances.len() {
             let running = &mut self.instances[index];
-            running.stopped = running.stopped.min(self.now);
             running.no_leader = [0; 2];
             running.no_store = 0;
             running.no_bus = 0;
@@ -88,7 +86,8 @@ impl World {
         }
         let Some(node) = (0..self.leaders.len()).find(|node| {
             let epoch = self.leaders[*node].term.as_ref().map(|term| term.epoch);
-            epoch.is_some_and(|epoch| self.outside.leads(*node, epoch, self.now))
+            let runs = self.leaders[*node].stopped <= self.now;
+            runs && epoch.is_some_and(|epoch| self.outside.leads(*node, epoch, self.now))
         }) else {
             if self.now > healed + 30 * SECOND {
                 self.violated("L", "nobody leads".into());
