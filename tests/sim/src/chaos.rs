@@ -14,7 +14,8 @@ use crate::setup::policy;
 use crate::world::World;
 
 /// What chaos picks from; the rest strikes in passing.
-const PICKED: [Fault; 45] = [
+const PICKED: [Fault; 46] = [
+    Fault::LateAnswers,
     Fault::Deaf,
     Fault::Twin,
     Fault::Excused,
@@ -158,6 +159,7 @@ impl World {
                 (running.no_leader, running.no_store, running.no_bus) = ([until; 2], until, until);
             }
             Fault::Deaf => self.instances[index].deaf = until,
+            Fault::LateAnswers => self.instances[index].late = until,
             Fault::Twin => self.twin(index),
             Fault::Excused => {
                 let instance = self.instances[index].rules.key().clone();
@@ -226,7 +228,7 @@ impl World {
 
     /// A second process under the same name, which is only right where the name is not held alone.
     fn twin(&mut self, index: usize) {
-        if self.instances.len() >= 7 || self.instances[index].exclusive && !self.exclusive_twins {
+        if self.instances.len() >= 7 || self.instances[index].exclusive {
             return;
         }
         let (clock, exclusive) = (self.instances[index].clock.clone(), self.instances[index].exclusive);

@@ -36,6 +36,8 @@ pub enum Fault {
     Alone,
     /// An instance that is heard and hears no answer.
     Deaf,
+    /// Answers of broadcasters to it take most of a second.
+    LateAnswers,
     /// A second process under the same name.
     Twin,
     /// An operator excuses an instance.
@@ -80,7 +82,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 41] = [
+    pub const ALL: [Fault; 42] = [
         Fault::Lost,
         Fault::Doubled,
         Fault::Slow,
@@ -98,6 +100,7 @@ impl Fault {
         Fault::BusCutOff,
         Fault::Alone,
         Fault::Deaf,
+        Fault::LateAnswers,
         Fault::Twin,
         Fault::Excused,
         Fault::Overridden,

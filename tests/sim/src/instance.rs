@@ -40,6 +40,8 @@ pub struct Running {
     pub no_leader: [u64; 2],
     /// No answer from a broadcaster reaches it until then.
     pub deaf: u64,
+    /// Answers of broadcasters to it are late until then.
+    pub late: u64,
     /// No way to the store until then.
     pub no_store: u64,
     /// No bus until then.
@@ -131,6 +133,7 @@ impl Running {
             stopped: 0,
             no_leader: [0; 2],
             deaf: 0,
+            late: 0,
             no_store: 0,
             no_bus: 0,
             rules,
@@ -285,7 +288,12 @@ impl World {
         let serving = self.instances[index].rules.holder(&self.secret).and_then(|holder| holder.serving());
         if let Some(version) = serving {
             let service = self.instances[index].rules.key().service.to_string();
+            self.truth.last_used.insert((version, service.clone()), self.now);
             self.truth.served.entry(version).or_default().insert(service);
+        }
+        let reached = self.instances[index].rules.holder(&self.secret).and_then(|holder| holder.report().reached);
+        if let Some((version, _)) = reached.filter(|(_, stage)| *stage >= Stage::Prepared) {
+            self.truth.prepared.insert(version);
         }
         let running = &mut self.instances[index];
         running.settled_since = running.settled_since.or(Some(now)).filter(|_| active);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rotacast_protocol::coordinator::{Change, MAX_MEMBERS};
-use rotacast_protocol::policy::WhenUnreachable;
+use rotacast_protocol::policy::{WhenEmpty, WhenUnreachable};
 use rotacast_protocol::record::{RecordChange, RetireStep, SecretRecord};
 use rotacast_protocol::{Epoch, Phase, Version};
 
@@ -23,6 +23,10 @@ pub struct Truth {
     pub activated: u64,
     /// The services of which an instance really handed a version out.
     pub served: BTreeMap<Version, BTreeSet<String>>,
+    /// Versions that some instance was really ready for.
+    pub prepared: BTreeSet<Version>,
+    /// When an instance of each service last used the version that is current, by version.
+    pub last_used: BTreeMap<(Version, String), u64>,
     /// When a retirement was really sealed.
     pub sealed: BTreeMap<Version, u64>,
     /// The provider does half of what it is asked, until then.
@@ -111,6 +115,9 @@ impl World {
         }
         if self.policy.approval && rotation.approved.is_none() {
             self.violated("approval", format!("version {} is activated without one", rotation.new));
+        }
+        if self.policy.when_empty == WhenEmpty::Hold && !self.truth.prepared.contains(&rotation.new) {
+            self.violated("somebody", format!("version {} is activated and nobody was ready for it", rotation.new));
         }
         // Where nothing is ever lost or late, everyone who has worked for a while is waited for.
         if self.loss == 0 && self.slowness == 0 {
@@ -313,6 +320,33 @@ impl World {
         }
         for version in retires {
             self.check_silence(version);
+            self.check_somebody(version);
+        }
+    }
+
+    /// An empty set is never unanimous: whoever is on the new version was there so recently that its lease may run.
+    fn check_somebody(&mut self, version: Version) {
+        let Some(record) = self.outside.stored.as_ref().map(|stored| stored.record.clone()) else { return };
+        let rotated = record.rotation.as_ref().is_some_and(|rotation| rotation.old == Some(version));
+        let Some(current) = record.current.filter(|_| rotated && !self.truth.policy_changed) else { return };
+        let longest = record.bounds.lease.max(self.policy.lease_idle).max(self.policy.lease_rotating);
+        let silence = match self.policy.when_unreachable {
+            WhenUnreachable::Fence => longest,
+            WhenUnreachable::Hold => return,
+            WhenUnreachable::PresumeDeadAfter(silence) => longest.max(silence),
+        };
+        let patience = u64::try_from((silence + record.bounds.max_use).as_nanos()).unwrap_or(u64::MAX) / 100 * 105 + SECOND;
+        let used = |service: Option<&str>| {
+            let of = |((used, by), _): &(&(Version, String), &u64)| *used == current && service.is_none_or(|it| it == by);
+            self.truth.last_used.iter().filter(of).map(|(_, at)| *at).max().unwrap_or(0)
+        };
+        let late = |last: u64| last + patience < self.now;
+        let nobody = late(used(None));
+        let required = self.policy.required.keys().find(|service| late(used(Some(service.as_str())))).cloned();
+        if nobody {
+            self.violated("somebody", format!("version {version} is retired and nobody uses the new one any more"));
+        } else if let Some(service) = required {
+            self.violated("required", format!("version {version} is retired and no {service} uses the new one any more"));
         }
     }
 

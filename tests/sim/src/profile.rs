@@ -22,10 +22,10 @@ pub struct Profile {
     pub slowness: Option<u64>,
     /// How often the service's steps are.
     pub step_slowness: Option<u64>,
+    /// How many instances a script has, if more than three.
+    pub instances: u64,
     /// The provider sees sessions.
     pub sessions: bool,
-    /// Names are said to be held alone, and are not.
-    pub exclusive_twins: bool,
     /// What goes wrong, where chance would take too long.
     pub script: Vec<Act>,
     changes: Vec<Change>,
@@ -53,6 +53,7 @@ enum Change {
     ShortRotating,
     VeryLongIdle,
     OwnLease,
+    Unapproved,
     /// Nothing is given up on, approved or required.
     Patient,
 }
@@ -62,7 +63,7 @@ impl Profile {
     #[must_use]
     pub fn of(mutant: Option<Mutant>) -> Self {
         use Change::{
-            Approval, Fence, Hold, LongIdle, OwnLease, Patient, ShortRotating, VeryLongIdle, LongOwn, LongUse, NoDeadlines, Overlap, Presume, Required, ShortLeases,
+            Approval, Fence, Unapproved, Hold, LongIdle, OwnLease, Patient, ShortRotating, VeryLongIdle, LongOwn, LongUse, NoDeadlines, Overlap, Presume, Required, ShortLeases,
             ShortOwn, ShortUse, TwoVersions,
         };
         use Fault::*;
@@ -71,9 +72,12 @@ impl Profile {
             Mutant::Leader(rule) => match rule {
                 Rule::Guard("overlap_over") => (vec![NewVersion], vec![Overlap, ShortOwn, ShortLeases, NoDeadlines]),
                 Rule::Guard("required_services") => {
-                    (vec![NewVersion, Leaves, InstanceKilled], vec![Required, ShortOwn, NoDeadlines])
+                    (vec![], vec![Fence, Required, ShortLeases, LongOwn, NoDeadlines, Unapproved])
                 }
-                Rule::Guard("somebody_confirmed") | Rule::EmptySet => {
+                Rule::Guard("somebody_confirmed") => {
+                    (vec![], vec![Fence, ShortLeases, LongOwn, NoDeadlines, Patient])
+                }
+                Rule::EmptySet => {
                     (vec![NewVersion, Leaves, Alone, Leaves], vec![ShortOwn, ShortLeases, NoDeadlines])
                 }
                 Rule::Guard("not_paused") | Rule::PauseActivation | Rule::PauseSteps => {
@@ -148,7 +152,7 @@ impl Profile {
             },
             Mutant::Holder(rule) => match rule {
                 HolderRule::FromSend | HolderRule::LateGrant => {
-                    (vec![NewVersion, Alone, Excused, Excused], vec![Fence, ShortOwn, ShortUse, ShortLeases])
+                    (vec![], vec![Fence, ShortOwn, ShortUse, ShortLeases, NoDeadlines, Patient])
                 }
                 HolderRule::SwitchDoubt => (vec![NewVersion, Rollback, Rollback], vec![Fence]),
                 HolderRule::ClockOnUse => (vec![NewVersion, Alone, Alone], vec![Fence]),
@@ -218,7 +222,7 @@ impl Profile {
                 None
             },
             step_slowness: if calm { Some(400) } else { stuck.then_some(500) },
-            exclusive_twins: mutant == Mutant::Leader(Rule::HeardLives),
+            instances: if mutant == Mutant::Leader(Rule::Guard("required_services")) { 4 } else { 3 },
             script: script(mutant),
             sessions: matches!(mutant, Mutant::Leader(Rule::Guard("usage_evidence") | Rule::UsageAfterSeal)),
             changes,
@@ -258,6 +262,7 @@ impl Profile {
                     policy.sync_idle = ms(500);
                 }
                 Change::VeryLongIdle => policy.lease_idle = ms(60_000),
+                Change::Unapproved => policy.approval = false,
                 Change::OwnLease => policy.self_lease = ms(1500),
                 Change::Patient => {
                     policy.approval = false;
@@ -303,7 +308,14 @@ fn script(mutant: Mutant) -> Vec<Act> {
         Mutant::Leader(Rule::Drift) => vec![at(5000, Fault::Alone, 100), at(6000, Fault::NewVersion, 0)],
         Mutant::Around(Around::ClocksAreTrue) => vec![at(5000, Fault::Alone, 40), at(6000, Fault::NewVersion, 0)],
         // It hears no answers, so goes by the long lease it has, while the leader grants short ones.
-        Mutant::Leader(Rule::LongerGrant | Rule::AcknowledgedGrant) => vec![
+        Mutant::Leader(Rule::AcknowledgedGrant) => vec![
+            at(5500, Fault::Deaf, 30),
+            at(5500, Fault::StoreCutOff, 30),
+            at(6000, Fault::NewVersion, 0),
+            then(preparing, 2000, Fault::Excused, 0),
+            then(preparing, 3500, Fault::Alone, 30),
+        ],
+        Mutant::Leader(Rule::LongerGrant) => vec![
             at(5500, Fault::Deaf, 30),
             at(5500, Fault::BusCutOff, 30),
             at(5500, Fault::StoreCutOff, 30),
@@ -321,12 +333,11 @@ fn script(mutant: Mutant) -> Vec<Act> {
         // A newcomer says that it holds nothing, which is true, has its lease and then reads the value.
         Mutant::Leader(Rule::ReleaseRevision) => vec![
             at(4000, Fault::Joiner, 0),
-            Act { target: 3, ..at(4001, Fault::StoreCutOff, 0) },
-            Act { target: 3, length: 1600 * MS, ..at(4001, Fault::StoreCutOff, 0) },
-            Act { target: 3, ..at(5550, Fault::InstanceCutOff, 30) },
-            Act { target: 3, ..at(5550, Fault::BusCutOff, 30) },
+            Act { target: 3, length: 2720 * MS, ..at(4001, Fault::StoreCutOff, 0) },
+            Act { target: 3, ..at(6000, Fault::InstanceCutOff, 30) },
             at(6500, Fault::NewVersion, 0),
-            Act { target: 3, ..then(preparing, 100, Fault::Excused, 0) },
+            Act { target: 3, ..then(preparing, 100, Fault::BusCutOff, 30) },
+            Act { target: 3, ..then(preparing, 150, Fault::Excused, 0) },
         ],
         // The registration of an earlier life arrives when the later one has just fallen silent.
         Mutant::Leader(Rule::ProvenOnly) => vec![
@@ -340,13 +351,19 @@ fn script(mutant: Mutant) -> Vec<Act> {
             at(5500, Fault::Twin, 0),
             at(6600, Fault::NewVersion, 0),
         ],
-        // The same, said to be impossible: the first is heard again, and then no more.
-        Mutant::Leader(Rule::HeardLives) => vec![
-            at(4000, Fault::InstanceStopped, 3),
-            at(4100, Fault::Twin, 0),
-            at(9000, Fault::Alone, 30),
-            at(9100, Fault::NewVersion, 0),
+        // Its answers take most of a second; then it falls silent.
+        Mutant::Holder(HolderRule::FromSend) => vec![
+            at(5000, Fault::LateAnswers, 30),
+            at(5500, Fault::StoreCutOff, 30),
+            at(6000, Fault::NewVersion, 0),
+            then(preparing, 2000, Fault::Excused, 0),
+            then(preparing, 2500, Fault::Alone, 30),
         ],
+        // Everyone who has switched leaves.
+        Mutant::Leader(Rule::Guard("somebody_confirmed" | "required_services")) => {
+            let leaves = |target| Act { target, ..then(When::Phase(Phase::Draining), 300, Fault::Leaves, 0) };
+            vec![at(6000, Fault::NewVersion, 0), leaves(0), leaves(1), leaves(2)]
+        }
         _ => Vec::new(),
     }
 }

@@ -155,7 +155,9 @@ impl World {
         if self.instances[index].deaf > self.now {
             return;
         }
+        let late = if self.instances[index].late > self.now { 550 * MS } else { 0 };
         self.send(|world, at| {
+            let at = at + late;
             let message = ToInstance::Rules(InstanceInput::SyncReply(reply.clone()));
             world.at(at, Event::ToInstance(index, life, Box::new(message)));
         });

@@ -95,7 +95,7 @@ impl World {
             profile.shape(&mut drawn);
         }
         let script = script.or_else(|| (!profile.script.is_empty()).then(|| profile.script.clone()));
-        let instances = if instances == 0 && !own && script.is_some() { 3 } else { instances };
+        let instances = if instances == 0 && !own && script.is_some() { profile.instances.max(3) } else { instances };
         let leaders = (0..2)
             .map(|_| Broadcaster::new(Clock::new(rng.between(SECOND, 1_000_000 * SECOND), drift(&mut rng))))
             .collect();
@@ -123,7 +123,6 @@ impl World {
             loss: if chaotic { profile.loss.unwrap_or(loss) } else { 0 },
             slowness: if chaotic { profile.slowness.unwrap_or(slowness) } else { 0 },
             step_slowness: if chaotic { profile.step_slowness.unwrap_or(40) } else { 0 },
-            exclusive_twins: profile.exclusive_twins,
             favoured: profile.favoured,
             script: script.unwrap_or_default(),
             plan,
@@ -140,7 +139,7 @@ impl World {
         let count = if instances == 0 { world.rng.between(1, 4) } else { instances };
         for index in 0..count {
             let clock = Clock::new(world.rng.between(SECOND, 1_000_000 * SECOND), drift(&mut world.rng));
-            let exclusive = world.rng.permille(300) || world.exclusive_twins;
+            let exclusive = world.rng.permille(300);
             world.start_instance(usize::try_from(index).unwrap_or(0), clock, exclusive);
         }
         for node in 0..2 {
@@ -190,6 +189,7 @@ impl World {
             running.no_store = before.no_store;
             running.no_bus = before.no_bus;
             running.deaf = before.deaf;
+            running.late = before.late;
             self.instances[index] = running;
         } else {
             self.instances.push(running);

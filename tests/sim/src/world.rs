@@ -42,7 +42,6 @@ pub struct World {
     pub(crate) loss: u64,
     pub(crate) slowness: u64,
     pub(crate) step_slowness: u64,
-    pub(crate) exclusive_twins: bool,
     pub(crate) favoured: Vec<crate::fault::Fault>,
     pub(crate) script: Vec<Act>,
     pub(crate) plan: Plan,
