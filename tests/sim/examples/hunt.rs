@@ -25,6 +25,7 @@ fn main() {
         if !name.contains(&filter) {
             continue;
         }
+        if let Some(d) = rotacast_simulator::directed::directed(mutant, true) { println!("   directed {name}: {d:?} control {:?}", rotacast_simulator::directed::directed(mutant, false)); if d.is_err() { continue; } }
         let start = std::time::Instant::now();
         let mut other = None;
         let found = (0..seeds).find_map(|seed| {

@@ -14,7 +14,8 @@ use crate::setup::policy;
 use crate::world::World;
 
 /// What chaos picks from; the rest strikes in passing.
-const PICKED: [Fault; 46] = [
+const PICKED: [Fault; 47] = [
+    Fault::RosterLate,
     Fault::LateAnswers,
     Fault::Deaf,
     Fault::Twin,
@@ -71,9 +72,7 @@ impl World {
         let again = self.now + self.rng.between(100, 2500) * MS;
         self.at(again, Event::Chaos);
         self.tell_versions();
-        for node in 0..self.leaders.len() {
-            self.at(self.now, Event::ToLeader(node, Box::new(Mail::Roster)));
-        }
+        self.tell_roster();
         let length = self.rng.between(500, 15_000) * MS;
         let drawn = self.rng.draw();
         let target = usize::try_from(self.rng.draw() % 1000).unwrap_or(0);
@@ -126,7 +125,9 @@ impl World {
         };
         let index = target % self.instances.len();
         match fault {
-            Fault::Lost | Fault::Doubled | Fault::Slow | Fault::StepFails | Fault::StepSlow => {}
+            Fault::Lost | Fault::Doubled | Fault::Slow | Fault::StepFails => {}
+            Fault::StepSlow => self.instances[index].slow_steps = until,
+            Fault::RosterLate => self.outside.roster_late = until,
             Fault::LeakedSession => {
                 let running = &self.instances[index];
                 let used = running.rules.holder(&self.secret).and_then(|holder| holder.active(running.clock.at(self.now)));

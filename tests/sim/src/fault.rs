@@ -50,6 +50,8 @@ pub enum Fault {
     Leaves,
     /// A registration that is under way for seconds, longer than its process may live.
     LateRegistration,
+    /// Broadcasters hear no news of the roster; they can still read it.
+    RosterLate,
     /// The roster loses its end, as after a power loss.
     RosterCutBack,
     /// All streams are deleted and made anew.
@@ -82,7 +84,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 42] = [
+    pub const ALL: [Fault; 43] = [
         Fault::Lost,
         Fault::Doubled,
         Fault::Slow,
@@ -108,6 +110,7 @@ impl Fault {
         Fault::Rolled,
         Fault::Leaves,
         Fault::LateRegistration,
+        Fault::RosterLate,
         Fault::RosterCutBack,
         Fault::StreamsRecreated,
         Fault::OldLog,

@@ -42,6 +42,8 @@ pub struct Running {
     pub deaf: u64,
     /// Answers of broadcasters to it are late until then.
     pub late: u64,
+    /// Its service takes seconds for each step until then.
+    pub slow_steps: u64,
     /// No way to the store until then.
     pub no_store: u64,
     /// No bus until then.
@@ -134,6 +136,7 @@ impl Running {
             no_leader: [0; 2],
             deaf: 0,
             late: 0,
+            slow_steps: 0,
             no_store: 0,
             no_bus: 0,
             rules,
@@ -409,7 +412,11 @@ impl World {
                         let chance = self.loss / 3;
                         let worked = !self.strikes(Fault::StepFails, chance);
                         let slow = self.step_slowness;
-                        let long = if self.strikes(Fault::StepSlow, slow) { self.network.between(500, 6000) * 1_000_000 } else { 0 };
+                        let slow = self.strikes(Fault::StepSlow, slow);
+                        let long = match slow || self.instances[index].slow_steps > self.now {
+                            true => self.network.between(500, 6000) * 1_000_000,
+                            false => 0,
+                        };
                         let at = self.now + self.delay() + long;
                         self.at(at, to(ToInstance::Stepped { step, version, worked }));
                         told = true;

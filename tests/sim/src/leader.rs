@@ -183,8 +183,7 @@ impl World {
             roster_listed,
         });
         // It reads what there is: the roster, and the versions.
-        let soon = self.now + self.delay();
-        self.at(soon, Event::ToLeader(node, Box::new(Mail::Roster)));
+        self.tell_roster();
         self.tell_versions();
     }
 

@@ -7,9 +7,13 @@
 //! A seed makes a world. `ROTACAST_SEED=n cargo test -p rotacast-simulator` runs one again; one that fails is shrunk and
 //! told as a story.
 
+#[allow(clippy::expect_used)]
+#[path = "../../../broadcaster/protocol/tests/bench/mod.rs"]
+mod bench;
 pub mod chaos;
 pub mod clock;
 pub mod counts;
+pub mod directed;
 pub mod effect;
 pub mod event;
 pub mod fault;

@@ -40,6 +40,7 @@ impl World {
             running.no_bus = 0;
             running.deaf = 0;
         }
+        self.outside.roster_late = 0;
         self.outside.audit_full = 0;
         self.outside.audit_slow = 0;
         self.outside.read_only = 0;
@@ -78,9 +79,7 @@ impl World {
         let healed = self.healed.unwrap_or(self.now);
         self.at(self.now + SECOND, Event::Look);
         self.tell_versions();
-        for node in 0..self.leaders.len() {
-            self.at(self.now, Event::ToLeader(node, Box::new(Mail::Roster)));
-        }
+        self.tell_roster();
         if self.outside.ever_restored {
             return;
         }

@@ -72,6 +72,8 @@ pub struct Outside {
     pub deleted: BTreeSet<Version>,
     /// The roster.
     pub roster: Vec<Registration>,
+    /// Nobody is told of news in the roster until then.
+    pub roster_late: u64,
     /// Who ever was in the roster.
     pub ever_registered: BTreeSet<InstanceKey>,
     /// States as they were published.

@@ -93,9 +93,7 @@ impl Profile {
                     vec![InstanceCutOff, NewVersion, BusCutOff, Joiner],
                     vec![Fence, LongOwn, ShortLeases, NoDeadlines],
                 ),
-                Rule::Guard("barrier") | Rule::BarrierAfterSeal => {
-                    (vec![NewVersion, LeaderKilled, Alone, LeaderKilled], vec![Hold, ShortOwn, ShortLeases])
-                }
+                Rule::Guard("barrier") => (vec![], vec![Hold, OwnLease, ShortLeases, NoDeadlines, Patient]),
                 Rule::Guard("usage_evidence") | Rule::UsageAfterSeal => (vec![NewVersion, LeakedSession, LeakedSession], vec![]),
                 Rule::ReleaseHeld => (vec![NewVersion, Excused, Excused], vec![Fence, ShortOwn, ShortUse]),
                 Rule::Guard("members_released") | Rule::FenceWaits => {
@@ -162,7 +160,10 @@ impl Profile {
                 HolderRule::StaleGrant | HolderRule::Acknowledge => {
                     (vec![NewVersion, InstanceCutOff], vec![Fence, ShortOwn, LongIdle])
                 }
-                HolderRule::ReadFromSend | HolderRule::ReadUnsealed | HolderRule::ReadNewest => {
+                HolderRule::ReadFromSend => {
+                    (vec![], vec![Fence, OwnLease, ShortUse, ShortLeases, NoDeadlines, Patient])
+                }
+                HolderRule::ReadUnsealed | HolderRule::ReadNewest => {
                     (vec![NewVersion, InstanceCutOff, BusCutOff, Excused], vec![Fence, OwnLease, ShortUse, ShortLeases])
                 }
                 HolderRule::NewerState | HolderRule::NewerDirection | HolderRule::NoComeback => {
@@ -190,9 +191,7 @@ impl Profile {
                     (vec![NewVersion, InstanceCutOff, BusCutOff], vec![Fence, LongOwn, ShortLeases, ShortUse])
                 }
                 Around::RegistrationIsDurable => (vec![NewVersion, Joiner, BusCutOff], vec![]),
-                Around::BarrierReadsAll => {
-                    (vec![NewVersion, LeaderKilled, Alone, LeaderKilled], vec![Hold, ShortOwn, ShortLeases])
-                }
+                Around::BarrierReadsAll => (vec![], vec![Hold, OwnLease, ShortLeases, NoDeadlines, Patient]),
                 Around::JournalFirst | Around::DisableIsTried => (vec![Order, ProviderHalf, NewVersion], vec![]),
                 Around::RestoreIsTold => (vec![NewVersion, StoreRestored], vec![]),
                 Around::DurableFirst | Around::AuditIsWritten => (vec![NewVersion], vec![]),
@@ -213,7 +212,11 @@ impl Profile {
         let calm = matches!(mutant, Mutant::Leader(Rule::Stages | Rule::RosterFirst));
         Self {
             favoured,
-            loss: if calm { Some(0) } else { None },
+            loss: if calm {
+                Some(0)
+            } else {
+                (mutant == Mutant::Holder(HolderRule::SwitchDoubt)).then_some(250)
+            },
             slowness: if slow {
                 Some(250)
             } else if calm {
@@ -358,6 +361,21 @@ fn script(mutant: Mutant) -> Vec<Act> {
             at(6000, Fault::NewVersion, 0),
             then(preparing, 2000, Fault::Excused, 0),
             then(preparing, 2500, Fault::Alone, 30),
+        ],
+        // It lives on reads of the store, which take half a second, and its service is slow to move.
+        Mutant::Holder(HolderRule::ReadFromSend) => vec![
+            at(5500, Fault::InstanceCutOff, 30),
+            at(5500, Fault::BusCutOff, 30),
+            at(5500, Fault::LateAnswers, 30),
+            at(5500, Fault::StepSlow, 30),
+            at(6000, Fault::NewVersion, 0),
+        ],
+        // It is silent, and the leader that knew it is gone: only the roster says that it exists.
+        Mutant::Leader(Rule::Guard("barrier")) | Mutant::Around(Around::BarrierReadsAll) => vec![
+            at(4900, Fault::RosterLate, 60),
+            at(5000, Fault::Alone, 60),
+            leader(at(5200, Fault::LeaderKilled, 0)),
+            at(11_500, Fault::NewVersion, 0),
         ],
         // Everyone who has switched leaves.
         Mutant::Leader(Rule::Guard("somebody_confirmed" | "required_services")) => {

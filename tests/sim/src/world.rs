@@ -180,9 +180,13 @@ impl World {
             let at = self.now + self.delay();
             self.at(at, Event::ToInstance(index, life, Box::new(ToInstance::Registered)));
         }
-        // Broadcasters hear of news in the roster, sooner or later.
+        self.tell_roster();
+    }
+
+    /// Broadcasters hear of news in the roster, sooner or later.
+    pub(crate) fn tell_roster(&mut self) {
         for node in 0..self.leaders.len() {
-            let at = self.now + self.delay();
+            let at = self.now.max(self.outside.roster_late) + self.delay();
             self.at(at, Event::ToLeader(node, Box::new(Mail::Roster)));
         }
     }
@@ -196,7 +200,8 @@ impl World {
             state = earlier.record.state();
         }
         if !self.lost() {
-            let at = self.now + self.delay();
+            let late = if self.instances[index].late > self.now { 550 * MS } else { 0 };
+            let at = self.now + self.delay() + late;
             let read = ToInstance::Read { id, answer: Some((sent, state)) };
             self.at(at, Event::ToInstance(index, life, Box::new(read)));
         }
