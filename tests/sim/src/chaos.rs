@@ -130,7 +130,8 @@ impl World {
             Fault::RosterLate => self.outside.roster_late = until,
             Fault::LeakedSession => {
                 let running = &self.instances[index];
-                let used = running.rules.holder(&self.secret).and_then(|holder| holder.active(running.clock.at(self.now)));
+                let used =
+                    running.rules.holder(&self.secret).and_then(|holder| holder.active(running.clock.at(self.now)));
                 if let Some((version, _)) = used.filter(|_| running.alive) {
                     // Of what it uses, or of what it used before.
                     let earlier = Version::new(version.get() - target as u64 % 2).unwrap_or(version);

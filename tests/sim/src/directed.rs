@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rotacast_holder::rules::Rule as HolderRule;
 use rotacast_holder::{Instance, InstanceInput, Step};
-use rotacast_protocol::coordinator::{Change, Input, Order};
+use rotacast_protocol::coordinator::{Change, Evidence, Input, Order};
 use rotacast_protocol::message::{SecretGrant, SecretState, Stage, SyncReply};
 use rotacast_protocol::policy::WhenUnreachable;
 use rotacast_protocol::record::RetireStep;
@@ -47,6 +47,17 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             spoil(&mut bench);
             let early = Input::BarrierPassed { version: v(1), revision: before };
             says(bench.input(early).is_ok(), "joiner: a roster that was read before the seal counts")
+        }
+        Rule::UsageAfterSeal => {
+            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            let sent = bench.now.instant;
+            bench.input(Input::UsageRead { version: v(1), sent, evidence: Evidence::Sessions(Vec::new()) }).ok();
+            bench.pass(seconds(1));
+            bench.sync("api/a", 2, Stage::Released, &[2]);
+            spoil(&mut bench);
+            let guard = bench.coordinator.guard(v(1), bench.now);
+            let counts = guard.conditions.iter().any(|it| it.name == "usage_evidence" && it.met);
+            says(counts, "S1: sessions that were looked for before the seal count as none")
         }
         Rule::ConfirmedDirection => {
             let policy = Policy { required: required(), ..Policy::default() };

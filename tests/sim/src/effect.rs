@@ -111,6 +111,12 @@ impl World {
                 Ok(vec![Input::VerifyFailed { version, reason: "no such role".into() }])
             }
             CommandKind::Test { version } => Ok(vec![Input::Verified { version }]),
+            // A roster that cannot be read lets no barrier pass.
+            CommandKind::PassBarrier { .. }
+                if self.outside.roster_late > self.now && !self.is_broken(Around::BarrierReadsAll) =>
+            {
+                Err(())
+            }
             CommandKind::PassBarrier { version } => {
                 let end = self.outside.roster.len();
                 roster = Some(if self.is_broken(Around::BarrierReadsAll) { 0 } else { end });
@@ -198,7 +204,8 @@ impl World {
                 let now = running.clock.at(self.now);
                 running.alive && running.guards.iter().any(|guard| guard.version == version && guard.end > now)
             });
-            let open = |(it, from, until): &&(Version, u64, u64)| *it == version && *from <= self.now && *until > self.now;
+            let open =
+                |(it, from, until): &&(Version, u64, u64)| *it == version && *from <= self.now && *until > self.now;
             let leaked = self.truth.leaked.iter().filter(open);
             let users = users.map(|running| running.index.to_string());
             Evidence::Sessions(users.chain(leaked.map(|_| "somebody".to_owned())).collect())

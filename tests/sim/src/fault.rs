@@ -50,7 +50,7 @@ pub enum Fault {
     Leaves,
     /// A registration that is under way for seconds, longer than its process may live.
     LateRegistration,
-    /// Broadcasters hear no news of the roster; they can still read it.
+    /// Broadcasters cannot read the roster.
     RosterLate,
     /// The roster loses its end, as after a power loss.
     RosterCutBack,

@@ -413,9 +413,10 @@ impl World {
                         let worked = !self.strikes(Fault::StepFails, chance);
                         let slow = self.step_slowness;
                         let slow = self.strikes(Fault::StepSlow, slow);
-                        let long = match slow || self.instances[index].slow_steps > self.now {
-                            true => self.network.between(500, 6000) * 1_000_000,
-                            false => 0,
+                        let long = match (slow, self.instances[index].slow_steps > self.now) {
+                            (_, true) => self.network.between(8000, 12_000) * 1_000_000,
+                            (true, false) => self.network.between(500, 6000) * 1_000_000,
+                            (false, false) => 0,
                         };
                         let at = self.now + self.delay() + long;
                         self.at(at, to(ToInstance::Stepped { step, version, worked }));

@@ -335,9 +335,11 @@ impl World {
             WhenUnreachable::Hold => return,
             WhenUnreachable::PresumeDeadAfter(silence) => longest.max(silence),
         };
-        let patience = u64::try_from((silence + record.bounds.max_use).as_nanos()).unwrap_or(u64::MAX) / 100 * 105 + SECOND;
+        let patience =
+            u64::try_from((silence + record.bounds.max_use).as_nanos()).unwrap_or(u64::MAX) / 100 * 105 + SECOND;
         let used = |service: Option<&str>| {
-            let of = |((used, by), _): &(&(Version, String), &u64)| *used == current && service.is_none_or(|it| it == by);
+            let of =
+                |((used, by), _): &(&(Version, String), &u64)| *used == current && service.is_none_or(|it| it == by);
             self.truth.last_used.iter().filter(of).map(|(_, at)| *at).max().unwrap_or(0)
         };
         let late = |last: u64| last + patience < self.now;
@@ -346,7 +348,10 @@ impl World {
         if nobody {
             self.violated("somebody", format!("version {version} is retired and nobody uses the new one any more"));
         } else if let Some(service) = required {
-            self.violated("required", format!("version {version} is retired and no {service} uses the new one any more"));
+            self.violated(
+                "required",
+                format!("version {version} is retired and no {service} uses the new one any more"),
+            );
         }
     }
 
@@ -404,9 +409,8 @@ impl World {
             .is_some_and(|retirement| retirement.overrides.iter().any(|word| word.sessions));
         // What began after the seal may have begun after the last look, and is nobody's to see.
         let sealed = self.truth.sealed.get(&version).copied().unwrap_or(0);
-        let open = |(leaked, from, until): &(Version, u64, u64)| {
-            *leaked == version && *from < sealed && *until > self.now
-        };
+        let open =
+            |(leaked, from, until): &(Version, u64, u64)| *leaked == version && *from < sealed && *until > self.now;
         let open = self.truth.leaked.iter().any(open);
         if self.sessions_known && open && !overridden {
             self.violated("S1", format!("version {version} is disabled while a session of it is open"));

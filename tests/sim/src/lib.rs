@@ -19,6 +19,7 @@ pub mod event;
 pub mod fault;
 pub mod instance;
 pub mod judge;
+pub mod kill;
 pub mod leader;
 pub mod mutant;
 mod network;

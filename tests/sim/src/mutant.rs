@@ -176,3 +176,37 @@ impl Mutant {
         leader.chain(HOLDER.into_iter().map(Mutant::Holder)).chain(AROUND.into_iter().map(Mutant::Around))
     }
 }
+
+/// Rules that nothing can be seen of when they alone are broken, and why: another rule stands behind each.
+pub const COVERED: [(Mutant, &str); 4] = [
+    (
+        Mutant::Leader(Rule::Guard("leads")),
+        "the guard is only asked by `decide` and `commands`, and both refuse before that when the term is over (Leads)",
+    ),
+    (
+        Mutant::Leader(Rule::Guard("phase")),
+        "the usage evidence of a version is only read once the phase allows its retire, and the guard needs it",
+    ),
+    (
+        Mutant::Leader(Rule::Guard("sealed")),
+        "the barrier and the usage evidence only count from a seal on, and the wait for self-leases is counted from it",
+    ),
+    (
+        Mutant::Leader(Rule::LiveOnly),
+        "since a registration alone proves nothing (ProvenOnly), the order of a listing does no harm",
+    ),
+];
+
+impl Mutant {
+    /// Why nothing can be seen of it, if nothing can.
+    #[must_use]
+    pub fn covered(self) -> Option<&'static str> {
+        COVERED.iter().find(|(mutant, _)| *mutant == self).map(|(_, why)| *why)
+    }
+
+    /// Whether the rule is about progress, so that its absence may show as a rotation that does not end as it should.
+    #[must_use]
+    pub fn is_about_progress(self) -> bool {
+        matches!(self, Mutant::Leader(Rule::ReplacedRetires) | Mutant::Holder(HolderRule::Acknowledge))
+    }
+}

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use rotacast_holder::rules::Rule as HolderRule;
-use rotacast_protocol::{Phase, Policy};
 use rotacast_protocol::policy::WhenUnreachable;
 use rotacast_protocol::rules::Rule;
+use rotacast_protocol::{Phase, Policy};
 
 use crate::clock::{MS, SECOND, ms};
 use crate::fault::{Act, Fault, When};
@@ -63,8 +63,8 @@ impl Profile {
     #[must_use]
     pub fn of(mutant: Option<Mutant>) -> Self {
         use Change::{
-            Approval, Fence, Unapproved, Hold, LongIdle, OwnLease, Patient, ShortRotating, VeryLongIdle, LongOwn, LongUse, NoDeadlines, Overlap, Presume, Required, ShortLeases,
-            ShortOwn, ShortUse, TwoVersions,
+            Approval, Fence, Hold, LongIdle, LongOwn, LongUse, NoDeadlines, Overlap, OwnLease, Patient, Presume,
+            Required, ShortLeases, ShortOwn, ShortRotating, ShortUse, TwoVersions, Unapproved, VeryLongIdle,
         };
         use Fault::*;
         let Some(mutant) = mutant else { return Self::default() };
@@ -74,12 +74,8 @@ impl Profile {
                 Rule::Guard("required_services") => {
                     (vec![], vec![Fence, Required, ShortLeases, LongOwn, NoDeadlines, Unapproved])
                 }
-                Rule::Guard("somebody_confirmed") => {
-                    (vec![], vec![Fence, ShortLeases, LongOwn, NoDeadlines, Patient])
-                }
-                Rule::EmptySet => {
-                    (vec![NewVersion, Leaves, Alone, Leaves], vec![ShortOwn, ShortLeases, NoDeadlines])
-                }
+                Rule::Guard("somebody_confirmed") => (vec![], vec![Fence, ShortLeases, LongOwn, NoDeadlines, Patient]),
+                Rule::EmptySet => (vec![NewVersion, Leaves, Alone, Leaves], vec![ShortOwn, ShortLeases, NoDeadlines]),
                 Rule::Guard("not_paused") | Rule::PauseActivation | Rule::PauseSteps => {
                     (vec![NewVersion, Order, Order], vec![NoDeadlines])
                 }
@@ -94,24 +90,24 @@ impl Profile {
                     vec![Fence, LongOwn, ShortLeases, NoDeadlines],
                 ),
                 Rule::Guard("barrier") => (vec![], vec![Hold, OwnLease, ShortLeases, NoDeadlines, Patient]),
-                Rule::Guard("usage_evidence") | Rule::UsageAfterSeal => (vec![NewVersion, LeakedSession, LeakedSession], vec![]),
+                Rule::Guard("usage_evidence") | Rule::UsageAfterSeal => {
+                    (vec![NewVersion, LeakedSession, LeakedSession], vec![ShortOwn, ShortUse, ShortLeases, Patient])
+                }
                 Rule::ReleaseHeld => (vec![NewVersion, Excused, Excused], vec![Fence, ShortOwn, ShortUse]),
                 Rule::Guard("members_released") | Rule::FenceWaits => {
                     (vec![NewVersion, InstanceCutOff, BusCutOff], vec![Fence, ShortOwn, LongIdle])
                 }
-                Rule::Drift => (vec![], vec![Fence, ShortOwn, ShortUse, ShortRotating, VeryLongIdle, NoDeadlines, Patient]),
-                Rule::UseTime => {
-                    (vec![NewVersion, InstanceCutOff, InstanceCutOff], vec![Fence, ShortOwn, LongIdle])
+                Rule::Drift => {
+                    (vec![], vec![Fence, ShortOwn, ShortUse, ShortRotating, VeryLongIdle, NoDeadlines, Patient])
                 }
+                Rule::UseTime => (vec![NewVersion, InstanceCutOff, InstanceCutOff], vec![Fence, ShortOwn, LongIdle]),
                 Rule::Leads => {
                     (vec![LeaderCutOff, HalfCutOff, NewVersion, BusCutOff], vec![Fence, ShortOwn, ShortLeases])
                 }
                 Rule::HoldWaits => (vec![NewVersion, InstanceCutOff, Alone], vec![Hold, ShortLeases]),
                 Rule::SilenceWaits => (vec![NewVersion, InstanceCutOff, Alone], vec![Presume, ShortLeases]),
                 Rule::ReleaseRevision => (vec![], vec![Fence, ShortOwn, ShortUse, ShortRotating, LongIdle]),
-                Rule::ReportOrder => {
-                    (vec![NewVersion, Rollback, BusCutOff, Rollback], vec![Fence, ShortOwn, LongIdle])
-                }
+                Rule::ReportOrder => (vec![NewVersion, Rollback, BusCutOff, Rollback], vec![Fence, ShortOwn, LongIdle]),
                 Rule::LongerGrant | Rule::AcknowledgedGrant => {
                     (vec![], vec![Fence, ShortOwn, ShortUse, ShortRotating, LongIdle, NoDeadlines, Patient])
                 }
@@ -134,7 +130,8 @@ impl Profile {
                 Rule::TestLogin => (vec![BadVersion], vec![]),
                 Rule::NoReturn => (vec![NewVersion, Rollback, Rollback, ProviderHalf], vec![]),
                 Rule::Approval => (vec![NewVersion], vec![Approval]),
-                Rule::Stages | Rule::RosterFirst => (vec![NewVersion, LeaderKilled], vec![Fence, NoDeadlines]),
+                Rule::RosterFirst => (vec![], vec![Fence, ShortRotating, NoDeadlines, Patient]),
+                Rule::Stages => (vec![NewVersion, LeaderKilled], vec![Fence, NoDeadlines]),
                 Rule::ConfirmedDirection => {
                     (vec![NewVersion, Rollback, InstanceCutOff], vec![Required, ShortOwn, ShortLeases])
                 }
@@ -212,11 +209,7 @@ impl Profile {
         let calm = matches!(mutant, Mutant::Leader(Rule::Stages | Rule::RosterFirst));
         Self {
             favoured,
-            loss: if calm {
-                Some(0)
-            } else {
-                (mutant == Mutant::Holder(HolderRule::SwitchDoubt)).then_some(250)
-            },
+            loss: if calm { Some(0) } else { (mutant == Mutant::Holder(HolderRule::SwitchDoubt)).then_some(250) },
             slowness: if slow {
                 Some(250)
             } else if calm {
@@ -307,6 +300,13 @@ fn script(mutant: Mutant) -> Vec<Act> {
             leader(at(5200, Fault::LeaderKilled, 0)),
             at(11_000, Fault::NewVersion, 0),
         ],
+        // It is not ready, and a leader that has just taken over has not heard of it yet.
+        Mutant::Leader(Rule::RosterFirst) => vec![
+            at(5000, Fault::StepSlow, 30),
+            at(5900, Fault::RosterLate, 20),
+            at(6000, Fault::NewVersion, 0),
+            leader(then(preparing, 300, Fault::LeaderKilled, 0)),
+        ],
         // Its clock is slow, the leader's fast, the lease long.
         Mutant::Leader(Rule::Drift) => vec![at(5000, Fault::Alone, 100), at(6000, Fault::NewVersion, 0)],
         Mutant::Around(Around::ClocksAreTrue) => vec![at(5000, Fault::Alone, 40), at(6000, Fault::NewVersion, 0)],
@@ -349,11 +349,9 @@ fn script(mutant: Mutant) -> Vec<Act> {
             at(6600, Fault::NewVersion, 0),
         ],
         // Two processes of one name; the first falls silent.
-        Mutant::Leader(Rule::ExclusiveOnly) => vec![
-            at(5000, Fault::Alone, 30),
-            at(5500, Fault::Twin, 0),
-            at(6600, Fault::NewVersion, 0),
-        ],
+        Mutant::Leader(Rule::ExclusiveOnly) => {
+            vec![at(5000, Fault::Alone, 30), at(5500, Fault::Twin, 0), at(6600, Fault::NewVersion, 0)]
+        }
         // Its answers take most of a second; then it falls silent.
         Mutant::Holder(HolderRule::FromSend) => vec![
             at(5000, Fault::LateAnswers, 30),
