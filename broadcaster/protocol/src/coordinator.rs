@@ -248,6 +248,8 @@ impl Coordinator {
     #[cfg(feature = "mutants")]
     pub fn break_rule(&mut self, rule: Rule) {
         self.broken.rule = Some(rule);
+        let broken = self.broken;
+        self.members.values_mut().for_each(|member| member.break_rule(broken));
         self.inherited_over = match self.record.revision {
             Revision(0) => self.tenure.since.instant,
             _ => self.tenure.since.instant + self.outlast(self.record.bounds.lease) + self.use_time(),

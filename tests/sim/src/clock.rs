@@ -17,13 +17,15 @@ pub struct Clock {
     drift: i64,
     /// Time in which it stood still (only a mutant's clock does).
     stood: u64,
+    /// How far the wall clock is off, in milliseconds.
+    wall_off: i64,
 }
 
 impl Clock {
     /// A clock.
     #[must_use]
     pub fn new(origin: u64, drift: i64) -> Self {
-        Self { origin, drift, stood: 0 }
+        Self { origin, drift, stood: 0, wall_off: 0 }
     }
 
     fn rate(&self) -> u128 {
@@ -37,10 +39,10 @@ impl Clock {
         Instant::from_nanos(self.origin + u64::try_from(passed).expect("a run is short"))
     }
 
-    /// Both readings, the wall clock's being right.
+    /// Both readings.
     #[must_use]
     pub fn now(&self, true_time: u64) -> Now {
-        Now { instant: self.at(true_time), wall: WallTime(true_time / MS) }
+        Now { instant: self.at(true_time), wall: WallTime((true_time / MS).saturating_add_signed(self.wall_off)) }
     }
 
     /// The first true time at which it reads at least this.
@@ -54,6 +56,11 @@ impl Clock {
     /// Stands still for a while.
     pub fn stand(&mut self, time: u64) {
         self.stood += time;
+    }
+
+    /// Somebody sets the wall clock.
+    pub fn step_wall(&mut self, milliseconds: i64) {
+        self.wall_off += milliseconds;
     }
 }
 

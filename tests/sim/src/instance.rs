@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use rotacast_holder::{Command, Input, Instance, InstanceCommand, InstanceInput, Setback, Step};
-use rotacast_protocol::message::SecretState;
+use rotacast_protocol::message::{InstanceReport, SecretState, Stage};
 use rotacast_protocol::{Generation, InstanceKey, Instant, Nonce, Revision, Version};
 
 use crate::clock::{Clock, ms};
-use crate::mutant::Mutant;
-use crate::world::{Event, Mail, World};
+use crate::event::{Event, Mail};
+use crate::fault::Fault;
+use crate::mutant::Around;
+use crate::world::World;
 
 /// A use of a version that has begun.
 #[derive(Clone, Debug)]
@@ -36,6 +38,12 @@ pub struct Running {
     pub stopped: u64,
     /// No way to each broadcaster until then.
     pub no_leader: [u64; 2],
+    /// No answer from a broadcaster reaches it until then.
+    pub deaf: u64,
+    /// Answers of broadcasters to it are late until then.
+    pub late: u64,
+    /// Its service takes seconds for each step until then.
+    pub slow_steps: u64,
     /// No way to the store until then.
     pub no_store: u64,
     /// No bus until then.
@@ -53,6 +61,12 @@ pub struct Running {
     waking: Option<u64>,
     last_use: Option<Instant>,
     seen: (Generation, Revision, Option<Version>),
+    /// What the service really uses for new work.
+    pub really: Option<Version>,
+    /// Versions the service was shown and has not let go of.
+    pub shown: BTreeSet<Version>,
+    /// Since when it has been using the secret in peace.
+    pub settled_since: Option<u64>,
 }
 
 /// What reaches an instance.
@@ -120,6 +134,9 @@ impl Running {
             alive: true,
             stopped: 0,
             no_leader: [0; 2],
+            deaf: 0,
+            late: 0,
+            slow_steps: 0,
             no_store: 0,
             no_bus: 0,
             rules,
@@ -132,11 +149,21 @@ impl Running {
             waking: None,
             last_use: None,
             seen: (Generation(0), Revision(0), None),
+            really: None,
+            shown: BTreeSet::new(),
+            settled_since: None,
         }
     }
 
     fn active(&self, world: &World) -> Option<(Version, Instant)> {
         self.rules.holder(&world.secret)?.active(self.clock.at(world.now))
+    }
+
+    /// Whether it could switch to a version at once.
+    #[must_use]
+    pub fn has_prepared(&self, secret: &crate::world::Secret, version: Version) -> bool {
+        let reached = self.rules.holder(secret).and_then(|holder| holder.report().reached);
+        reached.is_some_and(|(reached, stage)| reached == version && stage >= Stage::Prepared)
     }
 
     /// Whether it may be using a version now, or could begin to this moment.
@@ -172,16 +199,11 @@ impl World {
             }
             ToInstance::NotRegistered => self.instances[index].registering = false,
             ToInstance::State(state) => self.secret_input(index, Input::State(state)),
-            ToInstance::Rules(mut input) => {
-                match &mut input {
+            ToInstance::Rules(input) => {
+                match &input {
                     InstanceInput::SyncReply(reply) => {
                         if self.instances[index].syncing == Some(reply.nonce) {
                             self.instances[index].syncing = None;
-                        }
-                        if self.mutant == Some(Mutant::LeaseFromReceipt) {
-                            reply.nonce = Nonce(reply.nonce.0 | 1 << 63);
-                            let at = self.instances[index].clock.at(now);
-                            self.rules(index, InstanceInput::SyncSent { nonce: reply.nonce, at });
                         }
                     }
                     InstanceInput::SyncFailed { nonce } => {
@@ -213,7 +235,14 @@ impl World {
             }
             ToInstance::Stepped { step, version, worked } => {
                 let setback = Setback { text: "no such table".into(), retry_after: ms(500) };
+                // A switch that failed may have moved the service all the same.
+                if step == Step::Switch && (worked || self.rng.permille(500)) {
+                    self.instances[index].really = Some(version);
+                }
                 let result = if worked { Ok(()) } else { Err(setback) };
+                if worked && step == Step::Release {
+                    self.instances[index].shown.remove(&version);
+                }
                 self.secret_input(index, Input::Finished { step, version, result });
             }
             ToInstance::Ended { id } => self.instances[index].guards.retain(|guard| guard.id != id),
@@ -237,7 +266,7 @@ impl World {
         } else {
             length * u32::try_from(self.rng.between(1, 9)).unwrap_or(1) / 10
         };
-        let length = if self.mutant == Some(Mutant::UseOutlivesItsTime) { length * 8 } else { length };
+        let length = if self.is_broken(Around::UseEnds) { length * 8 } else { length };
         let id = self.number();
         let running = &mut self.instances[index];
         let end = running.clock.at(self.now) + length;
@@ -258,6 +287,19 @@ impl World {
             }
         }
         self.check_instance(index);
+        let (active, now) = (self.instances[index].active(self).is_some(), self.now);
+        let serving = self.instances[index].rules.holder(&self.secret).and_then(|holder| holder.serving());
+        if let Some(version) = serving {
+            let service = self.instances[index].rules.key().service.to_string();
+            self.truth.last_used.insert((version, service.clone()), self.now);
+            self.truth.served.entry(version).or_default().insert(service);
+        }
+        let reached = self.instances[index].rules.holder(&self.secret).and_then(|holder| holder.report().reached);
+        if let Some((version, _)) = reached.filter(|(_, stage)| *stage >= Stage::Prepared) {
+            self.truth.prepared.insert(version);
+        }
+        let running = &mut self.instances[index];
+        running.settled_since = running.settled_since.or(Some(now)).filter(|_| active);
         let running = &self.instances[index];
         let life = running.life;
         let now = running.clock.at(self.now);
@@ -290,9 +332,12 @@ impl World {
                 InstanceCommand::Register(registration) if !self.instances[index].registering => {
                     self.instances[index].registering = true;
                     let arrives = self.delay();
-                    if self.faulty() || self.instances[index].no_bus > self.now {
+                    if self.is_broken(Around::RegistrationIsDurable) {
+                        // The bus says that it is, and keeps nothing.
+                        self.at(self.now + arrives, to(ToInstance::Registered));
+                    } else if self.lost() || self.instances[index].no_bus > self.now {
                         // Durable all the same, perhaps.
-                        if self.rng.permille(500) {
+                        if self.network.permille(500) {
                             self.at(self.now + arrives, Event::Append(registration, None));
                         }
                         self.at(self.now + arrives + 500_000_000, to(ToInstance::NotRegistered));
@@ -305,6 +350,7 @@ impl World {
                     self.instances[index].syncing = Some(nonce);
                     self.rules(index, InstanceInput::SyncSent { nonce, at: now });
                     let request = self.instances[index].rules.sync_request(nonce);
+                    self.check_said(index, &request.report);
                     let nodes = self.leaders.len();
                     for node in 0..nodes {
                         if self.instances[index].no_leader[node] > self.now {
@@ -315,13 +361,14 @@ impl World {
                             world.at(at, Event::ToLeader(node, Box::new(mail)));
                         });
                     }
-                    let timeout = self.rng.between(400, 900) * 1_000_000;
+                    let timeout = self.network.between(400, 900) * 1_000_000;
                     let failed = ToInstance::Rules(InstanceInput::SyncFailed { nonce });
                     self.at(self.now + timeout, to(failed));
                     told = true;
                 }
                 InstanceCommand::Report => {
                     let report = self.instances[index].rules.report();
+                    self.check_said(index, &report);
                     self.rules(index, InstanceInput::Reported(report.sequence));
                     if self.instances[index].no_bus <= self.now {
                         for node in 0..self.leaders.len() {
@@ -336,17 +383,18 @@ impl World {
                     let id = self.number();
                     self.instances[index].reading = Some(id);
                     let arrives = self.now + self.delay();
-                    if !self.faulty() && self.instances[index].no_store <= self.now {
+                    if !self.lost() && self.instances[index].no_store <= self.now {
                         self.at(arrives, Event::StoreRead { index, life, id, sent: now });
                     }
-                    let timeout = self.rng.between(500, 1500) * 1_000_000;
+                    let timeout = self.network.between(500, 1500) * 1_000_000;
                     self.at(arrives + timeout, to(ToInstance::Read { id, answer: None }));
                 }
                 InstanceCommand::Secret(_, Command::Load(version))
                     if !self.instances[index].loading.contains(&version) =>
                 {
                     self.instances[index].loading.insert(version);
-                    let reachable = !self.faulty() && self.instances[index].no_store <= self.now;
+                    self.check_load(index, version);
+                    let reachable = !self.lost() && self.instances[index].no_store <= self.now;
                     let came =
                         reachable && self.outside.written.contains(&version) && !self.outside.erased.contains(&version);
                     let at = self.now + self.delay() * 2;
@@ -357,8 +405,20 @@ impl World {
                     let secret = self.secret.clone();
                     let began = self.instances[index].rules.handle(now, InstanceInput::Secret(secret, begun)).is_ok();
                     if began {
-                        let worked = !self.faulty() || self.rng.permille(700);
-                        let at = self.now + self.delay();
+                        self.check_begun(index, step, version);
+                        if step != Step::Release {
+                            self.instances[index].shown.insert(version);
+                        }
+                        let chance = self.loss / 3;
+                        let worked = !self.strikes(Fault::StepFails, chance);
+                        let slow = self.step_slowness;
+                        let slow = self.strikes(Fault::StepSlow, slow);
+                        let long = match (slow, self.instances[index].slow_steps > self.now) {
+                            (_, true) => self.network.between(8000, 12_000) * 1_000_000,
+                            (true, false) => self.network.between(500, 6000) * 1_000_000,
+                            (false, false) => 0,
+                        };
+                        let at = self.now + self.delay() + long;
                         self.at(at, to(ToInstance::Stepped { step, version, worked }));
                         told = true;
                     }
@@ -367,6 +427,42 @@ impl World {
             }
         }
         told
+    }
+
+    /// The joiner's barrier: the registration is durable, then comes the lease, then the value.
+    fn check_load(&mut self, index: usize, version: Version) {
+        let running = &self.instances[index];
+        let registered = self.outside.ever_registered.contains(running.rules.key());
+        let now = running.clock.at(self.now);
+        let leased = running.rules.holder(&self.secret).is_some_and(|holder| holder.lease_until(version) > now);
+        if !registered {
+            self.violated("joiner", format!("instance {index} reads version {version} and is not registered"));
+        } else if !leased {
+            self.violated("joiner", format!("instance {index} reads version {version} without a lease"));
+        }
+    }
+
+    /// The service is asked to let go of nothing that it uses.
+    fn check_begun(&mut self, index: usize, step: Step, version: Version) {
+        let running = &self.instances[index];
+        let now = running.clock.at(self.now);
+        let used = running.guards.iter().any(|guard| guard.version == version && guard.end > now);
+        if step == Step::Release && (used || running.really == Some(version)) {
+            self.violated("truth", format!("instance {index} is asked to let go of version {version}, which it uses"));
+        }
+    }
+
+    /// What an instance says is true: whatever is in use is said to be held.
+    fn check_said(&mut self, index: usize, report: &InstanceReport) {
+        let running = &self.instances[index];
+        let Some(said) = report.secrets.get(&self.secret) else { return };
+        let now = running.clock.at(self.now);
+        let active = running.active(self).map(|(version, _)| version);
+        let used = running.guards.iter().filter(|guard| guard.end > now).map(|guard| guard.version).chain(active);
+        let shown = running.shown.iter().copied();
+        if let Some(version) = used.chain(shown).find(|version| !said.held.contains(version)) {
+            self.violated("truth", format!("instance {index} uses version {version} and does not say so"));
+        }
     }
 
     /// Rule V, and that nothing goes back.

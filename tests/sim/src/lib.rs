@@ -1,19 +1,39 @@
 //! A deterministic world in which the broadcaster's rules and the holders' rules meet: broadcasters that crash, stop,
 //! are deposed and take over; instances that crash, stop, join and leave, on clocks that drift; a network that loses,
-//! doubles, delays and reorders; a store whose answers get lost; a provider that answers late or never; operators who
+//! doubles, delays and reorders; streams that are cut back, replaced or split; a store whose answers get lost, that turns
+//! read-only or is restored; a provider that answers late, never or by half; an audit disk that is full; operators who
 //! interfere. After every step the promises are checked; after the faults have stopped, everything must end.
 //!
-//! A seed makes a world. `ROTACAST_SEED=n cargo test -p rotacast-simulator` runs one again, and `ROTACAST_TRACE=1` says
-//! everything that happens in it.
+//! A seed makes a world. `ROTACAST_SEED=n cargo test -p rotacast-simulator` runs one again; one that fails is shrunk and
+//! told as a story.
 
+#[allow(clippy::expect_used)]
+#[path = "../../../broadcaster/protocol/tests/bench/mod.rs"]
+mod bench;
+pub mod chaos;
 pub mod clock;
+pub mod counts;
+pub mod directed;
+pub mod effect;
+pub mod event;
+pub mod fault;
 pub mod instance;
+pub mod judge;
+pub mod kill;
 pub mod leader;
 pub mod mutant;
+mod network;
+mod operator;
 pub mod outside;
+pub mod profile;
 pub mod rng;
+mod saving;
+pub mod setup;
+pub mod shrink;
 pub mod world;
 
+pub use counts::Counts;
 pub use mutant::Mutant;
 pub use rng::Rng;
-pub use world::{Counts, World};
+pub use setup::Setup;
+pub use world::World;

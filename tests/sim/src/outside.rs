@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use rotacast_protocol::message::Registration;
+use rotacast_protocol::message::{Registration, SecretState};
 use rotacast_protocol::record::SecretRecord;
-use rotacast_protocol::{Epoch, Version};
+use rotacast_protocol::{Epoch, InstanceKey, Revision, Version};
 
 /// Who leads, as the store knows it.
 #[derive(Clone, Debug)]
@@ -30,11 +30,22 @@ pub struct Stored {
     pub cursor: u64,
 }
 
+/// An entry of the audit log: the intent to retire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Intent {
+    /// Which version.
+    pub version: Version,
+    /// Of which retirement: from which revision on the version was unwanted.
+    pub unwanted_since: Option<Revision>,
+}
+
 /// The outside world.
 #[derive(Default, Debug)]
 pub struct Outside {
     /// The record.
     pub stored: Option<Stored>,
+    /// The record as some reads show it under a mutant, and as a backup has it.
+    pub earlier: Vec<Stored>,
     /// The leader's key.
     pub lock: Option<Lock>,
     /// The last term.
@@ -47,12 +58,38 @@ pub struct Outside {
     pub erased: BTreeSet<Version>,
     /// Versions whose test login fails.
     pub bad: BTreeSet<Version>,
+    /// Managed credentials whose value is in the journal.
+    pub journal: BTreeMap<Version, u64>,
+    /// The credentials the provider made, by version: one for each.
+    pub made: BTreeMap<Version, BTreeSet<u64>>,
     /// Credentials that no longer work, and since when.
     pub disabled: BTreeMap<Version, u64>,
+    /// Of which disabling a part was done: a login may still work.
+    pub half_disabled: BTreeSet<Version>,
+    /// Removed at the provider.
+    pub destroyed: BTreeSet<Version>,
+    /// Deleted at the provider by somebody.
+    pub deleted: BTreeSet<Version>,
     /// The roster.
     pub roster: Vec<Registration>,
+    /// Nobody is told of news in the roster until then.
+    pub roster_late: u64,
+    /// Who ever was in the roster.
+    pub ever_registered: BTreeSet<InstanceKey>,
+    /// States as they were published.
+    pub states: Vec<SecretState>,
     /// Durable intents to retire.
-    pub audit: Vec<Version>,
+    pub audit: Vec<Intent>,
+    /// The audit log takes nothing until then.
+    pub audit_full: u64,
+    /// The audit log takes its time until then.
+    pub audit_slow: u64,
+    /// The store takes no writes until then.
+    pub read_only: u64,
+    /// The store was restored from a backup, and nobody has been told yet.
+    pub restored: bool,
+    /// It was ever restored.
+    pub ever_restored: bool,
 }
 
 impl Outside {
@@ -72,5 +109,11 @@ impl Outside {
             self.bad.insert(version);
         }
         version
+    }
+
+    /// The retirement of a version that is stored now.
+    #[must_use]
+    pub fn unwanted_since(&self, version: Version) -> Option<Revision> {
+        Some(self.stored.as_ref()?.record.retirements.get(&version)?.unwanted_since)
     }
 }

@@ -102,6 +102,11 @@ impl Member {
         }
     }
 
+    #[cfg(feature = "mutants")]
+    pub(super) fn break_rule(&mut self, broken: Broken) {
+        self.broken = broken;
+    }
+
     /// Whether it is known to be over for good.
     #[must_use]
     pub fn is_gone(&self) -> bool {

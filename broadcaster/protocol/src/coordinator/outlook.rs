@@ -112,6 +112,7 @@ impl Coordinator {
         for condition in conditions.chain(guards).filter(|condition| !condition.met) {
             blockers.extend(condition.blockers);
         }
+        blockers.extend(self.audit_blockers(now));
         blockers.extend(self.retiring_blockers());
         blockers.extend(self.start_blocker());
         for (command, trouble) in &self.troubles {
@@ -141,6 +142,20 @@ impl Coordinator {
             });
         }
         blockers
+    }
+
+    /// The guard holds, and the audit log has not taken the intent yet: a disk that hangs is to be seen.
+    fn audit_blockers(&self, now: Now) -> Vec<Blocker> {
+        let waits = |version: &Version| self.guard(*version, now).holds();
+        let open = self.record.retirements.iter().filter(|(version, it)| it.step.is_none() && waits(version));
+        open.map(|(version, _)| Blocker {
+            condition: "audited",
+            who: String::new(),
+            why: format!("the intent to retire version {version} is being written to the audit log"),
+            since: None,
+            next: "it is on disk".into(),
+        })
+        .collect()
     }
 
     /// Past the point of no return: what is still to be done.

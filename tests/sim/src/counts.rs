@@ -1,0 +1,43 @@
+//! What happened in runs, counted.
+
+use crate::fault::Struck;
+
+/// What happened in a run, or in many.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub struct Counts {
+    pub events: u64,
+    /// Simulated nanoseconds.
+    pub time: u64,
+    pub saves: u64,
+    pub unknown: u64,
+    pub deposed: u64,
+    pub terms: u64,
+    pub orders: u64,
+    pub refused: u64,
+    pub uses: u64,
+    pub retired: u64,
+    pub rotations: u64,
+    /// Faults and interference, by kind.
+    pub faults: Struck,
+}
+
+impl Counts {
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Counts) {
+        self.events += other.events;
+        self.time += other.time;
+        self.saves += other.saves;
+        self.unknown += other.unknown;
+        self.deposed += other.deposed;
+        self.terms += other.terms;
+        self.orders += other.orders;
+        self.refused += other.refused;
+        self.uses += other.uses;
+        self.retired += other.retired;
+        self.rotations += other.rotations;
+        for (fault, count) in &other.faults {
+            *self.faults.entry(*fault).or_insert(0) += count;
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! Rules that are tested by hand: what they are there for is a matter of a few steps, and chance would bring those
+//! steps together too rarely. Each test says what is wrong when its rule is broken, and nothing when it is in force.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rotacast_holder::rules::Rule as HolderRule;
+use rotacast_holder::{Instance, InstanceInput, Step};
+use rotacast_protocol::coordinator::{Change, Evidence, Input, Order};
+use rotacast_protocol::message::{SecretGrant, SecretState, Stage, SyncReply};
+use rotacast_protocol::policy::WhenUnreachable;
+use rotacast_protocol::record::RetireStep;
+use rotacast_protocol::rules::Rule;
+use rotacast_protocol::{
+    Epoch, Generation, Instant, LeaseSequence, Nonce, Policy, ReportSequence, Revision, SecretName, Version,
+};
+
+use crate::bench::{Bench, key, seconds, v};
+use crate::mutant::Mutant;
+
+/// The test of a rule, if it has one here: `Err` says which promise is broken.
+///
+/// # Errors
+/// What is wrong.
+pub fn directed(rule: Mutant, broken: bool) -> Option<Result<(), String>> {
+    match rule {
+        Mutant::Leader(rule) => leader(rule, broken),
+        Mutant::Holder(rule) => holder(rule, broken),
+        Mutant::Around(_) => None,
+    }
+}
+
+fn says(wrong: bool, what: &str) -> Result<(), String> {
+    if wrong { Err(what.to_owned()) } else { Ok(()) }
+}
+
+fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
+    let spoil = |bench: &mut Bench| {
+        if broken {
+            bench.coordinator.break_rule(rule);
+        }
+    };
+    let result = match rule {
+        Rule::BarrierAfterSeal => {
+            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            let before = bench.revision();
+            bench.sync("api/a", 2, Stage::Released, &[2]);
+            spoil(&mut bench);
+            let early = Input::BarrierPassed { version: v(1), revision: before };
+            says(bench.input(early).is_ok(), "joiner: a roster that was read before the seal counts")
+        }
+        Rule::UsageAfterSeal => {
+            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            let sent = bench.now.instant;
+            bench.input(Input::UsageRead { version: v(1), sent, evidence: Evidence::Sessions(Vec::new()) }).ok();
+            bench.pass(seconds(1));
+            bench.sync("api/a", 2, Stage::Released, &[2]);
+            spoil(&mut bench);
+            let guard = bench.coordinator.guard(v(1), bench.now);
+            let counts = guard.conditions.iter().any(|it| it.name == "usage_evidence" && it.met);
+            says(counts, "S1: sessions that were looked for before the seal count as none")
+        }
+        Rule::ConfirmedDirection => {
+            let policy = Policy { required: required(), ..Policy::default() };
+            let mut bench = Bench::preparing(policy, &["api/a"]);
+            let (sequence, before) = bench.report_of("api/a", 1, Stage::Released, &[1]);
+            bench.sync("api/a", 2, Stage::Prepared, &[1, 2]);
+            bench.order(Order::RollBack { reason: "no".into() }).ok();
+            spoil(&mut bench);
+            let (_, mut old) = bench.report_of("api/a", 1, Stage::Released, &[1]);
+            (old.generation, old.revision) = (before.generation, before.revision);
+            let sequence = ReportSequence(sequence.0 + 100);
+            bench.input(Input::Report { key: key("api/a"), sequence, report: old }).ok();
+            let guard = bench.coordinator.guard(v(2), bench.now);
+            let confirmed = guard.conditions.iter().any(|it| it.name == "required_services" && it.met);
+            says(confirmed, "required: what was said before the rollback confirms the way back")
+        }
+        Rule::StepOrder => {
+            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            bench.sync("api/a", 2, Stage::Released, &[2]);
+            bench.drains(1, seconds(100));
+            spoil(&mut bench);
+            bench.input(Input::StepDone { version: v(1), step: RetireStep::Erase }).ok();
+            let gone = !bench.coordinator.record().retirements.contains_key(&v(1));
+            says(gone, "S1: version 1 counts as gone and was never disabled")
+        }
+        Rule::HeardLives => {
+            let policy = Policy { when_unreachable: WhenUnreachable::Hold, ..Policy::default() };
+            let mut bench = Bench::draining(policy, &["api/b"]);
+            for life in ["api/a#1", "api/a#2"] {
+                bench.input(Input::Registered { key: key(life), exclusive: true, live: true }).ok();
+                bench.pass(seconds(1));
+                spoil(&mut bench);
+                bench.sync(life, 2, Stage::Switched, &[1, 2]);
+            }
+            bench.pass(seconds(1));
+            bench.sync("api/a#2", 2, Stage::Released, &[2]);
+            bench.pass(seconds(1));
+            bench.sync("api/a#2", 2, Stage::Released, &[2]);
+            // It speaks: whoever said that there is only one was wrong.
+            bench.sync("api/a#1", 2, Stage::Switched, &[1, 2]);
+            let over = bench.coordinator.members().any(|member| member.key == key("api/a#1") && member.superseded);
+            says(over, "S1: a life that speaks counts as over")
+        }
+        Rule::ReleaseLease => {
+            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            spoil(&mut bench);
+            bench.sync_without_reply("api/a", 2, Stage::Switched, &[1, 2]);
+            bench.report("api/a", 2, Stage::Released, &[2]).ok();
+            says(!blocks(&bench, "api/a"), "S1: a release counts while a lease is under way that it has not heard of")
+        }
+        Rule::GrantNumbers => {
+            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            for _ in 0..3 {
+                bench.sync_without_reply("api/a", 1, Stage::Released, &[1]);
+            }
+            let earlier = bench.coordinator.grant(&key("api/a")).map(|grant| grant.sequence);
+            bench.take_over();
+            spoil(&mut bench);
+            bench.register("api/a");
+            bench.sync_without_reply("api/a", 1, Stage::Released, &[1]);
+            let later = bench.coordinator.grant(&key("api/a")).map(|grant| grant.sequence);
+            says(later <= earlier, "I: two grants of different leaders have one number")
+        }
+        Rule::TierBound => {
+            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            bench.pass(seconds(2 * 3600));
+            bench.sync("api/a", 2, Stage::Released, &[2]);
+            bench.drains(1, seconds(100));
+            spoil(&mut bench);
+            while let Some(step) = bench.coordinator.record().retirements.get(&v(1)).and_then(|it| it.step) {
+                apply(&mut bench, Input::StepDone { version: v(1), step });
+            }
+            while bench.coordinator.record().is_rotating() {
+                apply(&mut bench, Input::Tick);
+            }
+            // A Sync that came together with the end of the rotation.
+            let (sequence, report) = bench.report_of("api/a", 2, Stage::Released, &[2]);
+            let changes = bench.coordinator.decide(bench.now, Input::Sync { key: key("api/a"), sequence, report });
+            let longest = bench.coordinator.record().bounds.lease;
+            let longer = |change: &Change| matches!(change, Change::LeaseGranted { length, .. } if *length > longest);
+            let wrong = changes.is_ok_and(|changes| changes.iter().any(longer));
+            says(wrong, "bounds: a lease is granted that a successor would not wait for")
+        }
+        _ => return None,
+    };
+    Some(result)
+}
+
+fn required() -> BTreeMap<rotacast_protocol::ServiceName, u32> {
+    BTreeMap::from([("api".parse().expect("a valid name"), 1)])
+}
+
+fn apply(bench: &mut Bench, input: Input) {
+    for change in bench.coordinator.decide(bench.now, input).unwrap_or_default() {
+        bench.coordinator.apply(bench.now, &change);
+    }
+}
+
+fn blocks(bench: &Bench, name: &str) -> bool {
+    let Some(retirement) = bench.coordinator.record().retirements.get(&v(1)) else { return false };
+    let member = bench.coordinator.members().find(|member| member.key == key(name));
+    member.is_some_and(|member| bench.coordinator.standing(member, v(1), retirement, bench.now).blocks())
+}
+
+/// An instance by hand.
+struct Hand {
+    instance: Instance,
+    secret: SecretName,
+    now: Instant,
+}
+
+impl Hand {
+    fn new() -> Self {
+        let secret = crate::bench::secret();
+        let mut instance = Instance::new(key("api/a"), false);
+        instance.add(secret.clone());
+        let mut hand = Self { instance, secret: secret.clone(), now: Instant::ZERO + seconds(1000) };
+        hand.takes(InstanceInput::Registered(BTreeSet::from([secret])));
+        hand
+    }
+
+    fn takes(&mut self, input: InstanceInput) -> bool {
+        self.instance.handle(self.now, input).is_ok()
+    }
+
+    fn rules(&mut self, input: rotacast_holder::Input) -> bool {
+        self.takes(InstanceInput::Secret(self.secret.clone(), input))
+    }
+
+    fn state(&self, revision: u64, generation: u64, current: u64) -> SecretState {
+        SecretState {
+            secret: self.secret.clone(),
+            epoch: Epoch(1),
+            revision: Revision(revision),
+            generation: Generation(generation),
+            rotation: None,
+            phase: None,
+            current: Some(v(current)),
+            pending: None,
+            previous: None,
+            sealed: BTreeSet::new(),
+            sync_interval: seconds(1),
+            self_lease: seconds(10),
+            max_use: seconds(1),
+        }
+    }
+
+    fn asks(&mut self, nonce: u64) {
+        let at = self.now;
+        self.takes(InstanceInput::SyncSent { nonce: Nonce(nonce), at });
+    }
+
+    fn answered(&mut self, who: &str, nonce: u64, sequence: u64, lease: u64, version: u64) -> bool {
+        let grant = SecretGrant {
+            sequence: LeaseSequence(sequence),
+            leases: BTreeMap::from([(v(version), seconds(lease))]),
+            state: None,
+        };
+        let reply = SyncReply {
+            key: key(who),
+            nonce: Nonce(nonce),
+            epoch: Epoch(1),
+            covered: ReportSequence(0),
+            unregistered: false,
+            secrets: BTreeMap::from([(self.secret.clone(), grant)]),
+        };
+        self.takes(InstanceInput::SyncReply(reply))
+    }
+
+    /// Uses a version: leased, loaded, prepared, switched to.
+    fn uses(&mut self, nonce: u64, version: u64) {
+        self.asks(nonce);
+        self.answered("api/a", nonce, nonce, 30, version);
+        self.rules(rotacast_holder::Input::Loaded { version: v(version) });
+        for step in [Step::Prepare, Step::Switch] {
+            self.rules(rotacast_holder::Input::Begin { step, version: v(version) });
+            self.rules(rotacast_holder::Input::Finished { step, version: v(version), result: Ok(()) });
+        }
+    }
+
+    fn until(&self, version: u64) -> Instant {
+        self.instance.holder(&self.secret).map_or(Instant::ZERO, |holder| holder.lease_until(v(version)))
+    }
+
+    fn current(&self) -> Option<Version> {
+        self.instance.holder(&self.secret)?.state()?.current
+    }
+
+    fn held(&self) -> BTreeSet<Version> {
+        self.instance.holder(&self.secret).map(|holder| holder.report().held).unwrap_or_default()
+    }
+}
+
+fn holder(rule: HolderRule, broken: bool) -> Option<Result<(), String>> {
+    use rotacast_holder::Input as Takes;
+    let mut hand = Hand::new();
+    if broken {
+        hand.instance.break_rule(rule);
+    }
+    let first = hand.state(1, 1, 1);
+    hand.rules(Takes::State(first));
+    let result = match rule {
+        HolderRule::NewerDirection => {
+            let (second, back) = (hand.state(2, 2, 2), hand.state(3, 1, 1));
+            hand.rules(Takes::State(second));
+            hand.rules(Takes::State(back));
+            says(hand.current() == Some(v(1)), "V: a state of an earlier direction is followed")
+        }
+        HolderRule::NoComeback => {
+            let (second, back) = (hand.state(2, 1, 2), hand.state(3, 1, 1));
+            hand.rules(Takes::State(second));
+            hand.rules(Takes::State(back));
+            says(hand.current() == Some(v(1)), "V: a version comes back within a direction")
+        }
+        HolderRule::OwnReply => {
+            hand.asks(7);
+            hand.answered("api/b", 7, 1, 30, 1);
+            says(hand.until(1) > hand.now, "S1: a lease that was granted to somebody else is used")
+        }
+        HolderRule::OneAnswer => {
+            hand.asks(7);
+            hand.answered("api/a", 7, 1, 30, 1);
+            says(hand.answered("api/a", 7, 2, 30, 1), "I: one request is answered twice")
+        }
+        HolderRule::StaleGrant => {
+            hand.asks(7);
+            hand.asks(8);
+            hand.answered("api/a", 8, 2, 5, 1);
+            // The leader knows that the newest has arrived, and waits for that one only.
+            hand.answered("api/a", 7, 1, 30, 1);
+            says(hand.until(1) > hand.now + seconds(5), "S1: an overtaken grant outlives the one that is waited for")
+        }
+        HolderRule::LateGrant => {
+            hand.uses(1, 1);
+            hand.asks(2);
+            hand.now = hand.now + seconds(6);
+            hand.answered("api/a", 2, 2, 5, 1);
+            let said = hand.instance.holder(&hand.secret).map(|holder| holder.report().lease);
+            says(said == Some(LeaseSequence(2)), "S1: a grant that was over is acknowledged, while an earlier one runs")
+        }
+        HolderRule::ReadUnsealed => {
+            let mut sealed = hand.state(1, 1, 1);
+            sealed.sealed.insert(v(1));
+            let sent = hand.now;
+            hand.rules(Takes::StoreRead { sent, state: sealed });
+            says(hand.until(1) > hand.now, "seal: a read that shows a version sealed allows its use")
+        }
+        HolderRule::ReadNewest => {
+            hand.uses(1, 1);
+            hand.now = hand.now + seconds(40);
+            let mut second = hand.state(2, 2, 2);
+            second.sealed.insert(v(1));
+            hand.rules(Takes::State(second));
+            let (sent, late) = (hand.now, hand.state(1, 1, 1));
+            hand.rules(Takes::StoreRead { sent, state: late });
+            says(hand.until(1) > hand.now, "seal: a read allows what a newer state has sealed")
+        }
+        HolderRule::SwitchHolds => {
+            hand.uses(1, 1);
+            let mut second = hand.state(2, 2, 2);
+            second.previous = Some(v(1));
+            hand.rules(Takes::State(second));
+            hand.uses(2, 2);
+            hand.rules(Takes::Begin { step: Step::Release, version: v(1) });
+            hand.rules(Takes::Finished { step: Step::Release, version: v(1), result: Ok(()) });
+            // Somebody was handed version 1 a moment before the switch, and the runtime has not looked since.
+            says(!hand.held().contains(&v(1)), "truth: version 1 counts as let go while a guard of it may be open")
+        }
+        HolderRule::SwitchDoubt => {
+            hand.uses(1, 1);
+            let second = hand.state(2, 2, 2);
+            hand.rules(Takes::State(second));
+            hand.asks(2);
+            hand.answered("api/a", 2, 2, 30, 2);
+            hand.rules(Takes::Loaded { version: v(2) });
+            hand.rules(Takes::Begin { step: Step::Prepare, version: v(2) });
+            hand.rules(Takes::Finished { step: Step::Prepare, version: v(2), result: Ok(()) });
+            hand.rules(Takes::Begin { step: Step::Switch, version: v(2) });
+            let setback = rotacast_holder::Setback { text: "half".into(), retry_after: seconds(1) };
+            hand.rules(Takes::Finished { step: Step::Switch, version: v(2), result: Err(setback) });
+            let back = hand.state(3, 3, 1);
+            hand.rules(Takes::State(back));
+            hand.now = hand.now + seconds(2);
+            let lets_go = hand.rules(Takes::Begin { step: Step::Release, version: v(2) });
+            says(lets_go, "truth: the service is asked to let go of a version that it may be using")
+        }
+        HolderRule::Acknowledge => {
+            hand.uses(1, 1);
+            hand.asks(2);
+            let mut second = hand.state(2, 2, 2);
+            second.sealed.insert(v(2));
+            hand.rules(Takes::State(second));
+            // A lease of version 3, which it neither holds nor wants: the leader must hear that it has arrived.
+            hand.answered("api/a", 2, 2, 30, 3);
+            hand.asks(3);
+            hand.answered("api/a", 3, 3, 30, 3);
+            let asks = hand.instance.commands(hand.now).contains(&rotacast_holder::InstanceCommand::Sync);
+            says(!asks, "L: a lease of what is not held is never acknowledged")
+        }
+        _ => return None,
+    };
+    Some(result)
+}

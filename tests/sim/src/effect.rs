@@ -1,0 +1,267 @@
+//! What a broadcaster's commands do outside of it.
+
+use std::collections::BTreeSet;
+
+use rotacast_protocol::coordinator::{Command, CommandKind, Evidence, Input};
+use rotacast_protocol::message::SecretState;
+use rotacast_protocol::record::{Origin, RetireStep};
+use rotacast_protocol::{Epoch, Instant, Revision, Version};
+
+use crate::clock::MS;
+use crate::event::{Event, Mail};
+use crate::fault::When;
+use crate::instance::ToInstance;
+use crate::mutant::Around;
+use crate::outside::Intent;
+use crate::world::World;
+
+impl World {
+    pub(crate) fn start_commands(&mut self, node: usize) {
+        let now = self.leader_now(node);
+        let Some(term) = self.leaders[node].term.as_ref() else { return };
+        let (epoch, state) = (term.epoch, term.coordinator.record().state());
+        let owed = term.coordinator.commands(now);
+        let kinds: BTreeSet<CommandKind> = owed.iter().map(|command| command.kind.clone()).collect();
+        if owed.len() > 200 {
+            self.violated("B", format!("{} commands are owed", owed.len()));
+        }
+        if let Some(term) = self.leaders[node].term.as_mut() {
+            term.retry.retain(|kind, _| kinds.contains(kind));
+        }
+        for command in owed {
+            let Some(term) = self.leaders[node].term.as_mut() else { return };
+            let busy = version_of(&command.kind)
+                .is_some_and(|version| term.in_flight.keys().any(|kind| version_of(kind) == Some(version)));
+            let waits = term.retry.get(&command.kind).is_some_and(|at| *at > self.now);
+            if busy || waits || term.in_flight.contains_key(&command.kind) {
+                continue;
+            }
+            if matches!(command.kind, CommandKind::Retire { .. }) && term.coordinator.record().paused.is_some() {
+                self.violated("pause", format!("{:?} is done in it", command.kind));
+                return;
+            }
+            let id = self.next_number;
+            self.next_number += 1;
+            term.in_flight.insert(command.kind.clone(), id);
+            let kind = command.kind.clone();
+            let unwanted_since = version_of(&kind)
+                .or(match kind {
+                    CommandKind::Audit { version } => Some(version),
+                    _ => None,
+                })
+                .and_then(|version| Some(term.coordinator.record().retirements.get(&version)?.unwanted_since));
+            let state = Box::new(state.clone());
+            let effect = Event::EffectArrives { node, epoch, id, command, state, unwanted_since, sent: now.instant };
+            // The audit log is on the broadcaster's own disk: nothing is lost on the way, and it is waited for.
+            if matches!(kind, CommandKind::Audit { .. }) && self.outside.audit_slow > self.now {
+                self.at(self.now + MS, effect);
+                continue;
+            }
+            if !self.lost() {
+                let at = self.now + self.delay();
+                self.at(at, effect);
+            }
+            // A provider is given up on after a while, and may carry the request out all the same.
+            let timeout = self.now + self.rng.between(1500, 3000) * MS;
+            let done = Mail::EffectDone { epoch, id, kind, result: Err(()) };
+            self.at(timeout, Event::ToLeader(node, Box::new(done)));
+        }
+    }
+
+    pub(crate) fn schedule_leader(&mut self, node: usize) {
+        let now = self.leader_now(node);
+        let Some(term) = self.leaders[node].term.as_ref() else { return };
+        let clock = &self.leaders[node].clock;
+        let retry = term.retry.values().copied().filter(|at| *at > self.now).min();
+        let wakeup = term.coordinator.next_wakeup(now).map(|at| clock.when(at));
+        let Some(at) = [retry, wakeup].into_iter().flatten().min() else { return };
+        let at = at.max(self.now + 1);
+        if term.waking.is_none_or(|waking| at < waking || waking <= self.now) {
+            if let Some(term) = self.leaders[node].term.as_mut() {
+                term.waking = Some(at);
+            }
+            self.at(at, Event::ToLeader(node, Box::new(Mail::Wake)));
+        }
+    }
+
+    /// The outside carries a command out.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn effect_arrives(
+        &mut self,
+        node: usize,
+        epoch: Epoch,
+        id: u64,
+        command: Command,
+        state: &SecretState,
+        unwanted_since: Option<Revision>,
+        sent: Instant,
+    ) {
+        let mut roster = None;
+        let mut later = 0;
+        let inputs = match command.kind {
+            CommandKind::Publish => {
+                self.publish(state);
+                Ok(vec![Input::Published { revision: command.revision }])
+            }
+            CommandKind::Create { version } => self.create(version),
+            CommandKind::Test { version } if self.outside.bad.contains(&version) => {
+                Ok(vec![Input::VerifyFailed { version, reason: "refused".into() }])
+            }
+            CommandKind::Test { version } if self.outside.deleted.contains(&version) => {
+                Ok(vec![Input::VerifyFailed { version, reason: "no such role".into() }])
+            }
+            CommandKind::Test { version } => Ok(vec![Input::Verified { version }]),
+            // A roster that cannot be read lets no barrier pass.
+            CommandKind::PassBarrier { .. }
+                if self.outside.roster_late > self.now && !self.is_broken(Around::BarrierReadsAll) =>
+            {
+                Err(())
+            }
+            CommandKind::PassBarrier { version } => {
+                let end = self.outside.roster.len();
+                roster = Some(if self.is_broken(Around::BarrierReadsAll) { 0 } else { end });
+                let mut inputs = self.versions_since(node);
+                inputs.push(Input::BarrierPassed { version, revision: command.revision });
+                Ok(inputs)
+            }
+            CommandKind::ReadUsage { version } => Ok(vec![self.usage(version, sent)]),
+            CommandKind::Audit { version } => {
+                self.cue(When::Auditing);
+                if self.outside.audit_slow > self.now {
+                    later = self.outside.audit_slow - self.now;
+                }
+                if self.outside.audit_full > self.now {
+                    Err(())
+                } else {
+                    if self.is_broken(Around::DurableFirst) {
+                        self.disable(version);
+                    }
+                    if !self.is_broken(Around::AuditIsWritten) {
+                        self.outside.audit.push(Intent { version, unwanted_since });
+                    }
+                    Ok(vec![Input::Audited { version, revision: command.revision }])
+                }
+            }
+            CommandKind::Retire { version, step } => self.retire(version, step),
+        };
+        if later > 0 || !self.lost() {
+            let at = self.now + self.delay() + later;
+            let result = inputs.map(|inputs| (roster, inputs));
+            let done = Mail::EffectDone { epoch, id, kind: command.kind, result };
+            self.at(at, Event::ToLeader(node, Box::new(done)));
+        }
+    }
+
+    fn publish(&mut self, state: &SecretState) {
+        self.outside.states.push(state.clone());
+        for index in 0..self.instances.len() {
+            if self.instances[index].no_bus > self.now {
+                continue;
+            }
+            let life = self.instances[index].life;
+            self.send(|world, at| {
+                let message = ToInstance::State(state.clone());
+                world.at(at, Event::ToInstance(index, life, Box::new(message)));
+            });
+        }
+    }
+
+    /// Whether the provider does half of it this time.
+    fn by_half(&mut self) -> bool {
+        self.truth.provider_half > self.now && self.rng.permille(600)
+    }
+
+    /// The value into the journal, the credential at the provider, the version into the store: it may break off after
+    /// each.
+    fn create(&mut self, version: Version) -> Result<Vec<Input>, ()> {
+        if self.outside.written.contains(&version) && !self.outside.journal.contains_key(&version) {
+            return Ok(vec![Input::Created { version, origin: Origin::Watched }]);
+        }
+        let drawn = self.number();
+        let value = match self.is_broken(Around::JournalFirst) {
+            true => drawn,
+            false => *self.outside.journal.entry(version).or_insert(drawn),
+        };
+        if self.by_half() {
+            return Err(());
+        }
+        let made = self.outside.made.entry(version).or_default();
+        made.insert(value);
+        if made.len() > 1 {
+            self.violated("I", format!("two credentials are made for version {version}"));
+        }
+        if self.by_half() {
+            return Err(());
+        }
+        self.outside.written.insert(version);
+        self.outside.last_version = self.outside.last_version.max(version.get());
+        Ok(vec![Input::Created { version, origin: Origin::Managed }])
+    }
+
+    fn usage(&mut self, version: Version, sent: Instant) -> Input {
+        let evidence = if self.sessions_known {
+            let users = self.instances.iter().filter(|running| {
+                let now = running.clock.at(self.now);
+                running.alive && running.guards.iter().any(|guard| guard.version == version && guard.end > now)
+            });
+            let open =
+                |(it, from, until): &&(Version, u64, u64)| *it == version && *from <= self.now && *until > self.now;
+            let leaked = self.truth.leaked.iter().filter(open);
+            let users = users.map(|running| running.index.to_string());
+            Evidence::Sessions(users.chain(leaked.map(|_| "somebody".to_owned())).collect())
+        } else {
+            Evidence::None
+        };
+        Input::UsageRead { version, sent, evidence }
+    }
+
+    fn retire(&mut self, version: Version, step: RetireStep) -> Result<Vec<Input>, ()> {
+        match step {
+            RetireStep::Disable => {
+                self.cue(When::Disabling);
+                if self.by_half() {
+                    // It takes the credential away from new logins of one kind, say, and then breaks off.
+                    self.outside.half_disabled.insert(version);
+                    return match self.is_broken(Around::DisableIsTried) {
+                        true => Ok(vec![Input::StepDone { version, step }]),
+                        false => Err(()),
+                    };
+                }
+                self.disable(version);
+            }
+            RetireStep::Destroy => {
+                if self.by_half() {
+                    return Err(());
+                }
+                if !self.outside.disabled.contains_key(&version) {
+                    self.violated("S1", format!("version {version} is destroyed before it was disabled"));
+                }
+                self.outside.destroyed.insert(version);
+            }
+            RetireStep::Erase => {
+                self.outside.erased.insert(version);
+            }
+        }
+        Ok(vec![Input::StepDone { version, step }])
+    }
+
+    /// Versions the store has and the leader has not seen, in order.
+    pub(crate) fn versions_since(&self, node: usize) -> Vec<Input> {
+        let last = self.leaders[node].term.as_ref().and_then(|term| term.coordinator.record().last_version);
+        self.outside
+            .written
+            .iter()
+            .filter(|version| Some(**version) > last)
+            .map(|version| Input::VersionSeen { version: *version })
+            .collect()
+    }
+}
+
+fn version_of(kind: &CommandKind) -> Option<Version> {
+    match kind {
+        CommandKind::Create { version } | CommandKind::Test { version } | CommandKind::Retire { version, .. } => {
+            Some(*version)
+        }
+        _ => None,
+    }
+}

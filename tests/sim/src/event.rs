@@ -1,0 +1,168 @@
+//! What can happen in the world, and what reaches a broadcaster.
+
+use std::rc::Rc;
+
+use rotacast_protocol::coordinator::{Command, CommandKind, Input};
+use rotacast_protocol::message::{InstanceReport, Registration, SecretState, SyncRequest};
+use rotacast_protocol::record::SecretRecord;
+use rotacast_protocol::{Epoch, Instant, Revision};
+
+use crate::fault::Act;
+use crate::instance::ToInstance;
+use crate::outside::Stored;
+
+/// Something that happens at a moment.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Something reaches a broadcaster.
+    ToLeader(usize, Box<Mail>),
+    /// Something reaches one life of an instance.
+    ToInstance(usize, u64, Box<ToInstance>),
+    /// A broadcaster asks for the leader's key, or for more time with it.
+    Campaign {
+        /// Which.
+        node: usize,
+        /// Which life of it.
+        life: u64,
+    },
+    /// The same, at the store.
+    CampaignArrives {
+        /// Which.
+        node: usize,
+        /// Which life of it.
+        life: u64,
+        /// The term to renew; none: a new one.
+        epoch: Option<Epoch>,
+        /// By its clock.
+        sent: Instant,
+    },
+    /// A save, at the store.
+    SaveArrives {
+        /// From whom.
+        node: usize,
+        /// Its term.
+        epoch: Epoch,
+        /// Which.
+        id: u64,
+        /// What.
+        bytes: Rc<Vec<u8>>,
+        /// The same.
+        record: Rc<SecretRecord>,
+        /// What it replaces.
+        cursor: u64,
+    },
+    /// A command, at whoever carries it out.
+    EffectArrives {
+        /// From whom.
+        node: usize,
+        /// Its term.
+        epoch: Epoch,
+        /// Which.
+        id: u64,
+        /// What.
+        command: Command,
+        /// The desired state then.
+        state: Box<SecretState>,
+        /// The retirement it is about.
+        unwanted_since: Option<Revision>,
+        /// By the sender's clock.
+        sent: Instant,
+    },
+    /// A roster entry, at the bus; who waits for it.
+    Append(Registration, Option<(usize, u64)>),
+    /// A linearizable read, at the store.
+    StoreRead {
+        /// From whom.
+        index: usize,
+        /// Which life of it.
+        life: u64,
+        /// Which read.
+        id: u64,
+        /// By its clock.
+        sent: Instant,
+    },
+    /// Somebody or something interferes.
+    Chaos,
+    /// A scripted fault strikes.
+    Scripted(Act),
+    /// A service uses what it has.
+    Use(usize),
+    /// The faults stop.
+    Heal,
+    /// An operator looks.
+    Look,
+}
+
+/// What reaches a broadcaster.
+#[derive(Clone, Debug)]
+pub enum Mail {
+    /// The store's answer to a campaign.
+    Leads {
+        /// For which life.
+        life: u64,
+        /// The term.
+        epoch: Epoch,
+        /// Until when.
+        valid_until: Instant,
+        /// The record, read after winning.
+        stored: Option<Stored>,
+        /// It led already.
+        renewed: bool,
+        /// The store is not what it was.
+        went_back: bool,
+    },
+    /// The store's answer to a save; none: no answer in time.
+    Saved {
+        /// Of which term.
+        epoch: Epoch,
+        /// Which save.
+        id: u64,
+        /// Whether it was done.
+        outcome: Option<bool>,
+    },
+    /// How a command ended.
+    EffectDone {
+        /// Of which term.
+        epoch: Epoch,
+        /// Which.
+        id: u64,
+        /// What.
+        kind: CommandKind,
+        /// The roster up to where it was read, and the inputs it led to.
+        result: Result<(Option<usize>, Vec<Input>), ()>,
+    },
+    /// A Sync.
+    Sync {
+        /// From which life of whom.
+        from: (usize, u64),
+        /// What.
+        request: SyncRequest,
+    },
+    /// A report, over the bus.
+    Report(InstanceReport),
+    /// Anything else.
+    Input(Input),
+    /// There may be news in the roster.
+    Roster,
+    /// It is time to look.
+    Wake,
+}
+
+impl Event {
+    /// For a story: the few words that tell it, if it is worth telling.
+    #[must_use]
+    pub fn brief(&self) -> Option<String> {
+        match self {
+            Event::Heal => Some("the faults stop".into()),
+            Event::Append(registration, _) => {
+                let what = if registration.left { "leaves" } else { "is in the roster" };
+                Some(format!("{} {what}", registration.key))
+            }
+            Event::EffectArrives { node, command, .. } => match command.kind {
+                CommandKind::Publish | CommandKind::ReadUsage { .. } => None,
+                _ => Some(format!("broadcaster {node}: {:?} is carried out", command.kind)),
+            },
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The operator: what he orders, and what he does when the faults have stopped, by nothing but what he is told.
+
+use std::collections::BTreeSet;
+
+use rotacast_protocol::coordinator::{Input, Order};
+use rotacast_protocol::{InstanceKey, OperatorName, Version};
+
+use crate::clock::SECOND;
+use crate::event::{Event, Mail};
+use crate::instance::Running;
+use crate::world::World;
+
+/// Longest virtual time after the faults stop until everything has ended, with an operator who acts on what he is told.
+const PATIENCE: u64 = 400 * SECOND;
+
+/// How long rotations may take by themselves before the operator acts on the named blockers.
+const HANDS_OFF: u64 = 150 * SECOND;
+
+impl World {
+    pub(crate) fn order(&mut self, order: Order) {
+        let by = OperatorName::new("ada").expect("a valid name");
+        if let Some(node) = (0..self.leaders.len()).find(|node| self.leaders[*node].term.is_some()) {
+            self.counts.orders += 1;
+            let mail = Mail::Input(Input::Operator { by, order });
+            let at = self.now + self.delay();
+            self.at(at, Event::ToLeader(node, Box::new(mail)));
+        }
+    }
+
+    /// The faults stop, and the operator undoes what he did.
+    pub(crate) fn heal(&mut self) {
+        self.healed = Some(self.now);
+        for node in 0..self.leaders.len() {
+            self.leaders[node].no_store = 0;
+        }
+        for index in 0..self.instances.len() {
+            let running = &mut self.instances[index];
+            running.no_leader = [0; 2];
+            running.no_store = 0;
+            running.no_bus = 0;
+            running.deaf = 0;
+        }
+        self.outside.roster_late = 0;
+        self.outside.audit_full = 0;
+        self.outside.audit_slow = 0;
+        self.outside.read_only = 0;
+        self.truth.provider_half = 0;
+        if !self.instances.iter().any(|running| running.alive) {
+            let clock = self.instances[0].clock.clone();
+            let exclusive = self.instances[0].exclusive;
+            self.start_instance(0, clock, exclusive);
+        }
+        self.at(self.now + SECOND, Event::Look);
+    }
+
+    pub(crate) fn ended(&self) -> bool {
+        // What follows the restoring of a store is an operator's, and not simulated; see docs/SAFETY.md.
+        if self.outside.ever_restored {
+            return self.healed.is_some_and(|healed| self.now > healed + 60 * SECOND);
+        }
+        let Some(stored) = &self.outside.stored else { return false };
+        let record = &stored.record;
+        let waiting = record.last_version.map_or(0, Version::get) < self.outside.last_version
+            || record.versions.values().any(|version| version.label == rotacast_protocol::record::Label::Pending);
+        if record.is_rotating() || waiting || record.current.is_none() {
+            return false;
+        }
+        // And everyone has what is current.
+        let arrived = |running: &Running| {
+            let now = running.clock.at(self.now);
+            let active = running.rules.holder(&self.secret).and_then(|holder| holder.active(now));
+            active.map(|(version, _)| version) == record.current
+        };
+        self.instances.iter().filter(|running| running.alive).all(arrived)
+    }
+
+    /// The operator sees to it that what is reported stuck goes on, by nothing but what is reported.
+    pub(crate) fn look(&mut self) {
+        let healed = self.healed.unwrap_or(self.now);
+        self.at(self.now + SECOND, Event::Look);
+        self.tell_versions();
+        self.tell_roster();
+        if self.outside.ever_restored {
+            return;
+        }
+        let Some(node) = (0..self.leaders.len()).find(|node| {
+            let epoch = self.leaders[*node].term.as_ref().map(|term| term.epoch);
+            let runs = self.leaders[*node].stopped <= self.now;
+            runs && epoch.is_some_and(|epoch| self.outside.leads(*node, epoch, self.now))
+        }) else {
+            if self.now > healed + 30 * SECOND {
+                self.violated("L", "nobody leads".into());
+            }
+            return;
+        };
+        let Some(term) = &self.leaders[node].term else { return };
+        let now = self.leaders[node].clock.now(self.now);
+        let record = term.coordinator.record();
+        let current = record.current;
+        if record.paused.is_some() {
+            return self.order(Order::Resume);
+        }
+        if record.safe_mode.is_some() {
+            return self.order(Order::LeaveSafeMode);
+        }
+        if term.coordinator.overlays(now).iter().any(|overlay| overlay.as_str() == "awaiting_approval") {
+            return self.order(Order::Approve);
+        }
+        if current.is_none()
+            && !record.is_rotating()
+            && self.outside.last_version == record.last_version.map_or(0, Version::get)
+        {
+            self.outside.put(false);
+            return;
+        }
+        let blockers = term.coordinator.blockers(now);
+        // What a report asks for can be had: more instances.
+        if blockers.iter().any(|blocker| matches!(blocker.condition, "required_services" | "somebody"))
+            && let Some(index) = (0..self.instances.len().min(3)).find(|index| !self.instances[*index].alive)
+        {
+            let (clock, exclusive) = (self.instances[index].clock.clone(), self.instances[index].exclusive);
+            self.start_instance(index, clock, exclusive);
+            return;
+        }
+        self.unexplained = if record.is_rotating() && blockers.is_empty() { self.unexplained + 1 } else { 0 };
+        if self.unexplained > 10 {
+            let phase = record.rotation.as_ref().map(|rotation| rotation.phase);
+            let text = format!("{phase:?} goes on and on, and nothing is said to block it: {record:?}");
+            self.violated("L", text);
+            return;
+        }
+        if self.now > healed + PATIENCE {
+            let text = format!(
+                "not ended {} s after the faults stopped\nblockers {blockers:#?}\nrecord {record:#?}\npolicy {:?}",
+                PATIENCE / SECOND,
+                self.policy
+            );
+            self.violated("L", text);
+            return;
+        }
+        if self.now < healed + HANDS_OFF {
+            return;
+        }
+        let members: Vec<InstanceKey> = term.coordinator.members().map(|member| member.key.clone()).collect();
+        let retiring: Vec<Version> = record.retirements.keys().copied().collect();
+        for blocker in blockers {
+            let who = members.iter().find(|key| key.to_string() == blocker.who).cloned();
+            match (blocker.condition, who) {
+                ("members_released", Some(instance)) => {
+                    for version in &retiring {
+                        self.order(Order::Override {
+                            version: *version,
+                            instances: BTreeSet::from([instance.clone()]),
+                            sessions: false,
+                            reason: "named".into(),
+                        });
+                    }
+                }
+                ("prepared" | "switched", Some(instance)) => self.order(Order::Excuse { instance }),
+                _ => {}
+            }
+        }
+    }
+}
