@@ -30,6 +30,7 @@ pub mod rng;
 mod saving;
 pub mod setup;
 pub mod shrink;
+pub mod small;
 pub mod world;
 
 pub use counts::Counts;
