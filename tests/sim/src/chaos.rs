@@ -316,7 +316,8 @@ impl World {
         for index in (target % 2..self.instances.len()).step_by(2) {
             self.instances[index].no_bus = until;
             let life = self.instances[index].life;
-            for state in self.outside.states[from..].to_vec() {
+            let states = self.outside.states[from..].to_vec();
+            for state in states {
                 let at = self.now + self.network.between(1, 30) * MS;
                 self.at(at, Event::ToInstance(index, life, Box::new(ToInstance::State(state))));
             }

@@ -201,10 +201,8 @@ impl World {
             ToInstance::State(state) => self.secret_input(index, Input::State(state)),
             ToInstance::Rules(input) => {
                 match &input {
-                    InstanceInput::SyncReply(reply) => {
-                        if self.instances[index].syncing == Some(reply.nonce) {
-                            self.instances[index].syncing = None;
-                        }
+                    InstanceInput::SyncReply(reply) if self.instances[index].syncing == Some(reply.nonce) => {
+                        self.instances[index].syncing = None;
                     }
                     InstanceInput::SyncFailed { nonce } => {
                         if self.instances[index].syncing != Some(*nonce) {

@@ -238,7 +238,7 @@ impl World {
                 return;
             }
             // Mail that has come together is taken in together, as the real one does.
-            if !(std::mem::take(&mut term.in_batch) && !term.mailbox.is_empty())
+            if (!std::mem::take(&mut term.in_batch) || term.mailbox.is_empty())
                 && let Ok(changes) = term.coordinator.decide(now, Input::Tick)
                 && !changes.is_empty()
             {

@@ -28,6 +28,7 @@ pub mod outside;
 pub mod profile;
 pub mod rng;
 mod saving;
+pub mod scenario;
 pub mod setup;
 pub mod shrink;
 pub mod small;

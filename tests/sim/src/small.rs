@@ -16,30 +16,36 @@ pub use search::{Found, Reached, search};
 
 use crate::clock::MS;
 
-/// The small worlds that are looked through.
+/// The small worlds that are looked through; `deeper`, with one fault of the network more in each.
 #[must_use]
-pub fn configurations() -> Vec<Bounds> {
+pub fn configurations(deeper: bool) -> Vec<Bounds> {
     let none = Bounds {
         name: "",
         running: 1,
+        storebound: 0,
         joiners: 0,
         stops: 0,
         kills: 0,
-        faults: 2,
+        faults: 0,
         uses: 0,
         rollbacks: 0,
         versions: 0,
         restarts: 0,
-        cuts: 0,
-        horizon: 5000 * MS,
+        cuts: 1,
+        horizon: 3500 * MS,
         drift: true,
     };
-    vec![
-        Bounds { name: "one instance, a stopped leader, its successor", stops: 1, uses: 1, cuts: 1, ..none.clone() },
-        Bounds { name: "one instance and a joiner", joiners: 1, uses: 1, ..none.clone() },
-        Bounds { name: "two instances, a killed leader", running: 2, kills: 1, cuts: 1, ..none.clone() },
-        Bounds { name: "doubled and late messages and a restart", faults: 3, restarts: 1, uses: 1, ..none.clone() },
-        Bounds { name: "rollback", rollbacks: 1, cuts: 1, uses: 1, ..none.clone() },
-        Bounds { name: "a newer version", versions: 1, cuts: 1, ..none },
-    ]
+    let mut all = vec![
+        Bounds { name: "a stopped leader and its successor", stops: 1, cuts: 0, ..none.clone() },
+        Bounds { name: "an instance and a joiner", joiners: 1, uses: 1, ..none.clone() },
+        Bounds { name: "two instances and a killed leader", running: 2, kills: 1, horizon: 3600 * MS, ..none.clone() },
+        Bounds { name: "a restarted instance", restarts: 1, faults: 1, cuts: 0, horizon: 2800 * MS, ..none.clone() },
+        Bounds { name: "a rollback", rollbacks: 1, uses: 1, faults: 1, ..none.clone() },
+        Bounds { name: "a newer version", versions: 1, faults: 1, horizon: 2800 * MS, ..none.clone() },
+        Bounds { name: "an instance on self-leases", running: 2, storebound: 1, faults: 1, uses: 1, cuts: 0, ..none },
+    ];
+    for bounds in all.iter_mut().filter(|_| deeper) {
+        bounds.faults += 1;
+    }
+    all
 }

@@ -73,9 +73,13 @@ impl Model {
             violation: None,
         };
         model.take_over(fixed, 0);
-        for _ in 0..model.left.running {
+        for index in 0..model.left.running {
             model.start(fixed, 0);
+            model.lives[index].storebound = index + model.left.storebound >= model.left.running;
         }
+        model
+            .wire
+            .retain(|wire| (0..model.lives.len()).all(|index| !model.lives[index].storebound || !to(wire, index)));
         // Everyone settles on version 1, with a long lease; then version 2 lands.
         for _ in 0..20 {
             model.read_roster(fixed, 0);
@@ -114,7 +118,14 @@ impl Model {
         if let Some(Mutant::Holder(rule)) = fixed.mutant {
             rules.break_rule(rule);
         }
-        Life { rules: Rc::new(rules), guards: Vec::new(), syncing: None, cut: false, registered: false }
+        Life {
+            rules: Rc::new(rules),
+            guards: Vec::new(),
+            syncing: None,
+            cut: false,
+            storebound: false,
+            registered: false,
+        }
     }
 
     /// Everything that can happen next.
@@ -370,7 +381,8 @@ impl Model {
                 self.lives[index].syncing = None;
                 self.takes(fixed, index, InstanceInput::SyncFailed { nonce });
                 // An answer that comes later answers nothing. The request may still arrive.
-                self.held.retain(|wire| !matches!(wire, Wire::Reply(to, reply) if *to == index && reply.nonce == nonce));
+                self.held
+                    .retain(|wire| !matches!(wire, Wire::Reply(to, reply) if *to == index && reply.nonce == nonce));
             }
             self.goes_on(fixed, index);
         }

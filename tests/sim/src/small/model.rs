@@ -25,6 +25,8 @@ pub struct Bounds {
     pub name: &'static str,
     /// Instances from the beginning.
     pub running: usize,
+    /// Of them, those that reach the store and no broadcaster.
+    pub storebound: usize,
     /// Instances that may join.
     pub joiners: usize,
     /// A broadcaster may be stopped, at any moment, in the middle of a save too, so often.
@@ -67,6 +69,7 @@ pub(super) struct Life {
     pub(super) guards: Vec<(Version, Instant)>,
     pub(super) syncing: Option<(Nonce, u64)>,
     pub(super) cut: bool,
+    pub(super) storebound: bool,
     pub(super) registered: bool,
 }
 
@@ -164,4 +167,3 @@ impl Model {
         self.violation.get_or_insert(what);
     }
 }
-

@@ -53,9 +53,9 @@ impl Model {
         let Some(it) = &mut self.nodes[node] else { return };
         let Some(changes) = it.saving.take() else { return };
         let Some(after) = it.coordinator.record_after(&changes) else { return };
-        let leads = self.lock.is_some_and(|(holder, epoch, until)| {
-            holder == node && epoch == it.epoch && until > self.now
-        }) || fixed.mutant == Some(Mutant::Around(Around::SaveComparesKey));
+        let leads =
+            self.lock.is_some_and(|(holder, epoch, until)| holder == node && epoch == it.epoch && until > self.now)
+                || fixed.mutant == Some(Mutant::Around(Around::SaveComparesKey));
         let cursor = self.stored.as_ref().map_or(0, |(_, cursor)| *cursor);
         let same = cursor == it.cursor || fixed.mutant == Some(Mutant::Around(Around::SaveComparesRevision));
         if !leads || !same {
@@ -65,7 +65,10 @@ impl Model {
         if let Some((before, _)) = &self.stored
             && (after.revision <= before.revision || after.epoch < before.epoch)
         {
-            let text = format!("F: {} of {:?} replaces {} of {:?}", after.revision, after.epoch, before.revision, before.epoch);
+            let text = format!(
+                "F: {} of {:?} replaces {} of {:?}",
+                after.revision, after.epoch, before.revision, before.epoch
+            );
             self.violation.get_or_insert(text);
         }
         it.cursor = cursor + 1;
@@ -81,8 +84,11 @@ impl Model {
         for change in changes {
             let Change::Record(RecordChange::RetireBegan { version, .. }) = change else { continue };
             let Some(retirement) = it.coordinator.record().retirements.get(version) else { continue };
-            let standings: Vec<Standing> =
-                it.coordinator.members().map(|member| it.coordinator.standing(member, *version, retirement, now)).collect();
+            let standings: Vec<Standing> = it
+                .coordinator
+                .members()
+                .map(|member| it.coordinator.standing(member, *version, retirement, now))
+                .collect();
             let seen = &mut fixed.reached;
             seen.retired += 1;
             seen.after_release += u64::from(standings.contains(&Standing::Released));
@@ -129,7 +135,8 @@ impl Model {
     pub(super) fn read_roster(&mut self, fixed: &mut Fixed, node: usize) {
         let Some(it) = &mut self.nodes[node] else { return };
         let from = std::mem::replace(&mut it.roster_read, self.roster.len());
-        for key in self.roster[from.min(self.roster.len())..].to_vec() {
+        let news = self.roster[from.min(self.roster.len())..].to_vec();
+        for key in news {
             self.input(fixed, node, Input::Registered { key, exclusive: false, live: false });
         }
         self.input(fixed, node, Input::RosterRead);
@@ -192,7 +199,7 @@ impl Model {
         let Some(it) = &self.nodes[node] else { return };
         let state = Rc::new(it.coordinator.record().state());
         for index in 0..self.lives.len() {
-            if self.lives[index].cut {
+            if self.lives[index].cut || self.lives[index].storebound {
                 continue;
             }
             self.wire.push(Wire::State(index, state.clone()));
@@ -247,7 +254,7 @@ impl Model {
                         self.takes(fixed, index, InstanceInput::SyncSent { nonce, at: now });
                         self.lives[index].syncing = Some((nonce, self.now + TIMEOUT));
                         let request = Rc::new(self.lives[index].rules.sync_request(nonce));
-                        if !cut {
+                        if !cut && !self.lives[index].storebound {
                             self.wire.push(Wire::Sync(index, request));
                         }
                         told = true;
@@ -264,11 +271,11 @@ impl Model {
                         told |= self.takes(fixed, index, one(Takes::Loaded { version }));
                     }
                     InstanceCommand::Secret(_, Owed::Run(step, version)) => {
-                        if self.takes(fixed, index, one(Takes::Begin { step, version })) {
-                            let result = Ok(());
-                            self.takes(fixed, index, one(Takes::Finished { step, version, result }));
-                            told = true;
+                        let began = self.takes(fixed, index, one(Takes::Begin { step, version }));
+                        if began {
+                            self.takes(fixed, index, one(Takes::Finished { step, version, result: Ok(()) }));
                         }
+                        told |= began;
                     }
                     _ => {}
                 }
@@ -280,7 +287,13 @@ impl Model {
     }
 
     /// A Sync reaches a broadcaster, and is answered.
-    pub(super) fn sync(&mut self, fixed: &mut Fixed, node: usize, index: usize, request: &rotacast_protocol::message::SyncRequest) {
+    pub(super) fn sync(
+        &mut self,
+        fixed: &mut Fixed,
+        node: usize,
+        index: usize,
+        request: &rotacast_protocol::message::SyncRequest,
+    ) {
         let Some(report) = request.report.secrets.get(&fixed.secret).cloned() else { return };
         let key = request.report.key.clone();
         let now = fixed.leaders[node].now(self.now);
@@ -289,7 +302,9 @@ impl Model {
             return;
         }
         let sequence = request.report.sequence;
-        let Ok(changes) = it.coordinator.decide(now, Input::Sync { key: key.clone(), sequence, report }) else { return };
+        let Ok(changes) = it.coordinator.decide(now, Input::Sync { key: key.clone(), sequence, report }) else {
+            return;
+        };
         self.change(fixed, node, &changes);
         let Some(it) = &self.nodes[node] else { return };
         let unregistered = !it.coordinator.members().any(|member| member.key == key && member.registered);

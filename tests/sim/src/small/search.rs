@@ -25,6 +25,19 @@ pub struct Reached {
     pub with_joiner: u64,
 }
 
+impl Reached {
+    /// Adds another search's.
+    pub fn add(&mut self, other: &Reached) {
+        self.retired += other.retired;
+        self.after_release += other.after_release;
+        self.after_expiry += other.after_expiry;
+        self.after_takeover += other.after_takeover;
+        self.after_rollback += other.after_rollback;
+        self.after_supersede += other.after_supersede;
+        self.with_joiner += other.with_joiner;
+    }
+}
+
 /// How a search ended.
 #[derive(Clone, Debug)]
 pub struct Found {
