@@ -14,7 +14,8 @@ use crate::setup::policy;
 use crate::world::World;
 
 /// What chaos picks from; the rest strikes in passing.
-const PICKED: [Fault; 47] = [
+const PICKED: [Fault; 48] = [
+    Fault::ManagedVersion,
     Fault::RosterLate,
     Fault::LateAnswers,
     Fault::Deaf,
@@ -182,6 +183,7 @@ impl World {
             }
             Fault::OldLog => self.show_old_log(target, until),
             Fault::NewVersion => self.new_version(false),
+            Fault::ManagedVersion => self.order(Order::Rotate),
             Fault::BadVersion => self.new_version(true),
             Fault::WatchGap => {
                 self.outside.put(false);

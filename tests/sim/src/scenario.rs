@@ -247,7 +247,11 @@ pub fn scenarios() -> Vec<Scenario> {
             vec![vec![at(5000, InstanceCutOff, 30), at(5000, BusCutOff, 30)]],
             vec![L(Rule::LongerGrant), H(HolderRule::NewestGrant)],
         ),
-        scenario("s43_create_and_no_answer", vec![], vec![A(Around::JournalFirst)]),
+        scenario(
+            "s43_create_and_no_answer",
+            vec![vec![at(5900, ProviderHalf, 8), at(6000, ManagedVersion, 0)]],
+            vec![A(Around::JournalFirst)],
+        ),
         scenario("s44_bad_credential", vec![vec![at(6000, BadVersion, 0)]], vec![L(Rule::TestLogin)]),
         scenario(
             "s45_disable_by_half",

@@ -154,7 +154,9 @@ impl World {
             world.at(2 * SECOND, Event::Chaos);
         } else {
             // Something to rotate to, unless the script brings it.
-            let brings = |act: &Act| matches!(act.fault, Fault::NewVersion | Fault::BadVersion | Fault::WatchGap);
+            let brings = |act: &Act| {
+                matches!(act.fault, Fault::NewVersion | Fault::ManagedVersion | Fault::BadVersion | Fault::WatchGap)
+            };
             if !world.script.iter().any(brings) {
                 let time = When::At(6 * SECOND);
                 world.script.push(Act { when: time, after: 0, fault: Fault::NewVersion, target: 0, length: 0 });
