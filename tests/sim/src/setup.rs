@@ -147,7 +147,7 @@ impl World {
             world.at(at, Event::Campaign { node, life: 0 });
         }
         world.outside.put(false);
-        let end = world.rng.between(15, 40) * SECOND;
+        let end = world.rng.between(12, 28) * SECOND;
         let script_ends = world.script.iter().map(|act| act.after + act.length).max().unwrap_or(0);
         world.at(if world.chaotic { end } else { 40 * SECOND + script_ends }, Event::Heal);
         if world.chaotic {
