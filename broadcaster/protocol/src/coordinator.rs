@@ -35,7 +35,7 @@ use crate::time::{Instant, Now, WallTime, outlast};
 pub const MAX_MEMBERS: usize = 200_000;
 
 /// A leader's term, by the leader's own clock.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Tenure {
     /// The term.
     pub epoch: Epoch,
@@ -47,7 +47,7 @@ pub struct Tenure {
 
 /// What an input changes. Record changes are durable and saved first; the others are observations that a new
 /// leader gathers anew.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Change {
     /// Of the record.
     Record(RecordChange),
@@ -146,7 +146,7 @@ pub enum Change {
 }
 
 /// A command that keeps failing.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Trouble {
     /// In words.
     pub problem: String,
@@ -157,7 +157,7 @@ pub struct Trouble {
 }
 
 /// What a leader has seen of one retirement in its own term.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct RetireProgress {
     /// When this leader knew of the seal; its takeover if the seal is older.
     sealed: Option<Instant>,
@@ -176,7 +176,7 @@ impl RetireProgress {
 }
 
 /// The leader's side of one secret.
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 pub struct Coordinator {
     policy: Policy,
     tenure: Tenure,

@@ -19,7 +19,7 @@ pub const MAX_HELD_VERSIONS: usize = 16;
 pub const MAX_FAILURE_TEXT_BYTES: usize = 256;
 
 /// One roster entry: an instance says that it exists, or that it is gone for good.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Registration {
     /// Who.
     pub key: InstanceKey,
@@ -33,7 +33,7 @@ pub struct Registration {
 }
 
 /// What the broadcaster wants of everyone who uses a secret. Whole, never a delta.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SecretState {
     /// Which secret.
     pub secret: SecretName,
@@ -111,7 +111,7 @@ impl fmt::Display for FailureKind {
 }
 
 /// An instance's last failure with a version.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Failure {
     /// What went wrong.
     pub kind: FailureKind,
@@ -123,7 +123,7 @@ pub struct Failure {
 }
 
 /// One instance's whole observed state of one secret.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SecretReport {
     /// The generation of the newest desired state it has acted on.
     pub generation: Generation,
@@ -142,7 +142,7 @@ pub struct SecretReport {
 }
 
 /// One instance's whole observed state. Soft: resent until covered.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct InstanceReport {
     /// Who.
     pub key: InstanceKey,
@@ -153,7 +153,7 @@ pub struct InstanceReport {
 }
 
 /// Heartbeat, lease renewal and gap check at once.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SyncRequest {
     /// Echoed by the reply; the lease counts from the moment this was sent.
     pub nonce: Nonce,
@@ -162,7 +162,7 @@ pub struct SyncRequest {
 }
 
 /// The leader's answer to one Sync.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SyncReply {
     /// To whom.
     pub key: InstanceKey,
@@ -179,7 +179,7 @@ pub struct SyncReply {
 }
 
 /// Leases of one secret, and what is wanted of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SecretGrant {
     /// Orders grants.
     pub sequence: LeaseSequence,
@@ -190,7 +190,7 @@ pub struct SecretGrant {
 }
 
 /// Asks the broadcaster for one version's value, or for the desired state as the store has it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct FetchRequest {
     /// Who.
     pub key: InstanceKey,

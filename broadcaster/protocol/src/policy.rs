@@ -9,7 +9,7 @@ use crate::name::ServiceName;
 use crate::phase::Phase;
 
 /// What silence means: when an instance that cannot be reached stops holding back a retire.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum WhenUnreachable {
     /// When its usage lease is surely over; the SDK fences itself by then.
     Fence,
@@ -21,7 +21,7 @@ pub enum WhenUnreachable {
 }
 
 /// What an empty set of members means.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum WhenEmpty {
     /// An empty set is never unanimous: wait for somebody, or for an operator.
     Hold,
@@ -30,7 +30,7 @@ pub enum WhenEmpty {
 }
 
 /// What happens when a phase lasts longer than its deadline. Never a silent retire.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum OnDeadline {
     /// Give it the same time again, and say so.
     Extend,
@@ -41,7 +41,7 @@ pub enum OnDeadline {
 }
 
 /// A phase's deadline.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Deadline {
     /// How long the phase may last.
     pub after: Duration,
@@ -50,7 +50,7 @@ pub struct Deadline {
 }
 
 /// What happens when more instances refuse the new version than the budget allows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum OnFailure {
     /// Roll back.
     RollBack,
@@ -59,7 +59,7 @@ pub enum OnFailure {
 }
 
 /// One secret's policy.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Policy {
     /// Lease while nothing rotates. Long, so that a broadcaster outage harms no service.
     pub lease_idle: Duration,

@@ -65,7 +65,7 @@ pub enum Origin {
 }
 
 /// One version's part of the record.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct VersionRecord {
     /// What it is now.
     pub label: Label,
@@ -88,7 +88,7 @@ pub struct VersionRecord {
 }
 
 /// The rotation in flight.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Rotation {
     /// The generation it opened: its id, with the secret.
     pub generation: Generation,
@@ -149,7 +149,7 @@ pub enum RetireStep {
 }
 
 /// An operator's word that a retire may cut somebody off.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Override {
     /// Who says so.
     pub by: OperatorName,
@@ -167,7 +167,7 @@ pub struct Override {
 }
 
 /// A version on its way out, with its own guard.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Retirement {
     /// Why.
     pub cause: Cause,
@@ -188,7 +188,7 @@ pub struct Retirement {
 }
 
 /// An operator's pause.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Pause {
     /// Who.
     pub by: OperatorName,
@@ -202,7 +202,7 @@ pub struct Pause {
 }
 
 /// Nothing irreversible happens until an operator says so: the store is not what it was.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct SafeMode {
     /// What was noticed.
     pub reason: String,
@@ -214,7 +214,7 @@ pub struct SafeMode {
 }
 
 /// A rotation that is over.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Finished {
     /// The generation it opened.
     pub generation: Generation,
@@ -237,7 +237,7 @@ pub struct Finished {
 }
 
 /// The lease times instances and leaders go by, so that whoever reads the record knows them.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Timing {
     /// See [`Policy::lease_idle`].
     #[serde(with = "codec::millis", rename = "lease_idle_ms")]
@@ -281,7 +281,7 @@ impl Timing {
 
 /// The longest times anybody may still be going by, whatever the policy says now. A leader that takes over
 /// waits these, not the policy's: leases granted before a policy was shortened are still running.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Bounds {
     /// No lease longer than this is running. Lowered only after a wait that outlasts every longer one.
     #[serde(with = "codec::millis", rename = "lease_ms")]
@@ -298,7 +298,7 @@ pub struct Bounds {
 }
 
 /// The truth about one secret.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct SecretRecord {
     /// Which secret.
     pub secret: SecretName,

@@ -11,6 +11,7 @@ use crate::record::{RecordChange, SecretRecord};
 
 /// One rule.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(not(feature = "mutants"), allow(dead_code, unreachable_pub))]
 pub enum Rule {
     /// A condition of the retire guard.
     Guard(&'static str),

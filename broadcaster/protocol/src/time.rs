@@ -60,7 +60,7 @@ impl Sub<Duration> for Instant {
 pub struct WallTime(pub u64);
 
 /// Both clocks, read together.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Now {
     /// The monotonic clock: what decisions are made with.
     pub instant: Instant,

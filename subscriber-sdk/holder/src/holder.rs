@@ -23,7 +23,7 @@ pub use schedule::{SYNC_PACE_CEILING, SYNC_PACE_FLOOR};
 pub const READ_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Decides for one secret which version may be handed out, and says what is known of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 pub struct Holder {
     secret: SecretName,
     state: Option<SecretState>,

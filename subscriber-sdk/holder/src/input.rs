@@ -30,7 +30,7 @@ impl fmt::Display for Step {
 }
 
 /// Why a step did not succeed, and when to try again.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Setback {
     /// In words, without the value. Cut to the protocol's bound.
     pub text: String,
@@ -39,7 +39,7 @@ pub struct Setback {
 }
 
 /// Something that happened.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Input {
     /// A desired state arrived: over the bus, doubled, late or in any order.
     State(SecretState),

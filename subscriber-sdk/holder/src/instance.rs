@@ -12,7 +12,7 @@ use crate::input::{Command, Input, Rejection};
 use crate::rules::{Broken, Rule};
 
 /// Something that happened to an instance.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum InstanceInput {
     /// A registration naming these secrets is durable.
     Registered(BTreeSet<SecretName>),
@@ -37,7 +37,7 @@ pub enum InstanceInput {
 }
 
 /// What the world is owed by an instance.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum InstanceCommand {
     /// Make this registration durable. Nothing is read or leased for a secret before.
     Register(Registration),
@@ -50,7 +50,7 @@ pub enum InstanceCommand {
 }
 
 /// One process life.
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 pub struct Instance {
     key: InstanceKey,
     exclusive: bool,

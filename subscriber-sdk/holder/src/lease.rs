@@ -13,14 +13,14 @@ use crate::rules::{Broken, Rule};
 pub const MAX_OUTSTANDING: usize = 8;
 
 /// A span of time in which a version may be used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Span {
     from: Instant,
     until: Instant,
 }
 
 /// The leases of one secret, by two sources: the leader's grants and reads of the store.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Hash, Debug, Default)]
 pub struct Leases {
     outstanding: VecDeque<(Nonce, Instant)>,
     granted: BTreeMap<Version, Span>,

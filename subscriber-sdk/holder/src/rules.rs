@@ -3,6 +3,7 @@
 
 /// One rule.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(not(feature = "mutants"), allow(dead_code, unreachable_pub))]
 pub enum Rule {
     /// Lease rule 1: a lease counts from the request's send time.
     FromSend,

@@ -4,7 +4,7 @@ use rotacast_protocol::Instant;
 
 /// How far the service has come with a version whose value is in memory. While a slot exists, its
 /// version is reported as held.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Slot {
     /// The service has been shown the value: it must be told to let go of it.
     pub(crate) touched: bool,

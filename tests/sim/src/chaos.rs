@@ -14,7 +14,8 @@ use crate::setup::policy;
 use crate::world::World;
 
 /// What chaos picks from; the rest strikes in passing.
-const PICKED: [Fault; 47] = [
+const PICKED: [Fault; 48] = [
+    Fault::ManagedVersion,
     Fault::RosterLate,
     Fault::LateAnswers,
     Fault::Deaf,
@@ -182,6 +183,7 @@ impl World {
             }
             Fault::OldLog => self.show_old_log(target, until),
             Fault::NewVersion => self.new_version(false),
+            Fault::ManagedVersion => self.order(Order::Rotate),
             Fault::BadVersion => self.new_version(true),
             Fault::WatchGap => {
                 self.outside.put(false);
@@ -316,8 +318,8 @@ impl World {
         for index in (target % 2..self.instances.len()).step_by(2) {
             self.instances[index].no_bus = until;
             let life = self.instances[index].life;
-            let shown = self.outside.states[from..].to_vec();
-            for state in shown {
+            let states = self.outside.states[from..].to_vec();
+            for state in states {
                 let at = self.now + self.network.between(1, 30) * MS;
                 self.at(at, Event::ToInstance(index, life, Box::new(ToInstance::State(state))));
             }

@@ -59,6 +59,8 @@ pub enum Fault {
     /// Half of the instances are shown an old log of states.
     OldLog,
     NewVersion,
+    /// A version that the provider makes.
+    ManagedVersion,
     /// A version whose test login fails.
     BadVersion,
     /// The watch shows a version and has lost the one before it.
@@ -84,7 +86,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 43] = [
+    pub const ALL: [Fault; 44] = [
         Fault::Lost,
         Fault::Doubled,
         Fault::Slow,
@@ -115,6 +117,7 @@ impl Fault {
         Fault::StreamsRecreated,
         Fault::OldLog,
         Fault::NewVersion,
+        Fault::ManagedVersion,
         Fault::BadVersion,
         Fault::WatchGap,
         Fault::Order,

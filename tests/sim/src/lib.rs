@@ -28,8 +28,10 @@ pub mod outside;
 pub mod profile;
 pub mod rng;
 mod saving;
+pub mod scenario;
 pub mod setup;
 pub mod shrink;
+pub mod small;
 pub mod world;
 
 pub use counts::Counts;

@@ -95,7 +95,7 @@ impl Profile {
                 }
                 Rule::ReleaseHeld => (vec![NewVersion, Excused, Excused], vec![Fence, ShortOwn, ShortUse]),
                 Rule::Guard("members_released") | Rule::FenceWaits => {
-                    (vec![NewVersion, InstanceCutOff, BusCutOff], vec![Fence, ShortOwn, LongIdle])
+                    (vec![], vec![Fence, ShortOwn, ShortUse, ShortRotating, LongIdle, NoDeadlines, Patient])
                 }
                 Rule::Drift => {
                     (vec![], vec![Fence, ShortOwn, ShortUse, ShortRotating, VeryLongIdle, NoDeadlines, Patient])
@@ -326,6 +326,10 @@ fn script(mutant: Mutant) -> Vec<Act> {
             then(preparing, 2000, Fault::Excused, 0),
             then(preparing, 2500, Fault::Alone, 30),
         ],
+        // It is silent, its lease is long, and nobody waits for it to move.
+        Mutant::Leader(Rule::Guard("members_released") | Rule::FenceWaits) => {
+            vec![at(5500, Fault::Alone, 30), at(6000, Fault::NewVersion, 0), then(preparing, 100, Fault::Excused, 0)]
+        }
         // It has heard of a short lease in place of the long one, and said so.
         Mutant::Holder(HolderRule::NewestGrant) => vec![
             at(5500, Fault::StoreCutOff, 30),

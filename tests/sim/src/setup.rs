@@ -147,14 +147,16 @@ impl World {
             world.at(at, Event::Campaign { node, life: 0 });
         }
         world.outside.put(false);
-        let end = world.rng.between(15, 40) * SECOND;
+        let end = world.rng.between(12, 28) * SECOND;
         let script_ends = world.script.iter().map(|act| act.after + act.length).max().unwrap_or(0);
         world.at(if world.chaotic { end } else { 40 * SECOND + script_ends }, Event::Heal);
         if world.chaotic {
             world.at(2 * SECOND, Event::Chaos);
         } else {
             // Something to rotate to, unless the script brings it.
-            let brings = |act: &Act| matches!(act.fault, Fault::NewVersion | Fault::BadVersion | Fault::WatchGap);
+            let brings = |act: &Act| {
+                matches!(act.fault, Fault::NewVersion | Fault::ManagedVersion | Fault::BadVersion | Fault::WatchGap)
+            };
             if !world.script.iter().any(brings) {
                 let time = When::At(6 * SECOND);
                 world.script.push(Act { when: time, after: 0, fault: Fault::NewVersion, target: 0, length: 0 });

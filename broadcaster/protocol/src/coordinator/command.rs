@@ -14,7 +14,7 @@ use crate::time::{Instant, Now};
 pub const USAGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is to be done. Doing any of these twice is harmless.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum CommandKind {
     /// Publish the desired state.
     Publish,
@@ -54,7 +54,7 @@ pub enum CommandKind {
 
 /// A command with what it was derived from. Two leaders derive equal commands from equal records, so the pair
 /// of kind and revision names the effect across a crash.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Command {
     /// What.
     pub kind: CommandKind,

@@ -18,7 +18,7 @@ use crate::time::{Instant, Now, WallTime};
 pub const MAX_LISTED: usize = 100;
 
 /// One condition of the guard.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Condition {
     /// Its name in status, audit and metrics.
     pub name: &'static str,
@@ -33,7 +33,7 @@ pub struct Condition {
 }
 
 /// The guard of one version's retire.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Guard {
     /// Which version.
     pub version: Version,

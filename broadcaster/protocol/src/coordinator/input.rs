@@ -11,7 +11,7 @@ use crate::record::{Origin, RetireStep};
 use crate::time::Instant;
 
 /// What a provider's usage reading says.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Evidence {
     /// The provider cannot tell.
     None,
@@ -20,7 +20,7 @@ pub enum Evidence {
 }
 
 /// What an operator asks.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Order {
     /// Make a new version and rotate to it.
     Rotate,
@@ -59,7 +59,7 @@ pub enum Order {
 }
 
 /// Something that happened.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Input {
     /// Time has passed, or the state has changed: go on with whatever can go on.
     Tick,

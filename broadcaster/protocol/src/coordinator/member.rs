@@ -10,7 +10,7 @@ use crate::rules::{Broken, Rule};
 use crate::time::{Instant, Now};
 
 /// What was granted for one version.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Granted {
     /// The newest grant's number.
     pub sequence: LeaseSequence,
@@ -21,7 +21,7 @@ pub struct Granted {
 }
 
 /// One process life.
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 pub struct Member {
     /// Who.
     pub key: InstanceKey,
@@ -53,7 +53,7 @@ pub struct Member {
 }
 
 /// Why a member does or does not hold back a version's retire.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Standing {
     /// It has left for good.
     Left,

@@ -14,7 +14,7 @@ use crate::rules::Rule;
 use crate::time::{Instant, Now, WallTime};
 
 /// A reason why something waits.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Blocker {
     /// What waits: a guard condition or a stage.
     pub condition: &'static str,
@@ -29,7 +29,7 @@ pub struct Blocker {
 }
 
 /// What lies over a rotation and blocks its irreversible steps, or deserves an operator's eye.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Overlay {
     /// An operator paused it.
     Paused,
@@ -55,7 +55,7 @@ impl Overlay {
 }
 
 /// How many members of one service have reached each stage.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub struct StageCounts {
     /// Members that are not gone.
     pub members: u32,

@@ -18,7 +18,7 @@ const LOST_REVISIONS: u64 = 1 << 32;
 const LOST_GENERATIONS: u64 = 1 << 32;
 
 /// One change of a record. Every change raises the revision by one, and entering safe mode by far more.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum RecordChange {
     /// A leader has taken the record over.
     TermBegan {
