@@ -155,7 +155,9 @@ impl KafkaOptions {
         }
         for broker in &self.brokers {
             if broker.contains('@') {
-                return wrong("bus.brokers holds a user or password; set bus.user and bus.password_file".into());
+                // Not the address itself: it holds a secret.
+                let problem = "bus.brokers holds a user or password; set bus.user and bus.password_file".into();
+                return Err(BusError::Misconfigured { endpoint: "kafka".into(), problem });
             }
             let port = broker.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
             if broker.contains(',') || !port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0)) {
