@@ -12,8 +12,8 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rotacast_bus::{
-    BusError, BusEvent, InstanceBus as _, KafkaBus, KafkaLogin, KafkaOptions, KafkaTls, KafkaTopics, LeaderBus as _,
-    Level, SaslMechanism,
+    BusError, BusEvent, InstanceBus as _, KafkaBus, KafkaLogin, KafkaOptions, KafkaTopics, LeaderBus as _, Level,
+    SaslMechanism,
 };
 use rotacast_proto::{Envelope, Kind, SigningKey};
 use rotacast_protocol::{
