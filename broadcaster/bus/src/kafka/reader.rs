@@ -36,6 +36,8 @@ const REQUEST: Duration = Duration::from_secs(2);
 const PROBE: Duration = Duration::from_secs(5);
 /// A probe that has no answer by then counts as a loss of continuity.
 const PROBE_PATIENCE: Duration = Duration::from_secs(30);
+/// Most offsets read once more after a probe.
+const REREAD: i64 = 1000;
 /// What librdkafka may fetch ahead, in KiB; the replica takes it as fast as it comes.
 const FETCH_AHEAD_KIB: &str = "8192";
 /// How long a broker waits for a message before it says that there is none, in milliseconds. Also how long
@@ -500,9 +502,10 @@ impl Shared {
             if tail.known != mark {
                 return Err(self.lost("it is not the log it was"));
             }
-            if tail.known != tail.last {
-                // What lies between was read before.
-                tail.known = tail.last;
+            tail.known = tail.last;
+            // What lies between was read before. Little of it is read once more: going forward throws away what was
+            // fetched beyond it, and the next fetch may wait for a message first.
+            if reached - offset > REREAD {
                 let sought = consumer.seek(&self.topic, id(partition), Offset::Offset(reached), REQUEST);
                 sought.map_err(|problem| meaning(&self.endpoint, &problem))?;
             }
