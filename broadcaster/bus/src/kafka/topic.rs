@@ -167,13 +167,13 @@ impl Topics {
         kind.topic(&self.options.cluster)
     }
 
-    /// Creates what is missing and refuses what cannot work; with `Use` only says what is missing.
-    pub(super) async fn ensure(&self) -> Result<(), BusError> {
+    /// Creates what is missing, and returns all topics as they can be seen then; with `Use` only says what is missing.
+    pub(super) async fn ensure(&self) -> Result<Metadata, BusError> {
         let _one = self.creating.lock().await;
         let metadata = self.metadata().await?;
         let missing = self.missing(&metadata);
         if missing.is_empty() {
-            return Ok(());
+            return Ok(metadata);
         }
         if self.options.topics == KafkaTopics::Use {
             return self.later(format!(
@@ -183,12 +183,13 @@ impl Topics {
         }
         self.create(&missing, metadata.brokers().len()).await?;
         tracing::info!(topics = %self.names(&missing), "created");
-        // Brokers hear of it one after the other, and whichever is asked next must know.
+        // Brokers hear of it some time after it is done.
         let until = Instant::now() + Duration::from_millis(REQUEST_MS);
         loop {
-            let missing = self.missing(&self.metadata().await?);
+            let metadata = self.metadata().await?;
+            let missing = self.missing(&metadata);
             if missing.is_empty() {
-                return Ok(());
+                return Ok(metadata);
             }
             if Instant::now() >= until {
                 return self.later(format!("{} created, and not to be seen yet", self.names(&missing)));
@@ -210,14 +211,8 @@ impl Topics {
     }
 
     /// Refuses topics that cannot work.
-    pub(super) async fn accept(&self) -> Result<(), BusError> {
-        let metadata = self.metadata().await?;
-        let missing = self.missing(&metadata);
-        if !missing.is_empty() {
-            // Seen by `ensure`, and not yet by the broker that was asked now; or deleted meanwhile.
-            return self.later(format!("{} created, and not to be seen yet", self.names(&missing)));
-        }
-        let findings = self.judge(&metadata).await;
+    pub(super) async fn accept(&self, metadata: &Metadata) -> Result<(), BusError> {
+        let findings = self.judge(metadata).await;
         for finding in findings.iter().filter(|finding| finding.level == Level::Warning) {
             tracing::warn!(subject = %finding.subject, fix = %finding.fix, "{}", finding.text);
         }
