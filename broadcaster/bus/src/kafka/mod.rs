@@ -67,8 +67,8 @@ impl KafkaBus {
         let endpoint = options.endpoint();
         let topics = Arc::new(Topics::new(options.clone()));
         let seen = async {
-            topics.ensure().await?;
-            if options.topics == KafkaTopics::Create { topics.accept().await } else { Ok(()) }
+            let metadata = topics.ensure().await?;
+            if options.topics == KafkaTopics::Create { topics.accept(&metadata).await } else { Ok(()) }
         };
         match tokio::time::timeout(CALL_TIMEOUT, seen).await {
             Ok(outcome) => outcome?,

@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 use rotacast_proto::Envelope;
@@ -31,6 +31,8 @@ const QUEUE: usize = 1024;
 const BATCH: usize = 128;
 /// Longest wait for one step of a transaction; a call has room for a second attempt.
 const STEP: Duration = Duration::from_secs(2);
+/// How often the records of a transaction are looked for.
+const DELIVERY: Duration = Duration::from_millis(1);
 /// When a broker gives an abandoned transaction up, in milliseconds: until then readers do not get past it.
 const TRANSACTION_MS: &str = "10000";
 /// How often, and how many times, a commit is looked for: its marker is written after it is acknowledged.
@@ -273,7 +275,7 @@ impl Work {
                         .headers(record::headers(state, Some(*revision)));
                     producer.send(record).map_err(|(problem, _)| problem)?;
                 }
-                producer.flush(STEP)?;
+                delivered(&producer, STEP)?;
                 producer.commit_transaction(STEP)
             };
             let outcome = attempt();
@@ -294,9 +296,21 @@ impl Work {
     }
 }
 
+/// Waits until a broker has every record. rdkafka's own `flush` waits at least 100 ms whenever something is under way:
+/// it serves deliveries for that long, be they there or not. Here the producer's thread serves them.
+fn delivered(producer: &Transactional, patience: Duration) -> Result<(), KafkaError> {
+    let until = Instant::now() + patience;
+    while producer.in_flight_count() > 0 {
+        if Instant::now() >= until {
+            return Err(KafkaError::Flush(Code::OperationTimedOut));
+        }
+        std::thread::sleep(DELIVERY);
+    }
+    Ok(())
+}
+
 /// Being fenced, and topics that are made anew, are reasons to look again; the rest is what it means.
 fn failure(endpoint: &str, problem: &KafkaError) -> BusError {
-    use rdkafka::error::RDKafkaErrorCode as Code;
     match meaning(endpoint, problem) {
         error @ (BusError::Denied { .. } | BusError::Misconfigured { .. })
             if problem.rdkafka_error_code() != Some(Code::UnknownTopicOrPartition) =>

@@ -1,8 +1,9 @@
 //! Follows one topic in a thread of its own, from its beginning, and folds it into a [`Replica`].
 //!
 //! librdkafka goes on silently where a topic was deleted and made anew with more messages than the old one
-//! had. So whatever could mean a gap ends a reading, and while nothing comes the last record of a partition
-//! is read once more: in the same log it is the same record.
+//! had. So whatever could mean a gap ends a reading, and in quiet moments a record of a partition is read once
+//! more: in the same log it is the same record. It is one from before the last such look, never one that
+//! came since: that may be of the new log already.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -31,10 +32,12 @@ use crate::{BusError, BusEvent};
 const POLL: Duration = Duration::from_millis(100);
 /// Longest wait for one answer of a broker.
 const REQUEST: Duration = Duration::from_secs(2);
-/// How often a silent partition's last record is read once more.
+/// How often a silent partition's known record is read once more.
 const PROBE: Duration = Duration::from_secs(5);
 /// A probe that has no answer by then counts as a loss of continuity.
 const PROBE_PATIENCE: Duration = Duration::from_secs(30);
+/// Most offsets read once more after a probe.
+const REREAD: i64 = 1000;
 /// What librdkafka may fetch ahead, in KiB; the replica takes it as fast as it comes.
 const FETCH_AHEAD_KIB: &str = "8192";
 /// How long a broker waits for a message before it says that there is none, in milliseconds. Also how long
@@ -328,11 +331,20 @@ fn ends(consumer: &BaseConsumer<Heard>, topic: &str, partitions: usize) -> Resul
     Ok(ends)
 }
 
-/// The last record of a partition, to know it again.
-#[derive(Clone, Copy)]
-struct Tail {
+/// A record, to know it again.
+#[derive(Clone, Copy, PartialEq)]
+struct Mark {
     offset: i64,
     print: u64,
+}
+
+/// What was read of one partition.
+#[derive(Clone, Copy)]
+struct Tail {
+    /// To be found again by the next probe.
+    known: Mark,
+    /// The newest, which takes its place then.
+    last: Mark,
     probing: Option<Instant>,
 }
 
@@ -436,7 +448,7 @@ impl Shared {
             }
             match consumer.poll(POLL) {
                 None => {}
-                Some(Ok(message)) => self.message(&message, &mut tails)?,
+                Some(Ok(message)) => self.message(&consumer, &message, &mut tails)?,
                 Some(Err(KafkaError::PartitionEOF(partition))) => self.end(partition, &mut tails)?,
                 Some(Err(problem)) => {
                     let error = meaning(&self.endpoint, &problem);
@@ -474,6 +486,7 @@ impl Shared {
 
     fn message(
         &self,
+        consumer: &BaseConsumer<Heard>,
         message: &rdkafka::message::BorrowedMessage<'_>,
         tails: &mut [Option<Tail>],
     ) -> Result<(), BusError> {
@@ -481,18 +494,26 @@ impl Shared {
         else {
             return Err(self.lost("it has more partitions than before"));
         };
-        let (offset, print) = (message.offset(), print(message));
+        let (offset, mark) = (message.offset(), Mark { offset: message.offset(), print: print(message) });
         let reached = self.replica.lock().places[partition].reached;
         if let Some(tail) = &mut tails[partition]
             && tail.probing.take().is_some()
-            && (tail.offset, tail.print) != (offset, print)
         {
-            return Err(self.lost("it is not the log it was"));
+            if tail.known != mark {
+                return Err(self.lost("it is not the log it was"));
+            }
+            tail.known = tail.last;
+            // What lies between was read before. Little of it is read once more: going forward throws away what was
+            // fetched beyond it, and the next fetch may wait for a message first.
+            if reached - offset > REREAD {
+                let sought = consumer.seek(&self.topic, id(partition), Offset::Offset(reached), REQUEST);
+                sought.map_err(|problem| meaning(&self.endpoint, &problem))?;
+            }
         }
         if offset < reached {
             return Ok(());
         }
-        tails[partition] = Some(Tail { offset, print, probing: None });
+        tails[partition].get_or_insert(Tail { known: mark, last: mark, probing: None }).last = mark;
         let key = message.key().map(|key| String::from_utf8_lossy(key).into_owned());
         match (key, message.payload()) {
             // An empty payload comes without bytes as well; a tombstone has no headers.
@@ -517,7 +538,7 @@ impl Shared {
             return Ok(());
         };
         if tails[partition].is_some_and(|tail| tail.probing.is_some()) {
-            return Err(self.lost("its last record has gone"));
+            return Err(self.lost("a record that was read has gone"));
         }
         {
             let mut folded = self.replica.lock();
@@ -531,7 +552,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Reads the last record of every silent partition once more.
+    /// Reads a known record of every silent partition once more.
     fn probe(&self, consumer: &BaseConsumer<Heard>, tails: &mut [Option<Tail>]) -> Result<(), BusError> {
         for (partition, tail) in tails.iter_mut().enumerate() {
             let Some(tail) = tail else { continue };
@@ -543,7 +564,7 @@ impl Shared {
                 folded.places[partition].at_end && folded.places[partition].confirming.is_none()
             };
             if silent && tail.probing.is_none() {
-                let sought = consumer.seek(&self.topic, id(partition), Offset::Offset(tail.offset), REQUEST);
+                let sought = consumer.seek(&self.topic, id(partition), Offset::Offset(tail.known.offset), REQUEST);
                 sought.map_err(|problem| meaning(&self.endpoint, &problem))?;
                 tail.probing = Some(Instant::now());
                 // A barrier that looks at the same time would seek past what is being probed.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -22,6 +23,8 @@ const MAX_PARTITIONS: usize = 12;
 const REPLICATION: i32 = 3;
 /// How long one request about topics may take, in milliseconds.
 const REQUEST_MS: u64 = 2500;
+/// How often a topic that was created is looked for.
+const SEEN: Duration = Duration::from_millis(20);
 /// For how long reports of a life that says nothing are kept, in milliseconds: an hour. They are soft.
 const REPORTS_MS: &str = "3600000";
 /// Room for keys, headers and framing around the largest message.
@@ -164,27 +167,52 @@ impl Topics {
         kind.topic(&self.options.cluster)
     }
 
-    /// Creates what is missing and refuses what cannot work; with `Use` only says what is missing.
-    pub(super) async fn ensure(&self) -> Result<(), BusError> {
+    /// Creates what is missing, and returns all topics as they can be seen then; with `Use` only says what is missing.
+    pub(super) async fn ensure(&self) -> Result<Metadata, BusError> {
         let _one = self.creating.lock().await;
         let metadata = self.metadata().await?;
-        let missing: Vec<_> =
-            Kind::ALL.into_iter().filter(|kind| found(&metadata, &self.name(*kind)).is_none()).collect();
-        if !missing.is_empty() {
-            let names = missing.iter().map(|kind| self.name(*kind)).collect::<Vec<_>>().join(", ");
-            if self.options.topics == KafkaTopics::Use {
-                let problem = format!("{names} missing; start a broadcaster, which creates what is missing");
-                return Err(BusError::Unreachable { endpoint: self.endpoint.clone(), problem });
-            }
-            self.create(&missing, metadata.brokers().len()).await?;
-            tracing::info!(topics = %names, "created");
+        let missing = self.missing(&metadata);
+        if missing.is_empty() {
+            return Ok(metadata);
         }
-        Ok(())
+        if self.options.topics == KafkaTopics::Use {
+            return self.later(format!(
+                "{} missing; start a broadcaster, which creates what is missing",
+                self.names(&missing)
+            ));
+        }
+        self.create(&missing, metadata.brokers().len()).await?;
+        tracing::info!(topics = %self.names(&missing), "created");
+        // Brokers hear of it some time after it is done.
+        let until = Instant::now() + Duration::from_millis(REQUEST_MS);
+        loop {
+            let metadata = self.metadata().await?;
+            let missing = self.missing(&metadata);
+            if missing.is_empty() {
+                return Ok(metadata);
+            }
+            if Instant::now() >= until {
+                return self.later(format!("{} created, and not to be seen yet", self.names(&missing)));
+            }
+            tokio::time::sleep(SEEN).await;
+        }
+    }
+
+    fn missing(&self, metadata: &Metadata) -> Vec<Kind> {
+        Kind::ALL.into_iter().filter(|kind| found(metadata, &self.name(*kind)).is_none()).collect()
+    }
+
+    fn names(&self, kinds: &[Kind]) -> String {
+        kinds.iter().map(|kind| self.name(*kind)).collect::<Vec<_>>().join(", ")
+    }
+
+    fn later<T>(&self, problem: String) -> Result<T, BusError> {
+        Err(BusError::Unreachable { endpoint: self.endpoint.clone(), problem })
     }
 
     /// Refuses topics that cannot work.
-    pub(super) async fn accept(&self) -> Result<(), BusError> {
-        let findings = self.examine().await?;
+    pub(super) async fn accept(&self, metadata: &Metadata) -> Result<(), BusError> {
+        let findings = self.judge(metadata).await;
         for finding in findings.iter().filter(|finding| finding.level == Level::Warning) {
             tracing::warn!(subject = %finding.subject, fix = %finding.fix, "{}", finding.text);
         }
@@ -243,7 +271,10 @@ impl Topics {
 
     /// Brokers, topics and their settings.
     pub(super) async fn examine(&self) -> Result<Vec<Finding>, BusError> {
-        let metadata = self.metadata().await?;
+        Ok(self.judge(&self.metadata().await?).await)
+    }
+
+    async fn judge(&self, metadata: &Metadata) -> Vec<Finding> {
         let brokers = metadata.brokers().len();
         let mut findings = vec![Finding {
             level: Level::Ok,
@@ -253,7 +284,7 @@ impl Topics {
         }];
         for kind in Kind::ALL {
             let name = self.name(kind);
-            let Some(partitions) = found(&metadata, &name) else {
+            let Some(partitions) = found(metadata, &name) else {
                 findings.push(Finding {
                     level: Level::Error,
                     subject: format!("topic {name}"),
@@ -275,7 +306,7 @@ impl Topics {
                 }
             }
         }
-        Ok(findings)
+        findings
     }
 
     async fn settings(&self, topic: &str) -> Result<HashMap<String, String>, BusError> {
@@ -299,15 +330,15 @@ impl Topics {
             let heard = Arc::new(Heard::default());
             let consumer: BaseConsumer<Ear> =
                 config.create_with_context(Ear(Arc::clone(&heard))).map_err(|problem| meaning(&endpoint, &problem))?;
-            let until = std::time::Instant::now() + std::time::Duration::from_millis(REQUEST_MS);
+            let until = Instant::now() + Duration::from_millis(REQUEST_MS);
             loop {
                 // Its errors are told only while it is polled.
-                drop(consumer.poll(std::time::Duration::ZERO));
-                match consumer.fetch_metadata(None, std::time::Duration::from_millis(500)) {
+                drop(consumer.poll(Duration::ZERO));
+                match consumer.fetch_metadata(None, Duration::from_millis(500)) {
                     Ok(metadata) => return Ok(metadata),
-                    Err(_) if std::time::Instant::now() < until => {}
+                    Err(_) if Instant::now() < until => {}
                     Err(problem) => {
-                        drop(consumer.poll(std::time::Duration::ZERO));
+                        drop(consumer.poll(Duration::ZERO));
                         return Err(heard.explain(&endpoint, &problem));
                     }
                 }
@@ -340,7 +371,7 @@ impl Drop for Admin {
 }
 
 fn request() -> AdminOptions {
-    let timeout = std::time::Duration::from_millis(REQUEST_MS);
+    let timeout = Duration::from_millis(REQUEST_MS);
     AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout))
 }
 
