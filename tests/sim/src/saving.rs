@@ -107,6 +107,11 @@ impl World {
         if done {
             self.check_save(node, epoch, &record);
             let next = self.outside.stored.as_ref().map_or(0, |stored| stored.cursor).max(cursor) + 1;
+            let opened = |record: &SecretRecord| record.rotation.as_ref().map(|rotation| rotation.generation);
+            let before = self.outside.stored.as_ref().and_then(|stored| opened(&stored.record));
+            if opened(&record).is_some_and(|generation| Some(generation) != before) {
+                self.counts.rotations += 1;
+            }
             self.outside.earlier.extend(self.outside.stored.take());
             self.outside.stored = Some(Stored { bytes, record, cursor: next });
             self.counts.saves += 1;

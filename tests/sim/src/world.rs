@@ -92,9 +92,6 @@ impl World {
                 self.judge_the_end();
                 let version = self.outside.stored.as_ref().map_or(0, |stored| stored.record.revision.0);
                 self.trace = self.trace.wrapping_mul(31).wrapping_add(version).wrapping_add(self.counts.events);
-                if let Some(stored) = &self.outside.stored {
-                    self.counts.rotations = stored.record.generation.0;
-                }
                 return self.violation.take().map_or(Ok(()), Err);
             }
             if self.queue.len() > 20_000 {

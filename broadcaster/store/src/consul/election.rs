@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::session::{SessionId, granted};
+use super::session::{GREATEST_LOCK_DELAY, SessionId, granted};
 use super::txn::{Transacted, reasons};
 use crate::{CALL_TIMEOUT, Key, Leadership, StoreError};
 
@@ -179,9 +179,16 @@ struct Term {
     sent: Instant,
 }
 
-/// For how long a session of `ttl` on Consul's clock surely lasts on ours, from the moment its renewal was sent.
+/// How long a renewal is gone by, on Consul's clock. A session that is destroyed by mistake ends at once, and then
+/// only its lock delay keeps a successor away: nobody may believe to lead for longer than that.
+fn relied_upon(ttl: Duration) -> Duration {
+    ttl.min(GREATEST_LOCK_DELAY)
+}
+
+/// For how long a renewal of a session of `ttl` surely keeps others from leading, on our clock, from when it was sent.
 fn surely(ttl: Duration) -> Duration {
-    (ttl * (100 - CLOCK_DRIFT_PERCENT) / (100 + CLOCK_DRIFT_PERCENT)).saturating_sub(CLOCK_RESOLUTION)
+    let relied_upon = relied_upon(ttl);
+    (relied_upon * (100 - CLOCK_DRIFT_PERCENT) / (100 + CLOCK_DRIFT_PERCENT)).saturating_sub(CLOCK_RESOLUTION)
 }
 
 impl Term {
@@ -200,7 +207,7 @@ impl Term {
     }
 
     async fn last(mut self, valid: watch::Sender<Instant>, lost: CancellationToken, resign: CancellationToken) {
-        let interval = self.ttl / RENEWALS_PER_TTL;
+        let interval = relied_upon(self.ttl) / RENEWALS_PER_TTL;
         loop {
             tokio::select! {
                 () = resign.cancelled() => {
@@ -261,5 +268,20 @@ impl Term {
             Ok(Ok(_)) => {}
         }
         self.shared.destroy_session(&self.session).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_believes_to_lead_beyond_the_lock_delay() {
+        for seconds in [10, 59, 60, 61, 300, 86_400] {
+            let ttl = Duration::from_secs(seconds);
+            assert!(surely(ttl) < ttl && surely(ttl) < GREATEST_LOCK_DELAY, "{ttl:?}");
+            let interval = relied_upon(ttl) / RENEWALS_PER_TTL;
+            assert!(interval * 2 < surely(ttl), "{ttl:?}: a renewal that is lost must leave time for another");
+        }
     }
 }
