@@ -14,7 +14,7 @@ use crate::StoreError;
 pub(super) const LEAST_TTL: Duration = Duration::from_secs(10);
 const GREATEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Consul's greatest lock delay.
-const GREATEST_LOCK_DELAY: Duration = Duration::from_secs(60);
+pub(super) const GREATEST_LOCK_DELAY: Duration = Duration::from_secs(60);
 
 /// Which session.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
