@@ -101,7 +101,9 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Stop> {
         Command::Audit(AuditCommand::Show { file, after, secret, last }) => {
             audit_log::show(context.output, &file, after, secret.as_ref(), last)
         }
-        Command::Config(ConfigCommand::Check { file }) => config_check(context.output, &file),
+        Command::Config(ConfigCommand::Check { file, without_files }) => {
+            config_check(context.output, &file, without_files)
+        }
         Command::Keygen { out } => keys::make(context.output, &out),
         Command::Completions { shell } => shell::completions(context.output, shell),
         Command::Man { dir } => shell::man(context.output, dir.as_deref()),
@@ -151,9 +153,19 @@ fn run_broadcaster(broadcaster: impl Future<Output = anyhow::Result<()>>) -> Res
     Ok(runtime.block_on(broadcaster)?)
 }
 
-/// `rotacast config check`: what a broadcaster would make of a file. Keys it names are read by `serve` only.
-fn config_check(output: Output, file: &Path) -> Result<(), Stop> {
+/// `rotacast config check`: what a broadcaster would make of a file and, but for `without_files`, of the files it names.
+fn config_check(output: Output, file: &Path, without_files: bool) -> Result<(), Stop> {
     let config = Config::read(file)?;
+    if !without_files {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Stop::failed(Exit::Failed, "runtime", error.to_string(), ""))?;
+        let problems = runtime.block_on(crate::serve::rehearse(&config));
+        if !problems.is_empty() {
+            let problems: Vec<_> = problems.iter().map(|problem| format!("{}: {problem}", file.display())).collect();
+            let fix = "the files are the ones of this machine; on another one check the text alone, by --without-files";
+            return Err(Stop::failed(Exit::Usage, "configuration", problems.join("\n"), fix));
+        }
+    }
     let (secrets, operators) = (config.secrets.len(), config.operators.len());
     let services = config.services.len() + usize::from(config.any_service.is_some());
     if output.is_json() {

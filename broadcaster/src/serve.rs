@@ -4,13 +4,14 @@ mod backend;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod provider;
+mod rehearsal;
 mod start;
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::Context as _;
-use rotacast_proto::{Level, SigningKey};
+use rotacast_proto::Level;
 use rotacast_protocol::SecretName;
 use rotacast_store::{PlainImporter, Prefix, SecretTree};
 use tokio::net::TcpListener;
@@ -27,6 +28,7 @@ use crate::cli::ServeArgs;
 use crate::config::{Config, ServerTls, ServiceConfig, StoreConfig, changes};
 use crate::driver::{Environment, Identities, Mail, SecretSettings, Secrets, Service, Services, Settings};
 use provider::Providers;
+pub(crate) use rehearsal::rehearse;
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -37,8 +39,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let config = Config::read(&args.config)?;
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot create data_dir {}", config.data_dir.display()))?;
-    let key = SigningKey::read_file(&config.signing_key)
-        .context("keys.signing_key: make one with `rotacast keygen --out NAME` and name its .key file there")?;
+    let key = rehearsal::read_signing_key(&config)?;
     let settings = Arc::new(ConfigSettings::new(&config)?);
     let prefix = Prefix::new(config.store.prefix()).context("store.prefix")?;
     let store = backend::store(&config.store).await?;

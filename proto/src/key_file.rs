@@ -20,14 +20,14 @@ const OTHERS: u32 = 0o077;
 #[derive(Debug, Error)]
 pub enum KeyFileError {
     /// The file cannot be read, or not be made.
-    #[error("{path}: cannot {action} the key file: {source}", path = .path.display())]
+    #[error("{path}: cannot {action} the key file: {problem}", path = .path.display())]
     Io {
         /// Which file.
         path: PathBuf,
         /// What was tried.
         action: &'static str,
-        /// Why not.
-        source: std::io::Error,
+        /// Why not. No `source`: the text above says it, and whoever prints the chain would say it twice.
+        problem: std::io::Error,
     },
     /// Something is there already; a key is never overwritten.
     #[error("{path}: exists already, expected no file; a key is never overwritten: name another file or move this one away", path = .path.display())]
@@ -82,7 +82,7 @@ impl SigningKey {
     /// [`KeyFileError::Exists`] if there is anything at `path`; [`KeyFileError::Io`].
     pub fn create_file(&self, path: impl AsRef<Path>) -> Result<(), KeyFileError> {
         let path = path.as_ref();
-        let io = |action| move |source| KeyFileError::Io { path: path.into(), action, source };
+        let io = |action| move |problem| KeyFileError::Io { path: path.into(), action, problem };
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         let mut file = match file {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
@@ -117,7 +117,7 @@ impl VerifyingKey {
 
 /// The file's text. Type and mode are those of the opened file, so that nobody can swap it in between.
 fn read(path: &Path, private: bool) -> Result<Zeroizing<String>, KeyFileError> {
-    let io = |source| KeyFileError::Io { path: path.into(), action: "read", source };
+    let io = |problem| KeyFileError::Io { path: path.into(), action: "read", problem };
     // Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
     let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("O_NONBLOCK is a small constant");
     let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(io)?;

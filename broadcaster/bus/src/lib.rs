@@ -26,6 +26,7 @@ mod gateway;
 mod grpc;
 #[cfg(feature = "kafka")]
 mod kafka;
+mod kafka_property;
 #[cfg(feature = "nats")]
 mod nats;
 #[cfg(feature = "grpc")]
@@ -41,6 +42,7 @@ pub use gateway::{Admission, Gateway, ValueSource};
 pub use grpc::{ClientCertificate, GrpcBus, GrpcOptions};
 #[cfg(feature = "kafka")]
 pub use kafka::{KafkaBus, KafkaLogin, KafkaOptions, KafkaSync, KafkaTls, KafkaTopics, SaslMechanism};
+pub use kafka_property::refused_kafka_property;
 #[cfg(feature = "nats")]
 pub use nats::{NatsBus, NatsCredentials, NatsOptions, NatsStreams, StreamLimits};
 pub use rotacast_proto::{Finding, Level};

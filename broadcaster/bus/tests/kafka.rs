@@ -331,7 +331,15 @@ async fn tls_and_scram_let_in_who_they_should() {
         tls: Some(KafkaTls { ca: Some(folder.join(ca)), identity: None }),
         ..options(server.secured())
     };
-    let bus = KafkaBus::connect(with("the-right-one", "ca.pem")).await.unwrap();
+    // A broker that has just come up may take longer over its first handshake than a connection is given.
+    let mut tries = 0;
+    let bus = loop {
+        match KafkaBus::connect(with("the-right-one", "ca.pem")).await {
+            Ok(bus) => break bus,
+            Err(problem) if problem.is_transient() && tries < 10 => tries += 1,
+            Err(problem) => panic!("{problem}"),
+        }
+    };
     bus.publish_state(&db(), Revision(1), &state("one")).await.unwrap();
     assert_eq!(listing(&mut bus.watch_states(&[db()])).await, ["one"]);
 

@@ -310,9 +310,12 @@ fn parse_head(text: &str) -> Result<audit::Head, String> {
 
 #[derive(Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Read a configuration file and say what is wrong with it.
+    /// Read a configuration file, and the files it names, and say what is wrong. No server is asked.
     Check {
         /// The file.
         file: PathBuf,
+        /// Do not read the files it names: keys, certificates, passwords. They may be on another machine.
+        #[arg(long)]
+        without_files: bool,
     },
 }

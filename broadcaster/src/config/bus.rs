@@ -182,7 +182,7 @@ fn read_kafka(section: &Section<'_, '_>) -> Option<BusConfig> {
     let properties_section = section.section("properties");
     let properties: BTreeMap<String, String> = properties_section.named_texts().into_iter().collect();
     for (name, value) in &properties {
-        if let Some(problem) = refused(name, value, login.is_some(), tls.is_some()) {
+        if let Some(problem) = rotacast_bus::refused_kafka_property(name, value, login.is_some(), tls.is_some()) {
             properties_section.problem(name, problem);
         }
     }
@@ -218,53 +218,4 @@ fn check_broker(section: &Section<'_, '_>, broker: &str) {
         return;
     };
     section.problem("brokers", format!("{broker:?}: {problem}"));
-}
-
-/// Why a property of librdkafka's may not be set here. Values are never repeated: they may be secrets.
-fn refused(name: &str, value: &str, login: bool, tls: bool) -> Option<String> {
-    let ours = "Rotacast sets it itself, and what is safe rests on it; remove it";
-    let secret = "a secret has no place in this file";
-    let problem = match name {
-        "bootstrap.servers" | "metadata.broker.list" => "the brokers are in [bus] brokers; remove it".into(),
-        "acks"
-        | "request.required.acks"
-        | "enable.idempotence"
-        | "transactional.id"
-        | "isolation.level"
-        | "group.id"
-        | "group.instance.id"
-        | "group.protocol"
-        | "enable.auto.commit"
-        | "enable.auto.offset.store"
-        | "auto.offset.reset"
-        | "enable.partition.eof"
-        | "allow.auto.create.topics"
-        | "partitioner"
-        | "client.id"
-        | "client.rack"
-        | "delivery.timeout.ms"
-        | "message.timeout.ms"
-        | "max.in.flight"
-        | "max.in.flight.requests.per.connection"
-        | "queue.buffering.max.messages" => ours.into(),
-        "sasl.password" => format!("{secret}; put it into a file and name it in password_file"),
-        "ssl.key.password" | "ssl.keystore.password" | "ssl.key.pem" | "sasl.oauthbearer.client.secret" => {
-            format!("{secret}; use a key file without a password that only Rotacast can read ([bus.tls] key)")
-        }
-        "enable.ssl.certificate.verification" if value != "true" => {
-            "any server would be trusted; name the brokers' authority in [bus.tls] ca".into()
-        }
-        "plugin.library.paths" => "libraries are not loaded into the broadcaster; remove it".into(),
-        "security.protocol" if login || tls => "follows from [bus] user and [bus.tls]; remove it".into(),
-        "sasl.username" | "sasl.mechanism" | "sasl.mechanisms" if login => {
-            "is set by [bus] user and mechanism; remove it".into()
-        }
-        "ssl.ca.location" | "ssl.ca.pem" | "ssl.certificate.location" | "ssl.certificate.pem" | "ssl.key.location"
-            if tls =>
-        {
-            "is set by [bus.tls]; remove it".into()
-        }
-        _ => return None,
-    };
-    Some(problem)
 }

@@ -119,11 +119,14 @@ fn both_sides<B: LeaderBus + InstanceBus + Clone + 'static>(bus: B) -> Buses {
     Buses { leader: Arc::new(bus.clone()), instances: Arc::new(bus), close: Close(None) }
 }
 
-fn nats_credentials(login: &NatsLogin) -> anyhow::Result<NatsCredentials> {
+pub(super) fn nats_credentials(login: &NatsLogin) -> anyhow::Result<NatsCredentials> {
     let plain = |setting, file: &Path| secret(setting, file).map(|text| text.as_str().to_owned());
     Ok(match login {
         NatsLogin::None => NatsCredentials::None,
-        NatsLogin::Credentials(file) => NatsCredentials::File(file.clone()),
+        NatsLogin::Credentials(file) => {
+            readable("bus.credentials", file)?;
+            NatsCredentials::File(file.clone())
+        }
         NatsLogin::Nkey(file) => NatsCredentials::Nkey(plain("bus.nkey_file", file)?),
         NatsLogin::Token(file) => NatsCredentials::Token(plain("bus.token_file", file)?),
         NatsLogin::Password(login) => {
@@ -140,6 +143,11 @@ fn create_folder(setting: &str, file: &Path) -> anyhow::Result<()> {
 /// What a file holds, but for line ends behind it.
 pub(super) fn secret(setting: &str, path: &Path) -> anyhow::Result<Zeroizing<String>> {
     Ok(Zeroizing::new(text(setting, path)?.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+/// Whether a file that somebody else opens is there for us.
+pub(super) fn readable(setting: &str, path: &Path) -> anyhow::Result<()> {
+    text(setting, path).map(drop)
 }
 
 fn text(setting: &str, path: &Path) -> anyhow::Result<Zeroizing<String>> {

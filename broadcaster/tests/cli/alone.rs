@@ -76,7 +76,7 @@ async fn keygen_makes_a_pair_and_never_overwrites() {
     let start = ran.out.find("[operators]").unwrap();
     let printed = ran.out[start..].replace("or for a service:\n", "").replacen("ada", "bob", 1);
     std::fs::write(file("rotacast.toml"), printed).unwrap();
-    alone(&folder, &["config", "check", "rotacast.toml"]).await.exits(0);
+    alone(&folder, &["config", "check", "--without-files", "rotacast.toml"]).await.exits(0);
     assert!(!ran.out.contains("rotacast-private"), "{}", ran.out);
     alone(&folder, &["keygen", "--out", "ada"]).await.exits(1);
     std::fs::remove_file(file("ada.pub")).unwrap();
@@ -131,10 +131,55 @@ async fn a_configuration_is_checked_line_by_line() {
     assert!(ran.err.contains("bad.toml:1: clutser"), "{}", ran.err);
     assert!(ran.err.contains("cluster"), "with a suggestion: {}", ran.err);
     std::fs::write(folder.path().join("good.toml"), "cluster = \"prod\"\n").unwrap();
-    let ran = alone(&folder, &["config", "check", "good.toml"]).await.exits(0);
+    let check = ["config", "check", "--without-files", "good.toml"];
+    let ran = alone(&folder, &check).await.exits(0);
     assert!(ran.out.contains("good.toml: well. Cluster prod"), "{}", ran.out);
-    let json = alone(&folder, &["config", "check", "good.toml", "-o", "json"]).await.exits(0).json();
+    let json = alone(&folder, &[&check[..], &["-o", "json"]].concat()).await.exits(0).json();
     assert_eq!(json["cluster"], "prod");
+}
+
+/// What `serve` would trip over is told before, all of it at once.
+#[tokio::test]
+async fn the_files_that_a_configuration_names_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = r#"
+        [keys]
+        signing_key = "absent.key"
+        [store]
+        kind = "consul"
+        address = "https://127.0.0.1:8501"
+        token_file = "token"
+        [store.tls]
+        ca = "ca.pem"
+        [bus]
+        kind = "nats"
+        url = "tls://127.0.0.1:4222"
+        credentials = "absent.creds"
+        [providers.pg]
+        kind = "postgres"
+        admin_file = "absent.admin"
+        group_role = "app"
+        database = "app"
+        host = "127.0.0.1"
+    "#;
+    std::fs::write(folder.path().join("rotacast.toml"), text).unwrap();
+    std::fs::write(folder.path().join("token"), "t\n").unwrap();
+    std::fs::write(folder.path().join("ca.pem"), "no certificate\n").unwrap();
+    let check = ["config", "check", "rotacast.toml"];
+    let ran = alone(&folder, &check).await.exits(2);
+    for expected in ["keys.signing_key", "store.tls.ca", "bus.credentials", "absent.admin"] {
+        assert!(ran.err.contains(expected), "{expected}: {}", ran.err);
+    }
+    alone(&folder, &["config", "check", "--without-files", "rotacast.toml"]).await.exits(0);
+
+    alone(&folder, &["keygen", "--out", "absent"]).await.exits(0);
+    let plain = text.replace("https", "http").replace("[store.tls]\n        ca = \"ca.pem\"", "");
+    std::fs::write(folder.path().join("rotacast.toml"), plain).unwrap();
+    for name in ["absent.creds", "absent.admin"] {
+        std::fs::write(folder.path().join(name), "host=127.0.0.1 user=admin password=p dbname=app").unwrap();
+    }
+    let ran = alone(&folder, &check).await.exits(0);
+    assert!(ran.out.contains("rotacast.toml: well"), "{}", ran.out);
 }
 
 #[tokio::test]

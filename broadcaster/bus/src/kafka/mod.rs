@@ -1,5 +1,6 @@
 //! The bus over Kafka: three compacted topics, and gRPC for Syncs.
 
+mod client;
 mod fault;
 mod options;
 mod producer;
@@ -25,14 +26,16 @@ pub use self::options::{KafkaLogin, KafkaOptions, KafkaSync, KafkaTls, KafkaTopi
 use self::producer::Producer;
 use self::publisher::Publisher;
 use self::reader::Reader;
+use self::replica::Bound;
 use self::topic::{Kind, Topics};
 use crate::bus::check_size;
 use crate::{BusError, BusEvent, CALL_TIMEOUT, Finding, InstanceBus, LeaderBus, Level, MAX_MESSAGE_BYTES, SyncCall};
 
-/// Most keys of each topic kept in memory: the newest of this many, at about a KiB each.
-const MAX_KEYS: usize = 1_000_000;
-/// Most reports kept: the newest of this many process lives.
-const MAX_REPORTS: usize = 200_000;
+/// Most of each durable topic kept in memory: a million keys at about a KiB each. The same in bytes, since whoever
+/// may write may also write large messages.
+const DURABLE: Bound = Bound { keys: 1_000_000, bytes: 1 << 30 };
+/// Most reports kept: of this many process lives, at about as much each.
+const REPORTS: Bound = Bound { keys: 200_000, bytes: 1 << 28 };
 
 /// Both sides over one Kafka cluster. A cheap handle: clones share everything, and any number of
 /// subscriptions to a topic share one consumer.
@@ -80,10 +83,10 @@ impl KafkaBus {
         let reader = |kind, bound| Arc::new(Reader::new(kind, &options, &topics, bound));
         let inner = Inner {
             sync: sync::Sync::new(endpoint.clone(), &options.sync)?,
-            state: reader(Kind::State, MAX_KEYS),
-            roster: reader(Kind::Roster, MAX_KEYS),
+            state: reader(Kind::State, DURABLE),
+            roster: reader(Kind::Roster, DURABLE),
             whole_roster: Mutex::new(None),
-            reports: reader(Kind::Reports, MAX_REPORTS),
+            reports: reader(Kind::Reports, REPORTS),
             producer: Producer::new(options.clone()),
             publisher: OnceLock::new(),
             endpoint,
@@ -118,7 +121,7 @@ impl KafkaBus {
             return Ok(roster.clone());
         }
         let begun = Instant::now();
-        let reader = Reader::new(Kind::Roster, &self.inner.options, &self.inner.topics, MAX_KEYS);
+        let reader = Reader::new(Kind::Roster, &self.inner.options, &self.inner.topics, DURABLE);
         let roster = loop {
             let generation = reader.barrier().await?;
             let folded = reader.replica().lock();

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rdkafka::ClientConfig;
 use rotacast_protocol::ClusterName;
 use zeroize::Zeroizing;
 
-use crate::{BusError, GrpcOptions};
+use super::fault::meaning;
+use crate::{BusError, GrpcOptions, refused_kafka_property};
 
 /// Whether this connection sees to the topics.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -96,32 +96,6 @@ pub struct KafkaOptions {
     pub transactional_id: Option<String>,
 }
 
-/// What the bus sets itself: correctness rests on it.
-const OURS: [&str; 21] = [
-    "acks",
-    "request.required.acks",
-    "allow.auto.create.topics",
-    "auto.offset.reset",
-    "bootstrap.servers",
-    "client.id",
-    // A replica nearby may be behind its leader: the end that it shows is not the end.
-    "client.rack",
-    "delivery.timeout.ms",
-    "message.timeout.ms",
-    "enable.auto.commit",
-    "enable.auto.offset.store",
-    "enable.idempotence",
-    "enable.partition.eof",
-    "group.id",
-    "isolation.level",
-    "max.in.flight",
-    "metadata.broker.list",
-    "partitioner",
-    "queue.buffering.max.messages",
-    "sasl.password",
-    "transactional.id",
-];
-
 impl KafkaOptions {
     /// Defaults for these brokers and this cluster.
     #[must_use]
@@ -147,8 +121,11 @@ impl KafkaOptions {
         self.transactional_id.clone().unwrap_or_else(|| format!("rotacast.{}", self.cluster))
     }
 
-    /// Refuses what cannot work, by name and with the remedy.
-    pub(super) fn check(&self) -> Result<(), BusError> {
+    /// Refuses what cannot work, by name and with the remedy. Connecting does so too; nothing is asked of a broker.
+    ///
+    /// # Errors
+    /// [`BusError::Misconfigured`].
+    pub fn check(&self) -> Result<(), BusError> {
         let wrong = |problem: String| Err(BusError::Misconfigured { endpoint: self.endpoint(), problem });
         if self.brokers.is_empty() {
             return wrong("bus.brokers is empty, expected at least one host:port".into());
@@ -167,21 +144,19 @@ impl KafkaOptions {
         if self.replication == Some(0) {
             return wrong("bus.replication is 0, expected at least 1".into());
         }
-        for name in self.properties.keys() {
-            if name == "sasl.password" {
-                return wrong(
-                    "bus.properties has sasl.password; put it into a file and name it in bus.password_file".into(),
-                );
-            }
-            if OURS.contains(&name.as_str()) || self.security().contains_key(name.as_str()) {
-                return wrong(format!("bus.properties has {name}, which Rotacast sets itself; remove it"));
+        for (name, value) in &self.properties {
+            if let Some(problem) = refused_kafka_property(name, value, self.login.is_some(), self.tls.is_some()) {
+                return wrong(format!("bus.properties {name}: {problem}"));
             }
         }
-        self.check_features()
+        self.check_features()?;
+        // Names and values that librdkafka does not know. It opens no file and asks nobody.
+        let known = self.client().create_native_config();
+        known.map(drop).map_err(|problem| meaning(&self.endpoint(), &problem))
     }
 
     /// Login and TLS in librdkafka's words, but for the password.
-    fn security(&self) -> BTreeMap<&'static str, String> {
+    pub(super) fn security(&self) -> BTreeMap<&'static str, String> {
         let mut settings = BTreeMap::new();
         let protocol = match (&self.login, &self.tls) {
             (None, None) => return settings,
@@ -228,36 +203,6 @@ impl KafkaOptions {
             }),
         }
     }
-
-    /// What every client of ours has in common.
-    pub(super) fn client(&self) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        for (name, value) in self.security() {
-            config.set(name, value);
-        }
-        for (name, value) in &self.properties {
-            config.set(name, value);
-        }
-        if let Some(login) = &self.login {
-            config.set("sasl.password", login.password.as_str());
-        }
-        config
-            .set("bootstrap.servers", self.endpoint())
-            .set("client.id", "rotacast")
-            .set("allow.auto.create.topics", "false")
-            // A call has 5 s in all: an attempt must leave room for another.
-            .set("socket.timeout.ms", "3000")
-            .set("socket.connection.setup.timeout.ms", "2000")
-            .set("socket.nagle.disable", "true")
-            .set("reconnect.backoff.ms", "50")
-            .set("reconnect.backoff.max.ms", "2000")
-            .set("retry.backoff.ms", "20")
-            .set("topic.metadata.refresh.interval.ms", "5000")
-            .set("topic.metadata.propagation.max.ms", "1000")
-            // Told through the error callback, and once.
-            .set("log.connection.close", "false");
-        config
-    }
 }
 
 #[cfg(test)]
@@ -287,8 +232,10 @@ mod tests {
         assert!(problem(|options| options.replication = Some(0)).unwrap().contains("bus.replication"));
         assert!(with("isolation.level", "read_uncommitted").unwrap().contains("isolation.level"));
         let text = with("sasl.password", "the-password").unwrap();
-        assert!(text.contains("bus.password_file") && !text.contains("the-password"), "{text}");
+        assert!(text.contains("password_file") && !text.contains("the-password"), "{text}");
         assert_eq!(with("sasl.mechanism", "PLAIN"), None);
+        assert!(with("statistics.intervall.ms", "1").unwrap().contains("bus.properties statistics.intervall.ms"));
+        assert!(with("statistics.interval.ms", "often").unwrap().contains("bus.properties statistics.interval.ms"));
         let text = problem(|options| {
             let password = Zeroizing::new("the-password".into());
             options.login = Some(KafkaLogin { user: "u".into(), password, mechanism: SaslMechanism::Plain });

@@ -13,14 +13,6 @@ use super::record;
 use crate::BusError;
 use crate::feed::{next_pause, pauses};
 
-/// Messages waiting to be sent; beyond it callers are told.
-const QUEUE: &str = "10000";
-/// The same in KiB.
-const QUEUE_KIB: &str = "65536";
-/// When a message that could not be sent is given up, in milliseconds: before its caller gives up, so that
-/// nothing arrives after the caller was told that it may not have.
-const MESSAGE_MS: &str = "4500";
-
 /// An idempotent producer, made anew when it fails for good.
 pub(super) struct Producer {
     options: KafkaOptions,
@@ -42,15 +34,7 @@ impl Producer {
             }
             release(current.take());
         }
-        let mut config = self.options.client();
-        config
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("partitioner", "murmur2_random")
-            .set("linger.ms", "1")
-            .set("queue.buffering.max.messages", QUEUE)
-            .set("queue.buffering.max.kbytes", QUEUE_KIB)
-            .set("message.timeout.ms", MESSAGE_MS);
+        let config = self.options.writing();
         let producer = config.create_with_context(Ear(Arc::clone(&self.heard)));
         let producer = Arc::new(producer.map_err(|problem| meaning(&self.endpoint, &problem))?);
         *current = Some(Arc::clone(&producer));

@@ -33,8 +33,6 @@ const BATCH: usize = 128;
 const STEP: Duration = Duration::from_secs(2);
 /// How often the records of a transaction are looked for.
 const DELIVERY: Duration = Duration::from_millis(1);
-/// When a broker gives an abandoned transaction up, in milliseconds: until then readers do not get past it.
-const TRANSACTION_MS: &str = "10000";
 /// How often, and how many times, a commit is looked for: its marker is written after it is acknowledged.
 const LOOK: Duration = Duration::from_millis(2);
 const LOOKS: u32 = 1000;
@@ -228,15 +226,7 @@ impl Work {
 
     /// Fences every earlier publisher, and ends whatever it left open.
     async fn take_over(&self) -> Result<Session, BusError> {
-        let mut config = self.options.client();
-        config
-            .set("transactional.id", self.options.transactional_id())
-            .set("transaction.timeout.ms", TRANSACTION_MS)
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("partitioner", "murmur2_random")
-            .set("linger.ms", "0")
-            .set("message.timeout.ms", "4000");
+        let config = self.options.deciding();
         let endpoint = self.endpoint.clone();
         let producer = blocking(&self.endpoint, move || {
             let producer: Transactional =

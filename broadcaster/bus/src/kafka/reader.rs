@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 use super::fault::{Heard, meaning};
 use super::options::{KafkaOptions, KafkaTopics};
 use super::record;
-use super::replica::Replica;
+use super::replica::{Bound, Replica};
 use super::topic::{Kind, Topics, blocking};
 use crate::feed::{next_pause, pauses};
 use crate::{BusError, BusEvent};
@@ -38,11 +38,6 @@ const PROBE: Duration = Duration::from_secs(5);
 const PROBE_PATIENCE: Duration = Duration::from_secs(30);
 /// Most offsets read once more after a probe.
 const REREAD: i64 = 1000;
-/// What librdkafka may fetch ahead, in KiB; the replica takes it as fast as it comes.
-const FETCH_AHEAD_KIB: &str = "8192";
-/// How long a broker waits for a message before it says that there is none, in milliseconds. Also how long
-/// being caught up takes at most; four requests a second to each broker cost it next to nothing.
-const FETCH_WAIT_MS: &str = "250";
 /// Messages handed to a subscription at once.
 const BATCH: usize = 64;
 
@@ -76,7 +71,7 @@ impl Drop for Reader {
 }
 
 impl Reader {
-    pub(super) fn new(kind: Kind, options: &KafkaOptions, topics: &Arc<Topics>, bound: usize) -> Self {
+    pub(super) fn new(kind: Kind, options: &KafkaOptions, topics: &Arc<Topics>, bound: Bound) -> Self {
         let shared = Shared {
             kind,
             topic: topics.name(kind),
@@ -301,8 +296,9 @@ pub(super) fn watch(
 
 /// A consumer's last handle is let go of on a thread that may block.
 fn release(consumer: Arc<BaseConsumer<Heard>>) {
-    if Arc::strong_count(&consumer) == 1 {
-        std::thread::spawn(move || drop(consumer));
+    // Asking for the count first would be too late if the reader lets go in between: only `into_inner` tells for sure.
+    if let Some(last) = Arc::into_inner(consumer) {
+        std::thread::spawn(move || drop(last));
     }
 }
 
@@ -404,18 +400,7 @@ impl Shared {
     /// The roster is read as it is written: registrations are no transactions, and one that is acknowledged
     /// must be seen even where a stuck transaction of somebody else would hold `read_committed` back.
     fn consumer(&self) -> Result<Arc<BaseConsumer<Heard>>, BusError> {
-        let mut config = self.options.client();
-        config
-            .set("group.id", format!("rotacast.{}", self.options.cluster))
-            .set("isolation.level", if self.kind == Kind::State { "read_committed" } else { "read_uncommitted" })
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("enable.partition.eof", "true")
-            .set("auto.offset.reset", "error")
-            .set("queued.max.messages.kbytes", FETCH_AHEAD_KIB)
-            .set("fetch.wait.max.ms", FETCH_WAIT_MS)
-            .set("fetch.error.backoff.ms", "100")
-            .set("check.crcs", "true");
+        let config = self.options.reading(self.kind == Kind::State);
         let consumer = config.create_with_context(Heard::default());
         Ok(Arc::new(consumer.map_err(|problem| meaning(&self.endpoint, &problem))?))
     }
@@ -519,6 +504,8 @@ impl Shared {
             // An empty payload comes without bytes as well; a tombstone has no headers.
             (Some(key), None) if message.headers().is_none() => self.replica.remove(&key),
             (Some(key), _) => match record::read(message) {
+                // Kafka lets whoever may write to a topic write under any key: a message takes the place of its own only.
+                Ok((envelope, _)) if envelope.subject != key => self.unreadable("its key is not its subject"),
                 Ok((envelope, revision)) => self.replica.put(key, envelope, revision),
                 Err(problem) => self.unreadable(&problem),
             },

@@ -34,6 +34,8 @@ pub(super) struct Folded {
     last: HashMap<String, Last>,
     /// Keys by when they were last written.
     by_age: BTreeMap<u64, String>,
+    /// What the messages and keys take, about.
+    bytes: usize,
     tick: u64,
 }
 
@@ -41,14 +43,33 @@ pub(super) struct Replica {
     folded: Mutex<Folded>,
     /// Moves with every change.
     changed: watch::Sender<u64>,
-    /// Most keys kept: the newest.
-    bound: usize,
+    bound: Bound,
+}
+
+/// Most that is kept: the newest.
+#[derive(Clone, Copy)]
+pub(super) struct Bound {
+    pub(super) keys: usize,
+    pub(super) bytes: usize,
+}
+
+/// What a message takes beside its payload and subject: the other attributes, and its places in two maps.
+const OVERHEAD: usize = 512;
+
+fn size(key: &str, envelope: &Envelope) -> usize {
+    envelope.payload.len() + envelope.subject.len() + 2 * key.len() + OVERHEAD
 }
 
 impl Replica {
-    pub(super) fn new(bound: usize) -> Self {
-        let folded =
-            Folded { generation: 0, places: Vec::new(), last: HashMap::new(), by_age: BTreeMap::new(), tick: 0 };
+    pub(super) fn new(bound: Bound) -> Self {
+        let folded = Folded {
+            generation: 0,
+            places: Vec::new(),
+            last: HashMap::new(),
+            by_age: BTreeMap::new(),
+            bytes: 0,
+            tick: 0,
+        };
         Self { folded: Mutex::new(folded), changed: watch::Sender::new(0), bound }
     }
 
@@ -73,6 +94,7 @@ impl Replica {
             folded.places = vec![Place::default(); partitions];
             folded.last.clear();
             folded.by_age.clear();
+            folded.bytes = 0;
             folded.generation
         };
         self.tell();
@@ -83,26 +105,29 @@ impl Replica {
         let mut folded = self.lock();
         folded.tick += 1;
         let tick = folded.tick;
-        let last = Last { tick, envelope: Arc::new(envelope), revision };
-        if let Some(before) = folded.last.insert(key.clone(), last) {
-            folded.by_age.remove(&before.tick);
-        }
+        folded.remove(&key);
+        folded.bytes += size(&key, &envelope);
+        folded.last.insert(key.clone(), Last { tick, envelope: Arc::new(envelope), revision });
         folded.by_age.insert(tick, key);
-        while folded.last.len() > self.bound {
-            let Some((_, oldest)) = folded.by_age.pop_first() else { break };
-            folded.last.remove(&oldest);
+        while folded.last.len() > self.bound.keys || folded.bytes > self.bound.bytes {
+            let Some(oldest) = folded.by_age.first_key_value().map(|(_, key)| key.clone()) else { break };
+            folded.remove(&oldest);
         }
     }
 
     pub(super) fn remove(&self, key: &str) {
-        let mut folded = self.lock();
-        if let Some(before) = folded.last.remove(key) {
-            folded.by_age.remove(&before.tick);
-        }
+        self.lock().remove(key);
     }
 }
 
 impl Folded {
+    fn remove(&mut self, key: &str) {
+        if let Some(before) = self.last.remove(key) {
+            self.by_age.remove(&before.tick);
+            self.bytes -= size(key, &before.envelope);
+        }
+    }
+
     pub(super) fn get(&self, key: &str) -> Option<&Last> {
         self.last.get(key)
     }
@@ -125,5 +150,58 @@ impl Folded {
             }
         }
         (found, self.tick)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn put(replica: &Replica, key: &str, bytes: usize) {
+        let envelope = Envelope {
+            id: String::new(),
+            kind: String::new(),
+            source: String::new(),
+            subject: key.into(),
+            time: String::new(),
+            traceparent: String::new(),
+            key_id: String::new(),
+            signature: Bytes::new(),
+            payload: Bytes::from(vec![0; bytes]),
+        };
+        replica.put(key.into(), envelope, Revision(0));
+    }
+
+    fn kept(replica: &Replica) -> Vec<String> {
+        replica.lock().all().into_iter().map(|envelope| envelope.subject).collect()
+    }
+
+    #[test]
+    fn the_newest_within_both_bounds_are_kept() {
+        let replica = Replica::new(Bound { keys: 3, bytes: 10_000 });
+        for key in ["a", "b", "c", "d"] {
+            put(&replica, key, 10);
+        }
+        assert_eq!(kept(&replica), ["b", "c", "d"]);
+        put(&replica, "b", 8_000);
+        assert_eq!(kept(&replica), ["c", "d", "b"]);
+        put(&replica, "c", 4_000);
+        assert_eq!(kept(&replica), ["c"], "the oldest go until the rest fits");
+    }
+
+    #[test]
+    fn what_goes_gives_its_bytes_back() {
+        let replica = Replica::new(Bound { keys: 3, bytes: 10_000 });
+        for round in 0..100 {
+            put(&replica, "a", 8_000 + round);
+            assert_eq!(kept(&replica), ["a"]);
+        }
+        replica.remove("a");
+        assert_eq!(replica.lock().bytes, 0);
+        put(&replica, "b", 9_000);
+        replica.begin(1);
+        assert_eq!(replica.lock().bytes, 0);
     }
 }

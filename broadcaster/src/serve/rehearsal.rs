@@ -1,0 +1,60 @@
+//! What `serve` would trip over before it asks any server: files that are missing, keys that are none, options
+//! that do not go together.
+
+use anyhow::Context as _;
+use rotacast_proto::SigningKey;
+use rotacast_store::Prefix;
+
+use super::provider::Providers;
+use super::{backend, server_tls};
+use crate::config::{BusConfig, ClientTls, Config, StoreConfig};
+
+/// Reads every file that the configuration names and builds everything from it that needs no server. Each problem
+/// begins with its setting.
+pub(crate) async fn rehearse(config: &Config) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut note = |outcome: anyhow::Result<()>| problems.extend(outcome.err().map(|problem| format!("{problem:#}")));
+    note(read_signing_key(config).map(drop));
+    note(Prefix::new(config.store.prefix()).map(drop).context("store.prefix"));
+    if !matches!(config.store, StoreConfig::Embedded { .. }) {
+        note(backend::store(&config.store).await.map(drop));
+    }
+    note(bus(config));
+    if let Some(tls) = &config.listen.tls {
+        note(server_tls(tls).map(drop));
+    }
+    note(Providers::new(&config.providers).map(drop));
+    problems
+}
+
+/// The key that signs; by name of the setting and with the way to one.
+pub(super) fn read_signing_key(config: &Config) -> anyhow::Result<SigningKey> {
+    SigningKey::read_file(&config.signing_key)
+        .context("keys.signing_key: make one with `rotacast keygen --out NAME` and name its .key file there")
+}
+
+fn bus(config: &Config) -> anyhow::Result<()> {
+    match &config.bus {
+        BusConfig::Embedded { .. } => Ok(()),
+        BusConfig::Nats { login, tls, .. } => {
+            backend::nats_credentials(login)?;
+            bus_files(tls.as_ref())
+        }
+        #[cfg(feature = "kafka")]
+        BusConfig::Kafka { tls, .. } => {
+            super::kafka::options(&config.bus, &config.cluster)?.check()?;
+            bus_files(tls.as_ref())
+        }
+        #[cfg(not(feature = "kafka"))]
+        BusConfig::Kafka { .. } => anyhow::bail!("bus.kind: \"kafka\" is not part of this build of rotacast"),
+    }
+}
+
+/// These clients are given the paths: nobody but the client would find out that a file is not there.
+fn bus_files(tls: Option<&ClientTls>) -> anyhow::Result<()> {
+    let Some(tls) = tls else { return Ok(()) };
+    backend::readable("bus.tls.ca", &tls.ca)?;
+    let Some((cert, key)) = &tls.identity else { return Ok(()) };
+    backend::readable("bus.tls.cert", cert)?;
+    backend::readable("bus.tls.key", key)
+}
