@@ -54,7 +54,7 @@ async fn environment(folder: &Path, policy: Policy) -> (Environment, EmbeddedBus
     let services = Services { named: Default::default(), anyone: Some(anyone) };
     let environment = Environment {
         cluster: cluster.clone(),
-        replica: "one".into(),
+        replica: Replica { name: "one".into(), address: None },
         tree: SecretTree::new(Arc::new(store), Prefix::new("rotacast").unwrap()),
         bus: Arc::new(bus.clone()),
         audit: Arc::new(AuditLog::open(folder.join("audit.jsonl"), AuditOptions::default()).unwrap()),
