@@ -7,11 +7,13 @@
 use std::time::{Duration, Instant};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use rotacast_proto::v1;
 use rotacast_tests::programs;
 use rotacast_tests::servers::until;
 use rotacast_tests::world::{
-    AuditTrail, BusKind, Commands, LIMIT, Operator, Options, SECRET, SessionLog, StoreKind, World,
+    AuditTrail, BusKind, Commands, LIMIT, Operator, Options, PREFIX, SECRET, SessionLog, StoreKind, World,
 };
+use serde_json::json;
 
 const REPLICAS: usize = 3;
 /// A rotation that nobody disturbs takes about this long: losses fall into all of it.
@@ -229,4 +231,77 @@ async fn hands_over(options: Options) {
     let (_, ()) = tokio::join!(leads(&operator, Some(0), HANDOVER), world.broadcaster.stop());
     let resumed = both.run(&["resume", SECRET]).await;
     assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_are_replaced_one_after_the_other_in_a_rotation_and_keep_what_a_later_release_has_written() {
+    // Long enough for the pause to come before the retire.
+    let options = Options::default().replicas(REPLICAS).leader_ttl("1s").policy("min_overlap", "\"8s\"");
+    let Some(mut world) = World::start(programs!(), options).await else { return };
+    for which in 0..REPLICAS {
+        world.replica(which).spawn();
+    }
+    leads(&world.operator, None, TAKEOVER).await;
+    world.first_version().await;
+    let mut services = [world.service("payments-api", "one", &[]), world.service_over_grpc("mailer", "one")];
+    for service in &mut services {
+        service.uses(1).await;
+    }
+    let commands = world.commands();
+    let order = async |arguments: &[&str]| {
+        let ran = commands.run(arguments).await;
+        assert!(ran.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&ran.stderr));
+    };
+    order(&["rotate", SECRET]).await;
+    let draining = |status: &v1::SecretStatus| {
+        status.rotation.as_ref().is_some_and(|rotation| rotation.phase() == v1::Phase::Draining).then_some(())
+    };
+    world.until("the rotation to drain", draining).await;
+    order(&["pause", SECRET, "--reason", "an upgrade"]).await;
+
+    // What a leader of a later release would write beside what this one knows.
+    let key = format!("{PREFIX}/records/{SECRET}");
+    let mut record = read_record(&world, &key).await;
+    record["later_release"] = json!({ "why": "not known yet", "since": 7 });
+    for version in ["1", "2"] {
+        record["versions"][version]["later_release"] = json!(version);
+    }
+    world.store.etcd().ctl(&["put", &key, &record.to_string()]).await;
+
+    // Those that follow first, the leader last; each once.
+    let leader = leads(&world.operator, None, TAKEOVER).await;
+    for which in (0..REPLICAS).filter(|which| *which != leader).chain([leader]) {
+        let at = world.operator.at(which);
+        let replica = world.replica(which);
+        replica.stop().await;
+        replica.spawn();
+        until("the new one to answer", LIMIT, async || at.broadcaster().await.ok()).await;
+    }
+    leads(&world.operator, None, TAKEOVER).await;
+    world.until("the rotation to drain still", draining).await;
+    until("the pause to be lifted", LIMIT, async || {
+        commands.run(&["resume", SECRET]).await.status.success().then_some(())
+    })
+    .await;
+    let ended = world.ended(2).await;
+    assert_eq!(ended.outcome, "retired", "{ended:?}");
+    for service in &mut services {
+        service.uses(2).await;
+        let status = service.stop().await;
+        assert_eq!(status.queries_failed, 0, "{}: {status:?}", service.name());
+    }
+    let after = read_record(&world, &key).await;
+    assert_eq!(after["later_release"], record["later_release"], "{after:#}");
+    for version in ["1", "2"] {
+        assert_eq!(after["versions"][version]["later_release"], version, "{after:#}");
+    }
+    for which in 0..REPLICAS {
+        world.replica(which).stop().await;
+    }
+    judge(&world, 2).await;
+}
+
+async fn read_record(world: &World, key: &str) -> serde_json::Value {
+    let text = world.store.etcd().ctl(&["get", "--print-value-only", key]).await;
+    serde_json::from_str(&text).expect("records are JSON")
 }
