@@ -107,7 +107,7 @@ impl Broadcaster {
 /// Imports versions from an existing tree while this replica leads.
 async fn import(importer: PlainImporter, mut role: watch::Receiver<Role>, ended: CancellationToken) {
     loop {
-        let leads = role.wait_for(|role| matches!(role, Role::Leader(_)));
+        let leads = role.wait_for(|role| matches!(role, Role::Leader { .. }));
         let leading = tokio::select! {
             leading = leads => leading.is_ok(),
             () = ended.cancelled() => false,

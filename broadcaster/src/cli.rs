@@ -16,6 +16,7 @@ mod order;
 mod output;
 mod progress;
 mod retire;
+mod servers;
 mod shell;
 mod status;
 mod stop;

@@ -4,6 +4,7 @@ mod demo;
 mod folder;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::api::Operators;
 use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
 use crate::cli::DevArgs;
-use crate::driver::{Environment, Identities, SecretSettings, Secrets, Service, Services, Settings};
+use crate::driver::{Environment, Identities, Replica, SecretSettings, Secrets, Service, Services, Settings};
 use folder::Folder;
 
 /// The cluster's name in development.
@@ -70,7 +71,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     })?;
     let folder = Folder::open(&args.data)?;
     let address = listener.local_addr().context("the listener's address")?;
-    let (broadcaster, bus) = assemble(&folder, listener).await?;
+    let (broadcaster, bus) = assemble(&folder, listener, address).await?;
     if args.demo {
         let demo = demo::run(&args, address, &folder, stop.clone());
         let serving = broadcaster.run(stop.clone());
@@ -94,7 +95,11 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     result
 }
 
-async fn assemble(folder: &Folder, listener: TcpListener) -> anyhow::Result<(Broadcaster, EmbeddedBus)> {
+async fn assemble(
+    folder: &Folder,
+    listener: TcpListener,
+    address: SocketAddr,
+) -> anyhow::Result<(Broadcaster, EmbeddedBus)> {
     let cluster = ClusterName::new(CLUSTER).context("the cluster's name")?;
     let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(folder.store()).await?);
     let bus = EmbeddedBus::open(&folder.bus()).await?;
@@ -106,7 +111,7 @@ async fn assemble(folder: &Folder, listener: TcpListener) -> anyhow::Result<(Bro
     let operators = Operators::new(BTreeMap::from([(operator, folder.operator().public().clone())]));
     let environment = Environment {
         cluster: cluster.clone(),
-        replica: format!("dev-{}", std::process::id()),
+        replica: Replica { name: format!("dev-{}", std::process::id()), address: Some(format!("http://{address}")) },
         tree: SecretTree::new(store, prefix),
         bus: Arc::new(bus.clone()) as Arc<dyn LeaderBus>,
         audit: Arc::new(AuditLog::open(folder.audit(), AuditOptions::default())?),

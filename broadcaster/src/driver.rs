@@ -8,8 +8,11 @@ mod control;
 mod directory;
 mod effect;
 mod fetch;
+mod follower;
 mod intake;
+mod listener;
 mod mail;
+mod replica;
 mod secret_task;
 mod status;
 mod term;
@@ -24,7 +27,7 @@ use anyhow::Context as _;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use rotacast_bus::LeaderBus;
 use rotacast_proto::SigningKey;
-use rotacast_protocol::{ClusterName, Epoch, Policy, SecretName};
+use rotacast_protocol::{ClusterName, Epoch, Policy, SecretName, WallTime};
 use rotacast_provider::Provider;
 use rotacast_store::SecretTree;
 use tokio::sync::watch;
@@ -36,6 +39,7 @@ pub use directory::{Secrets, TaskHandle};
 pub use fetch::StoreFetch;
 pub use intake::{Identities, Service, Services};
 pub use mail::{Mail, OrderOutcome};
+pub use replica::Replica;
 
 use crate::audit::AuditLog;
 
@@ -61,8 +65,8 @@ pub trait Settings: Send + Sync + 'static {
 pub struct Environment {
     /// The environment's name on the bus.
     pub cluster: ClusterName,
-    /// How this replica is called in the election.
-    pub replica: String,
+    /// How this replica is called in the election, and where others are sent to reach it.
+    pub replica: Replica,
     /// Versions and records.
     pub tree: SecretTree,
     /// The broadcaster's side of the bus.
@@ -85,7 +89,13 @@ pub enum Role {
     /// Another replica leads, or the election is still on.
     Follower,
     /// It leads.
-    Leader(Epoch),
+    Leader {
+        /// Its term.
+        epoch: Epoch,
+        /// When the term began. Only commands issued after it are taken: an earlier one may have been taken by the leader
+        /// before, which alone would know.
+        since: WallTime,
+    },
 }
 
 /// Runs for leader, and leads, until it is told to stop.
@@ -123,7 +133,8 @@ impl Driver {
         let setbacks = Arc::new(AtomicU64::new(0));
         while !stop.is_cancelled() {
             let environment = &self.environment;
-            let campaign = environment.tree.campaign(&environment.replica, environment.leader_ttl, stop.clone());
+            let candidate = environment.replica.candidate();
+            let campaign = environment.tree.campaign(&candidate, environment.leader_ttl, stop.clone());
             let leadership = match campaign.await {
                 Ok(leadership) => leadership,
                 Err(rotacast_store::StoreError::Cancelled) => break,

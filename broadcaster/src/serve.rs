@@ -26,7 +26,7 @@ use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
 use crate::cli::ServeArgs;
 use crate::config::{Config, ServerTls, ServiceConfig, StoreConfig, changes};
-use crate::driver::{Environment, Identities, Mail, SecretSettings, Secrets, Service, Services, Settings};
+use crate::driver::{Environment, Identities, Mail, Replica, SecretSettings, Secrets, Service, Services, Settings};
 use provider::Providers;
 pub(crate) use rehearsal::rehearse;
 
@@ -53,9 +53,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let listener = TcpListener::bind(config.listen.grpc)
         .await
         .with_context(|| format!("listen.grpc: cannot listen on {}", config.listen.grpc))?;
+    let name = config.replica.clone().unwrap_or_else(|| format!("{}-{}", host_name(), std::process::id()));
     let environment = Environment {
         cluster: config.cluster.clone(),
-        replica: config.replica.clone().unwrap_or_else(|| format!("{}-{}", host_name(), std::process::id())),
+        replica: Replica { name, address: config.listen.advertised() },
         tree,
         bus: buses.leader,
         audit: Arc::new(audit),

@@ -208,9 +208,9 @@ impl Builder {
         self
     }
 
-    /// Where broadcasters listen: `https://host:port`, or `http://` on the loopback. Values come from them, unless another
-    /// source is named, and Syncs beside Kafka go to them, to whichever leads. Default with a `grpc` transport: its
-    /// address.
+    /// Where broadcasters listen: `https://host:port`, or `http://` on the loopback. Name all replicas: values come from
+    /// whichever answers, unless another source is named, and Syncs beside Kafka go to whichever leads. With a `grpc`
+    /// transport they are further broadcasters to connect to, besides its address.
     #[cfg(feature = "grpc")]
     #[must_use]
     pub fn broadcasters<U: Into<String>>(mut self, urls: impl IntoIterator<Item = U>) -> Self {
@@ -264,7 +264,7 @@ impl Builder {
     }
 
     /// Connects: `nats://host:port`, `kafka://host:port,host:port`, `kafkas://…` (TLS), `grpc://host:port` (loopback) or
-    /// `grpcs://host:port` (TLS), as far as this build has their features.
+    /// `grpcs://host:port,host:port` (TLS), as far as this build has their features.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] and [`ErrorKind::Identity`] for what is missing or wrong here,

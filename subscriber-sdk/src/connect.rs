@@ -22,7 +22,7 @@ enum Transport<'u> {
     #[cfg(feature = "kafka")]
     Kafka { brokers: Vec<String>, tls: bool },
     #[cfg(feature = "grpc")]
-    Grpc(String),
+    Grpc(Vec<String>),
     /// Keeps the lifetime in use without any of the features.
     #[allow(dead_code)]
     Unknown(&'u str),
@@ -38,9 +38,10 @@ fn transport(url: &str) -> Transport<'_> {
             Transport::Kafka { brokers: brokers.collect(), tls: scheme == "kafkas" }
         }
         #[cfg(feature = "grpc")]
-        Some(("grpc", rest)) => Transport::Grpc(format!("http://{rest}")),
-        #[cfg(feature = "grpc")]
-        Some(("grpcs", rest)) => Transport::Grpc(format!("https://{rest}")),
+        Some((scheme @ ("grpc" | "grpcs"), hosts)) => {
+            let scheme = if scheme == "grpc" { "http" } else { "https" };
+            Transport::Grpc(hosts.split(',').map(|host| format!("{scheme}://{}", host.trim())).collect())
+        }
         _ => Transport::Unknown(url),
     }
 }
@@ -74,9 +75,10 @@ pub(crate) async fn connect(url: &str, plan: &Plan, values: Option<&Values>) -> 
             Arc::new(patiently(plan, || rotacast_bus::KafkaBus::connect(options.clone())).await?)
         }
         #[cfg(feature = "grpc")]
-        Transport::Grpc(url) => {
-            let options = rotacast_bus::GrpcOptions { url, ca: plan.ca_pem.clone(), ..Default::default() };
-            Arc::new(patiently(plan, || rotacast_bus::GrpcBus::connect(options.clone())).await?)
+        Transport::Grpc(urls) => {
+            let broadcaster = |url| rotacast_bus::GrpcOptions { url, ca: plan.ca_pem.clone(), ..Default::default() };
+            let options: Vec<_> = all_broadcasters(&urls, plan).into_iter().map(broadcaster).collect();
+            Arc::new(patiently(plan, || rotacast_bus::GrpcBus::connect_any(options.clone())).await?)
         }
         Transport::Unknown(url) => {
             return Err(Error::new(
@@ -101,9 +103,7 @@ fn source(
     }
     match transport {
         #[cfg(feature = "grpc")]
-        Transport::Grpc(url) if plan.broadcasters.is_empty() => {
-            values::from_broadcasters(std::slice::from_ref(url), plan)
-        }
+        Transport::Grpc(urls) => values::from_broadcasters(&all_broadcasters(urls, plan), plan),
         #[cfg(feature = "grpc")]
         _ if !plan.broadcasters.is_empty() => values::from_broadcasters(&plan.broadcasters, plan),
         // Without a transport there is nothing to bring values beside.
@@ -119,6 +119,18 @@ fn source(
             "call .values_from_etcd(…), .values_from_consul(…) or .broadcasters(…) on the builder",
         )),
     }
+}
+
+/// Those of the transport's address and those set beside it, each once.
+#[cfg(feature = "grpc")]
+fn all_broadcasters(urls: &[String], plan: &Plan) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for url in urls.iter().chain(&plan.broadcasters) {
+        if !all.contains(url) {
+            all.push(url.clone());
+        }
+    }
+    all
 }
 
 #[cfg(feature = "kafka")]

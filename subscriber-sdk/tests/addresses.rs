@@ -87,3 +87,12 @@ async fn a_broadcaster_beyond_the_loopback_must_speak_tls() {
     let told = refused(builder, "grpc://127.0.0.1:7400").await.to_string();
     assert!(told.contains("http://10.0.0.1:7400") && told.contains("in the clear"), "{told}");
 }
+
+#[cfg(feature = "grpc")]
+#[tokio::test]
+async fn each_of_several_broadcasters_must_speak_tls_beyond_the_loopback() {
+    let told = refused(builder(), "grpc://127.0.0.1:7400,10.0.0.1:7400").await.to_string();
+    assert!(told.contains("http://10.0.0.1:7400") && told.contains("in the clear"), "{told}");
+    let told = refused(builder(), "grpc://127.0.0.1:7400,").await.to_string();
+    assert!(told.contains("not an address"), "{told}");
+}

@@ -19,6 +19,7 @@
 mod audit;
 mod broadcaster;
 mod bus;
+mod commands;
 mod database;
 mod observer;
 mod operator;
@@ -37,6 +38,7 @@ use crate::servers::{Scratch, until};
 pub use audit::AuditTrail;
 pub use broadcaster::Broadcaster;
 pub use bus::{BusKind, BusServer};
+pub use commands::Commands;
 pub use database::{Database, GROUP};
 pub use observer::{Observer, RoleLife};
 pub use operator::{Action, Operator};
@@ -70,8 +72,10 @@ macro_rules! programs {
 
 /// Everything, started. Fields are dropped in order: clients before servers.
 pub struct World {
-    /// The broadcaster's process.
+    /// The broadcaster's process; of several the first.
     pub broadcaster: Broadcaster,
+    /// The others.
+    pub standbys: Vec<Broadcaster>,
     /// An operator, who talks to it.
     pub operator: Operator,
     /// What PostgreSQL itself shows.
@@ -102,12 +106,30 @@ impl World {
         );
         let (store, bus, database) = (store?, bus?, database?);
         let keys = Keys::make(folder.path());
-        let broadcaster = Broadcaster::new(&programs, &folder, |port| {
-            settings::write(folder.path(), &keys, &options, port, (&store, &bus), &database)
-        });
-        let operator = Operator::new(broadcaster.url(), keys.operator.clone());
+        let broadcaster = |name: &str| {
+            Broadcaster::new(&programs, &folder, name, |port| {
+                settings::write(folder.path(), &keys, &options, (name, port), (&store, &bus), &database)
+            })
+        };
+        let standbys: Vec<Broadcaster> =
+            (0..options.standbys).map(|at| broadcaster(&format!("standby-{}", at + 1))).collect();
+        let broadcaster = broadcaster(settings::FIRST);
+        let urls = std::iter::once(&broadcaster).chain(&standbys).map(Broadcaster::url).collect();
+        let operator = Operator::new(urls, keys.operator.clone());
         let observer = Observer::start(&database).await;
-        Some(Self { broadcaster, operator, observer, database, bus, store, keys, programs, folder })
+        Some(Self { broadcaster, standbys, operator, observer, database, bus, store, keys, programs, folder })
+    }
+
+    /// One of the broadcasters; 0 is the first.
+    pub fn replica(&mut self, which: usize) -> &mut Broadcaster {
+        if which == 0 { &mut self.broadcaster } else { &mut self.standbys[which - 1] }
+    }
+
+    /// Where all broadcasters listen, joined by commas.
+    #[must_use]
+    pub fn urls(&self) -> String {
+        let all = std::iter::once(&self.broadcaster).chain(&self.standbys);
+        all.map(Broadcaster::url).collect::<Vec<_>>().join(",")
     }
 
     /// A sample service, started, which reads values from the store itself where it can; `arguments` as its command line
@@ -116,24 +138,37 @@ impl World {
     pub fn service(&self, service: &str, instance: &str, arguments: &[&str]) -> Service {
         let store = self.store.arguments().unwrap_or_default();
         let all: Vec<&str> = store.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
-        self.start_service(service, instance, &self.broadcaster.url(), &all)
+        self.start_service(service, instance, (&self.bus.url(&self.broadcaster.url()), &self.urls()), &all)
     }
 
     /// A sample service, started, which asks broadcasters for values. The first that it is told of is not there.
     #[must_use]
     pub fn service_without_store(&self, service: &str, instance: &str, arguments: &[&str]) -> Service {
         // Nobody listens on the first port of all.
-        let broadcasters = format!("http://127.0.0.1:1,{}", self.broadcaster.url());
-        self.start_service(service, instance, &broadcasters, arguments)
+        let broadcasters = format!("http://127.0.0.1:1,{}", self.urls());
+        self.start_service(service, instance, (&self.bus.url(&self.broadcaster.url()), &broadcasters), arguments)
     }
 
-    fn start_service(&self, service: &str, instance: &str, broadcasters: &str, arguments: &[&str]) -> Service {
+    /// A sample service, started, for which the broadcasters stand between it and everything else.
+    #[must_use]
+    pub fn service_over_grpc(&self, service: &str, instance: &str) -> Service {
+        let hosts = self.urls().replace("http://", "");
+        self.start_service(service, instance, (&format!("grpc://{hosts}"), &self.urls()), &[])
+    }
+
+    fn start_service(
+        &self,
+        service: &str,
+        instance: &str,
+        (url, broadcasters): (&str, &str),
+        arguments: &[&str],
+    ) -> Service {
         let mut all = vec![
             format!("--service={service}"),
             format!("--instance={instance}"),
             format!("--secret={SECRET}"),
             format!("--cluster={CLUSTER}"),
-            format!("--url={}", self.bus.url(&self.broadcaster.url())),
+            format!("--url={url}"),
             format!("--broadcaster={broadcasters}"),
             format!("--identity={}", self.keys.service(service).display()),
             format!("--trust={}", self.keys.broadcaster.display()),
@@ -147,17 +182,18 @@ impl World {
     /// # Panics
     /// If it cannot be started.
     pub async fn cli(&self, arguments: &[&str]) -> std::process::Output {
-        tokio::process::Command::new(&self.programs.rotacast)
-            .args(arguments)
-            .env("ROTACAST_SERVER", self.broadcaster.url())
-            .env("ROTACAST_OPERATOR", OPERATOR)
-            .env("ROTACAST_OPERATOR_KEY", &self.keys.operator_file)
-            .env("ROTACAST_CLUSTER", CLUSTER)
-            .current_dir(self.folder.path())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .unwrap_or_else(|error| panic!("cannot run {}: {error}", self.programs.rotacast.display()))
+        self.commands().run(arguments).await
+    }
+
+    /// To run `rotacast` as [`World::cli`] does, while the world changes.
+    #[must_use]
+    pub fn commands(&self) -> Commands {
+        Commands {
+            program: self.programs.rotacast.clone(),
+            servers: self.urls(),
+            operator_key: self.keys.operator_file.clone(),
+            folder: self.folder.path().to_owned(),
+        }
     }
 
     /// The audit log as it is on disk, checked.
@@ -167,6 +203,17 @@ impl World {
     #[must_use]
     pub fn audit(&self) -> AuditTrail {
         AuditTrail::read(&self.audit_file())
+    }
+
+    /// The audit logs of all broadcasters that have one, checked.
+    ///
+    /// # Panics
+    /// If one does not verify.
+    #[must_use]
+    pub fn audits(&self) -> Vec<AuditTrail> {
+        let all = std::iter::once(&self.broadcaster).chain(&self.standbys);
+        let files = all.map(|one| self.folder.path().join(settings::data_folder(one.name())).join("audit.jsonl"));
+        files.filter(|file| file.exists()).map(|file| AuditTrail::read(&file)).collect()
     }
 
     /// Where the audit log is.

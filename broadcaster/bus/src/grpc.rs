@@ -1,6 +1,8 @@
 //! The instance's side over gRPC, against a broadcaster's [`Gateway`](crate::Gateway).
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -54,11 +56,30 @@ pub struct GrpcOptions {
     pub plaintext_beyond_loopback: bool,
 }
 
-/// The instance's side over gRPC. A cheap handle: clones share one connection, which reconnects by itself.
-#[derive(Clone)]
-pub struct GrpcBus {
+/// One broadcaster.
+struct Target {
     endpoint: String,
     client: InstancesClient<Channel>,
+}
+
+impl Target {
+    fn new(endpoint: String, channel: Channel) -> Self {
+        Self { endpoint, client: InstancesClient::new(channel).max_decoding_message_size(MAX_REPLY_BYTES) }
+    }
+
+    fn unreachable(&self, problem: &str) -> BusError {
+        BusError::Unreachable { endpoint: self.endpoint.clone(), problem: problem.to_owned() }
+    }
+}
+
+/// The instance's side over gRPC, by one broadcaster or by whichever of several answers. A cheap handle: clones share
+/// the connections, which mend themselves.
+#[derive(Clone)]
+pub struct GrpcBus {
+    /// At least one.
+    targets: Arc<[Target]>,
+    /// The one that answered last.
+    first: Arc<AtomicUsize>,
 }
 
 impl GrpcBus {
@@ -67,15 +88,31 @@ impl GrpcBus {
     /// # Errors
     /// `Misconfigured` for options that cannot work, `Unreachable` when nobody answers within 5 s.
     pub async fn connect(options: GrpcOptions) -> Result<Self, BusError> {
-        let name = options.url.clone();
-        let endpoint = prepare(options)?;
-        let channel = match tokio::time::timeout(CALL_TIMEOUT, endpoint.connect()).await {
-            Ok(Ok(channel)) => channel,
-            Ok(Err(problem)) => return Err(BusError::Unreachable { endpoint: name, problem: chain(&problem) }),
-            Err(_) => return Err(BusError::Unreachable { endpoint: name, problem: "no answer in time".into() }),
-        };
-        let client = InstancesClient::new(channel).max_decoding_message_size(MAX_REPLY_BYTES);
-        Ok(Self { endpoint: name, client })
+        Self::connect_any(vec![options]).await
+    }
+
+    /// Connects to the first of these broadcasters that answers. All of them serve one bus; calls go to the one that
+    /// answered last, and to the others in turn when it does not.
+    ///
+    /// # Errors
+    /// `Misconfigured` for options that cannot work, `Unreachable` when none answers within 5 s.
+    pub async fn connect_any(options: Vec<GrpcOptions>) -> Result<Self, BusError> {
+        let prepared = prepare_all(options)?;
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let mut last = None;
+        for (which, (name, endpoint)) in prepared.iter().enumerate() {
+            let unreachable = |problem| BusError::Unreachable { endpoint: name.clone(), problem };
+            match tokio::time::timeout(share(deadline, prepared.len() - which), endpoint.connect()).await {
+                Ok(Ok(channel)) => {
+                    let mut targets = lazily(&prepared);
+                    targets[which] = Target::new(name.clone(), channel);
+                    return Ok(Self { targets: targets.into(), first: Arc::new(AtomicUsize::new(which)) });
+                }
+                Ok(Err(problem)) => last = Some(unreachable(chain(&problem))),
+                Err(_) => last = Some(unreachable("no answer in time".into())),
+            }
+        }
+        Err(last.unwrap_or_else(nobody))
     }
 
     /// A client that connects with its first call.
@@ -83,9 +120,16 @@ impl GrpcBus {
     /// # Errors
     /// `Misconfigured` for options that cannot work.
     pub fn connect_later(options: GrpcOptions) -> Result<Self, BusError> {
-        let name = options.url.clone();
-        let client = InstancesClient::new(prepare(options)?.connect_lazy()).max_decoding_message_size(MAX_REPLY_BYTES);
-        Ok(Self { endpoint: name, client })
+        Self::connect_any_later(vec![options])
+    }
+
+    /// [`GrpcBus::connect_any`], connecting with the first call.
+    ///
+    /// # Errors
+    /// `Misconfigured` for options that cannot work.
+    pub fn connect_any_later(options: Vec<GrpcOptions>) -> Result<Self, BusError> {
+        let targets = lazily(&prepare_all(options)?);
+        Ok(Self { targets: targets.into(), first: Arc::default() })
     }
 
     /// Asks the broadcaster for a value or a desired state. Whoever calls this answers for where the value goes.
@@ -105,15 +149,13 @@ impl GrpcBus {
     where
         F: Future<Output = Result<Response<R>, Status>>,
     {
-        check_size(request, MAX_MESSAGE_BYTES, &self.endpoint)?;
+        check_size(request, MAX_MESSAGE_BYTES, &self.names())?;
         let deadline = Instant::now() + CALL_TIMEOUT;
         let mut pauses = pauses();
         loop {
-            let attempt = tokio::time::timeout_at(deadline, call(self.client.clone(), request.clone().into())).await;
-            let problem = match attempt {
-                Ok(Ok(reply)) => return Ok(reply.into_inner()),
-                Ok(Err(status)) => from_status(&status, &self.endpoint),
-                Err(_) => return Err(self.unreachable("no answer in time")),
+            let problem = match self.in_turn(deadline, |client| call(client, request.clone().into())).await {
+                Ok(reply) => return Ok(reply),
+                Err(problem) => problem,
             };
             let resume = Instant::now() + next_pause(&mut pauses);
             if !problem.is_transient() || resume >= deadline {
@@ -123,16 +165,56 @@ impl GrpcBus {
         }
     }
 
-    fn unreachable(&self, problem: &str) -> BusError {
-        BusError::Unreachable { endpoint: self.endpoint.clone(), problem: problem.to_owned() }
+    /// Asks every broadcaster once, the one that answered last first, until one answers or refuses for good.
+    async fn in_turn<R, F>(
+        &self,
+        deadline: Instant,
+        call: impl Fn(InstancesClient<Channel>) -> F,
+    ) -> Result<R, BusError>
+    where
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let count = self.targets.len();
+        let first = self.first.load(Ordering::Relaxed);
+        let mut last = None;
+        for turn in 0..count {
+            let which = (first + turn) % count;
+            let target = &self.targets[which];
+            // One that hangs must leave time for the others.
+            let problem = match tokio::time::timeout(share(deadline, count - turn), call(target.client.clone())).await {
+                Ok(Ok(reply)) => {
+                    self.first.store(which, Ordering::Relaxed);
+                    return Ok(reply.into_inner());
+                }
+                Ok(Err(status)) => from_status(&status, &target.endpoint),
+                Err(_) => target.unreachable("no answer in time"),
+            };
+            if !problem.is_transient() {
+                return Err(problem);
+            }
+            // "Nobody leads" says more than "nobody there".
+            if last.is_none() || matches!(problem, BusError::NoLeader { .. }) {
+                last = Some(problem);
+            }
+        }
+        Err(last.unwrap_or_else(nobody))
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.targets.iter().map(|target| target.endpoint.as_str()).collect();
+        names.join(", ")
     }
 
     /// Watches until the reader goes away or retrying is of no use.
-    async fn watch(mut self, request: v1::WatchStatesRequest, out: mpsc::Sender<Result<BusEvent, BusError>>) {
+    async fn watch(self, request: v1::WatchStatesRequest, out: mpsc::Sender<Result<BusEvent, BusError>>) {
         let mut row = pauses();
         let mut begun = false;
+        let mut which = self.first.load(Ordering::Relaxed);
         loop {
-            let problem = match self.watch_once(&request, &out, &mut begun).await {
+            let target = &self.targets[which % self.targets.len()];
+            // Whoever ended it or was not there may be gone for long: the next one is tried first.
+            which = which.wrapping_add(1);
+            let problem = match watch_once(target, &request, &out, &mut begun).await {
                 Ok(progress) => {
                     if progress {
                         row = pauses();
@@ -153,49 +235,49 @@ impl GrpcBus {
             tokio::time::sleep(next_pause(&mut row)).await;
         }
     }
+}
 
-    /// One stream, up to its end. `Ok(true)` when it had delivered anything before it was lost.
-    async fn watch_once(
-        &mut self,
-        request: &v1::WatchStatesRequest,
-        out: &mpsc::Sender<Result<BusEvent, BusError>>,
-        begun: &mut bool,
-    ) -> Result<bool, Stop> {
-        use v1::state_event::Event;
-        let opened = tokio::time::timeout(CALL_TIMEOUT, self.client.watch_states(request.clone())).await;
-        let failed = |status: &Status, endpoint: &str| Stop::Failed(from_status(status, endpoint));
-        let mut events = match opened {
-            Ok(Ok(events)) => events.into_inner(),
-            Ok(Err(status)) => return Err(failed(&status, &self.endpoint)),
-            Err(_) => return Err(Stop::Failed(self.unreachable("no answer in time"))),
-        };
-        if std::mem::replace(begun, true) {
-            deliver(out, Ok(BusEvent::Resync)).await?;
-        }
-        let mut progress = false;
-        loop {
-            let event = match events.message().await {
-                Ok(Some(event)) => event,
-                Ok(None) => return Ok(progress),
-                Err(status) => {
-                    let problem = from_status(&status, &self.endpoint);
-                    if progress && problem.is_transient() {
-                        tracing::debug!(%problem, "watch of states interrupted");
-                        return Ok(true);
-                    }
-                    return Err(Stop::Failed(problem));
+/// One stream, up to its end. `Ok(true)` when it had delivered anything before it was lost.
+async fn watch_once(
+    target: &Target,
+    request: &v1::WatchStatesRequest,
+    out: &mpsc::Sender<Result<BusEvent, BusError>>,
+    begun: &mut bool,
+) -> Result<bool, Stop> {
+    use v1::state_event::Event;
+    let opened = tokio::time::timeout(CALL_TIMEOUT, target.client.clone().watch_states(request.clone())).await;
+    let failed = |status: &Status, endpoint: &str| Stop::Failed(from_status(status, endpoint));
+    let mut events = match opened {
+        Ok(Ok(events)) => events.into_inner(),
+        Ok(Err(status)) => return Err(failed(&status, &target.endpoint)),
+        Err(_) => return Err(Stop::Failed(target.unreachable("no answer in time"))),
+    };
+    if std::mem::replace(begun, true) {
+        deliver(out, Ok(BusEvent::Resync)).await?;
+    }
+    let mut progress = false;
+    loop {
+        let event = match events.message().await {
+            Ok(Some(event)) => event,
+            Ok(None) => return Ok(progress),
+            Err(status) => {
+                let problem = from_status(&status, &target.endpoint);
+                if progress && problem.is_transient() {
+                    tracing::debug!(%problem, "watch of states interrupted");
+                    return Ok(true);
                 }
-            };
-            progress = true;
-            let event = match event.event {
-                Some(Event::State(envelope)) => BusEvent::Message(envelope.into()),
-                Some(Event::CaughtUp(_)) => BusEvent::CaughtUp,
-                Some(Event::Resync(_)) => BusEvent::Resync,
-                // An event of a later version: nothing this build needs.
-                None => continue,
-            };
-            deliver(out, Ok(event)).await?;
-        }
+                return Err(Stop::Failed(problem));
+            }
+        };
+        progress = true;
+        let event = match event.event {
+            Some(Event::State(envelope)) => BusEvent::Message(envelope.into()),
+            Some(Event::CaughtUp(_)) => BusEvent::CaughtUp,
+            Some(Event::Resync(_)) => BusEvent::Resync,
+            // An event of a later version: nothing this build needs.
+            None => continue,
+        };
+        deliver(out, Ok(event)).await?;
     }
 }
 
@@ -214,7 +296,7 @@ impl From<Gone> for Stop {
 #[async_trait]
 impl InstanceBus for GrpcBus {
     fn describe(&self) -> String {
-        format!("broadcaster {}", self.endpoint)
+        format!("broadcaster {}", self.names())
     }
 
     async fn register(&self, _: &InstanceKey, registration: &Envelope) -> Result<(), BusError> {
@@ -235,14 +317,38 @@ impl InstanceBus for GrpcBus {
     }
 
     async fn sync(&self, request: &Envelope, timeout: Duration) -> Result<Envelope, BusError> {
-        check_size(request, MAX_MESSAGE_BYTES, &self.endpoint)?;
-        let mut client = self.client.clone();
-        match tokio::time::timeout(timeout, client.sync(v1::Envelope::from(request.clone()))).await {
-            Ok(Ok(reply)) => Ok(reply.into_inner().into()),
-            Ok(Err(status)) => Err(from_status(&status, &self.endpoint)),
-            Err(_) => Err(BusError::NoLeader { endpoint: self.endpoint.clone(), problem: "no answer in time".into() }),
-        }
+        check_size(request, MAX_MESSAGE_BYTES, &self.names())?;
+        let deadline = Instant::now() + timeout;
+        let ask = |mut client: InstancesClient<Channel>| {
+            let request = v1::Envelope::from(request.clone());
+            async move { client.sync(request).await }
+        };
+        self.in_turn(deadline, ask).await.map(Envelope::from)
     }
+}
+
+/// What is left until `deadline`, divided among so many.
+fn share(deadline: Instant, among: usize) -> Duration {
+    deadline.saturating_duration_since(Instant::now()) / u32::try_from(among.max(1)).unwrap_or(u32::MAX)
+}
+
+fn nobody() -> BusError {
+    BusError::Misconfigured {
+        endpoint: "gRPC".into(),
+        problem: "no broadcaster's address; expected at least one".into(),
+    }
+}
+
+/// Names and endpoints; at least one.
+fn prepare_all(options: Vec<GrpcOptions>) -> Result<Vec<(String, Endpoint)>, BusError> {
+    if options.is_empty() {
+        return Err(nobody());
+    }
+    options.into_iter().map(|options| Ok((options.url.clone(), prepare(options)?))).collect()
+}
+
+fn lazily(prepared: &[(String, Endpoint)]) -> Vec<Target> {
+    prepared.iter().map(|(name, endpoint)| Target::new(name.clone(), endpoint.connect_lazy())).collect()
 }
 
 fn prepare(options: GrpcOptions) -> Result<Endpoint, BusError> {

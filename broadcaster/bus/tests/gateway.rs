@@ -144,3 +144,62 @@ async fn a_shutdown_ends_open_watches() {
     tokio::time::timeout(HANG, served.server).await.expect("the shutdown hangs").unwrap();
     drop(watch);
 }
+
+/// A client of several broadcasters.
+async fn client_of(urls: &[&str]) -> GrpcBus {
+    let options = urls.iter().map(|url| GrpcOptions { url: (*url).to_owned(), ..GrpcOptions::default() });
+    GrpcBus::connect_any(options.collect()).await.unwrap()
+}
+
+/// Answers every Sync, as a leader does, until it is dropped.
+fn lead(bus: &EmbeddedBus) -> tokio::task::JoinHandle<()> {
+    let mut calls = bus.serve_sync();
+    tokio::spawn(async move {
+        while let Some(Ok(call)) = calls.next().await {
+            call.reply.send(message("payments/pod/1", "granted"));
+        }
+    })
+}
+
+#[tokio::test]
+async fn of_several_broadcasters_the_one_that_leads_answers_and_is_asked_first_from_then_on() {
+    let (follower, leader) = (serve(10).await, serve(10).await);
+    let _leading = lead(&leader.bus);
+    // Its port takes connections, and nobody is behind it.
+    let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hanging = format!("http://{}", hanging.local_addr().unwrap());
+    let client = client_of(&[&hanging, "http://127.0.0.1:1", &follower.url, &leader.url]).await;
+    let reply = client.sync(&message("payments/pod/1", "report"), Duration::from_secs(2)).await.unwrap();
+    assert_eq!(&reply.payload[..], b"granted");
+    client.register(&key("payments"), &message(&format!("payments/pod/{}", Incarnation(1)), "x")).await.unwrap();
+    assert_eq!(
+        (follower.bus.read_roster().await.unwrap().len(), leader.bus.read_roster().await.unwrap().len()),
+        (0, 1)
+    );
+    // What is refused for good is asked of nobody else.
+    let outcome = client.fetch(&message("payments/pod/1", "theirs")).await.map(drop);
+    assert!(matches!(outcome, Err(BusError::Denied { .. })), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_watch_and_every_call_move_on_to_another_broadcaster() {
+    let (first, second) = (serve(10).await, serve(10).await);
+    let client = client_of(&[&first.url, "http://127.0.0.1:1", &second.url]).await;
+    let mut watch = client.watch_states(&[SecretName::new("db").unwrap()]);
+    assert_eq!(watch.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
+    first.stopping.cancel();
+    tokio::time::timeout(HANG, first.server).await.expect("the shutdown hangs").unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap(), BusEvent::Resync);
+    assert_eq!(watch.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
+    let reply = client.fetch(&message("payments/pod/1", "mine")).await.unwrap();
+    assert_eq!(&reply.value[..], b"value");
+}
+
+#[tokio::test]
+async fn where_nobody_leads_that_is_told_rather_than_who_is_not_there() {
+    let follower = serve(10).await;
+    let client = client_of(&["http://127.0.0.1:1", &follower.url, "http://127.0.0.1:2"]).await;
+    let outcome = client.sync(&message("payments/pod/1", "report"), Duration::from_secs(2)).await;
+    assert!(matches!(outcome, Err(BusError::NoLeader { .. })), "{outcome:?}");
+    assert!(matches!(GrpcBus::connect_any(vec![]).await.map(drop), Err(BusError::Misconfigured { .. })));
+}

@@ -54,7 +54,11 @@ impl Admin for AdminFront {
     type WatchStream = BoxStream<'static, Result<v1::SecretStatus, Status>>;
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
-        let secret = secret_or_all(request.into_inner().secret)?;
+        let request = request.into_inner();
+        if request.brief {
+            return Ok(Response::new(self.control.broadcaster().await));
+        }
+        let secret = secret_or_all(request.secret)?;
         Ok(Response::new(self.control.status(secret).await?))
     }
 
@@ -73,7 +77,9 @@ impl Admin for AdminFront {
 
     async fn command(&self, request: Request<v1::Envelope>) -> Result<Response<v1::CommandReply>, Status> {
         let operators = Arc::clone(&self.operators.borrow());
-        let admitted = self.gate.admit(request.into_inner(), &operators, (self.clock)());
+        // First of all: whoever does not lead must not remember a command that goes to the leader next.
+        let since = self.control.leads_since().await?;
+        let admitted = self.gate.admit(request.into_inner(), &operators, since, (self.clock)());
         let (operator, command) = admitted.inspect_err(|refusal| {
             tracing::warn!(kind = refusal.kind(), %refusal, "operator's command refused");
         })?;

@@ -64,7 +64,8 @@ impl Gate {
         Self { cluster, started: now, taken: Mutex::default() }
     }
 
-    /// Checks signature, name, freshness and contents, and remembers the command.
+    /// Checks signature, name, freshness and contents, and remembers the command. Those issued before this broadcaster led
+    /// (`since`) are refused too: the leader before may have taken them, and only it remembers.
     ///
     /// # Errors
     /// [`Refusal`], with expected and found.
@@ -72,6 +73,7 @@ impl Gate {
         &self,
         envelope: v1::Envelope,
         operators: &Operators,
+        since: WallTime,
         now: WallTime,
     ) -> Result<(OperatorName, OperatorCommand), Refusal> {
         let mut envelope = Envelope::from(envelope);
@@ -98,7 +100,7 @@ impl Gate {
                 shown(&envelope.subject)
             )));
         }
-        self.check_fresh(wire.issued_ms, now)?;
+        self.check_fresh(wire.issued_ms, since.max(self.started), now)?;
         let nonce = wire.nonce;
         let issued = wire.issued_ms;
         let command = parse(wire, payload)?;
@@ -106,7 +108,7 @@ impl Gate {
         Ok((key_operator, command))
     }
 
-    fn check_fresh(&self, issued_ms: u64, now: WallTime) -> Result<(), Refusal> {
+    fn check_fresh(&self, issued_ms: u64, since: WallTime, now: WallTime) -> Result<(), Refusal> {
         let limit = u64::try_from(FRESHNESS.as_millis()).expect("a few minutes fit");
         if issued_ms.abs_diff(now.0) > limit {
             return Err(Refusal::Unauthenticated(format!(
@@ -115,12 +117,11 @@ impl Gate {
                 WallTime(issued_ms)
             )));
         }
-        if issued_ms < self.started.0 {
+        if issued_ms < since.0 {
             return Err(Refusal::Unauthenticated(format!(
-                "command issued at {}, before this broadcaster started ({}), so it may have been taken already: \
+                "command issued at {}, before this broadcaster started or began to lead ({since}), so it may have been taken already: \
                  look at the status and send it again if it was not",
-                WallTime(issued_ms),
-                self.started
+                WallTime(issued_ms)
             )));
         }
         Ok(())

@@ -92,7 +92,9 @@ impl Refusal {
             Refusal::Unauthenticated(_) => {
                 "sign with the key whose public half the configuration lists under [operators] for that name"
             }
-            Refusal::NotLeader { .. } => "send it to the broadcaster that leads (`rotacast status` names the term)",
+            Refusal::NotLeader { .. } => {
+                "name the broadcaster that leads with --server, or all of them: --server A,B finds it by itself"
+            }
             Refusal::Busy(_) => "wait a minute and send it again",
             Refusal::Invalid(_) | Refusal::Forbidden(_) => "",
         }

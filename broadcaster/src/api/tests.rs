@@ -40,6 +40,14 @@ impl Control for Notebook {
         }
     }
 
+    async fn broadcaster(&self) -> v1::StatusReply {
+        v1::StatusReply { cluster: "prod".into(), leader: true, ..v1::StatusReply::default() }
+    }
+
+    async fn leads_since(&self) -> Result<WallTime, Refusal> {
+        Ok(WallTime(0))
+    }
+
     fn watch(&self, secret: Option<SecretName>) -> BoxStream<'static, Result<v1::SecretStatus, Refusal>> {
         let secret = secret.map(String::from).unwrap_or_default();
         let change = |revision| v1::SecretStatus { secret: secret.clone(), revision, ..v1::SecretStatus::default() };
@@ -218,6 +226,21 @@ async fn a_command_is_taken_once_and_not_when_it_is_old_or_from_the_future() {
 }
 
 #[test]
+fn a_command_that_another_leader_may_have_taken_is_refused() {
+    let ada = SigningKey::generate();
+    let known = operators(&[("ada", &ada)]);
+    let gate = Gate::new(cluster(), WallTime(1_000_000_000));
+    // This replica began to follow long before; the leader whom the command was given has died since.
+    let issued = WallTime(1_000_100_000);
+    let rotate = v1::OperatorCommand { issued_ms: issued.0, ..command(Wire::Rotate(v1::Rotate {})) };
+    let envelope = v1::Envelope::from(sign(&rotate, &ada));
+    let led_since = WallTime(issued.0 + 1);
+    let refusal = gate.admit(envelope.clone(), &known, led_since, WallTime(issued.0 + 5_000)).err().unwrap();
+    assert!(refusal.to_string().contains("began to lead"), "{refusal}");
+    assert!(gate.admit(envelope, &known, issued, WallTime(issued.0 + 5_000)).is_ok());
+}
+
+#[test]
 fn a_command_is_remembered_for_as_long_as_it_could_be_replayed_and_then_forgotten() {
     let ada = SigningKey::generate();
     let known = operators(&[("ada", &ada)]);
@@ -228,12 +251,12 @@ fn a_command_is_remembered_for_as_long_as_it_could_be_replayed_and_then_forgotte
     // Issued by a clock that is five minutes ahead: fresh for ten minutes.
     let ahead = v1::OperatorCommand { issued_ms: start.0 + limit, ..command(Wire::Pause(v1::Pause {})) };
     let envelope = v1::Envelope::from(sign(&ahead, &ada));
-    assert!(gate.admit(envelope.clone(), &known, start).is_ok());
+    assert!(gate.admit(envelope.clone(), &known, start, start).is_ok());
     for later in [0, limit, 2 * limit] {
-        let refusal = gate.admit(envelope.clone(), &known, at(later)).err().unwrap();
+        let refusal = gate.admit(envelope.clone(), &known, start, at(later)).err().unwrap();
         assert!(refusal.to_string().contains("was taken before"), "after {later} ms: {refusal}");
     }
-    let refusal = gate.admit(envelope, &known, at(2 * limit + 1)).err().unwrap();
+    let refusal = gate.admit(envelope, &known, start, at(2 * limit + 1)).err().unwrap();
     assert!(refusal.to_string().contains("at most 5 minutes apart"), "{refusal}");
 }
 
@@ -276,7 +299,8 @@ async fn a_refusal_says_what_kind_it_is_and_what_to_do() {
     let status = rig.send(sign(&command(Wire::RollBack(v1::RollBack {})), &rig.ada)).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert_eq!((kind_of(&status), fix_of(&status).as_deref()), (Some("conflict"), Some("nothing to do")));
-    let status = rig.client().status(v1::StatusRequest { secret: "payments/d".into() }).await.unwrap_err();
+    let status =
+        rig.client().status(v1::StatusRequest { secret: "payments/d".into(), brief: false }).await.unwrap_err();
     assert_eq!((status.code(), fix_of(&status).as_deref()), (Code::NotFound, Some("did you mean payments/db?")));
 }
 
@@ -296,7 +320,7 @@ async fn reads_need_no_signature_and_watch_tells_how_it_ended() {
     let rig = Rig::start().await;
     let mut client = rig.client();
     assert_eq!(client.status(v1::StatusRequest::default()).await.unwrap().into_inner().cluster, "prod");
-    let bad = client.status(v1::StatusRequest { secret: "/".into() }).await.unwrap_err();
+    let bad = client.status(v1::StatusRequest { secret: "/".into(), brief: false }).await.unwrap_err();
     assert_eq!(bad.code(), Code::InvalidArgument);
     let asked = v1::InstancesRequest { secret: String::new(), not_on: 3 };
     assert_eq!(client.instances(asked).await.unwrap().into_inner().instances[0].version, 3);

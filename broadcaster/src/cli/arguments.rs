@@ -29,9 +29,16 @@ pub struct Cli {
 /// Flags that every command takes.
 #[derive(Args)]
 pub(super) struct Global {
-    /// Where the broadcaster listens; https needs --ca.
-    #[arg(long, global = true, env = "ROTACAST_SERVER", value_name = "URL", default_value = "http://127.0.0.1:7400")]
-    pub(super) server: String,
+    /// Where the broadcaster listens; https needs --ca. Of several, with commas or by repeating it, the leader is found.
+    #[arg(
+        long,
+        global = true,
+        env = "ROTACAST_SERVER",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7400"
+    )]
+    pub(super) server: Vec<String>,
     /// In whose name commands are given; `operator` if the key is the one that `rotacast dev` made.
     #[arg(long, global = true, env = "ROTACAST_OPERATOR", value_name = "NAME")]
     pub(super) operator: Option<OperatorName>,

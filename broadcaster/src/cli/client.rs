@@ -1,7 +1,7 @@
 //! The connection to a broadcaster, and the operator's signature.
 
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
@@ -10,32 +10,27 @@ use rotacast_proto::v1::admin_client::AdminClient;
 use rotacast_proto::v1::operator_command::Action;
 use rotacast_proto::{Envelope, Kind, SigningKey, v1};
 use rotacast_protocol::{ClusterName, OperatorName, SecretName, Version};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
+use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
 use super::arguments::Global;
-use super::stop::{Stop, innermost};
+use super::servers::Servers;
+use super::stop::Stop;
 use super::view::{InstancesView, StatusView};
 
-/// How long a connection may take: on one network it takes milliseconds.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take: the slowest, an order, waits for one write to the store.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a quiet connection is checked, and how long the other side has to answer.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
-/// Largest answer, in bytes: the status of ten thousand secrets is about half of it.
-const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// The key that `rotacast dev` makes, and the name it knows it by.
 const DEV_KEY: &str = "rotacast-data/keys/operator.key";
 const DEV_OPERATOR: &str = "operator";
 
-/// A broadcaster to talk to.
+/// A broadcaster to talk to, and the others that were named.
 #[derive(Clone)]
 pub(super) struct Client {
     admin: AdminClient<Channel>,
-    server: String,
-    /// Whether nobody on the way can read along.
-    private: bool,
+    servers: Arc<Servers>,
+    /// Which one.
+    which: usize,
 }
 
 /// Who signs orders.
@@ -88,34 +83,33 @@ impl Signer {
 }
 
 impl Client {
-    /// Connects.
+    /// Connects to the leader if there is one among those that were named, or else to another of them.
     pub(super) async fn connect(global: &Global) -> Result<Self, Stop> {
-        let (endpoint, private) = endpoint(global)?;
-        let server = global.server.clone();
-        let channel = endpoint.connect().await.map_err(|error| Stop::unreachable(&server, &innermost(&error)))?;
-        let admin = AdminClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        Ok(Self { admin, server, private })
+        let servers = Arc::new(Servers::new(global)?);
+        let (which, admin) = servers.find().await?;
+        Ok(Self { admin, servers, which })
     }
 
     pub(super) fn server(&self) -> &str {
-        &self.server
+        self.servers.name(self.which)
     }
 
-    /// Whether a value may be sent: see `docs/wire.md`.
-    pub(super) fn is_private(&self) -> bool {
-        self.private
+    /// Whether there are others to ask.
+    pub(super) fn has_others(&self) -> bool {
+        self.servers.count() > 1
+    }
+
+    /// A broadcaster that no value may be sent to, of all that an order may go to: see `docs/wire.md`.
+    pub(super) fn in_the_clear(&self) -> Option<&str> {
+        self.servers.in_the_clear()
     }
 
     async fn answer<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Stop> {
-        match tokio::time::timeout(ANSWER_TIMEOUT, call).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(Stop::answered(&self.server, &status)),
-            Err(_) => Err(Stop::unreachable(&self.server, &format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))),
-        }
+        answer(self.server(), call).await
     }
 
     pub(super) async fn status(&self, secret: Option<&SecretName>) -> Result<StatusView, Stop> {
-        let request = v1::StatusRequest { secret: wire_name(secret) };
+        let request = v1::StatusRequest { secret: wire_name(secret), brief: false };
         self.answer(self.admin.clone().status(request)).await.map(StatusView::from)
     }
 
@@ -137,7 +131,9 @@ impl Client {
         self.answer(self.admin.clone().watch(request)).await
     }
 
-    /// Signs an order and sends it, once: whether one that got no answer took effect is for a person to find out.
+    /// Signs an order and sends it to the leader, once. Another broadcaster is tried only if the one before has surely not
+    /// taken it: it said that it does not lead, or no connection was made. Whether an order that got no answer took effect is
+    /// for a person to find out.
     pub(super) async fn order(
         &self,
         signer: &Signer,
@@ -148,22 +144,43 @@ impl Client {
             Some(cluster) => cluster.clone(),
             None => self.ask_cluster().await?,
         };
-        let envelope = sign(signer, &cluster, order);
-        let reply = self.answer(self.admin.clone().command(v1::Envelope::from(envelope))).await;
-        reply.map_err(|stop| match stop {
-            Stop::Failed(mut failure) if failure.kind == "unreachable" => {
-                failure.problem.push_str("; the order may have taken effect");
-                failure.fix = "look at `rotacast status` before giving it again".into();
-                Stop::Failed(failure)
+        let count = self.servers.count();
+        let mut refused: Option<Stop> = None;
+        for turn in 0..count {
+            let which = (self.which + turn) % count;
+            let connected = if turn == 0 { Ok(self.admin.clone()) } else { self.servers.connect(which).await };
+            let mut admin = match connected {
+                Ok(admin) => admin,
+                Err(stop) => {
+                    refused.get_or_insert(stop);
+                    continue;
+                }
+            };
+            // Signed for each: a command is taken once, and only if it is no older than the leader's term.
+            let envelope = sign(signer, &cluster, &order);
+            match answer(self.servers.name(which), admin.command(v1::Envelope::from(envelope))).await {
+                Ok(reply) => return Ok(reply),
+                // One that knows who leads says more than one that is not there.
+                Err(stop) if stop.is_not_leader() => refused = Some(stop),
+                Err(stop) => return Err(stop.of_an_order()),
             }
-            stop => stop,
-        })
+        }
+        Err(refused.map_or_else(|| Stop::none_reachable(Vec::new()), |stop| stop.of_all(count)))
     }
 
     async fn ask_cluster(&self) -> Result<ClusterName, Stop> {
-        let status = self.status(None).await?;
+        let request = v1::StatusRequest { secret: String::new(), brief: true };
+        let status = self.answer(self.admin.clone().status(request)).await?;
         ClusterName::new(status.cluster)
             .map_err(|error| Stop::usage(format!("the server's cluster: {error}"), "name the cluster with --cluster"))
+    }
+}
+
+async fn answer<T>(server: &str, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Stop> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(Stop::answered(server, &status)),
+        Err(_) => Err(Stop::unreachable(server, &format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))),
     }
 }
 
@@ -171,16 +188,17 @@ fn wire_name(secret: Option<&SecretName>) -> String {
     secret.map(ToString::to_string).unwrap_or_default()
 }
 
-fn sign(signer: &Signer, cluster: &ClusterName, order: Order) -> Envelope {
+fn sign(signer: &Signer, cluster: &ClusterName, order: &Order) -> Envelope {
     let now = rotacast_clock::wall();
     let nonce: u64 = rand::random();
     let command = v1::OperatorCommand {
         operator: signer.operator.to_string(),
         secret: order.secret.to_string(),
-        reason: order.reason,
+        reason: order.reason.clone(),
         nonce,
         issued_ms: now.0,
-        action: Some(order.action),
+        // A value's bytes are shared, not copied.
+        action: Some(order.action.clone()),
     };
     // One buffer of the final size, so that growing leaves no copy of a value behind.
     let mut payload = BytesMut::with_capacity(command.encoded_len());
@@ -190,73 +208,12 @@ fn sign(signer: &Signer, cluster: &ClusterName, order: Order) -> Envelope {
     Envelope::sign(&signer.key, Kind::OperatorCommand, cluster, order.secret.as_str(), id, now, payload)
 }
 
-/// Where and how to connect, and whether that is loopback or TLS.
-fn endpoint(global: &Global) -> Result<(Endpoint, bool), Stop> {
-    let server = &global.server;
-    let url = if server.contains("://") { server.clone() } else { format!("http://{server}") };
-    let invalid = |problem: &str| {
-        Stop::usage(
-            format!("--server {server:?}: {problem}"),
-            "expected such as http://127.0.0.1:7400 or https://rotacast.example:7400",
-        )
-    };
-    let uri: Uri = url.parse().map_err(|error| invalid(&format!("{error}")))?;
-    let host = uri.host().ok_or_else(|| invalid("no host"))?.to_owned();
-    let tls = match uri.scheme_str() {
-        Some("https") => true,
-        Some("http") => false,
-        _ => return Err(invalid("neither http nor https")),
-    };
-    let mut endpoint = Endpoint::from(uri)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE.0)
-        .keep_alive_timeout(KEEP_ALIVE.1)
-        .keep_alive_while_idle(true);
-    if !tls && (global.ca.is_some() || global.client_cert.is_some()) {
-        return Err(invalid("--ca and --client-cert need https"));
-    }
-    if tls {
-        let Some(ca) = &global.ca else {
-            return Err(Stop::usage(
-                "https without --ca",
-                "name the certificate authority's certificates with --ca FILE (or ROTACAST_CA)",
-            ));
-        };
-        let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
-        if let (Some(certificate), Some(key)) = (&global.client_cert, &global.client_key) {
-            config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
-        }
-        endpoint = endpoint.tls_config(config).map_err(|error| {
-            Stop::usage(
-                format!("TLS: {}", innermost(&error)),
-                "expected PEM files in --ca, --client-cert and --client-key",
-            )
-        })?;
-    }
-    Ok((endpoint, tls || is_loopback(&host)))
-}
-
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn read(file: &PathBuf) -> Result<Vec<u8>, Stop> {
-    std::fs::read(file).map_err(|error| Stop::usage(format!("cannot read {}: {error}", file.display()), ""))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_this_machine_is_loopback() {
-        for host in ["localhost", "127.0.0.1", "127.3.2.1", "[::1]"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in ["localhost.example", "10.0.0.1", "[::]", "0.0.0.0", "example"] {
-            assert!(!is_loopback(host), "{host}");
-        }
+    fn the_name_that_dev_gives_its_operator_is_one() {
         assert!(OperatorName::new(DEV_OPERATOR).is_ok());
     }
 }

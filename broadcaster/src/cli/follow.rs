@@ -60,22 +60,35 @@ impl Follow<'_> {
     }
 
     async fn run_on<T>(&self, each: &mut impl FnMut(News) -> Result<ControlFlow<T>, Stop>) -> Result<T, Stop> {
-        let mut client = Some(self.context.client().await?);
+        let mut current = Some(self.context.client().await?);
+        let mut leads = true;
         let mut answered: Option<Instant> = None;
         let mut pauses = pauses();
         loop {
-            let ended = match &client {
+            let ended = match &current {
                 None => match self.context.client().await {
                     Ok(fresh) => {
-                        client = Some(fresh);
+                        current = Some(fresh);
                         continue;
                     }
                     Err(stop) => stop,
                 },
+                // The leader knows more: it is looked for again.
+                Some(client) if !leads && client.has_others() => {
+                    leads = true;
+                    match self.context.client().await {
+                        Ok(fresh) => {
+                            current = Some(fresh);
+                            continue;
+                        }
+                        Err(stop) => stop,
+                    }
+                }
                 Some(client) => match self.listen(client, each, &mut answered).await {
                     Ok(ControlFlow::Break(decided)) => return Ok(decided),
-                    Ok(ControlFlow::Continue(())) => {
+                    Ok(ControlFlow::Continue(leader)) => {
                         pauses = self::pauses();
+                        leads = leader;
                         continue;
                     }
                     Err(stop) => stop,
@@ -85,7 +98,7 @@ impl Follow<'_> {
             if !(ended.is_unreachable() && answered.is_some_and(|since| since.elapsed() <= PATIENCE)) {
                 return Err(ended);
             }
-            if client.take().is_some()
+            if current.take().is_some()
                 && let ControlFlow::Break(decided) = each(News::Lost)?
             {
                 return Ok(decided);
@@ -94,18 +107,18 @@ impl Follow<'_> {
         }
     }
 
-    /// Asks once, then listens until it is time to ask again.
+    /// Asks once, then listens until it is time to ask again: whether it was the leader that was asked.
     async fn listen<T>(
         &self,
         client: &Client,
         each: &mut impl FnMut(News) -> Result<ControlFlow<T>, Stop>,
         answered: &mut Option<Instant>,
-    ) -> Result<ControlFlow<T>, Stop> {
+    ) -> Result<ControlFlow<T, bool>, Stop> {
         // Opened before the question, so that no change falls between the two.
         let mut changes = client.watch(self.secret).await?;
-        let statuses = match client.status(self.secret).await {
-            Err(stop) if stop.is_not_found() && self.may_be_missing => Vec::new(),
-            statuses => statuses?.secrets,
+        let (leader, statuses) = match client.status(self.secret).await {
+            Err(stop) if stop.is_not_found() && self.may_be_missing => (true, Vec::new()),
+            status => status.map(|status| (status.leader, status.secrets))?,
         };
         *answered = Some(Instant::now());
         let mut newest: BTreeMap<String, u64> = BTreeMap::new();
@@ -118,7 +131,7 @@ impl Follow<'_> {
         let ask = Instant::now() + if self.secret.is_some() { ASK_EVERY } else { ASK_ALL_EVERY };
         loop {
             match tokio::time::timeout_at(ask, changes.message()).await {
-                Err(_) => return Ok(ControlFlow::Continue(())),
+                Err(_) => return Ok(ControlFlow::Continue(leader)),
                 Ok(Ok(Some(status))) => {
                     // The first announcements may have been made before the question was answered.
                     let known = newest.entry(status.secret.clone()).or_default();

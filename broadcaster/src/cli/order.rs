@@ -35,9 +35,11 @@ pub(super) async fn give(
     }
     let signer = Signer::open(&context.global)?;
     let client = context.client().await?;
-    if matches!(action, Action::Put(_)) && !client.is_private() {
+    if matches!(action, Action::Put(_))
+        && let Some(server) = client.in_the_clear()
+    {
         return Err(Stop::usage(
-            format!("a value is not sent over plain HTTP to {}", client.server()),
+            format!("a value is not sent over plain HTTP to {server}"),
             "use https with --ca, or run the command where the broadcaster runs",
         ));
     }

@@ -8,7 +8,7 @@ use super::stop::Stop;
 use super::summary::{self, direction, words};
 use super::table::{Cell, Table};
 use super::times::{ago, moment};
-use super::view::{SecretView, StatusView};
+use super::view::{LeadingView, SecretView, StatusView};
 
 /// Of each list this many are shown, so that one secret fits a screen.
 const MAX_SHOWN: usize = 6;
@@ -21,7 +21,10 @@ pub(super) async fn run(context: &Context, secret: Option<&SecretName>) -> Resul
     }
     let now = rotacast_clock::wall();
     match (secret, status.secrets.as_slice()) {
-        (Some(_), [one]) => full(output, one, now),
+        (Some(_), [one]) => {
+            full(output, one, now)?;
+            from_record(output, one, now)
+        }
         _ => overview(output, &status, now),
     }
 }
@@ -30,7 +33,13 @@ fn overview(output: Output, status: &StatusView, now: WallTime) -> Result<(), St
     let leads = match (status.leader, status.epoch) {
         (true, Some(epoch)) => format!("leading, epoch {epoch}"),
         (true, None) => "leading".into(),
-        (false, _) => "not leading: only the leader knows its secrets' state".into(),
+        (false, _) => match &status.leading {
+            Some(LeadingView { replica, address: Some(address) }) => {
+                format!("not leading: {} does, at {}", shown(replica), shown(address))
+            }
+            Some(LeadingView { replica, address: None }) => format!("not leading: {} does", shown(replica)),
+            None => "not leading: the store names no leader at the moment".into(),
+        },
     };
     output.line(format_args!(
         "cluster {} · {leads} · store {} · bus {}",
@@ -49,7 +58,17 @@ fn overview(output: Output, status: &StatusView, now: WallTime) -> Result<(), St
     for secret in &status.secrets {
         table.row(row(secret, now));
     }
-    table.print(output, "")
+    table.print(output, "")?;
+    from_record(output, &status.secrets[0], now)
+}
+
+/// That it is a follower's view, and how old.
+fn from_record(output: Output, secret: &SecretView, now: WallTime) -> Result<(), Stop> {
+    let Some(read) = secret.record_read_at else { return Ok(()) };
+    output.line(format_args!(
+        "from the store's records, read {}; instances and what is waited for are known to the leader only",
+        ago(read.0, now)
+    ))
 }
 
 fn row(secret: &SecretView, now: WallTime) -> [Cell; 7] {

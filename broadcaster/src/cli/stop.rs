@@ -110,6 +110,49 @@ impl Stop {
         Self::failed(Exit::Unreachable, "unreachable", problem, fix)
     }
 
+    /// None of several broadcasters could be asked; `problems` says why, of each.
+    pub(super) fn none_reachable(problems: Vec<Stop>) -> Self {
+        let told = problems.iter().filter_map(|stop| match stop {
+            Stop::Failed(failure) => Some(failure.problem.as_str()),
+            Stop::Unread => None,
+        });
+        let told: Vec<&str> = told.collect();
+        let fix = "start them, or name others with --server or ROTACAST_SERVER";
+        Self::failed(Exit::Unreachable, "unreachable", told.join("\n"), fix)
+    }
+
+    /// What an order that got no answer means.
+    pub(super) fn of_an_order(self) -> Self {
+        match self {
+            Stop::Failed(mut failure) if failure.kind == "unreachable" => {
+                failure.problem.push_str("; the order may have taken effect");
+                failure.fix = "look at `rotacast status` before giving it again".into();
+                Stop::Failed(failure)
+            }
+            stop => stop,
+        }
+    }
+
+    /// What it means when none of so many broadcasters took an order.
+    pub(super) fn of_all(self, count: usize) -> Self {
+        match self {
+            Stop::Failed(mut failure) if count > 1 => {
+                failure
+                    .problem
+                    .push_str(&format!("; none of the {count} broadcasters of --server takes the order now"));
+                failure.fix =
+                    "nothing was done: give it again in a few seconds, or name the one that leads with --server".into();
+                Stop::Failed(failure)
+            }
+            stop => stop,
+        }
+    }
+
+    /// Whether the broadcaster said that it does not lead: it has done nothing.
+    pub(super) fn is_not_leader(&self) -> bool {
+        matches!(self, Stop::Failed(failure) if failure.kind == "not_leader")
+    }
+
     /// Whether it may be different in a moment.
     pub(super) fn is_unreachable(&self) -> bool {
         matches!(self, Stop::Failed(failure) if failure.exit == Exit::Unreachable)

@@ -37,6 +37,10 @@ pub(super) fn count(number: usize, noun: &str) -> String {
 
 /// How far the members of the rotation are, in the terms of its phase; empty where nobody is waited for.
 pub(super) fn progress(rotation: &RotationView, status: &SecretView) -> String {
+    if status.record_read_at.is_some() {
+        // Only the leader knows.
+        return String::new();
+    }
     let total: u32 = status.services.iter().map(|it| it.members).sum();
     if total == 0 && rotation.phase != "verifying" {
         return "no instances".into();

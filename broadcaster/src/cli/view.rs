@@ -32,7 +32,18 @@ pub(super) struct StatusView {
     pub(super) leader: bool,
     pub(super) store: String,
     pub(super) bus: String,
+    /// None: an earlier release.
+    pub(super) replica: Option<String>,
+    /// None: nobody leads, or it is not known.
+    pub(super) leading: Option<LeadingView>,
     pub(super) secrets: Vec<SecretView>,
+}
+
+/// Who leads.
+#[derive(Serialize)]
+pub(super) struct LeadingView {
+    pub(super) replica: String,
+    pub(super) address: Option<String>,
 }
 
 impl From<v1::StatusReply> for StatusView {
@@ -43,6 +54,10 @@ impl From<v1::StatusReply> for StatusView {
             leader: wire.leader,
             store: wire.store,
             bus: wire.bus,
+            replica: text(wire.replica),
+            leading: wire
+                .leading
+                .map(|leading| LeadingView { replica: leading.replica, address: text(leading.address) }),
             secrets: wire.secrets.into_iter().map(SecretView::from).collect(),
         }
     }
@@ -62,6 +77,8 @@ pub(super) struct SecretView {
     pub(super) blockers: Vec<BlockerView>,
     pub(super) guards: Vec<GuardView>,
     pub(super) history: Vec<FinishedView>,
+    /// When a broadcaster that does not lead read it in the store; None: the leader's own view.
+    pub(super) record_read_at: Option<Moment>,
 }
 
 #[derive(Clone, PartialEq, Serialize)]
@@ -172,6 +189,7 @@ impl From<v1::SecretStatus> for SecretView {
             next: it.next,
         });
         Self {
+            record_read_at: at(wire.record_read_ms),
             secret: wire.secret,
             provider: wire.provider,
             revision: wire.revision,

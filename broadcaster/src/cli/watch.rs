@@ -56,11 +56,13 @@ impl<'a> Watch<'a> {
     fn tell(&mut self, status: SecretView) -> Result<(), Stop> {
         let output = self.context.output;
         if output.is_json() {
-            if self.json.get(&status.secret) == Some(&status) {
+            // When a follower has read the record is no change of it.
+            let content = SecretView { record_read_at: None, ..status.clone() };
+            if self.json.get(&status.secret) == Some(&content) {
                 return Ok(());
             }
             output.json_line(&status)?;
-            self.json.insert(status.secret.clone(), status);
+            self.json.insert(status.secret, content);
             return Ok(());
         }
         let line = summary::line(&status);

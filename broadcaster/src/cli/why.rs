@@ -7,11 +7,14 @@ use super::output::{Mark, Output, shown};
 use super::stop::{Exit, Stop};
 use super::summary::{direction, ending, words};
 use super::times::{ago, moment};
-use super::view::{BlockerView, Moment, SecretView, WhyView};
+use super::view::{BlockerView, LeadingView, Moment, SecretView, StatusView, WhyView};
 
 pub(super) async fn run(context: &Context, secret: &SecretName) -> Result<(), Stop> {
-    let status = context.client().await?.status(Some(secret)).await?.secrets;
-    let Some(status) = status.into_iter().find(|status| status.secret == secret.as_str()) else {
+    let status = context.client().await?.status(Some(secret)).await?;
+    if !status.leader {
+        return Err(not_leader(&status));
+    }
+    let Some(status) = status.secrets.into_iter().find(|status| status.secret == secret.as_str()) else {
         return Err(Stop::failed(
             Exit::NotFound,
             "not_found",
@@ -32,6 +35,21 @@ pub(super) async fn run(context: &Context, secret: &SecretName) -> Result<(), St
         });
     }
     tell(output, &status, rotacast_clock::wall())
+}
+
+/// What waits, and for whom, is in the leader's memory: from the record alone it would look as if nothing did.
+fn not_leader(status: &StatusView) -> Stop {
+    let who = match &status.leading {
+        Some(LeadingView { replica, address: Some(address) }) => format!("{replica} leads, at {address}"),
+        Some(LeadingView { replica, address: None }) => format!("{replica} leads"),
+        None => "the store names no leader at the moment".into(),
+    };
+    Stop::failed(
+        Exit::Unreachable,
+        "not_leader",
+        format!("this broadcaster does not lead, and only the leader knows what waits for whom: {who}"),
+        "name the broadcaster that leads with --server, or all of them: --server A,B finds it by itself",
+    )
 }
 
 fn since(at: Option<Moment>, now: WallTime) -> Option<String> {

@@ -13,6 +13,22 @@ pub struct Listen {
     pub grpc: SocketAddr,
     /// Required unless the address is loopback.
     pub tls: Option<ServerTls>,
+    /// Where others reach it, if that is another address.
+    pub advertise: Option<String>,
+}
+
+/// Longest address that is told to others: it travels in headers.
+const MAX_ADVERTISE: usize = 200;
+
+impl Listen {
+    /// The address that the leader's refusing followers name: as configured, or the one listened on unless that is every
+    /// address of the machine.
+    #[must_use]
+    pub fn advertised(&self) -> Option<String> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let own = || (!self.grpc.ip().is_unspecified()).then(|| format!("{scheme}://{}", self.grpc));
+        self.advertise.clone().or_else(own)
+    }
 }
 
 /// Certificates of a server, in PEM files.
@@ -36,6 +52,13 @@ pub(super) fn read(section: &Section<'_, '_>) -> Option<Listen> {
         Some(ServerTls { cert: tls_section.resolve(cert?), key: tls_section.resolve(key?), client_ca })
     });
     tls_section.finish();
+    let advertise = section.text("advertise");
+    if let Some(address) = &advertise
+        && !is_address(address)
+    {
+        section.problem("advertise", format!("{address:?}: expected such as \"https://broadcaster-a.example:7400\""));
+        return None;
+    }
     section.finish();
     let grpc = grpc?;
     if tls.is_none() && !grpc.ip().is_loopback() {
@@ -50,7 +73,14 @@ pub(super) fn read(section: &Section<'_, '_>) -> Option<Listen> {
         return None;
     }
     match tls {
-        None => Some(Listen { grpc, tls: None }),
-        Some(tls) => Some(Listen { grpc, tls: Some(tls?) }),
+        None => Some(Listen { grpc, tls: None, advertise }),
+        Some(tls) => Some(Listen { grpc, tls: Some(tls?), advertise }),
     }
+}
+
+fn is_address(text: &str) -> bool {
+    let parsed = text.parse::<tonic::transport::Uri>();
+    let known =
+        |uri: &tonic::transport::Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+    text.len() <= MAX_ADVERTISE && parsed.is_ok_and(|uri| known(&uri))
 }

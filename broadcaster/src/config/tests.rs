@@ -68,14 +68,28 @@ fn the_defaults_shown_in_the_example_are_the_defaults() {
 #[test]
 fn an_empty_file_is_a_working_configuration() {
     let config = parse("").unwrap();
-    assert_eq!(config.listen, Listen { grpc: DEFAULT_LISTEN, tls: None });
+    assert_eq!(config.listen, Listen { grpc: DEFAULT_LISTEN, tls: None, advertise: None });
     assert_eq!(config.defaults, Policy::default());
     assert_eq!(
         config.store,
         StoreConfig::Embedded { file: "rotacast-data/store.db".into(), prefix: "rotacast".into() }
     );
+    assert_eq!(config.listen.advertised().unwrap(), "http://127.0.0.1:7400");
     let elsewhere = Config::parse(Path::new("/etc/rotacast/rotacast.toml"), "", &|_| None).unwrap();
     assert_eq!(elsewhere.audit.file, Path::new("/etc/rotacast/rotacast-data/audit.jsonl"));
+}
+
+#[test]
+fn what_a_replica_advertises_is_an_address() {
+    let tls = "tls = { cert = \"c\", key = \"k\" }\n";
+    let every = parse(&format!("[listen]\ngrpc = \"0.0.0.0:7400\"\n{tls}")).unwrap();
+    assert_eq!(every.listen.advertised(), None);
+    let named = parse(&format!("[listen]\ngrpc = \"0.0.0.0:7400\"\nadvertise = \"https://a:7400\"\n{tls}")).unwrap();
+    assert_eq!(named.listen.advertised().unwrap(), "https://a:7400");
+    for wrong in ["a:7400", "ftp://a", "https://", "https://a b", &format!("https://{}", "a".repeat(200))] {
+        let told = refused(&format!("[listen]\nadvertise = \"{wrong}\"\n"));
+        assert!(told.contains("listen.advertise"), "{told}");
+    }
 }
 
 #[test]

@@ -64,7 +64,12 @@ pub(super) async fn run(
         demo.order(Action::Put(v1::Put { value: value.into_bytes().into() })).await?;
     }
     within("the first version", START, &stop, async || {
-        let status = demo.clone_client().status(v1::StatusRequest { secret: SECRET.into() }).await.ok()?.into_inner();
+        let status = demo
+            .clone_client()
+            .status(v1::StatusRequest { secret: SECRET.into(), brief: false })
+            .await
+            .ok()?
+            .into_inner();
         status.secrets.into_iter().find(|secret| secret.current > 0)
     })
     .await?;

@@ -1,6 +1,5 @@
 //! The broadcaster as operators and tools see it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,25 +7,27 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_proto::{Finding, Level, SecretValue, v1};
 use rotacast_protocol::coordinator::{Order, Rejection};
-use rotacast_protocol::{OperatorName, SecretName, Version};
+use rotacast_protocol::{OperatorName, SecretName, Version, WallTime};
 use rotacast_store::StoreError;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Environment, Mail, Role, Secrets, TaskHandle};
+use super::listener::{Listener, MAX_READING};
+use super::{Environment, Mail, Role, Secrets, TaskHandle, follower};
 use crate::api::{Action, CommandReply, Control, OperatorCommand, Refusal};
 use crate::audit::Entry;
 
 /// Statuses that wait for a slow listener; then it is told only of what changes next.
 const STATUSES_BUFFERED: usize = 64;
 
-/// Answers for the tasks of the term in force.
+/// Answers for the tasks of the term in force; without one, as far as the store's records tell.
 pub struct DriverControl {
     environment: Environment,
     secrets: Secrets,
     role: watch::Receiver<Role>,
+    /// A place for each watch that has the store read.
+    reading: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -39,20 +40,22 @@ impl DriverControl {
         role: watch::Receiver<Role>,
         stop: CancellationToken,
     ) -> Self {
-        Self { environment, secrets, role, stop }
+        Self { environment, secrets, role, reading: Arc::new(Semaphore::new(MAX_READING)), stop }
     }
 
-    fn leads(&self) -> Result<(), Refusal> {
-        match *self.role.borrow() {
-            Role::Leader(_) => Ok(()),
-            Role::Follower => Err(Refusal::NotLeader {
-                problem: "another one leads, or the election is still on; try again in a few seconds".into(),
-            }),
+    fn role(&self) -> Role {
+        *self.role.borrow()
+    }
+
+    async fn leads(&self) -> Result<(), Refusal> {
+        match self.role() {
+            Role::Leader { .. } => Ok(()),
+            Role::Follower => Err(follower::refusal(&self.environment).await),
         }
     }
 
-    fn task(&self, secret: &SecretName) -> Result<TaskHandle, Refusal> {
-        self.leads()?;
+    async fn task(&self, secret: &SecretName) -> Result<TaskHandle, Refusal> {
+        self.leads().await?;
         self.secrets.get(secret).ok_or_else(|| {
             let names: Vec<String> = self.secrets.all().iter().map(|(name, _)| name.to_string()).collect();
             let similar = names
@@ -83,7 +86,7 @@ impl DriverControl {
 
     async fn order(&self, by: OperatorName, secret: &SecretName, order: Order) -> Result<CommandReply, Refusal> {
         let rotates = order == Order::Rotate;
-        let task = self.task(secret)?;
+        let task = self.task(secret).await?;
         let outcome = self.ask(&task, |reply| Mail::Operator { by, order, reply }).await?.map_err(refusal)?;
         let rotation = outcome.rotation.filter(|_| rotates);
         Ok(CommandReply {
@@ -93,7 +96,7 @@ impl DriverControl {
     }
 
     async fn put(&self, by: &OperatorName, secret: &SecretName, value: SecretValue) -> Result<CommandReply, Refusal> {
-        self.leads()?;
+        self.leads().await?;
         // Numbers are never used again: those the record knows count too, whatever the store still holds.
         let floor = match self.secrets.get(secret) {
             None => None,
@@ -118,44 +121,6 @@ impl DriverControl {
     }
 }
 
-/// One listener of a watch.
-struct Listener {
-    wanted: Option<SecretName>,
-    secrets: Secrets,
-    statuses: mpsc::Sender<Result<v1::SecretStatus, Refusal>>,
-}
-
-impl Listener {
-    /// Everything as it stands, and then whatever changes, until nobody listens any more.
-    async fn run(self) {
-        let mut changes = self.secrets.changes();
-        let mut names: BTreeSet<SecretName> = self.names();
-        loop {
-            for name in names.iter().filter(|name| self.wanted.as_ref().is_none_or(|wanted| wanted == *name)) {
-                let Some(task) = self.secrets.get(name) else { continue };
-                let status = v1::SecretStatus::clone(&task.status.borrow());
-                if self.statuses.send(Ok(status)).await.is_err() {
-                    return;
-                }
-            }
-            let change = tokio::select! {
-                change = changes.recv() => change,
-                () = self.statuses.closed() => return,
-            };
-            names = match change {
-                Ok(name) => [name].into(),
-                // Fell behind: everything once more.
-                Err(RecvError::Lagged(_)) => self.names(),
-                Err(RecvError::Closed) => return,
-            };
-        }
-    }
-
-    fn names(&self) -> BTreeSet<SecretName> {
-        self.secrets.all().into_iter().map(|(name, _)| name).collect()
-    }
-}
-
 fn refusal(rejection: Rejection) -> Refusal {
     match rejection {
         Rejection::Operator { problem } => Refusal::Conflict { problem, fix: String::new() },
@@ -167,32 +132,50 @@ fn refusal(rejection: Rejection) -> Refusal {
 #[async_trait]
 impl Control for DriverControl {
     async fn status(&self, secret: Option<SecretName>) -> Result<v1::StatusReply, Refusal> {
-        let role = *self.role.borrow();
+        let about = self.broadcaster().await;
+        if !about.leader {
+            let secrets = follower::statuses(&self.environment, secret.as_ref()).await?;
+            return Ok(v1::StatusReply { secrets, ..about });
+        }
         let tasks = match &secret {
-            Some(secret) => vec![self.task(secret)?],
+            Some(secret) => vec![self.task(secret).await?],
             None => self.secrets.all().into_iter().map(|(_, task)| task).collect(),
         };
         let mut secrets = Vec::with_capacity(tasks.len());
         for task in tasks {
             secrets.push(self.ask(&task, Mail::Status).await?);
         }
-        let (leader, epoch) = match role {
-            Role::Leader(epoch) => (true, epoch.0),
-            Role::Follower => (false, 0),
+        Ok(v1::StatusReply { secrets, ..about })
+    }
+
+    async fn broadcaster(&self) -> v1::StatusReply {
+        let Environment { cluster, replica, tree, bus, .. } = &self.environment;
+        let (leader, epoch, leading) = match self.role() {
+            Role::Leader { epoch, .. } => (true, epoch.0, Some(replica.clone())),
+            Role::Follower => (false, 0, follower::leader(&self.environment).await),
         };
-        Ok(v1::StatusReply {
-            cluster: self.environment.cluster.to_string(),
+        v1::StatusReply {
+            cluster: cluster.to_string(),
             epoch,
             leader,
-            store: self.environment.tree.store().describe(),
-            bus: self.environment.bus.describe(),
-            secrets,
-        })
+            store: tree.store().describe(),
+            bus: bus.describe(),
+            secrets: Vec::new(),
+            replica: replica.name.clone(),
+            leading: leading.map(|leading| leading.wire()),
+        }
     }
 
     fn watch(&self, secret: Option<SecretName>) -> BoxStream<'static, Result<v1::SecretStatus, Refusal>> {
         let (statuses, stream) = mpsc::channel(STATUSES_BUFFERED);
-        let listener = Listener { wanted: secret, secrets: self.secrets.clone(), statuses };
+        let listener = Listener {
+            wanted: secret,
+            environment: self.environment.clone(),
+            secrets: self.secrets.clone(),
+            role: self.role.clone(),
+            reading: Arc::clone(&self.reading),
+            statuses,
+        };
         let stop = self.stop.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -208,9 +191,9 @@ impl Control for DriverControl {
         secret: Option<SecretName>,
         not_on: Option<Version>,
     ) -> Result<v1::InstancesReply, Refusal> {
-        self.leads()?;
+        self.leads().await?;
         let tasks = match &secret {
-            Some(secret) => vec![self.task(secret)?],
+            Some(secret) => vec![self.task(secret).await?],
             None => self.secrets.all().into_iter().map(|(_, task)| task).collect(),
         };
         let mut instances = Vec::new();
@@ -218,6 +201,13 @@ impl Control for DriverControl {
             instances.extend(self.ask(&task, |reply| Mail::Instances { not_on, reply }).await?);
         }
         Ok(v1::InstancesReply { instances })
+    }
+
+    async fn leads_since(&self) -> Result<WallTime, Refusal> {
+        match self.role() {
+            Role::Leader { since, .. } => Ok(since),
+            Role::Follower => Err(follower::refusal(&self.environment).await),
+        }
     }
 
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {
@@ -242,11 +232,19 @@ impl Control for DriverControl {
     async fn doctor(&self) -> v1::DoctorReply {
         let mut findings = self.environment.tree.examine().await;
         findings.extend(self.environment.bus.examine().await);
-        let (level, text, fix) = match *self.role.borrow() {
-            Role::Leader(epoch) => (Level::Ok, format!("this broadcaster leads, epoch {epoch}"), ""),
-            Role::Follower => {
-                (Level::Warning, "this broadcaster does not lead".to_owned(), "fine if another replica does")
+        let own = &self.environment.replica.name;
+        let (level, text, fix) = match (self.role(), follower::leader(&self.environment).await) {
+            (Role::Leader { epoch, .. }, _) => {
+                (Level::Ok, format!("this broadcaster ({own}) leads, epoch {epoch}"), "")
             }
+            (Role::Follower, Some(leader)) => {
+                (Level::Ok, format!("this broadcaster ({own}) does not lead; {} does", leader.name), "")
+            }
+            (Role::Follower, None) => (
+                Level::Warning,
+                format!("this broadcaster ({own}) does not lead, and the store names no leader"),
+                "fine for some seconds after a leader died; otherwise look at the logs of all replicas",
+            ),
         };
         findings.push(Finding { level, subject: "leadership".into(), text, fix: fix.into() });
         let refused = self.environment.identities.refused();

@@ -1,9 +1,9 @@
 //! What people are shown of one secret.
 
 use rotacast_proto::v1;
-use rotacast_protocol::coordinator::{Blocker, Coordinator, Guard, Member};
+use rotacast_protocol::coordinator::{Blocker, Coordinator, Guard, Member, Overlay};
 use rotacast_protocol::message::Stage;
-use rotacast_protocol::record::{Finished, Rotation};
+use rotacast_protocol::record::{Finished, Rotation, SecretRecord};
 use rotacast_protocol::{Now, Phase, Version, WallTime};
 
 use super::SecretSettings;
@@ -38,12 +38,6 @@ fn stage(stage: Stage) -> v1::Stage {
 /// The whole status as of now.
 pub(super) fn of(coordinator: &Coordinator, settings: &SecretSettings, now: Now) -> v1::SecretStatus {
     let record = coordinator.record();
-    let versions = record.versions.iter().map(|(version, info)| v1::VersionInfo {
-        version: version.get(),
-        label: info.label.to_string(),
-        sealed: info.sealed,
-        seen_ms: info.seen.0,
-    });
     let services = coordinator.stage_counts(now).into_iter().map(|(service, counts)| v1::StageCounts {
         service: service.to_string(),
         members: counts.members,
@@ -55,18 +49,42 @@ pub(super) fn of(coordinator: &Coordinator, settings: &SecretSettings, now: Now)
     });
     let waiting = record.retirements.iter().filter(|(_, retirement)| retirement.step.is_none());
     v1::SecretStatus {
+        services: services.collect(),
+        overlays: coordinator.overlays(now).into_iter().map(|overlay| overlay.as_str().to_owned()).collect(),
+        blockers: coordinator.blockers(now).into_iter().take(MAX_BLOCKERS).map(blocker).collect(),
+        guards: waiting.map(|(version, _)| guard(coordinator.guard(*version, now))).collect(),
+        ..recorded(record, settings)
+    }
+}
+
+/// What the record alone says, as it was read at `read`.
+pub(super) fn of_record(record: &SecretRecord, settings: &SecretSettings, read: WallTime) -> v1::SecretStatus {
+    let paused = record.paused.is_some().then_some(Overlay::Paused);
+    let safe_mode = record.safe_mode.is_some().then_some(Overlay::SafeMode);
+    v1::SecretStatus {
+        overlays: [paused, safe_mode].into_iter().flatten().map(|overlay| overlay.as_str().to_owned()).collect(),
+        record_read_ms: read.0,
+        ..recorded(record, settings)
+    }
+}
+
+fn recorded(record: &SecretRecord, settings: &SecretSettings) -> v1::SecretStatus {
+    let versions = record.versions.iter().map(|(version, info)| v1::VersionInfo {
+        version: version.get(),
+        label: info.label.to_string(),
+        sealed: info.sealed,
+        seen_ms: info.seen.0,
+    });
+    v1::SecretStatus {
         secret: record.secret.to_string(),
         revision: record.revision.0,
         generation: record.generation.0,
         current: number(record.current),
         versions: versions.collect(),
         rotation: record.rotation.as_ref().map(rotation),
-        services: services.collect(),
-        overlays: coordinator.overlays(now).into_iter().map(|overlay| overlay.as_str().to_owned()).collect(),
-        blockers: coordinator.blockers(now).into_iter().take(MAX_BLOCKERS).map(blocker).collect(),
-        guards: waiting.map(|(version, _)| guard(coordinator.guard(*version, now))).collect(),
         history: record.history.iter().rev().map(finished).collect(),
         provider: settings.provider.describe(),
+        ..Default::default()
     }
 }
 

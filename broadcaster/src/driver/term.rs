@@ -78,7 +78,7 @@ pub(super) async fn run(
         if let Some(setback) = setback {
             work.spawn(Arc::clone(&term).note_setback(setback.count, Arc::clone(setbacks)));
         }
-        role.send_replace(Role::Leader(leadership.epoch));
+        role.send_replace(Role::Leader { epoch: leadership.epoch, since: term.tenure.since.wall });
         tokio::select! {
             () = stop.cancelled() => Ok(()),
             () = leadership.lost.cancelled() => Ok(()),

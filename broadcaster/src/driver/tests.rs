@@ -1,5 +1,7 @@
 //! The driver over the embedded store and bus, without a listener.
 
+mod following;
+
 use std::path::Path;
 
 use rotacast_bus::{EmbeddedBus, InstanceBus as _};
@@ -54,7 +56,7 @@ async fn environment(folder: &Path, policy: Policy) -> (Environment, EmbeddedBus
     let services = Services { named: Default::default(), anyone: Some(anyone) };
     let environment = Environment {
         cluster: cluster.clone(),
-        replica: "one".into(),
+        replica: Replica { name: "one".into(), address: None },
         tree: SecretTree::new(Arc::new(store), Prefix::new("rotacast").unwrap()),
         bus: Arc::new(bus.clone()),
         audit: Arc::new(AuditLog::open(folder.join("audit.jsonl"), AuditOptions::default()).unwrap()),

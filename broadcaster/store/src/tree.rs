@@ -77,6 +77,16 @@ impl SecretTree {
         self.store.campaign(&self.leader_key(), candidate, ttl, cancel).await
     }
 
+    /// Who leads, by the text it campaigned with, read linearizably. One that has just died is told until its time is
+    /// over. `None`: nobody leads, or the store (the embedded one) does not tell.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn leader(&self) -> Result<Option<String>, StoreError> {
+        let entry = self.store.get(&self.leader_key()).await?;
+        Ok(entry.map(|entry| String::from_utf8_lossy(entry.value.expose()).into_owned()))
+    }
+
     /// The check that this epoch's leadership still lasts.
     #[must_use]
     pub fn leads(&self, epoch: Epoch) -> Check {

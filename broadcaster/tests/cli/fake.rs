@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,13 +12,13 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast::api::{Action, AdminFront, CommandReply, Control, OperatorCommand, Operators, Refusal};
 use rotacast_proto::{SigningKey, v1};
-use rotacast_protocol::{ClusterName, Generation, InstanceKey, OperatorName, SecretName, Version};
+use rotacast_protocol::{ClusterName, Generation, InstanceKey, OperatorName, SecretName, Version, WallTime};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::{TcpListenerStream, WatchStream};
 use tonic::transport::Server;
 
@@ -51,6 +52,12 @@ pub(crate) struct Fake {
     pub(crate) refusal: Mutex<Option<Refusal>>,
     pub(crate) reply: Mutex<CommandReply>,
     pub(crate) asked_not_on: Mutex<Option<Version>>,
+    /// Whom it follows; none: it leads.
+    pub(crate) follows: Mutex<Option<v1::Leader>>,
+    /// It takes orders although it has just said that it follows.
+    pub(crate) took_over: AtomicBool,
+    /// The next order is told here, and never answered.
+    pub(crate) swallowed: Mutex<Option<oneshot::Sender<()>>>,
 }
 
 #[async_trait]
@@ -67,14 +74,30 @@ impl Control for Fake {
                 }
             },
         };
-        Ok(v1::StatusReply {
+        Ok(v1::StatusReply { secrets, ..self.broadcaster().await })
+    }
+
+    async fn broadcaster(&self) -> v1::StatusReply {
+        let follows = self.follows.lock().unwrap().clone();
+        v1::StatusReply {
             cluster: "prod".into(),
-            epoch: 7,
-            leader: true,
+            epoch: if follows.is_none() { 7 } else { 0 },
+            leader: follows.is_none(),
             store: "etcd 3.6.14 at 127.0.0.1:2379".into(),
             bus: "NATS 2.15.1 at 127.0.0.1:4222".into(),
-            secrets,
-        })
+            secrets: Vec::new(),
+            replica: "b-1".into(),
+            leading: Some(follows.unwrap_or(v1::Leader { replica: "b-1".into(), address: String::new() })),
+        }
+    }
+
+    async fn leads_since(&self) -> Result<WallTime, Refusal> {
+        match &*self.follows.lock().unwrap() {
+            Some(leader) if !self.took_over.load(Ordering::Relaxed) => {
+                Err(Refusal::NotLeader { problem: format!("{} leads, at {}", leader.replica, leader.address) })
+            }
+            _ => Ok(WallTime(0)),
+        }
     }
 
     fn watch(&self, secret: Option<SecretName>) -> BoxStream<'static, Result<v1::SecretStatus, Refusal>> {
@@ -101,6 +124,11 @@ impl Control for Fake {
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {
         if let Some(refusal) = self.refusal.lock().unwrap().take() {
             return Err(refusal);
+        }
+        let swallowed = self.swallowed.lock().unwrap().take();
+        if let Some(told) = swallowed {
+            told.send(()).unwrap();
+            std::future::pending::<()>().await;
         }
         let mut order = Order {
             operator: operator.to_string(),
@@ -163,8 +191,12 @@ impl Ran {
 
 impl Rig {
     pub(crate) async fn start() -> Self {
+        Self::start_with(SigningKey::generate()).await
+    }
+
+    /// One that obeys this key.
+    pub(crate) async fn start_with(key: SigningKey) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let key = SigningKey::generate();
         key.create_file(folder.path().join("ada.key")).unwrap();
         let operators = BTreeMap::from([(OperatorName::new("ada").unwrap(), key.public().clone())]);
         let fake = Arc::new(Fake {
@@ -178,6 +210,9 @@ impl Rig {
                 generation: Some(Generation(4)),
             }),
             asked_not_on: Mutex::default(),
+            follows: Mutex::default(),
+            took_over: AtomicBool::new(false),
+            swallowed: Mutex::default(),
         });
         let mut rig =
             Self { fake, folder, address: "127.0.0.1:0".into(), operators: Operators::new(operators), server: None };
@@ -330,6 +365,7 @@ pub(crate) fn draining() -> v1::SecretStatus {
         }],
         history: vec![finished(2, "retired", 0, 1, "")],
         overlays: Vec::new(),
+        record_read_ms: 0,
     }
 }
 

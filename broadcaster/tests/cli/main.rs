@@ -6,4 +6,5 @@ mod alone;
 mod fake;
 mod orders;
 mod reading;
+mod replicas;
 mod waiting;

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use super::settings::FIRST;
 use super::{LIMIT, Operator, Programs};
 use crate::servers::{Process, Scratch, free_port};
 
 /// `rotacast serve`, started and killed at will, on the same address and data.
 #[derive(Debug)]
 pub struct Broadcaster {
+    name: String,
     program: PathBuf,
     config: PathBuf,
     log: PathBuf,
@@ -20,10 +22,19 @@ pub struct Broadcaster {
 }
 
 impl Broadcaster {
-    pub(super) fn new(programs: &Programs, folder: &Scratch, config: impl FnOnce(u16) -> PathBuf) -> Self {
+    pub(super) fn new(programs: &Programs, folder: &Scratch, name: &str, config: impl FnOnce(u16) -> PathBuf) -> Self {
         let port = free_port();
-        let log = folder.path().join("broadcaster.log");
-        Self { program: programs.rotacast.clone(), config: config(port), log, port, process: None }
+        let log = folder.path().join(match name {
+            FIRST => "broadcaster.log".into(),
+            name => format!("broadcaster-{name}.log"),
+        });
+        Self { name: name.into(), program: programs.rotacast.clone(), config: config(port), log, port, process: None }
+    }
+
+    /// How it is called in the election.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where it listens.

@@ -20,14 +20,44 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Gives signed orders and asks for the status.
 #[derive(Clone)]
 pub struct Operator {
-    client: AdminClient<Channel>,
+    clients: Vec<AdminClient<Channel>>,
     key: SigningKey,
 }
 
 impl Operator {
-    pub(super) fn new(url: String, key: SigningKey) -> Self {
-        let endpoint = Endpoint::from_shared(url).expect("a valid address").timeout(CALL_LIMIT);
-        Self { client: AdminClient::new(endpoint.connect_timeout(CALL_LIMIT).connect_lazy()), key }
+    /// At the broadcasters that listen there.
+    pub(super) fn new(urls: Vec<String>, key: SigningKey) -> Self {
+        let client = |url| {
+            let endpoint = Endpoint::from_shared(url).expect("a valid address").timeout(CALL_LIMIT);
+            AdminClient::new(endpoint.connect_timeout(CALL_LIMIT).connect_lazy())
+        };
+        Self { clients: urls.into_iter().map(client).collect(), key }
+    }
+
+    /// The same operator at one broadcaster only.
+    #[must_use]
+    pub fn at(&self, which: usize) -> Self {
+        Self { clients: vec![self.clients[which].clone()], key: self.key.clone() }
+    }
+
+    /// The same operator at each of the broadcasters.
+    pub fn each(&self) -> impl Iterator<Item = Self> {
+        (0..self.clients.len()).map(|which| self.at(which))
+    }
+
+    /// The first answer; of refusals, the last.
+    async fn any<T, F>(&self, call: impl Fn(AdminClient<Channel>) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let mut last = Status::unavailable("no broadcaster to ask");
+        for client in &self.clients {
+            match call(client.clone()).await {
+                Ok(reply) => return Ok(reply.into_inner()),
+                Err(status) => last = status,
+            }
+        }
+        Err(last)
     }
 
     /// The status of the secret.
@@ -35,7 +65,13 @@ impl Operator {
     /// # Errors
     /// What the broadcaster says, or that none answers.
     pub async fn status(&self) -> Result<v1::SecretStatus, Status> {
-        let reply = self.client.clone().status(v1::StatusRequest { secret: SECRET.into() }).await?.into_inner();
+        let request = v1::StatusRequest { secret: SECRET.into(), brief: false };
+        let reply = self
+            .any(|mut client| {
+                let request = request.clone();
+                async move { client.status(request).await }
+            })
+            .await?;
         let found = reply.secrets.into_iter().next();
         found.ok_or_else(|| Status::not_found(format!("no status of {SECRET} in the reply")))
     }
@@ -45,7 +81,12 @@ impl Operator {
     /// # Errors
     /// As [`Operator::status`].
     pub async fn broadcaster(&self) -> Result<v1::StatusReply, Status> {
-        Ok(self.client.clone().status(v1::StatusRequest::default()).await?.into_inner())
+        let request = v1::StatusRequest { secret: String::new(), brief: true };
+        self.any(|mut client| {
+            let request = request.clone();
+            async move { client.status(request).await }
+        })
+        .await
     }
 
     /// Every instance that uses the secret.
@@ -54,7 +95,13 @@ impl Operator {
     /// As [`Operator::status`].
     pub async fn instances(&self) -> Result<Vec<v1::InstanceInfo>, Status> {
         let request = v1::InstancesRequest { secret: SECRET.into(), not_on: 0 };
-        Ok(self.client.clone().instances(request).await?.into_inner().instances)
+        Ok(self
+            .any(|mut client| {
+                let request = request.clone();
+                async move { client.instances(request).await }
+            })
+            .await?
+            .instances)
     }
 
     /// Gives an order about the secret.
@@ -74,6 +121,7 @@ impl Operator {
         let cluster = ClusterName::new(CLUSTER).expect("a valid name");
         let id = format!("e2e:{}", command.nonce);
         let envelope = Envelope::sign(&self.key, Kind::OperatorCommand, &cluster, SECRET, id, clock::wall(), payload);
-        Ok(self.client.clone().command(v1::Envelope::from(envelope)).await?.into_inner())
+        // The first broadcaster only: it may have been carried out.
+        Ok(self.clients[0].clone().command(v1::Envelope::from(envelope)).await?.into_inner())
     }
 }

@@ -16,6 +16,8 @@ pub const CLUSTER: &str = "e2e";
 pub const PREFIX: &str = "rotacast";
 /// The secret that everything is about.
 pub const SECRET: &str = "payments/db";
+/// How the first broadcaster is called.
+pub(super) const FIRST: &str = "rotacast";
 /// The operator's name.
 pub const OPERATOR: &str = "ada";
 /// The services that may use the secret; each has a key.
@@ -30,6 +32,8 @@ pub struct Options {
     provider: BTreeMap<String, String>,
     /// None: as the store allows.
     leader_ttl: Option<String>,
+    /// How many broadcasters there are besides the first.
+    pub(super) standbys: usize,
 }
 
 impl Default for Options {
@@ -49,6 +53,7 @@ impl Default for Options {
             policy: policy.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             provider: BTreeMap::new(),
             leader_ttl: None,
+            standbys: 0,
         }
     }
 }
@@ -72,6 +77,13 @@ impl Options {
     #[must_use]
     pub fn provider(mut self, name: &str, value: &str) -> Self {
         self.provider.insert(name.into(), value.into());
+        self
+    }
+
+    /// So many broadcasters on the one store and bus.
+    #[must_use]
+    pub fn replicas(mut self, count: usize) -> Self {
+        self.standbys = count.saturating_sub(1);
         self
     }
 
@@ -125,12 +137,18 @@ fn make(folder: &Path, name: &str) -> SigningKey {
     key
 }
 
-/// Writes the configuration for a broadcaster on this port, and says where.
+/// The folder of a broadcaster's own data, below the world's.
+pub(super) fn data_folder(name: &str) -> String {
+    if name == FIRST { "data".into() } else { format!("data-{name}") }
+}
+
+/// Writes the configuration for the broadcaster of this name on this port, and says where. Each has a data folder of its
+/// own.
 pub(super) fn write(
     folder: &Path,
     keys: &Keys,
     options: &Options,
-    port: u16,
+    (name, port): (&str, u16),
     (store, bus): (&StoreServer, &BusServer),
     database: &Database,
 ) -> PathBuf {
@@ -143,7 +161,8 @@ pub(super) fn write(
     };
     let text = format!(
         r#"cluster = "{CLUSTER}"
-data_dir = "data"
+replica = "{name}"
+data_dir = "{data}"
 
 [listen]
 grpc = "127.0.0.1:{port}"
@@ -165,7 +184,7 @@ signing_key = "keys/broadcaster.key"
 kind = "postgres"
 admin_file = "{ADMIN_FILE}"
 group_role = "{GROUP}"
-database = "{name}"
+database = "{database_name}"
 host = "127.0.0.1"
 port = {database_port}
 {provider}
@@ -179,13 +198,14 @@ level = "info,rotacast=debug"
         bus = bus.settings(),
         ttl = options.leader_ttl.as_deref().unwrap_or(store.usual_ttl()),
         operator = keys.operator.public().to_text(),
-        name = database.name(),
+        data = data_folder(name),
+        database_name = database.name(),
         database_port = database.port(),
         provider = lines(&options.provider),
         policy = lines(&options.policy),
     );
     database.write_admin_file(folder);
-    let file = folder.join("rotacast.toml");
+    let file = folder.join(format!("{name}.toml"));
     std::fs::write(&file, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
     file
 }

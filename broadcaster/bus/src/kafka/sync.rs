@@ -1,6 +1,5 @@
 //! Syncs beside Kafka: to a leader in this process, or over gRPC to whichever broadcaster leads.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +7,6 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_proto::Envelope;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::options::KafkaSync;
@@ -21,25 +19,21 @@ pub(super) struct Sync {
     endpoint: String,
     /// Whoever holds the newest `serve_sync` stream.
     leader: Mutex<Option<mpsc::Sender<SyncCall>>>,
-    /// Empty: a leader in this process.
-    broadcasters: Vec<GrpcBus>,
-    /// The one that answered last.
-    first: AtomicUsize,
+    /// None: a leader in this process.
+    broadcasters: Option<GrpcBus>,
 }
 
 impl Sync {
     pub(super) fn new(endpoint: String, sync: &KafkaSync) -> Result<Self, BusError> {
         let broadcasters = match sync {
-            KafkaSync::Local => Vec::new(),
+            KafkaSync::Local => None,
             KafkaSync::Grpc(options) if options.is_empty() => {
                 let problem = "no broadcaster's address for Syncs, which do not go over Kafka; expected at least one";
                 return Err(BusError::Misconfigured { endpoint, problem: problem.into() });
             }
-            KafkaSync::Grpc(options) => {
-                options.iter().cloned().map(GrpcBus::connect_later).collect::<Result<_, _>>()?
-            }
+            KafkaSync::Grpc(options) => Some(GrpcBus::connect_any_later(options.clone())?),
         };
-        Ok(Self { endpoint, leader: Mutex::new(None), broadcasters, first: AtomicUsize::new(0) })
+        Ok(Self { endpoint, leader: Mutex::new(None), broadcasters })
     }
 
     pub(super) fn serve(&self) -> BoxStream<'static, Result<SyncCall, BusError>> {
@@ -49,35 +43,10 @@ impl Sync {
     }
 
     pub(super) async fn ask(&self, request: &Envelope, timeout: Duration) -> Result<Envelope, BusError> {
-        if self.broadcasters.is_empty() {
-            return self.ask_here(request, timeout).await;
+        match &self.broadcasters {
+            None => self.ask_here(request, timeout).await,
+            Some(broadcasters) => broadcasters.sync(request, timeout).await,
         }
-        let deadline = Instant::now() + timeout;
-        let first = self.first.load(Ordering::Relaxed);
-        let mut last = self.no_leader("no broadcaster was asked in time");
-        for turn in 0..self.broadcasters.len() {
-            let which = (first + turn) % self.broadcasters.len();
-            // One that hangs must leave time for the others.
-            let left = u32::try_from(self.broadcasters.len() - turn).unwrap_or(u32::MAX);
-            let share = deadline.saturating_duration_since(Instant::now()) / left;
-            match self.broadcasters[which].sync(request, share).await {
-                Ok(reply) => {
-                    self.first.store(which, Ordering::Relaxed);
-                    return Ok(reply);
-                }
-                Err(problem) if problem.is_transient() => {
-                    // "Nobody leads" says more than "nobody there".
-                    if !matches!(last, BusError::NoLeader { .. })
-                        || turn == 0
-                        || matches!(problem, BusError::NoLeader { .. })
-                    {
-                        last = problem;
-                    }
-                }
-                Err(problem) => return Err(problem),
-            }
-        }
-        Err(last)
     }
 
     async fn ask_here(&self, request: &Envelope, timeout: Duration) -> Result<Envelope, BusError> {

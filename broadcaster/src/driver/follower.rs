@@ -1,0 +1,69 @@
+//! What a broadcaster that does not lead can tell: what the store's records say, and who leads.
+//!
+//! Every answer is a linearizable read of the store, so it is no older than its question. Who uses a secret and what a
+//! rotation waits for is in the leader's memory only.
+
+use rotacast_clock as clock;
+use rotacast_proto::v1;
+use rotacast_protocol::SecretName;
+use rotacast_protocol::record::SecretRecord;
+use rotacast_store::{RecordEntry, StoreError};
+use tracing::warn;
+
+use super::{Environment, Replica, status};
+use crate::api::Refusal;
+
+/// Whoever leads, as the store says; `None` also if it cannot be asked.
+pub(super) async fn leader(environment: &Environment) -> Option<Replica> {
+    match environment.tree.leader().await {
+        Ok(candidate) => candidate.as_deref().map(Replica::of_candidate),
+        Err(problem) => {
+            warn!(%problem, "cannot be asked who leads");
+            None
+        }
+    }
+}
+
+/// The refusal that sends whoever asks to the leader.
+pub(super) async fn refusal(environment: &Environment) -> Refusal {
+    Refusal::NotLeader {
+        problem: match leader(environment).await {
+            Some(Replica { name, .. }) if name == environment.replica.name => {
+                "it is taking over at this moment, or its term before a crash has not run out yet; try again in a few seconds".into()
+            }
+            Some(Replica { name, address: Some(address) }) => format!("{name} leads, at {address}"),
+            Some(Replica { name, address: None }) => format!("{name} leads"),
+            None => "the store names no leader at the moment; the election may be on".into(),
+        },
+    }
+}
+
+/// One secret's status or every secret's, from the records.
+pub(super) async fn statuses(
+    environment: &Environment,
+    secret: Option<&SecretName>,
+) -> Result<Vec<v1::SecretStatus>, Refusal> {
+    let entries = match secret {
+        None => environment.tree.load_records().await.map_err(|problem| unreadable(&problem))?,
+        Some(name) => {
+            let entry = environment.tree.read_record(name).await.map_err(|problem| unreadable(&problem))?;
+            vec![entry.ok_or_else(|| Refusal::NotFound {
+                what: format!("secret {name}"),
+                fix: format!("`rotacast put {name}` writes its first version"),
+            })?]
+        }
+    };
+    entries.iter().map(|entry| told(environment, entry)).collect()
+}
+
+fn told(environment: &Environment, entry: &RecordEntry) -> Result<v1::SecretStatus, Refusal> {
+    let record = SecretRecord::decode(&entry.bytes).map_err(|problem| Refusal::Unavailable {
+        problem: format!("the record of {}: {problem}", entry.secret),
+        fix: "a later release may have written it: upgrade this broadcaster".into(),
+    })?;
+    Ok(status::of_record(&record, &environment.settings.of(&entry.secret), clock::wall()))
+}
+
+fn unreadable(problem: &StoreError) -> Refusal {
+    Refusal::Unavailable { problem: problem.to_string(), fix: "ask another broadcaster".into() }
+}

@@ -1,0 +1,122 @@
+//! What a broadcaster that does not lead answers.
+
+use futures::StreamExt as _;
+use rotacast_protocol::coordinator::Order;
+
+use super::*;
+use crate::api::{Action, Control as _, OperatorCommand, Refusal};
+
+/// A leader, and a follower of the same store.
+struct Two {
+    _folder: tempfile::TempDir,
+    leader: DriverControl,
+    follower: DriverControl,
+    follower_role: watch::Sender<Role>,
+    secrets: Secrets,
+    stop: CancellationToken,
+    running: tokio::task::JoinHandle<anyhow::Result<()>>,
+}
+
+impl Two {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (environment, _bus) = environment(folder.path(), Policy::default()).await;
+        put(&environment, "first").await;
+        let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+        let driver = Driver::new(environment.clone(), secrets.clone());
+        let leader = DriverControl::new(environment.clone(), secrets.clone(), driver.role(), stop.clone());
+        let other = Environment { replica: Replica { name: "two".into(), address: None }, ..environment };
+        let follower_role = watch::Sender::new(Role::Follower);
+        let follower = DriverControl::new(other, secrets.clone(), follower_role.subscribe(), stop.clone());
+        let running = tokio::spawn(driver.run(stop.clone()));
+        until(&secrets, |status| status.current == 1 && status.rotation.is_none()).await;
+        Self { _folder: folder, leader, follower, follower_role, secrets, stop, running }
+    }
+
+    async fn order(&self, order: Order) {
+        let task = self.secrets.get(&name()).unwrap();
+        let (reply, answer) = oneshot::channel();
+        assert!(task.mail.send(Mail::Operator { by: "ada".parse().unwrap(), order, reply }).await.is_ok());
+        answer.await.unwrap().unwrap();
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.running.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_tells_what_the_record_says_and_refuses_the_rest() {
+    let two = Two::start().await;
+    let told = two.follower.status(Some(name())).await.unwrap();
+    assert_eq!((told.leader, told.epoch, told.replica.as_str()), (false, 0, "two"));
+    let (known, read) = (&two.leader.status(Some(name())).await.unwrap().secrets[0], &told.secrets[0]);
+    assert_eq!((read.current, read.revision, &read.versions), (1, known.revision, &known.versions));
+    assert_eq!((known.record_read_ms, read.record_read_ms > 0), (0, true));
+    // Read anew for each answer.
+    two.order(Order::Pause { reason: "a look".into() }).await;
+    let told = two.follower.status(None).await.unwrap();
+    assert_eq!(told.secrets.len(), 1);
+    assert_eq!(told.secrets[0].overlays, ["paused"]);
+    let unknown = two.follower.status(Some("payments/d".parse().unwrap())).await.err().unwrap();
+    assert_eq!(unknown.kind(), "not_found");
+
+    let refused = |refusal: Option<Refusal>| assert_eq!(refusal.unwrap().kind(), "not_leader");
+    refused(two.follower.leads_since().await.err());
+    refused(two.follower.instances(None, None).await.err());
+    for action in [Action::Resume, Action::Put(SecretValue::new(b"second".to_vec()))] {
+        let command = OperatorCommand { secret: name(), reason: String::new(), action };
+        refused(two.follower.command("ada".parse().unwrap(), command).await.err());
+    }
+    assert_eq!(two.follower.status(None).await.unwrap().secrets[0].overlays, ["paused"]);
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_of_a_follower_goes_on_when_it_takes_over_and_when_it_is_deposed() {
+    let two = Two::start().await;
+    let mut watch = two.follower.watch(Some(name()));
+    let paused = |status: &v1::SecretStatus| status.overlays.iter().any(|overlay| overlay == "paused");
+    let first = watch.next().await.unwrap().unwrap();
+    assert!(first.record_read_ms > 0 && !paused(&first), "{first:?}");
+    two.order(Order::Pause { reason: "a look".into() }).await;
+    let second = watch.next().await.unwrap().unwrap();
+    assert!(second.record_read_ms > 0 && paused(&second), "{second:?}");
+    // As far as the listener can see, it leads from now on, over the tasks that are there.
+    two.follower_role.send_replace(Role::Leader { epoch: Epoch(9), since: clock::wall() });
+    let third = watch.next().await.unwrap().unwrap();
+    assert!(third.record_read_ms == 0 && paused(&third), "{third:?}");
+    two.follower_role.send_replace(Role::Follower);
+    let told = async {
+        loop {
+            let status = watch.next().await.unwrap().unwrap();
+            if status.record_read_ms > 0 {
+                return status;
+            }
+        }
+    };
+    assert!(paused(&tokio::time::timeout(PATIENCE, told).await.expect("the watch went quiet")));
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_that_have_the_store_read_are_bounded_and_their_places_come_back() {
+    let two = Two::start().await;
+    let mut open: Vec<_> = (0..super::super::listener::MAX_READING).map(|_| two.follower.watch(None)).collect();
+    for watch in &mut open {
+        watch.next().await.unwrap().unwrap();
+    }
+    let refused = two.follower.watch(None).next().await.unwrap().err().unwrap();
+    assert_eq!(refused.kind(), "busy");
+    open.clear();
+    let again = async {
+        loop {
+            if two.follower.watch(None).next().await.unwrap().is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("no place came back");
+    two.stop().await;
+}
