@@ -27,6 +27,7 @@ mod server_log;
 mod service;
 mod settings;
 mod store;
+mod way;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,6 +47,7 @@ pub use server_log::SessionLog;
 pub use service::Service;
 pub use settings::{CLUSTER, Keys, OPERATOR, Options, PREFIX, SECRET, SERVICES};
 pub use store::{StoreKind, StoreServer};
+pub use way::Way;
 
 /// For anything that has to happen: far more than a busy machine needs, so that only what is broken runs into it.
 pub const LIMIT: Duration = Duration::from_secs(90);
@@ -76,6 +78,8 @@ pub struct World {
     pub broadcaster: Broadcaster,
     /// The others.
     pub standbys: Vec<Broadcaster>,
+    /// How each broadcaster reaches store and bus, if the world is [cuttable](Options::cuttable).
+    pub ways: Vec<Way>,
     /// An operator, who talks to it.
     pub operator: Operator,
     /// What PostgreSQL itself shows.
@@ -106,18 +110,23 @@ impl World {
         );
         let (store, bus, database) = (store?, bus?, database?);
         let keys = Keys::make(folder.path());
-        let broadcaster = |name: &str| {
+        let mut ways = Vec::new();
+        for _ in 0..if options.cuttable { 1 + options.standbys } else { 0 } {
+            ways.push(Way::to(&store, &bus).await);
+        }
+        let broadcaster = |which: usize, name: &str| {
             Broadcaster::new(&programs, &folder, name, |port| {
-                settings::write(folder.path(), &keys, &options, (name, port), (&store, &bus), &database)
+                let servers = (&store, &bus, ways.get(which));
+                settings::write(folder.path(), &keys, &options, (name, port), servers, &database)
             })
         };
         let standbys: Vec<Broadcaster> =
-            (0..options.standbys).map(|at| broadcaster(&format!("standby-{}", at + 1))).collect();
-        let broadcaster = broadcaster(settings::FIRST);
+            (1..=options.standbys).map(|at| broadcaster(at, &format!("standby-{at}"))).collect();
+        let broadcaster = broadcaster(0, settings::FIRST);
         let urls = std::iter::once(&broadcaster).chain(&standbys).map(Broadcaster::url).collect();
         let operator = Operator::new(urls, keys.operator.clone());
         let observer = Observer::start(&database).await;
-        Some(Self { broadcaster, standbys, operator, observer, database, bus, store, keys, programs, folder })
+        Some(Self { broadcaster, standbys, ways, operator, observer, database, bus, store, keys, programs, folder })
     }
 
     /// One of the broadcasters; 0 is the first.
@@ -136,9 +145,21 @@ impl World {
     /// takes them.
     #[must_use]
     pub fn service(&self, service: &str, instance: &str, arguments: &[&str]) -> Service {
-        let store = self.store.arguments().unwrap_or_default();
+        let store = self.store.arguments(None).unwrap_or_default();
         let all: Vec<&str> = store.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
         self.start_service(service, instance, (&self.bus.url(&self.broadcaster.url()), &self.urls()), &all)
+    }
+
+    /// A sample service as [`World::service`], and how it reaches store and bus.
+    ///
+    /// # Panics
+    /// If they cannot stand behind a proxy.
+    pub async fn cuttable_service(&self, service: &str, instance: &str) -> (Service, Way) {
+        let way = Way::to(&self.store, &self.bus).await;
+        let store = self.store.arguments(Some(way.store.port())).unwrap_or_default();
+        let arguments: Vec<&str> = store.iter().map(String::as_str).collect();
+        let bus = format!("nats://127.0.0.1:{}", way.bus.port());
+        (self.start_service(service, instance, (&bus, &self.urls()), &arguments), way)
     }
 
     /// A sample service, started, which asks broadcasters for values. The first that it is told of is not there.

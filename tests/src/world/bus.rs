@@ -38,11 +38,18 @@ impl BusServer {
         })
     }
 
-    /// The settings in `[bus]`.
-    pub(super) fn settings(&self) -> String {
+    /// The port of a bus that may stand behind a proxy: Kafka's brokers say themselves where they are.
+    pub(super) fn port(&self) -> Option<u16> {
+        if let Self::Nats(nats) = self { Some(nats.port()) } else { None }
+    }
+
+    /// The settings in `[bus]`; `port`: where NATS is reached.
+    pub(super) fn settings(&self, port: Option<u16>) -> String {
         match self {
             Self::Embedded => "kind = \"embedded\"\n".into(),
-            Self::Nats(nats) => format!("kind = \"nats\"\nurl = \"{}\"\n", nats.url()),
+            Self::Nats(nats) => {
+                format!("kind = \"nats\"\nurl = \"nats://127.0.0.1:{}\"\n", port.unwrap_or(nats.port()))
+            }
             Self::Kafka(kafka) => format!("kind = \"kafka\"\nbrokers = [\"{}\"]\n", kafka.broker()),
         }
     }
@@ -60,6 +67,16 @@ impl BusServer {
     /// If it is another bus.
     #[must_use]
     pub fn nats(&self) -> &Nats {
+        let Self::Nats(nats) = self else { panic!("expected a world on NATS, found {self:?}") };
+        nats
+    }
+
+    /// To be paused or killed.
+    ///
+    /// # Panics
+    /// If it is another bus.
+    #[must_use]
+    pub fn nats_mut(&mut self) -> &mut Nats {
         let Self::Nats(nats) = self else { panic!("expected a world on NATS, found {self:?}") };
         nats
     }

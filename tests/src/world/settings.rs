@@ -9,6 +9,7 @@ use rotacast_proto::SigningKey;
 use super::bus::{BusKind, BusServer};
 use super::database::{ADMIN_FILE, Database, GROUP};
 use super::store::{StoreKind, StoreServer};
+use super::way::Way;
 
 /// The cluster's name.
 pub const CLUSTER: &str = "e2e";
@@ -34,6 +35,8 @@ pub struct Options {
     leader_ttl: Option<String>,
     /// How many broadcasters there are besides the first.
     pub(super) standbys: usize,
+    /// Everybody reaches store and bus through proxies of their own.
+    pub(super) cuttable: bool,
 }
 
 impl Default for Options {
@@ -54,6 +57,7 @@ impl Default for Options {
             provider: BTreeMap::new(),
             leader_ttl: None,
             standbys: 0,
+            cuttable: false,
         }
     }
 }
@@ -84,6 +88,13 @@ impl Options {
     #[must_use]
     pub fn replicas(mut self, count: usize) -> Self {
         self.standbys = count.saturating_sub(1);
+        self
+    }
+
+    /// Every broadcaster reaches store and bus through proxies of its own: see [`Way`](super::Way).
+    #[must_use]
+    pub fn cuttable(mut self) -> Self {
+        self.cuttable = true;
         self
     }
 
@@ -149,7 +160,7 @@ pub(super) fn write(
     keys: &Keys,
     options: &Options,
     (name, port): (&str, u16),
-    (store, bus): (&StoreServer, &BusServer),
+    (store, bus, way): (&StoreServer, &BusServer, Option<&Way>),
     database: &Database,
 ) -> PathBuf {
     let mut services = String::new();
@@ -194,8 +205,8 @@ provider = "payments-pg"
 [log]
 level = "info,rotacast=debug"
 "#,
-        store = store.settings(),
-        bus = bus.settings(),
+        store = store.settings(way.map(|way| way.store.port())),
+        bus = bus.settings(way.map(|way| way.bus.port())),
         ttl = options.leader_ttl.as_deref().unwrap_or(store.usual_ttl()),
         operator = keys.operator.public().to_text(),
         data = data_folder(name),

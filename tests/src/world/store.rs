@@ -8,7 +8,7 @@ use rotacast_protocol::{SecretName, Version};
 use rotacast_store::{Created, EmbeddedStore, Prefix, SecretTree};
 
 use super::{PREFIX, SECRET};
-use crate::servers::{Consul, Etcd};
+use crate::servers::{Consul, Etcd, Server};
 
 /// etcd gives no lease shorter than one and a half election timeouts: its own default is too long for a leader's term
 /// of a second.
@@ -50,25 +50,33 @@ impl StoreServer {
         })
     }
 
-    /// The settings in `[store]`.
-    pub(super) fn settings(&self) -> String {
+    /// Its port; a file has none.
+    pub(super) fn port(&self) -> Option<u16> {
         match self {
-            Self::Embedded(_) => format!("kind = \"embedded\"\nprefix = \"{PREFIX}\"\n"),
-            Self::Etcd(etcd) => {
-                format!("kind = \"etcd\"\nendpoints = [\"{}\"]\nprefix = \"{PREFIX}\"\n", etcd.endpoint())
-            }
-            Self::Consul(consul) => {
-                format!("kind = \"consul\"\naddress = \"{}\"\nprefix = \"{PREFIX}\"\n", consul.endpoint())
-            }
+            Self::Embedded(_) => None,
+            Self::Etcd(etcd) => Some(etcd.port()),
+            Self::Consul(consul) => Some(consul.port()),
         }
     }
 
-    /// How a sample service reads values from it; `None` if only the broadcaster can.
-    pub(super) fn arguments(&self) -> Option<Vec<String>> {
+    /// The settings in `[store]`; `port`: where a server is reached.
+    pub(super) fn settings(&self, port: Option<u16>) -> String {
+        let port = port.or(self.port()).unwrap_or_default();
+        let place = match self {
+            Self::Embedded(_) => "kind = \"embedded\"".to_owned(),
+            Self::Etcd(_) => format!("kind = \"etcd\"\nendpoints = [\"http://127.0.0.1:{port}\"]"),
+            Self::Consul(_) => format!("kind = \"consul\"\naddress = \"http://127.0.0.1:{port}\""),
+        };
+        format!("{place}\nprefix = \"{PREFIX}\"\n")
+    }
+
+    /// How a sample service reads values from it, on another port where one is given; `None` if only the broadcaster can.
+    pub(super) fn arguments(&self, port: Option<u16>) -> Option<Vec<String>> {
+        let port = port.or(self.port()).unwrap_or_default();
         let address = match self {
             Self::Embedded(_) => return None,
-            Self::Etcd(etcd) => format!("--etcd={}", etcd.endpoint()),
-            Self::Consul(consul) => format!("--consul={}", consul.endpoint()),
+            Self::Etcd(_) => format!("--etcd=http://127.0.0.1:{port}"),
+            Self::Consul(_) => format!("--consul=http://127.0.0.1:{port}"),
         };
         Some(vec![address, format!("--prefix={PREFIX}")])
     }
@@ -87,6 +95,18 @@ impl StoreServer {
     pub fn etcd(&self) -> &Etcd {
         let Self::Etcd(etcd) = self else { panic!("expected a world on etcd, found {self:?}") };
         etcd
+    }
+
+    /// The server, to be paused or killed.
+    ///
+    /// # Panics
+    /// If the store is a file.
+    pub fn server(&mut self) -> &mut Server {
+        match self {
+            Self::Embedded(file) => panic!("expected a server, found the file {}", file.display()),
+            Self::Etcd(etcd) => etcd,
+            Self::Consul(consul) => consul,
+        }
     }
 
     /// # Panics

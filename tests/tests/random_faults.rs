@@ -1,0 +1,384 @@
+//! Replicas, services and servers as processes, and whatever can go wrong with them at random moments: killed, stopped,
+//! cut off, compacted, restarted, their streams lost. All the time services query PostgreSQL.
+//!
+//! `ROTACAST_E2E_FAULTS` sets how many faults there are (few unless set), `ROTACAST_E2E_SEED` replays a run's choices
+//! and times. What a run meets at a moment is the machine's business: a seed leads to the same faults, not to the same
+//! run.
+#![allow(clippy::print_stdout)]
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use rotacast_proto::v1;
+use rotacast_tests::programs;
+use rotacast_tests::servers::until;
+use rotacast_tests::world::{Action, AuditTrail, BusKind, LIMIT, Options, Service, SessionLog, StoreKind, Way, World};
+
+const REPLICAS: usize = 3;
+
+/// The lease while something rotates, in milliseconds: longer than [`Fault::hold`] allows for any fault that stands between
+/// an instance and both its leases and the store, and a new leader's election with it.
+const LEASE: &str = "\"8s\"";
+
+/// What is done to whom.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Fault {
+    BroadcasterKilled(usize),
+    BroadcasterStopped(usize),
+    BroadcasterPaused(usize),
+    BroadcasterWithoutStore(usize),
+    BroadcasterWithoutBus(usize),
+    BroadcasterCutOff(usize),
+    BroadcastersKilled,
+    ServiceKilled,
+    ServicePaused,
+    ServiceWithoutStore,
+    ServiceWithoutBus,
+    StorePaused,
+    StoreKilled,
+    StoreCompacted,
+    BusKilled,
+    BusPaused,
+    StreamsLost,
+}
+
+impl Fault {
+    fn draw(random: &mut StdRng, store: StoreKind) -> Self {
+        let which = random.random_range(0..REPLICAS);
+        let mut all = vec![
+            Self::BroadcasterKilled(which),
+            Self::BroadcasterStopped(which),
+            Self::BroadcasterPaused(which),
+            Self::BroadcasterWithoutStore(which),
+            Self::BroadcasterWithoutBus(which),
+            Self::BroadcasterCutOff(which),
+            Self::BroadcastersKilled,
+            Self::ServiceKilled,
+            Self::ServicePaused,
+            Self::ServiceWithoutStore,
+            Self::ServiceWithoutBus,
+            Self::StorePaused,
+            Self::StoreKilled,
+            Self::BusKilled,
+            Self::BusPaused,
+            Self::StreamsLost,
+        ];
+        if store == StoreKind::Etcd {
+            all.push(Self::StoreCompacted);
+        }
+        *all.choose(random).expect("there are some")
+    }
+
+    /// How long it lasts at most, in milliseconds. Without a store nobody leads and nothing can be read, so that leases
+    /// must outlast it; everything else may last longer than they do.
+    fn hold(self) -> u64 {
+        match self {
+            Self::StorePaused | Self::StoreKilled => 1000,
+            Self::BroadcastersKilled => 3000,
+            Self::StoreCompacted => 0,
+            _ => 12_000,
+        }
+    }
+
+    /// The kind, for the summary.
+    fn name(self) -> String {
+        let text = format!("{self:?}");
+        text.split('(').next().unwrap_or_default().to_owned()
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}: expected a number, found {text}")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_whatever_happens_on_etcd_and_nats() {
+    whatever_happens(StoreKind::Etcd, "1s", 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_whatever_happens_on_consul_and_nats() {
+    whatever_happens(StoreKind::Consul, "10s", 6).await;
+}
+
+async fn whatever_happens(store: StoreKind, ttl: &str, usual: u64) {
+    let count = number("ROTACAST_E2E_FAULTS").unwrap_or(usual);
+    let seed = number("ROTACAST_E2E_SEED").unwrap_or_else(rand::random);
+    println!("ROTACAST_E2E_SEED={seed}");
+    let options = Options::default()
+        .on(store, BusKind::Nats)
+        .replicas(REPLICAS)
+        .cuttable()
+        .leader_ttl(ttl)
+        .policy("lease_idle", LEASE)
+        .policy("lease_rotating", LEASE)
+        .policy("self_lease", "\"3s\"");
+    let Some(world) = World::start(programs!(), options).await else { return };
+    let mut run = Run::begin(world, store, StdRng::seed_from_u64(seed)).await;
+    for at in 0..count {
+        run.rotate_if_idle().await;
+        let fault = Fault::draw(&mut run.random, store);
+        // A fault that begins anywhere in a rotation, and sometimes while another one lasts.
+        run.pass(2000).await;
+        let second = (run.random.random_range(0..3) == 0).then(|| Fault::draw(&mut run.random, store));
+        let second =
+            second.filter(|second| second.hold() > 1000 && fault.hold() > 1000 && second.name() != fault.name());
+        println!("{at}: {fault:?}{}", second.map(|second| format!(" and {second:?}")).unwrap_or_default());
+        run.strike(fault).await;
+        if let Some(second) = second {
+            run.pass(1000).await;
+            run.strike(second).await;
+        }
+        run.pass(fault.hold()).await;
+        run.mend().await;
+        for fault in [Some(fault), second].into_iter().flatten() {
+            *run.faults.entry(fault.name()).or_default() += 1;
+        }
+    }
+    run.end().await;
+}
+
+struct Run {
+    world: World,
+    store: StoreKind,
+    random: StdRng,
+    begun: Instant,
+    /// Always left alone.
+    witness: Service,
+    /// The one that faults meet, how it reaches store and bus, and how many lives it has had.
+    victim: (Service, Way, u32),
+    /// It knows of nothing but the broadcasters.
+    gateway: Service,
+    /// Of those that were killed: what they had to say before.
+    queries: u64,
+    faults: BTreeMap<String, u64>,
+    down: [bool; REPLICAS],
+    bus_down: bool,
+    store_down: bool,
+    victim_down: bool,
+    newest: u64,
+}
+
+impl Run {
+    async fn begin(mut world: World, store: StoreKind, random: StdRng) -> Self {
+        for which in 0..REPLICAS {
+            world.replica(which).spawn();
+        }
+        world.first_version().await;
+        let mut witness = world.service("payments-api", "witness", &[]);
+        let (mut victim, way) = world.cuttable_service("ledger", "victim").await;
+        let mut gateway = world.service_over_grpc("mailer", "gateway");
+        for service in [&mut witness, &mut victim, &mut gateway] {
+            service.uses(1).await;
+        }
+        Self {
+            world,
+            store,
+            random,
+            begun: Instant::now(),
+            witness,
+            victim: (victim, way, 1),
+            gateway,
+            queries: 0,
+            faults: BTreeMap::new(),
+            down: [false; REPLICAS],
+            bus_down: false,
+            store_down: false,
+            victim_down: false,
+            newest: 1,
+        }
+    }
+
+    /// Up to so many milliseconds.
+    async fn pass(&mut self, most: u64) {
+        let time = Duration::from_millis(self.random.random_range(0..=most));
+        tokio::time::sleep(time).await;
+    }
+
+    /// Another rotation unless one is under way: somebody writes a version, or an operator orders one.
+    async fn rotate_if_idle(&mut self) {
+        let by_hand = self.random.random_bool(0.5);
+        let Ok(status) = self.world.operator.status().await else { return };
+        if status.rotation.is_some() || status.current != self.newest {
+            return;
+        }
+        if by_hand {
+            self.newest += 1;
+            self.world.put_by_hand(self.newest).await;
+        } else {
+            // Without an answer it may have been taken all the same: the versions tell.
+            drop(self.order_to_rotate().await);
+            let highest = |status: &v1::SecretStatus| status.versions.iter().map(|info| info.version).max();
+            self.newest = self.world.until("the versions", highest).await;
+        }
+    }
+
+    /// To the broadcaster that leads; `None` without one, or when it does not take the order.
+    async fn order_to_rotate(&self) -> Option<u64> {
+        for operator in self.world.operator.each() {
+            if operator.broadcaster().await.is_ok_and(|status| status.leader) {
+                return operator.order(Action::Rotate(v1::Rotate {})).await.ok().map(|reply| reply.version);
+            }
+        }
+        None
+    }
+
+    async fn strike(&mut self, fault: Fault) {
+        match fault {
+            Fault::BroadcasterKilled(which) => {
+                self.world.replica(which).kill().await;
+                self.down[which] = true;
+            }
+            Fault::BroadcasterStopped(which) => {
+                if !self.down[which] {
+                    self.world.replica(which).stop().await;
+                    self.down[which] = true;
+                }
+            }
+            Fault::BroadcasterPaused(which) => {
+                if !self.down[which] {
+                    self.world.replica(which).pause();
+                }
+            }
+            Fault::BroadcasterWithoutStore(which) => self.world.ways[which].store.stall(),
+            Fault::BroadcasterWithoutBus(which) => self.world.ways[which].bus.stall(),
+            Fault::BroadcasterCutOff(which) => self.world.ways[which].stall(),
+            Fault::BroadcastersKilled => {
+                for which in 0..REPLICAS {
+                    self.world.replica(which).kill().await;
+                    self.down[which] = true;
+                }
+            }
+            Fault::ServiceKilled => {
+                self.victim.0.kill().await;
+                self.victim_down = true;
+            }
+            Fault::ServicePaused => self.victim.0.pause(),
+            Fault::ServiceWithoutStore => self.victim.1.store.stall(),
+            Fault::ServiceWithoutBus => self.victim.1.bus.stall(),
+            Fault::StorePaused => self.world.store.server().pause(),
+            Fault::StoreKilled => {
+                self.world.store.server().kill().await;
+                self.store_down = true;
+            }
+            Fault::StoreCompacted => self.compact().await,
+            Fault::BusKilled => {
+                self.world.bus.nats_mut().kill().await;
+                self.bus_down = true;
+            }
+            Fault::BusPaused => self.world.bus.nats_mut().pause(),
+            Fault::StreamsLost => {
+                self.world.bus.nats_mut().kill().await;
+                self.world.bus.nats_mut().lose_streams();
+                self.bus_down = true;
+            }
+        }
+    }
+
+    /// Everything there is up to now is forgotten but for what holds now.
+    async fn compact(&self) {
+        let etcd = self.world.store.etcd();
+        let status = etcd.ctl(&["endpoint", "status", "--write-out=json"]).await;
+        let status: serde_json::Value = serde_json::from_str(&status).expect("etcdctl writes JSON");
+        let revision = status[0]["Status"]["header"]["revision"].as_u64().expect("a revision").to_string();
+        // Compacted already: nothing has changed since the last time.
+        if status[0]["Status"]["header"]["revision"].as_u64() > Some(1) {
+            drop(etcd.ctl(&["compaction", "--physical", &revision]).await);
+        }
+        // Something newer, so that the same revision is never compacted twice.
+        drop(etcd.ctl(&["put", "unrelated", &revision]).await);
+    }
+
+    async fn mend(&mut self) {
+        if std::mem::take(&mut self.store_down) {
+            self.world.store.server().restart().await;
+        }
+        self.world.store.server().resume();
+        if std::mem::take(&mut self.bus_down) {
+            self.world.bus.nats_mut().restart().await;
+        }
+        self.world.bus.nats_mut().resume();
+        for which in 0..REPLICAS {
+            self.world.ways[which].heal();
+            if std::mem::take(&mut self.down[which]) {
+                self.world.replica(which).spawn();
+            } else {
+                self.world.replica(which).resume();
+            }
+        }
+        self.victim.0.resume();
+        self.victim.1.heal();
+        if std::mem::take(&mut self.victim_down) {
+            let last = self.victim.0.status();
+            self.judge_service(last);
+            // Another process of the same name: the earlier one is proven over.
+            let lives = self.victim.2 + 1;
+            let (victim, way) = self.world.cuttable_service("ledger", "victim").await;
+            self.victim = (victim, way, lives);
+        }
+    }
+
+    /// Everybody is well again: what is under way ends, and a rotation goes through.
+    async fn end(mut self) {
+        let newest = self.newest;
+        self.world
+            .until("what was under way to end", |status| {
+                (status.rotation.is_none() && status.current == newest).then_some(())
+            })
+            .await;
+        let last = self.world.next_version().await;
+        let ordered = until("an order to rotate to be taken", LIMIT, async || self.order_to_rotate().await).await;
+        assert_eq!(ordered, last);
+        let ended = self.world.ended(last).await;
+        assert_eq!(ended.outcome, "retired", "{ended:?}");
+        for service in [&mut self.witness, &mut self.victim.0, &mut self.gateway] {
+            service.uses(last).await;
+        }
+        let stopped = [self.witness.stop().await, self.victim.0.stop().await, self.gateway.stop().await];
+        for status in stopped {
+            self.judge_service(Some(status));
+        }
+        for which in 0..REPLICAS {
+            self.world.replica(which).stop().await;
+        }
+        self.judge(last).await;
+        let faults: Vec<String> = self.faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        println!("faults: {}", faults.join(", "));
+        println!(
+            "{:?}: {} rotations, {} queries, 0 failed, {} lives of the victim, {:.0?}",
+            self.store,
+            last - 1,
+            self.queries,
+            self.victim.2,
+            self.begun.elapsed()
+        );
+    }
+
+    fn judge_service(&mut self, last: Option<rotacast_tests::pool_service::Status>) {
+        // One that was killed before its first line has asked nothing.
+        let Some(status) = last else { return };
+        assert_eq!(status.queries_failed, 0, "{status:#?}");
+        self.queries += status.queries_ok;
+    }
+
+    /// What PostgreSQL saw, and what is on record.
+    async fn judge(&self, current: u64) {
+        let lives = self.world.observer.roles();
+        for life in &lives {
+            assert_eq!(life.sessions_after_disable, 0, "a session outlived its role: {life:?}");
+        }
+        assert_eq!(lives.iter().filter(|life| life.dropped.is_none()).count(), 1, "{lives:?}");
+        assert_eq!(self.world.database.logins().await.len(), 1, "the login roles left in PostgreSQL: {lives:?}");
+        let log = SessionLog::read(&self.world.database);
+        assert_eq!(log.early_ends(), Vec::<String>::new(), "PostgreSQL logged sessions of disabled roles");
+        let trails = self.world.audits();
+        for version in 1..current {
+            let intended = |trail: &AuditTrail| trail.about("retire_intent", version).next().is_some();
+            assert!(trails.iter().any(intended), "version {version} was retired off the record");
+        }
+    }
+}
