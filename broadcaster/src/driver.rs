@@ -11,6 +11,7 @@ mod fetch;
 mod intake;
 mod mail;
 mod secret_task;
+mod share;
 mod status;
 mod term;
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The driver over the embedded store and bus, without a listener.
 
+mod faults;
+
 use std::path::Path;
 
 use rotacast_bus::{EmbeddedBus, InstanceBus as _};

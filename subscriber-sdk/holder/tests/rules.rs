@@ -160,7 +160,7 @@ fn the_joiners_barrier_no_value_is_read_before_there_is_a_lease() {
 }
 
 #[test]
-fn rule_v_older_and_equal_revisions_change_nothing() {
+fn s54_rule_v_older_and_equal_revisions_change_nothing() {
     let mut bench = Bench::moving_to_two();
     for revision in [0, 1, 2] {
         let before = bench.holder.report();
@@ -171,7 +171,7 @@ fn rule_v_older_and_equal_revisions_change_nothing() {
 }
 
 #[test]
-fn rule_v_within_a_generation_no_version_comes_back_whatever_the_revision() {
+fn s54_rule_v_within_a_generation_no_version_comes_back_whatever_the_revision() {
     let mut bench = Bench::moving_to_two();
     bench.work(at(1));
     for back in [state(3, 2, 1), state(3, 1, 3), SecretState { pending: Some(v(1)), ..state(3, 2, 2) }] {
