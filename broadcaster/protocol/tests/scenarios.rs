@@ -64,7 +64,7 @@ fn of_the_next_build(record: &SecretRecord) -> Vec<u8> {
 
 #[test]
 fn s52_a_record_of_the_next_build_is_carried_on_and_keeps_what_this_one_does_not_know() {
-    let policy = Policy { lease_idle: seconds(60), ..Policy::default() };
+    let policy = Policy { lease_idle: seconds(60), sync_idle: seconds(10), ..Policy::default() };
     let preparing = Bench::preparing(policy.clone(), &["api/a"]);
     let record = SecretRecord::decode(&of_the_next_build(preparing.coordinator.record())).unwrap();
     let epoch = record.epoch.0 + 1;

@@ -201,13 +201,13 @@ async fn the_doctor_names_the_version() {
     assert!(findings.iter().any(|finding| finding.level == Level::Error && finding.fix.contains("address")));
 }
 
-/// Passes `limit` bytes of answers on a connection of its own, and then closes it: a network that ends in the middle of
-/// a message. The first connections have no limit.
-async fn cut_after(target: u16, unlimited: usize, limits: Vec<usize>) -> u16 {
+/// Passes so many bytes of answers on each connection, one limit after the other and again from the first, and then closes
+/// it: a network that ends in the middle of a message.
+async fn cut_after(target: u16, limits: &'static [usize]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
-        let mut limits = std::iter::repeat_n(usize::MAX, unlimited).chain(limits);
+        let mut limits = limits.iter().copied().cycle();
         while let Ok((client, _)) = listener.accept().await {
             let mut left = limits.next().unwrap_or(usize::MAX);
             tokio::spawn(async move {
@@ -246,17 +246,18 @@ async fn s10_an_answer_cut_in_the_middle_of_a_revision_loses_no_half_of_it() {
     let Some(etcd) = Etcd::start_with(&["--max-request-bytes=65536"]).await else { return };
     let writer = store(&etcd);
     writer.commit(put("watched/begin", vec![0])).await.unwrap();
-    let limits = (1..=24).map(|at| at * 64 * 1024).collect();
-    let proxy = cut_after(etcd.port(), 1, limits).await;
+    let line = Proxy::start(etcd.port()).await;
+    let proxy = cut_after(line.port(), &[256 << 10, 600 << 10, 700 << 10, 900 << 10, 1200 << 10, usize::MAX]).await;
     let reader = EtcdStore::new(EtcdOptions { endpoints: vec![format!("http://127.0.0.1:{proxy}")], ..options(&etcd) });
     let mut watch = reader.unwrap().watch(&Key::new("watched"));
     while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Ready(_)) {}
+    line.refuse();
     for at in 0..REVISIONS {
-        let writes = (0..KEYS).map(|half| {
-            Write::Put(Key::new(format!("watched/{at:03}/{half}")), SecretValue::new(vec![7; HALF]))
-        });
+        let writes = (0..KEYS)
+            .map(|half| Write::Put(Key::new(format!("watched/{at:03}/{half}")), SecretValue::new(vec![7; HALF])));
         writer.commit(Commit { checks: vec![], writes: writes.collect() }).await.unwrap();
     }
+    line.heal();
     let mut seen = std::collections::BTreeSet::new();
     let all = tokio::time::timeout(std::time::Duration::from_secs(60), async {
         while seen.len() < REVISIONS * KEYS {
@@ -285,7 +286,9 @@ async fn s11_a_watch_on_a_member_that_fell_silent_goes_on_at_another() {
     silent.stall();
     store(&etcd).commit(put("watched/news", vec![1])).await.unwrap();
     let news = async {
-        while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Put(entry) if entry.key.as_str().ends_with("news")) {}
+        while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Put(entry) if entry.key.as_str().ends_with("news"))
+        {
+        }
     };
     // Never healed: that it arrives at all is what counts.
     assert!(tokio::time::timeout(std::time::Duration::from_secs(100), news).await.is_ok(), "the watch is stuck");

@@ -161,7 +161,8 @@ async fn s55_whoever_floods_has_two_places_and_the_others_are_answered() {
             for number in 1.. {
                 let request = sync_of(&environment, &other, &name(), number);
                 if let Ok(reply) = bus.sync(&request, PATIENCE).await {
-                    return SyncReply::open(&reply, &environment.cluster, |_, _| Some(environment.key.public())).unwrap();
+                    return SyncReply::open(&reply, &environment.cluster, |_, _| Some(environment.key.public()))
+                        .unwrap();
                 }
                 tokio::task::yield_now().await;
             }
