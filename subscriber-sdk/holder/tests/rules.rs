@@ -408,6 +408,25 @@ fn lease_rule_8_a_late_read_allows_nothing_that_is_known_to_be_sealed() {
     assert_eq!(bench.active(at(4000)), None);
 }
 
+/// The SDK keeps nothing on disk: a life that begins knows nothing, whatever the one before it knew.
+#[test]
+fn s41_a_life_that_knows_nothing_takes_its_version_from_the_store_and_not_from_an_old_log() {
+    let mut bench = Bench::new();
+    // An old log still shows the time before the rotation. That alone allows nothing.
+    bench.state(at(0), state(1, 1, 1)).unwrap();
+    bench.work(at(0));
+    assert_eq!((bench.active(at(0)), bench.steps.len()), (None, 0));
+    let stored = SecretState { sealed: [v(1)].into(), ..state(5, 2, 2) };
+    bench.holder.handle(at(1), Input::StoreRead { sent: at(1), state: stored }).unwrap();
+    bench.work(at(1));
+    assert_eq!(bench.active(at(1)), Some(2));
+    // And it does not lead back.
+    assert!(bench.state(at(2), state(1, 1, 1)).is_err());
+    bench.work(at(2));
+    assert_eq!(bench.active(at(2)), Some(2));
+    assert!(!bench.steps.iter().any(|step| step == "load 1"), "{:?}", bench.steps);
+}
+
 #[test]
 fn without_a_leader_it_keeps_reading_the_store_and_never_lapses() {
     let mut bench = Bench::on_one();
