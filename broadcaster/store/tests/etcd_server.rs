@@ -282,6 +282,9 @@ async fn s11_a_watch_on_a_member_that_fell_silent_goes_on_at_another() {
     let reader = EtcdStore::new(EtcdOptions { endpoints: endpoints.into(), ..options(&etcd) }).unwrap();
     let mut watch = reader.watch(&Key::new("watched"));
     while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Ready(_)) {}
+    // The stream is open once a change has come through it.
+    store(&etcd).commit(put("watched/first", vec![1])).await.unwrap();
+    while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Put(_)) {}
     other.heal();
     silent.stall();
     store(&etcd).commit(put("watched/news", vec![1])).await.unwrap();
