@@ -14,6 +14,7 @@ mod listener;
 mod mail;
 mod replica;
 mod secret_task;
+mod share;
 mod status;
 mod term;
 #[cfg(test)]

@@ -165,7 +165,7 @@ async fn rejected(world: &World, version: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_value_is_anywhere_but_in_the_store() {
+async fn s57_no_value_is_anywhere_but_in_the_store() {
     let Some(mut world) = World::start(programs!(), Options::default().leader_ttl("10s")).await else { return };
     log_everything(&world);
     let client = async_nats::connect(world.bus.nats().url()).await.expect("NATS runs");

@@ -145,7 +145,7 @@ async fn draining() -> Option<(World, Service, Service)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_nobody_entitled_has_signed_changes_nothing_and_is_counted() {
+async fn s53_what_nobody_entitled_has_signed_changes_nothing_and_is_counted() {
     let Some((mut world, mut one, mut two)) = draining().await else { return };
     let status = world.operator.status().await.expect("the broadcaster answers");
     let victim = key_of(&instance(&world, "payments-api", "two").await);
@@ -336,7 +336,7 @@ fn record(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_that_was_ever_said_said_again_changes_nothing() {
+async fn s53_everything_that_was_ever_said_said_again_changes_nothing() {
     let Some(mut world) = World::start(programs!(), Options::default().leader_ttl("10s")).await else { return };
     let client = async_nats::connect(world.bus.nats().url()).await.expect("NATS runs");
     let subscriber = client.subscribe(format!("rotacast.{CLUSTER}.>")).await.expect("NATS lets anybody listen");

@@ -131,7 +131,7 @@ async fn nobody_there_says_where_it_looked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_fenced_publisher_left_open_is_never_seen() {
+async fn s23_what_a_fenced_publisher_left_open_is_never_seen() {
     let Some(server) = Kafka::start().await else { return };
     let bus = KafkaBus::connect(options(server.broker())).await.unwrap();
     bus.publish_state(&db(), Revision(1), &state("one")).await.unwrap();

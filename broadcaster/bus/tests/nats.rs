@@ -168,3 +168,38 @@ async fn a_silent_reader_notices_that_its_stream_was_recreated_by_others() {
     assert_eq!(envelope.payload, "after");
     assert_eq!(states.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
 }
+
+/// Headers that tell the server to do something: whoever may publish to a subject may send them.
+#[tokio::test]
+async fn s56_headers_that_remove_expire_or_suppress_messages_have_no_effect() {
+    let Some(server) = NatsServer::start(&[]).await else { return };
+    let bus = NatsBus::connect(options(&server, "dev")).await.unwrap();
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let secrets = ["db", "cache"].map(|name| SecretName::new(name).unwrap());
+    bus.publish_state(&secrets[0], Revision(1), &state("first")).await.unwrap();
+    let publish = async |header: &str, value: &str| {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(header, value);
+        let sent = context.publish_with_headers("rotacast.dev.state.other", headers, "x".into()).await.unwrap();
+        sent.await
+    };
+    // Removing everything else of the stream, or all that is older of a subject; a message that is gone in a second.
+    for (header, value) in [("Nats-Rollup", "all"), ("Nats-Rollup", "sub"), ("Nats-TTL", "1s")] {
+        let refused = publish(header, value).await;
+        assert!(refused.is_err(), "{header}: {value} was taken");
+    }
+    // The id of what the leader publishes next, taken before it: the server calls the leader's message a duplicate.
+    let next = state("second");
+    publish("Nats-Msg-Id", &next.id).await.unwrap();
+    bus.publish_state(&secrets[0], Revision(2), &next).await.unwrap();
+    let other = Envelope { id: next.id.clone(), ..state("of the cache") };
+    bus.publish_state(&secrets[1], Revision(1), &other).await.unwrap();
+    let mut states = bus.watch_states(&secrets);
+    let mut texts = Vec::new();
+    while let BusEvent::Message(envelope) = states.next().await.unwrap().unwrap() {
+        texts.push(envelope.payload);
+    }
+    texts.sort();
+    assert_eq!(texts, ["of the cache", "second"]);
+}

@@ -399,7 +399,7 @@ fn a_rollback_is_possible_before_retiring_and_refused_by_name_after() {
 }
 
 #[test]
-fn a_deadline_that_passes_during_a_pause_is_reported_and_applied_afterwards() {
+fn s51_a_deadline_that_passes_during_a_pause_is_reported_and_applied_afterwards() {
     let deadline = Deadline { after: seconds(60), then: OnDeadline::RollBack };
     let policy = Policy { deadlines: BTreeMap::from([(Phase::Preparing, deadline)]), ..Policy::default() };
     let mut bench = Bench::preparing(policy, &["api/a"]);
@@ -486,7 +486,7 @@ fn a_record_that_contradicts_itself_is_refused() {
 }
 
 #[test]
-fn a_forgotten_life_that_registers_again_does_not_prove_a_later_one_over() {
+fn s24_a_forgotten_life_that_registers_again_does_not_prove_a_later_one_over() {
     let mut bench = Bench::preparing(Policy::default(), &["api/a#2"]);
     // The earlier life was taken out of the roster, is heard again, and is told to register anew.
     bench.sync("api/a#1", 1, Stage::Seen, &[1]);

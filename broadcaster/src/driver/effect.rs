@@ -1,6 +1,8 @@
 //! Carries out what the core says the world is owed. Every effect is idempotent: a predecessor may have carried it out
 //! already, whole or in part.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rotacast_bus::BusError;
@@ -13,13 +15,17 @@ use rotacast_protocol::{Generation, Instant, Now, OperatorName, Revision, Secret
 use rotacast_provider::{Credential, ProviderError, Verdict};
 use rotacast_store::Published;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Environment, SecretSettings};
 use crate::audit::{AuditError, Entry};
 
 /// How long one effect may take before it is given up and tried again: providers have shorter limits of their own.
 const EFFECT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Versions whose credential was found to have been ended by somebody else: told once in a term. At most those that the
+/// record lists.
+pub(super) type EndedByOthers = Arc<Mutex<BTreeSet<Version>>>;
 
 /// How an effect went.
 pub(super) struct EffectOutcome {
@@ -37,6 +43,7 @@ pub(super) struct Effect {
     state: SecretState,
     guard: Option<Guard>,
     leadership: watch::Receiver<Instant>,
+    ended_by_others: EndedByOthers,
 }
 
 impl Effect {
@@ -47,6 +54,7 @@ impl Effect {
         leadership: &watch::Receiver<Instant>,
         command: Command,
         now: Now,
+        ended_by_others: &EndedByOthers,
     ) -> Self {
         let guard = match &command.kind {
             CommandKind::Audit { version } => Some(coordinator.guard(*version, now)),
@@ -60,6 +68,7 @@ impl Effect {
             command,
             guard,
             leadership: leadership.clone(),
+            ended_by_others: Arc::clone(ended_by_others),
         }
     }
 
@@ -204,9 +213,14 @@ impl Effect {
             // Nobody can look for the sessions of a credential nobody knows any more.
             None => Evidence::None,
             Some(credential) => match self.settings.provider.usage(&credential, &self.others(version).await?).await {
-                Ok(rotacast_provider::Evidence::None) => Evidence::None,
-                Ok(rotacast_provider::Evidence::Sessions(sessions)) => {
-                    Evidence::Sessions(sessions.into_iter().map(|session| session.description).collect())
+                Ok(evidence) => {
+                    self.look_whether_it_works(&credential).await?;
+                    match evidence {
+                        rotacast_provider::Evidence::None => Evidence::None,
+                        rotacast_provider::Evidence::Sessions(sessions) => {
+                            Evidence::Sessions(sessions.into_iter().map(|session| session.description).collect())
+                        }
+                    }
                 }
                 // A rejected value that is not this provider's has no sessions of its own.
                 Err(ProviderError::Refused { .. }) if self.is_rejected(version) => Evidence::None,
@@ -214,6 +228,46 @@ impl Effect {
             },
         };
         Ok(vec![Input::UsageRead { version, sent, evidence }])
+    }
+
+    /// The alarm when somebody else has deleted or disabled a credential that services may be using. It worked when it was
+    /// announced, and Rotacast disables nothing before [`RetireStep::Disable`]. The retire goes on: it ends what is left.
+    async fn look_whether_it_works(&self, credential: &Credential) -> anyhow::Result<()> {
+        let version = credential.version;
+        let announced = self.record.versions.get(&version).is_some_and(|known| known.announced);
+        let retirement = self.record.retirements.get(&version);
+        let ours = retirement.is_some_and(|it| it.step.is_some() || it.overrides.iter().any(|word| word.sessions));
+        if !announced || ours || self.told_ended().contains(&version) {
+            return Ok(());
+        }
+        let reason = match self.settings.provider.test(credential, &[]).await {
+            Ok(Verdict::Works) => return Ok(()),
+            Ok(Verdict::Rejected(reason)) => reason,
+            // The usage was read; that this login could not be tried holds nothing up.
+            Err(problem) => {
+                debug!(secret = %self.secret(), %version, %problem, "whether it still works cannot be told");
+                return Ok(());
+            }
+        };
+        error!(
+            secret = %self.secret(), %version, reason,
+            "somebody else has ended this version's credential before its time: services still on it cannot log in"
+        );
+        let entry = Entry::new("broadcaster", "ended_by_others")
+            .secret(self.secret().clone())
+            .rotation(self.record.rotation.as_ref().map(|rotation| rotation.generation))
+            .detail("version", version.get())
+            .detail("reason", reason);
+        self.environment.audit.append(entry).await?;
+        let mut told = self.told_ended();
+        told.retain(|version| self.record.versions.contains_key(version));
+        told.insert(version);
+        Ok(())
+    }
+
+    fn told_ended(&self) -> std::sync::MutexGuard<'_, BTreeSet<Version>> {
+        // A set is whole after every call on it.
+        self.ended_by_others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_rejected(&self, version: Version) -> bool {

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::directory::Secrets;
-use super::effect::{Effect, EffectOutcome};
+use super::effect::{Effect, EffectOutcome, EndedByOthers};
 use super::mail::{Mail, OrderOutcome};
 use super::{Environment, SecretSettings, status};
 
@@ -64,6 +64,7 @@ pub(super) struct SecretTask {
     effects: JoinSet<EffectOutcome>,
     in_flight: BTreeSet<CommandKind>,
     retries: BTreeMap<CommandKind, Retry>,
+    ended_by_others: EndedByOthers,
     status: watch::Sender<Arc<SecretStatus>>,
     /// When listeners were last told, and of which revision.
     told: (Instant, Revision),
@@ -96,6 +97,7 @@ impl SecretTask {
             setback,
             effects: JoinSet::new(),
             in_flight: BTreeSet::new(),
+            ended_by_others: EndedByOthers::default(),
             retries: BTreeMap::new(),
             status,
             told: (Instant::ZERO, Revision(0)),
@@ -396,8 +398,15 @@ impl SecretTask {
                 continue;
             }
             self.in_flight.insert(command.kind.clone());
-            let effect =
-                Effect::new(&self.environment, &self.settings, &self.coordinator, &self.leadership, command, now);
+            let effect = Effect::new(
+                &self.environment,
+                &self.settings,
+                &self.coordinator,
+                &self.leadership,
+                command,
+                now,
+                &self.ended_by_others,
+            );
             self.effects.spawn(effect.run());
         }
     }

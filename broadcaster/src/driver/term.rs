@@ -23,10 +23,11 @@ use tracing::{debug, error, info, warn};
 use super::directory::{MAX_SECRETS, Secrets, TaskHandle};
 use super::mail::Mail;
 use super::secret_task::{Ended, MAILBOX, SecretTask};
+use super::share::Shares;
 use super::{Environment, Role, status};
 
 /// Syncs answered at once; further ones wait their turn in the bus's own bounded queue.
-const SYNCS_AT_ONCE: usize = 1024;
+pub(super) const SYNCS_AT_ONCE: usize = 1024;
 
 /// How long a Sync may wait for the answers of its secrets, altogether. Half of the two seconds after which its sender
 /// gives up: a secret that cannot answer must not cost the others their leases.
@@ -62,6 +63,7 @@ pub(super) async fn run(
         roster: Mutex::default(),
         roster_read: AtomicBool::new(false),
         tasks: Mutex::new(JoinSet::new()),
+        shares: Arc::default(),
         setback: setback
             .as_ref()
             .map(|setback| format!("{}: {}", environment.tree.store().describe(), setback.problem)),
@@ -107,6 +109,8 @@ struct Term {
     secrets: Secrets,
     tenure: Tenure,
     leadership: watch::Receiver<rotacast_protocol::Instant>,
+    /// Who has how many Syncs under way.
+    shares: Arc<Shares>,
     /// Every process life in the roster, for secrets that come later. As bounded as the roster itself.
     roster: Mutex<BTreeMap<InstanceKey, Registration>>,
     /// The roster was read to its end in this term.
@@ -423,6 +427,7 @@ impl Term {
         // Before the roster is read nobody is known, and thousands would register anew for nothing.
         let unregistered = self.roster_read.load(Ordering::Acquire)
             && self.roster().get(&report.key).is_none_or(|registration| registration.left);
+        let _share = self.shares.take(&report.key, !unregistered)?;
         let over = tokio::time::Instant::now() + SYNC_PATIENCE;
         let mut waiting = Vec::new();
         for (secret, part) in report.secrets {

@@ -1,5 +1,6 @@
 //! The driver over the embedded store and bus, without a listener.
 
+mod faults;
 mod following;
 
 use std::path::Path;

@@ -201,8 +201,8 @@ macro_rules! conformance_suite {
             basics: a_listing_is_one_moment;
             watches: a_watch_tells_everything_in_order;
             watches: a_watch_is_taken_up_after_interruptions;
-            watches: deletes_and_a_compaction_during_an_interruption_are_not_missed;
-            watches: a_deletion_at_the_compacted_cursor_is_not_missed;
+            watches: s08_deletes_and_a_compaction_during_an_interruption_are_not_missed;
+            watches: s09_a_deletion_at_the_compacted_cursor_is_not_missed;
             watches: a_dropped_watch_leaves_others_alone;
             elections: one_candidate_wins_and_the_next_has_a_larger_epoch;
             elections: a_deposed_leader_changes_nothing;

@@ -97,7 +97,7 @@ async fn told(agent: &Agent, upto: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_index_that_falls_with_reaped_tombstones_costs_nothing() {
+async fn s13_an_index_that_falls_with_reaped_tombstones_costs_nothing() {
     let script: &[Step] = &[
         (Some(60), &[("r/a", 50)]),
         // The tombstone of a deletion at 60 is gone; the table still knows.
@@ -132,7 +132,7 @@ async fn an_old_key_that_was_never_listed_is_a_setback() {
 
 /// Answers without news come at once: no change is told, and none is missed after them.
 #[tokio::test]
-async fn an_index_that_stays_or_is_zero_hides_nothing() {
+async fn s13_an_index_that_stays_or_is_zero_hides_nothing() {
     for index in [60, 0] {
         let stays: Step = (Some(index), &[("r/a", 50)]);
         let script = [stays, stays, stays, (Some(61), &[("r/a", 61)])];

@@ -10,7 +10,9 @@ use rotacast_store::{
     Check, Commit, Committed, EtcdOptions, EtcdStore, EtcdUser, Finding, Key, Level, Prefix, SecretTree, Store,
     StoreError, StoreEvent, VersionEvent, Write,
 };
-use rotacast_test_servers::{Etcd, until};
+use rotacast_test_servers::{Etcd, Proxy, until};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 fn options(etcd: &Etcd) -> EtcdOptions {
     EtcdOptions { endpoints: vec![etcd.endpoint()], ..EtcdOptions::default() }
@@ -197,4 +199,100 @@ async fn the_doctor_names_the_version() {
     let nobody = EtcdOptions { endpoints: vec!["http://127.0.0.1:1".into()], ..EtcdOptions::default() };
     let findings = EtcdStore::new(nobody).unwrap().examine().await;
     assert!(findings.iter().any(|finding| finding.level == Level::Error && finding.fix.contains("address")));
+}
+
+/// Passes so many bytes of answers on each connection, one limit after the other and again from the first, and then closes
+/// it: a network that ends in the middle of a message.
+async fn cut_after(target: u16, limits: &'static [usize]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut limits = limits.iter().copied().cycle();
+        while let Ok((client, _)) = listener.accept().await {
+            let mut left = limits.next().unwrap_or(usize::MAX);
+            tokio::spawn(async move {
+                let server = TcpStream::connect(("127.0.0.1", target)).await.ok()?;
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                let up = async move { drop(tokio::io::copy(&mut from_client, &mut to_server).await) };
+                let down = async move {
+                    let mut chunk = [0; 4096];
+                    while left > 0
+                        && let Ok(length @ 1..) = from_server.read(&mut chunk).await
+                        && to_client.write_all(&chunk[..length.min(left)]).await.is_ok()
+                    {
+                        left = left.saturating_sub(length);
+                    }
+                };
+                tokio::select! {
+                    () = up => {}
+                    () = down => {}
+                }
+                Some(())
+            });
+        }
+    });
+    port
+}
+
+/// What a watch has to catch up with is more than etcd sends in one piece where fragments are allowed, and every
+/// connection ends somewhere within it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s10_an_answer_cut_in_the_middle_of_a_revision_loses_no_half_of_it() {
+    const REVISIONS: usize = 100;
+    const KEYS: usize = 4;
+    const HALF: usize = 4 * 1024;
+    // A fragment is this much and 512 KiB at most.
+    let Some(etcd) = Etcd::start_with(&["--max-request-bytes=65536"]).await else { return };
+    let writer = store(&etcd);
+    writer.commit(put("watched/begin", vec![0])).await.unwrap();
+    let line = Proxy::start(etcd.port()).await;
+    let proxy = cut_after(line.port(), &[256 << 10, 600 << 10, 700 << 10, 900 << 10, 1200 << 10, usize::MAX]).await;
+    let reader = EtcdStore::new(EtcdOptions { endpoints: vec![format!("http://127.0.0.1:{proxy}")], ..options(&etcd) });
+    let mut watch = reader.unwrap().watch(&Key::new("watched"));
+    while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Ready(_)) {}
+    line.refuse();
+    for at in 0..REVISIONS {
+        let writes = (0..KEYS)
+            .map(|half| Write::Put(Key::new(format!("watched/{at:03}/{half}")), SecretValue::new(vec![7; HALF])));
+        writer.commit(Commit { checks: vec![], writes: writes.collect() }).await.unwrap();
+    }
+    line.heal();
+    let mut seen = std::collections::BTreeSet::new();
+    let all = tokio::time::timeout(std::time::Duration::from_secs(60), async {
+        while seen.len() < REVISIONS * KEYS {
+            if let StoreEvent::Put(entry) | StoreEvent::Listed(entry) = watch.next().await.unwrap().unwrap()
+                && !entry.key.as_str().ends_with("begin")
+            {
+                seen.insert(entry.key);
+            }
+        }
+    });
+    assert!(all.await.is_ok(), "{} of {} changes arrived", seen.len(), REVISIONS * KEYS);
+}
+
+/// A member that is cut off keeps its connections open and says nothing; another one has the news.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s11_a_watch_on_a_member_that_fell_silent_goes_on_at_another() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let (silent, other) = (Proxy::start(etcd.port()).await, Proxy::start(etcd.port()).await);
+    // At first only this one can be reached, so the watch is there.
+    other.refuse();
+    let endpoints = [&silent, &other].map(|member| format!("http://127.0.0.1:{}", member.port()));
+    let reader = EtcdStore::new(EtcdOptions { endpoints: endpoints.into(), ..options(&etcd) }).unwrap();
+    let mut watch = reader.watch(&Key::new("watched"));
+    while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Ready(_)) {}
+    // The stream is open once a change has come through it.
+    store(&etcd).commit(put("watched/first", vec![1])).await.unwrap();
+    while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Put(_)) {}
+    other.heal();
+    silent.stall();
+    store(&etcd).commit(put("watched/news", vec![1])).await.unwrap();
+    let news = async {
+        while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Put(entry) if entry.key.as_str().ends_with("news"))
+        {
+        }
+    };
+    // Never healed: that it arrives at all is what counts.
+    assert!(tokio::time::timeout(std::time::Duration::from_secs(100), news).await.is_ok(), "the watch is stuck");
 }

@@ -160,7 +160,7 @@ fn the_joiners_barrier_no_value_is_read_before_there_is_a_lease() {
 }
 
 #[test]
-fn rule_v_older_and_equal_revisions_change_nothing() {
+fn s54_rule_v_older_and_equal_revisions_change_nothing() {
     let mut bench = Bench::moving_to_two();
     for revision in [0, 1, 2] {
         let before = bench.holder.report();
@@ -171,7 +171,7 @@ fn rule_v_older_and_equal_revisions_change_nothing() {
 }
 
 #[test]
-fn rule_v_within_a_generation_no_version_comes_back_whatever_the_revision() {
+fn s54_rule_v_within_a_generation_no_version_comes_back_whatever_the_revision() {
     let mut bench = Bench::moving_to_two();
     bench.work(at(1));
     for back in [state(3, 2, 1), state(3, 1, 3), SecretState { pending: Some(v(1)), ..state(3, 2, 2) }] {
@@ -406,6 +406,25 @@ fn lease_rule_8_a_late_read_allows_nothing_that_is_known_to_be_sealed() {
     bench.state(at(1), SecretState { sealed: [v(1)].into(), ..state(5, 2, 2) }).unwrap();
     bench.holder.handle(at(4000), Input::StoreRead { sent: at(3995), state: state(1, 1, 1) }).unwrap();
     assert_eq!(bench.active(at(4000)), None);
+}
+
+/// The SDK keeps nothing on disk: a life that begins knows nothing, whatever the one before it knew.
+#[test]
+fn s41_a_life_that_knows_nothing_takes_its_version_from_the_store_and_not_from_an_old_log() {
+    let mut bench = Bench::new();
+    // An old log still shows the time before the rotation. That alone allows nothing.
+    bench.state(at(0), state(1, 1, 1)).unwrap();
+    bench.work(at(0));
+    assert_eq!((bench.active(at(0)), bench.steps.len()), (None, 0));
+    let stored = SecretState { sealed: [v(1)].into(), ..state(5, 2, 2) };
+    bench.holder.handle(at(1), Input::StoreRead { sent: at(1), state: stored }).unwrap();
+    bench.work(at(1));
+    assert_eq!(bench.active(at(1)), Some(2));
+    // And it does not lead back.
+    assert!(bench.state(at(2), state(1, 1, 1)).is_err());
+    bench.work(at(2));
+    assert_eq!(bench.active(at(2)), Some(2));
+    assert!(!bench.steps.iter().any(|step| step == "load 1"), "{:?}", bench.steps);
 }
 
 #[test]

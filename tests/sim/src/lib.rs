@@ -32,6 +32,7 @@ pub mod scenario;
 pub mod setup;
 pub mod shrink;
 pub mod small;
+pub mod table;
 pub mod world;
 
 pub use counts::Counts;

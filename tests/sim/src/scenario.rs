@@ -258,6 +258,7 @@ pub fn scenarios() -> Vec<Scenario> {
             vec![vec![then(draining, 0, ProviderHalf, 8)]],
             vec![A(Around::DisableIsTried), L(Rule::StepOrder)],
         ),
+        scenario("s46_credential_deleted_by_somebody", in_each_phase(CredentialDeleted, 0, 0), vec![]),
         scenario(
             "s47_newer_version_in_each_phase",
             in_each_phase(NewVersion, 0, 0)

@@ -56,6 +56,7 @@ rows! {
     s43_create_and_no_answer
     s44_bad_credential
     s45_disable_by_half
+    s46_credential_deleted_by_somebody
     s47_newer_version_in_each_phase
     s48_rollback_in_each_phase
     s49_rollback_and_old_reports

@@ -224,7 +224,7 @@ pub async fn a_recreated_log_is_read_anew<F: Fixture>(mut f: F) {
     bus.report(&life(9), &report).await.unwrap();
 }
 
-pub async fn a_slow_reader_ends_with_the_newest<F: Fixture>(f: F) {
+pub async fn s27_a_slow_reader_ends_with_the_newest<F: Fixture>(f: F) {
     const REPORTS: u64 = 12_000;
     let (sample, leader, bus) = (Sample::new(), f.leader(), f.another_instance().await);
     let mut slow = Watching::settled(leader.watch_reports()).await;
@@ -419,7 +419,7 @@ pub async fn an_older_revision_is_fenced<F: Fixture>(f: F) {
     assert_eq!(watch.last[name.as_str()].payload, "five");
 }
 
-pub async fn a_later_leader_fences_an_earlier_one<F: Fixture>(f: F) {
+pub async fn s22_a_later_leader_fences_an_earlier_one<F: Fixture>(f: F) {
     let (sample, name) = (Sample::new(), secret("payments/db"));
     let (earlier, later) = (f.leader(), f.another_leader().await);
     let publish = |text: &'static str| sample.state(&name, text);

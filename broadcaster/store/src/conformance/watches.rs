@@ -85,7 +85,7 @@ pub async fn a_watch_is_taken_up_after_interruptions(fixture: &impl StoreFixture
     }
 }
 
-pub async fn deletes_and_a_compaction_during_an_interruption_are_not_missed(fixture: &impl StoreFixture) {
+pub async fn s08_deletes_and_a_compaction_during_an_interruption_are_not_missed(fixture: &impl StoreFixture) {
     let root = fixture.prefix().key().child("watched");
     let writer = fixture.undisturbed().await;
     for name in ["stays", "changes", "goes", "comes-back"] {
@@ -109,7 +109,7 @@ pub async fn deletes_and_a_compaction_during_an_interruption_are_not_missed(fixt
 }
 
 /// The history ends exactly where the watch would be taken up, with a deletion there.
-pub async fn a_deletion_at_the_compacted_cursor_is_not_missed(fixture: &impl StoreFixture) {
+pub async fn s09_a_deletion_at_the_compacted_cursor_is_not_missed(fixture: &impl StoreFixture) {
     let root = fixture.prefix().key().child("watched");
     let writer = fixture.undisturbed().await;
     let client = fixture.client().await;
