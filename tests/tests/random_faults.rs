@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use rotacast_proto::v1;
+use rotacast_tests::pool_service::Status;
 use rotacast_tests::programs;
 use rotacast_tests::servers::until;
 use rotacast_tests::world::{Action, AuditTrail, BusKind, LIMIT, Options, Service, SessionLog, StoreKind, Way, World};
@@ -21,6 +22,11 @@ const REPLICAS: usize = 3;
 /// The lease while something rotates, in milliseconds: longer than [`Fault::hold`] allows for any fault that stands between
 /// an instance and both its leases and the store, and a new leader's election with it.
 const LEASE: &str = "\"8s\"";
+
+/// The instance that faults meet.
+const VICTIM: &str = "victim";
+/// How the SDK says that it hands nothing out.
+const NO_LEASE: &str = "no lease allows the use of any version right now";
 
 /// What is done to whom.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -133,7 +139,7 @@ async fn whatever_happens(store: StoreKind, ttl: &str, usual: u64) {
             run.pass(1000).await;
             run.strike(second).await;
         }
-        run.pass(fault.hold()).await;
+        run.pass(second.map_or(fault.hold(), |second| second.hold().min(fault.hold()))).await;
         run.mend().await;
         for fault in [Some(fault), second].into_iter().flatten() {
             *run.faults.entry(fault.name()).or_default() += 1;
@@ -153,13 +159,17 @@ struct Run {
     victim: (Service, Way, u32),
     /// It knows of nothing but the broadcasters.
     gateway: Service,
-    /// Of those that were killed: what they had to say before.
+    /// Of all lives.
     queries: u64,
     faults: BTreeMap<String, u64>,
     down: [bool; REPLICAS],
     bus_down: bool,
     store_down: bool,
     victim_down: bool,
+    /// The victim's life was stopped at some time.
+    paused: bool,
+    /// How often it was told that it has no lease.
+    lapses: u64,
     newest: u64,
 }
 
@@ -170,7 +180,7 @@ impl Run {
         }
         world.first_version().await;
         let mut witness = world.service("payments-api", "witness", &[]);
-        let (mut victim, way) = world.cuttable_service("ledger", "victim").await;
+        let (mut victim, way) = world.cuttable_service("ledger", VICTIM).await;
         let mut gateway = world.service_over_grpc("mailer", "gateway");
         for service in [&mut witness, &mut victim, &mut gateway] {
             service.uses(1).await;
@@ -189,6 +199,8 @@ impl Run {
             bus_down: false,
             store_down: false,
             victim_down: false,
+            paused: false,
+            lapses: 0,
             newest: 1,
         }
     }
@@ -211,7 +223,7 @@ impl Run {
             self.world.put_by_hand(self.newest).await;
         } else {
             // Without an answer it may have been taken all the same: the versions tell.
-            drop(self.order_to_rotate().await);
+            let _ = self.order_to_rotate().await;
             let highest = |status: &v1::SecretStatus| status.versions.iter().map(|info| info.version).max();
             self.newest = self.world.until("the versions", highest).await;
         }
@@ -257,7 +269,10 @@ impl Run {
                 self.victim.0.kill().await;
                 self.victim_down = true;
             }
-            Fault::ServicePaused => self.victim.0.pause(),
+            Fault::ServicePaused => {
+                self.victim.0.pause();
+                self.paused = true;
+            }
             Fault::ServiceWithoutStore => self.victim.1.store.stall(),
             Fault::ServiceWithoutBus => self.victim.1.bus.stall(),
             Fault::StorePaused => self.world.store.server().pause(),
@@ -317,7 +332,7 @@ impl Run {
             self.judge_service(last);
             // Another process of the same name: the earlier one is proven over.
             let lives = self.victim.2 + 1;
-            let (victim, way) = self.world.cuttable_service("ledger", "victim").await;
+            let (victim, way) = self.world.cuttable_service("ledger", VICTIM).await;
             self.victim = (victim, way, lives);
         }
     }
@@ -349,20 +364,31 @@ impl Run {
         let faults: Vec<String> = self.faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
         println!("faults: {}", faults.join(", "));
         println!(
-            "{:?}: {} rotations, {} queries, 0 failed, {} lives of the victim, {:.0?}",
+            "{:?}: {} rotations, {} queries, 0 failed but {} of a process that was stopped, {} lives of the victim, {:.0?}",
             self.store,
             last - 1,
             self.queries,
+            self.lapses,
             self.victim.2,
             self.begun.elapsed()
         );
     }
 
-    fn judge_service(&mut self, last: Option<rotacast_tests::pool_service::Status>) {
+    /// No query failed, but for what a process must expect that was stopped for longer than its leases: it is told that it
+    /// has none until it has read the store again. Nobody's login may ever be refused, nor a session ended.
+    fn judge_service(&mut self, last: Option<Status>) {
         // One that was killed before its first line has asked nothing.
         let Some(status) = last else { return };
-        assert_eq!(status.queries_failed, 0, "{status:#?}");
+        let victim = status.instance == VICTIM;
+        for (error, count) in &status.errors {
+            assert!(victim && self.paused && error.contains(NO_LEASE), "{count} times {error:?}: {status:#?}");
+            self.lapses += count;
+        }
+        assert_eq!(status.queries_failed, status.errors.values().sum::<u64>(), "{status:#?}");
         self.queries += status.queries_ok;
+        if victim {
+            self.paused = false;
+        }
     }
 
     /// What PostgreSQL saw, and what is on record.
