@@ -111,15 +111,22 @@ impl Effect {
         let revision = self.state.revision;
         let id = format!("{}:{}:{revision}", self.secret(), self.state.epoch);
         let envelope = self.state.seal(key, cluster, id, clock::wall());
-        bus.publish_state(self.secret(), revision, &envelope).await.map_err(|problem| match problem {
-            BusError::Fenced { .. } => anyhow::anyhow!(
-                "the bus has a newer state of {} than the store: another broadcaster leads by now, or the store was \
-                 restored from a backup",
-                self.secret()
-            ),
-            problem => problem.into(),
-        })?;
-        Ok(vec![Input::Published { revision }])
+        match bus.publish_state(self.secret(), revision, &envelope).await {
+            Ok(()) => Ok(vec![Input::Published { revision }]),
+            // Every state is saved before it is published. So either somebody else leads by now, and then what follows from
+            // this cannot be saved; or the store has lost what was saved, while nobody was there to notice.
+            Err(BusError::Fenced { .. }) if self.record.safe_mode.is_none() => {
+                let reason = format!(
+                    "the bus has a newer state than revision {revision} in {}, which was probably restored from a backup",
+                    self.environment.tree.store().describe()
+                );
+                Ok(vec![Input::StoreWentBack { reason }])
+            }
+            Err(BusError::Fenced { subject }) => {
+                anyhow::bail!("the bus has a newer state ({subject}) than revision {revision} in the store")
+            }
+            Err(problem) => Err(problem.into()),
+        }
     }
 
     async fn credential(&self, version: Version) -> anyhow::Result<Option<Credential>> {
