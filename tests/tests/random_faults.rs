@@ -19,9 +19,9 @@ use rotacast_tests::world::{Action, AuditTrail, BusKind, LIMIT, Options, Service
 
 const REPLICAS: usize = 3;
 
-/// The lease while something rotates, in milliseconds: longer than [`Fault::hold`] allows for any fault that stands between
-/// an instance and both its leases and the store, and a new leader's election with it.
-const LEASE: &str = "\"8s\"";
+/// The lease. Longer than any fault of [`Fault::hold`] that stands between an instance and everybody who could renew it,
+/// with the time it takes to find, among three broadcasters, the one that answers.
+const LEASE: &str = "\"12s\"";
 
 /// The instance that faults meet.
 const VICTIM: &str = "victim";
@@ -88,6 +88,13 @@ impl Fault {
         }
     }
 
+    /// Whether it may begin while another one lasts. Without the store a service needs the leader, and the other way round:
+    /// one that has neither is told that nothing can be handed out, as it should be.
+    fn may_overlap(self, other: Self) -> bool {
+        let alone = |fault: Self| fault == Self::ServiceWithoutStore || fault.hold() <= 1000;
+        !alone(self) && !alone(other) && self.name() != other.name()
+    }
+
     /// The kind, for the summary.
     fn name(self) -> String {
         let text = format!("{self:?}");
@@ -126,6 +133,8 @@ async fn whatever_happens(store: StoreKind, ttl: &str, usual: u64) {
     let Some(world) = World::start(programs!(), options).await else { return };
     let mut run = Run::begin(world, store, StdRng::seed_from_u64(seed)).await;
     for at in 0..count {
+        // What the last fault has cost is made good first: leases are as long as they may be.
+        run.led().await;
         run.rotate_if_idle().await;
         let fault = Fault::draw(&mut run.random, store);
         // A fault that begins anywhere in a rotation, and sometimes while another one lasts.
@@ -203,6 +212,19 @@ impl Run {
             lapses: 0,
             newest: 1,
         }
+    }
+
+    /// Waits for a leader.
+    async fn led(&self) {
+        until("a broadcaster to lead", LIMIT, async || {
+            for operator in self.world.operator.each() {
+                if operator.broadcaster().await.is_ok_and(|status| status.leader) {
+                    return Some(());
+                }
+            }
+            None
+        })
+        .await;
     }
 
     /// Up to so many milliseconds.
