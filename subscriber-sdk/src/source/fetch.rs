@@ -6,19 +6,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use rotacast_proto::v1::instances_client::InstancesClient;
 use rotacast_proto::{Envelope, SecretValue, SigningKey, WireMessage as _, v1};
 use rotacast_protocol::message::{FetchRequest, SecretState};
 use rotacast_protocol::{ClusterName, InstanceKey, Nonce, SecretName, Version};
-use tokio::time::Instant;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri};
 
 use crate::error::{Error, ErrorKind};
 use crate::source::ValueSource;
 use crate::trust::Trust;
 
-/// How long one Fetch may take, whichever broadcasters are asked: far above a healthy broadcaster's milliseconds.
+/// How long one broadcaster may take to answer a Fetch: far above a healthy one's milliseconds.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// When the next broadcaster is asked as well: long for a healthy one, and short against any lease.
+const ASK_NEXT_AFTER: Duration = Duration::from_millis(300);
 
 /// Where a broadcaster serves Fetch.
 #[derive(Clone, Debug)]
@@ -68,7 +72,8 @@ struct Target {
 }
 
 /// Asks broadcasters, which read the store on this instance's behalf: authenticated by the instance's signature,
-/// authorised per secret, audited. Any of them can answer, so they are asked in turn until one does.
+/// authorised per secret, audited. Any of them can answer, so they are asked in turn, and the next one before the last has been given
+/// up, until one does.
 pub struct FetchSource {
     /// At least one.
     targets: Vec<Target>,
@@ -98,35 +103,47 @@ impl FetchSource {
         Self { targets, first: AtomicUsize::new(0), key, cluster, identity, trust }
     }
 
-    /// The reply, and who gave it.
+    /// The reply, and who gave it. A Fetch may be doubled, so the next broadcaster is asked too when one takes long: an
+    /// instance may have less time left than a broadcaster that hangs would take.
     async fn fetch(&self, secret: &SecretName, version: Option<Version>) -> Result<(v1::FetchReply, &Target), Error> {
-        let deadline = Instant::now() + FETCH_TIMEOUT;
         let count = self.targets.len();
         let first = self.first.load(Ordering::Relaxed);
+        let mut waiting = (0..count).map(|turn| (first + turn) % count);
+        let mut asked = FuturesUnordered::new();
         let mut last = None;
-        for turn in 0..count {
-            let which = (first + turn) % count;
-            // One that hangs must leave time for the others.
-            let left = u32::try_from(count - turn).unwrap_or(u32::MAX);
-            let share = deadline.saturating_duration_since(Instant::now()) / left;
-            let target = &self.targets[which];
-            match self.fetch_from(target, secret, version, share).await {
-                Ok(reply) => {
+        loop {
+            if let Some(which) = waiting.next() {
+                asked.push(async move { (which, self.fetch_from(&self.targets[which], secret, version).await) });
+            }
+            // Until another one is to be asked, or nobody is left to answer.
+            let ended = tokio::select! {
+                ended = asked.next() => ended,
+                () = tokio::time::sleep(ASK_NEXT_AFTER), if waiting.len() > 0 => None,
+            };
+            match ended {
+                Some((which, Ok(reply))) => {
                     self.first.store(which, Ordering::Relaxed);
-                    return Ok((reply, target));
+                    return Ok((reply, &self.targets[which]));
                 }
                 // Another one may be reachable, or know already what this one does not yet. A refusal says more than silence.
-                Err(error) => {
+                Some((_, Err(error))) => {
                     let silent = |error: &Error| error.kind() == ErrorKind::Unreachable;
                     if last.as_ref().is_none_or(silent) {
                         last = Some(error);
                     }
                 }
+                None => {}
+            }
+            if asked.is_empty() && waiting.len() == 0 {
+                return Err(last.unwrap_or_else(|| {
+                    Error::new(
+                        ErrorKind::Config,
+                        "no broadcaster's address is set",
+                        "call .broadcasters(…) on the builder",
+                    )
+                }));
             }
         }
-        Err(last.unwrap_or_else(|| {
-            Error::new(ErrorKind::Config, "no broadcaster's address is set", "call .broadcasters(…) on the builder")
-        }))
     }
 
     async fn fetch_from(
@@ -134,14 +151,13 @@ impl FetchSource {
         target: &Target,
         secret: &SecretName,
         version: Option<Version>,
-        limit: Duration,
     ) -> Result<v1::FetchReply, Error> {
         let nonce = Nonce(rand::random());
         let request = FetchRequest { key: self.key.clone(), nonce, secret: secret.clone(), version };
         let id = format!("{}-{:x}", self.key.incarnation, nonce.0);
         let envelope = request.seal(&self.identity, &self.cluster, id, rotacast_clock::wall());
         let mut client = target.client.clone();
-        let reply = tokio::time::timeout(limit, client.fetch(v1::Envelope::from(envelope))).await;
+        let reply = tokio::time::timeout(FETCH_TIMEOUT, client.fetch(v1::Envelope::from(envelope))).await;
         let reply = reply.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer in time")));
         let reply = reply.map_err(|status| target.refused(secret, version, &status))?.into_inner();
         if reply.nonce != nonce.0 {
@@ -210,6 +226,31 @@ impl ValueSource for FetchSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A broadcaster that takes connections and says nothing, and one that is not there: the time is bounded by the one
+    /// that hangs, not by the sum, and the refusal names what happened.
+    #[tokio::test]
+    async fn one_that_hangs_does_not_keep_the_next_from_being_asked() {
+        let hangs = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = |listener: &tokio::net::TcpListener| format!("http://{}", listener.local_addr().unwrap());
+        let targets = [url(&hangs), url(&other)].map(|url| FetchTarget::new(&url, None).unwrap());
+        let identity = SigningKey::generate();
+        let key = InstanceKey {
+            service: "payments".parse().unwrap(),
+            instance: "one".parse().unwrap(),
+            incarnation: rotacast_protocol::Incarnation(1),
+        };
+        let trust = Arc::new(Trust::new(vec![identity.public().clone()]));
+        let cluster = ClusterName::new("test").unwrap();
+        let source = Arc::new(FetchSource::new(targets.into(), key, cluster, identity, trust));
+        let asking = tokio::spawn(async move { source.read_state(&"payments/db".parse().unwrap()).await.is_err() });
+        // Both are connected to, although the first has neither answered nor been given up.
+        let (_first, _) = hangs.accept().await.unwrap();
+        let (_second, _) = other.accept().await.unwrap();
+        assert!(!asking.is_finished(), "the first one was given up before the second was asked");
+        asking.abort();
+    }
 
     #[test]
     fn values_never_travel_in_the_clear() {
