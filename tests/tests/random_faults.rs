@@ -140,8 +140,7 @@ async fn whatever_happens(store: StoreKind, ttl: &str, usual: u64) {
         // A fault that begins anywhere in a rotation, and sometimes while another one lasts.
         run.pass(2000).await;
         let second = (run.random.random_range(0..3) == 0).then(|| Fault::draw(&mut run.random, store));
-        let second =
-            second.filter(|second| second.hold() > 1000 && fault.hold() > 1000 && second.name() != fault.name());
+        let second = second.filter(|second| second.may_overlap(fault));
         println!("{at}: {fault:?}{}", second.map(|second| format!(" and {second:?}")).unwrap_or_default());
         run.strike(fault).await;
         if let Some(second) = second {

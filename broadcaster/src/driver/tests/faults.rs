@@ -14,6 +14,9 @@ use super::super::share::{SYNCS_OF_ONE_LIFE, SYNCS_UNREGISTERED};
 use super::super::term::SYNCS_AT_ONCE;
 use super::*;
 
+/// Who sends the nth Sync of a flood.
+type Flooder<'k> = Box<dyn Fn(u64) -> InstanceKey + 'k>;
+
 /// A provider at which somebody deletes what is current.
 struct Tampered {
     inner: GenerateProvider,
@@ -147,7 +150,7 @@ async fn s55_whoever_floods_has_two_places_and_the_others_are_answered() {
     }
     until(&secrets, |status| status.services.len() == 2).await;
     // One life asks as often as there are places, and a service makes lives up; each would keep its place for a second.
-    let floods: [(usize, Box<dyn Fn(u64) -> InstanceKey>); 2] = [
+    let floods: [(usize, Flooder<'_>); 2] = [
         (SYNCS_OF_ONE_LIFE, Box::new(|_| flooder.clone())),
         (SYNCS_UNREGISTERED, Box::new(|number| life("flooder", 1000 + u128::from(number)))),
     ];
