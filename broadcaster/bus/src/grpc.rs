@@ -67,8 +67,13 @@ impl Target {
         Self { endpoint, client: InstancesClient::new(channel).max_decoding_message_size(MAX_REPLY_BYTES) }
     }
 
-    fn unreachable(&self, problem: &str) -> BusError {
-        BusError::Unreachable { endpoint: self.endpoint.clone(), problem: problem.to_owned() }
+    fn unreachable(&self) -> BusError {
+        BusError::Unreachable { endpoint: self.endpoint.clone(), problem: "no answer in time".into() }
+    }
+
+    /// What silence means to a Sync: it goes on to the leader.
+    fn no_leader(&self) -> BusError {
+        BusError::NoLeader { endpoint: self.endpoint.clone(), problem: "no answer in time".into() }
     }
 }
 
@@ -153,7 +158,10 @@ impl GrpcBus {
         let deadline = Instant::now() + CALL_TIMEOUT;
         let mut pauses = pauses();
         loop {
-            let problem = match self.in_turn(deadline, |client| call(client, request.clone().into())).await {
+            let problem = match self
+                .in_turn(deadline, Target::unreachable, |client| call(client, request.clone().into()))
+                .await
+            {
                 Ok(reply) => return Ok(reply),
                 Err(problem) => problem,
             };
@@ -169,6 +177,7 @@ impl GrpcBus {
     async fn in_turn<R, F>(
         &self,
         deadline: Instant,
+        silence: fn(&Target) -> BusError,
         call: impl Fn(InstancesClient<Channel>) -> F,
     ) -> Result<R, BusError>
     where
@@ -187,7 +196,7 @@ impl GrpcBus {
                     return Ok(reply.into_inner());
                 }
                 Ok(Err(status)) => from_status(&status, &target.endpoint),
-                Err(_) => target.unreachable("no answer in time"),
+                Err(_) => silence(target),
             };
             if !problem.is_transient() {
                 return Err(problem);
@@ -250,7 +259,7 @@ async fn watch_once(
     let mut events = match opened {
         Ok(Ok(events)) => events.into_inner(),
         Ok(Err(status)) => return Err(failed(&status, &target.endpoint)),
-        Err(_) => return Err(Stop::Failed(target.unreachable("no answer in time"))),
+        Err(_) => return Err(Stop::Failed(target.unreachable())),
     };
     if std::mem::replace(begun, true) {
         deliver(out, Ok(BusEvent::Resync)).await?;
@@ -323,7 +332,7 @@ impl InstanceBus for GrpcBus {
             let request = v1::Envelope::from(request.clone());
             async move { client.sync(request).await }
         };
-        self.in_turn(deadline, ask).await.map(Envelope::from)
+        self.in_turn(deadline, Target::no_leader, ask).await.map(Envelope::from)
     }
 }
 

@@ -203,3 +203,15 @@ async fn where_nobody_leads_that_is_told_rather_than_who_is_not_there() {
     assert!(matches!(outcome, Err(BusError::NoLeader { .. })), "{outcome:?}");
     assert!(matches!(GrpcBus::connect_any(vec![]).await.map(drop), Err(BusError::Misconfigured { .. })));
 }
+
+#[tokio::test]
+async fn a_sync_that_is_not_answered_in_time_has_found_no_leader() {
+    let broadcaster = serve(10).await;
+    // It takes every call, and answers none.
+    let mut calls = broadcaster.bus.serve_sync();
+    let request = message("payments/pod/1", "report");
+    let asked = broadcaster.client.sync(&request, Duration::from_millis(300));
+    let (outcome, call) = tokio::join!(asked, calls.next());
+    assert!(matches!(outcome, Err(BusError::NoLeader { .. })), "{outcome:?}");
+    drop(call);
+}
