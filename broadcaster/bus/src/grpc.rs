@@ -28,6 +28,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How much of the time a call has the first of several broadcasters is given at least: a leader may take half of a Sync's
+/// time for the answers of its secrets.
+const FIRST_SHARE: f64 = 0.6;
 /// Largest reply: the largest value (256 KiB), the largest message beside it (520 KiB), and framing.
 const MAX_REPLY_BYTES: usize = 1024 * 1024;
 
@@ -173,7 +176,8 @@ impl GrpcBus {
         }
     }
 
-    /// Asks every broadcaster once, the one that answered last first, until one answers or refuses for good.
+    /// Asks every broadcaster once, the one that answered last first, until one answers. One that refuses may only not know
+    /// yet what another knows: the refusal stands if nobody answers.
     async fn in_turn<R, F>(
         &self,
         deadline: Instant,
@@ -185,12 +189,14 @@ impl GrpcBus {
     {
         let count = self.targets.len();
         let first = self.first.load(Ordering::Relaxed);
-        let mut last = None;
+        let mut last: Option<BusError> = None;
         for turn in 0..count {
             let which = (first + turn) % count;
             let target = &self.targets[which];
-            // One that hangs must leave time for the others.
-            let problem = match tokio::time::timeout(share(deadline, count - turn), call(target.client.clone())).await {
+            // One that hangs must leave time for the others, and one that is slow for a reason must be given its time.
+            let least = if turn == 0 { left(deadline).mul_f64(FIRST_SHARE) } else { Duration::ZERO };
+            let limit = share(deadline, count - turn).max(least);
+            let problem = match tokio::time::timeout(limit, call(target.client.clone())).await {
                 Ok(Ok(reply)) => {
                     self.first.store(which, Ordering::Relaxed);
                     return Ok(reply.into_inner());
@@ -198,11 +204,16 @@ impl GrpcBus {
                 Ok(Err(status)) => from_status(&status, &target.endpoint),
                 Err(_) => silence(target),
             };
-            if !problem.is_transient() {
+            if matches!(problem, BusError::TooLarge { .. }) {
                 return Err(problem);
             }
-            // "Nobody leads" says more than "nobody there".
-            if last.is_none() || matches!(problem, BusError::NoLeader { .. }) {
+            // A refusal says more than "nobody leads", and that more than "nobody there".
+            let weight = |problem: &BusError| match problem {
+                BusError::NoLeader { .. } => 1,
+                problem if problem.is_transient() => 0,
+                _ => 2,
+            };
+            if last.as_ref().is_none_or(|last| weight(&problem) > weight(last)) {
                 last = Some(problem);
             }
         }
@@ -219,6 +230,7 @@ impl GrpcBus {
         let mut row = pauses();
         let mut begun = false;
         let mut which = self.first.load(Ordering::Relaxed);
+        let mut refusals = 0;
         loop {
             let target = &self.targets[which % self.targets.len()];
             // Whoever ended it or was not there may be gone for long: the next one is tried first.
@@ -227,6 +239,7 @@ impl GrpcBus {
                 Ok(progress) => {
                     if progress {
                         row = pauses();
+                        refusals = 0;
                     }
                     None
                 }
@@ -234,7 +247,9 @@ impl GrpcBus {
                 Err(Stop::Failed(problem)) => Some(problem),
             };
             if let Some(problem) = problem {
-                if !problem.is_transient() {
+                refusals = if problem.is_transient() { 0 } else { refusals + 1 };
+                // Another one may know what this one does not yet; not if all of them refuse.
+                if refusals >= self.targets.len() {
                     // The reader may have gone at the same moment.
                     drop(out.send(Err(problem)).await);
                     return;
@@ -336,9 +351,13 @@ impl InstanceBus for GrpcBus {
     }
 }
 
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
 /// What is left until `deadline`, divided among so many.
 fn share(deadline: Instant, among: usize) -> Duration {
-    deadline.saturating_duration_since(Instant::now()) / u32::try_from(among.max(1)).unwrap_or(u32::MAX)
+    left(deadline) / u32::try_from(among.max(1)).unwrap_or(u32::MAX)
 }
 
 fn nobody() -> BusError {

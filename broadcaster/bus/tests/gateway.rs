@@ -176,7 +176,7 @@ async fn of_several_broadcasters_the_one_that_leads_answers_and_is_asked_first_f
         (follower.bus.read_roster().await.unwrap().len(), leader.bus.read_roster().await.unwrap().len()),
         (0, 1)
     );
-    // What is refused for good is asked of nobody else.
+    // What one refuses another may grant; nobody does here, and a refusal says more than silence.
     let outcome = client.fetch(&message("payments/pod/1", "theirs")).await.map(drop);
     assert!(matches!(outcome, Err(BusError::Denied { .. })), "{outcome:?}");
 }

@@ -23,9 +23,20 @@ use crate::audit::{AuditError, Entry};
 /// How long one effect may take before it is given up and tried again: providers have shorter limits of their own.
 const EFFECT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long the look may take whether somebody else has ended a credential: it must not hold up the reading it comes with.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Versions whose credential was found to have been ended by somebody else: told once in a term. At most those that the
 /// record lists.
 pub(super) type EndedByOthers = Arc<Mutex<BTreeSet<Version>>>;
+
+/// The reason of a safe mode.
+pub(super) fn newer_on_bus(revision: Revision, store: &str) -> String {
+    format!(
+        "the bus has a newer state than revision {revision} in {store}: the store was restored from a backup, or the \
+         secret's keys were deleted in it, or another store was used before"
+    )
+}
 
 /// How an effect went.
 pub(super) struct EffectOutcome {
@@ -116,10 +127,7 @@ impl Effect {
             // Every state is saved before it is published. So either somebody else leads by now, and then what follows from
             // this cannot be saved; or the store has lost what was saved, while nobody was there to notice.
             Err(BusError::Fenced { .. }) if self.record.safe_mode.is_none() => {
-                let reason = format!(
-                    "the bus has a newer state than revision {revision} in {}, which was probably restored from a backup",
-                    self.environment.tree.store().describe()
-                );
+                let reason = newer_on_bus(revision, &self.environment.tree.store().describe());
                 Ok(vec![Input::StoreWentBack { reason }])
             }
             Err(BusError::Fenced { subject }) => {
@@ -247,7 +255,12 @@ impl Effect {
         if !announced || ours || self.told_ended().contains(&version) {
             return Ok(());
         }
-        let reason = match self.settings.provider.test(credential, &[]).await {
+        let tested = tokio::time::timeout(LOOK_TIMEOUT, self.settings.provider.test(credential, &[])).await;
+        let tested = tested.unwrap_or_else(|_| {
+            let provider = self.settings.provider.describe();
+            Err(ProviderError::Unreachable { provider, problem: "no answer in time".into() })
+        });
+        let reason = match tested {
             Ok(Verdict::Works) => return Ok(()),
             Ok(Verdict::Rejected(reason)) => reason,
             // The usage was read; that this login could not be tried holds nothing up.

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rotacast_bus::BusError;
 use rotacast_clock as clock;
+use rotacast_proto::WireMessage as _;
 use rotacast_proto::v1::SecretStatus;
 use rotacast_protocol::coordinator::{Change, CommandKind, Coordinator, Input, Member, Rejection};
 use rotacast_protocol::record::RecordChange;
@@ -16,13 +18,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::directory::Secrets;
-use super::effect::{Effect, EffectOutcome, EndedByOthers};
+use super::effect::{Effect, EffectOutcome, EndedByOthers, newer_on_bus};
 use super::mail::{Mail, OrderOutcome};
 use super::{Environment, SecretSettings, status};
 
 /// Inputs that may wait for one task. At one input per instance, a burst of this size is taken in at once; beyond it
 /// senders wait, and reports are dropped, which their resending repairs.
 pub(super) const MAILBOX: usize = 4096;
+
+/// How long a new leader waits for the bus to say whether it knows more than the store: leases are granted after it.
+const LOOK_AT_BUS: Duration = Duration::from_secs(1);
 
 /// Inputs taken in before time-driven rules are looked at again: they look at every member.
 const BATCH: usize = 1024;
@@ -118,8 +123,30 @@ impl SecretTask {
         ended
     }
 
+    /// Whether the bus has a newer state than the record as it was loaded: then the store has lost what it had. Asked by
+    /// publishing that record's state once more, before this term adds to it and hides the difference. A bus that does not
+    /// answer is not waited for: every later publish asks again, if less sharply.
+    async fn bus_knows_more(&self) -> Option<String> {
+        let record = self.coordinator.record();
+        if record.revision == Revision(0) || record.safe_mode.is_some() {
+            return None;
+        }
+        let Environment { key, cluster, bus, tree, .. } = &self.environment;
+        let id = format!("{}:{}:{}", self.secret, record.epoch, record.revision);
+        let state = record.state().seal(key, cluster, id, clock::wall());
+        let asked = bus.publish_state(&self.secret, record.revision, &state);
+        match tokio::time::timeout(LOOK_AT_BUS, asked).await {
+            Ok(Err(BusError::Fenced { .. })) => Some(newer_on_bus(record.revision, &tree.store().describe())),
+            _ => None,
+        }
+    }
+
     async fn drive(&mut self) -> Ended {
-        if let Some(reason) = self.setback.take()
+        let setback = match self.setback.take() {
+            Some(reason) => Some(reason),
+            None => self.bus_knows_more().await,
+        };
+        if let Some(reason) = setback
             && let Err(ended) = self.input(Input::StoreWentBack { reason }).await
         {
             return ended;

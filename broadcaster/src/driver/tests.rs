@@ -6,7 +6,7 @@ mod following;
 use std::path::Path;
 
 use futures::StreamExt as _;
-use rotacast_bus::{EmbeddedBus, InstanceBus as _};
+use rotacast_bus::{EmbeddedBus, InstanceBus as _, LeaderBus as _};
 use rotacast_clock as clock;
 use rotacast_proto::{SecretValue, WireMessage as _, v1};
 use rotacast_protocol::coordinator::{Coordinator, Input, Order, Tenure};
@@ -258,6 +258,35 @@ async fn a_store_that_was_restored_while_nobody_led_is_found_out_by_what_the_bus
     let (stop, secrets) = (CancellationToken::new(), Secrets::default());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets).run(stop.clone()));
     tokio::time::timeout(PATIENCE, published).await.unwrap();
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
+
+/// Even if it is a single change: what the new term adds must not hide it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_store_that_lacks_one_change_is_found_out_before_another_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = Policy { when_empty: WhenEmpty::Proceed, ..Policy::default() };
+    let (mut environment, bus) = environment(folder.path(), policy).await;
+    put(&environment, "first").await;
+    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
+    until(&secrets, |status| status.current == 1 && status.rotation.is_none()).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    let bytes = environment.tree.read_record(&name()).await.unwrap().unwrap().bytes;
+    let record = SecretRecord::decode(&bytes).unwrap();
+    // One more change was saved and published before the backup was brought back.
+    let mut lost = record.clone();
+    lost.apply(&RecordChange::Resumed);
+    lost.revision = Revision(record.revision.0 + 1);
+    let state = lost.state().seal(&environment.key, &environment.cluster, "lost", clock::wall());
+    bus.publish_state(&name(), lost.revision, &state).await.unwrap();
+
+    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    environment.replica.name = "two".into();
+    let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
+    until(&secrets, |status| status.overlays.iter().any(|overlay| overlay == "safe_mode")).await;
     stop.cancel();
     running.await.unwrap().unwrap();
 }

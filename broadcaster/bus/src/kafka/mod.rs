@@ -32,10 +32,10 @@ use crate::bus::check_size;
 use crate::{BusError, BusEvent, CALL_TIMEOUT, Finding, InstanceBus, LeaderBus, Level, MAX_MESSAGE_BYTES, SyncCall};
 
 /// Most of each durable topic kept in memory: a million keys at about a KiB each. The same in bytes, since whoever
-/// may write may also write large messages.
-const DURABLE: Bound = Bound { keys: 1_000_000, bytes: 1 << 30 };
+/// may write may also write large messages. Beyond it reading is refused: a roster with somebody left out is no roster.
+const DURABLE: Bound = Bound { keys: 1_000_000, bytes: 1 << 30, whole: true };
 /// Most reports kept: of this many process lives, at about as much each.
-const REPORTS: Bound = Bound { keys: 200_000, bytes: 1 << 28 };
+const REPORTS: Bound = Bound { keys: 200_000, bytes: 1 << 28, whole: false };
 
 /// Both sides over one Kafka cluster. A cheap handle: clones share everything, and any number of
 /// subscriptions to a topic share one consumer.

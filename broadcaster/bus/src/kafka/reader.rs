@@ -393,6 +393,14 @@ impl Shared {
         }
     }
 
+    fn too_large(&self) -> BusError {
+        let problem = format!(
+            "topic {} holds more than can be kept in memory; see who writes to it, or whether it is compacted",
+            self.topic
+        );
+        BusError::Misconfigured { endpoint: self.endpoint.clone(), problem }
+    }
+
     fn lost(&self, problem: impl Into<String>) -> BusError {
         BusError::Unreachable { endpoint: self.endpoint.clone(), problem: problem.into() }
     }
@@ -506,7 +514,11 @@ impl Shared {
             (Some(key), _) => match record::read(message) {
                 // Kafka lets whoever may write to a topic write under any key: a message takes the place of its own only.
                 Ok((envelope, _)) if envelope.subject != key => self.unreadable("its key is not its subject"),
-                Ok((envelope, revision)) => self.replica.put(key, envelope, revision),
+                Ok((envelope, revision)) => {
+                    if !self.replica.put(key, envelope, revision) {
+                        return Err(self.too_large());
+                    }
+                }
                 Err(problem) => self.unreadable(&problem),
             },
             (None, _) => self.unreadable("it has no key"),

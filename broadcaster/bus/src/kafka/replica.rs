@@ -46,11 +46,13 @@ pub(super) struct Replica {
     bound: Bound,
 }
 
-/// Most that is kept: the newest.
+/// Most that is kept.
 #[derive(Clone, Copy)]
 pub(super) struct Bound {
     pub(super) keys: usize,
     pub(super) bytes: usize,
+    /// What does not fit is refused, since whoever reads must see all of it; otherwise the newest are kept.
+    pub(super) whole: bool,
 }
 
 /// What a message takes beside its payload and subject: the other attributes, and its places in two maps.
@@ -101,7 +103,8 @@ impl Replica {
         generation
     }
 
-    pub(super) fn put(&self, key: String, envelope: Envelope, revision: Revision) {
+    /// `false`: it does not fit, and nothing may be left out.
+    pub(super) fn put(&self, key: String, envelope: Envelope, revision: Revision) -> bool {
         let mut folded = self.lock();
         folded.tick += 1;
         let tick = folded.tick;
@@ -110,9 +113,13 @@ impl Replica {
         folded.last.insert(key.clone(), Last { tick, envelope: Arc::new(envelope), revision });
         folded.by_age.insert(tick, key);
         while folded.last.len() > self.bound.keys || folded.bytes > self.bound.bytes {
+            if self.bound.whole {
+                return false;
+            }
             let Some(oldest) = folded.by_age.first_key_value().map(|(_, key)| key.clone()) else { break };
             folded.remove(&oldest);
         }
+        true
     }
 
     pub(super) fn remove(&self, key: &str) {
@@ -159,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    fn put(replica: &Replica, key: &str, bytes: usize) {
+    fn put(replica: &Replica, key: &str, bytes: usize) -> bool {
         let envelope = Envelope {
             id: String::new(),
             kind: String::new(),
@@ -171,7 +178,7 @@ mod tests {
             signature: Bytes::new(),
             payload: Bytes::from(vec![0; bytes]),
         };
-        replica.put(key.into(), envelope, Revision(0));
+        replica.put(key.into(), envelope, Revision(0))
     }
 
     fn kept(replica: &Replica) -> Vec<String> {
@@ -180,27 +187,37 @@ mod tests {
 
     #[test]
     fn the_newest_within_both_bounds_are_kept() {
-        let replica = Replica::new(Bound { keys: 3, bytes: 10_000 });
+        let replica = Replica::new(Bound { keys: 3, bytes: 10_000, whole: false });
         for key in ["a", "b", "c", "d"] {
-            put(&replica, key, 10);
+            assert!(put(&replica, key, 10));
         }
         assert_eq!(kept(&replica), ["b", "c", "d"]);
-        put(&replica, "b", 8_000);
+        assert!(put(&replica, "b", 8_000));
         assert_eq!(kept(&replica), ["c", "d", "b"]);
-        put(&replica, "c", 4_000);
+        assert!(put(&replica, "c", 4_000));
         assert_eq!(kept(&replica), ["c"], "the oldest go until the rest fits");
     }
 
     #[test]
+    fn where_all_must_be_seen_what_does_not_fit_is_refused() {
+        let replica = Replica::new(Bound { keys: 3, bytes: 10_000, whole: true });
+        assert!(["a", "b", "c"].iter().all(|key| put(&replica, key, 10)));
+        assert!(put(&replica, "a", 20), "it takes its own place");
+        assert!(!put(&replica, "d", 10));
+        let replica = Replica::new(Bound { keys: 3, bytes: 10_000, whole: true });
+        assert!(put(&replica, "a", 8_000) && !put(&replica, "b", 8_000));
+    }
+
+    #[test]
     fn what_goes_gives_its_bytes_back() {
-        let replica = Replica::new(Bound { keys: 3, bytes: 10_000 });
+        let replica = Replica::new(Bound { keys: 3, bytes: 10_000, whole: false });
         for round in 0..100 {
-            put(&replica, "a", 8_000 + round);
+            assert!(put(&replica, "a", 8_000 + round));
             assert_eq!(kept(&replica), ["a"]);
         }
         replica.remove("a");
         assert_eq!(replica.lock().bytes, 0);
-        put(&replica, "b", 9_000);
+        assert!(put(&replica, "b", 9_000));
         replica.begin(1);
         assert_eq!(replica.lock().bytes, 0);
     }

@@ -42,7 +42,7 @@ pub(super) async fn campaign(
         .with_jitter()
         .without_max_times();
     let mut pauses = backoff.build();
-    let ttl = granted(ttl);
+    let ttl = session_ttl(ttl);
     loop {
         let looked = tokio::select! {
             () = cancel.cancelled() => return Err(StoreError::Cancelled),
@@ -179,16 +179,16 @@ struct Term {
     sent: Instant,
 }
 
-/// How long a renewal is gone by, on Consul's clock. A session that is destroyed by mistake ends at once, and then
-/// only its lock delay keeps a successor away: nobody may believe to lead for longer than that.
-fn relied_upon(ttl: Duration) -> Duration {
-    ttl.min(GREATEST_LOCK_DELAY)
+/// The session's time-to-live: what is asked for, within what Consul grants, and no longer than its lock delays last. A
+/// session that is destroyed by mistake ends at once, and then only its lock delay keeps a successor away: nobody may
+/// believe to lead for longer than that.
+fn session_ttl(ttl: Duration) -> Duration {
+    granted(ttl).min(GREATEST_LOCK_DELAY)
 }
 
-/// For how long a renewal of a session of `ttl` surely keeps others from leading, on our clock, from when it was sent.
+/// For how long a session of `ttl` on Consul's clock surely lasts on ours, from the moment its renewal was sent.
 fn surely(ttl: Duration) -> Duration {
-    let relied_upon = relied_upon(ttl);
-    (relied_upon * (100 - CLOCK_DRIFT_PERCENT) / (100 + CLOCK_DRIFT_PERCENT)).saturating_sub(CLOCK_RESOLUTION)
+    (ttl * (100 - CLOCK_DRIFT_PERCENT) / (100 + CLOCK_DRIFT_PERCENT)).saturating_sub(CLOCK_RESOLUTION)
 }
 
 impl Term {
@@ -207,7 +207,7 @@ impl Term {
     }
 
     async fn last(mut self, valid: watch::Sender<Instant>, lost: CancellationToken, resign: CancellationToken) {
-        let interval = relied_upon(self.ttl) / RENEWALS_PER_TTL;
+        let interval = self.ttl / RENEWALS_PER_TTL;
         loop {
             tokio::select! {
                 () = resign.cancelled() => {
@@ -276,12 +276,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_believes_to_lead_beyond_the_lock_delay() {
-        for seconds in [10, 59, 60, 61, 300, 86_400] {
-            let ttl = Duration::from_secs(seconds);
+    fn nobody_believes_to_lead_beyond_the_lock_delay_and_whoever_wins_has_time_to_renew() {
+        for seconds in [1, 10, 59, 60, 61, 120, 300, 86_400] {
+            let ttl = session_ttl(Duration::from_secs(seconds));
             assert!(surely(ttl) < ttl && surely(ttl) < GREATEST_LOCK_DELAY, "{ttl:?}");
-            let interval = relied_upon(ttl) / RENEWALS_PER_TTL;
+            let interval = ttl / RENEWALS_PER_TTL;
             assert!(interval * 2 < surely(ttl), "{ttl:?}: a renewal that is lost must leave time for another");
+            // A lock may be won with a session as old as this: see `attempt`.
+            let oldest = ttl / 2;
+            assert!(oldest + interval < surely(ttl), "{ttl:?}: whoever wins must come to its first renewal");
         }
     }
 }
