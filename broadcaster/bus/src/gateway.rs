@@ -24,7 +24,7 @@ const MAX_STREAMS: usize = 65_536;
 /// Room for protobuf's own framing around the largest message.
 const FRAMING: usize = 1024;
 
-/// Answers `Fetch`: checks who asks for what, audits, reads the store.
+/// Answers `Fetch`: checks who asks for what, reads the store, and logs who was given what.
 #[async_trait]
 pub trait ValueSource: Send + Sync + 'static {
     /// The value or the desired state that the signed request asks for.

@@ -72,7 +72,7 @@ struct Target {
 }
 
 /// Asks broadcasters, which read the store on this instance's behalf: authenticated by the instance's signature,
-/// authorised per secret, audited. Any of them can answer, so they are asked in turn, and the next one before the last has been given
+/// authorised per secret, logged. Any of them can answer, so they are asked in turn, and the next one before the last has been given
 /// up, until one does.
 pub struct FetchSource {
     /// At least one.
