@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use rotacast_proto::v1;
 use rotacast_tests::programs;
-use rotacast_tests::world::{Action, Operator, Options, SessionLog, World};
+use rotacast_tests::world::{Action, Operator, Options, World, number};
 
 /// A rotation that nobody disturbs takes about this long: kills fall into all of it.
 const SPAN_MS: u64 = 2000;
@@ -16,12 +16,6 @@ const SPAN_MS: u64 = 2000;
 const KILLS: f64 = 0.6;
 /// Longest pause before it is started again. Its predecessor's term blocks it for up to a second more.
 const DOWN_MS: u64 = 1000;
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable)
-        .ok()
-        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}: expected a number, found {text}")))
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rotations_end_and_no_query_fails_while_the_broadcaster_is_killed_again_and_again() {
@@ -99,21 +93,9 @@ async fn rotations_end_and_no_query_fails_while_the_broadcaster_is_killed_again_
     }
     world.broadcaster.stop().await;
 
-    let lives = world.observer.roles();
-    assert_eq!(world.database.logins().await.len(), 1, "the login roles left in PostgreSQL: {lives:?}");
-    for life in &lives {
-        assert_eq!(life.sessions_after_disable, 0, "a session outlived its role: {life:?}");
-    }
-    assert_eq!(lives.iter().filter(|life| life.dropped.is_none()).count(), 1, "{lives:?}");
-    let log = SessionLog::read(&world.database);
-    assert_eq!(log.early_ends(), Vec::<String>::new(), "PostgreSQL logged sessions of disabled roles");
-    // What cannot be undone is on record before it is done. A kill may cut off other entries; the next leader writes
-    // down what it finds, so that no rotation is missing.
-    let trail = world.audit();
-    for version in 1..current {
-        assert!(trail.about("retire_intent", version).next().is_some(), "version {version} was retired off the record");
-        assert!(trail.tells_of_the_rotation_to(version + 1), "the rotation to {} is not in the audit log", version + 1);
-    }
+    // A kill may cut off entries; the next leader writes down what it finds, so that no rotation is missing.
+    world.judge_the_end(current).await;
+    world.judge_the_record(current);
     println!("{count} rotations and {killed} kills in {:.1?}: {queries} queries, 0 failed", start.elapsed());
 }
 

@@ -15,7 +15,7 @@ use rotacast_proto::v1;
 use rotacast_tests::pool_service::Status;
 use rotacast_tests::programs;
 use rotacast_tests::servers::until;
-use rotacast_tests::world::{Action, AuditTrail, BusKind, LIMIT, Options, Service, SessionLog, StoreKind, Way, World};
+use rotacast_tests::world::{Action, BusKind, LIMIT, Options, Service, StoreKind, Way, World, number};
 
 const REPLICAS: usize = 3;
 
@@ -100,12 +100,6 @@ impl Fault {
         let text = format!("{self:?}");
         text.split('(').next().unwrap_or_default().to_owned()
     }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable)
-        .ok()
-        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}: expected a number, found {text}")))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -381,7 +375,7 @@ impl Run {
         for which in 0..REPLICAS {
             self.world.replica(which).stop().await;
         }
-        self.judge(last).await;
+        self.world.judge_the_end(last).await;
         let faults: Vec<String> = self.faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
         println!("faults: {}", faults.join(", "));
         println!(
@@ -409,23 +403,6 @@ impl Run {
         self.queries += status.queries_ok;
         if victim {
             self.paused = false;
-        }
-    }
-
-    /// What PostgreSQL saw, and what is on record.
-    async fn judge(&self, current: u64) {
-        let lives = self.world.observer.roles();
-        for life in &lives {
-            assert_eq!(life.sessions_after_disable, 0, "a session outlived its role: {life:?}");
-        }
-        assert_eq!(lives.iter().filter(|life| life.dropped.is_none()).count(), 1, "{lives:?}");
-        assert_eq!(self.world.database.logins().await.len(), 1, "the login roles left in PostgreSQL: {lives:?}");
-        let log = SessionLog::read(&self.world.database);
-        assert_eq!(log.early_ends(), Vec::<String>::new(), "PostgreSQL logged sessions of disabled roles");
-        let trails = self.world.audits();
-        for version in 1..current {
-            let intended = |trail: &AuditTrail| trail.about("retire_intent", version).next().is_some();
-            assert!(trails.iter().any(intended), "version {version} was retired off the record");
         }
     }
 }

@@ -10,9 +10,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use rotacast_proto::v1;
 use rotacast_tests::programs;
 use rotacast_tests::servers::until;
-use rotacast_tests::world::{
-    AuditTrail, BusKind, Commands, LIMIT, Operator, Options, PREFIX, SECRET, SessionLog, StoreKind, World,
-};
+use rotacast_tests::world::{BusKind, Commands, LIMIT, Operator, Options, PREFIX, SECRET, StoreKind, World, number};
 use serde_json::json;
 
 const REPLICAS: usize = 3;
@@ -23,12 +21,6 @@ const TAKEOVER: Duration = Duration::from_secs(90);
 /// For a new leader after a clean end, below [`LONG_TTL`]: whoever waits for the term to run out is caught.
 const HANDOVER: Duration = Duration::from_secs(45);
 const LONG_TTL: &str = "60s";
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable)
-        .ok()
-        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}: expected a number, found {text}")))
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_query_fails_while_leaders_come_and_go_on_etcd_and_nats() {
@@ -121,30 +113,11 @@ async fn leaders_come_and_go(options: Options, usual: u64) {
     for which in 0..REPLICAS {
         world.replica(which).stop().await;
     }
-    judge(&world, current).await;
+    world.judge_the_end(current).await;
+    world.judge_the_record(current);
     println!("{count} rotations in {:.1?}: {queries} queries, 0 failed", start.elapsed());
     println!("without a leader after SIGKILL: {}", spread(&mut after_kill));
     println!("without a leader after SIGTERM: {}", spread(&mut after_stop));
-}
-
-/// What PostgreSQL saw, and what is on record.
-async fn judge(world: &World, current: u64) {
-    let lives = world.observer.roles();
-    assert_eq!(world.database.logins().await.len(), 1, "the login roles left in PostgreSQL: {lives:?}");
-    for life in &lives {
-        assert_eq!(life.sessions_after_disable, 0, "a session outlived its role: {life:?}");
-    }
-    assert_eq!(lives.iter().filter(|life| life.dropped.is_none()).count(), 1, "{lives:?}");
-    let log = SessionLog::read(&world.database);
-    assert_eq!(log.early_ends(), Vec::<String>::new(), "PostgreSQL logged sessions of disabled roles");
-    // Each replica has written down what it did while it led; every log verifies, and together they tell everything.
-    let trails = world.audits();
-    for version in 1..current {
-        let intended = |trail: &AuditTrail| trail.about("retire_intent", version).next().is_some();
-        assert!(trails.iter().any(intended), "version {version} was retired off the record");
-        let told = |trail: &AuditTrail| trail.tells_of_the_rotation_to(version + 1);
-        assert!(trails.iter().any(told), "the rotation to {} is in no audit log", version + 1);
-    }
 }
 
 /// Which replica leads, once one does; `but` is no answer.
@@ -298,7 +271,8 @@ async fn replicas_are_replaced_one_after_the_other_in_a_rotation_and_keep_what_a
     for which in 0..REPLICAS {
         world.replica(which).stop().await;
     }
-    judge(&world, 2).await;
+    world.judge_the_end(2).await;
+    world.judge_the_record(2);
 }
 
 async fn read_record(world: &World, key: &str) -> serde_json::Value {

@@ -1,0 +1,50 @@
+//! What must be true after any number of rotations, by PostgreSQL's own view and by what is on record.
+
+use super::{AuditTrail, SessionLog, World};
+
+/// A number that a run is told by an environment variable.
+///
+/// # Panics
+/// If it is none.
+#[must_use]
+pub fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}: expected a number, found {text}")))
+}
+
+impl World {
+    /// No session outlived its role, one role is left, and every version before `current` was retired on the record of the
+    /// broadcaster that led then. For when the broadcasters have stopped.
+    ///
+    /// # Panics
+    /// If any of it is not so.
+    pub async fn judge_the_end(&self, current: u64) {
+        let lives = self.observer.roles();
+        assert_eq!(self.database.logins().await.len(), 1, "the login roles left in PostgreSQL: {lives:?}");
+        for life in &lives {
+            assert_eq!(life.sessions_after_disable, 0, "a session outlived its role: {life:?}");
+        }
+        assert_eq!(lives.iter().filter(|life| life.dropped.is_none()).count(), 1, "{lives:?}");
+        let log = SessionLog::read(&self.database);
+        assert_eq!(log.early_ends(), Vec::<String>::new(), "PostgreSQL logged sessions of disabled roles");
+        // What cannot be undone is on record before it is done.
+        let trails = self.audits();
+        for version in 1..current {
+            let intended = |trail: &AuditTrail| trail.about("retire_intent", version).next().is_some();
+            assert!(trails.iter().any(intended), "version {version} was retired off the record");
+        }
+    }
+
+    /// Every rotation up to `current` is in some broadcaster's log, or in what a later leader found.
+    ///
+    /// # Panics
+    /// If one is not.
+    pub fn judge_the_record(&self, current: u64) {
+        let trails = self.audits();
+        for version in 2..=current {
+            let told = trails.iter().any(|trail| trail.tells_of_the_rotation_to(version));
+            assert!(told, "the rotation to {version} is in no audit log");
+        }
+    }
+}
