@@ -87,7 +87,7 @@ function all(status) {
 }
 
 /** Why nothing can be ordered here at all: as something to show; null: it can. */
-function barred() {
+export function barred() {
   const { about, link } = session;
   if (link.name === "unreachable" || link.name === "stale") return ["The connection is lost: what is shown may be out of date."];
   if (about && !about.leader) {

@@ -6,7 +6,6 @@ import { Stream } from "./stream.js";
 import { refreshAll, setClock } from "./times.js";
 import { drawShell, onRedraw, session, tellLink } from "./shell.js";
 import { gate, onAccount } from "./sign-in.js";
-import { notice } from "./parts.js";
 import { overview } from "./overview.js";
 import { secret } from "./secret.js";
 import { whoRunsWhat } from "./instances.js";
@@ -38,7 +37,9 @@ function draw() {
   const needs = session.about !== null && session.about.sign_in_needed && !session.about.signed_in;
   if (needs && !gated) {
     gated = gate(changed);
-    disconnect();
+    // It answers, though not a stranger.
+    session.link = { name: "live", since: Date.now(), error: null };
+    connect();
     // Nothing that was shown to whoever signed out stays on the page.
     document.querySelectorAll("dialog").forEach((dialog) => dialog.close());
   } else if (!needs && gated) {
@@ -74,8 +75,7 @@ function disconnect() {
 
 function connect() {
   disconnect();
-  if (gated) return;
-  if (view.stream) stream = new Stream(view.stream.path, { about: takeAbout, ...view.stream.events }, takeLink);
+  if (view.stream && !gated) stream = new Stream(view.stream.path, { about: takeAbout, ...view.stream.events }, takeLink);
   else {
     poll = setInterval(() => document.hidden || askAbout(), ABOUT_MS);
     askAbout();
@@ -113,7 +113,7 @@ function nowhere() {
   return {
     place: "",
     title: () => "Not found",
-    draw: () => notice("warn", "There is no such page.", "Everything begins at the overview."),
+    draw: () => [h("h1", {}, "There is no such page"), h("p", {}, h("a", { href: "#/" }, "To all secrets"))],
   };
 }
 

@@ -18,9 +18,6 @@ const COLUMNS = [
   { name: "Details", class: "wide" },
 ];
 
-// What needs nobody's attention in every row is told in the opened details only.
-const BACKGROUND = new Set(["epoch", "revision"]);
-
 export function audit(parameters, changed) {
   const filter = { secret: parameters.get("secret") ?? "", q: parameters.get("q") ?? "" };
   let entries = null;
@@ -115,8 +112,8 @@ export function audit(parameters, changed) {
 
 function entryRow(entry) {
   const details = Object.entries(entry.details ?? {});
-  const short = details.filter(([name, value]) => !BACKGROUND.has(name) && (value === null || typeof value !== "object"));
-  const more = details.some(([name, value]) => BACKGROUND.has(name) || (value !== null && typeof value === "object"));
+  const long = ([, value]) => value !== null && typeof value === "object";
+  const short = details.filter((it) => !long(it));
   return row(COLUMNS, [
     h("div", { title: `entry ${entry.sequence}` }, time(entry.time_ms), h("div", { class: "quiet nowrap" }, moment(entry.time_ms))),
     entry.actor,
@@ -126,7 +123,7 @@ function entryRow(entry) {
     details.length === 0 ? none("none") : [
       short.length > 0 && h("span", { class: "inline-details" }, short.map(([name, value], at) =>
         h("span", {}, [at > 0 && " · ", `${words(name)} `, h("span", { class: "value" }, plain(value))]))),
-      more && h("details", {}, h("summary", {}, "All details"), all([["entry", entry.sequence], ...details])),
+      details.some(long) && h("details", {}, h("summary", {}, "All details"), all([["entry", entry.sequence], ...details])),
     ],
   ], { key: entry.sequence, "data-action": entry.action });
 }

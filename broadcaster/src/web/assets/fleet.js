@@ -6,7 +6,8 @@ import { count, digits } from "./words.js";
 import { time } from "./times.js";
 import { debounced, none, problem, row, secretLink, share, table } from "./parts.js";
 
-const ROWS = 25;
+// The instances stand below: they are not to be pushed out of sight.
+const ROWS = 6;
 
 const COLUMNS = [
   { name: "Secret", class: "wide" },
@@ -82,7 +83,7 @@ export class Fleet {
       table({ caption: "Services and versions", columns: COLUMNS, testid: "fleet", rows: shown.map((it) => this.line(it)) }),
       this.lines.length > shown.length && h("p", { class: "below" }, [
         `${digits(shown.length)} of ${digits(this.lines.length)} shown. `,
-        h("button", { type: "button", onclick: () => { this.limit += 100; this.changed(); } }, "Show more"),
+        h("button", { type: "button", onclick: () => { this.limit += 50; this.changed(); } }, "Show more"),
       ]),
     ];
   }
@@ -94,11 +95,11 @@ export class Fleet {
       digits(it.instances),
       h("div", { class: "split" }, [
         h("span", { class: "bar thin stacked", "aria-hidden": "true" }, it.versions.map((group, at) =>
-          h("span", { class: `part part-${Math.min(at, 3)}`, style: { width: `${share(group.instances, it.instances)}%` } }))),
+          h("span", { class: `part ${colour(group, at)}`, style: { width: `${share(group.instances, it.instances)}%` } }))),
         h("div", { class: "chips" }, it.versions.map((group, at) =>
           h("button", {
             type: "button",
-            class: `chip part-${Math.min(at, 3)}`,
+            class: `chip ${colour(group, at)}`,
             title: "Show these instances",
             onclick: () => this.choose(it.service, it.secret, group.version),
           }, [
@@ -110,6 +111,11 @@ export class Fleet {
       standings(it.standings),
     ], { key: `${it.secret} ${it.service}` });
   }
+}
+
+/** Only tells neighbours apart: each is named beside its colour. */
+function colour(group, at) {
+  return `part-${group.version === null ? 3 : Math.min(at, 2)}`;
 }
 
 function standings(counts) {

@@ -48,6 +48,9 @@ export function overrideDialog(page) {
       }
       beyond = Math.max(0, matching - found.length);
       holders = found.filter((it) => mayUse(it, choice.version, page.status)).slice(0, MAX_NAMED);
+      // Who surely holds it comes before who may.
+      const rank = (it) => (it.held.includes(choice.version) ? 0 : 1);
+      holders.sort((a, b) => rank(a) - rank(b));
       for (const name of named) if (!holders.some((it) => keyOf(it) === name)) named.delete(name);
     } catch (failed) {
       if (gone.signal.aborted) return;
@@ -176,7 +179,7 @@ export function holderFacts(it) {
   return [
     h("span", { class: "who-waits" }, lifeName(it)),
     h("span", { class: "quiet" }, [
-      it.held.length > 0 ? `holds version ${it.held.join(", ")}` : "says it holds nothing",
+      it.held.length > 0 ? `holds version ${it.held.join(", ")}` : it.version === null ? "has not said what it holds" : "says it holds nothing",
       ` · ${it.standing}`,
       " · ",
       it.silent_for_ms === null ? "never heard" : ["heard ", time(it.taken - it.silent_for_ms)],

@@ -169,7 +169,7 @@ function firstSteps() {
   return h("section", { class: "first", "data-testid": "empty" }, [
     h("h2", {}, "No secret yet"),
     h("p", {}, "A secret begins with its first version. Write it on the command line:"),
-    h("pre", {}, h("code", {}, "printf 'first value' | rotacast put payments/db --wait")),
+    h("pre", { tabindex: 0 }, h("code", {}, "printf 'first value' | rotacast put payments/db --wait")),
     h("p", {}, "It appears here at once. Services then use it through the SDK, and a rotation to a new version begins with ",
       h("code", {}, "rotacast rotate payments/db"), ", or with a button on the secret's page."),
   ]);

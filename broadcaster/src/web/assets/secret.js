@@ -70,18 +70,13 @@ export function secret(parameters, changed) {
       head,
       heading(status),
       h("div", { class: "columns" }, [
-        h("div", { class: "main-column" }, [
+        h("div", { class: "lead-column" }, [
           status.overlays.map((it) => overlayNotice(status, it)),
           h("section", { class: "panel", "aria-labelledby": "rotation-title" }, [
             h("h2", { id: "rotation-title" }, status.rotation ? `Rotation ${status.rotation.generation}` : "Rotation"),
             sentence(status),
             timeline(status),
           ]),
-          waits(page),
-          services(status),
-          guards(status),
-          versions(status),
-          history(status),
         ]),
         h("aside", { class: "side", "aria-label": "Actions and more" }, [
           actions(page),
@@ -90,6 +85,7 @@ export function secret(parameters, changed) {
             h("li", {}, h("a", { href: link("audit", { secret: name }) }, "Its audit log")),
           ]),
         ]),
+        h("div", { class: "main-column" }, [waits(page), services(status), guards(status), versions(status), history(status)]),
       ]),
     ];
   }

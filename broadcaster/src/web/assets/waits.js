@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 import { capitalised, count, digits, meaning, parseLife } from "./words.js";
 import { time } from "./times.js";
 import { none, row, share, table } from "./parts.js";
-import { excuse } from "./actions.js";
+import { barred, excuse } from "./actions.js";
 
 // Of each kind, until all are asked for.
 const FIRST = 10;
@@ -78,7 +78,7 @@ function instances(page, name, blockers) {
         blocker.next,
       ];
       if (excusable) {
-        cells.push(h("button", { type: "button", class: "small", "aria-label": `Excuse ${blocker.who} …`, onclick: () => excuse(page, blocker.who) }, "Excuse …"));
+        cells.push(h("button", { type: "button", class: "small", disabled: barred() !== null, "aria-label": `Excuse ${blocker.who} …`, onclick: () => excuse(page, blocker.who) }, "Excuse …"));
       }
       return row(columns, cells, { key: blocker.who, "data-testid": "blocker" });
     }),
