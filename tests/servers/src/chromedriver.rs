@@ -22,10 +22,12 @@ impl ChromeDriver {
     /// # Panics
     /// If it is there and does not start.
     pub async fn start() -> Option<Self> {
-        let find = |variable, name| find::binary(variable, name).or_else(|| {
-            find::skip(name);
-            None
-        });
+        let find = |variable, name| {
+            find::binary(variable, name).or_else(|| {
+                find::skip(name);
+                None
+            })
+        };
         let chromium = find("ROTACAST_CHROMIUM", "chromium")?;
         let program = find("ROTACAST_CHROMEDRIVER", "chromedriver")?;
         let mut port = 0;
