@@ -2,6 +2,7 @@
 
 import { h, render } from "./dom.js";
 import { time } from "./times.js";
+import { capitalised } from "./words.js";
 import { notice } from "./parts.js";
 import { askToSignIn, leave } from "./sign-in.js";
 
@@ -115,11 +116,12 @@ function lostBanner(link) {
     return h("div", { key: "lost", "data-testid": "lost" },
       notice("warn", "No word from the broadcaster for more than 15 s.", h("p", {}, age, "It is tried again by itself.")));
   }
-  const why = link.error?.problem && link.error.kind !== "unreachable" ? `${link.error.problem}.` : "";
+  const sentence = (text) => `${capitalised(text).replace(/\.$/, "")}. `;
+  const { problem, fix, kind } = link.error ?? {};
   return h("div", { key: "lost", "data-testid": "lost" },
     notice("bad", link.error?.told || link.error?.status ? "The broadcaster cannot answer." : "The broadcaster cannot be reached.", h("p", {}, [
-      why && `${why.charAt(0).toUpperCase()}${why.slice(1)} `,
-      link.error?.told && link.error.fix && `${link.error.fix}. `,
+      problem && kind !== "unreachable" && sentence(problem),
+      link.error?.told && fix && sentence(fix),
       age,
       "It is tried again by itself.",
     ])));
