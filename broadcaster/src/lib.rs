@@ -12,3 +12,5 @@ pub mod dev;
 pub mod driver;
 pub mod serve;
 pub mod signal;
+mod view;
+pub mod web;
