@@ -35,8 +35,8 @@ export function audit(parameters, changed) {
       const found = await read("/api/audit", { ...filter, before, limit: PAGE }, mine.signal);
       if (asking !== mine) return;
       entries = before === null ? found.entries : [...entries, ...found.entries];
-      next = found.next_before;
-      searched = found.searched_to;
+      next = found.next_before ?? null;
+      searched = found.searched_to ?? null;
       error = null;
       say(`${count(found.entries.length, "entry", "entries")} ${before === null ? "shown" : "added"}.`);
     } catch (failed) {

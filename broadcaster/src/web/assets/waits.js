@@ -137,6 +137,11 @@ function stageCell(done, of) {
   ]);
 }
 
+/** `1.550303032s` is exact, and no word for people. */
+function plain(evidence) {
+  return evidence.replace(/(\d+)(\.\d+)?(ms|s)\b/g, (_, whole, part, unit) => `${Math.round(Number(whole + (part ?? "")) * 10) / 10} ${unit}`);
+}
+
 /** What must hold before a version may be retired, each with what it is judged by. */
 export function guards(status) {
   return status.guards.map((guard) => {
@@ -151,7 +156,7 @@ export function guards(status) {
           h("span", { class: "mark", "aria-hidden": "true" }, it.met ? "✓" : "○"),
           h("div", {}, [
             h("span", {}, h("span", { class: "unseen" }, it.met ? "met: " : "not met: "), capitalised(meaning(it.name))),
-            it.evidence && h("div", { class: "quiet" }, capitalised(it.evidence)),
+            it.evidence && h("div", { class: "quiet" }, capitalised(plain(it.evidence))),
             it.name === "usage_evidence" && sessions.length > 0 && h("ul", { class: "sessions", "aria-label": "Live sessions" },
               sessions.slice(0, FIRST).map((session) => h("li", {}, session.who)),
               sessions.length > FIRST && h("li", { class: "quiet" }, `and ${digits(sessions.length - FIRST)} more`)),
