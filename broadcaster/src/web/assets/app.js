@@ -50,7 +50,6 @@ function draw() {
   document.title = `${gated ? "Sign in" : view.title()} · ${session.about?.cluster ?? "Rotacast"}`;
   // Keyed, so that no view finds fields of another with something typed into them.
   render(main, h("div", { class: "view", key: gated ? "gate" : viewNumber }, gated ? gated() : view.draw()));
-  refreshAll();
 }
 
 function takeAbout(about) {

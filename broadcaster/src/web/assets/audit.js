@@ -112,6 +112,8 @@ export function audit(parameters, changed) {
 
 function entryRow(entry) {
   const details = Object.entries(entry.details ?? {});
+  // The term is in every entry: what is particular comes first.
+  details.sort(([a], [b]) => Number(a === "epoch") - Number(b === "epoch"));
   const long = ([, value]) => value !== null && typeof value === "object";
   const short = details.filter((it) => !long(it));
   return row(COLUMNS, [

@@ -20,9 +20,10 @@ const COLUMNS = [
   { name: "State" },
   { name: "Progress" },
   { name: "Waits for", class: "wide" },
-  // Left out where no secret has a schedule.
   { name: "Next rotation" },
 ];
+// Where no secret has a schedule.
+const UNSCHEDULED = COLUMNS.slice(0, -1);
 
 // Kept while other views are shown, so that coming back shows something at once.
 const secrets = new Secrets();
@@ -48,7 +49,7 @@ export function overview(parameters, changed) {
 
   function draw() {
     const { counts, matching, rows, scheduled } = secrets.select(filter, query, limit);
-    const columns = scheduled ? COLUMNS : COLUMNS.slice(0, -1);
+    const columns = scheduled ? COLUMNS : UNSCHEDULED;
     if (secrets.whole && counts.all === 0) return [h("h1", {}, "Secrets"), firstSteps()];
     tellSummary(counts);
     return [
@@ -111,12 +112,24 @@ export function overview(parameters, changed) {
   };
 }
 
+// A secret's row is made again only when the secret has changed: most of a live page has not.
+const made = new WeakMap();
+
 function secretRow(it, columns) {
+  const long = isLong(it);
+  const known = made.get(it);
+  if (known?.long === long && known.columns === columns) return known.tree;
+  const tree = freshRow(it, columns, long);
+  made.set(it, { long, columns, tree });
+  return tree;
+}
+
+function freshRow(it, columns, long) {
   const urgent = it.overlays.includes("stuck") || it.overlays.includes("safe_mode");
   return row(columns, [
     [h("a", { class: "name", href: secretLink(it.secret) }, it.secret), h("div", { class: "quiet" }, it.provider)],
     current(it),
-    state(it),
+    state(it, long),
     howFar(it),
     waitsFor(it),
     it.next_rotation_at && time(it.next_rotation_at, "when"),
@@ -129,9 +142,9 @@ function current(it) {
   return [h("span", { class: "version" }, it.current), age && h("div", { class: "quiet" }, age, " old")];
 }
 
-function state(it) {
+function state(it, long) {
   const pills = it.rotation ? [pill("busy", words(it.rotation.phase))] : it.overlays.length === 0 ? [pill("calm", "idle")] : [];
-  if (isLong(it) && !it.overlays.includes("stuck")) pills.push(pill("warn", "waits long"));
+  if (long && !it.overlays.includes("stuck")) pills.push(pill("warn", "waits long"));
   const rotation = it.rotation;
   const detail = rotation
     ? [direction(rotation), " · ", time(rotation.phase_since, "age")]

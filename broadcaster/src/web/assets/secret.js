@@ -123,16 +123,22 @@ function heading(status) {
 
 function overlayNotice(status, name) {
   const [title, text] = overlay(name);
-  const cause = { paused: "not_paused", safe_mode: "not_in_safe_mode" }[name];
-  const blocker = status.blockers.find((it) => it.condition === cause);
+  const condition = { paused: "not_paused", safe_mode: "not_in_safe_mode" }[name];
+  const blocker = status.blockers.find((it) => it.condition === condition);
   return h("div", { key: `overlay-${name}`, "data-testid": `overlay-${name}` }, notice(
     name === "stuck" || name === "safe_mode" ? "bad" : "warn",
     `${title}.`,
     h("p", {}, [
-      blocker && `${capitalised(blocker.who ? `${blocker.who}: ${blocker.why}` : blocker.why)}. `,
+      blocker && cause(blocker),
       text,
     ]),
   ));
+}
+
+/** The heading says already what it is. */
+function cause(blocker) {
+  const why = blocker.why.replace(/^(paused|safe mode): /, "").replace(/\.$/, "");
+  return blocker.who ? `By ${blocker.who}: ${why}. ` : `${capitalised(why)}. `;
 }
 
 /** Where it stands, in a sentence, as `rotacast why` says it. */

@@ -94,11 +94,11 @@ function account(gated) {
   if (gated || !session.about) return null;
   const who = session.about.signed_in;
   if (!who) {
-    return h("button", { type: "button", "data-testid": "sign-in", onclick: () => askToSignIn() }, "Sign in");
+    return h("button", { key: "in", type: "button", "data-testid": "sign-in", onclick: () => askToSignIn() }, "Sign in");
   }
   return [
     h("span", { class: "who", "data-testid": "signed-in" }, who.name, !who.may_act && h("span", { class: "quiet" }, " (may look)")),
-    h("button", { type: "button", class: "quiet-button", "data-testid": "sign-out", onclick: leave }, "Sign out"),
+    h("button", { key: "out", type: "button", class: "quiet-button", "data-testid": "sign-out", onclick: leave }, "Sign out"),
   ];
 }
 
