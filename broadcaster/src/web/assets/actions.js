@@ -203,7 +203,7 @@ const plans = {
     button: "Leave safe mode",
     danger: true,
     what: [
-      `It is in safe mode because ${status.blockers.find((it) => it.condition === "not_in_safe_mode")?.why ?? "the store is not what it was"}.`,
+      `It is in safe mode because ${status.blockers.find((it) => it.condition === "not_in_safe_mode")?.why.replace(/^safe mode: /, "") ?? "the store is not what it was"}.`,
       "Go on only when you have looked at the store and it is what it should be. Irreversible steps go on from what it holds now.",
     ],
     who: "Nobody, if the store is right. If it lacks versions that are in use, whoever uses them may be cut off.",

@@ -22,6 +22,8 @@ const COLUMNS = [
   { name: "Waits for", class: "wide" },
   { name: "Next rotation" },
 ];
+// Where no secret has a schedule.
+const UNSCHEDULED = COLUMNS.slice(0, -1);
 
 // Kept while other views are shown, so that coming back shows something at once.
 const secrets = new Secrets();
@@ -46,7 +48,8 @@ export function overview(parameters, changed) {
   }
 
   function draw() {
-    const { counts, matching, rows } = secrets.select(filter, query, limit);
+    const { counts, matching, rows, scheduled } = secrets.select(filter, query, limit);
+    const columns = scheduled ? COLUMNS : UNSCHEDULED;
     if (secrets.whole && counts.all === 0) return [h("h1", {}, "Secrets"), firstSteps()];
     tellSummary(counts);
     return [
@@ -84,7 +87,7 @@ export function overview(parameters, changed) {
         }),
       ]),
       rows.length > 0
-        ? table({ caption: "Secrets", columns: COLUMNS, rows: rows.map(secretRow), testid: "secrets" })
+        ? table({ caption: "Secrets", columns, rows: rows.map((it) => secretRow(it, columns)), testid: "secrets" })
         : h("p", { class: "empty", "data-testid": "nothing-found" }, secrets.whole
           ? ["No secret fits. ", h("button", { type: "button", class: "inline", onclick: () => { filter = "all"; query = ""; remember(); } }, "Show all")]
           : "Loading …"),
@@ -109,16 +112,28 @@ export function overview(parameters, changed) {
   };
 }
 
-function secretRow(it) {
+// A secret's row is made again only when the secret has changed: most of a live page has not.
+const made = new WeakMap();
+
+function secretRow(it, columns) {
+  const long = isLong(it);
+  const known = made.get(it);
+  if (known?.long === long && known.columns === columns) return known.tree;
+  const tree = freshRow(it, columns, long);
+  made.set(it, { long, columns, tree });
+  return tree;
+}
+
+function freshRow(it, columns, long) {
   const urgent = it.overlays.includes("stuck") || it.overlays.includes("safe_mode");
-  return row(COLUMNS, [
+  return row(columns, [
     [h("a", { class: "name", href: secretLink(it.secret) }, it.secret), h("div", { class: "quiet" }, it.provider)],
     current(it),
-    state(it),
+    state(it, long),
     howFar(it),
     waitsFor(it),
     it.next_rotation_at && time(it.next_rotation_at, "when"),
-  ], { key: it.secret, class: urgent ? "urgent linked" : "linked", "data-secret": it.secret });
+  ].slice(0, columns.length), { key: it.secret, class: urgent ? "urgent linked" : "linked", "data-secret": it.secret });
 }
 
 function current(it) {
@@ -127,9 +142,9 @@ function current(it) {
   return [h("span", { class: "version" }, it.current), age && h("div", { class: "quiet" }, age, " old")];
 }
 
-function state(it) {
+function state(it, long) {
   const pills = it.rotation ? [pill("busy", words(it.rotation.phase))] : it.overlays.length === 0 ? [pill("calm", "idle")] : [];
-  if (isLong(it) && !it.overlays.includes("stuck")) pills.push(pill("warn", "waits long"));
+  if (long && !it.overlays.includes("stuck")) pills.push(pill("warn", "waits long"));
   const rotation = it.rotation;
   const detail = rotation
     ? [direction(rotation), " · ", time(rotation.phase_since, "age")]
@@ -139,11 +154,13 @@ function state(it) {
 
 function howFar(it) {
   if (it.rotation && it.progress) {
-    if (it.progress.of === 0) return h("span", { class: "quiet" }, "no instances");
     const back = it.rotation.phase === "rolling_back" && it.progress.stage === "switched" ? "switched back" : it.progress.stage;
     return progress(it.progress.done, it.progress.of, back, `Progress of ${it.secret}`);
   }
-  if (it.rotation) return it.record_read_at ? h("span", { class: "quiet" }, "known to the leader") : none("nobody is waited for");
+  if (it.rotation) {
+    if (it.record_read_at) return h("span", { class: "quiet" }, "known to the leader");
+    return it.rotation.phase !== "verifying" && it.members === 0 ? h("span", { class: "quiet" }, "no instances") : none("nobody is waited for");
+  }
   if (!it.last) return none("never rotated");
   const took = it.last.took_ms === null ? "" : ` in ${span(it.last.took_ms)}`;
   return h("span", { class: "quiet" }, [

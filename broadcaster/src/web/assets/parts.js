@@ -1,7 +1,7 @@
 // Small pieces that every view is made of.
 
 import { h } from "./dom.js";
-import { digits, overlay, words } from "./words.js";
+import { capitalised, digits, overlay, words } from "./words.js";
 import { time } from "./times.js";
 
 export const secretLink = (secret) => `#/secret/${secret.split("/").map(encodeURIComponent).join("/")}`;
@@ -61,9 +61,8 @@ export function notice(kind, title, ...rest) {
 
 /** What went wrong, and what to do about it. */
 export function problem(error, ...rest) {
-  const sentence = `${error.problem ?? error.message}`.replace(/\.$/, "");
   return h("div", { class: "notice bad", role: "alert", "data-testid": "problem" }, [
-    h("p", { class: "notice-title" }, `${sentence.charAt(0).toUpperCase()}${sentence.slice(1)}.`),
+    h("p", { class: "notice-title" }, `${capitalised(`${error.problem ?? error.message}`).replace(/\.$/, "")}.`),
     error.fix && h("p", {}, h("strong", {}, "What to do: "), error.fix),
     ...rest,
   ]);

@@ -5,7 +5,7 @@ import { read } from "./api.js";
 import { time } from "./times.js";
 import { capitalised, count, direction, overlay, parseLife, words } from "./words.js";
 import { link, notice, overlayPill, pill, problem } from "./parts.js";
-import { say, session } from "./shell.js";
+import { say } from "./shell.js";
 import { timeline } from "./timeline.js";
 import { guards, services, waits } from "./waits.js";
 import { history, versions } from "./records.js";
@@ -63,8 +63,7 @@ export function secret(parameters, changed) {
     const { status } = page;
     const head = h("p", { class: "crumb" }, h("a", { href: "#/" }, "← All secrets"));
     if (!status) {
-      const error = page.refused ?? session.link.error;
-      return [head, h("h1", { class: "name" }, name), error?.told || page.refused ? problem(error) : h("p", { class: "quiet" }, "Loading …")];
+      return [head, h("h1", { class: "name" }, name), page.refused ? problem(page.refused) : h("p", { class: "quiet" }, "Loading …")];
     }
     return [
       head,
@@ -98,6 +97,10 @@ export function secret(parameters, changed) {
       events: { secret: take },
     },
     draw,
+    notFound: (error) => {
+      page.status = null;
+      page.refused = error;
+    },
     close: () => gone.abort(),
   };
 }
@@ -123,16 +126,22 @@ function heading(status) {
 
 function overlayNotice(status, name) {
   const [title, text] = overlay(name);
-  const cause = { paused: "not_paused", safe_mode: "not_in_safe_mode" }[name];
-  const blocker = status.blockers.find((it) => it.condition === cause);
+  const condition = { paused: "not_paused", safe_mode: "not_in_safe_mode" }[name];
+  const blocker = status.blockers.find((it) => it.condition === condition);
   return h("div", { key: `overlay-${name}`, "data-testid": `overlay-${name}` }, notice(
     name === "stuck" || name === "safe_mode" ? "bad" : "warn",
     `${title}.`,
     h("p", {}, [
-      blocker && `${capitalised(blocker.who ? `${blocker.who}: ${blocker.why}` : blocker.why)}. `,
+      blocker && cause(blocker),
       text,
     ]),
   ));
+}
+
+/** The heading says already what it is. */
+function cause(blocker) {
+  const why = blocker.why.replace(/^(paused|safe mode): /, "").replace(/\.$/, "");
+  return blocker.who ? `By ${blocker.who}: ${why}. ` : `${capitalised(why)}. `;
 }
 
 /** Where it stands, in a sentence, as `rotacast why` says it. */
