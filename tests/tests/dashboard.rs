@@ -58,9 +58,7 @@ async fn order(browser: &Browser, body: &serde_json::Value) -> u64 {
 async fn a_rotation_is_followed_live_steered_and_survives_a_restart() {
     let Some(browser) = Browser::start().await else { return };
     // Long enough that a stopped process holds a rotation up for as long as this test looks at it.
-    let options = Options::default()
-        .policy("lease_idle", "\"5m\"")
-        .policy("lease_rotating", "\"4m\"");
+    let options = Options::default().policy("lease_idle", "\"5m\"").policy("lease_rotating", "\"4m\"");
     let Some(mut world) = World::start(programs!(), options).await else { return };
     world.broadcaster.start(&world.operator).await;
     let home = world.broadcaster.url();
