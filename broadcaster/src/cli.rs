@@ -4,6 +4,7 @@
 
 mod arguments;
 mod audit_log;
+mod bars;
 mod client;
 mod doctor;
 mod follow;
@@ -80,7 +81,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match dispatch(&context, cli.command) {
         Ok(()) | Err(Stop::Unread) => ExitCode::SUCCESS,
         Err(Stop::Failed(failure)) => {
-            output::report(&failure, output.is_json());
+            output::report(&failure, output);
             failure.exit.into()
         }
     }
@@ -172,9 +173,9 @@ fn config_check(output: Output, file: &Path, without_files: bool) -> Result<(), 
     }
     let (secrets, operators) = (config.secrets.len(), config.operators.len());
     let services = config.services.len() + usize::from(config.any_service.is_some());
-    if output.is_json() {
+    if output.is_data() {
         let cluster = config.cluster.to_string();
-        return output.json(&ConfigView { file: file.display().to_string(), cluster, operators, services, secrets });
+        return output.data(&ConfigView { file: file.display().to_string(), cluster, operators, services, secrets });
     }
     output.line(format_args!(
         "{}: well. Cluster {}, {}, {}, {}",
