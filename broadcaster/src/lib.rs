@@ -10,5 +10,6 @@ pub mod cli;
 pub mod config;
 pub mod dev;
 pub mod driver;
+pub mod metrics;
 pub mod serve;
 pub mod signal;
