@@ -13,3 +13,5 @@ pub mod driver;
 pub mod metrics;
 pub mod serve;
 pub mod signal;
+mod view;
+pub mod web;
