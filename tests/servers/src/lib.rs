@@ -19,7 +19,7 @@
 //! the server's log and keeps the folder.
 //!
 //! `tools/servers install` fetches the servers. They are looked for in `ROTACAST_ETCD`, `ROTACAST_ETCDCTL`,
-//! `ROTACAST_NATS`, `ROTACAST_CONSUL`, `ROTACAST_JAVA` (a binary each), `ROTACAST_KAFKA` and `ROTACAST_POSTGRES` (a folder
+//! `ROTACAST_NATS`, `ROTACAST_CONSUL`, `ROTACAST_JAVA`, `ROTACAST_PROMETHEUS`, `ROTACAST_PROMTOOL` (a binary each), `ROTACAST_KAFKA` and `ROTACAST_POSTGRES` (a folder
 //! each), then `.servers/`, then the system.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -33,6 +33,7 @@ mod port;
 mod postgres;
 mod probe;
 mod process;
+mod prometheus;
 mod proxy;
 mod scratch;
 mod server;
@@ -49,6 +50,7 @@ pub use nats::{Nats, NatsConfig};
 pub use port::free_port;
 pub use postgres::Postgres;
 pub use process::Process;
+pub use prometheus::{Prometheus, Promtool};
 pub use proxy::Proxy;
 pub use scratch::Scratch;
 pub use server::Server;
