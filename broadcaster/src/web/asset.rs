@@ -18,7 +18,34 @@ macro_rules! assets {
     };
 }
 
-const ASSETS: &[Asset] = assets!["index.html"];
+const ASSETS: &[Asset] = assets![
+    "actions.js",
+    "api.js",
+    "app.css",
+    "app.js",
+    "audit.js",
+    "confirm.js",
+    "dom.js",
+    "excuse.js",
+    "fleet.js",
+    "icon.svg",
+    "index.html",
+    "instances.js",
+    "model.js",
+    "override.js",
+    "overview.js",
+    "parts.js",
+    "records.js",
+    "secret.js",
+    "shell.js",
+    "sign-in.js",
+    "stream.js",
+    "theme.js",
+    "timeline.js",
+    "times.js",
+    "waits.js",
+    "words.js",
+];
 
 /// The page itself.
 const PAGE: &str = "index.html";

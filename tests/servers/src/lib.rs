@@ -19,11 +19,13 @@
 //! the server's log and keeps the folder.
 //!
 //! `tools/servers install` fetches the servers. They are looked for in `ROTACAST_ETCD`, `ROTACAST_ETCDCTL`,
-//! `ROTACAST_NATS`, `ROTACAST_CONSUL`, `ROTACAST_JAVA`, `ROTACAST_PROMETHEUS`, `ROTACAST_PROMTOOL` (a binary each), `ROTACAST_KAFKA` and `ROTACAST_POSTGRES` (a folder
+//! `ROTACAST_NATS`, `ROTACAST_CONSUL`, `ROTACAST_JAVA` (a binary each), `ROTACAST_KAFKA` and `ROTACAST_POSTGRES` (a folder
+//! each), `ROTACAST_CHROMIUM`, `ROTACAST_CHROMEDRIVER`, `ROTACAST_AXE`, `ROTACAST_PROMETHEUS` and `ROTACAST_PROMTOOL` (a file
 //! each), then `.servers/`, then the system.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod certificates;
+mod chromedriver;
 mod consul;
 mod etcd;
 mod find;
@@ -42,6 +44,7 @@ mod until;
 mod watchdog;
 
 pub use certificates::make_certificates;
+pub use chromedriver::{ChromeDriver, axe};
 pub use consul::{Consul, ConsulCertificates, ConsulConfig};
 pub use etcd::Etcd;
 pub use find::skip;
