@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod dev;
 pub mod driver;
+pub mod metrics;
 pub mod serve;
 pub mod signal;
 mod view;

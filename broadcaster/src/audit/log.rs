@@ -10,6 +10,7 @@ use super::error::AuditError;
 use super::line::{Head, Receipt};
 use super::medium::FileMedium;
 use super::writer::{Open, Writer};
+use crate::metrics::{AuditCounts, Metrics};
 
 /// Most entries that wait for the writer; beyond, whoever appends waits.
 const MAX_WAITING: usize = 1024;
@@ -41,6 +42,7 @@ pub struct AuditLog {
     opened_at: Head,
     requests: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
+    counts: Option<AuditCounts>,
 }
 
 impl AuditLog {
@@ -58,7 +60,15 @@ impl AuditLog {
         let (requests, waiting) = mpsc::channel(MAX_WAITING);
         let thread = std::thread::Builder::new().name("audit".into()).spawn(|| write_all(writer, waiting));
         let thread = thread.map_err(AuditError::io(path, "start its thread"))?;
-        Ok(Self { path: path.into(), opened_at, requests: Some(requests), thread: Some(thread) })
+        Ok(Self { path: path.into(), opened_at, requests: Some(requests), thread: Some(thread), counts: None })
+    }
+
+    /// The same log, with every entry counted.
+    #[must_use]
+    pub fn measured(self, metrics: &Metrics) -> Self {
+        let mut log = self;
+        log.counts = Some(metrics.audit());
+        log
     }
 
     /// Where it is.
@@ -81,6 +91,13 @@ impl AuditLog {
     /// # Errors
     /// [`AuditError`]: the disk is full or failing, or the log was disturbed.
     pub async fn append(&self, entry: Entry) -> Result<Receipt, AuditError> {
+        match &self.counts {
+            Some(counts) => counts.measure(self.write(entry)).await,
+            None => self.write(entry).await,
+        }
+    }
+
+    async fn write(&self, entry: Entry) -> Result<Receipt, AuditError> {
         let (done, outcome) = oneshot::channel();
         let requests = self.requests.as_ref().expect("taken only when dropped");
         requests.send(Request { entry, done }).await.map_err(|_| AuditError::Closed)?;

@@ -21,6 +21,7 @@ use super::directory::Secrets;
 use super::effect::{Effect, EffectOutcome, EndedByOthers, newer_on_bus};
 use super::mail::{Mail, OrderOutcome};
 use super::{Environment, SecretSettings, status};
+use crate::metrics::{Figures, FiguresSlot, Intake};
 
 /// Inputs that may wait for one task. At one input per instance, a burst of this size is taken in at once; beyond it
 /// senders wait, and reports are dropped, which their resending repairs.
@@ -71,6 +72,7 @@ pub(super) struct SecretTask {
     retries: BTreeMap<CommandKind, Retry>,
     ended_by_others: EndedByOthers,
     status: watch::Sender<Arc<SecretStatus>>,
+    figures: FiguresSlot,
     /// When listeners were last told, and of which revision.
     told: (Instant, Revision),
     secrets: Secrets,
@@ -91,6 +93,7 @@ impl SecretTask {
         secrets: Secrets,
         stop: CancellationToken,
     ) -> Self {
+        let figures = environment.metrics.figures();
         Self {
             secret: coordinator.record().secret.clone(),
             environment,
@@ -105,6 +108,7 @@ impl SecretTask {
             ended_by_others: EndedByOthers::default(),
             retries: BTreeMap::new(),
             status,
+            figures,
             told: (Instant::ZERO, Revision(0)),
             secrets,
             stop,
@@ -244,6 +248,7 @@ impl SecretTask {
                 Ok(())
             }
             Mail::Operator { by, order, reply } => {
+                let counted = Intake::label(&order);
                 let answer = match self.coordinator.decide(clock::now(), Input::Operator { by: by.clone(), order }) {
                     Ok(changes) => {
                         self.commit_for(changes, Some(&by)).await?;
@@ -252,6 +257,7 @@ impl SecretTask {
                     }
                     Err(rejection) => Err(rejection),
                 };
+                self.environment.metrics.intake().order(counted, answer.is_ok());
                 // The operator's client may be gone; the order stands all the same.
                 drop(reply.send(answer));
                 Ok(())
@@ -320,7 +326,10 @@ impl SecretTask {
         let mut rotations = Vec::with_capacity(changes.len());
         for change in &changes {
             let before = self.rotation();
+            let counts = self.environment.metrics.rotations();
+            let stood = counts.before(&self.coordinator, change);
             self.coordinator.apply(now, change);
+            counts.after(stood, change, &self.coordinator, now.wall);
             // A start belongs to the rotation it opens, an end to the one it closes.
             rotations.push(self.rotation().or(before));
         }
@@ -478,7 +487,9 @@ impl SecretTask {
             return;
         }
         self.told = (now, revision);
-        let fresh = status::of(&self.coordinator, &self.settings, clock::now());
+        let at = clock::now();
+        let fresh = status::of(&self.coordinator, &self.settings, at);
+        self.figures.tell(Figures::of(&self.coordinator, &fresh, status::standings(&self.coordinator, at)));
         let changed = self.status.send_if_modified(|status| {
             let changed = **status != fresh;
             if changed {
