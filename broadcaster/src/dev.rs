@@ -22,6 +22,7 @@ use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
 use crate::cli::DevArgs;
 use crate::driver::{Environment, Identities, Replica, SecretSettings, Secrets, Service, Services, Settings};
+use crate::traces::Traces;
 use folder::Folder;
 
 /// The cluster's name in development.
@@ -119,6 +120,7 @@ async fn assemble(
         identities: Arc::new(Identities::new(cluster, services)),
         settings: Arc::new(DevSettings { settings: SecretSettings { policy: policy(), provider } }),
         leader_ttl: LEADER_TTL,
+        traces: Traces::off(),
     };
     let broadcaster = Broadcaster {
         environment,

@@ -39,10 +39,11 @@ pub use control::{DriverControl, SharedControl};
 pub use directory::{Secrets, TaskHandle};
 pub use fetch::StoreFetch;
 pub use intake::{Identities, Service, Services};
-pub use mail::{Mail, OrderOutcome};
+pub use mail::{Granted, Mail, OrderOutcome};
 pub use replica::Replica;
 
 use crate::audit::AuditLog;
+use crate::traces::Traces;
 
 /// What applies to one secret.
 #[derive(Clone)]
@@ -82,6 +83,8 @@ pub struct Environment {
     pub settings: Arc<dyn Settings>,
     /// How long a dead leader blocks its successor.
     pub leader_ttl: Duration,
+    /// Where spans go.
+    pub traces: Traces,
 }
 
 /// What this replica is at the moment.

@@ -12,3 +12,4 @@ pub mod dev;
 pub mod driver;
 pub mod serve;
 pub mod signal;
+pub mod traces;

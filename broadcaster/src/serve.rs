@@ -9,6 +9,7 @@ mod start;
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rotacast_proto::Level;
@@ -27,8 +28,12 @@ use crate::broadcaster::Broadcaster;
 use crate::cli::ServeArgs;
 use crate::config::{Config, ServerTls, ServiceConfig, StoreConfig, changes};
 use crate::driver::{Environment, Identities, Mail, Replica, SecretSettings, Secrets, Service, Services, Settings};
+use crate::traces::{self, Exporting};
 use provider::Providers;
 pub(crate) use rehearsal::rehearse;
+
+/// How long the last spans may take at the end: a collector that answers does within milliseconds.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -54,6 +59,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("listen.grpc: cannot listen on {}", config.listen.grpc))?;
     let name = config.replica.clone().unwrap_or_else(|| format!("{}-{}", host_name(), std::process::id()));
+    let exporting = traces::start(&config.telemetry, &config.cluster, &name)?;
     let environment = Environment {
         cluster: config.cluster.clone(),
         replica: Replica { name, address: config.listen.advertised() },
@@ -64,6 +70,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         identities: Arc::new(Identities::new(config.cluster.clone(), services(&config))),
         settings: Arc::clone(&settings) as Arc<dyn Settings>,
         leader_ttl: config.leader_ttl,
+        traces: exporting.as_ref().map(Exporting::traces).unwrap_or_default(),
     };
     report_findings(&environment).await;
     let identities = Arc::clone(&environment.identities);
@@ -83,6 +90,9 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     stop.cancel();
     reloading.await.context("the reloader broke off")?;
     buses.close.run().await;
+    if let Some(exporting) = exporting {
+        exporting.close(LAST_SPANS).await;
+    }
     result
 }
 

@@ -19,8 +19,9 @@ use tracing::{debug, error, info, warn};
 
 use super::directory::Secrets;
 use super::effect::{Effect, EffectOutcome, EndedByOthers, newer_on_bus};
-use super::mail::{Mail, OrderOutcome};
+use super::mail::{Granted, Mail, OrderOutcome};
 use super::{Environment, SecretSettings, status};
+use crate::traces::{RotationSpans, TracedProvider, envelope_of};
 
 /// Inputs that may wait for one task. At one input per instance, a burst of this size is taken in at once; beyond it
 /// senders wait, and reports are dropped, which their resending repairs.
@@ -70,6 +71,7 @@ pub(super) struct SecretTask {
     in_flight: BTreeSet<CommandKind>,
     retries: BTreeMap<CommandKind, Retry>,
     ended_by_others: EndedByOthers,
+    spans: RotationSpans,
     status: watch::Sender<Arc<SecretStatus>>,
     /// When listeners were last told, and of which revision.
     told: (Instant, Revision),
@@ -91,6 +93,7 @@ impl SecretTask {
         secrets: Secrets,
         stop: CancellationToken,
     ) -> Self {
+        let spans = RotationSpans::new(environment.traces.clone(), coordinator.record(), clock::wall());
         Self {
             secret: coordinator.record().secret.clone(),
             environment,
@@ -103,6 +106,7 @@ impl SecretTask {
             effects: JoinSet::new(),
             in_flight: BTreeSet::new(),
             ended_by_others: EndedByOthers::default(),
+            spans,
             retries: BTreeMap::new(),
             status,
             told: (Instant::ZERO, Revision(0)),
@@ -131,9 +135,9 @@ impl SecretTask {
         if record.revision == Revision(0) || record.safe_mode.is_some() {
             return None;
         }
-        let Environment { key, cluster, bus, tree, .. } = &self.environment;
+        let Environment { key, cluster, bus, tree, traces, .. } = &self.environment;
         let id = format!("{}:{}:{}", self.secret, record.epoch, record.revision);
-        let state = record.state().seal(key, cluster, id, clock::wall());
+        let state = envelope_of(traces, record, record.state().seal(key, cluster, id, clock::wall()));
         let asked = bus.publish_state(&self.secret, record.revision, &state);
         match tokio::time::timeout(LOOK_AT_BUS, asked).await {
             Ok(Err(BusError::Fenced { .. })) => Some(newer_on_bus(record.revision, &tree.store().describe())),
@@ -235,8 +239,10 @@ impl SecretTask {
                     Ok(changes) => {
                         self.commit(changes).await?;
                         if let Some(grant) = self.coordinator.grant(&key) {
+                            let traceparent =
+                                grant.state.as_ref().and_then(|_| self.spans.traceparent()).unwrap_or_default();
                             // The caller may have given up waiting; its next Sync repairs that.
-                            drop(reply.send(grant));
+                            drop(reply.send(Granted { grant, traceparent }));
                         }
                     }
                     Err(rejection) => debug!(secret = %self.secret, %rejection, "refused a Sync"),
@@ -321,6 +327,9 @@ impl SecretTask {
         for change in &changes {
             let before = self.rotation();
             self.coordinator.apply(now, change);
+            if matches!(change, Change::Record(_)) {
+                self.spans.changed(self.coordinator.record());
+            }
             // A start belongs to the rotation it opens, an end to the one it closes.
             rotations.push(self.rotation().or(before));
         }
@@ -425,9 +434,14 @@ impl SecretTask {
                 continue;
             }
             self.in_flight.insert(command.kind.clone());
+            let provider = Arc::clone(&self.settings.provider);
+            let settings = SecretSettings {
+                provider: TracedProvider::around(provider, &self.spans, self.coordinator.record()),
+                policy: self.settings.policy.clone(),
+            };
             let effect = Effect::new(
                 &self.environment,
-                &self.settings,
+                &settings,
                 &self.coordinator,
                 &self.leadership,
                 command,

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::directory::{MAX_SECRETS, Secrets, TaskHandle};
-use super::mail::Mail;
+use super::mail::{Granted, Mail};
 use super::secret_task::{Ended, MAILBOX, SecretTask};
 use super::share::Shares;
 use super::{Environment, Role, status};
@@ -439,8 +439,10 @@ impl Term {
             }
         }
         let mut grants = BTreeMap::new();
+        let mut traces = Vec::new();
         for (secret, answer) in waiting {
-            if let Ok(Ok(grant)) = tokio::time::timeout_at(over, answer).await {
+            if let Ok(Ok(Granted { grant, traceparent })) = tokio::time::timeout_at(over, answer).await {
+                traces.extend(Some(traceparent).filter(|it| !it.is_empty()));
                 grants.insert(secret, grant);
             }
         }
@@ -453,7 +455,12 @@ impl Term {
             secrets: grants,
         };
         let id = format!("sync:{}:{}", report.key.incarnation, request.nonce.0);
-        Some(reply.seal(signing, cluster, id, clock::wall()))
+        let mut envelope = reply.seal(signing, cluster, id, clock::wall());
+        // One message has one trace context: with news of two rotations, each comes with its state over the bus.
+        if let ([_], Some(only)) = (&*traces, traces.first()) {
+            envelope.traceparent.clone_from(only);
+        }
+        Some(envelope)
     }
 }
 
