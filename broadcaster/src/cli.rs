@@ -23,7 +23,7 @@ mod stop;
 mod summary;
 mod table;
 mod times;
-mod view;
+
 mod wait;
 mod watch;
 mod why;
@@ -36,11 +36,11 @@ use clap::Parser as _;
 
 pub use arguments::{Cli, DevArgs, ServeArgs};
 
+use crate::view::ConfigView;
 use arguments::{AuditCommand, Command, ConfigCommand, Global};
 use client::Client;
 use output::Output;
 use stop::{Exit, Stop};
-use view::ConfigView;
 
 use crate::config::{Config, LogFormat};
 

@@ -13,3 +13,4 @@ pub mod driver;
 pub mod serve;
 pub mod signal;
 pub mod traces;
+mod view;

@@ -87,6 +87,15 @@ pub struct VersionRecord {
     pub unknown: Unknown,
 }
 
+/// A phase, and when a rotation entered it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct PhaseEntered {
+    /// Which.
+    pub phase: Phase,
+    /// When.
+    pub at: WallTime,
+}
+
 /// The rotation in flight.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Rotation {
@@ -104,6 +113,9 @@ pub struct Rotation {
     pub started: WallTime,
     /// When the phase was entered.
     pub phase_since: WallTime,
+    /// The phases entered so far, in order, this one last; for people and traces. No phase is entered twice.
+    #[serde(default)]
+    pub phases: Vec<PhaseEntered>,
     /// The credential of a managed rotation exists and is in the store. Always true for a watched one.
     pub created: bool,
     /// The revision at which the new version became current, or at a rollback the old one again.
@@ -228,6 +240,9 @@ pub struct Finished {
     pub started: WallTime,
     /// When it ended.
     pub ended: WallTime,
+    /// The phases it went through, in order.
+    #[serde(default)]
+    pub phases: Vec<PhaseEntered>,
     /// Why, for a rollback.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,

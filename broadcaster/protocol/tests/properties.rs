@@ -15,8 +15,8 @@ use rotacast_protocol::message::{Failure, FailureKind, SecretReport, Stage};
 use rotacast_protocol::phase::Outcome;
 use rotacast_protocol::policy::{Deadline, OnDeadline, WhenUnreachable};
 use rotacast_protocol::record::{
-    Bounds, Cause, Finished, Label, Origin, Override, Pause, RecordChange, RetireStep, Retirement, Rotation, SafeMode,
-    SecretRecord, Timing, Unknown, VersionRecord,
+    Bounds, Cause, Finished, Label, Origin, Override, Pause, PhaseEntered, RecordChange, RetireStep, Retirement,
+    Rotation, SafeMode, SecretRecord, Timing, Unknown, VersionRecord,
 };
 use rotacast_protocol::{
     Epoch, Generation, LeaseSequence, Phase, Policy, ReportSequence, Revision, SecretName, WallTime,
@@ -377,7 +377,8 @@ prop_compose! {
         Finished {
             generation: Generation(generation),
             outcome: [Outcome::Retired, Outcome::RolledBack, Outcome::Superseded][outcome],
-            old: None, new: v(new), started: times.0, ended: times.1, reason, unknown,
+            old: None, new: v(new), started: times.0, ended: times.1,
+            phases: vec![PhaseEntered { phase: Phase::Verifying, at: times.0 }], reason, unknown,
         }
     }
 }
@@ -413,6 +414,7 @@ prop_compose! {
                 generation: Generation(numbers[3]),
                 old: if forward { None } else { Some(current) },
                 new: current, trigger: "store".into(), phase, started: wall, phase_since: wall,
+                phases: vec![PhaseEntered { phase, at: wall }],
                 created: numbers[1] % 2 == 0, activated: Some(Revision(numbers[3])), approved: Some(operator()),
                 excused, rollback: Some("no".into()), unknown: unknowns[1].clone(),
             });

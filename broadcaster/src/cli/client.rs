@@ -16,7 +16,7 @@ use tonic::{Response, Status, Streaming};
 use super::arguments::Global;
 use super::servers::Servers;
 use super::stop::Stop;
-use super::view::{InstancesView, StatusView};
+use crate::view::{InstancesView, StatusView};
 
 /// How long an answer may take: the slowest, an order, waits for one write to the store.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

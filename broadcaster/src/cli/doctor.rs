@@ -6,7 +6,7 @@ use super::output::{Mark, shown};
 use super::stop::{Exit, Stop};
 use super::summary::count as counted;
 use super::table::{Cell, Table};
-use super::view::{DoctorView, FindingView};
+use crate::view::{DoctorView, FindingView};
 
 pub(super) async fn run(context: &Context) -> Result<(), Stop> {
     let client = context.client().await?;

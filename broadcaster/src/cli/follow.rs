@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Context;
 use super::client::Client;
 use super::stop::{Exit, Stop};
-use super::view::SecretView;
+use crate::view::SecretView;
 
 /// A status is asked for this often even if no change is announced: a change of leader ends announcements quietly.
 const ASK_EVERY: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use rotacast_protocol::Version;
 
-use super::view::{FinishedView, SecretView};
+use crate::view::{FinishedView, SecretView};
 
 /// What `rotacast wait --for` waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

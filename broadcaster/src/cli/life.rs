@@ -6,7 +6,7 @@ use rotacast_proto::v1;
 use rotacast_protocol::{InstanceName, ServiceName};
 
 use super::stop::{Exit, Stop};
-use super::view::InstanceView;
+use crate::view::InstanceView;
 
 /// Fewest digits of an incarnation that tell lives apart: as many as the tables show.
 const MIN_INCARNATION_DIGITS: usize = 8;

@@ -16,9 +16,9 @@ use super::goal::Which;
 use super::output::note;
 use super::stop::Stop;
 use super::summary::{count, ending};
-use super::view::OrderView;
 use super::wait;
 use crate::api::{MAX_PUT_BYTES, MAX_REASON_BYTES};
+use crate::view::OrderView;
 
 /// Gives an order.
 pub(super) async fn give(

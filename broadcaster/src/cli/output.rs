@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::arguments::Format;
 use super::stop::{Failure, Stop};
-use super::view::{ErrorBody, ErrorView};
+use crate::view::{ErrorBody, ErrorView};
 
 /// How a text is marked on a terminal. Never the only carrier of a meaning.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::note;
 use super::summary;
-use super::view::SecretView;
+use crate::view::SecretView;
 
 /// How often the moving line moves.
 const TICK: Duration = Duration::from_millis(120);

@@ -13,8 +13,8 @@ use super::order;
 use super::output::{note, shown};
 use super::stop::{Exit, Stop};
 use super::times::span;
-use super::view::InstanceView;
 use crate::api::MAX_OVERRIDDEN;
+use crate::view::InstanceView;
 
 pub(super) async fn run(context: &Context, args: RetireArgs) -> Result<(), Stop> {
     if args.reason.trim().is_empty() {

@@ -8,7 +8,7 @@ use super::stop::Stop;
 use super::summary::{self, direction, words};
 use super::table::{Cell, Table};
 use super::times::{ago, moment};
-use super::view::{LeadingView, SecretView, StatusView};
+use crate::view::{LeadingView, SecretView, StatusView};
 
 /// Of each list this many are shown, so that one secret fits a screen.
 const MAX_SHOWN: usize = 6;

@@ -1,7 +1,7 @@
 //! One secret on one line.
 
 use super::output::shown;
-use super::view::{FinishedView, RotationView, SecretView};
+use crate::view::{FinishedView, RotationView, SecretView};
 
 /// `1 → 2`, or `first version 1`.
 pub(super) fn direction(old: Option<u64>, new: u64) -> String {
@@ -45,7 +45,7 @@ pub(super) fn progress(rotation: &RotationView, status: &SecretView) -> String {
     if total == 0 && rotation.phase != "verifying" {
         return "no instances".into();
     }
-    let sum = |of: fn(&super::view::ServiceView) -> u32| status.services.iter().map(of).sum::<u32>();
+    let sum = |of: fn(&crate::view::ServiceView) -> u32| status.services.iter().map(of).sum::<u32>();
     match rotation.phase {
         "preparing" => format!("{} of {total} prepared", sum(|it| it.prepared)),
         "activating" => format!("{} of {total} switched", sum(|it| it.switched)),

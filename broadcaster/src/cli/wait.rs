@@ -12,7 +12,7 @@ use super::goal::{Goal, Seen, Verdict, Which};
 use super::progress::Progress;
 use super::stop::{Exit, Stop};
 use super::summary::ending;
-use super::view::{FinishedView, WaitView};
+use crate::view::{FinishedView, WaitView};
 
 pub(super) async fn run(context: &Context, args: WaitArgs) -> Result<(), Stop> {
     if args.generation.is_some() && !matches!(args.goal, Goal::Retired | Goal::RolledBack) {

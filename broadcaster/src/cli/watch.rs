@@ -15,7 +15,7 @@ use super::progress::LOST;
 use super::stop::Stop;
 use super::summary;
 use super::times::moment;
-use super::view::SecretView;
+use crate::view::SecretView;
 
 /// Rotations that get a moving line of their own: as many as fit below what scrolls.
 const MAX_BARS: usize = 10;

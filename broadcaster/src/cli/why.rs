@@ -7,7 +7,7 @@ use super::output::{Mark, Output, shown};
 use super::stop::{Exit, Stop};
 use super::summary::{direction, ending, words};
 use super::times::{ago, moment};
-use super::view::{BlockerView, LeadingView, Moment, SecretView, StatusView, WhyView};
+use crate::view::{BlockerView, LeadingView, Moment, SecretView, StatusView, WhyView};
 
 pub(super) async fn run(context: &Context, secret: &SecretName) -> Result<(), Stop> {
     let status = context.client().await?.status(Some(secret)).await?;

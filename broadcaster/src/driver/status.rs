@@ -3,7 +3,7 @@
 use rotacast_proto::v1;
 use rotacast_protocol::coordinator::{Blocker, Coordinator, Guard, Member, Overlay};
 use rotacast_protocol::message::Stage;
-use rotacast_protocol::record::{Finished, Rotation, SecretRecord};
+use rotacast_protocol::record::{Finished, PhaseEntered, Rotation, SecretRecord};
 use rotacast_protocol::{Now, Phase, Version, WallTime};
 
 use super::SecretSettings;
@@ -88,6 +88,10 @@ fn recorded(record: &SecretRecord, settings: &SecretSettings) -> v1::SecretStatu
     }
 }
 
+fn entered(entered: &PhaseEntered) -> v1::PhaseEntered {
+    v1::PhaseEntered { phase: phase(entered.phase).into(), since_ms: entered.at.0 }
+}
+
 fn rotation(rotation: &Rotation) -> v1::RotationInfo {
     v1::RotationInfo {
         generation: rotation.generation.0,
@@ -98,6 +102,7 @@ fn rotation(rotation: &Rotation) -> v1::RotationInfo {
         phase_since_ms: rotation.phase_since.0,
         trigger: rotation.trigger.clone(),
         rollback_reason: rotation.rollback.clone().unwrap_or_default(),
+        phases: rotation.phases.iter().map(entered).collect(),
     }
 }
 
@@ -115,6 +120,7 @@ fn finished(finished: &Finished) -> v1::FinishedRotation {
         started_ms: finished.started.0,
         ended_ms: finished.ended.0,
         reason: finished.reason.clone(),
+        phases: finished.phases.iter().map(entered).collect(),
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanId, Status};
 use rotacast_proto::Envelope;
-use rotacast_protocol::record::{Finished, Rotation, SecretRecord};
-use rotacast_protocol::{ClusterName, Outcome, Phase, RotationId, SecretName, Version, WallTime};
+use rotacast_protocol::record::{Finished, PhaseEntered, SecretRecord};
+use rotacast_protocol::{ClusterName, Generation, Outcome, Phase, RotationId, SecretName, Version, WallTime};
 
 use super::calls::Calls;
 use super::spans::{cut, span, time};
@@ -16,62 +16,53 @@ use super::{RotationTrace, Traces};
 /// before they were out. Collectors keep one of two equal spans.
 const MAY_BE_LOST_MS: u64 = 60_000;
 
-/// A rotation, and the phases it has entered so far.
+/// The rotation in flight.
 struct Open {
     trace: RotationTrace,
-    rotation: Rotation,
+    generation: Generation,
+    phase: Phase,
+    /// How many of its phases are over, and sent.
+    sent: usize,
 }
 
 /// What one secret's task keeps for its traces; nothing while they are off.
 pub struct RotationSpans {
     traces: Traces,
-    open: Option<Box<Open>>,
+    open: Option<Open>,
     calls: Arc<Mutex<Calls>>,
 }
 
 impl RotationSpans {
-    /// For a task that begins with this record.
+    /// For a task that begins with this record. What its predecessor may not have got out is sent once more.
     #[must_use]
     pub fn new(traces: Traces, record: &SecretRecord, now: WallTime) -> Self {
         let mut spans = Self { traces, open: None, calls: Arc::default() };
         let Some(cluster) = spans.traces.cluster().cloned() else { return spans };
         let recent = |finished: &&Finished| now.0.saturating_sub(finished.ended.0) < MAY_BE_LOST_MS;
         if let Some(finished) = record.history.last().filter(recent) {
-            let trace = RotationTrace::of(&cluster, &record.secret, finished.generation, finished.started);
-            spans.ended(&cluster, record, &trace, finished, None);
+            spans.ended(&cluster, &record.secret, finished, 0);
         }
-        spans.open = open(&cluster, record);
-        if let Some(open) = &spans.open {
-            // What a predecessor may not have got out.
-            for (phase, from, to) in phases(&open.rotation).into_iter().filter_map(|(p, f, t)| Some((p, f, t?))) {
-                spans.phase(&record.secret, &open.trace, phase, (from, to));
-            }
-        }
+        spans.changed(record);
         spans
     }
 
-    /// Takes in the record as it is after one change.
+    /// Takes in the record as it is after a change.
     pub fn changed(&mut self, record: &SecretRecord) {
         let Some(cluster) = self.traces.cluster().cloned() else { return };
-        let before = self.open.take();
-        self.open = match (&before, &record.rotation) {
-            (Some(before), Some(now)) if before.rotation.generation == now.generation => {
-                if before.rotation.phase != now.phase {
-                    let times = (before.rotation.phase_since, now.phase_since);
-                    self.phase(&record.secret, &before.trace, before.rotation.phase, times);
-                }
-                Some(Box::new(Open { trace: before.trace, rotation: now.clone() }))
+        let secret = &record.secret;
+        let mut sent = 0;
+        if let Some(before) = self.open.take() {
+            if record.rotation.as_ref().is_some_and(|now| now.generation == before.generation) {
+                sent = before.sent;
+            } else if let Some(ended) = record.history.iter().rev().find(|it| it.generation == before.generation) {
+                self.ended(&cluster, secret, ended, before.sent);
             }
-            _ => {
-                if let Some(before) = &before {
-                    let generation = before.rotation.generation;
-                    if let Some(finished) = record.history.iter().rev().find(|it| it.generation == generation) {
-                        self.ended(&cluster, record, &before.trace, finished, Some(&before.rotation));
-                    }
-                }
-                open(&cluster, record)
-            }
-        };
+        }
+        if let Some(rotation) = &record.rotation {
+            let trace = RotationTrace::of(&cluster, secret, rotation.generation, rotation.started);
+            let sent = self.phases(secret, &trace, &rotation.phases, sent, None);
+            self.open = Some(Open { trace, generation: rotation.generation, phase: rotation.phase, sent });
+        }
         self.calls().forget(record);
     }
 
@@ -84,7 +75,7 @@ impl RotationSpans {
     /// The W3C header of what happens to the rotation now.
     #[must_use]
     pub fn traceparent(&self) -> Option<String> {
-        self.open.as_ref().map(|open| open.trace.traceparent(open.rotation.phase))
+        self.open.as_ref().map(|open| open.trace.traceparent(open.phase))
     }
 
     /// What the calls of its provider go by.
@@ -102,40 +93,47 @@ impl RotationSpans {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn phase(&self, secret: &SecretName, trace: &RotationTrace, phase: Phase, (from, to): (WallTime, WallTime)) {
-        let attributes = vec![
-            KeyValue::new("rotacast.secret", secret.to_string()),
-            KeyValue::new("rotacast.phase", phase.to_string()),
-        ];
-        let times = (time(from), time(to));
-        self.traces.send(span(trace, trace.phase(phase), trace.root(), phase.to_string(), times, attributes));
+    /// Sends every phase that is over, from the `sent`th on: the last one is once the rotation has `ended`. Returns how
+    /// many are sent by then.
+    fn phases(
+        &self,
+        secret: &SecretName,
+        trace: &RotationTrace,
+        phases: &[PhaseEntered],
+        sent: usize,
+        ended: Option<WallTime>,
+    ) -> usize {
+        let ends = phases.iter().skip(1).map(|next| next.at).chain(ended);
+        let over = phases.iter().zip(ends).skip(sent);
+        let mut all = sent;
+        for (entered, end) in over {
+            let (phase, times) = (entered.phase, (time(entered.at), time(end)));
+            let attributes = vec![
+                KeyValue::new("rotacast.secret", secret.to_string()),
+                KeyValue::new("rotacast.phase", phase.to_string()),
+            ];
+            self.traces.send(span(trace, trace.phase(phase), trace.root(), phase.to_string(), times, attributes));
+            all += 1;
+        }
+        all
     }
 
-    /// The last phase, and the rotation itself. `open`: as it was before it ended, if this replica saw it.
-    fn ended(
-        &self,
-        cluster: &ClusterName,
-        record: &SecretRecord,
-        trace: &RotationTrace,
-        finished: &Finished,
-        open: Option<&Rotation>,
-    ) {
-        if let Some(rotation) = open {
-            self.phase(&record.secret, trace, rotation.phase, (rotation.phase_since, finished.ended));
-        }
-        let id = RotationId { secret: record.secret.clone(), generation: finished.generation };
+    /// The phases that were not sent yet, and the rotation itself.
+    fn ended(&self, cluster: &ClusterName, secret: &SecretName, finished: &Finished, sent: usize) {
+        let trace = RotationTrace::of(cluster, secret, finished.generation, finished.started);
+        self.phases(secret, &trace, &finished.phases, sent, Some(finished.ended));
+        let id = RotationId { secret: secret.clone(), generation: finished.generation };
         let number = |version: Version| i64::try_from(version.get()).unwrap_or(i64::MAX);
         let mut attributes = vec![
             KeyValue::new("rotacast.cluster", cluster.to_string()),
-            KeyValue::new("rotacast.secret", record.secret.to_string()),
+            KeyValue::new("rotacast.secret", secret.to_string()),
             KeyValue::new("rotacast.rotation", id.to_string()),
             KeyValue::new("rotacast.version", number(finished.new)),
             KeyValue::new("rotacast.outcome", finished.outcome.to_string()),
         ];
         attributes.extend(finished.old.map(|old| KeyValue::new("rotacast.old_version", number(old))));
         let times = (time(finished.started), time(finished.ended));
-        let mut root =
-            span(trace, trace.root(), SpanId::INVALID, format!("rotate {}", record.secret), times, attributes);
+        let mut root = span(&trace, trace.root(), SpanId::INVALID, format!("rotate {secret}"), times, attributes);
         root.status = match finished.outcome {
             Outcome::Retired => Status::Ok,
             Outcome::RolledBack => Status::error(cut(&finished.reason)),
@@ -143,17 +141,6 @@ impl RotationSpans {
         };
         self.traces.send(root);
     }
-}
-
-fn open(cluster: &ClusterName, record: &SecretRecord) -> Option<Box<Open>> {
-    let rotation = record.rotation.clone()?;
-    let trace = RotationTrace::of(cluster, &record.secret, rotation.generation, rotation.started);
-    Some(Box::new(Open { trace, rotation }))
-}
-
-/// The phases that a rotation in flight has entered, with their ends; the last one has none.
-fn phases(rotation: &Rotation) -> Vec<(Phase, WallTime, Option<WallTime>)> {
-    vec![(rotation.phase, rotation.phase_since, None)]
 }
 
 /// Where in which trace work on a version belongs: the rotation in flight, else the last one that the version was part of.

@@ -335,6 +335,10 @@ pub(crate) fn draining() -> v1::SecretStatus {
             phase_since_ms: now - 3 * HOUR - 5 * MINUTE - HALF,
             trigger: "ada".into(),
             rollback_reason: String::new(),
+            phases: vec![
+                v1::PhaseEntered { phase: v1::Phase::Verifying.into(), since_ms: now - 4 * HOUR },
+                v1::PhaseEntered { phase: v1::Phase::Draining.into(), since_ms: now - 3 * HOUR - 5 * MINUTE - HALF },
+            ],
         }),
         services: vec![v1::StageCounts {
             service: "payments-api".into(),
@@ -394,7 +398,16 @@ pub(crate) fn version(version: u64, label: &str, sealed: bool) -> v1::VersionInf
 pub(crate) fn finished(generation: u64, outcome: &str, old: u64, new: u64, reason: &str) -> v1::FinishedRotation {
     let ended_ms = rotacast_clock::wall().0 - 27 * HOUR - 30 * MINUTE;
     let (outcome, reason) = (outcome.to_owned(), reason.to_owned());
-    v1::FinishedRotation { generation, outcome, old, new, started_ms: ended_ms - 12_000, ended_ms, reason }
+    v1::FinishedRotation {
+        generation,
+        outcome,
+        old,
+        new,
+        started_ms: ended_ms - 12_000,
+        ended_ms,
+        reason,
+        phases: Vec::new(),
+    }
 }
 
 pub(crate) fn instance(service: &str, name: &str, incarnation: u8, standing: &str) -> v1::InstanceInfo {

@@ -1,8 +1,8 @@
 //! The only way a record changes, the same for a live decision and for a simulation.
 
 use super::{
-    Cause, Finished, Label, MAX_HISTORY, Origin, Override, Pause, RetireStep, Retirement, Rotation, SafeMode,
-    SecretRecord, Timing, Unknown, VersionRecord,
+    Cause, Finished, Label, MAX_HISTORY, Origin, Override, Pause, PhaseEntered, RetireStep, Retirement, Rotation,
+    SafeMode, SecretRecord, Timing, Unknown, VersionRecord,
 };
 use crate::id::{Epoch, Generation, Revision, Version};
 use crate::name::OperatorName;
@@ -195,6 +195,7 @@ impl SecretRecord {
                     phase: Phase::Verifying,
                     started: *at,
                     phase_since: *at,
+                    phases: vec![PhaseEntered { phase: Phase::Verifying, at: *at }],
                     created,
                     activated: None,
                     approved: None,
@@ -275,6 +276,7 @@ impl SecretRecord {
         if let Some(rotation) = &mut self.rotation {
             rotation.phase = phase;
             rotation.phase_since = at;
+            rotation.phases.push(PhaseEntered { phase, at });
         }
     }
 
@@ -376,6 +378,7 @@ impl SecretRecord {
             new: rotation.new,
             started: rotation.started,
             ended: at,
+            phases: rotation.phases,
             reason: rotation.rollback.unwrap_or_default(),
             unknown: Unknown::new(),
         });

@@ -1,4 +1,4 @@
-//! What is shown, as `-o json` writes it. Documented in `docs/cli.md`; fields are added, never renamed.
+//! What is shown, as `-o json` writes it and the dashboard reads it. Documented in `docs/cli.md`; fields are added, never renamed.
 
 use rotacast_proto::v1;
 use serde::{Serialize, Serializer};
@@ -7,7 +7,7 @@ use rotacast_protocol::WallTime;
 
 /// A moment: RFC 3339 in JSON.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Moment(pub(super) u64);
+pub(crate) struct Moment(pub(super) u64);
 
 impl Serialize for Moment {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -25,25 +25,25 @@ fn at(millis: u64) -> Option<Moment> {
 }
 
 #[derive(Serialize)]
-pub(super) struct StatusView {
-    pub(super) cluster: String,
+pub(crate) struct StatusView {
+    pub(crate) cluster: String,
     /// None: this broadcaster does not lead.
-    pub(super) epoch: Option<u64>,
-    pub(super) leader: bool,
-    pub(super) store: String,
-    pub(super) bus: String,
+    pub(crate) epoch: Option<u64>,
+    pub(crate) leader: bool,
+    pub(crate) store: String,
+    pub(crate) bus: String,
     /// None: an earlier release.
-    pub(super) replica: Option<String>,
+    pub(crate) replica: Option<String>,
     /// None: nobody leads, or it is not known.
-    pub(super) leading: Option<LeadingView>,
-    pub(super) secrets: Vec<SecretView>,
+    pub(crate) leading: Option<LeadingView>,
+    pub(crate) secrets: Vec<SecretView>,
 }
 
 /// Who leads.
 #[derive(Serialize)]
-pub(super) struct LeadingView {
-    pub(super) replica: String,
-    pub(super) address: Option<String>,
+pub(crate) struct LeadingView {
+    pub(crate) replica: String,
+    pub(crate) address: Option<String>,
 }
 
 impl From<v1::StatusReply> for StatusView {
@@ -64,87 +64,100 @@ impl From<v1::StatusReply> for StatusView {
 }
 
 #[derive(Clone, PartialEq, Serialize)]
-pub(super) struct SecretView {
-    pub(super) secret: String,
-    pub(super) provider: String,
-    pub(super) revision: u64,
-    pub(super) generation: u64,
-    pub(super) current: Option<u64>,
-    pub(super) versions: Vec<VersionView>,
-    pub(super) rotation: Option<RotationView>,
-    pub(super) services: Vec<ServiceView>,
-    pub(super) overlays: Vec<String>,
-    pub(super) blockers: Vec<BlockerView>,
-    pub(super) guards: Vec<GuardView>,
-    pub(super) history: Vec<FinishedView>,
+pub(crate) struct SecretView {
+    pub(crate) secret: String,
+    pub(crate) provider: String,
+    pub(crate) revision: u64,
+    pub(crate) generation: u64,
+    pub(crate) current: Option<u64>,
+    pub(crate) versions: Vec<VersionView>,
+    pub(crate) rotation: Option<RotationView>,
+    pub(crate) services: Vec<ServiceView>,
+    pub(crate) overlays: Vec<String>,
+    pub(crate) blockers: Vec<BlockerView>,
+    pub(crate) guards: Vec<GuardView>,
+    pub(crate) history: Vec<FinishedView>,
     /// When a broadcaster that does not lead read it in the store; None: the leader's own view.
-    pub(super) record_read_at: Option<Moment>,
+    pub(crate) record_read_at: Option<Moment>,
 }
 
 #[derive(Clone, PartialEq, Serialize)]
-pub(super) struct VersionView {
-    pub(super) version: u64,
-    pub(super) label: String,
-    pub(super) sealed: bool,
-    pub(super) seen_at: Option<Moment>,
+pub(crate) struct VersionView {
+    pub(crate) version: u64,
+    pub(crate) label: String,
+    pub(crate) sealed: bool,
+    pub(crate) seen_at: Option<Moment>,
 }
 
 #[derive(Clone, PartialEq, Serialize)]
-pub(super) struct RotationView {
-    pub(super) generation: u64,
-    pub(super) phase: &'static str,
-    pub(super) old: Option<u64>,
-    pub(super) new: u64,
-    pub(super) started_at: Option<Moment>,
-    pub(super) phase_since: Option<Moment>,
-    pub(super) trigger: String,
-    pub(super) rollback_reason: Option<String>,
+pub(crate) struct RotationView {
+    pub(crate) generation: u64,
+    pub(crate) phase: &'static str,
+    pub(crate) old: Option<u64>,
+    pub(crate) new: u64,
+    pub(crate) started_at: Option<Moment>,
+    pub(crate) phase_since: Option<Moment>,
+    pub(crate) trigger: String,
+    pub(crate) rollback_reason: Option<String>,
+    pub(crate) phases: Vec<PhaseView>,
+}
+
+/// A phase, and when it was entered.
+#[derive(Clone, PartialEq, Serialize)]
+pub(crate) struct PhaseView {
+    pub(crate) phase: &'static str,
+    pub(crate) since: Option<Moment>,
 }
 
 #[derive(Clone, PartialEq, Serialize)]
-pub(super) struct ServiceView {
-    pub(super) service: String,
-    pub(super) members: u32,
-    pub(super) seen: u32,
-    pub(super) prepared: u32,
-    pub(super) switched: u32,
-    pub(super) released: u32,
-    pub(super) fenced: u32,
+pub(crate) struct ServiceView {
+    pub(crate) service: String,
+    pub(crate) members: u32,
+    pub(crate) seen: u32,
+    pub(crate) prepared: u32,
+    pub(crate) switched: u32,
+    pub(crate) released: u32,
+    pub(crate) fenced: u32,
 }
 
 #[derive(Clone, PartialEq, Serialize)]
-pub(super) struct BlockerView {
-    pub(super) condition: String,
+pub(crate) struct BlockerView {
+    pub(crate) condition: String,
     /// None: nobody in particular.
-    pub(super) who: Option<String>,
-    pub(super) why: String,
-    pub(super) since: Option<Moment>,
-    pub(super) next: String,
+    pub(crate) who: Option<String>,
+    pub(crate) why: String,
+    pub(crate) since: Option<Moment>,
+    pub(crate) next: String,
 }
 
 #[derive(Clone, PartialEq, Serialize)]
-pub(super) struct GuardView {
-    pub(super) version: u64,
-    pub(super) conditions: Vec<ConditionView>,
+pub(crate) struct GuardView {
+    pub(crate) version: u64,
+    pub(crate) conditions: Vec<ConditionView>,
 }
 
 #[derive(Clone, PartialEq, Serialize)]
-pub(super) struct ConditionView {
-    pub(super) name: String,
-    pub(super) met: bool,
-    pub(super) evidence: String,
+pub(crate) struct ConditionView {
+    pub(crate) name: String,
+    pub(crate) met: bool,
+    pub(crate) evidence: String,
 }
 
 #[derive(Clone, PartialEq, Serialize)]
-pub(super) struct FinishedView {
-    pub(super) generation: u64,
-    pub(super) outcome: String,
-    pub(super) old: Option<u64>,
-    pub(super) new: u64,
-    pub(super) started_at: Option<Moment>,
-    pub(super) ended_at: Option<Moment>,
-    pub(super) took_ms: Option<u64>,
-    pub(super) reason: Option<String>,
+pub(crate) struct FinishedView {
+    pub(crate) generation: u64,
+    pub(crate) outcome: String,
+    pub(crate) old: Option<u64>,
+    pub(crate) new: u64,
+    pub(crate) started_at: Option<Moment>,
+    pub(crate) ended_at: Option<Moment>,
+    pub(crate) took_ms: Option<u64>,
+    pub(crate) reason: Option<String>,
+    pub(crate) phases: Vec<PhaseView>,
+}
+
+fn phases(wire: Vec<v1::PhaseEntered>) -> Vec<PhaseView> {
+    wire.into_iter().map(|it| PhaseView { phase: phase(it.phase), since: at(it.since_ms) }).collect()
 }
 
 fn text(text: String) -> Option<String> {
@@ -217,6 +230,7 @@ impl From<v1::RotationInfo> for RotationView {
             phase_since: at(wire.phase_since_ms),
             trigger: wire.trigger,
             rollback_reason: text(wire.rollback_reason),
+            phases: phases(wire.phases),
         }
     }
 }
@@ -240,13 +254,14 @@ impl From<v1::FinishedRotation> for FinishedView {
             ended_at: at(wire.ended_ms),
             took_ms: wire.ended_ms.checked_sub(wire.started_ms).filter(|_| wire.started_ms != 0),
             reason: text(wire.reason),
+            phases: phases(wire.phases),
         }
     }
 }
 
 impl SecretView {
     /// Whether a version is known that has not been rotated to.
-    pub(super) fn waiting_version(&self) -> Option<u64> {
+    pub(crate) fn waiting_version(&self) -> Option<u64> {
         if self.rotation.is_some() {
             return None;
         }
@@ -255,25 +270,25 @@ impl SecretView {
 }
 
 #[derive(Serialize)]
-pub(super) struct InstancesView {
-    pub(super) instances: Vec<InstanceView>,
+pub(crate) struct InstancesView {
+    pub(crate) instances: Vec<InstanceView>,
 }
 
 #[derive(Serialize)]
-pub(super) struct InstanceView {
-    pub(super) service: String,
-    pub(super) instance: String,
+pub(crate) struct InstanceView {
+    pub(crate) service: String,
+    pub(crate) instance: String,
     /// 32 hexadecimal digits.
-    pub(super) incarnation: String,
-    pub(super) secret: String,
-    pub(super) version: Option<u64>,
-    pub(super) stage: Option<&'static str>,
-    pub(super) held: Vec<u64>,
-    pub(super) standing: String,
+    pub(crate) incarnation: String,
+    pub(crate) secret: String,
+    pub(crate) version: Option<u64>,
+    pub(crate) stage: Option<&'static str>,
+    pub(crate) held: Vec<u64>,
+    pub(crate) standing: String,
     /// None: never heard in this leader's term.
-    pub(super) silent_for_ms: Option<u64>,
-    pub(super) lease_left_ms: u64,
-    pub(super) last_failure: Option<String>,
+    pub(crate) silent_for_ms: Option<u64>,
+    pub(crate) lease_left_ms: u64,
+    pub(crate) last_failure: Option<String>,
 }
 
 impl From<v1::InstancesReply> for InstancesView {
@@ -310,62 +325,62 @@ impl From<v1::InstanceInfo> for InstanceView {
 
 impl InstanceView {
     /// `service/instance`, and enough of the incarnation to tell lives apart: as blockers name it.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{}/{}#{}", self.service, self.instance, self.incarnation.get(..8).unwrap_or(&self.incarnation))
     }
 
-    pub(super) fn full_name(&self) -> String {
+    pub(crate) fn full_name(&self) -> String {
         format!("{}/{}/{}", self.service, self.instance, self.incarnation)
     }
 }
 
 /// What came of an order.
 #[derive(Serialize)]
-pub(super) struct OrderView {
-    pub(super) secret: String,
-    pub(super) command: &'static str,
-    pub(super) version: Option<u64>,
-    pub(super) generation: Option<u64>,
+pub(crate) struct OrderView {
+    pub(crate) secret: String,
+    pub(crate) command: &'static str,
+    pub(crate) version: Option<u64>,
+    pub(crate) generation: Option<u64>,
     /// How the rotation ended, if it was waited for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) rotation: Option<FinishedView>,
+    pub(crate) rotation: Option<FinishedView>,
 }
 
 /// What came of a wait.
 #[derive(Serialize)]
-pub(super) struct WaitView {
-    pub(super) secret: String,
+pub(crate) struct WaitView {
+    pub(crate) secret: String,
     #[serde(rename = "for")]
-    pub(super) goal: String,
-    pub(super) reached: bool,
-    pub(super) current: Option<u64>,
+    pub(crate) goal: String,
+    pub(crate) reached: bool,
+    pub(crate) current: Option<u64>,
     /// The rotation whose end was waited for.
-    pub(super) rotation: Option<FinishedView>,
+    pub(crate) rotation: Option<FinishedView>,
 }
 
 #[derive(Serialize)]
-pub(super) struct WhyView {
-    pub(super) secret: String,
-    pub(super) current: Option<u64>,
-    pub(super) rotation: Option<RotationView>,
-    pub(super) overlays: Vec<String>,
+pub(crate) struct WhyView {
+    pub(crate) secret: String,
+    pub(crate) current: Option<u64>,
+    pub(crate) rotation: Option<RotationView>,
+    pub(crate) overlays: Vec<String>,
     /// Whether anything waits.
-    pub(super) waiting: bool,
-    pub(super) blockers: Vec<BlockerView>,
-    pub(super) last: Option<FinishedView>,
+    pub(crate) waiting: bool,
+    pub(crate) blockers: Vec<BlockerView>,
+    pub(crate) last: Option<FinishedView>,
 }
 
 #[derive(Serialize)]
-pub(super) struct DoctorView {
-    pub(super) findings: Vec<FindingView>,
+pub(crate) struct DoctorView {
+    pub(crate) findings: Vec<FindingView>,
 }
 
 #[derive(Serialize)]
-pub(super) struct FindingView {
-    pub(super) level: String,
-    pub(super) subject: String,
-    pub(super) text: String,
-    pub(super) fix: Option<String>,
+pub(crate) struct FindingView {
+    pub(crate) level: String,
+    pub(crate) subject: String,
+    pub(crate) text: String,
+    pub(crate) fix: Option<String>,
 }
 
 impl From<v1::DoctorReply> for DoctorView {
@@ -382,24 +397,24 @@ impl From<v1::DoctorReply> for DoctorView {
 
 /// A configuration that can be used.
 #[derive(Serialize)]
-pub(super) struct ConfigView {
-    pub(super) file: String,
-    pub(super) cluster: String,
-    pub(super) operators: usize,
-    pub(super) services: usize,
-    pub(super) secrets: usize,
+pub(crate) struct ConfigView {
+    pub(crate) file: String,
+    pub(crate) cluster: String,
+    pub(crate) operators: usize,
+    pub(crate) services: usize,
+    pub(crate) secrets: usize,
 }
 
 /// A failure, on standard error.
 #[derive(Serialize)]
-pub(super) struct ErrorView<'a> {
-    pub(super) error: ErrorBody<'a>,
+pub(crate) struct ErrorView<'a> {
+    pub(crate) error: ErrorBody<'a>,
 }
 
 #[derive(Serialize)]
-pub(super) struct ErrorBody<'a> {
-    pub(super) kind: &'a str,
-    pub(super) exit_code: u8,
-    pub(super) problem: &'a str,
-    pub(super) fix: Option<&'a str>,
+pub(crate) struct ErrorBody<'a> {
+    pub(crate) kind: &'a str,
+    pub(crate) exit_code: u8,
+    pub(crate) problem: &'a str,
+    pub(crate) fix: Option<&'a str>,
 }
