@@ -4,6 +4,7 @@
 //! one that changes its record. Around the tasks: the election ([`Driver`]), one term's watches (`term`), the
 //! intake that checks who signed what (`intake`), and the effects (`effect`).
 
+mod context;
 mod control;
 mod directory;
 mod effect;

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod dev;
 pub mod driver;
+pub mod log;
 pub mod serve;
 pub mod signal;
 pub mod traces;

@@ -15,8 +15,9 @@ use rotacast_store::{Committed, Cursor, StoreError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument as _, debug, error, info, warn};
 
+use super::context::LogContext;
 use super::directory::Secrets;
 use super::effect::{Effect, EffectOutcome, EndedByOthers, newer_on_bus};
 use super::mail::{Granted, Mail, OrderOutcome};
@@ -72,6 +73,7 @@ pub(super) struct SecretTask {
     retries: BTreeMap<CommandKind, Retry>,
     ended_by_others: EndedByOthers,
     spans: RotationSpans,
+    context: LogContext,
     status: watch::Sender<Arc<SecretStatus>>,
     /// When listeners were last told, and of which revision.
     told: (Instant, Revision),
@@ -94,6 +96,8 @@ impl SecretTask {
         stop: CancellationToken,
     ) -> Self {
         let spans = RotationSpans::new(environment.traces.clone(), coordinator.record(), clock::wall());
+        let mut context = LogContext::new(&coordinator.record().secret);
+        context.changed(coordinator.record(), spans.trace());
         Self {
             secret: coordinator.record().secret.clone(),
             environment,
@@ -107,6 +111,7 @@ impl SecretTask {
             in_flight: BTreeSet::new(),
             ended_by_others: EndedByOthers::default(),
             spans,
+            context,
             retries: BTreeMap::new(),
             status,
             told: (Instant::ZERO, Revision(0)),
@@ -116,7 +121,12 @@ impl SecretTask {
     }
 
     /// Runs until the term ends.
-    pub(super) async fn run(mut self) -> Ended {
+    pub(super) async fn run(self) -> Ended {
+        let span = self.context.span();
+        self.run_within().instrument(span).await
+    }
+
+    async fn run_within(mut self) -> Ended {
         let stop = self.stop.clone();
         let ended = tokio::select! {
             ended = self.drive() => ended,
@@ -328,7 +338,9 @@ impl SecretTask {
             let before = self.rotation();
             self.coordinator.apply(now, change);
             if matches!(change, Change::Record(_)) {
-                self.spans.changed(self.coordinator.record());
+                let record = self.coordinator.record();
+                self.spans.changed(record);
+                self.context.changed(record, self.spans.trace());
             }
             // A start belongs to the rotation it opens, an end to the one it closes.
             rotations.push(self.rotation().or(before));
@@ -434,6 +446,7 @@ impl SecretTask {
                 continue;
             }
             self.in_flight.insert(command.kind.clone());
+            let span = self.context.effect(&command);
             let provider = Arc::clone(&self.settings.provider);
             let settings = SecretSettings {
                 provider: TracedProvider::around(provider, &self.spans, self.coordinator.record()),
@@ -448,7 +461,7 @@ impl SecretTask {
                 now,
                 &self.ended_by_others,
             );
-            self.effects.spawn(effect.run());
+            self.effects.spawn(effect.run().instrument(span));
         }
     }
 
