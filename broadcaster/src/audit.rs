@@ -11,6 +11,7 @@ mod line;
 mod log;
 mod medium;
 mod scan;
+mod search;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -20,4 +21,5 @@ pub use entry::{Entry, Recorded};
 pub use error::{AuditError, Broken};
 pub use line::{Hash, Head, Receipt};
 pub use log::{AuditLog, AuditOptions};
+pub use search::{Found, Search, search};
 pub use verify::{Expectations, Verified, read, verify};

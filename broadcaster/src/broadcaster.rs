@@ -11,11 +11,13 @@ use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::{Server, ServerTlsConfig};
 use tracing::{info, warn};
 
 use crate::api::{AdminFront, Operators};
 use crate::driver::{Driver, DriverControl, Environment, Role, Secrets, StoreFetch};
+use crate::web::{self, Tokens, WebOptions};
 
 /// How long open calls may take to end at a shutdown before they are cut off.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -34,12 +36,18 @@ pub struct Broadcaster {
     pub instances: Arc<dyn InstanceBus>,
     /// Who may give orders; replaced when the configuration is reloaded.
     pub operators: watch::Receiver<Arc<Operators>>,
+    /// Who may look at the dashboard and act there; replaced when the configuration is reloaded.
+    pub tokens: watch::Receiver<Arc<Tokens>>,
+    /// Names, besides loopback's, under which browsers reach the dashboard without TLS.
+    pub hosts: Vec<String>,
     /// An existing tree to import versions from.
     pub importer: Option<PlainImporter>,
     /// Where to listen.
     pub listener: TcpListener,
     /// TLS for the listener; without it, it must be on loopback.
     pub tls: Option<ServerTlsConfig>,
+    /// The listener lets in only clients with a certificate.
+    pub clients_certified: bool,
 }
 
 impl Broadcaster {
@@ -48,10 +56,30 @@ impl Broadcaster {
     /// # Errors
     /// What ended it, in words.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { environment, secrets, instances, operators, importer, listener, tls } = self;
+        let Self {
+            environment,
+            secrets,
+            instances,
+            operators,
+            tokens,
+            hosts,
+            importer,
+            listener,
+            tls,
+            clients_certified,
+        } = self;
         let driver = Driver::new(environment.clone(), secrets);
         let role = driver.role();
         let control = Arc::new(DriverControl::new(environment.clone(), driver.secrets(), role.clone(), stop.clone()));
+        let address = listener.local_addr().context("the listener's address")?;
+        let options = WebOptions {
+            tokens,
+            hosts,
+            tls: tls.is_some(),
+            open: address.ip().is_loopback() || clients_certified,
+            audit: environment.audit.path().to_owned(),
+        };
+        let web = web::router(Arc::clone(&control) as _, environment.cluster.to_string(), options, stop.clone());
         let admin = AdminFront::new(control, environment.cluster.clone(), operators).into_service();
         let values = Arc::new(StoreFetch::new(
             environment.cluster.clone(),
@@ -65,14 +93,20 @@ impl Broadcaster {
             .into_service();
         let (_reporter, health) = crate::api::health().await;
 
-        let mut server =
-            Server::builder().http2_keepalive_interval(Some(KEEP_ALIVE.0)).http2_keepalive_timeout(Some(KEEP_ALIVE.1));
+        // Browsers and probes speak HTTP/1.1 where there is no TLS to agree on HTTP/2.
+        let mut server = Server::builder()
+            .accept_http1(true)
+            .http2_keepalive_interval(Some(KEEP_ALIVE.0))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE.1));
         if let Some(tls) = tls {
             server = server.tls_config(tls).context("TLS of the listener")?;
         }
-        let router =
-            server.add_service(admin).add_service(gateway).add_service(health).add_service(crate::api::reflection());
-        let address = listener.local_addr().context("the listener's address")?;
+        let routes = Routes::from(web)
+            .add_service(admin)
+            .add_service(gateway)
+            .add_service(health)
+            .add_service(crate::api::reflection());
+        let router = server.add_routes(routes);
         let serving =
             router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
         info!(%address, "listening");

@@ -23,6 +23,7 @@ mod stop;
 mod summary;
 mod table;
 mod times;
+mod token;
 
 mod wait;
 mod watch;
@@ -106,6 +107,7 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Stop> {
             config_check(context.output, &file, without_files)
         }
         Command::Keygen { out } => keys::make(context.output, &out),
+        Command::Token { out } => token::make(context.output, &out),
         Command::Completions { shell } => shell::completions(context.output, shell),
         Command::Man { dir } => shell::man(context.output, dir.as_deref()),
         command => {
@@ -142,6 +144,7 @@ async fn talk(context: &Context, command: Command) -> Result<(), Stop> {
         | Command::Audit(_)
         | Command::Config(_)
         | Command::Keygen { .. }
+        | Command::Token { .. }
         | Command::Completions { .. }
         | Command::Man { .. } => unreachable!("dispatched without a connection"),
     }

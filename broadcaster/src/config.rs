@@ -5,6 +5,7 @@
 
 mod backend;
 mod bus;
+mod dashboard;
 mod error;
 mod listen;
 mod pattern;
@@ -27,6 +28,7 @@ use rotacast_protocol::{ClusterName, OperatorName, Policy, SecretName, ServiceNa
 
 pub use backend::{ClientTls, Login};
 pub use bus::{BusConfig, NatsLogin, SaslMechanism};
+pub use dashboard::DashboardConfig;
 pub use error::{ConfigError, Problem};
 pub use listen::{Listen, ServerTls};
 pub use pattern::{InvalidPattern, SecretPattern};
@@ -62,6 +64,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where clients and instances reach us.
     pub listen: Listen,
+    /// The dashboard.
+    pub dashboard: DashboardConfig,
     /// Where versions and records are.
     pub store: StoreConfig,
     /// What states and reports travel on.
@@ -188,6 +192,7 @@ fn read_all(root: &Section<'_, '_>) -> Option<Config> {
     let in_data = |name: &str| data_dir.join(name);
 
     let listen = listen::read(&root.section("listen"));
+    let dashboard = dashboard::read(&root.section("dashboard"));
     let store = store::read(&root.section("store"), &data_dir);
     let bus = bus::read(&root.section("bus"), &data_dir);
 
@@ -235,6 +240,7 @@ fn read_all(root: &Section<'_, '_>) -> Option<Config> {
         cluster: cluster?,
         replica,
         listen: listen?,
+        dashboard,
         store: store?,
         bus: bus?,
         start_timeout,

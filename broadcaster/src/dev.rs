@@ -23,6 +23,7 @@ use crate::broadcaster::Broadcaster;
 use crate::cli::DevArgs;
 use crate::driver::{Environment, Identities, Replica, SecretSettings, Secrets, Service, Services, Settings};
 use crate::traces::Traces;
+use crate::web::Tokens;
 use folder::Folder;
 
 /// The cluster's name in development.
@@ -109,6 +110,7 @@ async fn assemble(
     let anyone = Service { key: folder.identity().public().clone(), secrets: vec!["*".parse()?] };
     let services = Services { named: BTreeMap::new(), anyone: Some(anyone) };
     let operator = OperatorName::new("operator").context("the operator's name")?;
+    let tokens = Tokens { operators: BTreeMap::from([(operator.clone(), folder.token())]), ..Tokens::default() };
     let operators = Operators::new(BTreeMap::from([(operator, folder.operator().public().clone())]));
     let environment = Environment {
         cluster: cluster.clone(),
@@ -127,9 +129,12 @@ async fn assemble(
         secrets: Secrets::default(),
         instances: Arc::new(bus.clone()) as Arc<dyn InstanceBus>,
         operators: watch::Sender::new(Arc::new(operators)).subscribe(),
+        tokens: watch::Sender::new(Arc::new(tokens)).subscribe(),
+        hosts: Vec::new(),
         importer: None,
         listener,
         tls: None,
+        clients_certified: false,
     };
     Ok((broadcaster, bus))
 }

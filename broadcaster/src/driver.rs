@@ -36,7 +36,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-pub use control::{DriverControl, SharedControl};
+pub use control::DriverControl;
 pub use directory::{Secrets, TaskHandle};
 pub use fetch::StoreFetch;
 pub use intake::{Identities, Service, Services};

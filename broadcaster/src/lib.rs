@@ -15,3 +15,4 @@ pub mod serve;
 pub mod signal;
 pub mod traces;
 mod view;
+pub mod web;

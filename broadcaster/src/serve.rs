@@ -29,6 +29,7 @@ use crate::cli::ServeArgs;
 use crate::config::{Config, ServerTls, ServiceConfig, StoreConfig, changes};
 use crate::driver::{Environment, Identities, Mail, Replica, SecretSettings, Secrets, Service, Services, Settings};
 use crate::traces::{self, Exporting};
+use crate::web::Tokens;
 use provider::Providers;
 pub(crate) use rehearsal::rehearse;
 
@@ -54,6 +55,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let tree = SecretTree::new(store, prefix);
     let importer = importer(&config.store, &tree)?;
     let operators = watch::Sender::new(Arc::new(Operators::new(config.operators.clone())));
+    let tokens = watch::Sender::new(Arc::new(config.dashboard.tokens.clone()));
     let audit = AuditLog::open(&config.audit.file, AuditOptions { max_file_bytes: config.audit.max_file_bytes })?;
     let listener = TcpListener::bind(config.listen.grpc)
         .await
@@ -80,11 +82,14 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         secrets: secrets.clone(),
         instances: buses.instances,
         operators: operators.subscribe(),
+        tokens: tokens.subscribe(),
+        hosts: config.dashboard.hosts.clone(),
         importer,
         listener,
         tls: config.listen.tls.as_ref().map(server_tls).transpose()?,
+        clients_certified: config.listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
     };
-    let reloader = Reloader { path: args.config, config, settings, operators, identities, secrets };
+    let reloader = Reloader { path: args.config, config, settings, operators, tokens, identities, secrets };
     let reloading = tokio::spawn(reloader.run(stop.clone()));
     let result = broadcaster.run(stop.clone()).await;
     stop.cancel();
@@ -185,6 +190,7 @@ struct Reloader {
     config: Config,
     settings: Arc<ConfigSettings>,
     operators: watch::Sender<Arc<Operators>>,
+    tokens: watch::Sender<Arc<Tokens>>,
     identities: Arc<Identities>,
     secrets: Secrets,
 }
@@ -220,6 +226,7 @@ impl Reloader {
             }
         }
         self.operators.send_replace(Arc::new(Operators::new(new.operators.clone())));
+        self.tokens.send_replace(Arc::new(new.dashboard.tokens.clone()));
         self.identities.replace(services(&new));
         for (secret, task) in self.secrets.all() {
             if task.mail.send(Mail::Reconfigured).await.is_err() {

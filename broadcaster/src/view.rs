@@ -40,7 +40,7 @@ pub(crate) struct StatusView {
 }
 
 /// Who leads.
-#[derive(Serialize)]
+#[derive(Clone, PartialEq, Serialize)]
 pub(crate) struct LeadingView {
     pub(crate) replica: String,
     pub(crate) address: Option<String>,
@@ -274,7 +274,7 @@ pub(crate) struct InstancesView {
     pub(crate) instances: Vec<InstanceView>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub(crate) struct InstanceView {
     pub(crate) service: String,
     pub(crate) instance: String,

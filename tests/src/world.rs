@@ -151,6 +151,12 @@ impl World {
         if which == 0 { &mut self.broadcaster } else { &mut self.standbys[which - 1] }
     }
 
+    /// What signs the operator in to the dashboard.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.keys.token
+    }
+
     /// Where all broadcasters listen, joined by commas.
     #[must_use]
     pub fn urls(&self) -> String {

@@ -112,9 +112,8 @@ async fn whole(collector: &Collector, version: u64) -> (Span, Trace) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rotation_over_two_services_is_one_trace() {
     let collector = Collector::start().await;
-    let Some(mut world) = World::start(programs!(), Options::default().collector(collector.url())).await else {
-        return;
-    };
+    let options = Options::default().collector(collector.url()).json_logs();
+    let Some(mut world) = World::start(programs!(), options).await else { return };
     world.broadcaster.start(&world.operator).await;
     world.first_version().await;
     let mut services = [
@@ -158,6 +157,26 @@ async fn a_rotation_over_two_services_is_one_trace() {
         assert_eq!(service.stop().await.queries_failed, 0);
     }
     world.broadcaster.stop().await;
+    judge_the_log(&world.broadcaster.log(), &root);
+}
+
+/// What is logged about a rotation names it, and its trace.
+fn judge_the_log(log: &str, root: &Span) {
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON: {error}: {line}")))
+        .collect();
+    let rotation = format!("{SECRET}@2");
+    let about: Vec<&serde_json::Value> = lines.iter().filter(|line| line["rotation"] == rotation.as_str()).collect();
+    let mut phases: Vec<&str> = about.iter().filter_map(|line| line["phase"].as_str()).collect();
+    phases.dedup();
+    assert_eq!(phases, ["Verifying", "Preparing", "Activating", "Draining", "Retiring"]);
+    for line in about {
+        assert_eq!((&line["secret"], &line["trace_id"]), (&SECRET.into(), &root.trace.as_str().into()), "{line}");
+        assert_eq!((&line["old"], &line["new"]), (&1.into(), &2.into()), "{line}");
+    }
+    // Before and after it there is none.
+    assert!(lines.iter().any(|line| line["secret"] == SECRET && line.get("rotation").is_none()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -86,7 +86,9 @@ impl Refusal {
         }
     }
 
-    fn fix(&self) -> &str {
+    /// What to do about it; empty: nothing besides what the problem says.
+    #[must_use]
+    pub fn fix(&self) -> &str {
         match self {
             Refusal::NotFound { fix, .. } | Refusal::Conflict { fix, .. } | Refusal::Unavailable { fix, .. } => fix,
             Refusal::Unauthenticated(_) => {

@@ -137,6 +137,12 @@ pub(super) enum Command {
         #[arg(long, value_name = "NAME", default_value = "rotacast")]
         out: PathBuf,
     },
+    /// Make a token for signing in to the dashboard: NAME.token. The configuration gets its digest.
+    Token {
+        /// Path and name of the file, without ending; the name is whoever is to sign in with it.
+        #[arg(long, value_name = "NAME", default_value = "rotacast")]
+        out: PathBuf,
+    },
     /// Print a completion script.
     Completions {
         /// For which shell.

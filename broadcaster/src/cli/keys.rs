@@ -60,7 +60,7 @@ pub(super) fn make(output: Output, name: &Path) -> Result<(), Stop> {
 }
 
 /// Who is likely meant, after the file's name.
-fn owner(private: &Path) -> String {
+pub(super) fn owner(private: &Path) -> String {
     let name = private.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
     // Only such a name is a key in TOML without quotes.
     let bare = !name.is_empty() && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
@@ -72,7 +72,7 @@ fn failed(problem: String, fix: &str) -> Stop {
 }
 
 /// `name` with an ending behind it; `my.name` becomes `my.name.key`, and `name.key` stays one.
-fn with_ending(name: &Path, ending: &str) -> PathBuf {
+pub(super) fn with_ending(name: &Path, ending: &str) -> PathBuf {
     let bare = match name.extension() {
         Some(extension) if extension == "key" || extension == "pub" => name.with_extension(""),
         _ => name.to_owned(),

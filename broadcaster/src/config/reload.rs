@@ -23,6 +23,8 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         ("replica", old.replica == new.replica, !live),
         ("data_dir", old.data_dir == new.data_dir, !live),
         ("listen", old.listen == new.listen, !live),
+        ("dashboard.hosts", old.dashboard.hosts == new.dashboard.hosts, !live),
+        ("dashboard", old.dashboard.tokens == new.dashboard.tokens, live),
         ("store", old.store == new.store, !live),
         ("bus", old.bus == new.bus, !live),
         ("start_timeout", old.start_timeout == new.start_timeout, !live),

@@ -6,12 +6,18 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rotacast_proto::SigningKey;
 
+use crate::web::{Token, TokenDigest};
+
+/// What signs in to the dashboard.
+const TOKEN: &str = "operator.token";
+
 /// An opened folder, with keys made on the fly.
 pub(super) struct Folder {
     path: PathBuf,
     broadcaster: SigningKey,
     identity: SigningKey,
     operator: SigningKey,
+    token: TokenDigest,
 }
 
 impl Folder {
@@ -22,6 +28,7 @@ impl Folder {
             broadcaster: key(&keys, "broadcaster")?,
             identity: key(&keys, "identity")?,
             operator: key(&keys, "operator")?,
+            token: token(&keys.join(TOKEN))?,
             path: path.to_owned(),
         })
     }
@@ -39,6 +46,11 @@ impl Folder {
     /// Signs orders.
     pub(super) fn operator(&self) -> &SigningKey {
         &self.operator
+    }
+
+    /// Of the token with which the operator signs in to the dashboard.
+    pub(super) fn token(&self) -> TokenDigest {
+        self.token
     }
 
     pub(super) fn store(&self) -> PathBuf {
@@ -73,11 +85,20 @@ Let a service use it:
     export ROTACAST_CLUSTER=dev ROTACAST_IDENTITY={keys}/identity.key ROTACAST_TRUST={keys}/broadcaster.pub
     Subscriber::builder().service(\"my-service\").connect(\"grpc://{address}\")
 
+Watch it at http://{address}/ in a browser; to act there, sign in with the token in {keys}/{TOKEN}.
 Or see all of it at work: rotacast dev --demo
 Stop with Ctrl-C.",
             self.path.display()
         );
     }
+}
+
+/// Reads the token's digest, or makes a token.
+fn token(file: &Path) -> anyhow::Result<TokenDigest> {
+    if !file.exists() {
+        Token::generate().create_file(file).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Token::digest_of_file(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 /// Reads a key, or makes it, with its public half beside it.

@@ -261,6 +261,3 @@ impl Control for DriverControl {
         v1::DoctorReply { findings: findings.into_iter().map(v1::Finding::from).collect() }
     }
 }
-
-/// Keeps the trait object's type in one place.
-pub type SharedControl = Arc<dyn Control>;

@@ -44,6 +44,14 @@ pub(crate) fn kafka_folder() -> Option<PathBuf> {
     Some(servers_folder().join("kafka")).filter(|folder| folder.is_dir())
 }
 
+/// axe-core's script: by variable, in `.servers`.
+pub(crate) fn axe() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("ROTACAST_AXE") {
+        return Some(named("ROTACAST_AXE", PathBuf::from(path)));
+    }
+    Some(servers_folder().join("axe.min.js")).filter(|file| file.is_file())
+}
+
 /// Says that a test is skipped because of `missing`, and counts it: a line is added to the file that
 /// `ROTACAST_SKIPPED` names, which the test runner sums up.
 ///

@@ -20,10 +20,11 @@
 //!
 //! `tools/servers install` fetches the servers. They are looked for in `ROTACAST_ETCD`, `ROTACAST_ETCDCTL`,
 //! `ROTACAST_NATS`, `ROTACAST_CONSUL`, `ROTACAST_JAVA` (a binary each), `ROTACAST_KAFKA` and `ROTACAST_POSTGRES` (a folder
-//! each), then `.servers/`, then the system.
+//! each), `ROTACAST_CHROMIUM`, `ROTACAST_CHROMEDRIVER` and `ROTACAST_AXE` (a file each), then `.servers/`, then the system.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod certificates;
+mod chromedriver;
 mod consul;
 mod etcd;
 mod find;
@@ -41,6 +42,7 @@ mod until;
 mod watchdog;
 
 pub use certificates::make_certificates;
+pub use chromedriver::{ChromeDriver, axe};
 pub use consul::{Consul, ConsulCertificates, ConsulConfig};
 pub use etcd::Etcd;
 pub use find::skip;

@@ -32,6 +32,12 @@ impl AuditTrail {
         })
     }
 
+    /// How many entries of one action there are.
+    #[must_use]
+    pub fn count(&self, action: &str) -> usize {
+        self.entries.iter().filter(|entry| entry.action == action).count()
+    }
+
     /// Whether the rotation to this version is on record: by its start, or by what a new leader found.
     #[must_use]
     pub fn tells_of_the_rotation_to(&self, version: u64) -> bool {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use rotacast::web::{Token, TokenDigest};
 use rotacast_proto::SigningKey;
 
 use super::bus::{BusKind, BusServer};
@@ -130,6 +131,9 @@ impl Options {
 pub struct Keys {
     pub(super) operator: SigningKey,
     pub(super) operator_file: PathBuf,
+    /// What signs the operator in to the dashboard.
+    pub(super) token: String,
+    token_digest: TokenDigest,
     /// The public one.
     pub(super) broadcaster: PathBuf,
     folder: PathBuf,
@@ -142,10 +146,13 @@ impl Keys {
         std::fs::create_dir(&folder).expect("the scratch folder is ours");
         make(&folder, "broadcaster");
         let operator = make(&folder, OPERATOR);
+        let token = Token::generate();
         let public = SERVICES.map(|service| (service, make(&folder, service).public().to_text())).into();
         Self {
             operator,
             operator_file: folder.join(format!("{OPERATOR}.key")),
+            token: token.text().to_owned(),
+            token_digest: token.digest(),
             broadcaster: folder.join("broadcaster.pub"),
             folder,
             public,
@@ -210,6 +217,9 @@ signing_key = "keys/broadcaster.key"
 [operators]
 {OPERATOR} = "{operator}"
 
+[dashboard.operators]
+{OPERATOR} = "{token}"
+
 {services}[providers.payments-pg]
 kind = "postgres"
 admin_file = "{ADMIN_FILE}"
@@ -235,6 +245,7 @@ level = "info,rotacast=debug"
             .unwrap_or_default(),
         ttl = options.leader_ttl.as_deref().unwrap_or(store.usual_ttl()),
         operator = keys.operator.public().to_text(),
+        token = keys.token_digest,
         data = data_folder(name),
         database_name = database.name(),
         database_port = database.port(),

@@ -1,0 +1,326 @@
+//! The dashboard, and what programs ask over plain HTTP: on the same address as gRPC, over
+//! [`Control`](crate::api::Control) like the admin API.
+//!
+//! Looking is free where the admin API's reads are, on loopback or behind client certificates; elsewhere, and wherever
+//! readers are configured, it needs a token. Acting always does. There is no code path from here to a secret's value.
+
+mod about;
+mod access;
+mod action;
+mod asset;
+mod fleet;
+mod origin;
+mod problem;
+mod stream;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::header::{
+    CONTENT_SECURITY_POLICY, REFERRER_POLICY, SET_COOKIE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use rotacast_protocol::SecretName;
+use serde::Deserialize;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub use access::Tokens;
+pub use token::{Token, TokenDigest};
+
+use about::AboutView;
+use access::{Person, Sessions};
+use action::{ActionBody, DoneView};
+use fleet::{Fleet, FleetQuery, FleetView, InstancesQuery, PageView};
+use stream::View;
+
+use crate::api::{Control, OperatorCommand, Refusal};
+use crate::audit::{self, Recorded, Search};
+
+/// Most pages that are told of changes at once; a page has one such stream.
+const MAX_STREAMS: usize = 256;
+/// Searches of the audit log at once: each may read a disk for seconds.
+const MAX_SEARCHES: usize = 2;
+/// Most entries in one answer of the audit log.
+const MAX_ENTRIES: usize = 500;
+const DEFAULT_ENTRIES: usize = 100;
+/// Longest request body, in bytes: an override of as many instances as one may name.
+const MAX_BODY: usize = 512 * 1024;
+/// Longest text to search for, in bytes.
+const MAX_TEXT: usize = 200;
+/// Shows that a script of ours has sent the request: no other site's can add it.
+const ACTION_HEADER: &str = "x-rotacast-action";
+
+/// What the page may do: nothing but show and ask what comes from here.
+const CSP: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'";
+
+/// How the dashboard is served.
+pub struct WebOptions {
+    /// Who may look and act; replaced when the configuration is reloaded.
+    pub tokens: watch::Receiver<Arc<Tokens>>,
+    /// Names, besides loopback's, under which browsers reach it. Looked at without TLS only: a certificate says the same.
+    pub hosts: Vec<String>,
+    /// Whether the listener is behind TLS.
+    pub tls: bool,
+    /// Whether whoever reaches the address may look: it is on loopback, or asks for client certificates.
+    pub open: bool,
+    /// The audit log's file.
+    pub audit: PathBuf,
+}
+
+/// Everything a request needs.
+struct Front {
+    control: Arc<dyn Control>,
+    cluster: String,
+    options: WebOptions,
+    sessions: Sessions,
+    fleet: Fleet,
+    streams: Arc<Semaphore>,
+    searches: Semaphore,
+    stop: CancellationToken,
+}
+
+/// The routes, to be served beside gRPC's.
+pub fn router(control: Arc<dyn Control>, cluster: String, options: WebOptions, stop: CancellationToken) -> Router {
+    let front = Arc::new(Front {
+        control,
+        cluster,
+        options,
+        sessions: Sessions::default(),
+        fleet: Fleet::default(),
+        streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+        searches: Semaphore::new(MAX_SEARCHES),
+        stop,
+    });
+    let reading = Router::new()
+        .route("/api/overview/events", get(overview))
+        .route("/api/secret/events", get(secret))
+        .route("/api/instances", get(instances))
+        .route("/api/fleet", get(groups))
+        .route("/api/audit", get(entries))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&front), readers_only));
+    Router::new()
+        .route("/", get(async |headers: HeaderMap| asset::page(&headers)))
+        .route("/assets/{name}", get(async |Path(name): Path<String>, headers: HeaderMap| asset::file(&name, &headers)))
+        .route("/api/about", get(about))
+        .route("/api/sign-in", post(sign_in))
+        .route("/api/sign-out", post(sign_out))
+        .route("/api/action", post(act))
+        .merge(reading)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(Arc::clone(&front), guarded))
+        .with_state(front)
+}
+
+/// Checks where a request was sent to and comes from, and says what browsers may do with the answer.
+async fn guarded(State(front): State<Arc<Front>>, request: Request, next: Next) -> Response {
+    let checked = match front.options.tls {
+        true => Ok(()),
+        false => origin::check_host(request.uri(), request.headers(), &front.options.hosts),
+    };
+    let checked = checked.and_then(|()| match request.method().is_safe() {
+        true => Ok(()),
+        false => origin::check_origin(request.uri(), request.headers()),
+    });
+    let mut response = match checked {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    };
+    let headers = response.headers_mut();
+    let fixed = [
+        (CONTENT_SECURITY_POLICY, CSP),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (X_FRAME_OPTIONS, "DENY"),
+        (REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ];
+    for (name, value) in fixed {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(axum::http::header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn readers_only(State(front): State<Arc<Front>>, request: Request, next: Next) -> Response {
+    match front.reader(request.headers()) {
+        Ok(_) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+impl Front {
+    fn tokens(&self) -> Arc<Tokens> {
+        Arc::clone(&self.options.tokens.borrow())
+    }
+
+    fn person(&self, headers: &HeaderMap) -> Option<Person> {
+        self.sessions.person(&self.tokens(), headers, Instant::now())
+    }
+
+    fn sign_in_needed(&self) -> bool {
+        !self.options.open || !self.tokens().readers.is_empty()
+    }
+
+    /// Whoever may look: nobody in particular where looking is free.
+    fn reader(&self, headers: &HeaderMap) -> Result<Option<Person>, Refusal> {
+        match self.person(headers) {
+            None if self.sign_in_needed() => Err(Refusal::Unauthenticated("looking needs a sign-in here".into())),
+            person => Ok(person),
+        }
+    }
+
+    async fn about(&self, person: Option<&Person>) -> AboutView {
+        AboutView::new(self.control.broadcaster().await, person, self.sign_in_needed())
+    }
+
+    fn stream(self: Arc<Self>, headers: HeaderMap, view: View) -> Result<Response, Refusal> {
+        let place = Arc::clone(&self.streams).try_acquire_owned();
+        let place = place.map_err(|_| Refusal::Busy(format!("{MAX_STREAMS} pages are open; close some")))?;
+        Ok(stream::serve(self, headers, place, view).into_response())
+    }
+}
+
+async fn about(State(front): State<Arc<Front>>, headers: HeaderMap) -> Json<AboutView> {
+    Json(match front.reader(&headers) {
+        Ok(person) => front.about(person.as_ref()).await,
+        Err(_) => AboutView::sign_in_first(front.cluster.clone()),
+    })
+}
+
+#[derive(Deserialize)]
+struct SignIn {
+    token: String,
+}
+
+async fn sign_in(
+    State(front): State<Arc<Front>>,
+    body: Result<Json<SignIn>, JsonRejection>,
+) -> Result<Response, Refusal> {
+    let Json(SignIn { token }) = body.map_err(|error| Refusal::Invalid(error.body_text()))?;
+    let token = zeroize::Zeroizing::new(token);
+    let session = front.sessions.begin(&front.tokens(), token.trim(), Instant::now());
+    let session = session.ok_or_else(|| Refusal::Unauthenticated("nobody has this token".into()))?;
+    Ok(with_cookie(access::set_cookie(Some(&session), front.options.tls)))
+}
+
+async fn sign_out(State(front): State<Arc<Front>>, headers: HeaderMap) -> Response {
+    front.sessions.end(&headers);
+    with_cookie(access::set_cookie(None, front.options.tls))
+}
+
+fn with_cookie(cookie: String) -> Response {
+    (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response()
+}
+
+async fn overview(State(front): State<Arc<Front>>, headers: HeaderMap) -> Result<Response, Refusal> {
+    front.stream(headers, View::Overview)
+}
+
+#[derive(Deserialize)]
+struct OneSecret {
+    secret: String,
+}
+
+async fn secret(
+    State(front): State<Arc<Front>>,
+    query: Result<Query<OneSecret>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let name = SecretName::new(asked(query)?.secret).map_err(|error| Refusal::Invalid(error.to_string()))?;
+    front.stream(headers, View::Secret(name))
+}
+
+fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
+    query.map(|Query(query)| query).map_err(|error| Refusal::Invalid(error.body_text()))
+}
+
+async fn instances(
+    State(front): State<Arc<Front>>,
+    query: Result<Query<InstancesQuery>, QueryRejection>,
+) -> Result<Json<PageView>, Refusal> {
+    front.fleet.page(&*front.control, asked(query)?).await.map(Json)
+}
+
+async fn groups(
+    State(front): State<Arc<Front>>,
+    query: Result<Query<FleetQuery>, QueryRejection>,
+) -> Result<Json<FleetView>, Refusal> {
+    front.fleet.groups(&*front.control, asked(query)?).await.map(Json)
+}
+
+#[derive(Deserialize)]
+struct AuditQuery {
+    secret: Option<String>,
+    q: Option<String>,
+    before: Option<u64>,
+    limit: Option<usize>,
+}
+
+#[derive(serde::Serialize)]
+struct EntriesView {
+    entries: Vec<Recorded>,
+    next_before: Option<u64>,
+}
+
+async fn entries(
+    State(front): State<Arc<Front>>,
+    query: Result<Query<AuditQuery>, QueryRejection>,
+) -> Result<Json<EntriesView>, Refusal> {
+    let query = asked(query)?;
+    let limit = query.limit.unwrap_or(DEFAULT_ENTRIES);
+    if limit == 0 || limit > MAX_ENTRIES {
+        return Err(Refusal::Invalid(format!("limit {limit}; expected 1 to {MAX_ENTRIES}")));
+    }
+    let text = query.q.unwrap_or_default();
+    if text.len() > MAX_TEXT {
+        return Err(Refusal::Invalid(format!("q of {} bytes; expected at most {MAX_TEXT}", text.len())));
+    }
+    let secret = query.secret.filter(|text| !text.is_empty()).map(SecretName::new).transpose();
+    let secret = secret.map_err(|error| Refusal::Invalid(error.to_string()))?;
+    let search = Search { secret, text, before: query.before, limit };
+    let path = front.options.audit.clone();
+    let busy = || Refusal::Busy(format!("{MAX_SEARCHES} searches of the audit log are under way"));
+    let _place = front.searches.try_acquire().map_err(|_| busy())?;
+    let found = tokio::task::spawn_blocking(move || audit::search(&path, &search)).await;
+    let unavailable = |problem: String| Refusal::Unavailable {
+        problem,
+        fix: "`rotacast audit verify` on the broadcaster's machine says more".into(),
+    };
+    let found = found.map_err(|error| unavailable(format!("the search broke off: {error}")))?;
+    let audit::Found { entries, next_before } = found.map_err(|error| unavailable(error.to_string()))?;
+    Ok(Json(EntriesView { entries, next_before }))
+}
+
+async fn act(
+    State(front): State<Arc<Front>>,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Result<Json<ActionBody>, JsonRejection>,
+) -> Result<Json<DoneView>, Refusal> {
+    let person = front.person(&headers).ok_or_else(|| Refusal::Unauthenticated("an order needs a sign-in".into()))?;
+    if !person.may_act {
+        return Err(Refusal::Forbidden(format!(
+            "{} may only look: dashboard.operators in the configuration names who may act",
+            person.name
+        )));
+    }
+    if !headers.contains_key(ACTION_HEADER) {
+        return Err(Refusal::Forbidden(format!("{} needs the header {ACTION_HEADER}", uri.path())));
+    }
+    let Json(body) = body.map_err(|error| Refusal::Invalid(error.body_text()))?;
+    let command = OperatorCommand::try_from(body)?;
+    front.control.leads_since().await?;
+    front.control.command(person.name, command).await.map(|reply| Json(reply.into()))
+}

@@ -1,0 +1,98 @@
+// Every secret's summary. Thousands arrive and change; the view takes from here what it shows.
+
+import { now } from "./times.js";
+import { passesByItself } from "./words.js";
+
+// From here on a wait that does not pass by itself deserves a look.
+const LONG_MS = 10 * 60_000;
+
+// In the order in which they are listed.
+const RANKS = ["safe_mode", "stuck", "awaiting_approval", "long", "rotating", "pending", "paused", "idle"];
+const FIRST_CALM = RANKS.indexOf("rotating");
+
+export const FILTERS = ["all", "attention", "rotating", "paused", "idle"];
+
+function rank(it, at) {
+  if (it.overlays.includes("safe_mode")) return 0;
+  if (it.overlays.includes("stuck")) return 1;
+  if (it.overlays.includes("awaiting_approval")) return 2;
+  if (isLong(it, at)) return 3;
+  if (it.rotation) return 4;
+  if (it.waiting_version !== null) return 5;
+  return it.overlays.includes("paused") ? 6 : 7;
+}
+
+/** Whether it has waited long for something that time alone does not bring. */
+export function isLong(it, at = now()) {
+  if (!it.blocker || passesByItself(it.blocker.condition)) return false;
+  // An instance's `since` is when it was last heard, so a rotation's wait is counted from its phase.
+  const since = Date.parse((it.rotation ? it.rotation.phase_since : it.blocker.since) ?? "");
+  return at - since > LONG_MS;
+}
+
+function fits(filter, it, its) {
+  switch (filter) {
+    case "attention": return its < FIRST_CALM;
+    case "rotating": return it.rotation !== null;
+    case "paused": return it.overlays.includes("paused");
+    case "idle": return it.rotation === null && its >= FIRST_CALM;
+    default: return true;
+  }
+}
+
+export class Secrets {
+  constructor() {
+    this.all = new Map();
+    this.incoming = null;
+    this.whole = false;
+    this.names = [];
+    this.sorted = false;
+  }
+
+  /** Takes a piece of a snapshot, or changes. */
+  take({ reset, more, secrets }) {
+    if (reset) {
+      this.incoming = new Map();
+      // With nothing to show yet, what has come is better than waiting for the rest.
+      if (this.all.size === 0) this.all = this.incoming;
+    }
+    const into = this.incoming ?? this.all;
+    for (const it of secrets) {
+      if (!into.has(it.secret)) this.sorted = false;
+      into.set(it.secret, { it, text: `${it.secret} ${it.provider}`.toLowerCase() });
+    }
+    if (!more && this.incoming) {
+      this.all = this.incoming;
+      this.incoming = null;
+      this.sorted = false;
+    }
+    if (!more) this.whole = true;
+  }
+
+  /** How many there are of each kind, and the first `limit` of those wanted, with the most urgent first. */
+  select(filter, query, limit) {
+    if (!this.sorted) {
+      this.names = [...this.all.keys()].sort();
+      this.sorted = true;
+    }
+    const at = now();
+    const wanted = query.trim().toLowerCase().split(/\s+/).filter(Boolean);
+    const counts = { all: 0, attention: 0, rotating: 0, paused: 0, idle: 0 };
+    const ranked = RANKS.map(() => []);
+    let matching = 0;
+    for (const name of this.names) {
+      const { it, text } = this.all.get(name);
+      const its = rank(it, at);
+      for (const kind of FILTERS) counts[kind] += fits(kind, it, its) ? 1 : 0;
+      if (!fits(filter, it, its) || !wanted.every((word) => text.includes(word))) continue;
+      matching += 1;
+      ranked[its].push(it);
+    }
+    const rows = [];
+    for (const some of ranked) {
+      if (rows.length >= limit) break;
+      rows.push(...some.slice(0, limit - rows.length));
+    }
+    return { counts, matching, rows };
+  }
+}

@@ -1,0 +1,110 @@
+// Signing in with a token, in a dialog or, where reading needs it too, in place of everything else.
+
+import { h, render } from "./dom.js";
+import { signIn, signOut } from "./api.js";
+import { problem } from "./parts.js";
+
+let changed = async () => {};
+
+/** Set by the entry: what is to be done after signing in or out. */
+export function onAccount(call) {
+  changed = call;
+}
+
+/** The form; `done` is called after a successful sign-in. */
+class Form {
+  constructor(redraw, done) {
+    this.redraw = redraw;
+    this.done = done;
+    this.error = null;
+    this.busy = false;
+  }
+
+  async submit(event) {
+    event.preventDefault();
+    if (this.busy) return;
+    const input = event.target.elements.token;
+    const token = input.value.trim();
+    if (token === "") {
+      this.error = { problem: "no token was given" };
+      this.redraw();
+      input.focus();
+      return;
+    }
+    this.busy = true;
+    this.redraw();
+    try {
+      await signIn(token);
+      input.value = "";
+      this.error = null;
+      await changed();
+      this.done();
+    } catch (error) {
+      this.error = error;
+      input.select();
+    } finally {
+      this.busy = false;
+      this.redraw();
+    }
+  }
+
+  draw(cancel) {
+    return h("form", { class: "stack", onsubmit: (event) => this.submit(event), "data-testid": "sign-in-form" }, [
+      h("label", { class: "field" }, [
+        h("span", {}, "Token"),
+        h("input", {
+          name: "token",
+          type: "password",
+          autocomplete: "off",
+          spellcheck: "false",
+          maxlength: 4096,
+          "aria-describedby": "token-help",
+          autofocus: true,
+        }),
+      ]),
+      h("p", { class: "quiet", id: "token-help" }, "An operator's token for the dashboard, from the broadcaster's configuration. It is kept in a cookie that scripts cannot read."),
+      this.error && problem(this.error),
+      h("div", { class: "buttons" }, [
+        cancel && h("button", { type: "button", onclick: cancel }, "Cancel"),
+        h("button", { class: "primary", disabled: this.busy }, this.busy ? "Signing in …" : "Sign in"),
+      ]),
+    ]);
+  }
+}
+
+/** Opens the dialog; `then` goes on with what needed the sign-in. */
+export function askToSignIn(then = () => {}) {
+  const dialog = document.createElement("dialog");
+  dialog.setAttribute("aria-labelledby", "sign-in-title");
+  dialog.dataset.testid = "sign-in-dialog";
+  document.body.append(dialog);
+  const close = () => dialog.close();
+  const form = new Form(draw, () => {
+    close();
+    then();
+  });
+  function draw() {
+    if (dialog.isConnected) render(dialog, h("h2", { id: "sign-in-title" }, "Sign in"), form.draw(close));
+  }
+  dialog.addEventListener("close", () => dialog.remove());
+  draw();
+  dialog.showModal();
+}
+
+/** The page for a broadcaster that shows nothing to strangers. */
+export function gate(redraw) {
+  const form = new Form(redraw, () => {});
+  return () => h("section", { class: "gate", "aria-labelledby": "gate-title", "data-testid": "gate" }, [
+    h("h1", { id: "gate-title" }, "Sign in"),
+    h("p", {}, "This broadcaster shows its secrets' status to operators only."),
+    form.draw(null),
+  ]);
+}
+
+export async function leave() {
+  try {
+    await signOut();
+  } finally {
+    await changed();
+  }
+}

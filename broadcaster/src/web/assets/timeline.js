@@ -1,0 +1,85 @@
+// The phases of a rotation: those behind it with their times, the one it is in, and those to come.
+
+import { h } from "./dom.js";
+import { PHASES, capitalised, words } from "./words.js";
+import { moment, now, span, time } from "./times.js";
+
+const WAY = ["verifying", "preparing", "activating", "draining", "retiring"];
+// A first version replaces nothing: there is nobody to prepare and nothing to retire.
+const FIRST_WAY = ["verifying", "activating"];
+
+/** Of the rotation in flight, or of the last one. */
+export function timeline(status) {
+  if (status.rotation) return list(inFlight(status.rotation), "Phases of the rotation");
+  const last = status.history[0];
+  if (!last || last.phases.length === 0) return null;
+  return [h("h3", {}, `The last one: rotation ${last.generation}`), list(over(last), "Phases of the last rotation")];
+}
+
+function inFlight(rotation) {
+  const entered = rotation.phases.length > 0 ? rotation.phases : [{ phase: rotation.phase, since: rotation.phase_since }];
+  const steps = entered.map((it, at) => ({
+    phase: it.phase,
+    since: it.since,
+    until: entered[at + 1]?.since ?? null,
+    state: at === entered.length - 1 ? "now" : "done",
+  }));
+  const way = rotation.old === null ? FIRST_WAY : WAY;
+  const at = way.indexOf(rotation.phase);
+  const ahead = rotation.phase === "rolling_back" || at < 0 ? [] : way.slice(at + 1);
+  steps.push(...ahead.map((phase) => ({ phase, state: "ahead" })));
+  steps.push({ end: goal(rotation), state: "ahead" });
+  return steps;
+}
+
+function goal(rotation) {
+  if (rotation.phase === "rolling_back") return `version ${rotation.new} is rejected`;
+  return rotation.old === null ? `version ${rotation.new} is current` : `version ${rotation.old} is retired`;
+}
+
+function over(last) {
+  const steps = last.phases.map((it, at) => ({
+    phase: it.phase,
+    since: it.since,
+    until: last.phases[at + 1]?.since ?? last.ended_at,
+    state: "done",
+  }));
+  steps.push({ end: words(last.outcome), since: last.ended_at, state: "done" });
+  return steps;
+}
+
+const MARKS = { done: "✓", now: "●", ahead: "○" };
+const SAID = { done: "done: ", now: "now: ", ahead: "to come: " };
+
+function list(steps, label) {
+  return h("ol", { class: "timeline", "aria-label": label, "data-testid": "timeline" }, steps.map((step) =>
+    h("li", {
+      class: step.state,
+      "aria-current": step.state === "now" ? "step" : null,
+      "data-phase": step.phase ?? "end",
+      "data-state": step.state,
+    }, [
+      h("span", { class: "mark", "aria-hidden": "true" }, MARKS[step.state]),
+      h("div", { class: "step" }, [
+        h("span", { class: "step-name" }, h("span", { class: "unseen" }, SAID[step.state]), capitalised(step.end ?? words(step.phase))),
+        h("span", { class: "step-time" }, duration(step)),
+        step.state !== "done" && step.phase && h("span", { class: "quiet step-text" }, PHASES[step.phase]),
+      ]),
+    ])));
+}
+
+function duration(step) {
+  if (!step.since) return null;
+  if (step.state === "now") return ["for ", time(step.since, "age")];
+  if (!step.until) return time(step.since);
+  const took = Math.max(0, Date.parse(step.until) - Date.parse(step.since));
+  return h("time", { datetime: step.since, title: `from ${moment(Date.parse(step.since))}` }, span(took));
+}
+
+/** How long each phase took, in one line. */
+export function durations(phases, ended) {
+  return phases.map((it, at) => {
+    const until = Date.parse(phases[at + 1]?.since ?? ended ?? "") || now();
+    return `${words(it.phase)} ${span(Math.max(0, until - Date.parse(it.since)))}`;
+  }).join(" · ");
+}

@@ -1,0 +1,185 @@
+//! Who runs what: searched and counted here, so that a page about 100,000 instances asks for what it shows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rotacast_protocol::{SecretName, Version};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::api::{Control, Refusal};
+use crate::view::{InstanceView, InstancesView, Moment};
+
+/// How old an answer may be: any number of pages costs the tasks no more than one question in that time.
+const FRESH: Duration = Duration::from_secs(2);
+/// Most instances in one answer.
+const MAX_LIMIT: usize = 500;
+const DEFAULT_LIMIT: usize = 100;
+/// Most groups in one answer: beyond, a secret or service is to be named.
+const MAX_GROUPS: usize = 2000;
+/// Longest text to search for, in bytes.
+const MAX_QUERY: usize = 200;
+
+/// What is asked for.
+#[derive(Default, Deserialize)]
+pub(super) struct InstancesQuery {
+    secret: Option<String>,
+    service: Option<String>,
+    version: Option<u64>,
+    not_on: Option<u64>,
+    standing: Option<String>,
+    q: Option<String>,
+    #[serde(default)]
+    offset: usize,
+    limit: Option<usize>,
+}
+
+/// One secret's part, or all.
+#[derive(Default, Deserialize)]
+pub(super) struct FleetQuery {
+    secret: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct PageView {
+    taken_at: Moment,
+    total: usize,
+    matching: usize,
+    instances: Vec<InstanceView>,
+}
+
+#[derive(Serialize)]
+pub(super) struct FleetView {
+    taken_at: Moment,
+    total: usize,
+    groups: Vec<GroupView>,
+    truncated: bool,
+}
+
+/// The instances of one service on one version of one secret.
+#[derive(Serialize)]
+struct GroupView {
+    service: String,
+    secret: String,
+    version: Option<u64>,
+    instances: usize,
+    standings: BTreeMap<String, usize>,
+}
+
+/// Everybody, as of one moment.
+struct Snapshot {
+    taken: Instant,
+    taken_at: Moment,
+    instances: Vec<InstanceView>,
+}
+
+/// The newest snapshot, shared by everybody who looks.
+#[derive(Default)]
+pub(super) struct Fleet(Mutex<Option<Arc<Snapshot>>>);
+
+impl Fleet {
+    /// Held while the tasks are asked, so that whoever comes meanwhile gets the same answer.
+    async fn snapshot(&self, control: &dyn Control) -> Result<Arc<Snapshot>, Refusal> {
+        let mut newest = self.0.lock().await;
+        if let Some(snapshot) = newest.as_ref().filter(|snapshot| snapshot.taken.elapsed() < FRESH) {
+            return Ok(Arc::clone(snapshot));
+        }
+        let taken_at = Moment(rotacast_clock::wall().0);
+        let reply = control.instances(None, None).await.inspect_err(|_| *newest = None)?;
+        let InstancesView { instances } = reply.into();
+        let snapshot = Arc::new(Snapshot { taken: Instant::now(), taken_at, instances });
+        *newest = Some(Arc::clone(&snapshot));
+        Ok(snapshot)
+    }
+
+    /// One page of those that match.
+    pub(super) async fn page(&self, control: &dyn Control, query: InstancesQuery) -> Result<PageView, Refusal> {
+        let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+        if limit == 0 || limit > MAX_LIMIT {
+            return Err(Refusal::Invalid(format!("limit {limit}; expected 1 to {MAX_LIMIT}")));
+        }
+        let filter = Filter::new(&query)?;
+        let snapshot = self.snapshot(control).await?;
+        let mut instances = Vec::new();
+        let mut matching = 0;
+        for instance in snapshot.instances.iter().filter(|instance| filter.admits(instance)) {
+            if matching >= query.offset && instances.len() < limit {
+                instances.push(instance.clone());
+            }
+            matching += 1;
+        }
+        Ok(PageView { taken_at: snapshot.taken_at, total: snapshot.instances.len(), matching, instances })
+    }
+
+    /// How many of each service run what.
+    pub(super) async fn groups(&self, control: &dyn Control, query: FleetQuery) -> Result<FleetView, Refusal> {
+        let secret = query.secret.filter(|text| !text.is_empty()).map(SecretName::new).transpose();
+        let secret = secret.map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let snapshot = self.snapshot(control).await?;
+        let mut counts: BTreeMap<(&str, &str, Option<u64>), BTreeMap<&str, usize>> = BTreeMap::new();
+        let mut total = 0;
+        for it in &snapshot.instances {
+            if secret.as_ref().is_none_or(|secret| secret.as_str() == it.secret) {
+                total += 1;
+                let group = counts.entry((&it.service, &it.secret, it.version)).or_default();
+                *group.entry(&it.standing).or_default() += 1;
+            }
+        }
+        let truncated = counts.len() > MAX_GROUPS;
+        let groups = counts.into_iter().take(MAX_GROUPS).map(|((service, secret, version), standings)| GroupView {
+            service: service.to_owned(),
+            secret: secret.to_owned(),
+            version,
+            instances: standings.values().sum(),
+            standings: standings.into_iter().map(|(standing, count)| (standing.to_owned(), count)).collect(),
+        });
+        Ok(FleetView { taken_at: snapshot.taken_at, total, groups: groups.collect(), truncated })
+    }
+}
+
+/// A query, checked.
+struct Filter<'q> {
+    secret: Option<&'q str>,
+    service: Option<&'q str>,
+    version: Option<u64>,
+    not_on: Option<u64>,
+    standing: Option<&'q str>,
+    words: String,
+}
+
+impl<'q> Filter<'q> {
+    fn new(query: &'q InstancesQuery) -> Result<Self, Refusal> {
+        fn given(text: &Option<String>) -> Option<&str> {
+            text.as_deref().filter(|text| !text.is_empty())
+        }
+        let words = query.q.as_deref().unwrap_or_default().to_lowercase();
+        if words.len() > MAX_QUERY {
+            return Err(Refusal::Invalid(format!("q of {} bytes; expected at most {MAX_QUERY}", words.len())));
+        }
+        for version in [query.version, query.not_on].into_iter().flatten() {
+            Version::new(version).map_err(|error| Refusal::Invalid(error.to_string()))?;
+        }
+        Ok(Self {
+            secret: given(&query.secret),
+            service: given(&query.service),
+            version: query.version,
+            not_on: query.not_on,
+            standing: given(&query.standing),
+            words,
+        })
+    }
+
+    fn admits(&self, it: &InstanceView) -> bool {
+        // As `rotacast instances --not-on`: whoever holds another version or has reached one.
+        let only_on = |version: u64| it.version == Some(version) && it.held.iter().all(|held| *held == version);
+        let found = |text: &str| text.to_lowercase().contains(&self.words);
+        self.secret.is_none_or(|secret| it.secret == secret)
+            && self.service.is_none_or(|service| it.service == service)
+            && self.version.is_none_or(|version| it.version == Some(version))
+            && self.not_on.is_none_or(|version| !only_on(version))
+            && self.standing.is_none_or(|standing| it.standing == standing)
+            && (self.words.is_empty() || found(&it.full_name()) || found(&it.secret))
+    }
+}

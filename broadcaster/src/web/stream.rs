@@ -1,0 +1,218 @@
+//! Server-sent events: what the page shows, again whenever it changes.
+//!
+//! Each event says everything about what it names, so that a browser that was cut off needs nothing but to listen again.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use axum::response::IntoResponse;
+use axum::response::sse::{Event, Sse};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use rotacast_proto::v1;
+use rotacast_protocol::SecretName;
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::Front;
+use super::problem::ProblemView;
+use super::summary::SummaryView;
+use crate::api::Refusal;
+use crate::view::SecretView;
+
+/// A sign of life, and the time for relative times: a page that hears none for three of them says so.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Changes are collected for so long: nobody reads faster, and a rotation of thousands of instances changes all the time.
+const COLLECT: Duration = Duration::from_millis(200);
+/// Secrets in one event: a browser shows the first while the next are still being made.
+const MAX_IN_EVENT: usize = 500;
+/// Events that wait for a slow browser; then changes are collected for longer.
+const BUFFERED: usize = 8;
+
+#[derive(Serialize)]
+struct SecretsView {
+    /// Whatever was known before is void.
+    reset: bool,
+    /// The snapshot goes on.
+    more: bool,
+    secrets: Vec<SummaryView>,
+}
+
+/// What a page is told of.
+pub(super) enum View {
+    /// Every secret, on a line each.
+    Overview,
+    /// One secret in full.
+    Secret(SecretName),
+}
+
+/// Nobody listens any more.
+struct Gone;
+
+/// One browser.
+struct Listener {
+    front: Arc<Front>,
+    /// As it asked: whoever is signed out meanwhile is told no more.
+    headers: HeaderMap,
+    events: mpsc::Sender<Result<Event, Infallible>>,
+}
+
+/// Tells until the browser is gone, the broadcaster stops, or a problem has been told.
+pub(super) fn serve(
+    front: Arc<Front>,
+    headers: HeaderMap,
+    place: OwnedSemaphorePermit,
+    view: View,
+) -> impl IntoResponse {
+    let (events, stream) = mpsc::channel(BUFFERED);
+    let listener = Listener { front: Arc::clone(&front), headers, events };
+    tokio::spawn(async move {
+        let _place = place;
+        tokio::select! {
+            () = listener.run(&view) => {}
+            () = front.stop.cancelled() => {}
+        }
+    });
+    Sse::new(ReceiverStream::new(stream))
+}
+
+impl Listener {
+    async fn run(self, view: &View) {
+        let told = match view {
+            View::Overview => self.overview().await,
+            View::Secret(name) => self.secret(name).await,
+        };
+        if let Ok(refusal) = told {
+            // The last word: the browser listens again after a while, and begins anew.
+            let _ = self.send("problem", &ProblemView::from(&refusal)).await;
+        }
+    }
+
+    async fn send(&self, name: &str, data: &impl Serialize) -> Result<(), Gone> {
+        let data = serde_json::to_string(data).expect("views have string keys and finite numbers");
+        self.events.send(Ok(Event::default().event(name).data(data))).await.map_err(|_| Gone)
+    }
+
+    async fn overview(&self) -> Result<Refusal, Gone> {
+        if let Some(refusal) = self.about().await? {
+            return Ok(refusal);
+        }
+        // Before the snapshot, so that nothing falls between the two.
+        let mut changes = self.front.control.watch(None);
+        let snapshot = match self.front.control.status(None).await {
+            Ok(status) => status.secrets,
+            Err(refusal) => return Ok(refusal),
+        };
+        let mut reset = true;
+        let mut rest = snapshot.into_iter().map(SummaryView::from).peekable();
+        loop {
+            let secrets: Vec<SummaryView> = rest.by_ref().take(MAX_IN_EVENT).collect();
+            let more = rest.peek().is_some();
+            self.send("secrets", &SecretsView { reset, more, secrets }).await?;
+            reset = false;
+            if !more {
+                break;
+            }
+        }
+        let mut beat = heartbeat();
+        loop {
+            tokio::select! {
+                change = changes.next() => match change {
+                    Some(Ok(first)) => {
+                        if let Some(refusal) = self.changed(first, &mut changes).await? {
+                            return Ok(refusal);
+                        }
+                    }
+                    Some(Err(refusal)) => return Ok(refusal),
+                    None => return Ok(stopping()),
+                },
+                _ = beat.tick() => if let Some(refusal) = self.about().await? {
+                    return Ok(refusal);
+                },
+                () = self.events.closed() => return Err(Gone),
+            }
+        }
+    }
+
+    /// Tells of what changes within [`COLLECT`], each secret once.
+    async fn changed(&self, first: v1::SecretStatus, changes: &mut Statuses) -> Result<Option<Refusal>, Gone> {
+        let mut changed = BTreeMap::from([(first.secret.clone(), first)]);
+        let due = Instant::now() + COLLECT;
+        let mut ended = None;
+        while changed.len() < MAX_IN_EVENT && ended.is_none() {
+            match tokio::time::timeout_at(due, changes.next()).await {
+                Ok(Some(Ok(status))) => drop(changed.insert(status.secret.clone(), status)),
+                Ok(Some(Err(refusal))) => ended = Some(refusal),
+                Ok(None) => ended = Some(stopping()),
+                Err(_) => break,
+            }
+        }
+        let secrets = changed.into_values().map(SummaryView::from).collect();
+        self.send("secrets", &SecretsView { reset: false, more: false, secrets }).await?;
+        Ok(ended)
+    }
+
+    async fn secret(&self, name: &SecretName) -> Result<Refusal, Gone> {
+        let mut changes = self.front.control.watch(Some(name.clone()));
+        let mut beat = heartbeat();
+        loop {
+            // What depends on time alone is not announced; so it is asked for with every sign of life.
+            if let Some(refusal) = self.about().await? {
+                return Ok(refusal);
+            }
+            match self.front.control.status(Some(name.clone())).await {
+                Ok(status) => {
+                    for status in status.secrets {
+                        self.send("secret", &SecretView::from(status)).await?;
+                    }
+                }
+                Err(refusal) => return Ok(refusal),
+            }
+            loop {
+                tokio::select! {
+                    change = changes.next() => match change {
+                        Some(Ok(mut status)) => {
+                            let due = Instant::now() + COLLECT;
+                            while let Ok(Some(Ok(newer))) = tokio::time::timeout_at(due, changes.next()).await {
+                                status = newer;
+                            }
+                            self.send("secret", &SecretView::from(status)).await?;
+                        }
+                        Some(Err(refusal)) => return Ok(refusal),
+                        None => return Ok(stopping()),
+                    },
+                    _ = beat.tick() => break,
+                    () = self.events.closed() => return Err(Gone),
+                }
+            }
+        }
+    }
+
+    /// A sign of life, unless the browser may no longer look.
+    async fn about(&self) -> Result<Option<Refusal>, Gone> {
+        match self.front.reader(&self.headers) {
+            Ok(person) => {
+                let about = self.front.about(person.as_ref()).await;
+                self.send("about", &about).await.map(|()| None)
+            }
+            Err(refusal) => Ok(Some(refusal)),
+        }
+    }
+}
+
+type Statuses = BoxStream<'static, Result<v1::SecretStatus, Refusal>>;
+
+fn heartbeat() -> Interval {
+    let mut beat = tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat
+}
+
+fn stopping() -> Refusal {
+    Refusal::Unavailable { problem: "this broadcaster is stopping".into(), fix: String::new() }
+}

@@ -1,0 +1,392 @@
+//! The routes over a [`Control`] that writes down what it was asked.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, header};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use rotacast_proto::v1;
+use rotacast_protocol::{OperatorName, Version, WallTime};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::api::CommandReply;
+use crate::audit::{AuditLog, AuditOptions, Entry};
+
+const SECRETS: usize = 1201;
+const INSTANCES: u64 = 250;
+const HERE: &str = "127.0.0.1:7400";
+
+#[derive(Default)]
+struct Notebook {
+    commands: Mutex<Vec<String>>,
+    asked: Mutex<u32>,
+}
+
+fn status(number: usize, revision: u64) -> v1::SecretStatus {
+    v1::SecretStatus { secret: format!("team/{number:05}"), revision, current: 1, ..Default::default() }
+}
+
+#[async_trait]
+impl Control for Notebook {
+    async fn status(&self, secret: Option<SecretName>) -> Result<v1::StatusReply, Refusal> {
+        let secrets = match secret {
+            None => (0..SECRETS).map(|number| status(number, 1)).collect(),
+            Some(name) if name.as_str() == "team/00000" => vec![status(0, 1)],
+            Some(name) => return Err(Refusal::NotFound { what: format!("secret {name}"), fix: "look".into() }),
+        };
+        Ok(v1::StatusReply { secrets, ..self.broadcaster().await })
+    }
+
+    async fn broadcaster(&self) -> v1::StatusReply {
+        v1::StatusReply { cluster: "prod".into(), leader: true, epoch: 3, store: "etcd".into(), ..Default::default() }
+    }
+
+    async fn leads_since(&self) -> Result<WallTime, Refusal> {
+        Ok(WallTime(0))
+    }
+
+    fn watch(&self, _secret: Option<SecretName>) -> BoxStream<'static, Result<v1::SecretStatus, Refusal>> {
+        // The same secret twice at once, another one, and then nothing more.
+        let changes = [Ok(status(7, 2)), Ok(status(7, 3)), Ok(status(8, 2))];
+        futures::stream::iter(changes).chain(futures::stream::pending()).boxed()
+    }
+
+    async fn instances(
+        &self,
+        _secret: Option<SecretName>,
+        _not_on: Option<Version>,
+    ) -> Result<v1::InstancesReply, Refusal> {
+        *self.asked.lock().unwrap() += 1;
+        let instance = |number: u64| v1::InstanceInfo {
+            key: Some(v1::InstanceKey {
+                service: if number.is_multiple_of(5) { "ledger" } else { "api" }.into(),
+                instance: format!("pod-{number}"),
+                incarnation: vec![1; 16].into(),
+            }),
+            secret: "team/00000".into(),
+            version: 1 + number % 2,
+            held: vec![1 + number % 2],
+            standing: if number.is_multiple_of(10) { "silent" } else { "live" }.into(),
+            ..Default::default()
+        };
+        Ok(v1::InstancesReply { instances: (0..INSTANCES).map(instance).collect() })
+    }
+
+    async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {
+        let OperatorCommand { secret, reason, action } = command;
+        self.commands.lock().unwrap().push(format!("{operator} {} {secret} {reason}", action.name()));
+        Ok(CommandReply { version: Some(Version::FIRST), generation: None })
+    }
+
+    async fn doctor(&self) -> v1::DoctorReply {
+        v1::DoctorReply::default()
+    }
+}
+
+struct Rig {
+    control: Arc<Notebook>,
+    router: Router,
+    operator: Token,
+    reader: Token,
+    tokens: watch::Sender<Arc<Tokens>>,
+    stop: CancellationToken,
+    folder: tempfile::TempDir,
+}
+
+impl Rig {
+    fn new(open: bool, readers: bool) -> Self {
+        let (operator, reader) = (Token::generate(), Token::generate());
+        let reading = readers.then(|| (OperatorName::new("grafana").unwrap(), reader.digest()));
+        let tokens = watch::Sender::new(Arc::new(Tokens {
+            operators: BTreeMap::from([(OperatorName::new("ada").unwrap(), operator.digest())]),
+            readers: reading.into_iter().collect(),
+        }));
+        let folder = tempfile::tempdir().unwrap();
+        let options = WebOptions {
+            tokens: tokens.subscribe(),
+            hosts: Vec::new(),
+            tls: false,
+            open,
+            audit: folder.path().join("audit.jsonl"),
+        };
+        let control = Arc::new(Notebook::default());
+        let stop = CancellationToken::new();
+        let router = router(Arc::clone(&control) as Arc<dyn Control>, "prod".into(), options, stop.clone());
+        Self { control, router, operator, reader, tokens, stop, folder }
+    }
+
+    async fn send(&self, request: axum::http::request::Builder, body: impl Into<Body>) -> Response {
+        let request = request.header(header::HOST, HERE).body(body.into()).unwrap();
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    async fn get(&self, path: &str, cookie: &str) -> Response {
+        self.send(Request::builder().uri(path).header(header::COOKIE, cookie), ()).await
+    }
+
+    async fn act(&self, cookie: &str, body: &Value) -> Response {
+        let request = Request::builder().method(Method::POST).uri("/api/action").header(header::COOKIE, cookie);
+        let request = request.header(ACTION_HEADER, "1").header(header::CONTENT_TYPE, "application/json");
+        self.send(request, body.to_string()).await
+    }
+
+    /// The cookie of a sign-in.
+    async fn sign_in(&self, token: &str) -> Result<String, Response> {
+        let request = Request::builder().method(Method::POST).uri("/api/sign-in");
+        let request = request.header(header::CONTENT_TYPE, "application/json");
+        let response = self.send(request, json!({ "token": token }).to_string()).await;
+        match response.headers().get(SET_COOKIE) {
+            Some(cookie) => Ok(cookie.to_str().unwrap().split(';').next().unwrap().to_owned()),
+            None => Err(response),
+        }
+    }
+}
+
+async fn read(response: Response) -> Value {
+    serde_json::from_slice(&to_bytes(response.into_body(), usize::MAX).await.unwrap()).unwrap()
+}
+
+async fn refused(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let body = read(response).await;
+    assert!(body["error"]["problem"].is_string(), "{body}");
+    (status, body["error"]["kind"].as_str().unwrap().to_owned())
+}
+
+/// The events of a stream, up to the one that `last` knows.
+async fn events(response: Response, last: impl Fn(&str, &Value) -> bool) -> Vec<(String, Value)> {
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
+    let mut stream = response.into_body().into_data_stream();
+    let (mut text, mut events) = (String::new(), Vec::new());
+    while let Some(bytes) = stream.next().await {
+        text.push_str(std::str::from_utf8(&bytes.unwrap()).unwrap());
+        while let Some((event, rest)) = text.split_once("\n\n") {
+            let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+            let (name, data) = (field("event:").to_owned(), serde_json::from_str(field("data:")).unwrap());
+            let done = last(&name, &data);
+            events.push((name, data));
+            if done {
+                return events;
+            }
+            text = rest.to_owned();
+        }
+    }
+    events
+}
+
+#[tokio::test]
+async fn the_overview_begins_with_everything_and_goes_on_with_what_changes() {
+    let rig = Rig::new(true, false);
+    let response = rig.get("/api/overview/events", "").await;
+    let told = events(response, |name, data| name == "secrets" && data["secrets"].as_array().unwrap().len() == 2).await;
+    assert_eq!(told[0].0, "about");
+    assert_eq!((&told[0].1["cluster"], &told[0].1["epoch"]), (&json!("prod"), &json!(3)));
+    let pieces: Vec<_> = told[1..].iter().map(|(_, data)| data).collect();
+    let shape = |data: &Value| {
+        (data["reset"].as_bool().unwrap(), data["more"].as_bool().unwrap(), data["secrets"].as_array().unwrap().len())
+    };
+    let shapes: Vec<_> = pieces.iter().map(|data| shape(data)).collect();
+    assert_eq!(shapes, [(true, true, 500), (false, true, 500), (false, false, 201), (false, false, 2)]);
+    let changed = &pieces[3]["secrets"];
+    assert_eq!((&changed[0]["secret"], &changed[0]["revision"]), (&json!("team/00007"), &json!(3)));
+}
+
+#[tokio::test]
+async fn one_secret_is_told_in_full_and_an_unknown_one_says_so() {
+    let rig = Rig::new(true, false);
+    let response = rig.get("/api/secret/events?secret=team/00000", "").await;
+    let told = events(response, |name, _| name == "secret").await;
+    assert_eq!(told[1].1["secret"], "team/00000");
+    assert!(told[1].1["guards"].is_array() && told[1].1["history"].is_array());
+    let response = rig.get("/api/secret/events?secret=team/none", "").await;
+    let told = events(response, |name, _| name == "problem").await;
+    assert_eq!(told[1].1["error"]["kind"], "not_found");
+    assert_eq!(refused(rig.get("/api/secret/events?secret=No%20Name", "").await).await, (400, "invalid".into()));
+    assert_eq!(refused(rig.get("/api/secret/events", "").await).await, (400, "invalid".into()));
+}
+
+#[tokio::test]
+async fn streams_end_with_the_broadcaster() {
+    let rig = Rig::new(true, false);
+    let response = rig.get("/api/secret/events?secret=team/00000", "").await;
+    rig.stop.cancel();
+    // Returns only because the stream ends.
+    events(response, |_, _| false).await;
+}
+
+#[tokio::test]
+async fn instances_are_searched_and_paged_here_and_the_tasks_are_asked_once() {
+    let rig = Rig::new(true, false);
+    let page = read(rig.get("/api/instances?not_on=2&service=ledger&offset=2&limit=5", "").await).await;
+    assert_eq!((&page["total"], &page["matching"]), (&json!(250), &json!(25)));
+    let names: Vec<_> = page["instances"].as_array().unwrap().iter().map(|it| it["instance"].clone()).collect();
+    assert_eq!(names, ["pod-20", "pod-30", "pod-40", "pod-50", "pod-60"]);
+    let page = read(rig.get("/api/instances?q=POD-24&standing=silent", "").await).await;
+    assert_eq!(page["matching"], 1);
+    let fleet = read(rig.get("/api/fleet", "").await).await;
+    assert_eq!(fleet["total"], 250);
+    let groups = fleet["groups"].as_array().unwrap();
+    assert_eq!(groups.len(), 4);
+    assert_eq!(groups.iter().map(|group| group["instances"].as_u64().unwrap()).sum::<u64>(), 250);
+    assert_eq!(groups[2]["standings"], json!({ "silent": 25 }));
+    assert_eq!(*rig.control.asked.lock().unwrap(), 1);
+    for bad in ["limit=0", "limit=501", "not_on=0", "offset=-1", "version=x"] {
+        let told = refused(rig.get(&format!("/api/instances?{bad}"), "").await).await;
+        assert_eq!(told, (400, "invalid".into()), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn orders_need_somebody_who_may_act() {
+    let rig = Rig::new(true, true);
+    let pause = json!({ "secret": "team/00000", "action": "pause", "reason": "a look" });
+    assert_eq!(refused(rig.act("", &pause).await).await, (401, "unauthenticated".into()));
+    assert_eq!(refused(rig.act("rotacast-session=00", &pause).await).await, (401, "unauthenticated".into()));
+    let reader = rig.sign_in(rig.reader.text()).await.unwrap();
+    assert_eq!(refused(rig.act(&reader, &pause).await).await, (403, "forbidden".into()));
+    let operator = rig.sign_in(rig.operator.text()).await.unwrap();
+    assert_eq!(read(rig.act(&operator, &pause).await).await, json!({ "version": 1, "generation": null }));
+    assert_eq!(*rig.control.commands.lock().unwrap(), ["ada pause team/00000 a look"]);
+
+    // Signed out, or its token withdrawn.
+    let request = Request::builder().method(Method::POST).uri("/api/sign-out").header(header::COOKIE, &operator);
+    assert_eq!(rig.send(request, ()).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(refused(rig.act(&operator, &pause).await).await.0, 401);
+    let again = rig.sign_in(rig.operator.text()).await.unwrap();
+    rig.tokens.send_replace(Arc::default());
+    assert_eq!(refused(rig.act(&again, &pause).await).await.0, 401);
+    assert_eq!(rig.control.commands.lock().unwrap().len(), 1);
+    let wrong = rig.sign_in(Token::generate().text()).await.unwrap_err();
+    assert_eq!(refused(wrong).await, (401, "unauthenticated".into()));
+}
+
+#[tokio::test]
+async fn what_another_site_makes_a_browser_send_is_refused() {
+    let rig = Rig::new(true, false);
+    let cookie = rig.sign_in(rig.operator.text()).await.unwrap();
+    let request = || {
+        let request = Request::builder().method(Method::POST).uri("/api/action").header(header::COOKIE, &cookie);
+        request.header(header::CONTENT_TYPE, "application/json")
+    };
+    let resume = || json!({ "secret": "team/00000", "action": "resume" }).to_string();
+    let foreign = request().header(ACTION_HEADER, "1").header(header::ORIGIN, "https://evil.example");
+    assert_eq!(refused(rig.send(foreign, resume()).await).await, (403, "forbidden".into()));
+    assert_eq!(refused(rig.send(request(), resume()).await).await, (403, "forbidden".into()), "without our header");
+    // A form cannot send JSON.
+    let form = Request::builder().method(Method::POST).uri("/api/action").header(header::COOKIE, &cookie);
+    let form = form.header(ACTION_HEADER, "1").header(header::CONTENT_TYPE, "text/plain");
+    assert_eq!(refused(rig.send(form, resume()).await).await.0, 400);
+    let rebound = Request::builder().uri("/api/about").header(header::HOST, "evil.example").body(Body::empty());
+    let answer = rig.router.clone().oneshot(rebound.unwrap()).await.unwrap();
+    assert_eq!(refused(answer).await, (403, "forbidden".into()));
+    assert!(rig.control.commands.lock().unwrap().is_empty());
+    let own = request().header(ACTION_HEADER, "1").header(header::ORIGIN, format!("http://{HERE}"));
+    assert_eq!(rig.send(own, resume()).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn orders_that_make_no_sense_never_reach_the_broadcaster() {
+    let rig = Rig::new(true, false);
+    let cookie = rig.sign_in(rig.operator.text()).await.unwrap();
+    let instance = json!({ "service": "api", "instance": "a", "incarnation": "01".repeat(16) });
+    let about = "team/00000";
+    for bad in [
+        json!({ "secret": about, "action": "put", "value": "x" }),
+        json!({ "secret": about, "action": "destroy" }),
+        json!({ "secret": "No Name", "action": "resume" }),
+        json!({ "secret": about, "action": "pause" }),
+        json!({ "secret": about, "action": "rollback", "reason": " " }),
+        json!({ "secret": about, "action": "pause", "reason": "x".repeat(1025) }),
+        json!({ "secret": about, "action": "excuse" }),
+        json!({ "secret": about, "action": "excuse", "instances": [instance, instance] }),
+        json!({ "secret": about, "action": "excuse", "instances": [{ "service": "a", "instance": "b", "incarnation": "1" }] }),
+        json!({ "secret": about, "action": "override", "reason": "why", "version": 1 }),
+        json!({ "secret": about, "action": "override", "reason": "why", "sessions": true }),
+        json!({ "secret": about, "action": "override", "version": 1, "sessions": true }),
+        json!({ "secret": about, "action": "override", "reason": "why", "version": 0, "sessions": true }),
+        json!({ "secret": about, "action": "override", "reason": "why", "version": 1, "instances": vec![&instance; 1025] }),
+        json!("no object"),
+    ] {
+        assert_eq!(refused(rig.act(&cookie, &bad).await).await, (400, "invalid".into()), "{bad}");
+    }
+    assert!(rig.control.commands.lock().unwrap().is_empty());
+    for good in [
+        json!({ "secret": about, "action": "excuse", "instances": [instance] }),
+        json!({ "secret": about, "action": "override", "reason": "why", "version": 1, "instances": [instance], "sessions": true }),
+        json!({ "secret": about, "action": "leave_safe_mode" }),
+    ] {
+        assert_eq!(rig.act(&cookie, &good).await.status(), StatusCode::OK, "{good}");
+    }
+}
+
+#[tokio::test]
+async fn where_looking_needs_a_sign_in_nothing_is_told_before_it() {
+    for rig in [Rig::new(false, true), Rig::new(true, true)] {
+        for path in [
+            "/api/overview/events",
+            "/api/secret/events?secret=team/00000",
+            "/api/instances",
+            "/api/fleet",
+            "/api/audit",
+        ] {
+            assert_eq!(refused(rig.get(path, "").await).await, (401, "unauthenticated".into()), "{path}");
+        }
+        let about = read(rig.get("/api/about", "").await).await;
+        assert_eq!((&about["sign_in_needed"], &about["store"]), (&json!(true), &json!("")));
+        let cookie = rig.sign_in(rig.reader.text()).await.unwrap();
+        assert_eq!(rig.get("/api/fleet", &cookie).await.status(), StatusCode::OK);
+        let about = read(rig.get("/api/about", &cookie).await).await;
+        assert_eq!((&about["store"], &about["signed_in"]["may_act"]), (&json!("etcd"), &json!(false)));
+        // Programs show the token itself.
+        let bearer = format!("Bearer {}", rig.reader.text());
+        let request = Request::builder().uri("/api/fleet").header(header::AUTHORIZATION, bearer);
+        assert_eq!(rig.send(request, ()).await.status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn the_audit_log_is_searched_from_its_end() {
+    let rig = Rig::new(true, false);
+    let path = rig.folder.path().join("audit.jsonl");
+    // Several files.
+    let log = AuditLog::open(&path, AuditOptions { max_file_bytes: 2_000 }).unwrap();
+    for number in 1..=50_u64 {
+        let secret: SecretName = if number.is_multiple_of(2) { "team/even" } else { "team/odd" }.parse().unwrap();
+        log.append(Entry::new("ada", "paused").secret(secret).detail("why", format!("Reason {number}"))).await.unwrap();
+    }
+    let mut seen = Vec::new();
+    let mut before = String::new();
+    loop {
+        let page = read(rig.get(&format!("/api/audit?secret=team/odd&limit=7{before}"), "").await).await;
+        seen.extend(page["entries"].as_array().unwrap().iter().map(|entry| entry["sequence"].as_u64().unwrap()));
+        match page["next_before"].as_u64() {
+            Some(next) => before = format!("&before={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, (1..=50).rev().filter(|number| number % 2 == 1).collect::<Vec<_>>());
+    let page = read(rig.get("/api/audit?q=reason%2041", "").await).await;
+    assert_eq!(page["entries"].as_array().unwrap().len(), 1);
+    assert_eq!(page["entries"][0]["details"]["why"], "Reason 41");
+    assert_eq!(read(rig.get("/api/audit?q=nothing", "").await).await["entries"], json!([]));
+    drop(log);
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("Reason 5", "Raison 5")).unwrap();
+    assert_eq!(refused(rig.get("/api/audit?q=raison", "").await).await, (503, "unavailable".into()));
+}
+
+#[tokio::test]
+async fn browsers_are_told_what_the_page_may_do() {
+    let rig = Rig::new(true, false);
+    for path in ["/", "/api/about", "/assets/none.js", "/api/audit?limit=0"] {
+        let response = rig.get(path, "").await;
+        let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+        assert!(header("content-security-policy").starts_with("default-src 'self'"), "{path}");
+        assert_eq!((header("x-content-type-options"), header("x-frame-options")), ("nosniff".into(), "DENY".into()));
+    }
+}
