@@ -42,6 +42,7 @@ const LAST_SPANS: Duration = Duration::from_secs(2);
 /// What is wrong with the configuration, what could not be reached, or what ended it.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let stop = crate::signal::stop_on_signals()?;
+    tell_build();
     let config = Config::read(&args.config)?;
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot create data_dir {}", config.data_dir.display()))?;
@@ -99,6 +100,20 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         exporting.close(LAST_SPANS).await;
     }
     result
+}
+
+/// Who reads a log later knows what wrote it.
+fn tell_build() {
+    let build = crate::build::INFO;
+    info!(
+        version = build.version,
+        commit = build.commit,
+        features = build.features_text(),
+        rustc = build.rustc,
+        platform = build.target,
+        profile = build.profile,
+        "rotacast starts"
+    );
 }
 
 fn host_name() -> String {
@@ -209,9 +224,11 @@ impl Reloader {
                 Some(()) = hangups.recv() => {}
                 () = stop.cancelled() => return,
             }
+            crate::systemd::reloading();
             if let Err(problem) = self.reload().await {
                 error!(problem = format!("{problem:#}"), "the configuration was not reloaded; the one in force stays");
             }
+            crate::systemd::reloaded();
         }
     }
 
