@@ -17,6 +17,8 @@ use tracing::{info, warn};
 
 use crate::api::{AdminFront, Operators};
 use crate::driver::{Driver, DriverControl, Environment, Role, Secrets, StoreFetch};
+use crate::health::{self, Health};
+use crate::systemd;
 use crate::web::{self, Tokens, WebOptions};
 
 /// How long open calls may take to end at a shutdown before they are cut off.
@@ -92,7 +94,9 @@ impl Broadcaster {
             .with_admission(Arc::clone(&environment.identities) as Arc<dyn rotacast_bus::Admission>)
             .with_shutdown(stop.clone())
             .into_service();
-        let (_reporter, health) = crate::api::health().await;
+        let health = Health::new(environment.clone(), role.clone(), stop.clone());
+        let web = web.merge(health::router(health.clone()));
+        let (reporter, health_service) = crate::api::health();
 
         // Browsers and probes speak HTTP/1.1 where there is no TLS to agree on HTTP/2.
         let mut server = Server::builder()
@@ -105,12 +109,14 @@ impl Broadcaster {
         let routes = Routes::from(web)
             .add_service(admin)
             .add_service(gateway)
-            .add_service(health)
+            .add_service(health_service)
             .add_service(crate::api::reflection());
         let router = server.add_routes(routes);
         let serving =
             router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
         info!(%address, "listening");
+        let telling = tokio::spawn(health.clone().run(reporter));
+        let notifying = tokio::spawn(systemd::run(health, stop.clone()));
 
         let ended = CancellationToken::new();
         let _guard = ended.clone().drop_guard();
@@ -134,6 +140,9 @@ impl Broadcaster {
                 (served, drove)
             }
         };
+        // Both end with the stop.
+        telling.await.context("telling how it is broke off")?;
+        notifying.await.context("telling systemd broke off")?;
         drove?;
         served
     }

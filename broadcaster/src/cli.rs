@@ -111,6 +111,10 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Stop> {
         Command::Token { out } => token::make(context.output, &out),
         Command::Completions { shell } => shell::completions(context.output, shell),
         Command::Man { dir } => shell::man(context.output, dir.as_deref()),
+        Command::Version => match context.output.is_data() {
+            true => context.output.data(&crate::build::INFO),
+            false => context.output.line(format_args!("rotacast {}", *crate::build::LONG)),
+        },
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| Stop::failed(Exit::Failed, "runtime", error.to_string(), ""))?;
@@ -147,7 +151,8 @@ async fn talk(context: &Context, command: Command) -> Result<(), Stop> {
         | Command::Keygen { .. }
         | Command::Token { .. }
         | Command::Completions { .. }
-        | Command::Man { .. } => unreachable!("dispatched without a connection"),
+        | Command::Man { .. }
+        | Command::Version => unreachable!("dispatched without a connection"),
     }
 }
 

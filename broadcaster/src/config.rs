@@ -15,6 +15,7 @@ mod reader;
 mod reload;
 mod service;
 mod store;
+mod telemetry;
 mod unit;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ pub use provider::{AdminSource, PostgresConfig, ProviderConfig, ProviderName, Se
 pub use reload::{Change, changes};
 pub use service::ServiceConfig;
 pub use store::{Layout, StoreConfig};
+pub use telemetry::TelemetryConfig;
 pub use unit::{parse_duration, parse_size, show_duration};
 
 use reader::{Document, Section};
@@ -90,6 +92,8 @@ pub struct Config {
     pub audit: AuditConfig,
     /// What the process tells about itself.
     pub log: LogConfig,
+    /// Where traces go.
+    pub telemetry: TelemetryConfig,
 }
 
 /// What applies to a secret.
@@ -229,6 +233,7 @@ fn read_all(root: &Section<'_, '_>) -> Option<Config> {
         );
     }
     log_section.finish();
+    let telemetry = telemetry::read(&root.section("telemetry"));
     root.finish();
 
     Some(Config {
@@ -249,6 +254,7 @@ fn read_all(root: &Section<'_, '_>) -> Option<Config> {
         secrets,
         audit,
         log,
+        telemetry,
         data_dir,
     })
 }

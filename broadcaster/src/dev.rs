@@ -23,6 +23,7 @@ use crate::broadcaster::Broadcaster;
 use crate::cli::DevArgs;
 use crate::driver::{Environment, Identities, Replica, SecretSettings, Secrets, Service, Services, Settings};
 use crate::metrics::Metrics;
+use crate::traces::Traces;
 use crate::web::Tokens;
 use folder::Folder;
 
@@ -124,6 +125,7 @@ async fn assemble(
         settings: metrics.settings(Arc::new(DevSettings { settings: SecretSettings { policy: policy(), provider } })),
         leader_ttl: LEADER_TTL,
         metrics: metrics.clone(),
+        traces: Traces::off(),
     };
     metrics.count_refusals_of(&environment.identities);
     let broadcaster = Broadcaster {

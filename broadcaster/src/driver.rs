@@ -4,6 +4,7 @@
 //! one that changes its record. Around the tasks: the election ([`Driver`]), one term's watches (`term`), the
 //! intake that checks who signed what (`intake`), and the effects (`effect`).
 
+mod context;
 mod control;
 mod directory;
 mod effect;
@@ -39,11 +40,12 @@ pub use control::DriverControl;
 pub use directory::{Secrets, TaskHandle};
 pub use fetch::StoreFetch;
 pub use intake::{Identities, Service, Services};
-pub use mail::{Mail, OrderOutcome};
+pub use mail::{Granted, Mail, OrderOutcome};
 pub use replica::Replica;
 
 use crate::audit::AuditLog;
 use crate::metrics::Metrics;
+use crate::traces::Traces;
 
 /// What applies to one secret.
 #[derive(Clone)]
@@ -85,6 +87,8 @@ pub struct Environment {
     pub leader_ttl: Duration,
     /// What is counted. Store, bus, settings and audit log are measured already.
     pub metrics: Metrics,
+    /// Where spans go.
+    pub traces: Traces,
 }
 
 /// What this replica is at the moment.

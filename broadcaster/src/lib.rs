@@ -6,12 +6,17 @@
 pub mod api;
 pub mod audit;
 pub mod broadcaster;
+pub mod build;
 pub mod cli;
 pub mod config;
 pub mod dev;
 pub mod driver;
+pub mod health;
+pub mod log;
 pub mod metrics;
 pub mod serve;
 pub mod signal;
+pub mod systemd;
+pub mod traces;
 mod view;
 pub mod web;

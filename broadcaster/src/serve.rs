@@ -9,6 +9,7 @@ mod start;
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rotacast_proto::Level;
@@ -28,9 +29,13 @@ use crate::cli::ServeArgs;
 use crate::config::{Config, ServerTls, ServiceConfig, StoreConfig, changes};
 use crate::driver::{Environment, Identities, Mail, Replica, SecretSettings, Secrets, Service, Services, Settings};
 use crate::metrics::Metrics;
+use crate::traces::{self, Exporting};
 use crate::web::Tokens;
 use provider::Providers;
 pub(crate) use rehearsal::rehearse;
+
+/// How long the last spans may take at the end: a collector that answers does within milliseconds.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -38,6 +43,7 @@ pub(crate) use rehearsal::rehearse;
 /// What is wrong with the configuration, what could not be reached, or what ended it.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let stop = crate::signal::stop_on_signals()?;
+    tell_build();
     let config = Config::read(&args.config)?;
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot create data_dir {}", config.data_dir.display()))?;
@@ -58,6 +64,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("listen.grpc: cannot listen on {}", config.listen.grpc))?;
     let name = config.replica.clone().unwrap_or_else(|| format!("{}-{}", host_name(), std::process::id()));
+    let exporting = traces::start(&config.telemetry, &config.cluster, &name)?;
     let environment = Environment {
         cluster: config.cluster.clone(),
         replica: Replica { name, address: config.listen.advertised() },
@@ -69,6 +76,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         settings: metrics.settings(Arc::clone(&settings) as Arc<dyn Settings>),
         leader_ttl: config.leader_ttl,
         metrics: metrics.clone(),
+        traces: exporting.as_ref().map(Exporting::traces).unwrap_or_default(),
     };
     metrics.count_refusals_of(&environment.identities);
     report_findings(&environment).await;
@@ -92,7 +100,24 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     stop.cancel();
     reloading.await.context("the reloader broke off")?;
     buses.close.run().await;
+    if let Some(exporting) = exporting {
+        exporting.close(LAST_SPANS).await;
+    }
     result
+}
+
+/// Who reads a log later knows what wrote it.
+fn tell_build() {
+    let build = crate::build::INFO;
+    info!(
+        version = build.version,
+        commit = build.commit,
+        features = build.features_text(),
+        rustc = build.rustc,
+        platform = build.target,
+        profile = build.profile,
+        "rotacast starts"
+    );
 }
 
 fn host_name() -> String {
@@ -203,9 +228,11 @@ impl Reloader {
                 Some(()) = hangups.recv() => {}
                 () = stop.cancelled() => return,
             }
+            crate::systemd::reloading();
             if let Err(problem) = self.reload().await {
                 error!(problem = format!("{problem:#}"), "the configuration was not reloaded; the one in force stays");
             }
+            crate::systemd::reloaded();
         }
     }
 

@@ -28,6 +28,7 @@ use crate::error::{Error, ErrorKind};
 use crate::hooks::Hooks;
 use crate::live::Cell;
 use crate::source::ValueSource;
+use crate::trace::SecretTrace;
 use crate::trust::Trust;
 
 /// Longest sleep: a machine that was suspended is noticed at least this soon after it wakes up.
@@ -158,7 +159,8 @@ impl Driver {
         if !self.secrets.contains_key(secret) {
             let context = &self.context;
             let cell = Cell::new(secret.clone(), context.watch.clone(), Arc::clone(&context.wake));
-            self.secrets.insert(secret.clone(), SecretRuntime::new(Arc::new(cell)));
+            let trace = SecretTrace::new(secret, self.instance.key());
+            self.secrets.insert(secret.clone(), SecretRuntime::new(Arc::new(cell), trace));
             // The subscription names the secrets: begin it anew.
             self.states = None;
         }
@@ -175,6 +177,13 @@ impl Driver {
         let result = self.instance.handle(now, InstanceInput::Secret(secret.clone(), input));
         self.install(secret);
         result
+    }
+
+    /// Notes whose trace the next work belongs to.
+    fn told(&mut self, state: &SecretState, traceparent: &str) {
+        if let Some(runtime) = self.secrets.get_mut(&state.secret) {
+            runtime.trace.told(state, traceparent);
+        }
     }
 
     fn install(&mut self, secret: &SecretName) {
@@ -297,7 +306,9 @@ impl Driver {
                 self.jobs.spawn(job::read_state(context, secret));
             }
             InstanceCommand::Secret(secret, Command::Load(version)) => {
-                self.jobs.spawn(job::load(context, secret, version));
+                let Some(runtime) = self.secrets.get(&secret) else { return };
+                let span = runtime.trace.load(version);
+                self.jobs.spawn(job::load(context, secret, version, span));
             }
             InstanceCommand::Secret(secret, Command::Run(step, version)) => {
                 let Some(runtime) = self.secrets.get(&secret) else { return };
@@ -306,7 +317,9 @@ impl Driver {
                 if self.secret(&secret, Input::Begin { step, version }).is_err() {
                     return;
                 }
-                self.jobs.spawn(job::step(context, hooks, step, view));
+                let Some(runtime) = self.secrets.get(&secret) else { return };
+                let span = runtime.trace.step(step, version);
+                self.jobs.spawn(job::step(context, hooks, step, view, span));
             }
             InstanceCommand::Secret(_, Command::Sync) => return,
         }
@@ -333,6 +346,7 @@ impl Driver {
             Done::StateRead { secret, sent, result } => {
                 self.ended(JobKey::ReadStore(secret.clone()), result.as_ref().err());
                 if let Ok(state) = result {
+                    self.told(&state, "");
                     note(&secret, self.secret(&secret, Input::StoreRead { sent, state }));
                 }
             }
@@ -360,7 +374,9 @@ impl Driver {
     }
 
     fn synced(&mut self, nonce: rotacast_protocol::Nonce, result: Result<Envelope, Error>) {
+        let mut traceparent = String::new();
         let reply = result.and_then(|envelope| {
+            traceparent.clone_from(&envelope.traceparent);
             self.context.trust.open::<SyncReply>(&self.context.cluster, &envelope).map_err(|error| {
                 let fix = "check that the trusted keys are this cluster's broadcasters'";
                 Error::new(ErrorKind::Denied, format!("Sync reply refused: {error}"), fix)
@@ -369,7 +385,12 @@ impl Driver {
         self.ended(JobKey::Sync, reply.as_ref().err());
         let now = self.now();
         let input = match reply {
-            Ok(reply) if reply.nonce == nonce => InstanceInput::SyncReply(reply),
+            Ok(reply) if reply.nonce == nonce => {
+                let states = || reply.secrets.values().filter_map(|grant| grant.state.as_ref());
+                // It came with one context, of the only rotation that it tells of.
+                states().for_each(|state| self.told(state, if state.rotation.is_some() { &traceparent } else { "" }));
+                InstanceInput::SyncReply(reply)
+            }
             Ok(_) | Err(_) => InstanceInput::SyncFailed { nonce },
         };
         note_all(self.instance.handle(now, input));
@@ -402,6 +423,7 @@ impl Driver {
                 match self.context.trust.open::<SecretState>(&self.context.cluster, &envelope) {
                     Ok(state) => {
                         let secret = state.secret.clone();
+                        self.told(&state, &envelope.traceparent);
                         note(&secret, self.secret(&secret, Input::State(state)));
                     }
                     Err(error) => tracing::warn!(%error, "desired state refused"),

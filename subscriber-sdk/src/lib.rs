@@ -34,6 +34,7 @@
 //! | `consul` | values from Consul | no |
 //! | `kafka` | `connect("kafka://…")`; compiles librdkafka | no |
 //! | `kafka-tls` | `connect("kafkas://…")` and SCRAM; compiles an OpenSSL too | no |
+//! | `otel` | spans that join the rotation's trace; see [Traces](#traces) | no |
 //! | `testing` | `testing::FakeCluster` | no |
 //!
 //! # Tutorial
@@ -153,6 +154,16 @@
 //! # Ok::<(), rotacast_subscriber::Error>(()) }).unwrap();
 //! ```
 //!
+//! # Traces
+//!
+//! With the feature `otel`, what this instance does in a rotation becomes spans: `rotacast load`, `prepare`, `switch`, `drain`
+//! and, below it, `release`. They join the rotation's trace, each below the phase that it acts on, by the trace context of the
+//! broadcaster's message. The spans go to OpenTelemetry's global tracer provider, which is the service's own affair: without
+//! one they cost next to nothing and go nowhere.
+//!
+//! While a hook runs, its span is the current context. What the hook calls therefore joins as well, also through `tracing` with
+//! its OpenTelemetry layer; for anything else, `traceparent()` is the W3C header.
+//!
 //! # Rules for services
 //!
 //! - Values reach the process through this crate only. A copy kept elsewhere is not protected by anything.
@@ -174,6 +185,7 @@ mod source;
 mod subscriber;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod trace;
 mod trust;
 
 pub use builder::{Builder, START_TIMEOUT};
@@ -187,6 +199,8 @@ pub use live::Guard;
 pub use source::FetchSource;
 pub use source::{StoreSource, ValueSource};
 pub use subscriber::{LEAVE_BOUND, Subscriber};
+#[cfg(feature = "otel")]
+pub use trace::traceparent;
 
 #[cfg(feature = "nats")]
 pub use rotacast_bus::NatsCredentials;

@@ -14,7 +14,8 @@ use rotacast_bus::{BusError, BusEvent, InstanceBus};
 use rotacast_proto::{Envelope, SecretValue, SigningKey, VerifyingKey, WireMessage};
 use rotacast_protocol::message::{InstanceReport, Registration, SecretGrant, SecretState, SyncReply, SyncRequest};
 use rotacast_protocol::{
-    ClusterName, Epoch, Generation, InstanceKey, Instant, LeaseSequence, Revision, SecretName, Version, WallTime,
+    ClusterName, Epoch, Generation, InstanceKey, Instant, LeaseSequence, Revision, RotationId, SecretName, Version,
+    WallTime,
 };
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
@@ -66,6 +67,8 @@ struct World {
     lost_answers: u32,
     reports: BTreeMap<InstanceKey, InstanceReport>,
     log: Vec<String>,
+    /// See [`FakeCluster::set_traceparent`].
+    traceparent: String,
 }
 
 /// Bus, broadcaster and store of one cluster. Clones share everything.
@@ -101,6 +104,7 @@ impl FakeCluster {
             lost_answers: 0,
             reports: BTreeMap::new(),
             log: Vec::new(),
+            traceparent: String::new(),
         };
         Self {
             world: Arc::new(Mutex::new(world)),
@@ -190,6 +194,7 @@ impl FakeCluster {
     pub fn change(&self, secret: &str, change: impl FnOnce(&mut SecretState)) {
         let secret = SecretName::new(secret).expect("the test gives a valid name");
         let mut world = self.world();
+        let world = &mut *world;
         let state = world.states.entry(secret.clone()).or_insert_with(|| SecretState {
             secret,
             epoch: Epoch(1),
@@ -207,11 +212,20 @@ impl FakeCluster {
         });
         state.revision = state.revision.next();
         change(state);
-        let envelope = self.seal(state, &state.revision.to_string());
+        let rotation = RotationId { secret: state.secret.clone(), generation: state.generation };
+        state.rotation = Some(rotation).filter(|_| !world.traceparent.is_empty());
+        let state = state.clone();
+        let envelope = self.seal_state(world, &state);
         if world.bus_up {
             // Nobody listens yet: they will be told when they begin to.
             drop(self.published.send(envelope));
         }
+    }
+
+    /// From here on every change is part of a rotation, and messages about it carry this W3C trace context, which the spans
+    /// of the feature `otel` join.
+    pub fn set_traceparent(&self, header: &str) {
+        header.clone_into(&mut self.world().traceparent);
     }
 
     /// Publishes any envelope, signed by whomever.
@@ -223,6 +237,10 @@ impl FakeCluster {
     #[must_use]
     pub fn state(&self, secret: &str) -> Option<SecretState> {
         self.world().states.get(&SecretName::new(secret).ok()?).cloned()
+    }
+
+    fn seal_state(&self, world: &World, state: &SecretState) -> Envelope {
+        Envelope { traceparent: world.traceparent.clone(), ..self.seal(state, &state.revision.to_string()) }
     }
 
     fn seal<M: WireMessage>(&self, message: &M, id: &str) -> Envelope {
@@ -350,7 +368,7 @@ impl InstanceBus for FakeCluster {
         let now: Vec<_> = match self.bus_up() {
             Ok(world) => {
                 let wanted = secrets.iter().filter_map(|secret| world.states.get(secret));
-                let states = wanted.map(|state| Ok(BusEvent::Message(self.seal(state, &state.revision.to_string()))));
+                let states = wanted.map(|state| Ok(BusEvent::Message(self.seal_state(&world, state))));
                 states.chain([Ok(BusEvent::CaughtUp)]).collect()
             }
             Err(error) => vec![Err(error)],
@@ -390,7 +408,8 @@ impl InstanceBus for FakeCluster {
             secrets,
         };
         self.fold(&mut world, report);
-        Ok(self.seal(&reply, &format!("{:x}", request.nonce.0)))
+        let traceparent = world.traceparent.clone();
+        Ok(Envelope { traceparent, ..self.seal(&reply, &format!("{:x}", request.nonce.0)) })
     }
 }
 

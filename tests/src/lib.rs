@@ -1,6 +1,7 @@
 //! Rotacast against real servers: the harness that end-to-end tests, conformance runs and benchmarks share.
 
 pub mod browser;
+pub mod collector;
 pub mod http;
 pub mod pool_service;
 pub mod world;

@@ -93,6 +93,7 @@ pub struct World {
     /// The store.
     pub store: StoreServer,
     keys: Keys,
+    collector: Option<String>,
     programs: Programs,
     folder: Scratch,
 }
@@ -128,7 +129,21 @@ impl World {
         let urls = std::iter::once(&broadcaster).chain(&standbys).map(Broadcaster::url).collect();
         let operator = Operator::new(urls, keys.operator.clone());
         let observer = Observer::start(&database).await;
-        Some(Self { broadcaster, standbys, ways, operator, observer, database, bus, store, keys, programs, folder })
+        let collector = options.collector;
+        Some(Self {
+            broadcaster,
+            standbys,
+            ways,
+            operator,
+            observer,
+            database,
+            bus,
+            store,
+            keys,
+            collector,
+            programs,
+            folder,
+        })
     }
 
     /// One of the broadcasters; 0 is the first.
@@ -203,7 +218,7 @@ impl World {
             format!("--trust={}", self.keys.broadcaster.display()),
         ];
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        Service::start(&self.programs, &self.folder, service, instance, all)
+        Service::start(&self.programs, &self.folder, (service, instance), all, self.collector.as_deref())
     }
 
     /// Runs `rotacast` with these arguments as the operator would, in the world's folder.

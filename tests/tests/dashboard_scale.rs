@@ -147,6 +147,7 @@ async fn serve(crowd: Crowd, scratch: &Scratch) -> String {
         tls: false,
         open: true,
         audit: scratch.path().join("audit.jsonl"),
+        metrics: rotacast::metrics::Metrics::default(),
     };
     let routes = Routes::from(router(Arc::new(crowd), "crowd".into(), options, CancellationToken::new()));
     let server = Server::builder().accept_http1(true).add_routes(routes);

@@ -104,15 +104,13 @@ impl Admin for AdminFront {
     }
 }
 
-/// The standard health service, with the admin service reported as serving. Report others, and the end,
-/// through the returned reporter.
-pub async fn health() -> (
+/// The standard health service; what it says is told through the reporter. Until then nothing serves.
+#[must_use]
+pub fn health() -> (
     tonic_health::server::HealthReporter,
     tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health>,
 ) {
-    let (reporter, service) = tonic_health::server::health_reporter();
-    reporter.set_serving::<AdminServer<AdminFront>>().await;
-    (reporter, service)
+    tonic_health::server::health_reporter()
 }
 
 /// The standard reflection service over Rotacast's own contract and health.

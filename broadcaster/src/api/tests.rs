@@ -98,7 +98,7 @@ impl Rig {
         let front = AdminFront::new(Arc::clone(&control) as Arc<dyn Control>, cluster(), read).into_service();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (_, health) = health().await;
+        let (_, health) = health();
         let router = Server::builder().add_service(front).add_service(health).add_service(reflection());
         tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
@@ -331,15 +331,6 @@ async fn reads_need_no_signature_and_watch_tells_how_it_ended() {
     assert_eq!(changes.message().await.unwrap().unwrap().revision, 2);
     let end = changes.message().await.unwrap_err();
     assert_eq!((end.code(), kind_of(&end)), (Code::Unavailable, Some("not_leader")));
-}
-
-#[tokio::test]
-async fn health_is_told_for_the_admin_service() {
-    let rig = Rig::start().await;
-    let mut health = tonic_health::pb::health_client::HealthClient::new(rig.channel.clone());
-    let asked = tonic_health::pb::HealthCheckRequest { service: "rotacast.v1.Admin".into() };
-    let status = health.check(asked).await.unwrap().into_inner().status;
-    assert_eq!(status, tonic_health::pb::health_check_response::ServingStatus::Serving as i32);
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! The log as the rest of the broadcaster sees it: a handle, and a thread that writes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
@@ -43,6 +45,7 @@ pub struct AuditLog {
     requests: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
     counts: Option<AuditCounts>,
+    failing: Arc<AtomicBool>,
 }
 
 impl AuditLog {
@@ -58,9 +61,12 @@ impl AuditLog {
         let writer = Writer::open(path, options.max_file_bytes, open, rotacast_clock::wall())?;
         let opened_at = writer.head();
         let (requests, waiting) = mpsc::channel(MAX_WAITING);
-        let thread = std::thread::Builder::new().name("audit".into()).spawn(|| write_all(writer, waiting));
+        let failing = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&failing);
+        let thread = std::thread::Builder::new().name("audit".into()).spawn(move || write_all(writer, waiting, &told));
         let thread = thread.map_err(AuditError::io(path, "start its thread"))?;
-        Ok(Self { path: path.into(), opened_at, requests: Some(requests), thread: Some(thread), counts: None })
+        let requests = Some(requests);
+        Ok(Self { path: path.into(), opened_at, requests, thread: Some(thread), counts: None, failing })
     }
 
     /// The same log, with every entry counted.
@@ -81,6 +87,12 @@ impl AuditLog {
     #[must_use]
     pub fn opened_at(&self) -> Head {
         self.opened_at
+    }
+
+    /// Whether the disk did not take what was to be written last.
+    #[must_use]
+    pub fn fails(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     /// Writes an entry. It is durable when this returns `Ok`. After an error it is not in the log, and the caller
@@ -116,7 +128,7 @@ impl Drop for AuditLog {
 }
 
 /// Entries that come in while others are being synced share the next sync.
-fn write_all(mut writer: Writer, mut waiting: mpsc::Receiver<Request>) {
+fn write_all(mut writer: Writer, mut waiting: mpsc::Receiver<Request>, failing: &AtomicBool) {
     while let Some(first) = waiting.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < MAX_BATCH {
@@ -127,6 +139,8 @@ fn write_all(mut writer: Writer, mut waiting: mpsc::Receiver<Request>) {
         }
         let entries: Vec<&Entry> = batch.iter().map(|request| &request.entry).collect();
         let outcome = writer.append(&entries, rotacast_clock::wall());
+        // An entry that is too large says nothing of the disk.
+        failing.store(!matches!(outcome, Ok(_) | Err(AuditError::TooLarge { .. })), Ordering::Relaxed);
         match outcome {
             Ok(receipts) => {
                 for (request, receipt) in batch.into_iter().zip(receipts) {

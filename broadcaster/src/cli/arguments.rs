@@ -10,6 +10,7 @@ use rotacast_protocol::{ClusterName, Generation, OperatorName, SecretName, Versi
 use super::goal::Goal;
 use super::life::LifePattern;
 use crate::audit;
+use crate::build;
 use crate::config::parse_duration;
 
 const EXIT_CODES: &str = "\
@@ -18,7 +19,7 @@ cannot be reached · 4 time ran out · 5 not found · 6 rolled back";
 
 /// Rotates credentials while the services that use them keep running.
 #[derive(Parser)]
-#[command(name = "rotacast", version, max_term_width = 110, arg_required_else_help = true, after_help = EXIT_CODES)]
+#[command(name = "rotacast", version, long_version = build::LONG.as_str(), max_term_width = 110, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(flatten)]
     pub(super) global: Global,
@@ -150,6 +151,8 @@ pub(super) enum Command {
         /// For which shell.
         shell: clap_complete::Shell,
     },
+    /// Say what this program was built from.
+    Version,
     /// Print the manual page, or write every command's into a folder.
     Man {
         /// The folder.

@@ -162,6 +162,11 @@ impl<'t, 'd> Section<'t, 'd> {
         (self.document.environment)(variable).or(in_file)
     }
 
+    /// A variable of the environment that stands for no single setting.
+    pub(super) fn variable(&self, variable: &str) -> Option<String> {
+        (self.document.environment)(variable)
+    }
+
     /// Required.
     pub(super) fn required_text(&self, key: &'static str, why: &str) -> Option<String> {
         let text = self.text(key);

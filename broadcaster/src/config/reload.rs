@@ -38,6 +38,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         ("audit", old.audit == new.audit, !live),
         ("log.format", old.log.format == new.log.format, !live),
         ("log.level", old.log.level == new.log.level, !live),
+        ("telemetry", old.telemetry == new.telemetry, !live),
     ];
     parts.into_iter().filter(|(_, same, _)| !same).map(|(setting, _, live)| Change { setting, live }).collect()
 }

@@ -316,3 +316,29 @@ fn servers_may_be_named_by_the_environment() {
     assert_eq!(kafka.bus.missing_from_build().is_none(), cfg!(feature = "kafka"));
     assert!(matches!(kafka.bus, BusConfig::Kafka { brokers, .. } if brokers == ["a:1", "b:2"]));
 }
+
+#[test]
+fn the_collector_is_named_by_the_file_or_as_opentelemetry_has_it() {
+    let with = |text: &str, variables: &'static [(&'static str, &'static str)]| {
+        Config::parse(Path::new("r.toml"), text, &move |asked| {
+            variables.iter().find(|(name, _)| *name == asked).map(|(_, value)| (*value).to_owned())
+        })
+        .map(|config| config.telemetry.traces_url)
+    };
+    let file = "[telemetry]\notlp_endpoint = \"http://collector:4318/\"\n";
+    assert_eq!(with("", &[]).unwrap(), None);
+    assert_eq!(with(file, &[]).unwrap().as_deref(), Some("http://collector:4318/v1/traces"));
+    let generic = &[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://other:4318/otlp")];
+    assert_eq!(with(file, generic).unwrap().as_deref(), Some("https://other:4318/otlp/v1/traces"));
+    // Taken as it stands.
+    let exact = &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://exact:1/x")];
+    assert_eq!(with(file, exact).unwrap().as_deref(), Some("http://exact:1/x"));
+    assert_eq!(with(file, &[("OTEL_SDK_DISABLED", "true")]).unwrap(), None);
+    assert_eq!(with(file, &[("OTEL_TRACES_EXPORTER", "none")]).unwrap(), None);
+    for wrong in ["collector:4318", "ftp://collector", "http://"] {
+        let told = refused(&format!("[telemetry]\notlp_endpoint = \"{wrong}\"\n"));
+        assert!(told.contains("telemetry.otlp_endpoint"), "{told}");
+    }
+    let told = refused("[telemetry]\notlp_endpoint = \"http://me:word@collector:4318\"\n");
+    assert!(told.contains("otlp_headers_file") && !told.contains("word"), "{told}");
+}

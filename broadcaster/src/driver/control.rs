@@ -131,6 +131,25 @@ fn refusal(rejection: Rejection) -> Refusal {
 }
 
 impl DriverControl {
+    fn audit_finding(&self) -> Finding {
+        let file = self.environment.audit.path().display();
+        let fails = self.environment.audit.fails();
+        Finding {
+            level: if fails { Level::Error } else { Level::Ok },
+            subject: "audit log".into(),
+            text: if fails {
+                format!("{file} takes no entries: nothing is retired until it does")
+            } else {
+                format!("{file} takes entries")
+            },
+            fix: if fails {
+                "look at the disk's space and the file's owner; the log says what failed".into()
+            } else {
+                String::new()
+            },
+        }
+    }
+
     /// What is to be known of the secrets and of those who use them, in a line each; nothing where it is not known.
     fn secret_findings(&self) -> Vec<Finding> {
         if self.role() == Role::Follower {
@@ -328,6 +347,7 @@ impl Control for DriverControl {
                 "the log names the keys: compare them with [services.*].key".into()
             },
         });
+        findings.push(self.audit_finding());
         findings.extend(self.secret_findings());
         v1::DoctorReply { findings: findings.into_iter().map(v1::Finding::from).collect(), now_ms: clock::wall().0 }
     }

@@ -19,6 +19,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{Environment, SecretSettings};
 use crate::audit::{AuditError, Entry};
+use crate::traces::envelope_of;
 
 /// How long one effect may take before it is given up and tried again: providers have shorter limits of their own.
 const EFFECT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -118,10 +119,10 @@ impl Effect {
     }
 
     async fn publish(&self) -> anyhow::Result<Vec<Input>> {
-        let Environment { key, cluster, bus, .. } = &self.environment;
+        let Environment { key, cluster, bus, traces, .. } = &self.environment;
         let revision = self.state.revision;
         let id = format!("{}:{}:{revision}", self.secret(), self.state.epoch);
-        let envelope = self.state.seal(key, cluster, id, clock::wall());
+        let envelope = envelope_of(traces, &self.record, self.state.seal(key, cluster, id, clock::wall()));
         match bus.publish_state(self.secret(), revision, &envelope).await {
             Ok(()) => Ok(vec![Input::Published { revision }]),
             // Every state is saved before it is published. So either somebody else leads by now, and then what follows from

@@ -22,7 +22,7 @@ pub enum Mail {
         /// This secret's part.
         report: SecretReport,
         /// Where the grant goes; nothing when the Sync was refused.
-        reply: oneshot::Sender<SecretGrant>,
+        reply: oneshot::Sender<Granted>,
     },
     /// An operator's order.
     Operator {
@@ -51,6 +51,14 @@ pub enum Mail {
         /// The answer.
         reply: oneshot::Sender<Vec<InstanceInfo>>,
     },
+}
+
+/// The answer to one secret's part of a Sync.
+pub struct Granted {
+    /// The grant.
+    pub grant: SecretGrant,
+    /// The trace context of the rotation that the grant's state is of; empty without one.
+    pub traceparent: String,
 }
 
 /// What an operator's order led to.

@@ -15,13 +15,15 @@ use rotacast_store::{Committed, Cursor, StoreError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument as _, debug, error, info, warn};
 
+use super::context::LogContext;
 use super::directory::Secrets;
 use super::effect::{Effect, EffectOutcome, EndedByOthers, newer_on_bus};
-use super::mail::{Mail, OrderOutcome};
+use super::mail::{Granted, Mail, OrderOutcome};
 use super::{Environment, SecretSettings, status};
 use crate::metrics::{Figures, FiguresSlot, Intake};
+use crate::traces::{RotationSpans, TracedProvider, envelope_of};
 
 /// Inputs that may wait for one task. At one input per instance, a burst of this size is taken in at once; beyond it
 /// senders wait, and reports are dropped, which their resending repairs.
@@ -71,6 +73,8 @@ pub(super) struct SecretTask {
     in_flight: BTreeSet<CommandKind>,
     retries: BTreeMap<CommandKind, Retry>,
     ended_by_others: EndedByOthers,
+    spans: RotationSpans,
+    context: LogContext,
     status: watch::Sender<Arc<SecretStatus>>,
     figures: FiguresSlot,
     /// When listeners were last told, and of which revision.
@@ -94,6 +98,9 @@ impl SecretTask {
         stop: CancellationToken,
     ) -> Self {
         let figures = environment.metrics.figures();
+        let spans = RotationSpans::new(environment.traces.clone(), coordinator.record(), clock::wall());
+        let mut context = LogContext::new(&coordinator.record().secret);
+        context.changed(coordinator.record(), spans.trace());
         Self {
             secret: coordinator.record().secret.clone(),
             environment,
@@ -106,6 +113,8 @@ impl SecretTask {
             effects: JoinSet::new(),
             in_flight: BTreeSet::new(),
             ended_by_others: EndedByOthers::default(),
+            spans,
+            context,
             retries: BTreeMap::new(),
             status,
             figures,
@@ -116,7 +125,12 @@ impl SecretTask {
     }
 
     /// Runs until the term ends.
-    pub(super) async fn run(mut self) -> Ended {
+    pub(super) async fn run(self) -> Ended {
+        let span = self.context.span();
+        self.run_within().instrument(span).await
+    }
+
+    async fn run_within(mut self) -> Ended {
         let stop = self.stop.clone();
         let ended = tokio::select! {
             ended = self.drive() => ended,
@@ -135,9 +149,9 @@ impl SecretTask {
         if record.revision == Revision(0) || record.safe_mode.is_some() {
             return None;
         }
-        let Environment { key, cluster, bus, tree, .. } = &self.environment;
+        let Environment { key, cluster, bus, tree, traces, .. } = &self.environment;
         let id = format!("{}:{}:{}", self.secret, record.epoch, record.revision);
-        let state = record.state().seal(key, cluster, id, clock::wall());
+        let state = envelope_of(traces, record, record.state().seal(key, cluster, id, clock::wall()));
         let asked = bus.publish_state(&self.secret, record.revision, &state);
         match tokio::time::timeout(LOOK_AT_BUS, asked).await {
             Ok(Err(BusError::Fenced { .. })) => Some(newer_on_bus(record.revision, &tree.store().describe())),
@@ -239,8 +253,10 @@ impl SecretTask {
                     Ok(changes) => {
                         self.commit(changes).await?;
                         if let Some(grant) = self.coordinator.grant(&key) {
+                            let traceparent =
+                                grant.state.as_ref().and_then(|_| self.spans.traceparent()).unwrap_or_default();
                             // The caller may have given up waiting; its next Sync repairs that.
-                            drop(reply.send(grant));
+                            drop(reply.send(Granted { grant, traceparent }));
                         }
                     }
                     Err(rejection) => debug!(secret = %self.secret, %rejection, "refused a Sync"),
@@ -330,6 +346,11 @@ impl SecretTask {
             let stood = counts.before(&self.coordinator, change);
             self.coordinator.apply(now, change);
             counts.after(stood, change, &self.coordinator, now.wall);
+            if matches!(change, Change::Record(_)) {
+                let record = self.coordinator.record();
+                self.spans.changed(record);
+                self.context.changed(record, self.spans.trace());
+            }
             // A start belongs to the rotation it opens, an end to the one it closes.
             rotations.push(self.rotation().or(before));
         }
@@ -434,16 +455,22 @@ impl SecretTask {
                 continue;
             }
             self.in_flight.insert(command.kind.clone());
+            let span = self.context.effect(&command);
+            let provider = Arc::clone(&self.settings.provider);
+            let settings = SecretSettings {
+                provider: TracedProvider::around(provider, &self.spans, self.coordinator.record()),
+                policy: self.settings.policy.clone(),
+            };
             let effect = Effect::new(
                 &self.environment,
-                &self.settings,
+                &settings,
                 &self.coordinator,
                 &self.leadership,
                 command,
                 now,
                 &self.ended_by_others,
             );
-            self.effects.spawn(effect.run());
+            self.effects.spawn(effect.run().instrument(span));
         }
     }
 

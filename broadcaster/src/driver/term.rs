@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::directory::{MAX_SECRETS, Secrets, TaskHandle};
-use super::mail::Mail;
+use super::mail::{Granted, Mail};
 use super::secret_task::{Ended, MAILBOX, SecretTask};
 use super::share::Shares;
 use super::{Environment, Role, status};
@@ -456,9 +456,13 @@ impl Term {
             }
         }
         let mut grants = BTreeMap::new();
+        let mut traces = Vec::new();
         for (secret, answer) in waiting {
             match tokio::time::timeout_at(over, answer).await {
-                Ok(Ok(grant)) => drop(grants.insert(secret, grant)),
+                Ok(Ok(Granted { grant, traceparent })) => {
+                    traces.extend(Some(traceparent).filter(|it| !it.is_empty()));
+                    grants.insert(secret, grant);
+                }
                 Ok(Err(_)) => refused += 1,
                 Err(_) => timed_out += 1,
             }
@@ -473,8 +477,13 @@ impl Term {
             secrets: grants,
         };
         let id = format!("sync:{}:{}", report.key.incarnation, request.nonce.0);
+        let mut envelope = reply.seal(signing, cluster, id, clock::wall());
+        // One message has one trace context: with news of two rotations, each comes with its state over the bus.
+        if let ([_], Some(only)) = (&*traces, traces.first()) {
+            envelope.traceparent.clone_from(only);
+        }
         let outcome = if unregistered { SyncOutcome::Unregistered } else { SyncOutcome::Answered };
-        (outcome, Some(reply.seal(signing, cluster, id, clock::wall())))
+        (outcome, Some(envelope))
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) async fn rehearse(config: &Config) -> Vec<String> {
         note(server_tls(tls).map(drop));
     }
     note(Providers::new(&config.providers).map(drop));
+    note(crate::traces::check(&config.telemetry));
     problems
 }
 

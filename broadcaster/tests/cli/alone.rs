@@ -59,6 +59,15 @@ async fn wrong_usage_is_told_before_anything_is_done() {
     }
     assert!(alone(&folder, &["--help"]).await.exits(0).out.contains("Exit codes: 0 done"));
     assert!(alone(&folder, &["--version"]).await.exits(0).out.starts_with("rotacast "));
+    let told = alone(&folder, &["version", "-o", "json"]).await.exits(0).out;
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["version"], env!("CARGO_PKG_VERSION"));
+    assert!(told["rustc"].as_str().is_some_and(|rustc| rustc.starts_with("rustc ")), "{told}");
+    let commit = told["commit"].as_str();
+    assert!(
+        commit.is_none_or(|commit| commit.len() >= 40 && commit.bytes().all(|it| it.is_ascii_hexdigit())),
+        "{told}"
+    );
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use crate::credential::CredentialView;
 use crate::driver::Context;
 use crate::error::{Error, ErrorKind};
 use crate::hooks::{Hooks, Refusal};
+use crate::trace::Running;
 
 /// How long a Sync waits for its answer: far above a healthy leader's milliseconds, and short enough that several
 /// attempts fit into half of the shortest usual lease (30 s).
@@ -123,14 +124,21 @@ pub(super) async fn read_state(context: Arc<Context>, secret: SecretName) -> Don
     Done::StateRead { secret, sent, result }
 }
 
-pub(super) async fn load(context: Arc<Context>, secret: SecretName, version: Version) -> Done {
-    let value = call(context.values.describe(), CALL_TIMEOUT, context.values.read_value(&secret, version)).await;
+pub(super) async fn load(context: Arc<Context>, secret: SecretName, version: Version, span: Running) -> Done {
+    let read = call(context.values.describe(), CALL_TIMEOUT, context.values.read_value(&secret, version));
+    let value = span.run(read).await;
     let result = value.map(|value| Arc::new(CredentialView::new(secret.clone(), version, value)));
     Done::Loaded { secret, version, result }
 }
 
-pub(super) async fn step(context: Arc<Context>, hooks: Hooks, step: Step, view: Arc<CredentialView>) -> Done {
+pub(super) async fn step(
+    context: Arc<Context>,
+    hooks: Hooks,
+    step: Step,
+    view: Arc<CredentialView>,
+    span: Running,
+) -> Done {
     let (secret, version) = (view.secret().clone(), view.version());
-    let result = hooks.run(step, view, context.hook_timeout).await;
+    let result = span.run(hooks.run(step, view, context.hook_timeout)).await;
     Done::Stepped { secret, step, version, result }
 }

@@ -11,6 +11,7 @@ use rotacast_protocol::Version;
 use crate::credential::CredentialView;
 use crate::hooks::Hooks;
 use crate::live::{Cell, Live};
+use crate::trace::SecretTrace;
 
 pub(super) struct SecretRuntime {
     pub(super) cell: Arc<Cell>,
@@ -20,10 +21,11 @@ pub(super) struct SecretRuntime {
     /// Installations that are installed or that a guard points to.
     lives: Vec<(Version, Weak<Live>)>,
     told: BTreeSet<Version>,
+    pub(super) trace: SecretTrace,
 }
 
 impl SecretRuntime {
-    pub(super) fn new(cell: Arc<Cell>) -> Self {
+    pub(super) fn new(cell: Arc<Cell>, trace: SecretTrace) -> Self {
         Self {
             cell,
             hooks: Hooks::new(),
@@ -31,6 +33,7 @@ impl SecretRuntime {
             installed: None,
             lives: Vec::new(),
             told: BTreeSet::new(),
+            trace,
         }
     }
 
@@ -84,6 +87,7 @@ impl SecretRuntime {
     pub(super) fn forget(&mut self, holder: &Holder) {
         let loaded: BTreeSet<Version> = holder.loaded().collect();
         self.values.retain(|version, _| loaded.contains(version));
+        self.trace.in_step(holder);
     }
 
     /// Hands out nothing more. Returns what guards still hold.

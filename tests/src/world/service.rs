@@ -21,9 +21,9 @@ impl Service {
     pub(super) fn start(
         programs: &Programs,
         folder: &Scratch,
-        service: &str,
-        instance: &str,
+        (service, instance): (&str, &str),
         arguments: Vec<String>,
+        collector: Option<&str>,
     ) -> Self {
         let name = format!("{service}/{instance}");
         let file = |ending: &str| {
@@ -36,6 +36,9 @@ impl Service {
             "RUST_LOG",
             "info,rotacast_subscriber=trace,rotacast_holder=trace,rotacast_bus=trace,rotacast_proto=trace",
         );
+        if let Some(url) = collector {
+            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", url).env("OTEL_SERVICE_NAME", service);
+        }
         let process = Process::spawn(&name, command, &log, Some(&output));
         Self { name, process, output }
     }

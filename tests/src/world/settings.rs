@@ -38,6 +38,9 @@ pub struct Options {
     pub(super) standbys: usize,
     /// Everybody reaches store and bus through proxies of their own.
     pub(super) cuttable: bool,
+    /// Where traces go, if anywhere.
+    pub(super) collector: Option<String>,
+    log_format: &'static str,
 }
 
 impl Default for Options {
@@ -59,6 +62,8 @@ impl Default for Options {
             leader_ttl: None,
             standbys: 0,
             cuttable: false,
+            collector: None,
+            log_format: "text",
         }
     }
 }
@@ -96,6 +101,20 @@ impl Options {
     #[must_use]
     pub fn cuttable(mut self) -> Self {
         self.cuttable = true;
+        self
+    }
+
+    /// Broadcasters and services send their traces to the collector at this URL.
+    #[must_use]
+    pub fn collector(mut self, url: String) -> Self {
+        self.collector = Some(url);
+        self
+    }
+
+    /// Broadcasters log in JSON.
+    #[must_use]
+    pub fn json_logs(mut self) -> Self {
+        self.log_format = "json";
         self
     }
 
@@ -213,10 +232,17 @@ port = {database_port}
 provider = "payments-pg"
 {policy}
 [log]
+format = "{log_format}"
 level = "info,rotacast=debug"
-"#,
+{telemetry}"#,
         store = store.settings(way.map(|way| way.store.port())),
         bus = bus.settings(way.map(|way| way.bus.port())),
+        log_format = options.log_format,
+        telemetry = options
+            .collector
+            .as_ref()
+            .map(|url| format!("[telemetry]\notlp_endpoint = \"{url}\"\n"))
+            .unwrap_or_default(),
         ttl = options.leader_ttl.as_deref().unwrap_or(store.usual_ttl()),
         operator = keys.operator.public().to_text(),
         token = keys.token_digest,
