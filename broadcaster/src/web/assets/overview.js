@@ -87,7 +87,7 @@ export function overview(parameters, changed) {
         }),
       ]),
       rows.length > 0
-        ? table({ caption: "Secrets", columns, rows: rows.map((it) => secretRow(it, columns)), testid: "secrets" })
+        ? table({ caption: "Secrets", columns, rows: rows.map((it) => secretRow(it, columns)), testid: "secrets", fixed: true })
         : h("p", { class: "empty", "data-testid": "nothing-found" }, secrets.whole
           ? ["No secret fits. ", h("button", { type: "button", class: "inline", onclick: () => { filter = "all"; query = ""; remember(); } }, "Show all")]
           : "Loading …"),
@@ -158,7 +158,7 @@ function howFar(it) {
     return progress(it.progress.done, it.progress.of, back, `Progress of ${it.secret}`);
   }
   if (it.rotation) {
-    if (it.record_read_at) return h("span", { class: "quiet" }, "known to the leader");
+    if (it.record_read_at) return none("known to the leader only");
     return it.rotation.phase !== "verifying" && it.members === 0 ? h("span", { class: "quiet" }, "no instances") : none("nobody is waited for");
   }
   if (!it.last) return none("never rotated");
@@ -171,8 +171,7 @@ function howFar(it) {
 
 function waitsFor(it) {
   if (!it.blocker) {
-    if (it.record_read_at && it.rotation) return h("span", { class: "quiet" }, "known to the leader");
-    return none("nothing");
+    return none(it.record_read_at ? "known to the leader only" : "nothing");
   }
   const { who, why } = it.blocker;
   const more = it.blockers > 1 ? ` and ${digits(it.blockers - 1)} more` : "";
