@@ -150,6 +150,8 @@ function go() {
 async function accountChanged() {
   takeAbout(await read("/api/about"));
   draw();
+  // A stream speaks to whoever opened it: to a stranger still, or to somebody who has left.
+  connect();
   view.signedIn?.();
 }
 
