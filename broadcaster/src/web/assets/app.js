@@ -156,6 +156,8 @@ async function accountChanged() {
 }
 
 addEventListener("hashchange", go);
+// A page brought back by the browser's history has lost its stream.
+addEventListener("pageshow", (event) => event.persisted && connect());
 document.getElementById("skip").addEventListener("click", (event) => {
   // The hash is the route, so the link cannot do it.
   event.preventDefault();

@@ -9,7 +9,7 @@ import { say } from "./shell.js";
 
 // Rows beyond are drawn when asked for: nobody reads them all, and each costs the browser at every change.
 const ROWS = 100;
-// Screen readers hear a summary that seldom.
+// Screen readers hear a summary at most that often.
 const SAY_MS = 15_000;
 
 const FILTER_NAMES = { all: "All", attention: "Need attention", rotating: "Rotating", paused: "Paused", idle: "Idle" };
@@ -33,6 +33,7 @@ export function overview(parameters, changed) {
   let query = parameters.get("q") ?? "";
   let limit = ROWS;
   let saidAt = 0;
+  let toldAttention = null;
 
   const remember = () => {
     history.replaceState(null, "", link("", { show: filter === "all" ? "" : filter, q: query }));
@@ -42,7 +43,9 @@ export function overview(parameters, changed) {
   const tellFound = debounced(() => say(`${count(secrets.select(filter, query, 0).matching, "secret")} found.`), 700);
 
   function tellSummary(counts) {
-    if (!secrets.whole || Date.now() - saidAt < SAY_MS) return;
+    // Rotations come and go all the time; who needs attention is news.
+    if (!secrets.whole || counts.attention === toldAttention || Date.now() - saidAt < SAY_MS) return;
+    toldAttention = counts.attention;
     saidAt = Date.now();
     say(`${count(counts.all, "secret")}: ${digits(counts.attention)} need attention, ${digits(counts.rotating)} rotating.`);
   }
