@@ -150,10 +150,14 @@ function go() {
 async function accountChanged() {
   takeAbout(await read("/api/about"));
   draw();
+  // A stream speaks to whoever opened it: to a stranger still, or to somebody who has left.
+  connect();
   view.signedIn?.();
 }
 
 addEventListener("hashchange", go);
+// A page brought back by the browser's history has lost its stream.
+addEventListener("pageshow", (event) => event.persisted && connect());
 document.getElementById("skip").addEventListener("click", (event) => {
   // The hash is the route, so the link cannot do it.
   event.preventDefault();

@@ -13,7 +13,7 @@ const COLUMNS = [
   { name: "When" },
   { name: "Who" },
   { name: "Did" },
-  { name: "Secret" },
+  { name: "Secret", class: "wide" },
   { name: "Rotation" },
   { name: "Details", class: "wide" },
 ];

@@ -16,7 +16,7 @@ const STANDING_KINDS = { live: "good", silent: "warn", fenced: "warn" };
 
 const COLUMNS = [
   { name: "Instance", class: "wide" },
-  { name: "Secret" },
+  { name: "Secret", class: "wide" },
   { name: "Version" },
   { name: "Stage" },
   { name: "Holds" },

@@ -9,7 +9,7 @@ import { say } from "./shell.js";
 
 // Rows beyond are drawn when asked for: nobody reads them all, and each costs the browser at every change.
 const ROWS = 100;
-// Screen readers hear a summary that seldom.
+// Screen readers hear a summary at most that often.
 const SAY_MS = 15_000;
 
 const FILTER_NAMES = { all: "All", attention: "Need attention", rotating: "Rotating", paused: "Paused", idle: "Idle" };
@@ -33,6 +33,7 @@ export function overview(parameters, changed) {
   let query = parameters.get("q") ?? "";
   let limit = ROWS;
   let saidAt = 0;
+  let toldAttention = null;
 
   const remember = () => {
     history.replaceState(null, "", link("", { show: filter === "all" ? "" : filter, q: query }));
@@ -42,7 +43,9 @@ export function overview(parameters, changed) {
   const tellFound = debounced(() => say(`${count(secrets.select(filter, query, 0).matching, "secret")} found.`), 700);
 
   function tellSummary(counts) {
-    if (!secrets.whole || Date.now() - saidAt < SAY_MS) return;
+    // Rotations come and go all the time; who needs attention is news.
+    if (!secrets.whole || counts.attention === toldAttention || Date.now() - saidAt < SAY_MS) return;
+    toldAttention = counts.attention;
     saidAt = Date.now();
     say(`${count(counts.all, "secret")}: ${digits(counts.attention)} need attention, ${digits(counts.rotating)} rotating.`);
   }
@@ -87,7 +90,7 @@ export function overview(parameters, changed) {
         }),
       ]),
       rows.length > 0
-        ? table({ caption: "Secrets", columns, rows: rows.map((it) => secretRow(it, columns)), testid: "secrets" })
+        ? table({ caption: "Secrets", columns, rows: rows.map((it) => secretRow(it, columns)), testid: "secrets", fixed: true })
         : h("p", { class: "empty", "data-testid": "nothing-found" }, secrets.whole
           ? ["No secret fits. ", h("button", { type: "button", class: "inline", onclick: () => { filter = "all"; query = ""; remember(); } }, "Show all")]
           : "Loading …"),
@@ -158,7 +161,7 @@ function howFar(it) {
     return progress(it.progress.done, it.progress.of, back, `Progress of ${it.secret}`);
   }
   if (it.rotation) {
-    if (it.record_read_at) return h("span", { class: "quiet" }, "known to the leader");
+    if (it.record_read_at) return none("known to the leader only");
     return it.rotation.phase !== "verifying" && it.members === 0 ? h("span", { class: "quiet" }, "no instances") : none("nobody is waited for");
   }
   if (!it.last) return none("never rotated");
@@ -171,8 +174,7 @@ function howFar(it) {
 
 function waitsFor(it) {
   if (!it.blocker) {
-    if (it.record_read_at && it.rotation) return h("span", { class: "quiet" }, "known to the leader");
-    return none("nothing");
+    return none(it.record_read_at ? "known to the leader only" : "nothing");
   }
   const { who, why } = it.blocker;
   const more = it.blockers > 1 ? ` and ${digits(it.blockers - 1)} more` : "";

@@ -68,12 +68,21 @@ export function problem(error, ...rest) {
   ]);
 }
 
-/** A table that turns into cards where there is no room; roles are named since `display` takes them away. */
-export function table({ caption, columns, rows, testid, card = true }) {
+/** Who cannot use a pointer scrolls with the keys, which needs the focus. */
+function scrolls(box) {
+  if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+  else box.removeAttribute("tabindex");
+}
+
+/**
+ * A table that turns into cards where there is no room; roles are named since `display` takes them away. `fixed`: its
+ * columns' widths do not depend on what is in them, so that it never is too wide.
+ */
+export function table({ caption, columns, rows, testid, fixed = false }) {
   const head = columns.map((column) =>
     h("th", { scope: "col", role: "columnheader", class: column.class }, column.name));
-  return h("div", { class: card ? "table-box" : "table-box scroll", tabindex: card ? null : 0, role: card ? null : "region", "aria-label": card ? null : caption }, [
-    h("table", { role: "table", class: card ? "cards" : null, "data-testid": testid }, [
+  return h("div", { class: "table-box", hook: fixed ? undefined : scrolls }, [
+    h("table", { role: "table", class: fixed ? "cards fixed" : "cards", "data-testid": testid }, [
       h("caption", { class: "unseen" }, caption),
       h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, head)),
       h("tbody", { role: "rowgroup" }, rows),

@@ -13,14 +13,12 @@ import { actions } from "./actions.js";
 
 // Details of who is waited for are asked for at most that often.
 const DETAILS_MS = 5_000;
-// Screen readers hear of progress at most that often; of a new phase at once.
-const SAY_MS = 15_000;
 
 export function secret(parameters, changed) {
   const name = parameters.get("secret");
   const page = { status: null, refused: null, lives: new Map(), open: new Set(), changed };
   let asked = 0;
-  let said = { phase: null, at: 0 };
+  let told = null;
   const gone = new AbortController();
 
   /** What the broadcaster knows of those who are waited for: by their names in blockers. */
@@ -49,14 +47,14 @@ export function secret(parameters, changed) {
     changed();
   }
 
+  /** Screen readers hear of a new phase or overlay, and not of every instance that goes on. */
   function tell(status) {
-    const phase = status.rotation?.phase ?? "idle";
-    const news = said.phase !== null && phase !== said.phase;
-    if (news || Date.now() - said.at > SAY_MS) {
+    const news = [status.rotation?.phase ?? "idle", ...status.overlays].map(words).join(", ");
+    if (told !== null && news !== told) {
       const waiting = status.blockers.length > 0 ? `, waits for ${count(status.blockers.length, "thing")}` : "";
-      if (said.phase !== null) say(`${name}: ${words(phase)}${waiting}.`);
-      said = { phase, at: Date.now() };
+      say(`${name}: ${news}${waiting}.`);
     }
+    told = news;
   }
 
   function draw() {

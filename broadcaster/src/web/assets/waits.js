@@ -17,15 +17,21 @@ export function waits(page) {
     groups.get(blocker.condition).push(blocker);
   }
   return h("section", { class: "panel", "aria-labelledby": "waits-title", "data-testid": "waits" }, [
-    h("h2", { id: "waits-title" }, status.blockers.length > 0 ? `It waits for ${count(status.blockers.length, "thing")}` : "Nothing waits"),
-    status.blockers.length === 0 && h("p", { class: "quiet" }, calm(status)),
+    h("h2", { id: "waits-title" }, title(status)),
+    status.blockers.length === 0 && calm(status),
     [...groups].map(([name, blockers]) => group(page, name, blockers)),
   ]);
 }
 
+function title({ blockers, record_read_at: fromRecord }) {
+  if (blockers.length > 0) return `It waits for ${blockers.length >= 100 ? "100 things and more" : count(blockers.length, "thing")}`;
+  return fromRecord ? "What it waits for" : "Nothing waits";
+}
+
 function calm(status) {
-  if (status.record_read_at) return "What is waited for is known to the leader only.";
-  return status.rotation ? "Nothing holds it up: it goes on by itself." : "Nothing is asked of anybody.";
+  const told = (text) => h("p", { class: "quiet" }, text);
+  if (status.record_read_at) return told("What is waited for is known to the leader only.");
+  return status.rotation && told("Nothing holds it up: it goes on by itself.");
 }
 
 function group(page, name, blockers) {
