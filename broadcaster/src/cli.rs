@@ -22,6 +22,7 @@ mod shell;
 mod status;
 mod stop;
 mod summary;
+mod support_bundle;
 mod table;
 mod times;
 mod token;
@@ -144,6 +145,7 @@ async fn talk(context: &Context, command: Command) -> Result<(), Stop> {
         Command::Excuse { order, instance } => retire::excuse(context, order.secret, &instance).await,
         Command::LeaveSafeMode(args) => order::leave_safe_mode(context, args.secret).await,
         Command::Doctor => doctor::run(context).await,
+        Command::SupportBundle(args) => support_bundle::run(context, args).await,
         Command::Serve(_)
         | Command::Dev(_)
         | Command::Audit(_)

@@ -131,6 +131,8 @@ pub(super) enum Command {
     Audit(AuditCommand),
     /// Say what is well and what is not.
     Doctor,
+    /// Write what somebody who helps needs to see into one file, which holds no secret.
+    SupportBundle(BundleArgs),
     /// Look at configuration files.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -190,6 +192,19 @@ pub struct DevArgs {
     /// What is logged to standard error, e.g. `info` or `rotacast=debug,warn`.
     #[arg(long, env = "ROTACAST_LOG_LEVEL", value_name = "FILTER", default_value = "warn")]
     pub log: String,
+}
+
+#[derive(Args)]
+pub(super) struct BundleArgs {
+    /// The file; rotacast-support-TIME.json if it is not given.
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
+    /// The broadcaster's configuration: its text goes in, without passwords, and the end of the audit log that it names.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// An audit log whose end goes in.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub(super) audit: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -126,6 +126,13 @@ impl Client {
         self.answer(self.admin.clone().doctor(v1::DoctorRequest {})).await
     }
 
+    /// What it answers over plain HTTP, on the same address.
+    pub(super) async fn page(&self, path: &'static str) -> Result<String, Stop> {
+        let page = self.servers.page(self.which, path);
+        let answered = tokio::time::timeout(ANSWER_TIMEOUT, page).await;
+        answered.unwrap_or_else(|_| Err(Stop::unreachable(self.server(), "no answer in time")))
+    }
+
     pub(super) async fn watch(&self, secret: Option<&SecretName>) -> Result<Streaming<v1::SecretStatus>, Stop> {
         let request = v1::WatchRequest { secret: wire_name(secret) };
         self.answer(self.admin.clone().watch(request)).await

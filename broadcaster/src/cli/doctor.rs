@@ -81,7 +81,7 @@ fn clock_finding(theirs_ms: u64, asked: WallTime, answered: WallTime) -> Option<
 }
 
 /// Whether orders could be signed from here.
-fn key_finding(context: &Context) -> FindingView {
+pub(super) fn key_finding(context: &Context) -> FindingView {
     let subject = "operator's key (here)".to_owned();
     match Signer::open(&context.global) {
         Ok(signer) => FindingView { level: "ok".into(), subject, text: signer.describe(), fix: None },

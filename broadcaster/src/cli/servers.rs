@@ -4,11 +4,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use axum::http;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use rotacast_proto::v1;
 use rotacast_proto::v1::admin_client::AdminClient;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
+
+use tower::{Service as _, ServiceExt as _};
 
 use super::arguments::Global;
 use super::stop::{Stop, innermost};
@@ -62,6 +65,25 @@ impl Servers {
         let Server { name, endpoint, .. } = &self.0[which];
         let channel = endpoint.connect().await.map_err(|error| Stop::unreachable(name, &innermost(&error)))?;
         Ok(AdminClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+    }
+
+    /// The text of a page that one serves beside gRPC.
+    pub(super) async fn page(&self, which: usize, path: &'static str) -> Result<String, Stop> {
+        let Server { name, endpoint, .. } = &self.0[which];
+        let unreachable = |problem: String| Stop::unreachable(name, &problem);
+        let mut channel = endpoint.connect().await.map_err(|error| unreachable(innermost(&error)))?;
+        let request = http::Request::get(path).body(tonic::body::Body::empty()).expect("a path of ours is one");
+        let answer = channel.ready().await.map_err(|error| unreachable(innermost(&error)))?.call(request).await;
+        let answer = answer.map_err(|error| unreachable(innermost(&error)))?;
+        let status = answer.status();
+        let body = axum::body::to_bytes(axum::body::Body::new(answer.into_body()), MAX_ANSWER_BYTES).await;
+        let body = body.map_err(|error| unreachable(innermost(&error)))?;
+        let text = String::from_utf8_lossy(&body).into_owned();
+        // Whether it is ready is told with either status.
+        match status.is_success() || status == http::StatusCode::SERVICE_UNAVAILABLE {
+            true => Ok(text),
+            false => Err(unreachable(format!("{path}: {status}: {text}"))),
+        }
     }
 
     /// The only one; of several the one that leads, or else the first that answers.

@@ -61,6 +61,14 @@ impl Stop {
         Stop::Failed(Box::new(Failure { exit, kind, problem, fix }))
     }
 
+    /// What went wrong.
+    pub(super) fn problem(&self) -> &str {
+        match self {
+            Stop::Failed(failure) => &failure.problem,
+            Stop::Unread => "whoever read the output has had enough",
+        }
+    }
+
     pub(super) fn usage(problem: impl Into<String>, fix: impl Into<String>) -> Self {
         Self::failed(Exit::Usage, "usage", problem, fix)
     }
