@@ -8,8 +8,8 @@ use std::process::Stdio;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use futures::StreamExt as _;
-use rotacast_tests::{http, programs};
 use rotacast_tests::world::{CLUSTER, Database, Options, PREFIX, SECRET, World};
+use rotacast_tests::{http, programs};
 use tokio::io::AsyncWriteExt as _;
 
 /// A secret that no provider knows and no service uses.
