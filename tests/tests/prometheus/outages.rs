@@ -6,8 +6,11 @@ use rotacast_tests::{http, programs};
 
 use crate::rig::value;
 
+/// A series, and what its value is to be.
+type Wanted = (&'static str, fn(f64) -> bool);
+
 /// Waits until every series is as wanted.
-async fn shows(world: &World, wanted: &[(&str, fn(f64) -> bool)]) {
+async fn shows(world: &World, wanted: &[Wanted]) {
     let url = world.broadcaster.url();
     let address = url.strip_prefix("http://").expect("it listens without TLS");
     for (series, fits) in wanted {
