@@ -15,6 +15,7 @@ mod label;
 mod leadership;
 mod provider;
 mod rotations;
+mod servers;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ pub(crate) use figures::{Figures, FiguresSlot, Standings};
 pub(crate) use intake::{Intake, SyncOutcome};
 pub(crate) use leadership::LeadershipGauges;
 pub(crate) use rotations::Rotations;
+pub(crate) use servers::Servers;
 
 use crate::driver::{Identities, Settings};
 use bus::MeasuredBus;
@@ -61,6 +63,7 @@ struct Inner {
     intake: Intake,
     leadership: LeadershipGauges,
     figures: AllFigures,
+    servers: Servers,
     refused: Refused,
 }
 
@@ -84,6 +87,7 @@ impl Default for Metrics {
             intake: Intake::register(registry),
             leadership: LeadershipGauges::register(registry),
             figures: AllFigures::register(registry),
+            servers: Servers::register(registry),
             refused: Refused::register(registry),
             registry: all,
         };
@@ -139,6 +143,11 @@ impl Metrics {
     /// What comes in from instances and operators.
     pub(crate) fn intake(&self) -> &Intake {
         &self.inner.intake
+    }
+
+    /// Whether store and bus answer.
+    pub(crate) fn servers(&self) -> Servers {
+        self.inner.servers.clone()
     }
 
     /// Whether this replica leads.

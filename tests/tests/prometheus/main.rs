@@ -1,6 +1,7 @@
 //! Metrics, alert rules and dashboard, with Prometheus' own tools and with a real Prometheus that scrapes a real broadcaster.
 #![allow(clippy::print_stdout)]
 
+mod outages;
 mod rig;
 mod series;
 
@@ -150,8 +151,13 @@ async fn rules_and_dashboard_name_what_a_real_broadcaster_shows() {
         ("rotacast_leader_epoch", 1.0),
         ("rotacast_leader_terms_total", 1.0),
         ("rotacast_leader_since_timestamp_seconds", 1.7e9),
-        ("rotacast_secrets", 2.0),
+        ("rotacast_secrets", 3.0),
         ("rotacast_blockers{condition=\"approval\"}", 1.0),
+        ("rotacast_blockers{condition=\"command\"}", 1.0),
+        ("rotacast_command_failures_total{command=\"create\"}", 3.0),
+        ("rotacast_provider_errors_total{operation=\"create\",kind=\"unreachable\"}", 3.0),
+        ("rotacast_store_answers", 1.0),
+        ("rotacast_bus_answers", 1.0),
     ] {
         assert!(value(&text, series).is_some_and(|found| found >= least), "{series}, expected {least} or more: {text}");
     }

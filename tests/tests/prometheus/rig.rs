@@ -12,6 +12,8 @@ use rotacast_tests::world::{LIMIT, Programs};
 pub(crate) const CLUSTER: &str = "metrics";
 /// Rotates freely.
 pub(crate) const FREE: &str = "app/token";
+/// Nobody listens where its provider is.
+pub(crate) const GONE: &str = "app/gone";
 /// Needs an approval, and has a deadline.
 pub(crate) const APPROVED: &str = "app/signing";
 
@@ -68,6 +70,17 @@ max_use = "300ms"
 sync_idle = "1s"
 sync_rotating = "500ms"
 auth_failure_budget = 1000
+
+[providers.gone]
+kind = "postgres"
+admin = "postgres://nobody@127.0.0.1:1/none"
+group_role = "nobody"
+database = "none"
+host = "127.0.0.1"
+port = 1
+
+[secrets."{GONE}"]
+provider = "gone"
 
 [secrets."{APPROVED}"]
 approval = true
@@ -160,7 +173,7 @@ pub(crate) fn value(text: &str, series: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
-/// A life with everything that the metrics speak of: rotations that end, one that turns back, failed logins, and one that
+/// A life with everything that the metrics speak of: rotations that end, one that turns back, failed logins, one that is stuck, and one that
 /// waits for its approval, at which the text was scraped. The subscriber lives on.
 pub(crate) async fn a_life(rig: &Rig) -> (String, Subscriber) {
     rig.put(FREE, "first");
@@ -183,6 +196,9 @@ pub(crate) async fn a_life(rig: &Rig) -> (String, Subscriber) {
     // The value that is in force already: the provider rejects it.
     rig.put(FREE, &same);
     rig.until("rotacast_rotations_finished_total{outcome=\"rolled_back\"}", |ended| ended == 1.0).await;
+
+    rig.order(&["rotate", GONE]);
+    rig.until("rotacast_secrets_overlaid{overlay=\"stuck\"}", |stuck| stuck == 1.0).await;
 
     rig.refused(&["approve", FREE]);
     rig.order(&["rotate", APPROVED]);
