@@ -1,4 +1,4 @@
-//! What systemd is told, where it asks to be (`Type=notify-reload`, `WatchdogSec=`); elsewhere nothing happens.
+//! What systemd is told, where it asks to be (`Type=notify`, `WatchdogSec=`); elsewhere nothing happens.
 
 use std::time::Duration;
 
