@@ -80,6 +80,7 @@ impl Broadcaster {
             tls: tls.is_some(),
             open: address.ip().is_loopback() || clients_certified,
             audit: environment.audit.path().to_owned(),
+            metrics: environment.metrics.clone(),
         };
         let web = web::router(Arc::clone(&control) as _, environment.cluster.to_string(), options, stop.clone());
         let admin = AdminFront::new(control, environment.cluster.clone(), operators).into_service();

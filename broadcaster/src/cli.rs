@@ -4,6 +4,7 @@
 
 mod arguments;
 mod audit_log;
+mod bars;
 mod client;
 mod doctor;
 mod follow;
@@ -80,7 +81,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match dispatch(&context, cli.command) {
         Ok(()) | Err(Stop::Unread) => ExitCode::SUCCESS,
         Err(Stop::Failed(failure)) => {
-            output::report(&failure, output.is_json());
+            output::report(&failure, output);
             failure.exit.into()
         }
     }
@@ -110,8 +111,8 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Stop> {
         Command::Token { out } => token::make(context.output, &out),
         Command::Completions { shell } => shell::completions(context.output, shell),
         Command::Man { dir } => shell::man(context.output, dir.as_deref()),
-        Command::Version => match context.output.is_json() {
-            true => context.output.json(&crate::build::INFO),
+        Command::Version => match context.output.is_data() {
+            true => context.output.data(&crate::build::INFO),
             false => context.output.line(format_args!("rotacast {}", *crate::build::LONG)),
         },
         command => {
@@ -177,9 +178,9 @@ fn config_check(output: Output, file: &Path, without_files: bool) -> Result<(), 
     }
     let (secrets, operators) = (config.secrets.len(), config.operators.len());
     let services = config.services.len() + usize::from(config.any_service.is_some());
-    if output.is_json() {
+    if output.is_data() {
         let cluster = config.cluster.to_string();
-        return output.json(&ConfigView { file: file.display().to_string(), cluster, operators, services, secrets });
+        return output.data(&ConfigView { file: file.display().to_string(), cluster, operators, services, secrets });
     }
     output.line(format_args!(
         "{}: well. Cluster {}, {}, {}, {}",

@@ -22,6 +22,7 @@ use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
 use crate::cli::DevArgs;
 use crate::driver::{Environment, Identities, Replica, SecretSettings, Secrets, Service, Services, Settings};
+use crate::metrics::Metrics;
 use crate::traces::Traces;
 use crate::web::Tokens;
 use folder::Folder;
@@ -112,18 +113,21 @@ async fn assemble(
     let operator = OperatorName::new("operator").context("the operator's name")?;
     let tokens = Tokens { operators: BTreeMap::from([(operator.clone(), folder.token())]), ..Tokens::default() };
     let operators = Operators::new(BTreeMap::from([(operator, folder.operator().public().clone())]));
+    let metrics = Metrics::default();
     let environment = Environment {
         cluster: cluster.clone(),
         replica: Replica { name: format!("dev-{}", std::process::id()), address: Some(format!("http://{address}")) },
-        tree: SecretTree::new(store, prefix),
-        bus: Arc::new(bus.clone()) as Arc<dyn LeaderBus>,
-        audit: Arc::new(AuditLog::open(folder.audit(), AuditOptions::default())?),
+        tree: SecretTree::new(metrics.store(store), prefix),
+        bus: metrics.bus(Arc::new(bus.clone()) as Arc<dyn LeaderBus>),
+        audit: Arc::new(AuditLog::open(folder.audit(), AuditOptions::default())?.measured(&metrics)),
         key: folder.broadcaster().clone(),
         identities: Arc::new(Identities::new(cluster, services)),
-        settings: Arc::new(DevSettings { settings: SecretSettings { policy: policy(), provider } }),
+        settings: metrics.settings(Arc::new(DevSettings { settings: SecretSettings { policy: policy(), provider } })),
         leader_ttl: LEADER_TTL,
+        metrics: metrics.clone(),
         traces: Traces::off(),
     };
+    metrics.count_refusals_of(&environment.identities);
     let broadcaster = Broadcaster {
         environment,
         secrets: Secrets::default(),

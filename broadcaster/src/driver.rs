@@ -44,6 +44,7 @@ pub use mail::{Granted, Mail, OrderOutcome};
 pub use replica::Replica;
 
 use crate::audit::AuditLog;
+use crate::metrics::Metrics;
 use crate::traces::Traces;
 
 /// What applies to one secret.
@@ -84,6 +85,8 @@ pub struct Environment {
     pub settings: Arc<dyn Settings>,
     /// How long a dead leader blocks its successor.
     pub leader_ttl: Duration,
+    /// What is counted. Store, bus, settings and audit log are measured already.
+    pub metrics: Metrics,
     /// Where spans go.
     pub traces: Traces,
 }
@@ -152,8 +155,10 @@ impl Driver {
             };
             let epoch = leadership.epoch;
             info!(%epoch, "this broadcaster leads");
+            environment.metrics.leadership().won(epoch);
             let ended = term::run(environment, &self.secrets, leadership, &self.role, &setbacks, &stop).await;
             self.role.send_replace(Role::Follower);
+            environment.metrics.leadership().ended(ended.is_ok());
             self.secrets.clear();
             match ended {
                 Ok(()) => {

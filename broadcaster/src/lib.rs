@@ -13,6 +13,7 @@ pub mod dev;
 pub mod driver;
 pub mod health;
 pub mod log;
+pub mod metrics;
 pub mod serve;
 pub mod signal;
 pub mod systemd;

@@ -28,6 +28,7 @@ use crate::broadcaster::Broadcaster;
 use crate::cli::ServeArgs;
 use crate::config::{Config, ServerTls, ServiceConfig, StoreConfig, changes};
 use crate::driver::{Environment, Identities, Mail, Replica, SecretSettings, Secrets, Service, Services, Settings};
+use crate::metrics::Metrics;
 use crate::traces::{self, Exporting};
 use crate::web::Tokens;
 use provider::Providers;
@@ -53,7 +54,8 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let wait = config.start_timeout;
     let Some(()) = backend::answers(&*store, &config.store, &prefix, wait, &stop).await? else { return Ok(()) };
     let Some(buses) = backend::buses(&config.bus, &config.cluster, wait, &stop).await? else { return Ok(()) };
-    let tree = SecretTree::new(store, prefix);
+    let metrics = Metrics::default();
+    let tree = SecretTree::new(metrics.store(store), prefix);
     let importer = importer(&config.store, &tree)?;
     let operators = watch::Sender::new(Arc::new(Operators::new(config.operators.clone())));
     let tokens = watch::Sender::new(Arc::new(config.dashboard.tokens.clone()));
@@ -67,14 +69,16 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         cluster: config.cluster.clone(),
         replica: Replica { name, address: config.listen.advertised() },
         tree,
-        bus: buses.leader,
-        audit: Arc::new(audit),
+        bus: metrics.bus(buses.leader),
+        audit: Arc::new(audit.measured(&metrics)),
         key,
         identities: Arc::new(Identities::new(config.cluster.clone(), services(&config))),
-        settings: Arc::clone(&settings) as Arc<dyn Settings>,
+        settings: metrics.settings(Arc::clone(&settings) as Arc<dyn Settings>),
         leader_ttl: config.leader_ttl,
+        metrics: metrics.clone(),
         traces: exporting.as_ref().map(Exporting::traces).unwrap_or_default(),
     };
+    metrics.count_refusals_of(&environment.identities);
     report_findings(&environment).await;
     let identities = Arc::clone(&environment.identities);
     let secrets = Secrets::default();

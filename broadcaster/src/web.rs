@@ -23,7 +23,7 @@ use std::sync::Arc;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::header::{
-    CONTENT_SECURITY_POLICY, REFERRER_POLICY, SET_COOKIE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, SET_COOKIE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::middleware::{self, Next};
@@ -47,6 +47,7 @@ use stream::View;
 
 use crate::api::{Control, OperatorCommand, Refusal};
 use crate::audit::{self, Recorded, Search};
+use crate::metrics::Metrics;
 
 /// Most pages that are told of changes at once; a page has one such stream.
 const MAX_STREAMS: usize = 256;
@@ -77,6 +78,8 @@ pub struct WebOptions {
     pub open: bool,
     /// The audit log's file.
     pub audit: PathBuf,
+    /// What `/metrics` shows.
+    pub metrics: Metrics,
 }
 
 /// Everything a request needs.
@@ -109,6 +112,7 @@ pub fn router(control: Arc<dyn Control>, cluster: String, options: WebOptions, s
         .route("/api/instances", get(instances))
         .route("/api/fleet", get(groups))
         .route("/api/audit", get(entries))
+        .route("/metrics", get(metrics))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&front), readers_only));
     Router::new()
         .route("/", get(async |headers: HeaderMap| asset::page(&headers)))
@@ -197,6 +201,10 @@ async fn about(State(front): State<Arc<Front>>, headers: HeaderMap) -> Json<Abou
         Ok(person) => front.about(person.as_ref()).await,
         Err(_) => AboutView::sign_in_first(front.cluster.clone()),
     })
+}
+
+async fn metrics(State(front): State<Arc<Front>>) -> Response {
+    ([(CONTENT_TYPE, Metrics::CONTENT_TYPE)], front.options.metrics.render()).into_response()
 }
 
 #[derive(Deserialize)]

@@ -50,6 +50,8 @@ impl Browser {
     pub async fn start() -> Option<Self> {
         let axe = axe()?;
         let driven_by = ChromeDriver::start().await?;
+        // The client is built for TLS whether it is used or not. An error means that one is installed already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut wanted = DesiredCapabilities::chrome();
         let profile = format!("--user-data-dir={}", driven_by.scratch().path().join("profile").display());
         for argument in ARGUMENTS.into_iter().chain([profile.as_str()]) {

@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod collector;
+pub mod http;
 pub mod pool_service;
 pub mod world;
 

@@ -8,8 +8,8 @@ use std::process::Stdio;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use futures::StreamExt as _;
-use rotacast_tests::programs;
 use rotacast_tests::world::{CLUSTER, Database, Options, PREFIX, SECRET, World};
+use rotacast_tests::{http, programs};
 use tokio::io::AsyncWriteExt as _;
 
 /// A secret that no provider knows and no service uses.
@@ -303,6 +303,11 @@ async fn shown(world: &World, hunt: &mut Hunt, when: &str) {
     }
     let status = world.operator.status().await.expect("the broadcaster answers");
     hunt.look(format!("the status ({when})"), format!("{status:?}").as_bytes());
+    let url = world.broadcaster.url();
+    let address = url.strip_prefix("http://").expect("it listens without TLS");
+    let (code, metrics) = http::get(address, "/metrics").await.expect("the broadcaster answers");
+    assert!(code == 200 && metrics.contains("rotacast_rotations_started_total"), "{metrics}");
+    hunt.look(format!("the metrics ({when})"), metrics.as_bytes());
 }
 
 /// What is said about a value that is refused: too large a one, and one in somebody's name who may not.

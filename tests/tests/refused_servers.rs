@@ -39,7 +39,7 @@ async fn serve(folder: &Path, settings: &str) -> Vec<String> {
     let mut serve = Command::new(programs!().rotacast);
     serve.args(["serve", "--config", "rotacast.toml"]).env_clear().current_dir(folder).kill_on_drop(true);
     let output = serve.output().await.unwrap();
-    let told = String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap();
+    let told = String::from_utf8([output.stderr, output.stdout].concat()).unwrap();
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(!told.contains(WRONG), "the password is told: {told}");
     told.lines().filter(|line| line.starts_with("error: ")).map(str::to_owned).collect()
@@ -178,7 +178,7 @@ async fn kafka_of_another_authority() {
     }
     // Kafka wants a key and its certificate in one file.
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
-    std::fs::write(folder.join("keystore.pem"), read("server.key") + &read("server.pem")).unwrap();
+    std::fs::write(folder.join("keystore.pem"), [read("server.key"), read("server.pem")].concat()).unwrap();
     let properties = format!(
         "listener.name.secured.ssl.keystore.type=PEM\nlistener.name.secured.ssl.keystore.location={}\n{SCRAM}",
         folder.join("keystore.pem").display()

@@ -292,6 +292,18 @@ impl Coordinator {
         self.members.values()
     }
 
+    /// Somebody, if ever heard of in this term.
+    #[must_use]
+    pub fn member_of(&self, key: &InstanceKey) -> Option<&Member> {
+        self.members.get(key)
+    }
+
+    /// When this leader saw the phase in force begin, or its deadline extended.
+    #[must_use]
+    pub fn phase_began(&self) -> Instant {
+        self.phase_began
+    }
+
     /// Commands that keep failing.
     pub fn troubles(&self) -> impl Iterator<Item = (&CommandKind, &Trouble)> {
         self.troubles.iter()

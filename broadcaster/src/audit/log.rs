@@ -12,6 +12,7 @@ use super::error::AuditError;
 use super::line::{Head, Receipt};
 use super::medium::FileMedium;
 use super::writer::{Open, Writer};
+use crate::metrics::{AuditCounts, Metrics};
 
 /// Most entries that wait for the writer; beyond, whoever appends waits.
 const MAX_WAITING: usize = 1024;
@@ -43,6 +44,7 @@ pub struct AuditLog {
     opened_at: Head,
     requests: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
+    counts: Option<AuditCounts>,
     failing: Arc<AtomicBool>,
 }
 
@@ -63,7 +65,16 @@ impl AuditLog {
         let told = Arc::clone(&failing);
         let thread = std::thread::Builder::new().name("audit".into()).spawn(move || write_all(writer, waiting, &told));
         let thread = thread.map_err(AuditError::io(path, "start its thread"))?;
-        Ok(Self { path: path.into(), opened_at, requests: Some(requests), thread: Some(thread), failing })
+        let requests = Some(requests);
+        Ok(Self { path: path.into(), opened_at, requests, thread: Some(thread), counts: None, failing })
+    }
+
+    /// The same log, with every entry counted.
+    #[must_use]
+    pub fn measured(self, metrics: &Metrics) -> Self {
+        let mut log = self;
+        log.counts = Some(metrics.audit());
+        log
     }
 
     /// Where it is.
@@ -92,6 +103,13 @@ impl AuditLog {
     /// # Errors
     /// [`AuditError`]: the disk is full or failing, or the log was disturbed.
     pub async fn append(&self, entry: Entry) -> Result<Receipt, AuditError> {
+        match &self.counts {
+            Some(counts) => counts.measure(self.write(entry)).await,
+            None => self.write(entry).await,
+        }
+    }
+
+    async fn write(&self, entry: Entry) -> Result<Receipt, AuditError> {
         let (done, outcome) = oneshot::channel();
         let requests = self.requests.as_ref().expect("taken only when dropped");
         requests.send(Request { entry, done }).await.map_err(|_| AuditError::Closed)?;

@@ -58,7 +58,7 @@ pub(super) struct Global {
     /// The private key (PEM) of --client-cert.
     #[arg(long, global = true, env = "ROTACAST_CLIENT_KEY", value_name = "FILE", requires = "client_cert")]
     pub(super) client_key: Option<PathBuf>,
-    /// Tables for people, or JSON for programs.
+    /// Tables for people, with all columns if wide; JSON or YAML for programs.
     #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t = Format::Table)]
     pub(super) output: Format,
 }
@@ -67,7 +67,9 @@ pub(super) struct Global {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     Table,
+    Wide,
     Json,
+    Yaml,
 }
 
 #[derive(Subcommand)]

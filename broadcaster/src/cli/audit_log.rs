@@ -69,8 +69,8 @@ fn find(args: &AuditFile) -> Result<PathBuf, Stop> {
 pub(super) fn verify(output: Output, file: &AuditFile, head: Option<Hash>, after: Option<Head>) -> Result<(), Stop> {
     let file = find(file)?;
     let verified = audit::verify(&file, Expectations { head, after })?;
-    if output.is_json() {
-        return output.json(&VerifiedView {
+    if output.is_data() {
+        return output.data(&VerifiedView {
             entries: verified.entries,
             files: verified.files,
             head: HeadView { sequence: verified.head.sequence, hash: verified.head.hash.to_string() },
@@ -110,8 +110,8 @@ pub(super) fn show(
         Ok::<_, Stop>(())
     });
     // What stands before a broken line is shown all the same.
-    if output.is_json() {
-        output.json(&EntriesView { entries })?;
+    if output.is_data() {
+        output.data(&EntriesView { entries })?;
     } else {
         let mut table = Table::new(["#", "TIME", "WHO", "DID", "SECRET", "ROTATION", "DETAILS"]);
         for it in &entries {

@@ -12,8 +12,8 @@ pub(super) async fn run(context: &Context, secret: Option<&SecretName>, not_on: 
     let client = context.client().await?;
     let found = client.instances(secret, not_on).await?;
     let output = context.output;
-    if output.is_json() {
-        return output.json(&found);
+    if output.is_data() {
+        return output.data(&found);
     }
     if found.instances.is_empty() {
         // Nobody at all is not everybody.
@@ -38,6 +38,9 @@ pub(super) async fn run(context: &Context, secret: Option<&SecretName>, not_on: 
         "LEASES END IN",
         "LAST FAILURE",
     ]);
+    if output.is_wide() {
+        table.more(["INCARNATION"]);
+    }
     for it in &found.instances {
         let mark = match it.standing.as_str() {
             "live" => Mark::Good,
@@ -56,6 +59,9 @@ pub(super) async fn run(context: &Context, secret: Option<&SecretName>, not_on: 
             if it.lease_left_ms == 0 { "over".to_owned() } else { span(it.lease_left_ms) }.into(),
             it.last_failure.as_deref().unwrap_or("-").into(),
         ]);
+        if output.is_wide() {
+            table.more_of_row([(&it.incarnation).into()]);
+        }
     }
     table.print(output, "")
 }

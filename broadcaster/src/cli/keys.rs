@@ -41,8 +41,8 @@ pub(super) fn make(output: Output, name: &Path) -> Result<(), Stop> {
             "its private half was made; remove that one and try again",
         )
     })?;
-    if output.is_json() {
-        return output.json(&KeyView {
+    if output.is_data() {
+        return output.data(&KeyView {
             private_file: private.display().to_string(),
             public_file: public.display().to_string(),
             public_key: text,

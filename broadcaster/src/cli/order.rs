@@ -56,9 +56,9 @@ pub(super) async fn simple(
     action: Action,
 ) -> Result<(), Stop> {
     give(context, &secret, reason, action).await?;
-    if context.output.is_json() {
+    if context.output.is_data() {
         let secret = secret.to_string();
-        return context.output.json(&OrderView { secret, command, version: None, generation: None, rotation: None });
+        return context.output.data(&OrderView { secret, command, version: None, generation: None, rotation: None });
     }
     context.output.line(format_args!("{secret}: {done}"))
 }
@@ -116,7 +116,7 @@ async fn finish(
     (which, waiting): (Which, Waiting),
 ) -> Result<(), Stop> {
     let output = context.output;
-    if !output.is_json() {
+    if !output.is_data() {
         output.line(format_args!("{secret}: {started}"))?;
     }
     let rotation = match waiting.wait {
@@ -124,11 +124,11 @@ async fn finish(
         false => None,
     };
     let verdict = rotation.as_ref().map_or(Ok(()), |ended| wait::verdict(&secret, ended));
-    if output.is_json() {
+    if output.is_data() {
         let some = |number: u64| (number != 0).then_some(number);
         let generation = some(reply.generation).or(rotation.as_ref().map(|ended| ended.generation));
         let (secret, version) = (secret.to_string(), some(reply.version));
-        output.json(&OrderView { secret, command, version, generation, rotation })?;
+        output.data(&OrderView { secret, command, version, generation, rotation })?;
     } else if let (Ok(()), Some(ended)) = (&verdict, &rotation) {
         output.line(format_args!("{secret}: {}", ending(ended)))?;
     }

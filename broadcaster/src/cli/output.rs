@@ -46,8 +46,14 @@ impl Output {
         Self { format, colours }
     }
 
-    pub(super) fn is_json(self) -> bool {
-        self.format == Format::Json
+    /// Whether a program reads it.
+    pub(super) fn is_data(self) -> bool {
+        matches!(self.format, Format::Json | Format::Yaml)
+    }
+
+    /// Whether tables are to leave nothing out.
+    pub(super) fn is_wide(self) -> bool {
+        self.format == Format::Wide
     }
 
     /// One line, escaped by whoever made it.
@@ -63,15 +69,22 @@ impl Output {
     }
 
     /// One result.
-    pub(super) fn json(self, value: &impl Serialize) -> Result<(), Stop> {
-        let text = serde_json::to_string_pretty(value).expect("views have string keys and finite numbers");
-        self.line(harmless_json(&text))
+    pub(super) fn data(self, value: &impl Serialize) -> Result<(), Stop> {
+        match self.format {
+            Format::Yaml => self.line(yaml(value).trim_end()),
+            _ => {
+                let text = serde_json::to_string_pretty(value).expect("views have string keys and finite numbers");
+                self.line(harmless_json(&text))
+            }
+        }
     }
 
-    /// One of many results, each on a line.
-    pub(super) fn json_line(self, value: &impl Serialize) -> Result<(), Stop> {
-        let text = serde_json::to_string(value).expect("views have string keys and finite numbers");
-        self.line(harmless_json(&text))
+    /// One of many results: a line of JSON, or a YAML document.
+    pub(super) fn data_item(self, value: &impl Serialize) -> Result<(), Stop> {
+        match self.format {
+            Format::Yaml => self.line(format_args!("---\n{}", yaml(value).trim_end())),
+            _ => self.line(json_line(value)),
+        }
     }
 
     /// A text from ours or escaped before, marked where that is wanted.
@@ -89,16 +102,19 @@ pub(super) fn note(text: impl Display) {
 }
 
 /// Says why a command failed.
-pub(super) fn report(failure: &Failure, json: bool) {
-    if json {
+pub(super) fn report(failure: &Failure, output: Output) {
+    if output.is_data() {
         let body = ErrorBody {
             kind: &failure.kind,
             exit_code: failure.exit.number(),
             problem: &failure.problem,
             fix: Some(failure.fix.as_str()).filter(|fix| !fix.is_empty()),
         };
-        let text = serde_json::to_string(&ErrorView { error: body }).expect("views have string keys");
-        return note(harmless_json(&text));
+        let view = ErrorView { error: body };
+        return match output.format {
+            Format::Yaml => note(yaml(&view).trim_end()),
+            _ => note(json_line(&view)),
+        };
     }
     for (at, line) in failure.problem.lines().enumerate() {
         let label = if at == 0 { "error: " } else { "       " };
@@ -122,6 +138,18 @@ pub(super) fn shown(text: &str) -> String {
         if is_harmful(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
+}
+
+fn json_line(value: &impl Serialize) -> String {
+    harmless_json(&serde_json::to_string(value).expect("views have string keys and finite numbers"))
+}
+
+/// YAML; with characters in it that could drive a terminal, the JSON that says the same, which is YAML too.
+fn yaml(value: &impl Serialize) -> String {
+    match serde_saphyr::to_string(value) {
+        Ok(text) if !text.chars().any(|c| c != '\n' && is_harmful(c)) => text,
+        _ => json_line(value),
+    }
 }
 
 /// JSON in which such characters are escaped; it parses to the same. Line breaks outside of strings stay.

@@ -16,8 +16,8 @@ const MAX_SHOWN: usize = 6;
 pub(super) async fn run(context: &Context, secret: Option<&SecretName>) -> Result<(), Stop> {
     let status = context.client().await?.status(secret).await?;
     let output = context.output;
-    if output.is_json() {
-        return output.json(&status);
+    if output.is_data() {
+        return output.data(&status);
     }
     let now = rotacast_clock::wall();
     match (secret, status.secrets.as_slice()) {
@@ -54,9 +54,16 @@ fn overview(output: Output, status: &StatusView, now: WallTime) -> Result<(), St
         };
     }
     output.line("")?;
+    let wide = output.is_wide();
     let mut table = Table::new(["SECRET", "CURRENT", "ROTATION", "PHASE", "SINCE", "PROGRESS", "WAITS FOR"]);
+    if wide {
+        table.more(["MEMBERS", "REVISION", "VERSIONS", "PROVIDER"]);
+    }
     for secret in &status.secrets {
         table.row(row(secret, now));
+        if wide {
+            table.more_of_row(wide_row(secret));
+        }
     }
     table.print(output, "")?;
     from_record(output, &status.secrets[0], now)
@@ -69,6 +76,17 @@ fn from_record(output: Output, secret: &SecretView, now: WallTime) -> Result<(),
         "from the store's records, read {}; instances and what is waited for are known to the leader only",
         ago(read.0, now)
     ))
+}
+
+/// What `-o wide` adds.
+fn wide_row(secret: &SecretView) -> [Cell; 4] {
+    let versions: Vec<String> = secret.versions.iter().map(|it| format!("{} {}", it.version, it.label)).collect();
+    let members = match secret.record_read_at {
+        // Only the leader knows.
+        Some(_) => "-".into(),
+        None => secret.services.iter().map(|it| it.members).sum::<u32>().into(),
+    };
+    [members, secret.revision.into(), versions.join(", ").into(), (&secret.provider).into()]
 }
 
 fn row(secret: &SecretView, now: WallTime) -> [Cell; 7] {

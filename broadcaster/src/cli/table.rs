@@ -63,12 +63,22 @@ impl Table {
     }
 
     pub(super) fn row<const N: usize>(&mut self, cells: [Cell; N]) {
-        debug_assert_eq!(N, self.head.len(), "a row has a cell for every column");
         self.rows.push(cells.into());
+    }
+
+    /// Further columns.
+    pub(super) fn more<const N: usize>(&mut self, head: [&'static str; N]) {
+        self.head.extend(head);
+    }
+
+    /// The newest row's cells in them.
+    pub(super) fn more_of_row<const N: usize>(&mut self, cells: [Cell; N]) {
+        self.rows.last_mut().expect("a row comes before more of it").extend(cells);
     }
 
     /// Prints it, each line behind `indent`.
     pub(super) fn print(&self, output: Output, indent: &str) -> Result<(), Stop> {
+        debug_assert!(self.rows.iter().all(|row| row.len() == self.head.len()), "a row has a cell for every column");
         let width = |text: &str| text.chars().count();
         let mut widths: Vec<usize> = self.head.iter().map(|name| width(name)).collect();
         for row in &self.rows {

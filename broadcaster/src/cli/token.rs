@@ -24,8 +24,8 @@ pub(super) fn make(output: Output, name: &Path) -> Result<(), Stop> {
         Stop::failed(Exit::Failed, "key_file", format!("cannot write {}: {error}", file.display()), fix)
     })?;
     let digest = token.digest().to_string();
-    if output.is_json() {
-        return output.json(&TokenView { file: file.display().to_string(), digest });
+    if output.is_data() {
+        return output.data(&TokenView { file: file.display().to_string(), digest });
     }
     let owner = owner(&file);
     output.line(format_args!("token  {}  (only its owner may read it; whoever has it can sign in)", file.display()))?;

@@ -22,7 +22,7 @@ pub(super) async fn run(context: &Context, args: WaitArgs) -> Result<(), Stop> {
         ));
     }
     let (verdict, current) = {
-        let mut progress = Progress::new(context.output.is_json());
+        let mut progress = Progress::new(context.output.is_data());
         let mut which = args.generation.map_or(Which::Newest, |generation| Which::Generation(generation.0));
         let follow = Follow { context, secret: Some(&args.secret), timeout: args.timeout, may_be_missing: false };
         follow
@@ -53,13 +53,13 @@ pub(super) async fn run(context: &Context, args: WaitArgs) -> Result<(), Stop> {
         }
         Verdict::Wait => unreachable!("following goes on until there is a verdict"),
     };
-    if context.output.is_json() {
+    if context.output.is_data() {
         let (secret, goal) = (args.secret.to_string(), args.goal.to_string());
-        context.output.json(&WaitView { secret, goal, reached, current, rotation: rotation.clone() })?;
+        context.output.data(&WaitView { secret, goal, reached, current, rotation: rotation.clone() })?;
     }
     match missed {
         Some(stop) => Err(stop),
-        None if context.output.is_json() => Ok(()),
+        None if context.output.is_data() => Ok(()),
         None => context.output.line(match (&rotation, args.goal) {
             (Some(ended), _) => format!("{}: {}", args.secret, ending(ended)),
             (None, Goal::Current(version)) => format!("{}: version {version} is current", args.secret),
@@ -79,7 +79,7 @@ pub(super) async fn for_end(
     mut which: Which,
     timeout: Option<Duration>,
 ) -> Result<FinishedView, Stop> {
-    let mut progress = Progress::new(context.output.is_json());
+    let mut progress = Progress::new(context.output.is_data());
     // A put that was acknowledged may be ahead of the watch that makes the secret known.
     let follow = Follow { context, secret: Some(secret), timeout, may_be_missing: matches!(which, Which::To(_)) };
     let seen = follow

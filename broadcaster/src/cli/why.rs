@@ -23,8 +23,8 @@ pub(super) async fn run(context: &Context, secret: &SecretName) -> Result<(), St
         ));
     };
     let output = context.output;
-    if output.is_json() {
-        return output.json(&WhyView {
+    if output.is_data() {
+        return output.data(&WhyView {
             waiting: !status.blockers.is_empty(),
             secret: status.secret,
             current: status.current,

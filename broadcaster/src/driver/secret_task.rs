@@ -22,6 +22,7 @@ use super::directory::Secrets;
 use super::effect::{Effect, EffectOutcome, EndedByOthers, newer_on_bus};
 use super::mail::{Granted, Mail, OrderOutcome};
 use super::{Environment, SecretSettings, status};
+use crate::metrics::{Figures, FiguresSlot, Intake};
 use crate::traces::{RotationSpans, TracedProvider, envelope_of};
 
 /// Inputs that may wait for one task. At one input per instance, a burst of this size is taken in at once; beyond it
@@ -75,6 +76,7 @@ pub(super) struct SecretTask {
     spans: RotationSpans,
     context: LogContext,
     status: watch::Sender<Arc<SecretStatus>>,
+    figures: FiguresSlot,
     /// When listeners were last told, and of which revision.
     told: (Instant, Revision),
     secrets: Secrets,
@@ -95,6 +97,7 @@ impl SecretTask {
         secrets: Secrets,
         stop: CancellationToken,
     ) -> Self {
+        let figures = environment.metrics.figures();
         let spans = RotationSpans::new(environment.traces.clone(), coordinator.record(), clock::wall());
         let mut context = LogContext::new(&coordinator.record().secret);
         context.changed(coordinator.record(), spans.trace());
@@ -114,6 +117,7 @@ impl SecretTask {
             context,
             retries: BTreeMap::new(),
             status,
+            figures,
             told: (Instant::ZERO, Revision(0)),
             secrets,
             stop,
@@ -260,6 +264,7 @@ impl SecretTask {
                 Ok(())
             }
             Mail::Operator { by, order, reply } => {
+                let counted = Intake::label(&order);
                 let answer = match self.coordinator.decide(clock::now(), Input::Operator { by: by.clone(), order }) {
                     Ok(changes) => {
                         self.commit_for(changes, Some(&by)).await?;
@@ -268,6 +273,7 @@ impl SecretTask {
                     }
                     Err(rejection) => Err(rejection),
                 };
+                self.environment.metrics.intake().order(counted, answer.is_ok());
                 // The operator's client may be gone; the order stands all the same.
                 drop(reply.send(answer));
                 Ok(())
@@ -336,7 +342,10 @@ impl SecretTask {
         let mut rotations = Vec::with_capacity(changes.len());
         for change in &changes {
             let before = self.rotation();
+            let counts = self.environment.metrics.rotations();
+            let stood = counts.before(&self.coordinator, change);
             self.coordinator.apply(now, change);
+            counts.after(stood, change, &self.coordinator, now.wall);
             if matches!(change, Change::Record(_)) {
                 let record = self.coordinator.record();
                 self.spans.changed(record);
@@ -505,7 +514,9 @@ impl SecretTask {
             return;
         }
         self.told = (now, revision);
-        let fresh = status::of(&self.coordinator, &self.settings, clock::now());
+        let at = clock::now();
+        let fresh = status::of(&self.coordinator, &self.settings, at);
+        self.figures.tell(Figures::of(&self.coordinator, &fresh, status::standings(&self.coordinator, at)));
         let changed = self.status.send_if_modified(|status| {
             let changed = **status != fresh;
             if changed {

@@ -1,5 +1,7 @@
 //! What people are shown of one secret.
 
+use std::time::Duration;
+
 use rotacast_proto::v1;
 use rotacast_protocol::coordinator::{Blocker, Coordinator, Guard, Member, Overlay};
 use rotacast_protocol::message::Stage;
@@ -7,6 +9,7 @@ use rotacast_protocol::record::{Finished, PhaseEntered, Rotation, SecretRecord};
 use rotacast_protocol::{Now, Phase, Version, WallTime};
 
 use super::SecretSettings;
+use crate::metrics::Standings;
 
 /// Blockers listed in a status; the conditions' evidence counts the rest.
 const MAX_BLOCKERS: usize = 100;
@@ -145,10 +148,11 @@ fn guard(guard: Guard) -> v1::Guard {
 
 /// Who uses the secret; with `not_on`, only those that hold or have reached another version.
 pub(super) fn instances(coordinator: &Coordinator, not_on: Option<Version>, now: Now) -> Vec<v1::InstanceInfo> {
+    let sync = sync_interval(coordinator);
     coordinator
         .members()
         .filter(|member| not_on.is_none_or(|version| !is_only_on(member, version)))
-        .map(|member| instance(coordinator, member, now))
+        .map(|member| instance(coordinator, member, sync, now))
         .collect()
 }
 
@@ -158,22 +162,41 @@ fn is_only_on(member: &Member, version: Version) -> bool {
     })
 }
 
-fn instance(coordinator: &Coordinator, member: &Member, now: Now) -> v1::InstanceInfo {
-    let report = member.report.as_ref();
-    let reached = report.and_then(|report| report.reached);
+/// How a member stands; `sync` is how often it is to be heard.
+fn standing(coordinator: &Coordinator, member: &Member, sync: Duration, now: Now) -> &'static str {
     let silent = member.heard.map(|heard| now.instant.since(heard.instant));
-    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let standing = if member.is_gone() {
+    if member.is_gone() {
         "left"
     } else if coordinator.is_out_of_reach(member, now) {
         "fenced"
     } else if silent.is_none() {
         "registered"
-    } else if silent.is_some_and(|silent| silent > coordinator.record().state().sync_interval * 2) {
+    } else if silent.is_some_and(|silent| silent > sync * 2) {
         "silent"
     } else {
         "live"
-    };
+    }
+}
+
+/// How many members stand how.
+pub(super) fn standings(coordinator: &Coordinator, now: Now) -> Standings {
+    let sync = sync_interval(coordinator);
+    let mut counts = Standings::default();
+    for member in coordinator.members() {
+        counts.count(standing(coordinator, member, sync, now));
+    }
+    counts
+}
+
+fn sync_interval(coordinator: &Coordinator) -> Duration {
+    coordinator.record().state().sync_interval
+}
+
+fn instance(coordinator: &Coordinator, member: &Member, sync: Duration, now: Now) -> v1::InstanceInfo {
+    let report = member.report.as_ref();
+    let reached = report.and_then(|report| report.reached);
+    let silent = member.heard.map(|heard| now.instant.since(heard.instant));
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     v1::InstanceInfo {
         key: Some(v1::InstanceKey {
             service: member.key.service.to_string(),
@@ -185,7 +208,7 @@ fn instance(coordinator: &Coordinator, member: &Member, now: Now) -> v1::Instanc
         stage: reached.map_or(v1::Stage::Unspecified, |(_, at)| stage(at)).into(),
         held: report.map(|report| report.held.iter().map(|version| version.get()).collect()).unwrap_or_default(),
         silent_for_ms: silent.map(millis),
-        standing: standing.to_owned(),
+        standing: standing(coordinator, member, sync, now).to_owned(),
         last_failure: report
             .and_then(|report| report.failure.as_ref())
             .map(|failure| format!("{} of version {}: {}", failure.kind, failure.version, failure.text))

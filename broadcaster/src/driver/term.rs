@@ -25,6 +25,7 @@ use super::mail::{Granted, Mail};
 use super::secret_task::{Ended, MAILBOX, SecretTask};
 use super::share::Shares;
 use super::{Environment, Role, status};
+use crate::metrics::SyncOutcome;
 
 /// Syncs answered at once; further ones wait their turn in the bus's own bounded queue.
 pub(super) const SYNCS_AT_ONCE: usize = 1024;
@@ -80,6 +81,7 @@ pub(super) async fn run(
         if let Some(setback) = setback {
             work.spawn(Arc::clone(&term).note_setback(setback.count, Arc::clone(setbacks)));
         }
+        environment.metrics.leadership().leads();
         role.send_replace(Role::Leader { epoch: leadership.epoch, since: term.tenure.since.wall });
         tokio::select! {
             () = stop.cancelled() => Ok(()),
@@ -267,6 +269,7 @@ impl Term {
     }
 
     async fn version_event(&self, event: VersionEvent) -> anyhow::Result<()> {
+        self.environment.metrics.intake().version(&event);
         match event {
             VersionEvent::Listed { secret, stamp } | VersionEvent::Added { secret, stamp } => {
                 self.version_seen(&secret, stamp.version).await?;
@@ -386,16 +389,23 @@ impl Term {
         let mut events = self.environment.bus.watch_reports();
         while let Some(event) = events.next().await {
             let BusEvent::Message(envelope) = event.context("watching the reports")? else { continue };
-            let Ok(report) = self.environment.identities.report(&envelope) else { continue };
+            let intake = self.environment.metrics.intake();
+            let Ok(report) = self.environment.identities.report(&envelope) else {
+                intake.report_refused();
+                continue;
+            };
+            let mut dropped = false;
             for (secret, part) in report.secrets {
                 if let Some(task) = self.secrets.get(&secret) {
                     let input = Input::Report { key: report.key.clone(), sequence: report.sequence, report: part };
                     // A full mailbox drops reports: they are resent with every Sync.
                     if task.mail.try_send(Mail::Input(Box::new(input))).is_err() {
                         debug!(%secret, "dropped a report");
+                        dropped = true;
                     }
                 }
             }
+            intake.report(&envelope.time, clock::wall(), dropped);
         }
         Ok(())
     }
@@ -410,9 +420,12 @@ impl Term {
             let place = Arc::clone(&places).acquire_owned().await.context("the semaphore is never closed")?;
             let term = Arc::clone(&self);
             answers.spawn(async move {
-                if let Some(answer) = term.answer(&request).await {
+                let began = std::time::Instant::now();
+                let (outcome, answer) = term.answer(&request).await;
+                if let Some(answer) = answer {
                     reply.send(answer);
                 }
+                term.environment.metrics.intake().sync(outcome, began.elapsed());
                 drop(place);
             });
         }
@@ -420,32 +433,41 @@ impl Term {
     }
 
     /// One Sync: every secret's task folds its part and says what it grants.
-    async fn answer(&self, request: &Envelope) -> Option<Envelope> {
-        let Environment { identities, key: signing, cluster, .. } = &self.environment;
-        let request = identities.sync(request).ok()?;
+    async fn answer(&self, request: &Envelope) -> (SyncOutcome, Option<Envelope>) {
+        let Environment { identities, key: signing, cluster, metrics, .. } = &self.environment;
+        let Ok(request) = identities.sync(request) else { return (SyncOutcome::Refused, None) };
         let report = request.report;
         // Before the roster is read nobody is known, and thousands would register anew for nothing.
         let unregistered = self.roster_read.load(Ordering::Acquire)
             && self.roster().get(&report.key).is_none_or(|registration| registration.left);
-        let _share = self.shares.take(&report.key, !unregistered)?;
+        let Some(_share) = self.shares.take(&report.key, !unregistered) else { return (SyncOutcome::Throttled, None) };
         let over = tokio::time::Instant::now() + SYNC_PATIENCE;
+        let (mut refused, mut timed_out) = (0, 0);
         let mut waiting = Vec::new();
         for (secret, part) in report.secrets {
             let Some(task) = self.secrets.get(&secret) else { continue };
             let (reply, answer) = oneshot::channel();
             let mail = Mail::Sync { key: report.key.clone(), sequence: report.sequence, report: part, reply };
-            if tokio::time::timeout_at(over, task.mail.send(mail)).await.is_ok_and(|sent| sent.is_ok()) {
-                waiting.push((secret, answer));
+            match tokio::time::timeout_at(over, task.mail.send(mail)).await {
+                Ok(Ok(())) => waiting.push((secret, answer)),
+                // The task has ended, and the term with it.
+                Ok(Err(_)) => refused += 1,
+                Err(_) => timed_out += 1,
             }
         }
         let mut grants = BTreeMap::new();
         let mut traces = Vec::new();
         for (secret, answer) in waiting {
-            if let Ok(Ok(Granted { grant, traceparent })) = tokio::time::timeout_at(over, answer).await {
-                traces.extend(Some(traceparent).filter(|it| !it.is_empty()));
-                grants.insert(secret, grant);
+            match tokio::time::timeout_at(over, answer).await {
+                Ok(Ok(Granted { grant, traceparent })) => {
+                    traces.extend(Some(traceparent).filter(|it| !it.is_empty()));
+                    grants.insert(secret, grant);
+                }
+                Ok(Err(_)) => refused += 1,
+                Err(_) => timed_out += 1,
             }
         }
+        metrics.intake().leases(grants.len() as u64, refused, timed_out);
         let reply = SyncReply {
             key: report.key.clone(),
             nonce: request.nonce,
@@ -460,7 +482,8 @@ impl Term {
         if let ([_], Some(only)) = (&*traces, traces.first()) {
             envelope.traceparent.clone_from(only);
         }
-        Some(envelope)
+        let outcome = if unregistered { SyncOutcome::Unregistered } else { SyncOutcome::Answered };
+        (outcome, Some(envelope))
     }
 }
 

@@ -67,6 +67,7 @@ async fn environment(folder: &Path, policy: Policy) -> (Environment, EmbeddedBus
         identities: Arc::new(Identities::new(cluster, services)),
         settings: Arc::new(Fixed(SecretSettings { policy, provider: Arc::new(GenerateProvider::default()) })),
         leader_ttl: Duration::from_secs(5),
+        metrics: Metrics::default(),
         traces: Traces::off(),
     };
     (environment, bus)

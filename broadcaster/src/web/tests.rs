@@ -113,6 +113,7 @@ impl Rig {
             tls: false,
             open,
             audit: folder.path().join("audit.jsonl"),
+            metrics: Metrics::default(),
         };
         let control = Arc::new(Notebook::default());
         let stop = CancellationToken::new();
@@ -389,4 +390,18 @@ async fn browsers_are_told_what_the_page_may_do() {
         assert!(header("content-security-policy").starts_with("default-src 'self'"), "{path}");
         assert_eq!((header("x-content-type-options"), header("x-frame-options")), ("nosniff".into(), "DENY".into()));
     }
+}
+
+#[tokio::test]
+async fn metrics_are_shown_to_whoever_may_look() {
+    let response = Rig::new(true, false).get("/metrics", "").await;
+    assert_eq!(response.headers()[header::CONTENT_TYPE], Metrics::CONTENT_TYPE);
+    let text = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    assert!(text.starts_with(b"# HELP "), "{text:?}");
+    // Elsewhere with a token, as a scrape configuration sends it.
+    let rig = Rig::new(false, true);
+    assert_eq!(refused(rig.get("/metrics", "").await).await, (401, "unauthenticated".into()));
+    let bearer = format!("Bearer {}", rig.reader.text());
+    let request = Request::builder().uri("/metrics").header(header::AUTHORIZATION, bearer);
+    assert_eq!(rig.send(request, ()).await.status().as_u16(), 200);
 }

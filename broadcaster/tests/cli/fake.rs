@@ -155,7 +155,7 @@ impl Control for Fake {
     }
 
     async fn doctor(&self) -> v1::DoctorReply {
-        v1::DoctorReply { findings: self.findings.lock().unwrap().clone() }
+        v1::DoctorReply { findings: self.findings.lock().unwrap().clone(), now_ms: rotacast_clock::wall().0 }
     }
 }
 

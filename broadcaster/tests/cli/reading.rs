@@ -54,6 +54,41 @@ async fn status_of_one_secret_tells_all_of_it() {
 }
 
 #[tokio::test]
+async fn yaml_says_what_json_says() {
+    let rig = Rig::start().await;
+    rig.set(draining());
+    for arguments in [vec!["status"], vec!["status", SECRET], vec!["instances"], vec!["why", SECRET]] {
+        let json = rig.run(&[&["-o", "json"], arguments.as_slice()].concat()).await.exits(0).json();
+        let yaml = rig.run(&[&["-o", "yaml"], arguments.as_slice()].concat()).await.exits(0).out;
+        assert!(!yaml.starts_with('{'), "{yaml}");
+        let parsed: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
+        assert_eq!(parsed, json, "{yaml}");
+    }
+    // What could drive a terminal is escaped, and it is YAML all the same.
+    let hostile = v1::SecretStatus { provider: "a\u{202e}\x1b[2J: #\n- b".into(), ..draining() };
+    rig.set(hostile);
+    let yaml = rig.run(&["-o", "yaml", "status"]).await.exits(0).out;
+    assert!(!yaml.contains(['\x1b', '\u{202e}']), "{yaml:?}");
+    let parsed: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
+    assert_eq!(parsed["secrets"][0]["provider"], "a\u{202e}\x1b[2J: #\n- b");
+    let refused = rig.run(&["-o", "yaml", "why", "no/such"]).await.exits(5).err;
+    let parsed: serde_json::Value = serde_saphyr::from_str(&refused).unwrap();
+    assert_eq!(parsed["error"]["kind"], "not_found");
+}
+
+#[tokio::test]
+async fn wide_tables_leave_nothing_out() {
+    let rig = Rig::start().await;
+    rig.set(draining());
+    let ran = rig.run(&["-o", "wide", "status"]).await.exits(0);
+    assert!(ran.out.contains("MEMBERS  REVISION  VERSIONS"), "{}", ran.out);
+    assert!(ran.out.contains("1 previous, 2 current  postgres main"), "{}", ran.out);
+    *rig.fake.instances.lock().unwrap() = vec![instance("payments-api", "pod-1", 10, "live")];
+    let ran = rig.run(&["-o", "wide", "instances"]).await.exits(0);
+    assert!(ran.out.contains(&"0a".repeat(16)), "{}", ran.out);
+}
+
+#[tokio::test]
 async fn status_as_json_has_words_for_numbers_and_null_for_none() {
     let rig = Rig::start().await;
     rig.set(draining());
@@ -178,7 +213,7 @@ async fn the_doctor_fails_on_errors_only() {
     *rig.fake.findings.lock().unwrap() = vec![finding("warning", "upgrade to 3.5.33")];
     let ran = rig.run(&["doctor"]).await.exits(0);
     assert!(ran.out.contains("ok       operator's key (here)  operator ada, key "), "{}", ran.out);
-    assert!(ran.out.ends_with("fix for store: upgrade to 3.5.33\n1 well, 1 warning, 0 errors\n"), "{}", ran.out);
+    assert!(ran.out.ends_with("fix for store: upgrade to 3.5.33\n2 well, 1 warning, 0 errors\n"), "{}", ran.out);
     *rig.fake.findings.lock().unwrap() = vec![finding("error", "")];
     let ran = rig.run(&["doctor", "-o", "json"]).await.exits(1);
     assert_eq!(

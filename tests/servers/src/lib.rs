@@ -20,7 +20,8 @@
 //!
 //! `tools/servers install` fetches the servers. They are looked for in `ROTACAST_ETCD`, `ROTACAST_ETCDCTL`,
 //! `ROTACAST_NATS`, `ROTACAST_CONSUL`, `ROTACAST_JAVA` (a binary each), `ROTACAST_KAFKA` and `ROTACAST_POSTGRES` (a folder
-//! each), `ROTACAST_CHROMIUM`, `ROTACAST_CHROMEDRIVER` and `ROTACAST_AXE` (a file each), then `.servers/`, then the system.
+//! each), `ROTACAST_CHROMIUM`, `ROTACAST_CHROMEDRIVER`, `ROTACAST_AXE`, `ROTACAST_PROMETHEUS` and `ROTACAST_PROMTOOL` (a file
+//! each), then `.servers/`, then the system.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod certificates;
@@ -34,6 +35,7 @@ mod port;
 mod postgres;
 mod probe;
 mod process;
+mod prometheus;
 mod proxy;
 mod scratch;
 mod server;
@@ -51,6 +53,7 @@ pub use nats::{Nats, NatsConfig};
 pub use port::free_port;
 pub use postgres::Postgres;
 pub use process::Process;
+pub use prometheus::{Prometheus, Promtool};
 pub use proxy::Proxy;
 pub use scratch::Scratch;
 pub use server::Server;

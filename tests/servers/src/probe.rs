@@ -42,9 +42,18 @@ async fn http(port: u16, path: &str, expected: &str) -> Result<(), String> {
     let mut stream = connect(port).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
-    let mut answer = String::new();
-    stream.take(ANSWER_BYTES).read_to_string(&mut answer).await.map_err(|error| error.to_string())?;
-    if answer.starts_with("HTTP/1.1 200") && answer.contains(expected) { Ok(()) } else { Err(answer) }
+    let (mut stream, mut bytes) = (stream.take(ANSWER_BYTES), Vec::new());
+    loop {
+        let ended = stream.read_buf(&mut bytes).await.map_err(|error| error.to_string())? == 0;
+        let answer = String::from_utf8_lossy(&bytes);
+        // Not every server closes the connection as it is asked to.
+        if answer.starts_with("HTTP/1.1 200") && answer.contains(expected) {
+            return Ok(());
+        }
+        if ended {
+            return Err(answer.into_owned());
+        }
+    }
 }
 
 async fn postgres(port: u16) -> Result<(), String> {

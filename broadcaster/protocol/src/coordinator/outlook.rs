@@ -231,7 +231,8 @@ impl Coordinator {
     }
 
     /// The deadline of the phase in force, and when it passes.
-    pub(super) fn deadline(&self) -> Option<(Deadline, Instant)> {
+    #[must_use]
+    pub fn deadline(&self) -> Option<(Deadline, Instant)> {
         let rotation = self.record.rotation.as_ref()?;
         let deadline = self.policy.deadlines.get(&rotation.phase)?;
         Some((*deadline, self.phase_began + deadline.after))
@@ -394,7 +395,8 @@ impl Coordinator {
     }
 
     /// How many failed logins with a version were reported.
-    pub(super) fn auth_failures(&self, version: Version) -> u64 {
+    #[must_use]
+    pub fn auth_failures(&self, version: Version) -> u64 {
         self.members
             .values()
             .filter_map(|member| member.report.as_ref())

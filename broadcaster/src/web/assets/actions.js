@@ -2,7 +2,6 @@
 
 import { h } from "./dom.js";
 import { capitalised, parseLife, words } from "./words.js";
-import { notice } from "./parts.js";
 import { leaderAddress, session } from "./shell.js";
 import { askToSignIn } from "./sign-in.js";
 import { confirm } from "./confirm.js";
@@ -25,7 +24,6 @@ export function overridable(status) {
 /** Every action: `no` says why it makes no sense now, or is null. */
 function all(status) {
   const { rotation, overlays } = status;
-  const next = Math.max(0, ...status.versions.map((it) => it.version)) + 1;
   const pending = status.versions.find((it) => it.label === "pending");
   const excusable = status.blockers.some((it) => ["prepared", "switched"].includes(it.condition) && parseLife(it.who));
   const flight = rotation && `rotation ${rotation.generation} is ${words(rotation.phase)}`;
@@ -33,7 +31,7 @@ function all(status) {
     {
       id: "rotate",
       label: "Rotate",
-      text: `The provider makes version ${next}, and all move to it.`,
+      text: "The provider makes a new version, and all move to it.",
       no: rotation ? `${flight}: wait for it, or roll it back`
         : pending ? `version ${pending.version} is about to be rotated to`
           : overlays.includes("safe_mode") ? "it is in safe mode" : null,
@@ -106,7 +104,7 @@ export function actions(page) {
   const rest = list.filter((it) => it.no !== null);
   return h("section", { class: "panel actions", "aria-labelledby": "actions-title", "data-testid": "actions" }, [
     h("h2", { id: "actions-title" }, "Actions"),
-    stop && notice("calm", stop),
+    stop && h("p", { class: "barred", "data-testid": "barred" }, stop),
     stranger && h("p", { class: "quiet", id: "needs-sign-in", "data-testid": "needs-sign-in" }, "These need a sign-in; it is asked for when you choose one."),
     h("ul", { class: "plain" }, possible.map((it) => item(page, it, stop !== null, stranger))),
     h("details", { "data-testid": "impossible" }, h("summary", {}, `Not possible now (${rest.length})`),
@@ -176,7 +174,7 @@ const plans = {
     button: "Resume",
     what: ["What the pause holds back goes on, as far as its conditions are met.",
       status.guards.length > 0 && `Version ${status.guards.map((it) => it.version).join(", ")} may be retired as soon as its guard holds, which cannot be undone.`],
-    who: "Nobody is cut off: the guard still waits for everybody.",
+    who: "Nobody is cut off: the guard still waits for everybody whom no override names.",
     done: () => "resumed",
   }),
   approve: ({ rotation }) => ({
@@ -203,7 +201,7 @@ const plans = {
     button: "Leave safe mode",
     danger: true,
     what: [
-      `It is in safe mode because ${status.blockers.find((it) => it.condition === "not_in_safe_mode")?.why ?? "the store is not what it was"}.`,
+      `It is in safe mode because ${status.blockers.find((it) => it.condition === "not_in_safe_mode")?.why.replace(/^safe mode: /, "") ?? "the store is not what it was"}.`,
       "Go on only when you have looked at the store and it is what it should be. Irreversible steps go on from what it holds now.",
     ],
     who: "Nobody, if the store is right. If it lacks versions that are in use, whoever uses them may be cut off.",

@@ -48,6 +48,13 @@ export async function read(path, parameters = {}, signal = undefined) {
   return (await request(asked, { headers: { accept: "application/json" } }, signal)).json();
 }
 
+/** Asks for `path` only to hear whether it would be answered, and if not, why. */
+export async function probe(path) {
+  const enough = new AbortController();
+  await request(path, {}, enough.signal);
+  enough.abort();
+}
+
 async function post(path, body, headers = {}) {
   const options = { method: "POST", headers: { "content-type": "application/json", ...headers } };
   return request(path, { ...options, body: body === undefined ? undefined : JSON.stringify(body) });

@@ -2,7 +2,7 @@
 
 import { h, render } from "./dom.js";
 import { read } from "./api.js";
-import { Stream } from "./stream.js";
+import { SILENCE_MS, Stream } from "./stream.js";
 import { refreshAll, setClock } from "./times.js";
 import { drawShell, onRedraw, session, tellLink } from "./shell.js";
 import { gate, onAccount } from "./sign-in.js";
@@ -50,7 +50,6 @@ function draw() {
   document.title = `${gated ? "Sign in" : view.title()} · ${session.about?.cluster ?? "Rotacast"}`;
   // Keyed, so that no view finds fields of another with something typed into them.
   render(main, h("div", { class: "view", key: gated ? "gate" : viewNumber }, gated ? gated() : view.draw()));
-  refreshAll();
 }
 
 function takeAbout(about) {
@@ -60,6 +59,11 @@ function takeAbout(about) {
 }
 
 function takeLink(link) {
+  if (link.error?.kind === "not_found") {
+    // The broadcaster is well: what is shown does not exist, and the view says so.
+    view.notFound?.(link.error);
+    link = { name: "live", since: Date.now(), error: null };
+  }
   const before = session.link.name;
   session.link = link;
   tellLink(before);
@@ -77,17 +81,27 @@ function connect() {
   disconnect();
   if (view.stream && !gated) stream = new Stream(view.stream.path, { about: takeAbout, ...view.stream.events }, takeLink);
   else {
-    poll = setInterval(() => document.hidden || askAbout(), ABOUT_MS);
+    poll = setInterval(() => {
+      if (document.hidden) return;
+      if (session.link.name === "live" && Date.now() - session.link.since > SILENCE_MS) {
+        takeLink({ ...session.link, name: "stale" });
+      }
+      askAbout();
+    }, ABOUT_MS);
     askAbout();
   }
 }
 
 async function askAbout() {
+  const asked = poll;
   try {
-    takeAbout(await read("/api/about"));
+    const about = await read("/api/about");
+    takeAbout(about);
+    // A stream has taken over meanwhile.
+    if (poll !== asked) return;
     takeLink({ name: "live", since: Date.now(), error: null });
   } catch (error) {
-    takeLink({ name: "unreachable", since: session.link.since, error });
+    if (poll === asked) takeLink({ name: "unreachable", since: session.link.since, error });
   }
 }
 
@@ -136,10 +150,14 @@ function go() {
 async function accountChanged() {
   takeAbout(await read("/api/about"));
   draw();
+  // A stream speaks to whoever opened it: to a stranger still, or to somebody who has left.
+  connect();
   view.signedIn?.();
 }
 
 addEventListener("hashchange", go);
+// A page brought back by the browser's history has lost its stream.
+addEventListener("pageshow", (event) => event.persisted && connect());
 document.getElementById("skip").addEventListener("click", (event) => {
   // The hash is the route, so the link cannot do it.
   event.preventDefault();

@@ -13,7 +13,7 @@ const COLUMNS = [
   { name: "When" },
   { name: "Who" },
   { name: "Did" },
-  { name: "Secret" },
+  { name: "Secret", class: "wide" },
   { name: "Rotation" },
   { name: "Details", class: "wide" },
 ];
@@ -35,8 +35,8 @@ export function audit(parameters, changed) {
       const found = await read("/api/audit", { ...filter, before, limit: PAGE }, mine.signal);
       if (asking !== mine) return;
       entries = before === null ? found.entries : [...entries, ...found.entries];
-      next = found.next_before;
-      searched = found.searched_to;
+      next = found.next_before ?? null;
+      searched = found.searched_to ?? null;
       error = null;
       say(`${count(found.entries.length, "entry", "entries")} ${before === null ? "shown" : "added"}.`);
     } catch (failed) {
@@ -112,6 +112,8 @@ export function audit(parameters, changed) {
 
 function entryRow(entry) {
   const details = Object.entries(entry.details ?? {});
+  // The term is in every entry: what is particular comes first.
+  details.sort(([a], [b]) => Number(a === "epoch") - Number(b === "epoch"));
   const long = ([, value]) => value !== null && typeof value === "object";
   const short = details.filter((it) => !long(it));
   return row(COLUMNS, [

@@ -37,35 +37,40 @@ function patchChildren(parent, next) {
   }
   let at = 0;
   const reused = new Set();
+  const was = new Map();
   for (const node of next) {
     let match;
     if (node.key !== undefined) match = keyed.get(node.key);
     else {
       // In order; what does not fit is passed over and removed.
       let look = at;
-      while (look < loose.length && loose[look].tag !== node.tag) look += 1;
+      while (look < loose.length && !isLike(loose[look], node)) look += 1;
       if (look < loose.length) {
         match = loose[look];
         at = look + 1;
       }
     }
-    if (match && match.tag === node.tag && !reused.has(match)) {
+    if (match && isLike(match, node) && !reused.has(match)) {
       reused.add(match);
       node.dom = match.dom;
-      node.was = match;
+      was.set(node, match);
     }
   }
   for (const node of old) if (!reused.has(node)) node.dom.remove();
   let cursor = parent.firstChild;
   for (const node of next) {
-    if (node.dom) update(node, node.was);
+    if (was.has(node)) update(node, was.get(node));
     else create(node);
-    node.was = undefined;
     if (node.dom === cursor) cursor = cursor.nextSibling;
     else parent.insertBefore(node.dom, cursor);
     node.props?.hook?.(node.dom);
   }
   parent[SHOWN] = next;
+}
+
+/** Whether one element can become the other. One that a hook looks after has contents that are not known here. */
+function isLike(was, node) {
+  return was.tag === node.tag && was.props?.hook === node.props?.hook;
 }
 
 function create(node) {
@@ -79,6 +84,8 @@ function create(node) {
 }
 
 function update(node, was) {
+  // The very same tree: whoever keeps one says that nothing in it has changed.
+  if (node === was) return;
   if (node.tag === undefined) {
     if (node.text !== was.text) node.dom.data = node.text;
     return;

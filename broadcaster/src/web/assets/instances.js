@@ -16,7 +16,7 @@ const STANDING_KINDS = { live: "good", silent: "warn", fenced: "warn" };
 
 const COLUMNS = [
   { name: "Instance", class: "wide" },
-  { name: "Secret" },
+  { name: "Secret", class: "wide" },
   { name: "Version" },
   { name: "Stage" },
   { name: "Holds" },
@@ -98,7 +98,8 @@ export function whoRunsWhat(parameters, changed) {
     spellcheck: "false",
     "data-testid": `filter-${name}`,
     oninput: (event) => {
-      filter[name] = event.target.value.trim();
+      const typed = event.target.value.trim();
+      filter[name] = props.inputmode ? typed.replace(/\D/g, "") : typed;
       filtered(true);
     },
     ...props,

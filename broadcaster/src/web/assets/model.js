@@ -80,9 +80,11 @@ export class Secrets {
     const counts = { all: 0, attention: 0, rotating: 0, paused: 0, idle: 0 };
     const ranked = RANKS.map(() => []);
     let matching = 0;
+    let scheduled = false;
     for (const name of this.names) {
       const { it, text } = this.all.get(name);
       const its = rank(it, at);
+      scheduled ||= it.next_rotation_at !== null;
       for (const kind of FILTERS) counts[kind] += fits(kind, it, its) ? 1 : 0;
       if (!fits(filter, it, its) || !wanted.every((word) => text.includes(word))) continue;
       matching += 1;
@@ -93,6 +95,6 @@ export class Secrets {
       if (rows.length >= limit) break;
       rows.push(...some.slice(0, limit - rows.length));
     }
-    return { counts, matching, rows };
+    return { counts, matching, rows, scheduled };
   }
 }

@@ -9,7 +9,7 @@ import { say } from "./shell.js";
 
 // Rows beyond are drawn when asked for: nobody reads them all, and each costs the browser at every change.
 const ROWS = 100;
-// Screen readers hear a summary that seldom.
+// Screen readers hear a summary at most that often.
 const SAY_MS = 15_000;
 
 const FILTER_NAMES = { all: "All", attention: "Need attention", rotating: "Rotating", paused: "Paused", idle: "Idle" };
@@ -22,6 +22,8 @@ const COLUMNS = [
   { name: "Waits for", class: "wide" },
   { name: "Next rotation" },
 ];
+// Where no secret has a schedule.
+const UNSCHEDULED = COLUMNS.slice(0, -1);
 
 // Kept while other views are shown, so that coming back shows something at once.
 const secrets = new Secrets();
@@ -31,6 +33,7 @@ export function overview(parameters, changed) {
   let query = parameters.get("q") ?? "";
   let limit = ROWS;
   let saidAt = 0;
+  let toldAttention = null;
 
   const remember = () => {
     history.replaceState(null, "", link("", { show: filter === "all" ? "" : filter, q: query }));
@@ -40,13 +43,16 @@ export function overview(parameters, changed) {
   const tellFound = debounced(() => say(`${count(secrets.select(filter, query, 0).matching, "secret")} found.`), 700);
 
   function tellSummary(counts) {
-    if (!secrets.whole || Date.now() - saidAt < SAY_MS) return;
+    // Rotations come and go all the time; who needs attention is news.
+    if (!secrets.whole || counts.attention === toldAttention || Date.now() - saidAt < SAY_MS) return;
+    toldAttention = counts.attention;
     saidAt = Date.now();
     say(`${count(counts.all, "secret")}: ${digits(counts.attention)} need attention, ${digits(counts.rotating)} rotating.`);
   }
 
   function draw() {
-    const { counts, matching, rows } = secrets.select(filter, query, limit);
+    const { counts, matching, rows, scheduled } = secrets.select(filter, query, limit);
+    const columns = scheduled ? COLUMNS : UNSCHEDULED;
     if (secrets.whole && counts.all === 0) return [h("h1", {}, "Secrets"), firstSteps()];
     tellSummary(counts);
     return [
@@ -84,7 +90,7 @@ export function overview(parameters, changed) {
         }),
       ]),
       rows.length > 0
-        ? table({ caption: "Secrets", columns: COLUMNS, rows: rows.map(secretRow), testid: "secrets" })
+        ? table({ caption: "Secrets", columns, rows: rows.map((it) => secretRow(it, columns)), testid: "secrets", fixed: true })
         : h("p", { class: "empty", "data-testid": "nothing-found" }, secrets.whole
           ? ["No secret fits. ", h("button", { type: "button", class: "inline", onclick: () => { filter = "all"; query = ""; remember(); } }, "Show all")]
           : "Loading …"),
@@ -109,16 +115,28 @@ export function overview(parameters, changed) {
   };
 }
 
-function secretRow(it) {
+// A secret's row is made again only when the secret has changed: most of a live page has not.
+const made = new WeakMap();
+
+function secretRow(it, columns) {
+  const long = isLong(it);
+  const known = made.get(it);
+  if (known?.long === long && known.columns === columns) return known.tree;
+  const tree = freshRow(it, columns, long);
+  made.set(it, { long, columns, tree });
+  return tree;
+}
+
+function freshRow(it, columns, long) {
   const urgent = it.overlays.includes("stuck") || it.overlays.includes("safe_mode");
-  return row(COLUMNS, [
+  return row(columns, [
     [h("a", { class: "name", href: secretLink(it.secret) }, it.secret), h("div", { class: "quiet" }, it.provider)],
     current(it),
-    state(it),
+    state(it, long),
     howFar(it),
     waitsFor(it),
     it.next_rotation_at && time(it.next_rotation_at, "when"),
-  ], { key: it.secret, class: urgent ? "urgent linked" : "linked", "data-secret": it.secret });
+  ].slice(0, columns.length), { key: it.secret, class: urgent ? "urgent linked" : "linked", "data-secret": it.secret });
 }
 
 function current(it) {
@@ -127,9 +145,9 @@ function current(it) {
   return [h("span", { class: "version" }, it.current), age && h("div", { class: "quiet" }, age, " old")];
 }
 
-function state(it) {
+function state(it, long) {
   const pills = it.rotation ? [pill("busy", words(it.rotation.phase))] : it.overlays.length === 0 ? [pill("calm", "idle")] : [];
-  if (isLong(it) && !it.overlays.includes("stuck")) pills.push(pill("warn", "waits long"));
+  if (long && !it.overlays.includes("stuck")) pills.push(pill("warn", "waits long"));
   const rotation = it.rotation;
   const detail = rotation
     ? [direction(rotation), " · ", time(rotation.phase_since, "age")]
@@ -139,11 +157,13 @@ function state(it) {
 
 function howFar(it) {
   if (it.rotation && it.progress) {
-    if (it.progress.of === 0) return h("span", { class: "quiet" }, "no instances");
     const back = it.rotation.phase === "rolling_back" && it.progress.stage === "switched" ? "switched back" : it.progress.stage;
     return progress(it.progress.done, it.progress.of, back, `Progress of ${it.secret}`);
   }
-  if (it.rotation) return it.record_read_at ? h("span", { class: "quiet" }, "known to the leader") : none("nobody is waited for");
+  if (it.rotation) {
+    if (it.record_read_at) return none("known to the leader only");
+    return it.rotation.phase !== "verifying" && it.members === 0 ? h("span", { class: "quiet" }, "no instances") : none("nobody is waited for");
+  }
   if (!it.last) return none("never rotated");
   const took = it.last.took_ms === null ? "" : ` in ${span(it.last.took_ms)}`;
   return h("span", { class: "quiet" }, [
@@ -154,8 +174,7 @@ function howFar(it) {
 
 function waitsFor(it) {
   if (!it.blocker) {
-    if (it.record_read_at && it.rotation) return h("span", { class: "quiet" }, "known to the leader");
-    return none("nothing");
+    return none(it.record_read_at ? "known to the leader only" : "nothing");
   }
   const { who, why } = it.blocker;
   const more = it.blockers > 1 ? ` and ${digits(it.blockers - 1)} more` : "";

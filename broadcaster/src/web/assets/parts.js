@@ -1,7 +1,7 @@
 // Small pieces that every view is made of.
 
 import { h } from "./dom.js";
-import { digits, overlay, words } from "./words.js";
+import { capitalised, digits, overlay, words } from "./words.js";
 import { time } from "./times.js";
 
 export const secretLink = (secret) => `#/secret/${secret.split("/").map(encodeURIComponent).join("/")}`;
@@ -61,20 +61,28 @@ export function notice(kind, title, ...rest) {
 
 /** What went wrong, and what to do about it. */
 export function problem(error, ...rest) {
-  const sentence = `${error.problem ?? error.message}`.replace(/\.$/, "");
   return h("div", { class: "notice bad", role: "alert", "data-testid": "problem" }, [
-    h("p", { class: "notice-title" }, `${sentence.charAt(0).toUpperCase()}${sentence.slice(1)}.`),
+    h("p", { class: "notice-title" }, `${capitalised(`${error.problem ?? error.message}`).replace(/\.$/, "")}.`),
     error.fix && h("p", {}, h("strong", {}, "What to do: "), error.fix),
     ...rest,
   ]);
 }
 
-/** A table that turns into cards where there is no room; roles are named since `display` takes them away. */
-export function table({ caption, columns, rows, testid, card = true }) {
+/** Who cannot use a pointer scrolls with the keys, which needs the focus. */
+function scrolls(box) {
+  if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+  else box.removeAttribute("tabindex");
+}
+
+/**
+ * A table that turns into cards where there is no room; roles are named since `display` takes them away. `fixed`: its
+ * columns' widths do not depend on what is in them, so that it never is too wide.
+ */
+export function table({ caption, columns, rows, testid, fixed = false }) {
   const head = columns.map((column) =>
     h("th", { scope: "col", role: "columnheader", class: column.class }, column.name));
-  return h("div", { class: card ? "table-box" : "table-box scroll", tabindex: card ? null : 0, role: card ? null : "region", "aria-label": card ? null : caption }, [
-    h("table", { role: "table", class: card ? "cards" : null, "data-testid": testid }, [
+  return h("div", { class: "table-box", hook: fixed ? undefined : scrolls }, [
+    h("table", { role: "table", class: fixed ? "cards fixed" : "cards", "data-testid": testid }, [
       h("caption", { class: "unseen" }, caption),
       h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, head)),
       h("tbody", { role: "rowgroup" }, rows),

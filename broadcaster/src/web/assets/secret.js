@@ -5,7 +5,7 @@ import { read } from "./api.js";
 import { time } from "./times.js";
 import { capitalised, count, direction, overlay, parseLife, words } from "./words.js";
 import { link, notice, overlayPill, pill, problem } from "./parts.js";
-import { say, session } from "./shell.js";
+import { say } from "./shell.js";
 import { timeline } from "./timeline.js";
 import { guards, services, waits } from "./waits.js";
 import { history, versions } from "./records.js";
@@ -13,14 +13,12 @@ import { actions } from "./actions.js";
 
 // Details of who is waited for are asked for at most that often.
 const DETAILS_MS = 5_000;
-// Screen readers hear of progress at most that often; of a new phase at once.
-const SAY_MS = 15_000;
 
 export function secret(parameters, changed) {
   const name = parameters.get("secret");
   const page = { status: null, refused: null, lives: new Map(), open: new Set(), changed };
   let asked = 0;
-  let said = { phase: null, at: 0 };
+  let told = null;
   const gone = new AbortController();
 
   /** What the broadcaster knows of those who are waited for: by their names in blockers. */
@@ -49,22 +47,21 @@ export function secret(parameters, changed) {
     changed();
   }
 
+  /** Screen readers hear of a new phase or overlay, and not of every instance that goes on. */
   function tell(status) {
-    const phase = status.rotation?.phase ?? "idle";
-    const news = said.phase !== null && phase !== said.phase;
-    if (news || Date.now() - said.at > SAY_MS) {
+    const news = [status.rotation?.phase ?? "idle", ...status.overlays].map(words).join(", ");
+    if (told !== null && news !== told) {
       const waiting = status.blockers.length > 0 ? `, waits for ${count(status.blockers.length, "thing")}` : "";
-      if (said.phase !== null) say(`${name}: ${words(phase)}${waiting}.`);
-      said = { phase, at: Date.now() };
+      say(`${name}: ${news}${waiting}.`);
     }
+    told = news;
   }
 
   function draw() {
     const { status } = page;
     const head = h("p", { class: "crumb" }, h("a", { href: "#/" }, "← All secrets"));
     if (!status) {
-      const error = page.refused ?? session.link.error;
-      return [head, h("h1", { class: "name" }, name), error?.told || page.refused ? problem(error) : h("p", { class: "quiet" }, "Loading …")];
+      return [head, h("h1", { class: "name" }, name), page.refused ? problem(page.refused) : h("p", { class: "quiet" }, "Loading …")];
     }
     return [
       head,
@@ -98,6 +95,10 @@ export function secret(parameters, changed) {
       events: { secret: take },
     },
     draw,
+    notFound: (error) => {
+      page.status = null;
+      page.refused = error;
+    },
     close: () => gone.abort(),
   };
 }
@@ -123,16 +124,22 @@ function heading(status) {
 
 function overlayNotice(status, name) {
   const [title, text] = overlay(name);
-  const cause = { paused: "not_paused", safe_mode: "not_in_safe_mode" }[name];
-  const blocker = status.blockers.find((it) => it.condition === cause);
+  const condition = { paused: "not_paused", safe_mode: "not_in_safe_mode" }[name];
+  const blocker = status.blockers.find((it) => it.condition === condition);
   return h("div", { key: `overlay-${name}`, "data-testid": `overlay-${name}` }, notice(
     name === "stuck" || name === "safe_mode" ? "bad" : "warn",
     `${title}.`,
     h("p", {}, [
-      blocker && `${capitalised(blocker.who ? `${blocker.who}: ${blocker.why}` : blocker.why)}. `,
+      blocker && cause(blocker),
       text,
     ]),
   ));
+}
+
+/** The heading says already what it is. */
+function cause(blocker) {
+  const why = blocker.why.replace(/^(paused|safe mode): /, "").replace(/\.$/, "");
+  return blocker.who ? `By ${blocker.who}: ${why}. ` : `${capitalised(why)}. `;
 }
 
 /** Where it stands, in a sentence, as `rotacast why` says it. */

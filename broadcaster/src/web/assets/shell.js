@@ -2,6 +2,7 @@
 
 import { h, render } from "./dom.js";
 import { time } from "./times.js";
+import { capitalised } from "./words.js";
 import { notice } from "./parts.js";
 import { askToSignIn, leave } from "./sign-in.js";
 
@@ -93,11 +94,11 @@ function account(gated) {
   if (gated || !session.about) return null;
   const who = session.about.signed_in;
   if (!who) {
-    return h("button", { type: "button", "data-testid": "sign-in", onclick: () => askToSignIn() }, "Sign in");
+    return h("button", { key: "in", type: "button", "data-testid": "sign-in", onclick: () => askToSignIn() }, "Sign in");
   }
   return [
     h("span", { class: "who", "data-testid": "signed-in" }, who.name, !who.may_act && h("span", { class: "quiet" }, " (may look)")),
-    h("button", { type: "button", class: "quiet-button", "data-testid": "sign-out", onclick: leave }, "Sign out"),
+    h("button", { key: "out", type: "button", class: "quiet-button", "data-testid": "sign-out", onclick: leave }, "Sign out"),
   ];
 }
 
@@ -115,11 +116,12 @@ function lostBanner(link) {
     return h("div", { key: "lost", "data-testid": "lost" },
       notice("warn", "No word from the broadcaster for more than 15 s.", h("p", {}, age, "It is tried again by itself.")));
   }
-  const why = link.error?.problem && link.error.kind !== "unreachable" ? `${link.error.problem}.` : "";
+  const sentence = (text) => `${capitalised(text).replace(/\.$/, "")}. `;
+  const { problem, fix, kind } = link.error ?? {};
   return h("div", { key: "lost", "data-testid": "lost" },
     notice("bad", link.error?.told || link.error?.status ? "The broadcaster cannot answer." : "The broadcaster cannot be reached.", h("p", {}, [
-      why && `${why.charAt(0).toUpperCase()}${why.slice(1)} `,
-      link.error?.told && link.error.fix && `${link.error.fix}. `,
+      problem && kind !== "unreachable" && sentence(problem),
+      link.error?.told && fix && sentence(fix),
       age,
       "It is tried again by itself.",
     ])));

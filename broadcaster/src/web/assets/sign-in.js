@@ -81,6 +81,8 @@ export function askToSignIn(then = () => {}) {
   const close = () => dialog.close();
   const form = new Form(draw, () => {
     close();
+    // The button that opened it is gone, and the focus with it.
+    document.getElementById("main").focus({ preventScroll: true });
     then();
   });
   function draw() {

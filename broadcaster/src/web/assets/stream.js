@@ -1,9 +1,9 @@
 // One stream of events at a time: browsers allow six connections to one origin over all tabs, and each stream takes one.
 
-import { read } from "./api.js";
+import { probe, read } from "./api.js";
 
 // The broadcaster says something every 5 s: three missed in a row is not a delay.
-const SILENCE_MS = 15_000;
+export const SILENCE_MS = 15_000;
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 10_000;
 // A tab nobody looks at gives its connection back after that long.
@@ -69,22 +69,32 @@ export class Stream {
     }
     this.heard = Date.now();
     if (event.type !== "problem") {
-      this.retry = FIRST_RETRY_MS;
+      // Its word about itself comes before it finds that it cannot tell the rest.
+      if (event.type !== "about") this.retry = FIRST_RETRY_MS;
       this.tell({ name: "live", since: this.heard, error: null });
     }
     handle(data);
   }
 
-  /** An EventSource does not say why it failed: a plain read does. */
+  /** An EventSource does not say why it failed: a plain request does. */
   async ask() {
     this.drop();
     try {
-      const about = await read("/api/about");
-      this.events.about?.(about);
-      if (about.sign_in_needed && !about.signed_in) this.lost({ kind: "unauthenticated", problem: "reading needs a sign-in" });
-      else this.lost({ kind: "unavailable", problem: "the stream of changes ended" });
+      await probe(this.path);
+      this.lost({ kind: "unavailable", problem: "the stream of changes ended" });
     } catch (error) {
+      if (error.status === 401) await this.askAbout();
       this.lost(error);
+    }
+  }
+
+  /** Who has been signed out is to sign in. */
+  async askAbout() {
+    try {
+      const about = await read("/api/about");
+      if (!this.closed) this.events.about(about);
+    } catch {
+      // What is told about the stream is enough.
     }
   }
 

@@ -72,14 +72,19 @@ function duration(step) {
   if (!step.since) return null;
   if (step.state === "now") return ["for ", time(step.since, "age")];
   if (!step.until) return time(step.since);
-  const took = Math.max(0, Date.parse(step.until) - Date.parse(step.since));
-  return h("time", { datetime: step.since, title: `from ${moment(Date.parse(step.since))}` }, span(took));
+  return h("time", { datetime: step.since, title: `from ${moment(Date.parse(step.since))}` }, took(step.since, Date.parse(step.until)));
+}
+
+/** The record's moments are whole seconds. */
+function took(since, until) {
+  const millis = until - Date.parse(since);
+  return millis < 1000 ? "under 1 s" : span(millis);
 }
 
 /** How long each phase took, in one line. */
 export function durations(phases, ended) {
   return phases.map((it, at) => {
     const until = Date.parse(phases[at + 1]?.since ?? ended ?? "") || now();
-    return `${words(it.phase)} ${span(Math.max(0, until - Date.parse(it.since)))}`;
+    return `${words(it.phase)} ${took(it.since, until)}`;
   }).join(" · ");
 }

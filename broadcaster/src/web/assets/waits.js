@@ -17,23 +17,30 @@ export function waits(page) {
     groups.get(blocker.condition).push(blocker);
   }
   return h("section", { class: "panel", "aria-labelledby": "waits-title", "data-testid": "waits" }, [
-    h("h2", { id: "waits-title" }, status.blockers.length > 0 ? `It waits for ${count(status.blockers.length, "thing")}` : "Nothing waits"),
-    status.blockers.length === 0 && h("p", { class: "quiet" }, calm(status)),
+    h("h2", { id: "waits-title" }, title(status)),
+    status.blockers.length === 0 && calm(status),
     [...groups].map(([name, blockers]) => group(page, name, blockers)),
   ]);
 }
 
+function title({ blockers, record_read_at: fromRecord }) {
+  if (blockers.length > 0) return `It waits for ${blockers.length >= 100 ? "100 things and more" : count(blockers.length, "thing")}`;
+  return fromRecord ? "What it waits for" : "Nothing waits";
+}
+
 function calm(status) {
-  if (status.record_read_at) return "What is waited for is known to the leader only.";
-  return status.rotation ? "Nothing holds it up: it goes on by itself." : "Nothing is asked of anybody.";
+  const told = (text) => h("p", { class: "quiet" }, text);
+  if (status.record_read_at) return told("What is waited for is known to the leader only.");
+  return status.rotation && told("Nothing holds it up: it goes on by itself.");
 }
 
 function group(page, name, blockers) {
   const all = page.open.has(name);
   const shown = all ? blockers : blockers.slice(0, FIRST);
+  const leaving = page.status.guards.length === 1 ? page.status.guards[0].version : null;
   const lives = shown.every((it) => parseLife(it.who));
   return h("div", { class: "wait-group", key: name, "data-condition": name }, [
-    h("h3", {}, `Until ${meaning(name)}`, h("code", { class: "tag", title: "its name in scripts and documents" }, name)),
+    h("h3", {}, `Until ${meaning(name, leaving)}`, h("code", { class: "tag", title: "its name in scripts and documents" }, name)),
     lives ? instances(page, name, shown) : h("ul", { class: "plain" }, shown.map(one)),
     blockers.length > shown.length && h("button", {
       type: "button",
@@ -137,6 +144,11 @@ function stageCell(done, of) {
   ]);
 }
 
+/** `1.550303032s` is exact, and no word for people. */
+function plain(evidence) {
+  return evidence.replace(/(\d+)(\.\d+)?(ms|s)\b/g, (_, whole, part, unit) => `${Math.round(Number(whole + (part ?? "")) * 10) / 10} ${unit}`);
+}
+
 /** What must hold before a version may be retired, each with what it is judged by. */
 export function guards(status) {
   return status.guards.map((guard) => {
@@ -150,8 +162,8 @@ export function guards(status) {
         h("li", { class: it.met ? "met" : "unmet", "data-condition": it.name, "data-met": it.met ? "true" : "false" }, [
           h("span", { class: "mark", "aria-hidden": "true" }, it.met ? "✓" : "○"),
           h("div", {}, [
-            h("span", {}, h("span", { class: "unseen" }, it.met ? "met: " : "not met: "), capitalised(meaning(it.name))),
-            it.evidence && h("div", { class: "quiet" }, capitalised(it.evidence)),
+            h("span", {}, h("span", { class: "unseen" }, it.met ? "met: " : "not met: "), capitalised(meaning(it.name, guard.version))),
+            it.evidence && h("div", { class: "quiet" }, capitalised(plain(it.evidence))),
             it.name === "usage_evidence" && sessions.length > 0 && h("ul", { class: "sessions", "aria-label": "Live sessions" },
               sessions.slice(0, FIRST).map((session) => h("li", {}, session.who)),
               sessions.length > FIRST && h("li", { class: "quiet" }, `and ${digits(sessions.length - FIRST)} more`)),

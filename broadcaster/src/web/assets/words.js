@@ -69,9 +69,11 @@ const MEANING = {
   start: "the rotation to a waiting version starts",
 };
 
-/** A condition as a sentence without its full stop. */
-export function meaning(name) {
-  return MEANING[name] ?? words(name);
+/** A condition as a sentence without its full stop; with the version that is to go, where it is known. */
+export function meaning(name, version = null) {
+  const text = MEANING[name] ?? words(name);
+  if (version === null) return text;
+  return text.replace("the old version", `version ${version}`).replace("the old credential", `the credential of version ${version}`);
 }
 
 /** What passes with time alone: nobody has to do anything about it. */

@@ -1,0 +1,132 @@
+//! The broadcaster's side of a bus, measured.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use prometheus_client::registry::Registry;
+use rotacast_bus::{BusError, BusEvent, LeaderBus, SyncCall};
+use rotacast_proto::{Envelope, Finding};
+use rotacast_protocol::{InstanceKey, Revision, SecretName};
+
+use super::calls::{Calls, Kind};
+use super::label::{Counters, counters};
+
+const CALLS: [&str; 3] = ["publish_state", "read_roster", "prune_roster"];
+const WAITS: [&str; 3] = ["watch_roster", "watch_reports", "serve_sync"];
+/// What a broadcaster reads.
+const LOGS: [&str; 2] = ["roster", "reports"];
+
+impl Kind for BusError {
+    const ALL: &'static [&'static str] =
+        &["unreachable", "no_leader", "denied", "misconfigured", "too_large", "fenced"];
+
+    fn kind(&self) -> Option<&'static str> {
+        Some(match self {
+            BusError::Unreachable { .. } => "unreachable",
+            BusError::NoLeader { .. } => "no_leader",
+            BusError::Denied { .. } => "denied",
+            BusError::Misconfigured { .. } => "misconfigured",
+            BusError::TooLarge { .. } => "too_large",
+            BusError::Fenced { .. } => "fenced",
+            BusError::Cancelled => return None,
+        })
+    }
+}
+
+/// What is counted of a bus.
+#[derive(Clone, Debug)]
+pub(super) struct BusCounts {
+    calls: Calls,
+    messages: Counters<1>,
+    resyncs: Counters<1>,
+}
+
+impl BusCounts {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        Self {
+            calls: Calls::register::<BusError>(registry, "bus", &CALLS, &WAITS),
+            messages: counters(registry, "bus_messages", "Messages that were read from the bus", "log", &LOGS),
+            resyncs: counters(
+                registry,
+                "bus_resyncs",
+                "How often a log was read anew because continuity was lost",
+                "log",
+                &LOGS,
+            ),
+        }
+    }
+
+    fn watch(
+        &self,
+        log: &'static str,
+        operation: &'static str,
+        events: BoxStream<'static, Result<BusEvent, BusError>>,
+    ) -> BoxStream<'static, Result<BusEvent, BusError>> {
+        let counts = self.clone();
+        let told = move |event: &Result<BusEvent, BusError>| {
+            let family = match event {
+                Ok(BusEvent::Message(_)) => &counts.messages,
+                Ok(BusEvent::Resync) => &counts.resyncs,
+                Ok(BusEvent::CaughtUp) => return,
+                Err(problem) => return counts.calls.failed(operation, problem),
+            };
+            family.get_or_create(&[("log", log)]).inc();
+        };
+        events.inspect(told).boxed()
+    }
+}
+
+/// The bus inside, with every call and every message counted.
+pub(super) struct MeasuredBus {
+    inner: Arc<dyn LeaderBus>,
+    counts: BusCounts,
+}
+
+impl MeasuredBus {
+    pub(super) fn new(inner: Arc<dyn LeaderBus>, counts: BusCounts) -> Self {
+        Self { inner, counts }
+    }
+}
+
+#[async_trait]
+impl LeaderBus for MeasuredBus {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    async fn publish_state(&self, secret: &SecretName, revision: Revision, state: &Envelope) -> Result<(), BusError> {
+        self.counts.calls.measure("publish_state", self.inner.publish_state(secret, revision, state)).await
+    }
+
+    fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
+        self.counts.watch("roster", "watch_roster", self.inner.watch_roster())
+    }
+
+    async fn read_roster(&self) -> Result<Vec<Envelope>, BusError> {
+        self.counts.calls.measure("read_roster", self.inner.read_roster()).await
+    }
+
+    async fn prune_roster(&self, key: &InstanceKey) -> Result<(), BusError> {
+        self.counts.calls.measure("prune_roster", self.inner.prune_roster(key)).await
+    }
+
+    fn watch_reports(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
+        self.counts.watch("reports", "watch_reports", self.inner.watch_reports())
+    }
+
+    fn serve_sync(&self) -> BoxStream<'static, Result<SyncCall, BusError>> {
+        let counts = self.counts.clone();
+        let told = move |call: &Result<SyncCall, BusError>| {
+            if let Err(problem) = call {
+                counts.calls.failed("serve_sync", problem);
+            }
+        };
+        self.inner.serve_sync().inspect(told).boxed()
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        self.inner.examine().await
+    }
+}

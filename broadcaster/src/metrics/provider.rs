@@ -1,0 +1,97 @@
+//! Providers, measured: all of them together, since their names are the operator's and there may be many.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use prometheus_client::registry::Registry;
+use rotacast_proto::SecretValue;
+use rotacast_protocol::{SecretName, Version};
+use rotacast_provider::{Credential, Evidence, Provider, ProviderError, Verdict};
+
+use super::calls::{Calls, Kind};
+use crate::driver::{SecretSettings, Settings};
+
+const CALLS: [&str; 5] = ["create", "test", "usage", "disable", "destroy"];
+
+impl Kind for ProviderError {
+    const ALL: &'static [&'static str] = &["unreachable", "denied", "refused", "in_use"];
+
+    fn kind(&self) -> Option<&'static str> {
+        Some(match self {
+            ProviderError::Unreachable { .. } => "unreachable",
+            ProviderError::Denied { .. } => "denied",
+            ProviderError::Refused { .. } => "refused",
+            ProviderError::InUse { .. } => "in_use",
+        })
+    }
+}
+
+pub(super) fn register(registry: &mut Registry) -> Calls {
+    Calls::register::<ProviderError>(registry, "provider", &CALLS, &[])
+}
+
+/// The provider inside, with every call counted.
+pub(super) struct MeasuredProvider {
+    inner: Arc<dyn Provider>,
+    calls: Calls,
+}
+
+impl MeasuredProvider {
+    pub(super) fn new(inner: Arc<dyn Provider>, calls: Calls) -> Self {
+        Self { inner, calls }
+    }
+}
+
+#[async_trait]
+impl Provider for MeasuredProvider {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError> {
+        self.inner.draw(secret, version)
+    }
+
+    async fn create(&self, credential: &Credential) -> Result<(), ProviderError> {
+        self.calls.measure("create", self.inner.create(credential)).await
+    }
+
+    async fn test(&self, credential: &Credential, others: &[Credential]) -> Result<Verdict, ProviderError> {
+        self.calls.measure("test", self.inner.test(credential, others)).await
+    }
+
+    async fn usage(&self, credential: &Credential, others: &[Credential]) -> Result<Evidence, ProviderError> {
+        self.calls.measure("usage", self.inner.usage(credential, others)).await
+    }
+
+    async fn disable(&self, credential: &Credential, others: &[Credential]) -> Result<(), ProviderError> {
+        self.calls.measure("disable", self.inner.disable(credential, others)).await
+    }
+
+    async fn destroy(&self, credential: &Credential, others: &[Credential]) -> Result<(), ProviderError> {
+        self.calls.measure("destroy", self.inner.destroy(credential, others)).await
+    }
+}
+
+/// The settings inside, with measured providers.
+pub(super) struct MeasuredSettings {
+    inner: Arc<dyn Settings>,
+    calls: Calls,
+}
+
+impl MeasuredSettings {
+    pub(super) fn new(inner: Arc<dyn Settings>, calls: Calls) -> Self {
+        Self { inner, calls }
+    }
+}
+
+impl Settings for MeasuredSettings {
+    fn of(&self, secret: &SecretName) -> SecretSettings {
+        let SecretSettings { policy, provider } = self.inner.of(secret);
+        SecretSettings { policy, provider: Arc::new(MeasuredProvider::new(provider, self.calls.clone())) }
+    }
+
+    fn configured(&self) -> Vec<SecretName> {
+        self.inner.configured()
+    }
+}

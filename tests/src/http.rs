@@ -1,0 +1,39 @@
+//! One HTTP request on loopback, without a client library.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// More than any answer asked for in a test has.
+const MAX_ANSWER: u64 = 16 * 1024 * 1024;
+
+/// GET of `path` at `host:port`: status, and body.
+///
+/// # Errors
+/// What went wrong on the way, or is no HTTP.
+pub async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
+    let strange = || std::io::Error::other("no HTTP answer");
+    let text = String::from_utf8(answer).map_err(|_| strange())?;
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(strange)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(strange)?;
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    let body = if chunked { unchunked(body).ok_or_else(strange)? } else { body.to_owned() };
+    Ok((status, body))
+}
+
+fn unchunked(mut body: &str) -> Option<String> {
+    let mut whole = String::new();
+    loop {
+        let (size, rest) = body.split_once("\r\n")?;
+        let size = usize::from_str_radix(size.trim(), 16).ok()?;
+        if size == 0 {
+            return Some(whole);
+        }
+        whole.push_str(rest.get(..size)?);
+        body = rest.get(size..)?.strip_prefix("\r\n")?;
+    }
+}
