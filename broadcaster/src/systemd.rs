@@ -1,4 +1,4 @@
-//! What systemd is told, where it asks to be (`Type=notify-reload`, `WatchdogSec=`); elsewhere nothing happens.
+//! What systemd is told, where it asks to be (`Type=notify`, `WatchdogSec=`); elsewhere nothing happens.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn tell(states: &[NotifyState<'_>]) {
 
 /// One line that `systemctl status` shows.
 fn status(report: &HealthReport) -> String {
-    let who = match (&*report.role, &report.leader) {
+    let who = match (report.role, &report.leader) {
         ("leader", _) => "leads".to_owned(),
         (_, Some(leader)) => format!("follows {leader}"),
         (_, None) => "follows; no leader at the moment".to_owned(),

@@ -8,6 +8,7 @@ use std::process::Stdio;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use futures::StreamExt as _;
+use rotacast_tests::collector::Collector;
 use rotacast_tests::world::{CLUSTER, Database, Options, PREFIX, SECRET, World};
 use rotacast_tests::{http, programs};
 use tokio::io::AsyncWriteExt as _;
@@ -166,7 +167,9 @@ async fn rejected(world: &World, version: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s57_no_value_is_anywhere_but_in_the_store() {
-    let Some(mut world) = World::start(programs!(), Options::default().leader_ttl("10s")).await else { return };
+    let collector = Collector::start().await;
+    let options = Options::default().leader_ttl("10s").collector(collector.url()).json_logs();
+    let Some(mut world) = World::start(programs!(), options).await else { return };
     log_everything(&world);
     let client = async_nats::connect(world.bus.nats().url()).await.expect("NATS runs");
     let mut wire = client.subscribe(">").await.expect("NATS lets anybody listen");
@@ -259,6 +262,14 @@ async fn s57_no_value_is_anywhere_but_in_the_store() {
     for (subject, bytes) in messages {
         hunt.look(format!("NATS message {subject}"), &bytes);
     }
+    // What the collector of traces was sent, by the broadcaster and by services, refusals and their reasons included.
+    let senders: std::collections::BTreeSet<String> = collector.spans().into_iter().map(|span| span.service).collect();
+    assert_eq!(senders, ["ledger", "payments-api", "rotacast"].map(str::to_owned).into());
+    assert!(collector.spans().iter().any(|span| span.error.is_some()), "no span tells of an error");
+    for (number, body) in collector.raw().into_iter().enumerate() {
+        hunt.look(format!("OTLP request {number}"), &body);
+    }
+    assert!(world.broadcaster.log().starts_with('{'), "the log is not JSON");
     // Logs of broadcaster and services, their output, the audit log, the configuration; keys are none of ours.
     hunt.look_into(world.folder(), &["keys"]);
     assert!(
@@ -269,7 +280,8 @@ async fn s57_no_value_is_anywhere_but_in_the_store() {
     // What PostgreSQL was sent as text: its log has every statement about roles.
     hunt.look("PostgreSQL's log", &std::fs::read(world.database.scratch().path().join("log")).expect("it logs"));
 
-    let places: Vec<&String> = hunt.looked.iter().filter(|place| !place.starts_with("NATS message")).collect();
+    let places: Vec<&String> =
+        hunt.looked.iter().filter(|place| !place.starts_with("NATS message") && !place.starts_with("OTLP")).collect();
     println!("looked at {carried} NATS messages and at {} other places, such as:", places.len());
     places.iter().for_each(|place| println!("  {place}"));
     assert_eq!(hunt.found, Vec::<String>::new());
