@@ -113,8 +113,11 @@ fn services(all: &MultiProgress, lines: &mut Lines, status: &SecretView) {
     }
 }
 
+/// How many members of a service have done something.
+type Count = fn(&ServiceView) -> u32;
+
 /// What a phase waits for, and who has done it.
-fn stage(phase: &str) -> Option<(&'static str, fn(&ServiceView) -> u32)> {
+fn stage(phase: &str) -> Option<(&'static str, Count)> {
     match phase {
         "preparing" => Some(("prepared", |it| it.prepared)),
         "activating" => Some(("switched", |it| it.switched)),
