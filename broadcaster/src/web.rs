@@ -1,5 +1,5 @@
 //! The dashboard, and what programs ask over plain HTTP: on the same address as gRPC, over
-//! [`Control`](crate::api::Control) like the admin API.
+//! [`Control`] like the admin API.
 //!
 //! Looking is free where the admin API's reads are, on loopback or behind client certificates; elsewhere, and wherever
 //! readers are configured, it needs a token. Acting always does. There is no code path from here to a secret's value.
