@@ -32,7 +32,7 @@ async fn ends_well(mut world: World, services: Vec<Service>) {
     }
     world.broadcaster.stop().await;
     let lives = world.observer.roles();
-    assert!(lives.iter().all(|life| life.sessions_after_disable == 0), "a session outlived its role: {lives:?}");
+    assert!(lives.iter().all(|life| life.sessions_after_disable.is_empty()), "a session outlived its role: {lives:?}");
     let log = SessionLog::read(&world.database);
     assert_eq!(log.early_ends(), Vec::<String>::new(), "PostgreSQL logged sessions of disabled roles");
 }

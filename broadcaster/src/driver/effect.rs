@@ -270,6 +270,10 @@ impl Effect {
                 return Ok(());
             }
         };
+        if self.must_lead().is_err() {
+            // It may be what a successor has done.
+            return Ok(());
+        }
         error!(
             secret = %self.secret(), %version, reason,
             "somebody else has ended this version's credential before its time: services still on it cannot log in"

@@ -442,7 +442,7 @@ impl SecretTask {
     }
 
     /// Starts what is owed and not in flight. At most one command per version at a time, so that making a credential
-    /// and destroying it never run into each other; readings may run beside.
+    /// and destroying it never run into each other. That goes for a reading of its usage as well, which logs in with it.
     fn start_commands(&mut self) {
         let now = clock::now();
         let owed = self.coordinator.commands(now);
@@ -533,12 +533,10 @@ impl SecretTask {
 /// Which version a command works on, for those that must not overlap.
 fn version_of(kind: &CommandKind) -> Option<Version> {
     match kind {
-        CommandKind::Create { version } | CommandKind::Test { version } | CommandKind::Retire { version, .. } => {
-            Some(*version)
-        }
-        CommandKind::Publish
-        | CommandKind::PassBarrier { .. }
-        | CommandKind::ReadUsage { .. }
-        | CommandKind::Audit { .. } => None,
+        CommandKind::Create { version }
+        | CommandKind::Test { version }
+        | CommandKind::ReadUsage { version }
+        | CommandKind::Retire { version, .. } => Some(*version),
+        CommandKind::Publish | CommandKind::PassBarrier { .. } | CommandKind::Audit { .. } => None,
     }
 }

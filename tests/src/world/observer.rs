@@ -27,8 +27,8 @@ pub struct RoleLife {
     pub disabled: Option<Instant>,
     /// When it was first seen gone.
     pub dropped: Option<Instant>,
-    /// Readings in which it had sessions although it was disabled or dropped. Must be 0.
-    pub sessions_after_disable: u64,
+    /// What readings showed of its sessions although it was disabled or dropped. Must be empty.
+    pub sessions_after_disable: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -86,9 +86,12 @@ fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
 /// Roles as of the statement's snapshot, sessions as of a moment after it: a session that shows beside a role without
 /// LOGIN, or without its role, was there after the role was disabled.
 const READING: &str = "
-    SELECT coalesce(r.oid, s.usesysid), r.rolname::text, coalesce(r.rolcanlogin, false), coalesce(s.sessions, 0)
+    SELECT coalesce(r.oid, s.usesysid), r.rolname::text, coalesce(r.rolcanlogin, false), coalesce(s.sessions, 0),
+           coalesce(s.descriptions, '')
     FROM (SELECT oid, rolname, rolcanlogin FROM pg_roles WHERE oid <> ALL($1)) r
-    FULL JOIN (SELECT usesysid, count(*) AS sessions FROM pg_stat_activity
+    FULL JOIN (SELECT usesysid, count(*) AS sessions,
+                      string_agg(concat_ws(' ', pid, application_name, state, backend_start, query), '; ') AS descriptions
+               FROM pg_stat_activity
                WHERE usesysid IS NOT NULL AND usesysid <> ALL($1) GROUP BY usesysid) s
     ON s.usesysid = r.oid";
 
@@ -101,6 +104,7 @@ async fn observe(client: Client, known: Vec<u32>, record: Arc<Mutex<Record>>) {
                     name: row.get(1),
                     may_log_in: row.get(2),
                     sessions: row.get(3),
+                    descriptions: row.get(4),
                 });
                 lock(&record).take_in(Instant::now(), rows.collect());
             }
@@ -119,6 +123,7 @@ struct Row {
     name: Option<String>,
     may_log_in: bool,
     sessions: i64,
+    descriptions: String,
 }
 
 impl Record {
@@ -138,7 +143,7 @@ impl Record {
                 most_sessions: 0,
                 disabled: None,
                 dropped: None,
-                sessions_after_disable: 0,
+                sessions_after_disable: Vec::new(),
             });
             if !row.may_log_in {
                 life.disabled.get_or_insert(now);
@@ -148,7 +153,7 @@ impl Record {
                 life.sessions = Some((first, now));
                 life.most_sessions = life.most_sessions.max(row.sessions);
                 if life.disabled.is_some() {
-                    life.sessions_after_disable += 1;
+                    life.sessions_after_disable.push(row.descriptions);
                 }
             }
         }

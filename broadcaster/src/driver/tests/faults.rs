@@ -55,6 +55,94 @@ impl Provider for Tampered {
     }
 }
 
+/// A provider that lets so many logins with version 1 end.
+struct SlowLogin {
+    inner: GenerateProvider,
+    allowed: watch::Sender<u32>,
+    begun: watch::Sender<u32>,
+    under_way: AtomicBool,
+    met: AtomicBool,
+}
+
+#[async_trait]
+impl Provider for SlowLogin {
+    fn describe(&self) -> String {
+        "slow".into()
+    }
+
+    fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError> {
+        self.inner.draw(secret, version)
+    }
+
+    async fn create(&self, credential: &Credential) -> Result<(), ProviderError> {
+        self.inner.create(credential).await
+    }
+
+    async fn test(&self, credential: &Credential, _: &[Credential]) -> Result<Verdict, ProviderError> {
+        if credential.version == version(1) {
+            self.under_way.store(true, Ordering::SeqCst);
+            self.begun.send_modify(|begun| *begun += 1);
+            let mine = *self.begun.borrow();
+            let mut allowed = self.allowed.subscribe();
+            allowed.wait_for(|allowed| *allowed >= mine).await.expect("the provider has the sender");
+            self.under_way.store(false, Ordering::SeqCst);
+        }
+        Ok(Verdict::Works)
+    }
+
+    async fn usage(&self, _: &Credential, _: &[Credential]) -> Result<Evidence, ProviderError> {
+        Ok(Evidence::Sessions(Vec::new()))
+    }
+
+    async fn disable(&self, _: &Credential, _: &[Credential]) -> Result<(), ProviderError> {
+        self.met.fetch_or(self.under_way.load(Ordering::SeqCst), Ordering::SeqCst);
+        Ok(())
+    }
+
+    async fn destroy(&self, _: &Credential, _: &[Credential]) -> Result<(), ProviderError> {
+        Ok(())
+    }
+}
+
+/// Or the session of the login that comes with a reading outlives the credential, and a login that fails because of the
+/// retire is told as somebody else's doing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_is_not_disabled_while_a_reading_of_its_usage_logs_in_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    // Longer than it takes until the next reading, and shorter than the last one counts.
+    let policy = Policy { self_lease: Duration::from_secs(3), ..hasty() };
+    let (mut environment, _bus) = environment(folder.path(), policy.clone()).await;
+    let provider = Arc::new(SlowLogin {
+        inner: GenerateProvider::default(),
+        allowed: watch::Sender::new(u32::MAX),
+        begun: watch::Sender::new(0),
+        under_way: AtomicBool::new(false),
+        met: AtomicBool::new(false),
+    });
+    environment.settings = Arc::new(Fixed(SecretSettings { policy, provider: provider.clone() }));
+    put(&environment, "first").await;
+    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
+    until(&secrets, |status| status.current == 1 && status.rotation.is_none()).await;
+    put(&environment, "second").await;
+    // The next reading is held back, while time takes the last thing out of the retire's way.
+    until(&secrets, |status| guard(status).any(|condition| condition.name == "usage_evidence" && condition.met)).await;
+    let allowed = *provider.begun.borrow();
+    provider.allowed.send_replace(allowed);
+    provider.begun.subscribe().wait_for(|begun| *begun > allowed).await.unwrap();
+    let intended = async {
+        while !std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap().contains("\"retire_intent\"") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, intended).await.expect("the retire never began");
+    provider.allowed.send_replace(u32::MAX);
+    until(&secrets, |status| status.current == 2 && status.rotation.is_none()).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    assert!(!provider.met.load(Ordering::SeqCst), "disabled while a login with it was under way");
+}
+
 /// Every wait of a rotation that nobody uses, as short as it may be.
 fn hasty() -> Policy {
     let (moment, when_empty) = (Duration::from_millis(50), WhenEmpty::Proceed);
@@ -94,6 +182,10 @@ async fn s46_a_credential_that_somebody_else_deleted_is_told_once_and_holds_noth
         assert!(!deleted || position("ended_by_others") < position("retire_began"), "{log}");
         assert!(position("retired").is_some(), "{log}");
     }
+}
+
+fn guard(status: &v1::SecretStatus) -> impl Iterator<Item = &v1::GuardCondition> {
+    status.guards.iter().flat_map(|guard| &guard.conditions)
 }
 
 fn life(service: &str, incarnation: u128) -> InstanceKey {
