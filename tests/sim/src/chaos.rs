@@ -237,8 +237,10 @@ impl World {
         }
         let (clock, exclusive) = (self.instances[index].clock.clone(), self.instances[index].exclusive);
         let mut key = self.instances[index].rules.key().clone();
-        key.incarnation.0 += 16 << 96;
-        self.start_life(self.instances.len(), key, 1, clock, exclusive);
+        // No two lives have the same number, also when one life gets a second twin.
+        let twin = self.instances.len();
+        key.incarnation.0 += (16 << 96) | u128::try_from(twin).unwrap_or(0) << 64;
+        self.start_life(twin, key, 1, clock, exclusive);
     }
 
     fn override_for(&mut self, index: usize) {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rotacast_protocol::coordinator::{Change, MAX_MEMBERS};
 use rotacast_protocol::policy::{WhenEmpty, WhenUnreachable};
 use rotacast_protocol::record::{RecordChange, RetireStep, SecretRecord};
-use rotacast_protocol::{Epoch, Phase, Version};
+use rotacast_protocol::{Epoch, Phase, ReportSequence, Version};
 
 use crate::clock::SECOND;
 use crate::fault::When;
@@ -36,8 +36,12 @@ pub struct Truth {
     /// The bus has lost a part of the roster. Who is silent and not in it holds nothing back, whatever the policy says:
     /// only its lease does.
     pub roster_lost: bool,
-    /// When a leader last heard each process life.
-    pub heard: BTreeMap<String, u64>,
+    /// When a leader last took in, of each service, that an instance has switched to a version: what was under way for long
+    /// counts from there, since the leader cannot know better.
+    pub confirmed: BTreeMap<(Version, String), u64>,
+    /// When a leader last heard each process life, and the newest report it heard. A report that was overtaken on its way
+    /// is no sign of life.
+    pub heard: BTreeMap<String, (u64, ReportSequence)>,
     /// The policy was changed, so that what it says of silence is not one thing.
     pub policy_changed: bool,
     /// Retire guards that held because of a release, a lease that was over, a takeover's wait, or an override.
@@ -326,7 +330,8 @@ impl World {
         }
     }
 
-    /// An empty set is never unanimous: whoever is on the new version was there so recently that its lease may run.
+    /// An empty set is never unanimous: whoever is on the new version was there, or was heard to be, so recently that its
+    /// lease may run.
     fn check_somebody(&mut self, version: Version) {
         let Some(record) = self.outside.stored.as_ref().map(|stored| stored.record.clone()) else { return };
         let rotated = record.rotation.as_ref().is_some_and(|rotation| rotation.old == Some(version));
@@ -342,7 +347,7 @@ impl World {
         let used = |service: Option<&str>| {
             let of =
                 |((used, by), _): &(&(Version, String), &u64)| *used == current && service.is_none_or(|it| it == by);
-            self.truth.last_used.iter().filter(of).map(|(_, at)| *at).max().unwrap_or(0)
+            self.truth.last_used.iter().chain(&self.truth.confirmed).filter(of).map(|(_, at)| *at).max().unwrap_or(0)
         };
         let late = |last: u64| last + patience < self.now;
         let nobody = late(used(None));
@@ -368,7 +373,7 @@ impl World {
             running.alive && held && !self.is_cut_off(version, &name(running))
         };
         let problem = self.instances.iter().filter(holds).find_map(|running| {
-            let heard = self.truth.heard.get(&name(running)).copied().unwrap_or(0);
+            let heard = self.truth.heard.get(&name(running)).map_or(0, |(at, _)| *at);
             match policy {
                 WhenUnreachable::Hold => Some(("hold", running.index)),
                 WhenUnreachable::PresumeDeadAfter(silence) => {

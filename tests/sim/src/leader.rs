@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use rotacast_protocol::coordinator::{Change, CommandKind, Coordinator, Input, Tenure};
-use rotacast_protocol::message::{InstanceReport, SyncRequest};
+use rotacast_protocol::message::{InstanceReport, SecretReport, Stage, SyncRequest};
 use rotacast_protocol::record::{SecretRecord, Timing};
-use rotacast_protocol::{Epoch, Instant, Now};
+use rotacast_protocol::{Epoch, Instant, InstanceKey, Now};
 
 use crate::clock::{Clock, MS, ms};
 use crate::event::{Event, Mail};
@@ -212,13 +212,17 @@ impl World {
             Mail::Saved { epoch, id, outcome } => self.saved(node, epoch, id, outcome),
             mail => {
                 let from = match &mail {
-                    Mail::Sync { request, .. } => Some(&request.report.key),
-                    Mail::Report(report) => Some(&report.key),
+                    // A Sync may be given again for the same report.
+                    Mail::Sync { request, .. } => Some((&request.report.key, request.report.sequence, 0)),
+                    Mail::Report(report) => Some((&report.key, report.sequence, 1)),
                     _ => None,
                 };
-                if let Some(key) = from.filter(|_| self.leading_node() == Some(node)) {
+                if let Some((key, sequence, above)) = from.filter(|_| self.leading_node() == Some(node)) {
                     let name = format!("{}/{}/{}", key.service, key.instance, key.incarnation);
-                    self.truth.heard.insert(name, self.now);
+                    let before = self.truth.heard.get(&name).map_or(0, |(_, newest)| newest.0 + above);
+                    if sequence.0 >= before {
+                        self.truth.heard.insert(name, (self.now, sequence));
+                    }
                 }
                 if let Some(term) = &mut self.leaders[node].term
                     && term.mailbox.len() < 4096
@@ -265,6 +269,7 @@ impl World {
             Mail::Sync { from, request } => {
                 let Some(report) = request.report.secrets.get(&secret).cloned() else { return };
                 let key = request.report.key.clone();
+                self.confirmed(&key, &report);
                 let input = Input::Sync { key, sequence: request.report.sequence, report };
                 let Some(term) = self.leaders[node].term.as_ref() else { return };
                 match term.coordinator.decide(now, input) {
@@ -277,6 +282,7 @@ impl World {
             }
             Mail::Report(InstanceReport { key, sequence, mut secrets }) => {
                 if let Some(report) = secrets.remove(&secret) {
+                    self.confirmed(&key, &report);
                     self.input(node, Input::Report { key, sequence, report });
                 }
             }
@@ -312,6 +318,12 @@ impl World {
                 }
             }
             Mail::Leads { .. } | Mail::Saved { .. } => {}
+        }
+    }
+
+    fn confirmed(&mut self, key: &InstanceKey, report: &SecretReport) {
+        if let Some((version, _)) = report.reached.filter(|(_, stage)| *stage >= Stage::Switched) {
+            self.truth.confirmed.insert((version, key.service.to_string()), self.now);
         }
     }
 

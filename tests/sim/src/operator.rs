@@ -108,8 +108,9 @@ impl World {
         }
         if current.is_none()
             && !record.is_rotating()
-            && self.outside.last_version == record.last_version.map_or(0, Version::get)
+            && self.outside.last_version <= record.last_version.map_or(0, Version::get)
         {
+            // Nothing was ever good, or it was rolled back before it was made.
             self.outside.put(false);
             return;
         }
@@ -131,8 +132,9 @@ impl World {
         }
         if self.now > healed + PATIENCE {
             let text = format!(
-                "not ended {} s after the faults stopped\nblockers {blockers:#?}\nrecord {record:#?}\npolicy {:?}",
+                "not ended {} s after the faults stopped, last version in the store {}\nblockers {blockers:#?}\nrecord {record:#?}\npolicy {:?}",
                 PATIENCE / SECOND,
+                self.outside.last_version,
                 self.policy
             );
             self.violated("L", text);
