@@ -209,6 +209,7 @@ impl FakeCluster {
             sync_interval: Duration::from_secs(10),
             self_lease: Duration::from_secs(10),
             max_use: Duration::from_secs(5),
+            stay: false,
         });
         state.revision = state.revision.next();
         change(state);

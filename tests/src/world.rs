@@ -278,12 +278,6 @@ impl World {
         self.store.put(version, &value).await;
     }
 
-    /// Writes the credential of a login role that is there already once more, as after the store has lost it.
-    pub async fn put_by_hand_again(&self, version: u64) {
-        let value = self.database.value(&Database::login_by_hand(version), &format!("password-{version}"));
-        self.store.put(version, &value).await;
-    }
-
     /// A session of a version's credential that no service knows of; it lasts as long as the client.
     ///
     /// # Panics

@@ -4,7 +4,7 @@
 
 use rotacast_proto::v1;
 use rotacast_tests::programs;
-use rotacast_tests::world::{Action, BusKind, Database, Options, SECRET, StoreKind, World};
+use rotacast_tests::world::{Action, BusKind, Database, Options, SECRET, Service, StoreKind, World};
 
 fn in_safe_mode(status: &v1::SecretStatus) -> bool {
     status.overlays.iter().any(|overlay| overlay == "safe_mode")
@@ -30,18 +30,28 @@ async fn a_consul_restored_from_a_snapshot_puts_its_secrets_into_safe_mode() {
         })
         .await;
 
+    let on_one = service.uses(2).await.by_version[&1];
     world.store.consul().ctl(&["snapshot", "restore", "backup.snap"]).await;
     world.until("safe mode", |status| in_safe_mode(status).then_some(())).await;
     let output = world.cli(&["why", SECRET]).await;
     let why = String::from_utf8_lossy(&output.stdout).into_owned();
     println!("{}", why.trim_end());
     assert!(output.status.success() && why.contains("safe mode"), "{output:?}");
-    // The service follows what the store says now: version 1 is as good as ever.
-    service.until("version 1 again", |status| status.version == Some(1)).await;
+    // The record says version 1, and nobody knows what has become of it since: the service stays with what it uses.
+    let stays = async |world: &World, service: &mut Service| {
+        let leased = |status: &v1::SecretStatus| {
+            let services = &status.services;
+            (!services.is_empty() && in_safe_mode(status)).then_some(())
+        };
+        world.until("the service to be heard in safe mode", leased).await;
+        let before = service.uses(2).await.by_version[&2];
+        service.until("queries with version 2 in safe mode", |status| status.by_version[&2] > before + 100).await;
+    };
+    stays(&world, &mut service).await;
     // Nothing stands in the way any more but safe mode; new versions come, and are only noted.
     drop(hidden);
+    // The number of the lost version is taken: somebody uses it.
     world.put_by_hand(3).await;
-    world.put_by_hand_again(2).await;
     world
         .until("version 3 to be seen", |status| {
             status.versions.iter().any(|version| version.version == 3).then_some(())
@@ -60,13 +70,16 @@ async fn a_consul_restored_from_a_snapshot_puts_its_secrets_into_safe_mode() {
     roles.sort();
     assert_eq!(roles, all, "nothing may be dropped in safe mode");
 
-    // An operator has looked.
+    stays(&world, &mut service).await;
+
+    // An operator has looked. The service goes straight to the version that waits.
     world.operator.order(Action::LeaveSafeMode(v1::LeaveSafeMode {})).await.expect("the order is accepted");
     world
         .until("version 3 to be current", |status| (status.current == 3 && status.rotation.is_none()).then_some(()))
         .await;
     service.uses(3).await;
-    world.until_roles_are(&[Database::login_by_hand(3)]).await;
+    // Version 2 was lost, and is nobody's any more: it is left to whoever made it.
+    world.until_roles_are(&[Database::login_by_hand(2), Database::login_by_hand(3)]).await;
     let trail = world.audit();
     let actions: Vec<&str> = trail.entries.iter().map(|entry| entry.action.as_str()).collect();
     for action in ["safe_mode_entered", "safe_mode_left"] {
@@ -74,6 +87,9 @@ async fn a_consul_restored_from_a_snapshot_puts_its_secrets_into_safe_mode() {
     }
     let last = service.stop().await;
     assert_eq!(last.queries_failed, 0, "{last:?}");
+    let served = last.by_version.keys().copied().collect::<Vec<_>>();
+    assert_eq!(served, [1, 2, 3], "{last:?}");
+    assert_eq!(last.by_version[&1], on_one, "it went back to version 1: {last:?}");
     world.broadcaster.stop().await;
     let lives = world.observer.roles();
     assert!(lives.iter().all(|life| life.sessions_after_disable.is_empty()), "a session outlived its role: {lives:?}");

@@ -61,6 +61,9 @@ pub struct SecretState {
     pub self_lease: Duration,
     /// How long a use may outlast its checkout.
     pub max_use: Duration,
+    /// The store's history broke, and nobody knows which version is good: whoever serves one that is not sealed stays
+    /// with it, and `current` is for those that serve none.
+    pub stay: bool,
 }
 
 /// How far an instance has come with the version it is moving to. Ordered.

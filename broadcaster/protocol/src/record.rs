@@ -337,6 +337,9 @@ pub struct SecretRecord {
     pub paused: Option<Pause>,
     /// See [`SafeMode`].
     pub safe_mode: Option<SafeMode>,
+    /// See [`SecretState::stay`]: in safe mode, and after it until the version that waits then is current.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stay: bool,
     /// The lease times in force.
     pub timing: Timing,
     /// The longest times anybody may still go by.
@@ -364,6 +367,7 @@ impl SecretRecord {
             retirements: BTreeMap::new(),
             paused: None,
             safe_mode: None,
+            stay: false,
             bounds: Bounds {
                 lease: timing.lease_idle,
                 self_lease: timing.self_lease,
@@ -441,6 +445,7 @@ impl SecretRecord {
             sync_interval: if self.is_rotating() { self.timing.sync_rotating } else { self.timing.sync_idle },
             self_lease: self.timing.self_lease,
             max_use: self.timing.max_use,
+            stay: self.stay,
         }
     }
 }

@@ -51,6 +51,10 @@ pub enum Rule {
     GrantNumbers,
     /// The seal: no lease for a sealed version.
     SealedUnleased,
+    /// After a break in the store's history, what an instance holds is leased although nobody knows it.
+    StayLeased,
+    /// Numbers of the lost history that somebody uses never come again.
+    NumbersLost,
     /// The joiner's barrier: no lease before the registration was read.
     RegisteredOnly,
     /// The record carries a leader's term before it grants.

@@ -100,3 +100,71 @@ fn leases_of_a_record_that_was_lost_whole_are_waited_for() {
     let after = next.now.instant.since(began.instant);
     assert!(!next.retires(1), "version 1 retires {after:?} after a lease of {:?} was granted", leases[&v(1)]);
 }
+
+#[test]
+fn a_version_that_the_record_never_announced_may_have_been_in_the_lost_history() {
+    for written_again in [false, true] {
+        let mut bench = Bench::running(Policy::default(), &["api/a"]);
+        if !written_again {
+            bench.seen(2);
+        }
+        let backup = bench.coordinator.record().encode();
+        // Lost history: version 2 becomes current, and instance a, which is silent from now on, has it for an hour.
+        if written_again {
+            bench.seen(2);
+        }
+        bench.verified(2);
+        bench.sync("api/a", 1, Stage::Released, &[1]);
+        bench.sync("api/a", 2, Stage::Prepared, &[1, 2]);
+        let leases = bench.sync("api/a", 2, Stage::Released, &[2]);
+        let mut next = Bench::over(SecretRecord::decode(&backup).unwrap(), Policy::default(), 9);
+        next.now = bench.now;
+        let granted = bench.now;
+        next.register("api/a");
+        next.register("api/b");
+        next.input(Input::StoreWentBack { reason: "restored".into() }).unwrap();
+        if written_again {
+            next.seen(2);
+        }
+        next.seen(3);
+        next.order(Order::LeaveSafeMode).unwrap();
+        next.settle();
+        for _ in 0..5000 {
+            if next.retires(2) {
+                break;
+            }
+            next.serve_guard(2);
+            next.pass(seconds(1));
+            next.sync("api/b", 1, Stage::Released, &[1]);
+        }
+        let after = next.now.instant.since(granted.instant);
+        assert!(next.retires(2), "version 2 is never retired");
+        assert!(after > leases[&v(2)], "version 2 retires {after:?} after a lease of {:?} was granted", leases[&v(2)]);
+    }
+}
+
+#[test]
+fn whoever_serves_stays_until_what_waits_is_current() {
+    let mut bench = Bench::running(Policy::default(), &["api/a"]);
+    let stays = |bench: &Bench| bench.coordinator.record().state().stay;
+    assert!(!stays(&bench));
+    bench.input(Input::StoreWentBack { reason: "restored".into() }).unwrap();
+    assert!(stays(&bench));
+    // Nobody knows version 7 any more, and whoever serves it goes on.
+    assert!(bench.sync("api/a", 7, Stage::Released, &[7]).contains_key(&v(7)));
+    bench.seen(8);
+    bench.order(Order::LeaveSafeMode).unwrap();
+    bench.settle();
+    assert!(stays(&bench) && bench.sync("api/a", 7, Stage::Released, &[7]).contains_key(&v(7)));
+    bench.verified(8);
+    bench.sync("api/a", 8, Stage::Prepared, &[7, 8]);
+    bench.settle();
+    assert_eq!((bench.current(), stays(&bench)), (Some(8), false));
+    assert!(!bench.sync("api/a", 8, Stage::Switched, &[7, 8]).contains_key(&v(7)));
+
+    // Nothing waits: from then on the record is believed.
+    let mut bench = Bench::running(Policy::default(), &["api/a"]);
+    bench.input(Input::StoreWentBack { reason: "restored".into() }).unwrap();
+    bench.order(Order::LeaveSafeMode).unwrap();
+    assert!(!stays(&bench));
+}

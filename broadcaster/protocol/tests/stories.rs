@@ -316,5 +316,6 @@ fn said(change: &Change) -> Option<String> {
         RecordChange::Resumed => "resumed".into(),
         RecordChange::SafeModeEntered(mode) => format!("safe mode: {}", mode.reason),
         RecordChange::SafeModeLeft => "safe mode is left".into(),
+        RecordChange::NumbersLost { last } => format!("numbers up to {last} are taken"),
     })
 }

@@ -250,7 +250,8 @@ impl Effect {
     /// announced, and Rotacast disables nothing before [`RetireStep::Disable`]. The retire goes on: it ends what is left.
     async fn look_whether_it_works(&self, credential: &Credential) -> anyhow::Result<()> {
         let version = credential.version;
-        let announced = self.record.versions.get(&version).is_some_and(|known| known.announced);
+        let known = self.record.versions.get(&version);
+        let announced = known.is_some_and(|known| known.announced && known.label != Label::Rejected);
         let retirement = self.record.retirements.get(&version);
         let ours = retirement.is_some_and(|it| it.step.is_some() || it.overrides.iter().any(|word| word.sessions));
         if !announced || ours || self.told_ended().contains(&version) {
@@ -458,5 +459,6 @@ fn entry(change: &RecordChange) -> Option<Entry> {
         RecordChange::Resumed => by_us("resumed"),
         RecordChange::SafeModeEntered(mode) => by_us("safe_mode_entered").detail("reason", mode.reason.clone()),
         RecordChange::SafeModeLeft => by_us("safe_mode_left"),
+        RecordChange::NumbersLost { last } => by_us("numbers_lost").detail("last", last.get()),
     })
 }

@@ -50,6 +50,7 @@ pub(super) fn to_wire(state: &SecretState) -> v1::SecretState {
         sync_interval_ms: millis(state.sync_interval.max(MIN_SYNC_INTERVAL)),
         self_lease_ms: millis(state.self_lease),
         max_use_ms: millis(state.max_use),
+        stay: state.stay,
     }
 }
 
@@ -83,6 +84,7 @@ pub(super) fn from_wire(wire: v1::SecretState) -> Result<SecretState, FieldError
         sync_interval,
         self_lease: duration("self_lease_ms", wire.self_lease_ms)?,
         max_use: duration("max_use_ms", wire.max_use_ms)?,
+        stay: wire.stay,
         secret,
     })
 }

@@ -65,25 +65,23 @@ pub(crate) fn secret_state() -> impl Strategy<Value = SecretState> {
     let counters = (any::<u64>(), any::<u64>(), any::<u64>());
     let rotation = option::of((1..=u64::MAX, option::of(phase())));
     let versions = (option::of(version()), option::of(version()), option::of(version()));
-    let durations = (duration(1), duration(0), duration(0));
-    (secret(), counters, rotation, versions, btree_set(version(), 0..=MAX_SEALED_VERSIONS), durations).prop_map(
-        |(secret, (epoch, revision, generation), rotation, (current, pending, previous), sealed, durations)| {
-            SecretState {
-                epoch: Epoch(epoch),
-                revision: Revision(revision),
-                generation: Generation(generation),
-                rotation: rotation
-                    .map(|(opened, _)| RotationId { secret: secret.clone(), generation: Generation(opened) }),
-                phase: rotation.and_then(|(_, phase)| phase),
-                current,
-                pending,
-                previous,
-                sealed,
-                sync_interval: durations.0,
-                self_lease: durations.1,
-                max_use: durations.2,
-                secret,
-            }
+    let times = (duration(1), duration(0), duration(0), any::<bool>());
+    (secret(), counters, rotation, versions, btree_set(version(), 0..=MAX_SEALED_VERSIONS), times).prop_map(
+        |(secret, (epoch, revision, generation), rotation, (current, pending, previous), sealed, times)| SecretState {
+            epoch: Epoch(epoch),
+            revision: Revision(revision),
+            generation: Generation(generation),
+            rotation: rotation.map(|(opened, _)| RotationId { secret: secret.clone(), generation: Generation(opened) }),
+            phase: rotation.and_then(|(_, phase)| phase),
+            current,
+            pending,
+            previous,
+            sealed,
+            sync_interval: times.0,
+            self_lease: times.1,
+            max_use: times.2,
+            stay: times.3,
+            secret,
         },
     )
 }
@@ -189,6 +187,7 @@ pub(crate) fn largest_reply() -> SyncReply {
             sync_interval: MAX_DURATION,
             self_lease: MAX_DURATION,
             max_use: MAX_DURATION,
+            stay: true,
             secret: secret.clone(),
         };
         let leases = (0..MAX_LEASED_VERSIONS).map(|number| (largest_version(number), MAX_DURATION)).collect();

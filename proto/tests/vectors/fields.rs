@@ -62,6 +62,7 @@ impl Fields for SecretState {
             "sync_interval_ms": millis(self.sync_interval),
             "self_lease_ms": millis(self.self_lease),
             "max_use_ms": millis(self.max_use),
+            "stay": self.stay,
         })
     }
 }

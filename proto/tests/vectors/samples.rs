@@ -74,6 +74,7 @@ pub(crate) fn idle_state() -> SecretState {
         sync_interval: Duration::from_secs(60),
         self_lease: Duration::from_secs(10),
         max_use: Duration::from_secs(5),
+        stay: false,
     }
 }
 
@@ -107,6 +108,7 @@ pub(crate) fn extreme_state() -> SecretState {
         sync_interval: Duration::from_nanos(1_999_999),
         self_lease: Duration::from_nanos(10_000_999_999),
         max_use: Duration::from_nanos(999_999),
+        stay: true,
     }
 }
 

@@ -22,6 +22,9 @@ pub use schedule::{SYNC_PACE_CEILING, SYNC_PACE_FLOOR};
 /// read the store.
 pub const READ_PATIENCE: Duration = Duration::from_millis(500);
 
+/// Why a version is not taken over: for people, in the failure.
+const LOST_TEXT: &str = "the store was restored, and this number came again while the instance uses the version that had it before: restart it";
+
 /// Decides for one secret which version may be handed out, and says what is known of it.
 #[derive(Clone, Hash, Debug)]
 pub struct Holder {
@@ -33,6 +36,9 @@ pub struct Holder {
     slots: BTreeMap<Version, Slot>,
     /// Handed out for new work.
     serving: Option<Version>,
+    /// Held since before the store lost its history, and unknown to the state that said so: should the number come again, it
+    /// is another version.
+    lost: BTreeSet<Version>,
     /// What the service itself uses for new work, as its switch hook was last told; none while in doubt.
     applied: Option<Version>,
     running: Option<(Step, Version)>,
@@ -62,6 +68,7 @@ impl Holder {
             leases: Leases::default(),
             slots: BTreeMap::new(),
             serving: None,
+            lost: BTreeSet::new(),
             applied: None,
             running: None,
             guards: BTreeSet::new(),
@@ -201,6 +208,11 @@ impl Holder {
             if !same_direction {
                 self.highest = None;
             }
+            if state.stay && !newest.stay && !self.broken.is(Rule::Lost) {
+                let known = [state.current, state.pending, state.previous];
+                let lost = |version: &Version| !known.contains(&Some(*version)) && !state.sealed.contains(version);
+                self.lost = self.slots.keys().copied().filter(lost).collect();
+            }
         }
         let newly_wanted = [state.current, state.pending].into_iter().flatten().any(|version| !self.wants(version));
         if newly_wanted {
@@ -235,7 +247,8 @@ impl Holder {
             Err(rejection) => return Err(rejection),
         };
         let newest = self.state.as_ref();
-        let allowed = [read.current, read.pending, read.previous].into_iter().flatten().filter(|version| {
+        let stays = self.serving.filter(|_| read.stay);
+        let allowed = [read.current, read.pending, read.previous, stays].into_iter().flatten().filter(|version| {
             let unsealed = |state: &SecretState| !state.sealed.contains(version);
             let concerns = self.wants(*version) || self.slots.contains_key(version);
             (unsealed(&read) || self.broken.is(Rule::ReadUnsealed))
@@ -349,6 +362,11 @@ impl Holder {
                 || serving == Some(*version)
                 || running.is_some_and(|(_, running)| running == *version)
         });
+        let slots = &self.slots;
+        self.lost.retain(|version| slots.contains_key(version));
+        if let Some(version) = self.lost.iter().find(|version| self.asked_for(**version)) {
+            self.failure = Some(failure(FailureKind::SwitchFailed, *version, LOST_TEXT.to_owned()));
+        }
         self.load_not_before.retain(|version, _| wanted.contains(version));
         if self.failure.as_ref().is_some_and(|failure| !wanted.contains(&failure.version)) {
             self.failure = None;
@@ -358,7 +376,14 @@ impl Holder {
     }
 
     fn current(&self) -> Option<Version> {
-        self.state.as_ref()?.current
+        let state = self.state.as_ref()?;
+        self.stays().or(state.current)
+    }
+
+    /// The version it stays with while nobody knows which one is good. A sealed one cannot be leased: it goes on from that.
+    fn stays(&self) -> Option<Version> {
+        let state = self.state.as_ref().filter(|state| state.stay && !self.broken.is(Rule::Stay))?;
+        self.serving.filter(|serving| !state.sealed.contains(serving))
     }
 
     fn pending(&self) -> Option<Version> {
@@ -429,8 +454,19 @@ impl Holder {
         self.owes_acknowledgement
     }
 
+    /// Whether the state asks for this number, whatever this instance stays with.
+    fn asked_for(&self, version: Version) -> bool {
+        self.state.as_ref().is_some_and(|state| {
+            state.pending == Some(version) || state.current == Some(version) && self.stays().is_none()
+        })
+    }
+
     fn reached(&self) -> Option<(Version, Stage)> {
         let current = self.current();
+        // The number came again, and what is held under it is not what everybody means.
+        if let Some(version) = self.lost.iter().find(|version| self.asked_for(**version)) {
+            return Some((*version, Stage::Seen));
+        }
         let arrived = current.is_some() && self.serving == current && self.applied == current;
         let prepared = |version: Version| match self.slots.get(&version) {
             Some(slot) if slot.prepared => Stage::Prepared,

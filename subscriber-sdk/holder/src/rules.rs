@@ -47,6 +47,10 @@ pub enum Rule {
     SwitchDoubt,
     /// A grant for what is held no more is acknowledged, so that the leader need not outwait it.
     Acknowledge,
+    /// Whoever serves a version stays with it while nobody knows which one is good.
+    Stay,
+    /// A number that comes again after the store lost its history is another version.
+    Lost,
     /// A reply is for the instance that asked.
     OwnReply,
 }

@@ -37,6 +37,7 @@ fn state(secret: &str) -> SecretState {
         sync_interval: Duration::from_secs(10),
         self_lease: Duration::from_secs(10),
         max_use: Duration::from_secs(5),
+        stay: false,
     }
 }
 

@@ -45,6 +45,7 @@ impl Leader {
             sync_interval: SECOND,
             self_lease: SECOND * 4,
             max_use: SECOND,
+            stay: false,
         };
         Self {
             states: vec![first],

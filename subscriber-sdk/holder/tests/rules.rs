@@ -33,6 +33,7 @@ fn state(revision: u64, generation: u64, current: u64) -> SecretState {
         sync_interval: SECOND * 10,
         self_lease: SECOND * 10,
         max_use: SECOND * 5,
+        stay: false,
     }
 }
 

@@ -356,6 +356,7 @@ impl World {
         self.outside.lock = None;
         self.outside.restored = true;
         self.outside.ever_restored = true;
+        self.outside.restored_at = self.now;
     }
 
     fn random_order(&mut self, index: usize) {
@@ -373,8 +374,7 @@ impl World {
                 Order::Override { version, instances, sessions: self.rng.permille(500), reason: reason() }
             }
             9 | 10 => Order::Excuse { instance },
-            _ if !self.outside.ever_restored => Order::LeaveSafeMode,
-            _ => return,
+            _ => Order::LeaveSafeMode,
         };
         self.order(order);
     }

@@ -141,6 +141,22 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             let wrong = changes.is_ok_and(|changes| changes.iter().any(longer));
             says(wrong, "bounds: a lease is granted that a successor would not wait for")
         }
+        Rule::StayLeased => {
+            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            apply(&mut bench, Input::StoreWentBack { reason: "restored".into() });
+            spoil(&mut bench);
+            bench.sync("api/a", 7, Stage::Released, &[7]);
+            let leased = bench.coordinator.grant(&key("api/a")).is_some_and(|grant| grant.leases.contains_key(&v(7)));
+            says(!leased, "L: after a break in the store's history, an instance may not go on with what it uses")
+        }
+        Rule::NumbersLost => {
+            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            apply(&mut bench, Input::StoreWentBack { reason: "restored".into() });
+            spoil(&mut bench);
+            bench.sync("api/a", 7, Stage::Released, &[7]);
+            let comes_again = bench.input(Input::VersionSeen { version: v(2) }).is_ok();
+            says(comes_again, "truth: a number comes again while somebody uses the version that had it before")
+        }
         _ => return None,
     };
     Some(result)
@@ -202,6 +218,7 @@ impl Hand {
             sync_interval: seconds(1),
             self_lease: seconds(10),
             max_use: seconds(1),
+            stay: false,
         }
     }
 
@@ -356,6 +373,29 @@ fn holder(rule: HolderRule, broken: bool) -> Option<Result<(), String>> {
             hand.answered("api/a", 3, 3, 30, 3);
             let asks = hand.instance.commands(hand.now).contains(&rotacast_holder::InstanceCommand::Sync);
             says(!asks, "L: a lease of what is not held is never acknowledged")
+        }
+        HolderRule::Stay => {
+            let second = hand.state(2, 2, 2);
+            hand.rules(Takes::State(second));
+            hand.uses(2, 2);
+            let restored = SecretState { stay: true, ..hand.state(3, 3, 1) };
+            hand.rules(Takes::State(restored));
+            hand.uses(3, 1);
+            says(hand.until(1) > hand.now, "S1: it goes back to what may have ended in a history that was lost")
+        }
+        HolderRule::Lost => {
+            let second = hand.state(2, 2, 2);
+            hand.rules(Takes::State(second));
+            hand.uses(2, 2);
+            let restored = SecretState { stay: true, ..hand.state(3, 3, 1) };
+            hand.rules(Takes::State(restored));
+            let again = SecretState { pending: Some(v(2)), stay: true, ..hand.state(4, 4, 1) };
+            hand.rules(Takes::State(again));
+            let said = hand.instance.holder(&hand.secret).and_then(|holder| holder.report().reached);
+            says(
+                said.is_some_and(|(_, stage)| stage > Stage::Seen),
+                "truth: another version counts as the one that is asked for",
+            )
         }
         _ => return None,
     };

@@ -67,6 +67,8 @@ pub struct Running {
     pub shown: BTreeSet<Version>,
     /// Since when it has been using the secret in peace.
     pub settled_since: Option<u64>,
+    /// What it serves, and since when.
+    pub turned: Option<(Version, u64)>,
 }
 
 /// What reaches an instance.
@@ -152,6 +154,7 @@ impl Running {
             really: None,
             shown: BTreeSet::new(),
             settled_since: None,
+            turned: None,
         }
     }
 
@@ -290,6 +293,8 @@ impl World {
         if let Some(version) = serving {
             let service = self.instances[index].rules.key().service.to_string();
             self.truth.last_used.insert((version, service.clone()), self.now);
+            let turned = self.instances[index].turned;
+            self.instances[index].turned = turned.filter(|(to, _)| *to == version).or(Some((version, self.now)));
             self.truth.served.entry(version).or_default().insert(service);
         }
         let reached = self.instances[index].rules.holder(&self.secret).and_then(|holder| holder.report().reached);

@@ -239,7 +239,8 @@ impl World {
         let counts =
             |version: &Version| record.versions.get(version).is_some_and(|it| it.announced) || Some(*version) == moving;
         let live = record.live_versions().filter(counts).count();
-        if live > self.policy.max_live_versions {
+        // After a break in the history, whatever waits counts as announced.
+        if live > self.policy.max_live_versions && !self.outside.ever_restored {
             self.violated("live versions", format!("{live} are valid at once"));
         }
         if record.encode().len() > 200 * 1024 {
@@ -425,12 +426,22 @@ impl World {
         }
         for index in 0..self.instances.len() {
             let running = &self.instances[index];
-            if running.may_use(self, version) && !self.is_cut_off(version, &name(running)) {
+            if running.may_use(self, version)
+                && !self.is_cut_off(version, &name(running))
+                && !self.was_misled(running, version)
+            {
                 let text = format!("version {version} is disabled while instance {index} may use it");
                 self.violated("S1", text);
                 return;
             }
         }
+    }
+
+    /// Whoever turned to a version after the store was restored goes by a record that does not know what was done since.
+    /// Whoever used one before that is not sent back to another.
+    fn was_misled(&self, running: &Running, version: Version) -> bool {
+        let restored = self.outside.restored_at;
+        self.outside.ever_restored && running.turned.is_some_and(|(to, since)| to == version && since >= restored)
     }
 
     /// Nobody is handed what has ended.
@@ -440,7 +451,7 @@ impl World {
         let active = running.rules.holder(&self.secret).and_then(|holder| holder.active(now));
         if let Some((version, _)) = active
             && self.outside.disabled.contains_key(&version)
-            && !self.outside.ever_restored
+            && !self.was_misled(running, version)
             && !self.is_cut_off(version, &name(running))
         {
             self.violated("S1", format!("instance {index} is handed version {version}, which has ended"));

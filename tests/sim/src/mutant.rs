@@ -62,7 +62,7 @@ impl fmt::Display for Mutant {
 }
 
 /// The coordinator's rules.
-pub const LEADER: [Rule; 59] = [
+pub const LEADER: [Rule; 61] = [
     Rule::Guard("leads"),
     Rule::Guard("phase"),
     Rule::Guard("not_paused"),
@@ -94,6 +94,8 @@ pub const LEADER: [Rule; 59] = [
     Rule::AcknowledgedGrant,
     Rule::GrantNumbers,
     Rule::SealedUnleased,
+    Rule::StayLeased,
+    Rule::NumbersLost,
     Rule::RegisteredOnly,
     Rule::TermFirst,
     Rule::TierBound,
@@ -125,7 +127,7 @@ pub const LEADER: [Rule; 59] = [
 ];
 
 /// The holder's.
-pub const HOLDER: [HolderRule; 22] = [
+pub const HOLDER: [HolderRule; 24] = [
     HolderRule::FromSend,
     HolderRule::ClockOnUse,
     HolderRule::LateGrant,
@@ -147,6 +149,8 @@ pub const HOLDER: [HolderRule; 22] = [
     HolderRule::GuardsRelease,
     HolderRule::SwitchDoubt,
     HolderRule::Acknowledge,
+    HolderRule::Stay,
+    HolderRule::Lost,
     HolderRule::OwnReply,
 ];
 

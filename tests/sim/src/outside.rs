@@ -90,6 +90,8 @@ pub struct Outside {
     pub restored: bool,
     /// It was ever restored.
     pub ever_restored: bool,
+    /// When it was, last.
+    pub restored_at: u64,
 }
 
 impl Outside {

@@ -16,6 +16,9 @@ use crate::record::{
 use crate::rules::Rule;
 use crate::time::{Instant, Now};
 
+/// More versions than a secret gets between a backup and its restoration. A bound on what an instance can claim at once.
+const LOST_VERSIONS: u64 = 10_000;
+
 /// Why an input changes nothing, by whose fault it is.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum Rejection {
@@ -227,8 +230,19 @@ impl Coordinator {
             None if self.is_full() => {
                 Err(Rejection::Sender { key, problem: format!("{MAX_MEMBERS} process lives are tracked already") })
             }
-            _ => Ok(vec![Change::ReportFolded { key, sequence, report, at: now }]),
+            _ => {
+                let lost = self.numbers_lost(&report).map(Change::Record);
+                Ok([Change::ReportFolded { key, sequence, report, at: now }].into_iter().chain(lost).collect())
+            }
         }
+    }
+
+    /// A version that is used and that the record does not know is of the history that was lost: its number is taken.
+    fn numbers_lost(&self, report: &SecretReport) -> Option<RecordChange> {
+        let last = report.held.last().copied().filter(|_| self.record.stay && !self.broken.is(Rule::NumbersLost))?;
+        let known = self.record.last_version.map_or(0, Version::get);
+        let believable = (1..=LOST_VERSIONS).contains(&last.get().saturating_sub(known));
+        believable.then_some(RecordChange::NumbersLost { last })
     }
 
     fn sync(
@@ -280,11 +294,17 @@ impl Coordinator {
 
     /// Whether a version's use may be allowed: it is wanted, now or next, or still being let go, and not sealed.
     fn may_lease(&self, version: Version) -> bool {
+        if self.record.stay && !self.record.versions.contains_key(&version) && !self.broken.is(Rule::StayLeased) {
+            // Of the lost history. Nothing here can end it.
+            return true;
+        }
         let sealed = self.record.versions.get(&version).is_none_or(|version| version.sealed)
             && !self.broken.is(Rule::SealedUnleased);
         let leaving = self.record.retirements.get(&version).is_some_and(|retirement| retirement.step.is_none());
         let wanted = self.record.current == Some(version) || self.record.pending() == Some(version);
-        !sealed && (wanted || leaving)
+        let known = self.record.versions.get(&version).map(|version| version.label);
+        let stays = self.record.stay && known.is_some_and(|label| matches!(label, Label::Pending));
+        !sealed && (wanted || leaving || stays)
     }
 
     fn barrier_passed(&self, version: Version, revision: Revision) -> Result<Vec<Change>, Rejection> {

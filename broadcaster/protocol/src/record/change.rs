@@ -149,6 +149,11 @@ pub enum RecordChange {
     SafeModeEntered(SafeMode),
     /// An operator has looked at it.
     SafeModeLeft,
+    /// Numbers up to this one were used in the history that was lost, and somebody still uses one: they never come again.
+    NumbersLost {
+        /// The highest.
+        last: Version,
+    },
 }
 
 impl SecretRecord {
@@ -174,7 +179,8 @@ impl SecretRecord {
                         label: Label::Pending,
                         origin: *origin,
                         sealed: false,
-                        announced: false,
+                        // In the history that was lost, the number may have been another's.
+                        announced: self.stay,
                         seen: *at,
                         note: String::new(),
                         unknown: Unknown::new(),
@@ -253,9 +259,17 @@ impl SecretRecord {
             RecordChange::Resumed => self.paused = None,
             RecordChange::SafeModeEntered(safe_mode) => {
                 self.safe_mode = Some(safe_mode.clone());
+                self.stay = true;
                 self.leap();
             }
-            RecordChange::SafeModeLeft => self.safe_mode = None,
+            RecordChange::SafeModeLeft => {
+                self.safe_mode = None;
+                // Whoever stayed has nothing to go to, or would go back to a version that may have ended, only to leave it
+                // at once.
+                let waits = self.versions.values().any(|version| version.label == Label::Pending);
+                self.stay = self.current.is_none() || self.rotation.is_none() && waits;
+            }
+            RecordChange::NumbersLost { last } => self.last_version = self.last_version.max(Some(*last)),
         }
     }
 
@@ -264,6 +278,8 @@ impl SecretRecord {
         self.revision = Revision(self.revision.0.saturating_add(LOST_REVISIONS));
         self.generation = Generation(self.generation.0.saturating_add(LOST_GENERATIONS));
         let revision = self.revision;
+        // Whatever the record says: in the lost history they may have been.
+        self.versions.values_mut().for_each(|version| version.announced = true);
         for retirement in self.retirements.values_mut() {
             retirement.unwanted_since = revision;
         }
@@ -326,6 +342,8 @@ impl SecretRecord {
         let (old, new) = (rotation.old, rotation.new);
         rotation.activated = Some(self.revision);
         self.enter(Phase::Activating, at);
+        // Good again: it was tested, and everyone there is has prepared it.
+        self.stay &= self.safe_mode.is_some();
         self.current = Some(new);
         self.announce(new);
         self.label(new, Label::Current);
