@@ -33,6 +33,13 @@ pub enum Mail {
         /// How it went.
         reply: oneshot::Sender<Result<OrderOutcome, Rejection>>,
     },
+    /// Versions wait behind numbers that nobody has written.
+    Gap {
+        /// The first number that is missing.
+        missing: Version,
+        /// The first version behind it.
+        found: Version,
+    },
     /// The configuration was reloaded.
     Reconfigured,
     /// Somebody wants to know the status as of now.

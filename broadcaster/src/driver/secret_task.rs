@@ -278,6 +278,17 @@ impl SecretTask {
                 drop(reply.send(answer));
                 Ok(())
             }
+            Mail::Gap { missing, found } => {
+                let last = self.coordinator.record().last_version.filter(|last| missing <= *last && *last < found);
+                match last {
+                    Some(last) => self.note_lost(missing, last).await,
+                    None => {
+                        let secret = &self.secret;
+                        warn!(%secret, %missing, %found, "a version is missing; later ones wait until it is written");
+                    }
+                }
+                Ok(())
+            }
             Mail::Reconfigured => {
                 self.settings = self.environment.settings.of(&self.secret);
                 self.input(Input::PolicyChanged(Box::new(self.settings.policy.clone()))).await
@@ -339,6 +350,7 @@ impl SecretTask {
             self.save(next.encode()).await?;
         }
         let now = clock::now();
+        let known = self.coordinator.record().last_version.map_or(Version::FIRST, Version::next);
         let mut rotations = Vec::with_capacity(changes.len());
         for change in &changes {
             let before = self.rotation();
@@ -355,7 +367,25 @@ impl SecretTask {
             rotations.push(self.rotation().or(before));
         }
         self.audit_after(&changes, &rotations, operator).await;
+        for change in &changes {
+            if let Change::Record(RecordChange::NumbersLost { last }) = change {
+                self.note_lost(known, *last).await;
+            }
+        }
         Ok(())
+    }
+
+    /// Numbers of a history that the store has lost must be no gap for the versions that follow.
+    async fn note_lost(&self, first: Version, last: Version) {
+        let epoch = self.coordinator.tenure().epoch;
+        match self.environment.tree.note_lost(&self.secret, first..=last, epoch).await {
+            Ok(()) => {
+                let secret = &self.secret;
+                warn!(%secret, %first, %last, "numbers that instances use were lost with the store's history: they are taken");
+            }
+            // The next version that waits behind them brings it up again.
+            Err(problem) => warn!(secret = %self.secret, %problem, "cannot note that numbers are taken"),
+        }
     }
 
     /// Saves the record by compare-and-swap. When the outcome is unknown, the store is asked until it is known: the

@@ -284,7 +284,11 @@ impl Term {
                 debug!(%secret, %version, "the value of this version is gone from the store");
             }
             VersionEvent::Gap { secret, missing, found } => {
-                warn!(%secret, %missing, %found, "a version is missing; later ones wait until it is written");
+                if let Some(task) = self.secrets.get(&secret)
+                    && task.mail.send(Mail::Gap { missing, found }).await.is_err()
+                {
+                    debug!(%secret, "a task is gone");
+                }
             }
             VersionEvent::Ignored { key, problem } => warn!(%key, problem, "ignored a key"),
             VersionEvent::Resynced(cursor) => debug!(cursor = cursor.0, "the versions are read in full"),

@@ -239,7 +239,7 @@ impl World {
         let mut key = self.instances[index].rules.key().clone();
         // No two lives have the same number, also when one life gets a second twin.
         let twin = self.instances.len();
-        key.incarnation.0 += (16 << 96) | u128::try_from(twin).unwrap_or(0) << 64;
+        key.incarnation.0 += u128::try_from(16 * twin).unwrap_or(0) << 96;
         self.start_life(twin, key, 1, clock, exclusive);
     }
 

@@ -270,6 +270,13 @@ pub async fn a_skipped_number_holds_back_what_follows(fixture: &impl StoreFixtur
     told.expect(&["gap a 5<6"]).await;
     tree.destroy_version(&secret, version(5), leader.epoch).await.unwrap();
     told.expect(&["added a 6"]).await;
+    // So may those of a history that was lost; what is there stays.
+    create(9).await;
+    told.expect(&["gap a 7<9"]).await;
+    tree.note_lost(&secret, version(7)..=version(9), leader.epoch).await.unwrap();
+    told.expect(&["added a 9"]).await;
+    assert!(tree.read_version(&secret, version(9)).await.unwrap().is_some());
+    assert_eq!(tree.put_next(&secret, value("x"), None).await.unwrap(), version(10));
 }
 
 pub async fn a_version_changed_in_place_is_told(fixture: &impl StoreFixture) {

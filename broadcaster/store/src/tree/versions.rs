@@ -1,5 +1,7 @@
 //! Versions: immutable, created once under the next number, destroyed by the leader only.
 
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -199,19 +201,51 @@ impl SecretTree {
         Ok(highest.map_or(Version::FIRST, Version::next))
     }
 
+    /// Notes that numbers were used in a history that the store has lost: they are no gap, and do not come again. A number
+    /// whose key is there is left alone. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NotLeader`] if `epoch` is over; what the store says.
+    pub async fn note_lost(
+        &self,
+        secret: &SecretName,
+        numbers: RangeInclusive<Version>,
+        epoch: Epoch,
+    ) -> Result<(), StoreError> {
+        let there: BTreeSet<Version> = self.list_versions(secret).await?.iter().map(|stamp| stamp.version).collect();
+        let mut lost = Vec::new();
+        let mut number = *numbers.start();
+        while number <= *numbers.end() {
+            lost.extend((!there.contains(&number)).then_some(number));
+            number = number.next();
+        }
+        self.note_destroyed(secret, &lost, Vec::new(), epoch).await
+    }
+
     /// Deletes a version's value for good and notes that its number was used. Doing it again changes nothing.
     ///
     /// # Errors
     /// [`StoreError::NotLeader`] if `epoch` is over; what the store says.
     pub async fn destroy_version(&self, secret: &SecretName, version: Version, epoch: Epoch) -> Result<(), StoreError> {
         let key = self.version_key(secret, version);
+        self.note_destroyed(secret, &[version], vec![Write::Delete(key)], epoch).await
+    }
+
+    async fn note_destroyed(
+        &self,
+        secret: &SecretName,
+        versions: &[Version],
+        with: Vec<Write>,
+        epoch: Epoch,
+    ) -> Result<(), StoreError> {
         let mut pauses = attempts();
         loop {
             let (mut destroyed, read_at) = self.read_destroyed(secret).await?;
-            destroyed.insert(version);
+            versions.iter().for_each(|version| destroyed.insert(*version));
             let note = self.destroyed_key(secret);
             let checks = vec![self.leads(epoch), as_read(note.clone(), read_at)];
-            let writes = vec![Write::Delete(key.clone()), Write::Put(note, SecretValue::new(destroyed.encode()))];
+            let mut writes = with.clone();
+            writes.push(Write::Put(note, SecretValue::new(destroyed.encode())));
             if let Committed::Done(_) = self.commit(checks, writes).await? {
                 return Ok(());
             }
