@@ -43,6 +43,10 @@ mod store {
         async fn interrupt(&self) {}
 
         async fn heal(&self) {}
+
+        fn has_connections(&self) -> bool {
+            false
+        }
     }
 
     rotacast_store::conformance_suite!(start);

@@ -49,6 +49,10 @@ pub trait StoreFixture: Send + Sync {
     async fn interrupt(&self);
     /// Ends an interruption or a stall.
     async fn heal(&self);
+    /// Whether there are connections to close: a watch without any may always have read everything a moment ago.
+    fn has_connections(&self) -> bool {
+        true
+    }
 }
 
 /// What it needs of one with a server.

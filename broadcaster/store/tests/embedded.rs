@@ -47,6 +47,10 @@ impl StoreFixture for Embedded {
     async fn interrupt(&self) {}
 
     async fn heal(&self) {}
+
+    fn has_connections(&self) -> bool {
+        false
+    }
 }
 
 rotacast_store::conformance_suite!(start);

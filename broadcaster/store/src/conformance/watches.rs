@@ -102,7 +102,9 @@ pub async fn s08_deletes_and_a_compaction_during_an_interruption_are_not_missed(
     fixture.compact().await;
     fixture.heal().await;
     view.until_equal(&writer, &root).await;
-    assert_eq!(view.listings, 2, "history was compacted, so everything had to be listed anew");
+    if fixture.has_connections() {
+        assert_eq!(view.listings, 2, "history was compacted, so everything had to be listed anew");
+    }
     // And the watch goes on.
     write(&writer, vec![put(&root.child("later"), "x")]).await;
     view.until_equal(&writer, &root).await;
