@@ -263,9 +263,12 @@ async fn s55_whoever_floods_has_two_places_and_the_others_are_answered() {
             }
             unreachable!("the numbers do not end")
         };
+        let began = clock::instant();
         let (answered, reply) = tokio::join!(answered, victim);
         assert!(reply.secrets.contains_key(&name()), "{reply:?}");
-        assert!(answered <= most, "{answered} places were taken");
+        // On a busy machine the flood takes longer than a place is kept, and then a place is taken more than once.
+        let times = 1 + usize::try_from(clock::instant().since(began).as_secs()).unwrap();
+        assert!(answered <= most * times, "{answered} places were taken");
     }
     stop.cancel();
     running.await.unwrap().unwrap();
