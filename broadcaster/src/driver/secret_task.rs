@@ -320,6 +320,9 @@ impl SecretTask {
 
     async fn input(&mut self, input: Input) -> Result<(), Ended> {
         self.leading().await?;
+        if let Input::VersionSeen { version } = &input {
+            self.warn_of_taken(*version);
+        }
         match self.coordinator.decide(clock::now(), input) {
             Ok(changes) => self.commit(changes).await,
             Err(rejection @ (Rejection::Stale { .. } | Rejection::Deposed { .. })) => {
@@ -373,6 +376,20 @@ impl SecretTask {
             }
         }
         Ok(())
+    }
+
+    /// Somebody may write a number that instances know from a history that the store has lost. It is not taken in.
+    fn warn_of_taken(&self, version: Version) {
+        let record = self.coordinator.record();
+        let newest = record.versions.keys().next_back().copied();
+        if let Some(last) = record.last_version.filter(|last| newest < Some(version) && version <= *last) {
+            let secret = &self.secret;
+            warn!(
+                %secret, %version, %last,
+                "not taken in: instances use another version of this number, which the store has lost; write the value \
+                 again above the last number, as `rotacast put` does"
+            );
+        }
     }
 
     /// Numbers of a history that the store has lost must be no gap for the versions that follow.

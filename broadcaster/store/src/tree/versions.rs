@@ -213,12 +213,8 @@ impl SecretTree {
         epoch: Epoch,
     ) -> Result<(), StoreError> {
         let there: BTreeSet<Version> = self.list_versions(secret).await?.iter().map(|stamp| stamp.version).collect();
-        let mut lost = Vec::new();
-        let mut number = *numbers.start();
-        while number <= *numbers.end() {
-            lost.extend((!there.contains(&number)).then_some(number));
-            number = number.next();
-        }
+        let numbers = (numbers.start().get()..=numbers.end().get()).filter_map(|number| Version::new(number).ok());
+        let lost: Vec<Version> = numbers.filter(|number| !there.contains(number)).collect();
         self.note_destroyed(secret, &lost, Vec::new(), epoch).await
     }
 
