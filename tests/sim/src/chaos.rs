@@ -355,8 +355,10 @@ impl World {
         self.outside.stored = Some(stored);
         self.outside.lock = None;
         self.outside.restored = true;
+        if !self.outside.ever_restored {
+            self.outside.restored_at = self.now;
+        }
         self.outside.ever_restored = true;
-        self.outside.restored_at = self.now;
     }
 
     fn random_order(&mut self, index: usize) {

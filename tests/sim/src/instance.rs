@@ -67,7 +67,7 @@ pub struct Running {
     pub shown: BTreeSet<Version>,
     /// Since when it has been using the secret in peace.
     pub settled_since: Option<u64>,
-    /// What it serves, and since when.
+    /// What it may hand out, and since when without a break.
     pub turned: Option<(Version, u64)>,
 }
 
@@ -293,8 +293,6 @@ impl World {
         if let Some(version) = serving {
             let service = self.instances[index].rules.key().service.to_string();
             self.truth.last_used.insert((version, service.clone()), self.now);
-            let turned = self.instances[index].turned;
-            self.instances[index].turned = turned.filter(|(to, _)| *to == version).or(Some((version, self.now)));
             self.truth.served.entry(version).or_default().insert(service);
         }
         let reached = self.instances[index].rules.holder(&self.secret).and_then(|holder| holder.report().reached);
@@ -303,6 +301,14 @@ impl World {
         }
         let running = &mut self.instances[index];
         running.settled_since = running.settled_since.or(Some(now)).filter(|_| active);
+        let state = running.rules.holder(&self.secret).and_then(|holder| holder.state());
+        // Whoever could have stayed was not misled, but sent.
+        let sent = |from: Version| state.is_some_and(|state| state.stay && !state.sealed.contains(&from));
+        running.turned = serving.filter(|_| active).map(|version| match running.turned {
+            Some((from, since)) if from == version => (version, since),
+            Some((from, _)) if sent(from) => (version, 0),
+            _ => (version, now),
+        });
         let running = &self.instances[index];
         let life = running.life;
         let now = running.clock.at(self.now);

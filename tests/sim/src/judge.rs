@@ -439,8 +439,8 @@ impl World {
         }
     }
 
-    /// Whoever turned to a version after the store was restored goes by a record that does not know what was done since.
-    /// Whoever used one before that is not sent back to another.
+    /// Whoever turned to a version after the store was restored, or again after its lease was over, goes by a record that
+    /// does not know what was done since. Whoever could use one all the time is not sent back to another.
     fn was_misled(&self, running: &Running, version: Version) -> bool {
         let restored = self.outside.restored_at;
         self.outside.ever_restored && running.turned.is_some_and(|(to, since)| to == version && since >= restored)

@@ -90,7 +90,7 @@ pub struct Outside {
     pub restored: bool,
     /// It was ever restored.
     pub ever_restored: bool,
-    /// When it was, last.
+    /// When it was, first.
     pub restored_at: u64,
 }
 
