@@ -6,7 +6,7 @@ use std::rc::Rc;
 use rotacast_protocol::coordinator::{Change, CommandKind, Coordinator, Input, Tenure};
 use rotacast_protocol::message::{InstanceReport, SecretReport, Stage, SyncRequest};
 use rotacast_protocol::record::{SecretRecord, Timing};
-use rotacast_protocol::{Epoch, Instant, InstanceKey, Now};
+use rotacast_protocol::{Epoch, InstanceKey, Instant, Now};
 
 use crate::clock::{Clock, MS, ms};
 use crate::event::{Event, Mail};
