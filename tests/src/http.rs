@@ -6,13 +6,48 @@ use tokio::net::TcpStream;
 /// More than any answer asked for in a test has.
 const MAX_ANSWER: u64 = 16 * 1024 * 1024;
 
-/// GET of `path` at `host:port`: status, and body.
+/// What was answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The status line and the headers.
+    pub head: String,
+    /// The body.
+    pub body: String,
+}
+
+/// GET of `path` at `host:port`: status, and body. Of a stream that never ends, once it was ended.
 ///
 /// # Errors
 /// What went wrong on the way, or is no HTTP.
 pub async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
+    let answer = exchange(address, path, "GET", &[], "").await?;
+    Ok((answer.status, answer.body))
+}
+
+/// POST of JSON to `path` at `host:port`, with further headers.
+///
+/// # Errors
+/// As [`get`].
+pub async fn post(address: &str, path: &str, headers: &[(&str, &str)], body: &str) -> std::io::Result<Answer> {
+    let headers: Vec<(&str, &str)> = [("Content-Type", "application/json")].iter().chain(headers).copied().collect();
+    exchange(address, path, "POST", &headers, body).await
+}
+
+async fn exchange(
+    address: &str,
+    path: &str,
+    method: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
@@ -22,7 +57,7 @@ pub async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(strange)?;
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
     let body = if chunked { unchunked(body).ok_or_else(strange)? } else { body.to_owned() };
-    Ok((status, body))
+    Ok(Answer { status, head: head.to_owned(), body })
 }
 
 fn unchunked(mut body: &str) -> Option<String> {
