@@ -33,8 +33,11 @@ fn address(world: &World) -> String {
     world.broadcaster.url().trim_start_matches("http://").to_owned()
 }
 
+/// A status and a body.
+type Told = std::io::Result<(u16, String)>;
+
 /// Streams of events, as a browser keeps them open.
-pub(super) struct Streams(Vec<(String, JoinHandle<std::io::Result<(u16, String)>>)>);
+pub(super) struct Streams(Vec<(String, JoinHandle<Told>)>);
 
 impl Streams {
     /// Listens to every one there is, until the broadcaster ends them.
@@ -66,7 +69,7 @@ impl Streams {
     }
 }
 
-fn listen(address: String, path: String) -> JoinHandle<std::io::Result<(u16, String)>> {
+fn listen(address: String, path: String) -> JoinHandle<Told> {
     tokio::spawn(async move { http::get(&address, &path).await })
 }
 
