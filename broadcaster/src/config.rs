@@ -50,6 +50,10 @@ const LEADER_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=
 const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Shortest and longest such wait.
 const START_TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+
+/// Oftener a rotation with its leases would hardly end before the next; the longest is as good as never.
+const ROTATE_EVERY: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(60)..=Duration::from_secs(10 * 365 * 24 * 3600);
 /// Least size of an audit file: below, files would be made faster than anybody looks at them.
 const MIN_AUDIT_FILE_BYTES: u64 = 64 * 1024;
 
@@ -103,6 +107,8 @@ pub struct SecretConfig {
     pub provider: Option<ProviderName>,
     /// Its policy.
     pub policy: Policy,
+    /// The longest a version is current before the provider makes another; none: rotated only when somebody asks or writes one.
+    pub rotate_every: Option<Duration>,
 }
 
 /// Where the audit log is, and how it is kept.
@@ -171,7 +177,7 @@ impl Config {
         let fitting = self.secrets.iter().filter(|(pattern, _)| pattern.matches(secret));
         match fitting.max_by_key(|(pattern, _)| pattern.precision()) {
             Some((_, config)) => config.clone(),
-            None => SecretConfig { provider: None, policy: self.defaults.clone() },
+            None => SecretConfig { provider: None, policy: self.defaults.clone(), rotate_every: None },
         }
     }
 
@@ -275,10 +281,11 @@ fn read_secrets(
             section.problem("provider", format!("there is no [providers.{provider}]{hint}"));
         }
         let policy = policy::read(&section, defaults);
+        let rotate_every = section.duration_within("rotate_every", &ROTATE_EVERY);
         section.finish();
         match name.parse::<SecretPattern>() {
             Ok(pattern) => {
-                secrets.insert(pattern, SecretConfig { provider, policy });
+                secrets.insert(pattern, SecretConfig { provider, policy, rotate_every });
             }
             Err(error) => section.problem_here(error.to_string()),
         }

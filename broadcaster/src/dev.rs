@@ -122,7 +122,9 @@ async fn assemble(
         audit: Arc::new(AuditLog::open(folder.audit(), AuditOptions::default())?.measured(&metrics)),
         key: folder.broadcaster().clone(),
         identities: Arc::new(Identities::new(cluster, services)),
-        settings: metrics.settings(Arc::new(DevSettings { settings: SecretSettings { policy: policy(), provider } })),
+        settings: metrics.settings(Arc::new(DevSettings {
+            settings: SecretSettings { policy: policy(), provider, schedule: None },
+        })),
         leader_ttl: LEADER_TTL,
         metrics: metrics.clone(),
         traces: Traces::off(),

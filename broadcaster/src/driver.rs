@@ -14,6 +14,7 @@ mod intake;
 mod listener;
 mod mail;
 mod replica;
+mod schedule;
 mod secret_task;
 mod share;
 mod status;
@@ -42,6 +43,8 @@ pub use fetch::StoreFetch;
 pub use intake::{Identities, Service, Services};
 pub use mail::{Granted, Mail, OrderOutcome};
 pub use replica::Replica;
+pub(crate) use schedule::SCHEDULE;
+pub use schedule::Schedule;
 
 use crate::audit::AuditLog;
 use crate::metrics::Metrics;
@@ -54,6 +57,8 @@ pub struct SecretSettings {
     pub policy: Policy,
     /// What makes, tests and retires its credentials.
     pub provider: Arc<dyn Provider>,
+    /// When it is rotated without anybody asking; none: never.
+    pub schedule: Option<Schedule>,
 }
 
 /// Where a driver finds what applies to a secret. Every secret has settings; those nobody configured get the defaults.

@@ -27,7 +27,9 @@ use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
 use crate::cli::ServeArgs;
 use crate::config::{Config, ServerTls, ServiceConfig, StoreConfig, changes};
-use crate::driver::{Environment, Identities, Mail, Replica, SecretSettings, Secrets, Service, Services, Settings};
+use crate::driver::{
+    Environment, Identities, Mail, Replica, Schedule, SecretSettings, Secrets, Service, Services, Settings,
+};
 use crate::metrics::Metrics;
 use crate::traces::{self, Exporting};
 use crate::web::Tokens;
@@ -195,7 +197,11 @@ impl Settings for ConfigSettings {
         let inner = self.inner();
         let (config, providers) = &*inner;
         let secret = config.secret(secret);
-        SecretSettings { policy: secret.policy, provider: providers.get(secret.provider.as_ref()) }
+        SecretSettings {
+            policy: secret.policy,
+            provider: providers.get(secret.provider.as_ref()),
+            schedule: secret.rotate_every.map(Schedule::every),
+        }
     }
 
     fn configured(&self) -> Vec<SecretName> {

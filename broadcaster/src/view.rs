@@ -79,6 +79,8 @@ pub(crate) struct SecretView {
     pub(crate) history: Vec<FinishedView>,
     /// When a broadcaster that does not lead read it in the store; None: the leader's own view.
     pub(crate) record_read_at: Option<Moment>,
+    /// None: it has no schedule, or a rotation is under way.
+    pub(crate) next_rotation_at: Option<Moment>,
 }
 
 #[derive(Clone, PartialEq, Serialize)]
@@ -203,6 +205,7 @@ impl From<v1::SecretStatus> for SecretView {
         });
         Self {
             record_read_at: at(wire.record_read_ms),
+            next_rotation_at: at(wire.next_rotation_ms),
             secret: wire.secret,
             provider: wire.provider,
             revision: wire.revision,

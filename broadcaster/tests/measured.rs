@@ -121,7 +121,11 @@ mod provider {
 
     impl Settings for Generated {
         fn of(&self, _secret: &SecretName) -> SecretSettings {
-            SecretSettings { policy: Policy::default(), provider: Arc::new(GenerateProvider::default()) }
+            SecretSettings {
+                policy: Policy::default(),
+                provider: Arc::new(GenerateProvider::default()),
+                schedule: None,
+            }
         }
 
         fn configured(&self) -> Vec<SecretName> {

@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use rotacast_proto::v1;
 
-use crate::servers::{Scratch, until};
+use crate::servers::{Network, Scratch, until};
 
 pub use audit::AuditTrail;
 pub use broadcaster::Broadcaster;
@@ -123,9 +123,14 @@ impl World {
                 settings::write(folder.path(), &keys, &options, (name, port), servers, &database)
             })
         };
-        let standbys: Vec<Broadcaster> =
+        let mut standbys: Vec<Broadcaster> =
             (1..=options.standbys).map(|at| broadcaster(at, &format!("standby-{at}"))).collect();
-        let broadcaster = broadcaster(0, settings::FIRST);
+        let mut broadcaster = broadcaster(0, settings::FIRST);
+        if let Some(bytes) = options.disk {
+            for one in std::iter::once(&mut broadcaster).chain(&mut standbys) {
+                one.mount(bytes).await;
+            }
+        }
         let urls = std::iter::once(&broadcaster).chain(&standbys).map(Broadcaster::url).collect();
         let operator = Operator::new(urls, keys.operator.clone());
         let observer = Observer::start(&database).await;
@@ -185,6 +190,32 @@ impl World {
         (self.start_service(service, instance, (&bus, &self.urls()), &arguments), way)
     }
 
+    /// The same in a network of its own, but for PostgreSQL, if there can be one: with its cable pulled nobody else is reached.
+    ///
+    /// # Panics
+    /// If store or bus cannot stand behind a proxy.
+    pub async fn networked_service(&self, service: &str, instance: &str) -> (Service, Way, Option<Network>) {
+        let Some(mut network) = Network::make(self.folder.path()).await else {
+            let (service, way) = self.cuttable_service(service, instance).await;
+            return (service, way, None);
+        };
+        let way = Way::to(&self.store, &self.bus).await;
+        let broadcasters = std::iter::once(&self.broadcaster).chain(&self.standbys).map(Broadcaster::port);
+        for port in [way.store.port(), way.bus.port()].into_iter().chain(broadcasters) {
+            network.join(port);
+        }
+        // The credential says where PostgreSQL is.
+        network.share(self.database.port());
+        let there = |text: &str| text.replace("127.0.0.1", &Network::GATEWAY.to_string());
+        let store = self.store.arguments(Some(way.store.port())).unwrap_or_default();
+        let arguments: Vec<String> = store.iter().map(|argument| there(argument)).collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let bus = there(&format!("nats://127.0.0.1:{}", way.bus.port()));
+        let servers = (bus.as_str(), there(&self.urls()));
+        let started = self.start_service_in(service, instance, (servers.0, &servers.1), &arguments, Some(&network));
+        (started, way, Some(network))
+    }
+
     /// A sample service, started, which asks broadcasters for values. The first that it is told of is not there.
     #[must_use]
     pub fn service_without_store(&self, service: &str, instance: &str, arguments: &[&str]) -> Service {
@@ -200,12 +231,17 @@ impl World {
         self.start_service(service, instance, (&format!("grpc://{hosts}"), &self.urls()), &[])
     }
 
-    fn start_service(
+    fn start_service(&self, service: &str, instance: &str, servers: (&str, &str), arguments: &[&str]) -> Service {
+        self.start_service_in(service, instance, servers, arguments, None)
+    }
+
+    fn start_service_in(
         &self,
         service: &str,
         instance: &str,
         (url, broadcasters): (&str, &str),
         arguments: &[&str],
+        network: Option<&Network>,
     ) -> Service {
         let mut all = vec![
             format!("--service={service}"),
@@ -218,7 +254,7 @@ impl World {
             format!("--trust={}", self.keys.broadcaster.display()),
         ];
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        Service::start(&self.programs, &self.folder, (service, instance), all, self.collector.as_deref())
+        Service::start(&self.programs, &self.folder, (service, instance), all, self.collector.as_deref(), network)
     }
 
     /// Runs `rotacast` with these arguments as the operator would, in the world's folder.
@@ -256,14 +292,14 @@ impl World {
     #[must_use]
     pub fn audits(&self) -> Vec<AuditTrail> {
         let all = std::iter::once(&self.broadcaster).chain(&self.standbys);
-        let files = all.map(|one| self.folder.path().join(settings::data_folder(one.name())).join("audit.jsonl"));
+        let files = all.map(|one| one.data().join("audit.jsonl"));
         files.filter(|file| file.exists()).map(|file| AuditTrail::read(&file)).collect()
     }
 
     /// Where the audit log is.
     #[must_use]
     pub fn audit_file(&self) -> PathBuf {
-        self.folder.path().join("data/audit.jsonl")
+        self.broadcaster.data().join("audit.jsonl")
     }
 
     /// The folder of keys, configuration, logs and the broadcaster's data.

@@ -1,5 +1,7 @@
 //! Replicas, services and servers as processes, and whatever can go wrong with them at random moments: killed, stopped,
-//! cut off, compacted, restarted, their streams lost. All the time services query PostgreSQL.
+//! cut off, compacted, restarted, their streams lost, their disks full. All the time services query PostgreSQL.
+//!
+//! As root one service has a network of its own, and each broadcaster a disk; without, those faults are left out, which is said.
 //!
 //! `ROTACAST_E2E_FAULTS` sets how many faults there are (few unless set), `ROTACAST_E2E_SEED` replays a run's choices
 //! and times. What a run meets at a moment is the machine's business: a seed leads to the same faults, not to the same
@@ -14,7 +16,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use rotacast_proto::v1;
 use rotacast_tests::pool_service::Status;
 use rotacast_tests::programs;
-use rotacast_tests::servers::until;
+use rotacast_tests::servers::{Network, until};
 use rotacast_tests::world::{Action, BusKind, LIMIT, Options, Service, StoreKind, Way, World, number};
 
 const REPLICAS: usize = 3;
@@ -22,6 +24,9 @@ const REPLICAS: usize = 3;
 /// The lease. Longer than any fault of [`Fault::hold`] that stands between an instance and everybody who could renew it,
 /// with the time it takes to find, among three broadcasters, the one that answers.
 const LEASE: &str = "\"12s\"";
+
+/// Each broadcaster's disk, in bytes: an audit log of some hundred rotations.
+const DISK: u64 = 4 << 20;
 
 /// The instance that faults meet.
 const VICTIM: &str = "victim";
@@ -42,6 +47,8 @@ enum Fault {
     ServicePaused,
     ServiceWithoutStore,
     ServiceWithoutBus,
+    ServiceCutOff,
+    DiskFull(usize),
     StorePaused,
     StoreKilled,
     StoreCompacted,
@@ -51,7 +58,7 @@ enum Fault {
 }
 
 impl Fault {
-    fn draw(random: &mut StdRng, store: StoreKind) -> Self {
+    fn draw(random: &mut StdRng, store: StoreKind, as_root: bool) -> Self {
         let which = random.random_range(0..REPLICAS);
         let mut all = vec![
             Self::BroadcasterKilled(which),
@@ -74,6 +81,9 @@ impl Fault {
         if store == StoreKind::Etcd {
             all.push(Self::StoreCompacted);
         }
+        if as_root {
+            all.extend([Self::ServiceCutOff, Self::DiskFull(which)]);
+        }
         *all.choose(random).expect("there are some")
     }
 
@@ -91,7 +101,8 @@ impl Fault {
     /// Whether it may begin while another one lasts. Without the store a service needs the leader, and the other way round:
     /// one that has neither is told that nothing can be handed out, as it should be.
     fn may_overlap(self, other: Self) -> bool {
-        let alone = |fault: Self| fault == Self::ServiceWithoutStore || fault.hold() <= 1000;
+        let alone =
+            |fault: Self| matches!(fault, Self::ServiceWithoutStore | Self::ServiceCutOff) || fault.hold() <= 1000;
         !alone(self) && !alone(other) && self.name() != other.name()
     }
 
@@ -120,6 +131,7 @@ async fn whatever_happens(store: StoreKind, ttl: &str, usual: u64) {
         .on(store, BusKind::Nats)
         .replicas(REPLICAS)
         .cuttable()
+        .small_disks(DISK)
         .leader_ttl(ttl)
         .policy("lease_idle", LEASE)
         .policy("lease_rotating", LEASE)
@@ -130,10 +142,11 @@ async fn whatever_happens(store: StoreKind, ttl: &str, usual: u64) {
         // What the last fault has cost is made good first: leases are as long as they may be.
         run.led().await;
         run.rotate_if_idle().await;
-        let fault = Fault::draw(&mut run.random, store);
+        let as_root = run.network.is_some() && run.world.broadcaster.disk().is_some();
+        let fault = Fault::draw(&mut run.random, store, as_root);
         // A fault that begins anywhere in a rotation, and sometimes while another one lasts.
         run.pass(2000).await;
-        let second = (run.random.random_range(0..3) == 0).then(|| Fault::draw(&mut run.random, store));
+        let second = (run.random.random_range(0..3) == 0).then(|| Fault::draw(&mut run.random, store, as_root));
         let second = second.filter(|second| second.may_overlap(fault));
         println!("{at}: {fault:?}{}", second.map(|second| format!(" and {second:?}")).unwrap_or_default());
         run.strike(fault).await;
@@ -159,6 +172,8 @@ struct Run {
     witness: Service,
     /// The one that faults meet, how it reaches store and bus, and how many lives it has had.
     victim: (Service, Way, u32),
+    /// The victim's, if it has one of its own.
+    network: Option<Network>,
     /// It knows of nothing but the broadcasters.
     gateway: Service,
     /// Of all lives.
@@ -168,8 +183,8 @@ struct Run {
     bus_down: bool,
     store_down: bool,
     victim_down: bool,
-    /// The victim's life was stopped at some time.
-    paused: bool,
+    /// The victim's life was stopped or cut off from everybody at some time.
+    may_lapse: bool,
     /// How often it was told that it has no lease.
     lapses: u64,
     newest: u64,
@@ -182,7 +197,7 @@ impl Run {
         }
         world.first_version().await;
         let mut witness = world.service("payments-api", "witness", &[]);
-        let (mut victim, way) = world.cuttable_service("ledger", VICTIM).await;
+        let (mut victim, way, network) = world.networked_service("ledger", VICTIM).await;
         let mut gateway = world.service_over_grpc("mailer", "gateway");
         for service in [&mut witness, &mut victim, &mut gateway] {
             service.uses(1).await;
@@ -194,6 +209,7 @@ impl Run {
             begun: Instant::now(),
             witness,
             victim: (victim, way, 1),
+            network,
             gateway,
             queries: 0,
             faults: BTreeMap::new(),
@@ -201,7 +217,7 @@ impl Run {
             bus_down: false,
             store_down: false,
             victim_down: false,
-            paused: false,
+            may_lapse: false,
             lapses: 0,
             newest: 1,
         }
@@ -286,10 +302,15 @@ impl Run {
             }
             Fault::ServicePaused => {
                 self.victim.0.pause();
-                self.paused = true;
+                self.may_lapse = true;
             }
             Fault::ServiceWithoutStore => self.victim.1.store.stall(),
             Fault::ServiceWithoutBus => self.victim.1.bus.stall(),
+            Fault::ServiceCutOff => {
+                self.network.as_ref().expect("or it is not drawn").pull();
+                self.may_lapse = true;
+            }
+            Fault::DiskFull(which) => self.world.replica(which).disk().expect("or it is not drawn").fill(),
             Fault::StorePaused => self.world.store.server().pause(),
             Fault::StoreKilled => {
                 self.world.store.server().kill().await;
@@ -334,6 +355,9 @@ impl Run {
         self.world.bus.nats_mut().resume();
         for which in 0..REPLICAS {
             self.world.ways[which].heal();
+            if let Some(disk) = self.world.replica(which).disk() {
+                disk.free();
+            }
             if std::mem::take(&mut self.down[which]) {
                 self.world.replica(which).spawn();
             } else {
@@ -342,13 +366,17 @@ impl Run {
         }
         self.victim.0.resume();
         self.victim.1.heal();
+        if let Some(network) = &self.network {
+            network.plug();
+        }
         if std::mem::take(&mut self.victim_down) {
             let last = self.victim.0.status();
             self.judge_service(last);
             // Another process of the same name: the earlier one is proven over.
             let lives = self.victim.2 + 1;
-            let (victim, way) = self.world.cuttable_service("ledger", VICTIM).await;
+            let (victim, way, network) = self.world.networked_service("ledger", VICTIM).await;
             self.victim = (victim, way, lives);
+            self.network = network;
         }
     }
 
@@ -379,7 +407,7 @@ impl Run {
         let faults: Vec<String> = self.faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
         println!("faults: {}", faults.join(", "));
         println!(
-            "{:?}: {} rotations, {} queries, 0 failed but {} of a process that was stopped, {} lives of the victim, {:.0?}",
+            "{:?}: {} rotations, {} queries, 0 failed but {} of a process that was stopped or cut off, {} lives of the victim, {:.0?}",
             self.store,
             last - 1,
             self.queries,
@@ -389,20 +417,20 @@ impl Run {
         );
     }
 
-    /// No query failed, but for what a process must expect that was stopped for longer than its leases: it is told that it
+    /// No query failed, but for what a process must expect that was stopped or cut off for longer than its leases: it is told that it
     /// has none until it has read the store again. Nobody's login may ever be refused, nor a session ended.
     fn judge_service(&mut self, last: Option<Status>) {
         // One that was killed before its first line has asked nothing.
         let Some(status) = last else { return };
         let victim = status.instance == VICTIM;
         for (error, count) in &status.errors {
-            assert!(victim && self.paused && error.contains(NO_LEASE), "{count} times {error:?}: {status:#?}");
+            assert!(victim && self.may_lapse && error.contains(NO_LEASE), "{count} times {error:?}: {status:#?}");
             self.lapses += count;
         }
         assert_eq!(status.queries_failed, status.errors.values().sum::<u64>(), "{status:#?}");
         self.queries += status.queries_ok;
         if victim {
-            self.paused = false;
+            self.may_lapse = false;
         }
     }
 }

@@ -15,7 +15,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// `actor` did `action`: an operator's name or `broadcaster`, and a snake_case verb.
+    /// `actor` did `action`: an operator's name, `broadcaster`, `store` or `schedule`, and a snake_case verb.
     #[must_use]
     pub fn new(actor: impl Into<String>, action: impl Into<String>) -> Self {
         Self { actor: actor.into(), action: action.into(), secret: None, rotation: None, details: Map::new() }

@@ -7,7 +7,7 @@ use super::output::{Mark, Output, shown};
 use super::stop::Stop;
 use super::summary::{self, direction, words};
 use super::table::{Cell, Table};
-use super::times::{ago, moment};
+use super::times::{ago, moment, span};
 use crate::view::{LeadingView, SecretView, StatusView};
 
 /// Of each list this many are shown, so that one secret fits a screen.
@@ -153,13 +153,22 @@ fn full(output: Output, secret: &SecretView, now: WallTime) -> Result<(), Stop> 
     history(output, secret, now)
 }
 
+/// Nothing for a secret without a schedule.
+fn next_by_schedule(secret: &SecretView, now: WallTime) -> String {
+    match secret.next_rotation_at {
+        None => String::new(),
+        Some(at) if at.0 <= now.0 => format!("; the next has been due by its schedule since {}", moment(at.0)),
+        Some(at) => format!("; the next by its schedule at {} (in {})", moment(at.0), span(at.0 - now.0)),
+    }
+}
+
 fn rotation(output: Output, secret: &SecretView, now: WallTime) -> Result<(), Stop> {
     let Some(rotation) = &secret.rotation else {
         return match secret.waiting_version() {
             Some(version) => {
                 output.line(format_args!("rotation · none in flight; version {version} waits for its own"))
             }
-            None => output.line("rotation · none in flight"),
+            None => output.line(format_args!("rotation · none in flight{}", next_by_schedule(secret, now))),
         };
     };
     let since =
@@ -246,7 +255,7 @@ fn history(output: Output, secret: &SecretView, now: WallTime) -> Result<(), Sto
             it.generation.into(),
             direction(it.old, it.new).into(),
             Cell::marked(&words(&it.outcome), mark),
-            it.took_ms.map_or_else(|| "-".into(), super::times::span).into(),
+            it.took_ms.map_or_else(|| "-".into(), span).into(),
             it.reason.as_deref().unwrap_or("-").into(),
         ]);
     }

@@ -7,6 +7,10 @@ use rotacast_protocol::{OperatorName, SecretName, ServiceName};
 
 use super::pattern::SecretPattern;
 use super::reader::Section;
+use crate::driver::SCHEDULE;
+
+/// Who acts in the audit log without being an operator.
+const RESERVED: [&str; 3] = ["broadcaster", "store", SCHEDULE];
 
 /// One service.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +33,9 @@ pub(super) fn read_operators(section: &Section<'_, '_>) -> BTreeMap<OperatorName
     let mut operators: BTreeMap<OperatorName, VerifyingKey> = BTreeMap::new();
     for (name, key) in section.named_texts() {
         match (OperatorName::new(name.as_str()), VerifyingKey::parse(&key)) {
+            (Ok(operator), _) if RESERVED.contains(&operator.as_str()) => {
+                section.problem(&name, "is what the audit log calls Rotacast itself; expected another name".into());
+            }
             (Ok(operator), Ok(key)) => {
                 // A key says who signed: shared, it could not.
                 if let Some((other, _)) = operators.iter().find(|(_, known)| known.id() == key.id()) {

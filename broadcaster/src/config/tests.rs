@@ -147,6 +147,10 @@ fn what_cannot_be_safe_is_refused_with_the_fix() {
     );
     let same = "rotacast-public-1:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo";
     assert!(refused(&format!("[operators]\na = \"{same}\"\nb = \"{same}\"\n")).contains("same key as a"));
+    assert!(refused(&format!("[operators]\nschedule = \"{same}\"\n")).contains("operators.schedule"));
+    let told = refused("[secrets.\"payments/db\"]\nrotate_every = \"30s\"\n");
+    assert!(told.contains("rotate_every") && told.contains("expected 1m to 3650d"), "{told}");
+    assert!(refused("[defaults]\nrotate_every = \"30d\"\n").contains("rotate_every"));
     let etcd = "[store]\nkind = \"etcd\"\nendpoints = [\"http://h:1\"]\nlayout = \"plain\"\nprefix = \"/s/r\"\nsource_prefix = \"/s\"\n";
     assert!(refused(etcd).contains("overlap"));
 }

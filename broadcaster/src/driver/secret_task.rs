@@ -1,5 +1,8 @@
 //! One secret's task: the only one that decides about it and writes its record.
 
+mod commands;
+mod scheduled;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +20,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, error, info, warn};
 
+use self::commands::Retry;
 use super::context::LogContext;
 use super::directory::Secrets;
-use super::effect::{Effect, EffectOutcome, EndedByOthers, newer_on_bus};
+use super::effect::{EffectOutcome, EndedByOthers, newer_on_bus};
 use super::mail::{Granted, Mail, OrderOutcome};
 use super::{Environment, SecretSettings, status};
 use crate::metrics::{Figures, FiguresSlot, Intake};
-use crate::traces::{RotationSpans, TracedProvider, envelope_of};
+use crate::traces::{RotationSpans, envelope_of};
 
 /// Inputs that may wait for one task. At one input per instance, a burst of this size is taken in at once; beyond it
 /// senders wait, and reports are dropped, which their resending repairs.
@@ -38,9 +42,6 @@ const BATCH: usize = 1024;
 /// Shortest time between two status updates to listeners.
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// First and longest pause before a failed command is tried again.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-
 /// Why a task ends.
 #[derive(Debug)]
 pub(super) enum Ended {
@@ -48,13 +49,6 @@ pub(super) enum Ended {
     Stopped,
     /// Somebody else has written the record: another leader is at work.
     Deposed(String),
-}
-
-/// A retry that waits.
-#[derive(Clone, Copy)]
-struct Retry {
-    at: Instant,
-    pause: Duration,
 }
 
 /// One secret's task.
@@ -73,6 +67,8 @@ pub(super) struct SecretTask {
     in_flight: BTreeSet<CommandKind>,
     retries: BTreeMap<CommandKind, Retry>,
     ended_by_others: EndedByOthers,
+    /// When the schedule's rotation may be asked for again, after it was refused.
+    ask_again: Option<Instant>,
     spans: RotationSpans,
     context: LogContext,
     status: watch::Sender<Arc<SecretStatus>>,
@@ -113,6 +109,7 @@ impl SecretTask {
             effects: JoinSet::new(),
             in_flight: BTreeSet::new(),
             ended_by_others: EndedByOthers::default(),
+            ask_again: None,
             spans,
             context,
             retries: BTreeMap::new(),
@@ -173,6 +170,9 @@ impl SecretTask {
             if let Err(ended) = self.settle().await {
                 return ended;
             }
+            if let Err(ended) = self.keep_schedule().await {
+                return ended;
+            }
             self.start_commands();
             self.publish_status();
             if let Err(ended) = self.wait().await {
@@ -222,8 +222,9 @@ impl SecretTask {
             self.retries.iter().filter(|(kind, _)| !self.in_flight.contains(*kind)).map(|(_, retry)| retry.at).min();
         // A status that was held back is due soon after.
         let status = Some(self.told.0 + STATUS_INTERVAL).filter(|due| *due > now.instant);
-        let wakeup = [self.coordinator.next_wakeup(now), retry, status].into_iter().flatten().min();
-        // A minute is as good as never: it only bounds how long a missed wake-up could go unnoticed.
+        let wakeup =
+            [self.coordinator.next_wakeup(now), retry, status, self.scheduled(now)].into_iter().flatten().min();
+        // A minute is as good as never: it bounds how long a missed wake-up, or a wall clock that was set, goes unnoticed.
         let pause = wakeup.map_or(Duration::from_secs(60), |at| at.since(now.instant)).min(Duration::from_secs(60));
         let mut mails = Vec::new();
         tokio::select! {
@@ -488,71 +489,6 @@ impl SecretTask {
         }
     }
 
-    /// Starts what is owed and not in flight. At most one command per version at a time, so that making a credential
-    /// and destroying it never run into each other. That goes for a reading of its usage as well, which logs in with it.
-    fn start_commands(&mut self) {
-        let now = clock::now();
-        let owed = self.coordinator.commands(now);
-        self.retries.retain(|kind, _| owed.iter().any(|command| command.kind == *kind));
-        for command in owed {
-            let waits = self.retries.get(&command.kind).is_some_and(|retry| retry.at > now.instant);
-            let busy = version_of(&command.kind)
-                .is_some_and(|version| self.in_flight.iter().any(|kind| version_of(kind) == Some(version)));
-            if waits || busy || self.in_flight.contains(&command.kind) {
-                continue;
-            }
-            self.in_flight.insert(command.kind.clone());
-            let span = self.context.effect(&command);
-            let provider = Arc::clone(&self.settings.provider);
-            let settings = SecretSettings {
-                provider: TracedProvider::around(provider, &self.spans, self.coordinator.record()),
-                policy: self.settings.policy.clone(),
-            };
-            let effect = Effect::new(
-                &self.environment,
-                &settings,
-                &self.coordinator,
-                &self.leadership,
-                command,
-                now,
-                &self.ended_by_others,
-            );
-            self.effects.spawn(effect.run().instrument(span));
-        }
-    }
-
-    async fn effect_ended(&mut self, outcome: Result<EffectOutcome, tokio::task::JoinError>) -> Result<(), Ended> {
-        let outcome = match outcome {
-            Ok(outcome) => outcome,
-            Err(problem) => {
-                // A panic in an effect is a bug of ours; the term ends and the next one owes the effect again.
-                return Err(Ended::Deposed(format!("an effect broke off: {problem}")));
-            }
-        };
-        self.in_flight.remove(&outcome.kind);
-        match outcome.result {
-            Ok(inputs) => {
-                if self.retries.remove(&outcome.kind).is_some() {
-                    info!(secret = %self.secret, command = ?outcome.kind, "works again");
-                }
-                for input in inputs {
-                    self.input(input).await?;
-                }
-            }
-            Err(problem) => {
-                warn!(secret = %self.secret, command = ?outcome.kind, %problem, "a command failed; it is tried again");
-                let before = self.retries.get(&outcome.kind).map_or(RETRY.0 / 2, |retry| retry.pause);
-                let pause = (before * 2).min(RETRY.1);
-                // Half fixed, half random, so that many secrets do not retry in step.
-                let jittered = pause / 2 + pause.mul_f64(rand::random::<f64>() / 2.0);
-                let at = clock::instant() + jittered;
-                self.retries.insert(outcome.kind.clone(), Retry { at, pause });
-                self.input(Input::Troubled { command: outcome.kind, problem }).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Tells listeners: of a new revision at once, of anything else at most every so often, since a status looks at
     /// every member.
     fn publish_status(&mut self) {
@@ -574,16 +510,5 @@ impl SecretTask {
         if changed {
             self.secrets.announce(self.secret.clone());
         }
-    }
-}
-
-/// Which version a command works on, for those that must not overlap.
-fn version_of(kind: &CommandKind) -> Option<Version> {
-    match kind {
-        CommandKind::Create { version }
-        | CommandKind::Test { version }
-        | CommandKind::ReadUsage { version }
-        | CommandKind::Retire { version, .. } => Some(*version),
-        CommandKind::Publish | CommandKind::PassBarrier { .. } | CommandKind::Audit { .. } => None,
     }
 }

@@ -87,6 +87,7 @@ fn recorded(record: &SecretRecord, settings: &SecretSettings) -> v1::SecretStatu
         rotation: record.rotation.as_ref().map(rotation),
         history: record.history.iter().rev().map(finished).collect(),
         provider: settings.provider.describe(),
+        next_rotation_ms: settings.schedule.and_then(|schedule| schedule.next(record)).unwrap_or(WallTime(0)).0,
         ..Default::default()
     }
 }

@@ -2,6 +2,7 @@
 
 mod faults;
 mod following;
+mod scheduled;
 
 use std::path::Path;
 
@@ -65,7 +66,11 @@ async fn environment(folder: &Path, policy: Policy) -> (Environment, EmbeddedBus
         audit: Arc::new(AuditLog::open(folder.join("audit.jsonl"), AuditOptions::default()).unwrap()),
         key,
         identities: Arc::new(Identities::new(cluster, services)),
-        settings: Arc::new(Fixed(SecretSettings { policy, provider: Arc::new(GenerateProvider::default()) })),
+        settings: Arc::new(Fixed(SecretSettings {
+            policy,
+            provider: Arc::new(GenerateProvider::default()),
+            schedule: None,
+        })),
         leader_ttl: Duration::from_secs(5),
         metrics: Metrics::default(),
         traces: Traces::off(),

@@ -87,8 +87,8 @@ impl MeasuredSettings {
 
 impl Settings for MeasuredSettings {
     fn of(&self, secret: &SecretName) -> SecretSettings {
-        let SecretSettings { policy, provider } = self.inner.of(secret);
-        SecretSettings { policy, provider: Arc::new(MeasuredProvider::new(provider, self.calls.clone())) }
+        let SecretSettings { policy, provider, schedule } = self.inner.of(secret);
+        SecretSettings { policy, provider: Arc::new(MeasuredProvider::new(provider, self.calls.clone())), schedule }
     }
 
     fn configured(&self) -> Vec<SecretName> {

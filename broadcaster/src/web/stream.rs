@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +55,24 @@ pub(super) enum View {
 /// Nobody listens any more.
 struct Gone;
 
+/// What a browser was told of each secret's line, as a digest: most of what changes in a secret does not show there.
+#[derive(Default)]
+struct Told(BTreeMap<String, u64>);
+
+impl Told {
+    /// Whether it has not been told exactly that. From now on it has.
+    fn is_news(&mut self, summary: &SummaryView) -> bool {
+        let mut hasher = DefaultHasher::new();
+        json(summary).hash(&mut hasher);
+        let digest = hasher.finish();
+        self.0.insert(summary.secret.clone(), digest) != Some(digest)
+    }
+}
+
+fn json(view: &impl Serialize) -> String {
+    serde_json::to_string(view).expect("views have string keys and finite numbers")
+}
+
 /// One browser.
 struct Listener {
     front: Arc<Front>,
@@ -94,8 +113,7 @@ impl Listener {
     }
 
     async fn send(&self, name: &str, data: &impl Serialize) -> Result<(), Gone> {
-        let data = serde_json::to_string(data).expect("views have string keys and finite numbers");
-        self.events.send(Ok(Event::default().event(name).data(data))).await.map_err(|_| Gone)
+        self.events.send(Ok(Event::default().event(name).data(json(data)))).await.map_err(|_| Gone)
     }
 
     async fn overview(&self) -> Result<Refusal, Gone> {
@@ -108,10 +126,11 @@ impl Listener {
             Ok(status) => status.secrets,
             Err(refusal) => return Ok(refusal),
         };
+        let mut told = Told::default();
         let mut reset = true;
         let mut rest = snapshot.into_iter().map(SummaryView::from).peekable();
         loop {
-            let secrets: Vec<SummaryView> = rest.by_ref().take(MAX_IN_EVENT).collect();
+            let secrets: Vec<SummaryView> = rest.by_ref().take(MAX_IN_EVENT).filter(|it| told.is_news(it)).collect();
             let more = rest.peek().is_some();
             self.send("secrets", &SecretsView { reset, more, secrets }).await?;
             reset = false;
@@ -124,7 +143,7 @@ impl Listener {
             tokio::select! {
                 change = changes.next() => match change {
                     Some(Ok(first)) => {
-                        if let Some(refusal) = self.changed(first, &mut changes).await? {
+                        if let Some(refusal) = self.changed(first, &mut changes, &mut told).await? {
                             return Ok(refusal);
                         }
                     }
@@ -140,7 +159,12 @@ impl Listener {
     }
 
     /// Tells of what changes within [`COLLECT`], each secret once.
-    async fn changed(&self, first: v1::SecretStatus, changes: &mut Statuses) -> Result<Option<Refusal>, Gone> {
+    async fn changed(
+        &self,
+        first: v1::SecretStatus,
+        changes: &mut Statuses,
+        told: &mut Told,
+    ) -> Result<Option<Refusal>, Gone> {
         let mut changed = BTreeMap::from([(first.secret.clone(), first)]);
         let due = Instant::now() + COLLECT;
         let mut ended = None;
@@ -152,8 +176,10 @@ impl Listener {
                 Err(_) => break,
             }
         }
-        let secrets = changed.into_values().map(SummaryView::from).collect();
-        self.send("secrets", &SecretsView { reset: false, more: false, secrets }).await?;
+        let secrets: Vec<_> = changed.into_values().map(SummaryView::from).filter(|it| told.is_news(it)).collect();
+        if !secrets.is_empty() {
+            self.send("secrets", &SecretsView { reset: false, more: false, secrets }).await?;
+        }
         Ok(ended)
     }
 
@@ -178,10 +204,20 @@ impl Listener {
                     change = changes.next() => match change {
                         Some(Ok(mut status)) => {
                             let due = Instant::now() + COLLECT;
-                            while let Ok(Some(Ok(newer))) = tokio::time::timeout_at(due, changes.next()).await {
-                                status = newer;
+                            let mut ended = None;
+                            while ended.is_none()
+                                && let Ok(newer) = tokio::time::timeout_at(due, changes.next()).await
+                            {
+                                match newer {
+                                    Some(Ok(newer)) => status = newer,
+                                    Some(Err(refusal)) => ended = Some(refusal),
+                                    None => ended = Some(stopping()),
+                                }
                             }
                             self.send("secret", &SecretView::from(status)).await?;
+                            if let Some(refusal) = ended {
+                                return Ok(refusal);
+                            }
                         }
                         Some(Err(refusal)) => return Ok(refusal),
                         None => return Ok(stopping()),
@@ -215,4 +251,30 @@ fn heartbeat() -> Interval {
 
 fn stopping() -> Refusal {
     Refusal::Unavailable { problem: "this broadcaster is stopping".into(), fix: String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_shows_on_its_line_is_news() {
+        let summary = |current, condition: &str| {
+            let second = v1::Blocker { condition: condition.into(), ..Default::default() };
+            let blockers = vec![v1::Blocker::default(), second];
+            SummaryView::from(v1::SecretStatus {
+                secret: "payments/db".into(),
+                current,
+                blockers,
+                ..Default::default()
+            })
+        };
+        let mut told = Told::default();
+        let news: Vec<bool> =
+            [(1, "released"), (1, "released"), (1, "usage_evidence"), (2, "usage_evidence"), (1, "released")]
+                .into_iter()
+                .map(|(current, condition)| told.is_news(&summary(current, condition)))
+                .collect();
+        assert_eq!(news, [true, false, false, true, true]);
+    }
 }

@@ -7,7 +7,7 @@ use crate::view::{BlockerView, FinishedView, Moment, RotationView, SecretView};
 
 #[derive(Clone, PartialEq, Serialize)]
 pub(super) struct SummaryView {
-    secret: String,
+    pub(super) secret: String,
     provider: String,
     current: Option<u64>,
     /// When the current version was first known.
@@ -56,7 +56,7 @@ impl From<v1::SecretStatus> for SummaryView {
             generation: view.generation,
             overlays: view.overlays,
             rotation: view.rotation,
-            next_rotation_at: None,
+            next_rotation_at: view.next_rotation_at,
             record_read_at: view.record_read_at,
         }
     }

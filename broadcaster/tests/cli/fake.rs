@@ -320,6 +320,7 @@ pub(crate) async fn ended(child: Child) -> Ran {
 pub(crate) fn draining() -> v1::SecretStatus {
     let now = rotacast_clock::wall().0;
     v1::SecretStatus {
+        next_rotation_ms: 0,
         secret: SECRET.into(),
         revision: 12,
         generation: 4,

@@ -237,3 +237,24 @@ async fn a_reader_that_has_had_enough_is_no_failure() {
     let ran = super::fake::ended(child).await.exits(0);
     assert!(ran.err.is_empty(), "{}", ran.err);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_schedule_has_in_store_is_told_and_what_is_overdue_too() {
+    let rig = Rig::start().await;
+    let now = rotacast_clock::wall().0;
+    // A little more than a day, so that it is one when it is shown.
+    for (due, expected) in
+        [(now + 25 * 3_600_000 + 30_000, "(in 1 d 1 h)"), (now - 60_000, "has been due by its schedule since")]
+    {
+        rig.set(v1::SecretStatus { next_rotation_ms: due, ..over("retired", "") });
+        let ran = rig.run(&["status", SECRET]).await.exits(0);
+        let line = ran.out.lines().find(|line| line.starts_with("rotation · none in flight; ")).unwrap_or_default();
+        assert!(line.contains(expected), "expected {expected:?}, found {}", ran.out);
+        let told = rig.run(&["status", SECRET, "-o", "json"]).await.exits(0).json();
+        let at = told["secrets"][0]["next_rotation_at"].as_str().expect("a moment").to_owned();
+        assert_eq!(at, rotacast_protocol::WallTime(due).to_string());
+    }
+    rig.set(over("retired", ""));
+    let told = rig.run(&["status", SECRET, "-o", "json"]).await.exits(0).json();
+    assert!(told["secrets"][0]["next_rotation_at"].is_null(), "{told}");
+}

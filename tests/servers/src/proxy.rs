@@ -42,9 +42,20 @@ impl Proxy {
     ///
     /// # Panics
     /// If no port is free.
+    #[allow(clippy::unused_async, reason = "it needs the runtime that it is awaited on")]
     pub async fn start(target: u16) -> Self {
         // Bound for as long as it lives, so any port will do.
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port is free");
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        Self::behind(listener, target)
+    }
+
+    /// The same, listening wherever this does.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub(crate) fn behind(listener: std::net::TcpListener, target: u16) -> Self {
+        listener.set_nonblocking(true).expect("sockets can be");
+        let listener = TcpListener::from_std(listener).expect("within a runtime");
         let port = listener.local_addr().expect("it is bound").port();
         let (fault, seen) = watch::channel(Fault { mode: Mode::Pass, cuts: 0 });
         let target = SocketAddr::from((Ipv4Addr::LOCALHOST, target));

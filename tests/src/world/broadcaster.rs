@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::settings::FIRST;
+use super::settings::{FIRST, data_folder};
 use super::{LIMIT, Operator, Programs};
-use crate::servers::{Process, Scratch, free_port};
+use crate::servers::{Disk, Process, Scratch, free_port};
 
 /// `rotacast serve`, started and killed at will, on the same address and data.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct Broadcaster {
     config: PathBuf,
     log: PathBuf,
     port: u16,
+    data: PathBuf,
+    disk: Option<Disk>,
     process: Option<Process>,
 }
 
@@ -28,7 +30,32 @@ impl Broadcaster {
             FIRST => "broadcaster.log".into(),
             name => format!("broadcaster-{name}.log"),
         });
-        Self { name: name.into(), program: programs.rotacast.clone(), config: config(port), log, port, process: None }
+        let data = folder.path().join(data_folder(name));
+        let (name, program, config) = (name.into(), programs.rotacast.clone(), config(port));
+        Self { name, program, config, log, port, data, disk: None, process: None }
+    }
+
+    /// From now on its data is on a disk of its own, if there can be one.
+    pub(super) async fn mount(&mut self, bytes: u64) {
+        self.disk = Disk::mount(&self.data, bytes).await;
+    }
+
+    /// The disk of its data, if it has one of its own.
+    #[must_use]
+    pub fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
+    }
+
+    /// Where this process finds its data.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.disk.as_ref().map_or_else(|| self.data.clone(), Disk::path)
+    }
+
+    /// The port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// How it is called in the election.
@@ -66,6 +93,9 @@ impl Broadcaster {
         assert!(self.process.is_none(), "the broadcaster runs already");
         let mut command = Command::new(&self.program);
         command.arg("serve").arg("--config").arg(&self.config);
+        if let Some(disk) = &self.disk {
+            command = disk.enter(&command);
+        }
         self.process = Some(Process::spawn("broadcaster", command, &self.log, None));
     }
 

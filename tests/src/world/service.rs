@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use super::{LIMIT, Programs};
 use crate::pool_service::Status;
-use crate::servers::{Process, Scratch, until};
+use crate::servers::{Network, Process, Scratch, until};
 
 /// `pool-service`, started, stopped, paused and killed at will.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ impl Service {
         (service, instance): (&str, &str),
         arguments: Vec<String>,
         collector: Option<&str>,
+        network: Option<&Network>,
     ) -> Self {
         let name = format!("{service}/{instance}");
         let file = |ending: &str| {
@@ -38,6 +39,9 @@ impl Service {
         );
         if let Some(url) = collector {
             command.env("OTEL_EXPORTER_OTLP_ENDPOINT", url).env("OTEL_SERVICE_NAME", service);
+        }
+        if let Some(network) = network {
+            command = network.enter(&command);
         }
         let process = Process::spawn(&name, command, &log, Some(&output));
         Self { name, process, output }

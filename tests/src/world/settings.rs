@@ -38,6 +38,7 @@ pub struct Options {
     pub(super) standbys: usize,
     /// Everybody reaches store and bus through proxies of their own.
     pub(super) cuttable: bool,
+    pub(super) disk: Option<u64>,
     /// Where traces go, if anywhere.
     pub(super) collector: Option<String>,
     log_format: &'static str,
@@ -62,6 +63,7 @@ impl Default for Options {
             leader_ttl: None,
             standbys: 0,
             cuttable: false,
+            disk: None,
             collector: None,
             log_format: "text",
         }
@@ -101,6 +103,13 @@ impl Options {
     #[must_use]
     pub fn cuttable(mut self) -> Self {
         self.cuttable = true;
+        self
+    }
+
+    /// Every broadcaster's data is on a disk of so many bytes, where one can be had: see [`Disk`](crate::servers::Disk).
+    #[must_use]
+    pub fn small_disks(mut self, bytes: u64) -> Self {
+        self.disk = Some(bytes);
         self
     }
 

@@ -119,7 +119,7 @@ async fn a_credential_is_not_disabled_while_a_reading_of_its_usage_logs_in_with_
         under_way: AtomicBool::new(false),
         met: AtomicBool::new(false),
     });
-    environment.settings = Arc::new(Fixed(SecretSettings { policy, provider: provider.clone() }));
+    environment.settings = Arc::new(Fixed(SecretSettings { policy, provider: provider.clone(), schedule: None }));
     put(&environment, "first").await;
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
@@ -144,7 +144,7 @@ async fn a_credential_is_not_disabled_while_a_reading_of_its_usage_logs_in_with_
 }
 
 /// Every wait of a rotation that nobody uses, as short as it may be.
-fn hasty() -> Policy {
+pub(super) fn hasty() -> Policy {
     let (moment, when_empty) = (Duration::from_millis(50), WhenEmpty::Proceed);
     Policy {
         lease_idle: moment,
@@ -164,7 +164,8 @@ async fn s46_a_credential_that_somebody_else_deleted_is_told_once_and_holds_noth
         let folder = tempfile::tempdir().unwrap();
         let (mut environment, _bus) = environment(folder.path(), hasty()).await;
         let provider = Arc::new(Tampered { inner: GenerateProvider::default(), deleted: AtomicBool::new(false) });
-        environment.settings = Arc::new(Fixed(SecretSettings { policy: hasty(), provider: provider.clone() }));
+        environment.settings =
+            Arc::new(Fixed(SecretSettings { policy: hasty(), provider: provider.clone(), schedule: None }));
         put(&environment, "first").await;
         let (secrets, stop) = (Secrets::default(), CancellationToken::new());
         let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));

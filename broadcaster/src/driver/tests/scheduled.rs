@@ -1,0 +1,60 @@
+//! Rotations that nobody asks for.
+
+use std::sync::Mutex;
+
+use super::*;
+
+/// Settings whose schedule is set while the driver runs.
+struct Scheduled {
+    fixed: SecretSettings,
+    schedule: Mutex<Option<Schedule>>,
+}
+
+impl Settings for Scheduled {
+    fn of(&self, _secret: &SecretName) -> SecretSettings {
+        SecretSettings { schedule: *self.schedule.lock().unwrap(), ..self.fixed.clone() }
+    }
+
+    fn configured(&self) -> Vec<SecretName> {
+        Vec::new()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_rotated_by_its_schedule_and_not_while_it_is_paused() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = faults::hasty();
+    let (mut environment, _bus) = environment(folder.path(), policy.clone()).await;
+    let fixed = SecretSettings { policy, provider: Arc::new(GenerateProvider::default()), schedule: None };
+    let settings = Arc::new(Scheduled { fixed, schedule: Mutex::new(None) });
+    environment.settings = settings.clone();
+    put(&environment, "first").await;
+    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
+    let first = until(&secrets, |status| status.current == 1 && status.rotation.is_none()).await;
+    assert_eq!(first.next_rotation_ms, 0);
+    order(&secrets, Order::Pause { reason: "a freeze".into() }).await;
+    *settings.schedule.lock().unwrap() = Some(Schedule::every(Duration::from_millis(100)));
+    secrets.get(&name()).unwrap().mail.send(Mail::Reconfigured).await.unwrap();
+    let overdue = until(&secrets, |status| (1..clock::wall().0).contains(&status.next_rotation_ms)).await;
+    // Whatever the task does about it, it has done once it answers again.
+    let still = until(&secrets, |_| true).await;
+    assert_eq!((overdue.rotation, still.rotation, still.current), (None, None, 1), "rotated although it was paused");
+    order(&secrets, Order::Resume).await;
+    let retired =
+        |status: &v1::SecretStatus| status.history.iter().any(|ended| ended.new == 2 && ended.outcome == "retired");
+    until(&secrets, retired).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    let log = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
+    let by_schedule = |line: &str| line.contains("\"actor\":\"schedule\"") && line.contains("\"rotation_started\"");
+    assert!(log.lines().any(by_schedule), "{log}");
+}
+
+async fn order(secrets: &Secrets, order: Order) {
+    let (reply, answer) = oneshot::channel();
+    let by = OperatorName::new("alice").unwrap();
+    let task = secrets.get(&name()).expect("known by now");
+    task.mail.send(Mail::Operator { by, order, reply }).await.unwrap();
+    answer.await.unwrap().unwrap();
+}
