@@ -210,6 +210,7 @@ impl FakeCluster {
             self_lease: Duration::from_secs(10),
             max_use: Duration::from_secs(5),
             stay: false,
+            lost_history: None,
         });
         state.revision = state.revision.next();
         change(state);

@@ -8,7 +8,7 @@
 //! run.
 #![allow(clippy::print_stdout)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rand::seq::IndexedRandom as _;
@@ -24,6 +24,9 @@ const REPLICAS: usize = 3;
 /// The lease. Longer than any fault of [`Fault::hold`] that stands between an instance and everybody who could renew it,
 /// with the time it takes to find, among three broadcasters, the one that answers.
 const LEASE: &str = "\"12s\"";
+
+/// What is left at least, in milliseconds, of a lease that was renewed when it was due.
+const RENEWED: u64 = 10_000;
 
 /// Each broadcaster's disk, in bytes: an audit log of some hundred rotations.
 const DISK: u64 = 4 << 20;
@@ -139,7 +142,7 @@ async fn whatever_happens(store: StoreKind, ttl: &str, usual: u64) {
     let Some(world) = World::start(programs!(), options).await else { return };
     let mut run = Run::begin(world, store, StdRng::seed_from_u64(seed)).await;
     for at in 0..count {
-        // What the last fault has cost is made good first: leases are as long as they may be.
+        // What the last fault has cost is made good first.
         run.led().await;
         run.rotate_if_idle().await;
         let as_root = run.network.is_some() && run.world.broadcaster.disk().is_some();
@@ -223,12 +226,20 @@ impl Run {
         }
     }
 
-    /// Waits for a leader.
+    /// Waits for a leader that has renewed everybody's leases: what was left of an earlier one's, or of a store read, might not
+    /// outlast the next fault.
     async fn led(&self) {
-        until("a broadcaster to lead", LIMIT, async || {
+        let all = ["witness", VICTIM, "gateway"];
+        until("a broadcaster to lead and everybody's leases to be renewed", LIMIT, async || {
             for operator in self.world.operator.each() {
                 if operator.broadcaster().await.is_ok_and(|status| status.leader) {
-                    return Some(());
+                    let instances = operator.instances().await.ok()?;
+                    let renewed: BTreeSet<&str> = instances
+                        .iter()
+                        .filter(|instance| instance.lease_left_ms > RENEWED)
+                        .filter_map(|instance| Some(instance.key.as_ref()?.instance.as_str()))
+                        .collect();
+                    return all.iter().all(|name| renewed.contains(name)).then_some(());
                 }
             }
             None

@@ -11,6 +11,7 @@ mod decide;
 mod guard;
 mod input;
 mod member;
+mod order;
 mod outlook;
 
 use std::collections::BTreeMap;
@@ -451,8 +452,11 @@ impl Coordinator {
         let over = now.instant + self.outlast(self.record.bounds.lease) + self.use_time();
         self.inherited_over = self.inherited_over.max(over);
         self.short_since = now.instant;
+        let revision = self.record.revision;
         for progress in self.retiring.values_mut() {
             progress.sealed = progress.sealed.map(|_| now.instant);
+            // What is under way from before that is about what was.
+            progress.sealed_at = revision;
             progress.barrier = false;
             progress.audited = false;
         }

@@ -64,6 +64,19 @@ pub struct SecretState {
     /// The store's history broke, and nobody knows which version is good: whoever serves one that is not sealed stays
     /// with it, and `current` is for those that serve none.
     pub stay: bool,
+    /// The last time that a part of the store's history was lost, if ever. It stays in every later state, so that whoever
+    /// was away meanwhile learns of it.
+    pub lost_history: Option<LostHistory>,
+}
+
+/// A part of the store's history was lost: it was restored from a backup, or wiped.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct LostHistory {
+    /// The revision that the record leapt to when it was noticed, above every lost one: whoever acts on an older state has
+    /// acted on what was lost.
+    pub noticed: Revision,
+    /// The newest version that the store still knew. A number above it may have been another version's.
+    pub kept_to: Option<Version>,
 }
 
 /// How far an instance has come with the version it is moving to. Ordered.

@@ -14,7 +14,7 @@ pub(crate) use codec::MAX_RECORD_BYTES;
 pub use codec::{FORMAT, RecordError};
 
 use crate::id::{Epoch, Generation, Revision, RotationId, Version};
-use crate::message::SecretState;
+use crate::message::{LostHistory, SecretState};
 use crate::name::{OperatorName, SecretName};
 use crate::phase::{Outcome, Phase};
 use crate::policy::Policy;
@@ -337,9 +337,16 @@ pub struct SecretRecord {
     pub paused: Option<Pause>,
     /// See [`SafeMode`].
     pub safe_mode: Option<SafeMode>,
-    /// See [`SecretState::stay`]: in safe mode, and after it until the version that waits then is current.
+    /// See [`SecretState::stay`]: in safe mode, and after it until the version that waits then is current, or an operator
+    /// ends it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stay: bool,
+    /// While everybody stays: versions up to here that the record does not list have ended, and are not of a lost history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_to: Option<Version>,
+    /// See [`SecretState::lost_history`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_history: Option<LostHistory>,
     /// The lease times in force.
     pub timing: Timing,
     /// The longest times anybody may still go by.
@@ -368,6 +375,8 @@ impl SecretRecord {
             paused: None,
             safe_mode: None,
             stay: false,
+            ended_to: None,
+            lost_history: None,
             bounds: Bounds {
                 lease: timing.lease_idle,
                 self_lease: timing.self_lease,
@@ -401,6 +410,12 @@ impl SecretRecord {
             Phase::RollingBack => Some(rotation.new).filter(|new| self.retirements.contains_key(new)),
             Phase::Verifying | Phase::Preparing => None,
         }
+    }
+
+    /// Whether a version waits: known, and not current yet.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.versions.values().any(|version| version.label == Label::Pending)
     }
 
     /// Whether the lease times in force are a policy's.
@@ -446,6 +461,7 @@ impl SecretRecord {
             self_lease: self.timing.self_lease,
             max_use: self.timing.max_use,
             stay: self.stay,
+            lost_history: self.lost_history,
         }
     }
 }

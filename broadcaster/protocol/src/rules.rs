@@ -6,6 +6,8 @@
 //! and is compiled away.
 
 #[cfg(feature = "mutants")]
+use crate::id::Revision;
+#[cfg(feature = "mutants")]
 use crate::phase::Outcome;
 use crate::record::{RecordChange, SecretRecord};
 
@@ -29,6 +31,8 @@ pub enum Rule {
     SilenceWaits,
     /// A release was said of a desired state that no longer asks for the version.
     ReleaseRevision,
+    /// A release was said of a state that this record has had.
+    ReleaseKnown,
     /// A release holds the version no more.
     ReleaseHeld,
     /// Lease rule 5: a release has heard of the last grant.
@@ -53,8 +57,22 @@ pub enum Rule {
     SealedUnleased,
     /// After a break in the store's history, what an instance holds is leased although nobody knows it.
     StayLeased,
+    /// What has ended and is no longer listed is not taken for a version of the lost history.
+    EndedUnleased,
+    /// Grants of versions that nobody knows are bounded.
+    GrantsBounded,
     /// Numbers of the lost history that somebody uses never come again.
     NumbersLost,
+    /// A number that is taken in after a break may have been leased in the lost history.
+    LostAnnounced,
+    /// A break is one however often it happens: in safe mode too, everything lost is waited for anew.
+    LeapAgain,
+    /// What is leapt to is above every earlier leap, of whatever history.
+    LeapAbove,
+    /// A break ends an operator's word.
+    LeapVoidsWords,
+    /// After safe mode whoever stays goes on doing so while a version waits.
+    StayWaits,
     /// The joiner's barrier: no lease before the registration was read.
     RegisteredOnly,
     /// The record carries a leader's term before it grants.
@@ -91,6 +109,10 @@ pub enum Rule {
     SafeModeActivation,
     /// Safe mode holds the start of a rotation.
     SafeModeStart,
+    /// In safe mode nothing goes back by itself.
+    SafeModeRollback,
+    /// In safe mode no credential is made.
+    SafeModeCreate,
     /// Everyone prepares before the activation, and switches before draining.
     Stages,
     /// What was said before a change of direction confirms nothing.
@@ -166,6 +188,23 @@ impl Broken {
             (Some(Rule::ReplacedRetires), RecordChange::RotationEnded { outcome: Outcome::Superseded, .. })
             | (Some(Rule::ReplacedRetires), RecordChange::VersionSkipped { .. }) => {
                 record.retirements.retain(|version, _| before.retirements.contains_key(version));
+            }
+            (Some(Rule::LostAnnounced), RecordChange::VersionAdded { version, .. }) => {
+                if let Some(version) = record.versions.get_mut(version) {
+                    version.announced = before.stay;
+                }
+            }
+            (Some(Rule::LeapAbove), RecordChange::SafeModeEntered(_)) => {
+                record.revision = Revision(before.revision.0 + (1 << 32));
+            }
+            (Some(Rule::LeapVoidsWords), RecordChange::SafeModeEntered(_)) => {
+                for (version, retirement) in &mut record.retirements {
+                    let words = before.retirements.get(version).map(|before| before.overrides.clone());
+                    retirement.overrides = words.unwrap_or_default();
+                }
+            }
+            (Some(Rule::StayWaits), RecordChange::SafeModeLeft) => {
+                record.stay = record.current.is_none() || record.rotation.is_none() && record.waits();
             }
             _ => {}
         }

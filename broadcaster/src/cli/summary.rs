@@ -26,6 +26,7 @@ pub(super) fn condition(name: &str) -> String {
         "not_in_safe_mode" => "safe mode to end".into(),
         "retired" => "the retire's own steps".into(),
         "start" => "its rotation to start".into(),
+        "staying" => "a version to go to".into(),
         name => words(name),
     }
 }

@@ -128,6 +128,11 @@ fn overlay_sentence(overlay: &str) -> String {
         "paused" => "It is paused: nothing irreversible happens until an operator resumes (`rotacast resume`).".into(),
         "awaiting_approval" => "It awaits an operator's approval (`rotacast approve`).".into(),
         "stuck" => "It is stuck: a deadline has passed, or a command keeps failing.".into(),
+        "staying" => {
+            "Safe mode is over, and instances stay with what they serve until the version that comes next is current: write one, \
+             or send them to the current version by `rotacast leave-safe-mode` once more."
+                .into()
+        }
         "safe_mode" => {
             "It is in safe mode: the store is not what it was. Look at it, then `rotacast leave-safe-mode`.".into()
         }
@@ -146,6 +151,7 @@ fn what_waits(condition: &str) -> String {
         "approval" => "an operator approves the activation",
         "not_paused" => "nobody has paused it",
         "not_in_safe_mode" => "the store is known to be what it was",
+        "staying" => "a version is current that instances may go to",
         "somebody" => "at least one live instance takes part",
         "required_services" => "every required service has its minimum of live instances on the version",
         "leads" => "this broadcaster surely leads",

@@ -101,10 +101,7 @@ impl DriverControl {
         // Numbers are never used again: those the record knows count too, whatever the store still holds.
         let floor = match self.secrets.get(secret) {
             None => None,
-            Some(task) => {
-                let status = self.ask(&task, Mail::Status).await?;
-                status.versions.iter().filter_map(|info| Version::new(info.version).ok()).max()
-            }
+            Some(task) => self.ask(&task, Mail::LastVersion).await?,
         };
         let version = self.environment.tree.put_next(secret, value, floor).await.map_err(|problem| match problem {
             StoreError::Invalid { .. } | StoreError::TooLarge { .. } => Refusal::Invalid(problem.to_string()),
@@ -173,6 +170,12 @@ impl DriverControl {
                 "safe_mode",
                 Level::Error,
                 "`rotacast why NAME` says what was noticed; `rotacast leave-safe-mode NAME` once it was looked at",
+            ),
+            (
+                "staying",
+                Level::Warning,
+                "`rotacast why NAME` says which version is waited for; without one, write one, or `rotacast leave-safe-mode NAME` \
+                 once more",
             ),
             ("stuck", Level::Error, "`rotacast why NAME` says who or what blocks, and what happens next"),
             ("awaiting_approval", Level::Warning, "`rotacast approve NAME`"),

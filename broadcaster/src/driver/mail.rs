@@ -40,6 +40,8 @@ pub enum Mail {
         /// The first version behind it.
         found: Version,
     },
+    /// Somebody wants to know the highest number ever taken in, which the next one must be above.
+    LastVersion(oneshot::Sender<Option<Version>>),
     /// The configuration was reloaded.
     Reconfigured,
     /// Somebody wants to know the status as of now.

@@ -1,6 +1,7 @@
 //! One secret's task: the only one that decides about it and writes its record.
 
 mod commands;
+mod lost;
 mod scheduled;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -143,7 +144,7 @@ impl SecretTask {
     /// answer is not waited for: every later publish asks again, if less sharply.
     async fn bus_knows_more(&self) -> Option<String> {
         let record = self.coordinator.record();
-        if record.revision == Revision(0) || record.safe_mode.is_some() {
+        if record.revision == Revision(0) {
             return None;
         }
         let Environment { key, cluster, bus, tree, traces, .. } = &self.environment;
@@ -280,14 +281,18 @@ impl SecretTask {
                 Ok(())
             }
             Mail::Gap { missing, found } => {
-                let last = self.coordinator.record().last_version.filter(|last| missing <= *last && *last < found);
-                match last {
-                    Some(last) => self.note_lost(missing, last).await,
-                    None => {
-                        let secret = &self.secret;
-                        warn!(%secret, %missing, %found, "a version is missing; later ones wait until it is written");
-                    }
+                let lost = self.lost_between(missing, found);
+                if lost.is_empty() {
+                    let secret = &self.secret;
+                    warn!(%secret, %missing, %found, "a version is missing; later ones wait until it is written");
+                } else {
+                    self.note_lost(lost).await;
                 }
+                Ok(())
+            }
+            Mail::LastVersion(reply) => {
+                // Whoever asked may be gone.
+                reply.send(self.coordinator.record().last_version).ok();
                 Ok(())
             }
             Mail::Reconfigured => {
@@ -373,37 +378,10 @@ impl SecretTask {
         self.audit_after(&changes, &rotations, operator).await;
         for change in &changes {
             if let Change::Record(RecordChange::NumbersLost { last }) = change {
-                self.note_lost(known, *last).await;
+                self.note_lost(self.lost_between(known, last.next())).await;
             }
         }
         Ok(())
-    }
-
-    /// Somebody may write a number that instances know from a history that the store has lost. It is not taken in.
-    fn warn_of_taken(&self, version: Version) {
-        let record = self.coordinator.record();
-        let newest = record.versions.keys().next_back().copied();
-        if let Some(last) = record.last_version.filter(|last| newest < Some(version) && version <= *last) {
-            let secret = &self.secret;
-            warn!(
-                %secret, %version, %last,
-                "not taken in: instances use another version of this number, which the store has lost; write the value \
-                 again above the last number, as `rotacast put` does"
-            );
-        }
-    }
-
-    /// Numbers of a history that the store has lost must be no gap for the versions that follow.
-    async fn note_lost(&self, first: Version, last: Version) {
-        let epoch = self.coordinator.tenure().epoch;
-        match self.environment.tree.note_lost(&self.secret, first..=last, epoch).await {
-            Ok(()) => {
-                let secret = &self.secret;
-                warn!(%secret, %first, %last, "numbers that instances use were lost with the store's history: they are taken");
-            }
-            // The next version that waits behind them brings it up again.
-            Err(problem) => warn!(secret = %self.secret, %problem, "cannot note that numbers are taken"),
-        }
     }
 
     /// Saves the record by compare-and-swap. When the outcome is unknown, the store is asked until it is known: the

@@ -63,7 +63,10 @@ pub(super) fn of(coordinator: &Coordinator, settings: &SecretSettings, now: Now)
 /// What the record alone says, as it was read at `read`.
 pub(super) fn of_record(record: &SecretRecord, settings: &SecretSettings, read: WallTime) -> v1::SecretStatus {
     let paused = record.paused.is_some().then_some(Overlay::Paused);
-    let safe_mode = record.safe_mode.is_some().then_some(Overlay::SafeMode);
+    let safe_mode = match record.safe_mode {
+        Some(_) => Some(Overlay::SafeMode),
+        None => record.stay.then_some(Overlay::Staying),
+    };
     v1::SecretStatus {
         overlays: [paused, safe_mode].into_iter().flatten().map(|overlay| overlay.as_str().to_owned()).collect(),
         record_read_ms: read.0,

@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use rotacast_bus::{BusEvent, SyncCall};
 use rotacast_clock as clock;
 use rotacast_proto::{Envelope, WireMessage as _};
-use rotacast_protocol::coordinator::{Coordinator, Input, Overlay, Tenure};
+use rotacast_protocol::coordinator::{Coordinator, Input, Tenure};
 use rotacast_protocol::message::{Registration, SyncReply};
 use rotacast_protocol::record::{SecretRecord, Timing};
 use rotacast_protocol::{InstanceKey, SecretName, Version};
@@ -208,12 +208,11 @@ impl Term {
         if let Some(reason) = &self.setback {
             error!(reason, "safe mode: nothing irreversible happens until an operator has looked");
         }
-        for (_, mut task) in self.secrets.all() {
-            // A task that ends takes the term with it.
-            let told = |status: &Arc<rotacast_proto::v1::SecretStatus>| {
-                status.overlays.iter().any(|it| it == Overlay::SafeMode.as_str())
-            };
-            task.status.wait_for(told).await.context("a task ended")?;
+        for (_, task) in self.secrets.all() {
+            // It takes the setback before any mail, and a task that ends takes the term with it.
+            let (reply, answer) = oneshot::channel();
+            task.mail.send(Mail::LastVersion(reply)).await.ok().context("a task ended")?;
+            answer.await.context("a task ended")?;
         }
         setbacks.fetch_max(count, Ordering::AcqRel);
         std::future::pending().await

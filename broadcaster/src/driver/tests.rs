@@ -2,6 +2,7 @@
 
 mod faults;
 mod following;
+mod lost;
 mod scheduled;
 
 use std::path::Path;

@@ -16,10 +16,11 @@ use rotacast_protocol::{Instant, Now, Phase, WallTime};
 
 use super::rotations::{PHASES, newest, phase_label};
 
-const OVERLAYS: [Overlay; 4] = [Overlay::Paused, Overlay::AwaitingApproval, Overlay::Stuck, Overlay::SafeMode];
+const OVERLAYS: [Overlay; 5] =
+    [Overlay::Paused, Overlay::AwaitingApproval, Overlay::Stuck, Overlay::SafeMode, Overlay::Staying];
 
 /// What something may wait for, as the core names it; a name that is not here is shown as `other`.
-pub(super) const CONDITIONS: [&str; 27] = [
+pub(super) const CONDITIONS: [&str; 28] = [
     "approval",
     "audited",
     "barrier",
@@ -43,6 +44,7 @@ pub(super) const CONDITIONS: [&str; 27] = [
     "somebody",
     "somebody_confirmed",
     "start",
+    "staying",
     "switched",
     "usage_evidence",
     "verified",

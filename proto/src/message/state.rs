@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use rotacast_protocol::message::SecretState;
+use rotacast_protocol::message::{LostHistory, SecretState};
 use rotacast_protocol::{Epoch, Generation, Phase, Revision, RotationId};
 
 use super::WireMessage;
@@ -51,6 +51,8 @@ pub(super) fn to_wire(state: &SecretState) -> v1::SecretState {
         self_lease_ms: millis(state.self_lease),
         max_use_ms: millis(state.max_use),
         stay: state.stay,
+        lost_history_noticed: state.lost_history.map_or(0, |lost| lost.noticed.0),
+        lost_history_kept_to: or_zero(state.lost_history.and_then(|lost| lost.kept_to)),
     }
 }
 
@@ -71,6 +73,17 @@ pub(super) fn from_wire(wire: v1::SecretState) -> Result<SecretState, FieldError
     if sync_interval < MIN_SYNC_INTERVAL {
         return Err(FieldError::new("sync_interval_ms", "0 ms, expected at least 1 ms"));
     }
+    let kept_to = version_or_none(wire.lost_history_kept_to);
+    let lost_history = match wire.lost_history_noticed {
+        0 if kept_to.is_some() => {
+            return Err(FieldError::new("lost_history_kept_to", "is set while lost_history_noticed is 0"));
+        }
+        0 => None,
+        noticed if noticed > wire.revision => {
+            return Err(FieldError::new("lost_history_noticed", "is above the revision: expected at most that"));
+        }
+        noticed => Some(LostHistory { noticed: Revision(noticed), kept_to }),
+    };
     Ok(SecretState {
         epoch: Epoch(wire.epoch),
         revision: Revision(wire.revision),
@@ -85,6 +98,7 @@ pub(super) fn from_wire(wire: v1::SecretState) -> Result<SecretState, FieldError
         self_lease: duration("self_lease_ms", wire.self_lease_ms)?,
         max_use: duration("max_use_ms", wire.max_use_ms)?,
         stay: wire.stay,
+        lost_history,
         secret,
     })
 }

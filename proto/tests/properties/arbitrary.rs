@@ -8,8 +8,8 @@ use proptest::option;
 use proptest::prelude::*;
 use rotacast_proto::{MAX_AUTH_FAILURE_VERSIONS, MAX_DURATION, MAX_LEASED_VERSIONS, MAX_SEALED_VERSIONS};
 use rotacast_protocol::message::{
-    Failure, FailureKind, FetchRequest, InstanceReport, MAX_FAILURE_TEXT_BYTES, MAX_HELD_VERSIONS, Registration,
-    SecretGrant, SecretReport, SecretState, Stage, SyncReply, SyncRequest,
+    Failure, FailureKind, FetchRequest, InstanceReport, LostHistory, MAX_FAILURE_TEXT_BYTES, MAX_HELD_VERSIONS,
+    Registration, SecretGrant, SecretReport, SecretState, Stage, SyncReply, SyncRequest,
 };
 use rotacast_protocol::{
     ClusterName, Epoch, Generation, Incarnation, InstanceKey, InstanceName, LeaseSequence, Nonce, Phase,
@@ -65,7 +65,8 @@ pub(crate) fn secret_state() -> impl Strategy<Value = SecretState> {
     let counters = (any::<u64>(), any::<u64>(), any::<u64>());
     let rotation = option::of((1..=u64::MAX, option::of(phase())));
     let versions = (option::of(version()), option::of(version()), option::of(version()));
-    let times = (duration(1), duration(0), duration(0), any::<bool>());
+    let lost = option::of((1..=u64::MAX, option::of(version())));
+    let times = (duration(1), duration(0), duration(0), any::<bool>(), lost);
     (secret(), counters, rotation, versions, btree_set(version(), 0..=MAX_SEALED_VERSIONS), times).prop_map(
         |(secret, (epoch, revision, generation), rotation, (current, pending, previous), sealed, times)| SecretState {
             epoch: Epoch(epoch),
@@ -81,6 +82,10 @@ pub(crate) fn secret_state() -> impl Strategy<Value = SecretState> {
             self_lease: times.1,
             max_use: times.2,
             stay: times.3,
+            lost_history: times
+                .4
+                .filter(|(noticed, _)| *noticed <= revision)
+                .map(|(noticed, kept_to)| LostHistory { noticed: Revision(noticed), kept_to }),
             secret,
         },
     )
@@ -188,6 +193,7 @@ pub(crate) fn largest_reply() -> SyncReply {
             self_lease: MAX_DURATION,
             max_use: MAX_DURATION,
             stay: true,
+            lost_history: Some(LostHistory { noticed: Revision(u64::MAX), kept_to: Some(largest_version(0)) }),
             secret: secret.clone(),
         };
         let leases = (0..MAX_LEASED_VERSIONS).map(|number| (largest_version(number), MAX_DURATION)).collect();

@@ -63,6 +63,8 @@ impl Fields for SecretState {
             "self_lease_ms": millis(self.self_lease),
             "max_use_ms": millis(self.max_use),
             "stay": self.stay,
+            "lost_history_noticed": number(self.lost_history.map_or(0, |lost| lost.noticed.0)),
+            "lost_history_kept_to": or_zero(self.lost_history.and_then(|lost| lost.kept_to)),
         })
     }
 }

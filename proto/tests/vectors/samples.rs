@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rotacast_proto::SigningKey;
 use rotacast_protocol::message::{
-    Failure, FailureKind, FetchRequest, InstanceReport, Registration, SecretGrant, SecretReport, SecretState, Stage,
-    SyncReply, SyncRequest,
+    Failure, FailureKind, FetchRequest, InstanceReport, LostHistory, Registration, SecretGrant, SecretReport,
+    SecretState, Stage, SyncReply, SyncRequest,
 };
 use rotacast_protocol::{
     ClusterName, Epoch, Generation, Incarnation, InstanceKey, InstanceName, LeaseSequence, Nonce, Phase,
@@ -75,6 +75,7 @@ pub(crate) fn idle_state() -> SecretState {
         self_lease: Duration::from_secs(10),
         max_use: Duration::from_secs(5),
         stay: false,
+        lost_history: None,
     }
 }
 
@@ -109,6 +110,7 @@ pub(crate) fn extreme_state() -> SecretState {
         self_lease: Duration::from_nanos(10_000_999_999),
         max_use: Duration::from_nanos(999_999),
         stay: true,
+        lost_history: Some(LostHistory { noticed: Revision(u64::MAX), kept_to: Some(version(u64::MAX)) }),
     }
 }
 

@@ -36,8 +36,8 @@ pub struct Holder {
     slots: BTreeMap<Version, Slot>,
     /// Handed out for new work.
     serving: Option<Version>,
-    /// Held since before the store lost its history, and unknown to the state that said so: should the number come again, it
-    /// is another version.
+    /// Held since before the store lost a part of its history, and not among what it kept: should the number come again, it is
+    /// another version.
     lost: BTreeSet<Version>,
     /// What the service itself uses for new work, as its switch hook was last told; none while in doubt.
     applied: Option<Version>,
@@ -208,10 +208,11 @@ impl Holder {
             if !same_direction {
                 self.highest = None;
             }
-            if state.stay && !newest.stay && !self.broken.is(Rule::Lost) {
-                let known = [state.current, state.pending, state.previous];
-                let lost = |version: &Version| !known.contains(&Some(*version)) && !state.sealed.contains(version);
-                self.lost = self.slots.keys().copied().filter(lost).collect();
+            // Heard of for the first time, however long ago it was: what is held is of the history that was lost, but for
+            // what the store has kept.
+            let lost = state.lost_history.filter(|lost| lost.noticed > newest.revision && !self.broken.is(Rule::Lost));
+            if let Some(lost) = lost {
+                self.lost.extend(self.slots.keys().filter(|version| Some(**version) > lost.kept_to));
             }
         }
         let newly_wanted = [state.current, state.pending].into_iter().flatten().any(|version| !self.wants(version));

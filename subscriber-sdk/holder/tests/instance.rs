@@ -38,6 +38,7 @@ fn state(secret: &str) -> SecretState {
         self_lease: Duration::from_secs(10),
         max_use: Duration::from_secs(5),
         stay: false,
+        lost_history: None,
     }
 }
 

@@ -46,6 +46,7 @@ impl Leader {
             self_lease: SECOND * 4,
             max_use: SECOND,
             stay: false,
+            lost_history: None,
         };
         Self {
             states: vec![first],

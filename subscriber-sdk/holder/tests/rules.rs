@@ -34,6 +34,7 @@ fn state(revision: u64, generation: u64, current: u64) -> SecretState {
         self_lease: SECOND * 10,
         max_use: SECOND * 5,
         stay: false,
+        lost_history: None,
     }
 }
 

@@ -1,12 +1,14 @@
 //! Rules that are tested by hand: what they are there for is a matter of a few steps, and chance would bring those
 //! steps together too rarely. Each test says what is wrong when its rule is broken, and nothing when it is in force.
 
+mod restored;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use rotacast_holder::rules::Rule as HolderRule;
 use rotacast_holder::{Instance, InstanceInput, Step};
 use rotacast_protocol::coordinator::{Change, Evidence, Input, Order};
-use rotacast_protocol::message::{SecretGrant, SecretState, Stage, SyncReply};
+use rotacast_protocol::message::{LostHistory, SecretGrant, SecretState, Stage, SyncReply};
 use rotacast_protocol::policy::WhenUnreachable;
 use rotacast_protocol::record::RetireStep;
 use rotacast_protocol::rules::Rule;
@@ -141,23 +143,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             let wrong = changes.is_ok_and(|changes| changes.iter().any(longer));
             says(wrong, "bounds: a lease is granted that a successor would not wait for")
         }
-        Rule::StayLeased => {
-            let mut bench = Bench::running(Policy::default(), &["api/a"]);
-            apply(&mut bench, Input::StoreWentBack { reason: "restored".into() });
-            spoil(&mut bench);
-            bench.sync("api/a", 7, Stage::Released, &[7]);
-            let leased = bench.coordinator.grant(&key("api/a")).is_some_and(|grant| grant.leases.contains_key(&v(7)));
-            says(!leased, "L: after a break in the store's history, an instance may not go on with what it uses")
-        }
-        Rule::NumbersLost => {
-            let mut bench = Bench::running(Policy::default(), &["api/a"]);
-            apply(&mut bench, Input::StoreWentBack { reason: "restored".into() });
-            spoil(&mut bench);
-            bench.sync("api/a", 7, Stage::Released, &[7]);
-            let comes_again = bench.input(Input::VersionSeen { version: v(2) }).is_ok();
-            says(comes_again, "truth: a number comes again while somebody uses the version that had it before")
-        }
-        _ => return None,
+        _ => return restored::leader(rule, &spoil),
     };
     Some(result)
 }
@@ -219,6 +205,7 @@ impl Hand {
             self_lease: seconds(10),
             max_use: seconds(1),
             stay: false,
+            lost_history: None,
         }
     }
 
@@ -387,9 +374,10 @@ fn holder(rule: HolderRule, broken: bool) -> Option<Result<(), String>> {
             let second = hand.state(2, 2, 2);
             hand.rules(Takes::State(second));
             hand.uses(2, 2);
-            let restored = SecretState { stay: true, ..hand.state(3, 3, 1) };
+            let lost_history = Some(LostHistory { noticed: Revision(3), kept_to: Some(v(1)) });
+            let restored = SecretState { stay: true, lost_history, ..hand.state(3, 3, 1) };
             hand.rules(Takes::State(restored));
-            let again = SecretState { pending: Some(v(2)), stay: true, ..hand.state(4, 4, 1) };
+            let again = SecretState { pending: Some(v(2)), stay: true, lost_history, ..hand.state(4, 4, 1) };
             hand.rules(Takes::State(again));
             let said = hand.instance.holder(&hand.secret).and_then(|holder| holder.report().reached);
             says(

@@ -62,7 +62,7 @@ impl fmt::Display for Mutant {
 }
 
 /// The coordinator's rules.
-pub const LEADER: [Rule; 61] = [
+pub const LEADER: [Rule; 71] = [
     Rule::Guard("leads"),
     Rule::Guard("phase"),
     Rule::Guard("not_paused"),
@@ -83,6 +83,7 @@ pub const LEADER: [Rule; 61] = [
     Rule::HoldWaits,
     Rule::SilenceWaits,
     Rule::ReleaseRevision,
+    Rule::ReleaseKnown,
     Rule::ReleaseHeld,
     Rule::ReleaseLease,
     Rule::ReportOrder,
@@ -95,7 +96,14 @@ pub const LEADER: [Rule; 61] = [
     Rule::GrantNumbers,
     Rule::SealedUnleased,
     Rule::StayLeased,
+    Rule::EndedUnleased,
+    Rule::GrantsBounded,
     Rule::NumbersLost,
+    Rule::LostAnnounced,
+    Rule::LeapAgain,
+    Rule::LeapAbove,
+    Rule::LeapVoidsWords,
+    Rule::StayWaits,
     Rule::RegisteredOnly,
     Rule::TermFirst,
     Rule::TierBound,
@@ -114,6 +122,8 @@ pub const LEADER: [Rule; 61] = [
     Rule::Approval,
     Rule::SafeModeActivation,
     Rule::SafeModeStart,
+    Rule::SafeModeRollback,
+    Rule::SafeModeCreate,
     Rule::Stages,
     Rule::ConfirmedDirection,
     Rule::EmptySet,

@@ -144,7 +144,7 @@ impl Coordinator {
     /// Too many instances refuse the new version, or cannot log in with it.
     fn give_up(&self, rotation: &Rotation, now: Now) -> Option<Change> {
         let open = matches!(rotation.phase, Phase::Preparing | Phase::Activating | Phase::Draining);
-        if !open || self.policy.on_failure == OnFailure::Hold || self.record.paused.is_some() {
+        if !open || self.policy.on_failure == OnFailure::Hold || self.holds_rollback() {
             return None;
         }
         let refusals = self.refusals(rotation.new);
@@ -156,6 +156,13 @@ impl Coordinator {
         (failures > self.policy.auth_failure_budget).then(|| {
             self.roll_back(now, format!("{failures} failed logins with version {} were reported", rotation.new))
         })
+    }
+
+    /// Nothing goes back by itself in a pause, nor in safe mode: what the record calls new may be what everybody uses, and
+    /// what it would go back to may have ended.
+    fn holds_rollback(&self) -> bool {
+        let safe_mode = self.record.safe_mode.is_some() && !self.broken.is(Rule::SafeModeRollback);
+        self.record.paused.is_some() || safe_mode
     }
 
     fn first_refusal(&self, version: crate::Version) -> String {
@@ -176,9 +183,9 @@ impl Coordinator {
         match deadline.then {
             OnDeadline::Extend => vec![Change::DeadlineExtended { at: now }],
             OnDeadline::Hold => Vec::new(),
-            // A pause stops this too; it is reported, and applied once resumed.
+            // It is reported, and applied once nothing holds it.
             OnDeadline::RollBack
-                if self.record.paused.is_some() || matches!(rotation.phase, Phase::Retiring | Phase::RollingBack) =>
+                if self.holds_rollback() || matches!(rotation.phase, Phase::Retiring | Phase::RollingBack) =>
             {
                 Vec::new()
             }

@@ -79,7 +79,12 @@ impl Coordinator {
             && rotation.phase == Phase::Verifying
         {
             let version = rotation.new;
-            kinds.push(if rotation.created { CommandKind::Test { version } } else { CommandKind::Create { version } });
+            if rotation.created {
+                kinds.push(CommandKind::Test { version });
+            } else if self.record.safe_mode.is_none() || self.broken.is(Rule::SafeModeCreate) {
+                // In a lost history a credential of this number may have been made, and be in use.
+                kinds.push(CommandKind::Create { version });
+            }
         }
         for (version, retirement) in &self.record.retirements {
             let version = *version;

@@ -4,19 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
-use super::member::full_name;
-use super::{Change, CommandKind, Coordinator, Evidence, Input, MAX_MEMBERS, Member, Order};
+use super::{Change, CommandKind, Coordinator, Evidence, Input, MAX_MEMBERS, Member};
 use crate::id::{Epoch, InstanceKey, LeaseSequence, ReportSequence, Revision, Version};
 use crate::message::{MAX_FAILURE_TEXT_BYTES, MAX_HELD_VERSIONS, SecretReport};
-use crate::name::OperatorName;
 use crate::phase::Phase;
-use crate::record::{
-    Label, MAX_RECORD_BYTES, Origin, Override, Pause, RecordChange, RetireStep, SafeMode, Timing, Unknown,
-};
+use crate::record::{Label, MAX_RECORD_BYTES, Origin, RecordChange, RetireStep, SafeMode, Timing, Unknown};
 use crate::rules::Rule;
 use crate::time::{Instant, Now};
 
-/// More versions than a secret gets between a backup and its restoration. A bound on what an instance can claim at once.
+/// More versions than a secret gets between a backup and its restoration. A bound on what instances can claim, all in all.
 const LOST_VERSIONS: u64 = 10_000;
 
 /// Why an input changes nothing, by whose fault it is.
@@ -66,7 +62,7 @@ fn stale(what: &'static str, expected: impl ToString, found: impl ToString) -> R
     Rejection::Stale { what, expected: expected.to_string(), found: found.to_string() }
 }
 
-fn operator(problem: impl Into<String>) -> Rejection {
+pub(super) fn operator(problem: impl Into<String>) -> Rejection {
     Rejection::Operator { problem: problem.into() }
 }
 
@@ -130,7 +126,7 @@ impl Coordinator {
 
     /// What comes from outside may fill a third of the record: what follows from it, such as the retirement of each
     /// skipped version, still fits.
-    fn fitting(&self, changes: Vec<Change>) -> Result<Vec<Change>, Rejection> {
+    pub(super) fn fitting(&self, changes: Vec<Change>) -> Result<Vec<Change>, Rejection> {
         let size = self.record_after(&changes).map_or(0, |record| record.encode().len());
         if size > MAX_RECORD_BYTES / 3 {
             return Err(operator(format!(
@@ -239,10 +235,10 @@ impl Coordinator {
 
     /// A version that is used and that the record does not know is of the history that was lost: its number is taken.
     fn numbers_lost(&self, report: &SecretReport) -> Option<RecordChange> {
-        let last = report.held.last().copied().filter(|_| self.record.stay && !self.broken.is(Rule::NumbersLost))?;
-        let known = self.record.last_version.map_or(0, Version::get);
-        let believable = (1..=LOST_VERSIONS).contains(&last.get().saturating_sub(known));
-        believable.then_some(RecordChange::NumbersLost { last })
+        let lost = self.record.lost_history.filter(|_| !self.broken.is(Rule::NumbersLost))?;
+        let last = report.held.last().copied().filter(|last| Some(*last) > self.record.last_version)?;
+        let kept = lost.kept_to.map_or(0, Version::get);
+        (last.get().saturating_sub(kept) <= LOST_VERSIONS).then_some(RecordChange::NumbersLost { last })
     }
 
     fn sync(
@@ -267,9 +263,11 @@ impl Coordinator {
         let registered = self.members.get(&key).is_some_and(|member| member.registered);
         let registered = registered || self.broken.is(Rule::RegisteredOnly);
         if registered && (self.record.epoch == self.tenure.epoch || self.broken.is(Rule::TermFirst)) {
+            let member = self.members.get(&key);
             let over: BTreeMap<Version, Instant> = wanted
                 .into_iter()
                 .filter(|version| self.may_lease(*version))
+                .filter(|v| self.record.versions.contains_key(v) || member.is_some_and(|it| it.has_room_for(*v)))
                 .map(|v| (v, self.lease_over(now)))
                 .collect();
             let first = LeaseSequence(self.first_lease.0.max(lease.0));
@@ -295,8 +293,8 @@ impl Coordinator {
     /// Whether a version's use may be allowed: it is wanted, now or next, or still being let go, and not sealed.
     fn may_lease(&self, version: Version) -> bool {
         if self.record.stay && !self.record.versions.contains_key(&version) && !self.broken.is(Rule::StayLeased) {
-            // Of the lost history. Nothing here can end it.
-            return true;
+            // Of the lost history, and then nothing here can end it; or it ended long ago.
+            return Some(version) > self.record.ended_to || self.broken.is(Rule::EndedUnleased);
         }
         let sealed = self.record.versions.get(&version).is_none_or(|version| version.sealed)
             && !self.broken.is(Rule::SealedUnleased);
@@ -369,7 +367,7 @@ impl Coordinator {
     }
 
     fn store_went_back(&self, now: Now, reason: String) -> Result<Vec<Change>, Rejection> {
-        if self.record.safe_mode.is_some() {
+        if self.record.safe_mode.is_some() && self.broken.is(Rule::LeapAgain) {
             return Err(stale("store warning", "no safe mode yet", reason));
         }
         let safe_mode = SafeMode { reason: bounded(reason), at: now.wall, unknown: Unknown::new() };
@@ -378,57 +376,6 @@ impl Coordinator {
         Ok(vec![
             Change::Record(RecordChange::TimingSet { timing }),
             Change::Record(RecordChange::SafeModeEntered(safe_mode)),
-        ])
-    }
-
-    fn operator(&self, now: Now, by: OperatorName, order: Order) -> Result<Vec<Change>, Rejection> {
-        match order {
-            Order::Rotate => self.order_rotate(now, &by),
-            Order::Pause { reason } => {
-                let pause = Pause { by, reason: bounded(reason), at: now.wall, unknown: Unknown::new() };
-                Ok(vec![Change::Record(RecordChange::Paused(pause))])
-            }
-            Order::Resume if self.record.paused.is_none() => Err(operator("it is not paused")),
-            Order::Resume => Ok(vec![Change::Record(RecordChange::Resumed)]),
-            Order::Approve => self.order_approve(by),
-            Order::RollBack { reason } => self.order_roll_back(now, &by, &reason),
-            Order::Override { version, instances, sessions, reason } => {
-                let names = instances.iter().map(full_name).collect();
-                self.check_override(version, &instances, sessions)?;
-                let (reason, at) = (bounded(reason), now.wall);
-                let word = Override { by, reason, at, instances: names, sessions, unknown: Unknown::new() };
-                self.fitting(vec![Change::Record(RecordChange::Overridden { version, word })])
-            }
-            Order::Excuse { instance } => self.order_excuse(&instance),
-            Order::LeaveSafeMode if self.record.safe_mode.is_none() => Err(operator("it is not in safe mode")),
-            Order::LeaveSafeMode => Ok(vec![Change::Record(RecordChange::SafeModeLeft)]),
-        }
-    }
-
-    fn order_rotate(&self, now: Now, by: &OperatorName) -> Result<Vec<Change>, Rejection> {
-        if let Some(rotation) = &self.record.rotation {
-            return Err(operator(format!(
-                "a rotation to version {} is in flight ({}): wait for it, or roll it back",
-                rotation.new, rotation.phase
-            )));
-        }
-        if let Some(version) = self.waiting_version() {
-            return Err(operator(format!("version {version} is about to be rotated to: wait for it")));
-        }
-        if self.record.safe_mode.is_some() {
-            return Err(operator("in safe mode: check the store and leave safe mode first"));
-        }
-        if !self.has_room() {
-            return Err(operator(format!(
-                "{} versions are still valid, as many as max_live_versions allows: wait until one is retired",
-                self.record.live_versions().count()
-            )));
-        }
-        let version = self.record.last_version.map_or(Version::FIRST, Version::next);
-        let at = now.wall;
-        Ok(vec![
-            Change::Record(RecordChange::VersionAdded { version, origin: Origin::Managed, at }),
-            Change::Record(RecordChange::RotationStarted { new: version, trigger: by.to_string(), at }),
         ])
     }
 
@@ -454,70 +401,10 @@ impl Coordinator {
         let live = self.record.live_versions().count();
         (live + counted).saturating_sub(waiting) < self.policy.max_live_versions || self.broken.is(Rule::LiveVersions)
     }
-
-    fn order_approve(&self, by: OperatorName) -> Result<Vec<Change>, Rejection> {
-        match &self.record.rotation {
-            Some(rotation) if matches!(rotation.phase, Phase::Verifying | Phase::Preparing) => {
-                Ok(vec![Change::Record(RecordChange::Approved { by })])
-            }
-            Some(rotation) => Err(operator(format!("it is {} already: nothing waits for an approval", rotation.phase))),
-            None => Err(operator("no rotation is in flight")),
-        }
-    }
-
-    fn order_roll_back(&self, now: Now, by: &OperatorName, reason: &str) -> Result<Vec<Change>, Rejection> {
-        let Some(rotation) = &self.record.rotation else { return Err(operator("no rotation is in flight")) };
-        match rotation.phase {
-            Phase::Retiring if !self.broken.is(Rule::NoReturn) => Err(operator(format!(
-                "it is Retiring: version {} is being destroyed and cannot come back; rotate to a new version instead",
-                rotation.old.map_or_else(String::new, |old| old.to_string())
-            ))),
-            Phase::RollingBack => Err(operator("it is rolling back already")),
-            _ => Ok(vec![self.roll_back(now, format!("{by}: {reason}"))]),
-        }
-    }
-
-    fn check_override(
-        &self,
-        version: Version,
-        instances: &BTreeSet<InstanceKey>,
-        sessions: bool,
-    ) -> Result<(), Rejection> {
-        match self.record.retirements.get(&version) {
-            None => return Err(operator(format!("version {version} is not on its way out"))),
-            // Past the point of no return nobody is cut off any more. What can still be said is that the credential was
-            // revoked by hand, where its value is lost and nobody else can.
-            Some(retirement) if retirement.step.is_some() && !(sessions && instances.is_empty()) => {
-                return Err(operator(format!(
-                    "version {version} is being destroyed already; that its credential was revoked by hand is said \
-                     with the sessions alone"
-                )));
-            }
-            Some(_) => {}
-        }
-        if instances.is_empty() && !sessions {
-            return Err(operator("name who is cut off: instances, or the provider's sessions"));
-        }
-        if let Some(unknown) = instances.iter().find(|key| !self.members.contains_key(*key)) {
-            return Err(operator(format!("{unknown} is no member of this rotation")));
-        }
-        Ok(())
-    }
-
-    fn order_excuse(&self, instance: &InstanceKey) -> Result<Vec<Change>, Rejection> {
-        let phase = self.record.rotation.as_ref().map(|rotation| rotation.phase);
-        if !matches!(phase, Some(Phase::Preparing | Phase::Activating)) {
-            return Err(operator("excusing is for Preparing and Activating; a retire needs an override"));
-        }
-        if !self.members.contains_key(instance) {
-            return Err(operator(format!("{instance} is no member of this rotation")));
-        }
-        self.fitting(vec![Change::Record(RecordChange::Excused { instance: full_name(instance) })])
-    }
 }
 
 /// Words from outside are kept short: records have a bound.
-fn bounded(mut text: String) -> String {
+pub(super) fn bounded(mut text: String) -> String {
     if text.len() > MAX_FAILURE_TEXT_BYTES {
         let end = (0..=MAX_FAILURE_TEXT_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);

@@ -256,7 +256,7 @@ impl Coordinator {
         if member.superseded {
             return Standing::Superseded;
         }
-        if member.has_released(version, retirement) {
+        if member.has_released(version, retirement, self.record.revision) {
             return Standing::Released;
         }
         // Nobody was told of it: only somebody who says so can hold it.

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::id::{InstanceKey, LeaseSequence, ReportSequence, Version};
-use crate::message::{SecretReport, Stage};
+use crate::id::{InstanceKey, LeaseSequence, ReportSequence, Revision, Version};
+use crate::message::{MAX_HELD_VERSIONS, SecretReport, Stage};
 use crate::record::Retirement;
 use crate::rules::{Broken, Rule};
 use crate::time::{Instant, Now};
+
+/// Most versions whose grants are remembered of one process life. The live versions of a record are far fewer, and only
+/// what somebody uses that a lost history had comes on top.
+const MAX_GRANTS: usize = 4 * MAX_HELD_VERSIONS;
 
 /// What was granted for one version.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -140,7 +144,14 @@ impl Member {
         }
     }
 
-    /// Grants of live versions only, so that there are never more than the record has live versions.
+    /// Whether a further grant for a version that the record does not know can be remembered, among all that one Sync asks for.
+    pub(super) fn has_room_for(&self, version: Version) -> bool {
+        self.grants.contains_key(&version)
+            || self.grants.len() + MAX_HELD_VERSIONS < MAX_GRANTS
+            || self.broken.is(Rule::GrantsBounded)
+    }
+
+    /// Grants of live versions and of a few that the record does not know: see [`Member::has_room_for`].
     pub(super) fn grant(
         &mut self,
         sequence: LeaseSequence,
@@ -175,11 +186,13 @@ impl Member {
     }
 
     /// Whether it has said that it will never use the version again: it has acted on a desired state that no longer
-    /// asks for it, holds it no more, and had heard of the last grant for it when it said so.
+    /// asks for it, holds it no more, and had heard of the last grant for it when it said so. A state that is newer than
+    /// the record (`newest`) is of a history that the store has lost: what it asked for is not known.
     #[must_use]
-    pub fn has_released(&self, version: Version, retirement: &Retirement) -> bool {
+    pub fn has_released(&self, version: Version, retirement: &Retirement, newest: Revision) -> bool {
         self.report.as_ref().is_some_and(|report| {
             (report.revision >= retirement.unwanted_since || self.broken.is(Rule::ReleaseRevision))
+                && (report.revision <= newest || self.broken.is(Rule::ReleaseKnown))
                 && (!report.held.contains(&version) || self.broken.is(Rule::ReleaseHeld))
                 && (self.grants.get(&version).is_none_or(|granted| report.lease >= granted.sequence)
                     || self.broken.is(Rule::ReleaseLease))

@@ -39,6 +39,8 @@ pub enum Overlay {
     Stuck,
     /// The store is not what it was.
     SafeMode,
+    /// Safe mode is over, and instances still stay with what they serve, until the version that waits is current.
+    Staying,
 }
 
 impl Overlay {
@@ -50,6 +52,7 @@ impl Overlay {
             Overlay::AwaitingApproval => "awaiting_approval",
             Overlay::Stuck => "stuck",
             Overlay::SafeMode => "safe_mode",
+            Overlay::Staying => "staying",
         }
     }
 }
@@ -115,6 +118,7 @@ impl Coordinator {
         blockers.extend(self.audit_blockers(now));
         blockers.extend(self.retiring_blockers());
         blockers.extend(self.start_blocker());
+        blockers.extend(self.stay_blocker());
         for (command, trouble) in &self.troubles {
             blockers.push(Blocker {
                 condition: "command",
@@ -130,6 +134,7 @@ impl Coordinator {
             let phase = self.record.rotation.as_ref().map_or_else(String::new, |rotation| rotation.phase.to_string());
             let next = match deadline.then {
                 OnDeadline::RollBack if self.record.paused.is_some() => "it rolls back once resumed",
+                OnDeadline::RollBack if self.record.safe_mode.is_some() => "it rolls back once safe mode is left",
                 OnDeadline::RollBack | OnDeadline::Extend => "the policy is about to be applied",
                 OnDeadline::Hold => "policy `hold`: it waits for as long as it takes, or for an operator",
             };
@@ -207,6 +212,35 @@ impl Coordinator {
         })
     }
 
+    /// Why instances do not follow although safe mode was left.
+    fn stay_blocker(&self) -> Option<Blocker> {
+        if !self.record.stay || self.record.safe_mode.is_some() {
+            return None;
+        }
+        let waiting = self.waiting_version();
+        let (why, next) = match (&self.record.rotation, waiting) {
+            (Some(rotation), Some(waiting)) if self.record.current == Some(rotation.new) => (
+                format!(
+                    "instances stay with what they serve until version {waiting} is current, which waits for this rotation"
+                ),
+                "it ends, or an operator rolls it back",
+            ),
+            (Some(rotation), _) => (
+                format!("instances stay with what they serve until version {} is current", rotation.new),
+                "they prepare it",
+            ),
+            (None, Some(waiting)) => (
+                format!("instances stay with what they serve until version {waiting} is current"),
+                "its rotation begins",
+            ),
+            (None, None) => (
+                "instances stay with what they serve, and nothing waits that they could go to".to_owned(),
+                "a new version is written, or an operator leaves safe mode once more, which sends them to the current version",
+            ),
+        };
+        Some(Blocker { condition: "staying", who: String::new(), why, since: None, next: next.into() })
+    }
+
     /// What lies over this secret.
     #[must_use]
     pub fn overlays(&self, now: Now) -> Vec<Overlay> {
@@ -226,6 +260,8 @@ impl Coordinator {
         }
         if self.record.safe_mode.is_some() {
             overlays.push(Overlay::SafeMode);
+        } else if self.record.stay {
+            overlays.push(Overlay::Staying);
         }
         overlays
     }

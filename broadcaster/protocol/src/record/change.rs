@@ -5,17 +5,18 @@ use super::{
     SafeMode, SecretRecord, Timing, Unknown, VersionRecord,
 };
 use crate::id::{Epoch, Generation, Revision, Version};
+use crate::message::LostHistory;
 use crate::name::OperatorName;
 use crate::phase::{Outcome, Phase};
 use crate::time::WallTime;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// More changes than any record sees between a backup and its restoration: a hundred a second for a year. There is room for
-/// thousands of such leaps.
-const LOST_REVISIONS: u64 = 1 << 32;
-/// More changes of direction than that time has room for.
-const LOST_GENERATIONS: u64 = 1 << 32;
+/// More changes than any record sees between a backup and its restoration: a hundred a second for a year.
+const LOST_CHANGES: u64 = 1 << 32;
+/// More changes than a record sees in a millisecond. What is leapt to grows with the time of day, so that a second restoration
+/// of the same backup leaps above the first; until the year 2248 it is a number that every JSON reader has exactly.
+const CHANGES_PER_MILLI: u64 = 1 << 10;
 
 /// One change of a record. Every change raises the revision by one, and entering safe mode by far more.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -145,9 +146,10 @@ pub enum RecordChange {
     /// The store is not what it was.
     ///
     /// Revisions and generations that the store has lost may have been published, and acted on: they are leapt over, so
-    /// that instances follow what the store says now, and what they acknowledged of the lost history counts for nothing.
+    /// that instances follow what the store says now, and what they acknowledged of the lost history counts for nothing. Nor
+    /// does an operator's word: it was said of what may no longer be so.
     SafeModeEntered(SafeMode),
-    /// An operator has looked at it.
+    /// An operator has looked at it. Whoever stays with what it serves goes on doing so while a version waits.
     SafeModeLeft,
     /// Numbers up to this one were used in the history that was lost, and somebody still uses one: they never come again.
     NumbersLost {
@@ -179,8 +181,8 @@ impl SecretRecord {
                         label: Label::Pending,
                         origin: *origin,
                         sealed: false,
-                        // In the history that was lost, the number may have been another's.
-                        announced: self.stay,
+                        // In a history that was lost, the number may have been another's.
+                        announced: self.lost_history.is_some(),
                         seen: *at,
                         note: String::new(),
                         unknown: Unknown::new(),
@@ -259,31 +261,38 @@ impl SecretRecord {
             RecordChange::Resumed => self.paused = None,
             RecordChange::SafeModeEntered(safe_mode) => {
                 self.safe_mode = Some(safe_mode.clone());
+                if !self.stay {
+                    self.ended_to = self.last_version;
+                }
                 self.stay = true;
-                self.leap();
+                self.leap(safe_mode.at);
             }
             RecordChange::SafeModeLeft => {
                 self.safe_mode = None;
                 // Whoever stayed has nothing to go to, or would go back to a version that may have ended, only to leave it
                 // at once.
-                let waits = self.versions.values().any(|version| version.label == Label::Pending);
-                self.stay = self.current.is_none() || self.rotation.is_none() && waits;
+                self.stay = self.current.is_none() || self.waits();
             }
             RecordChange::NumbersLost { last } => self.last_version = self.last_version.max(Some(*last)),
         }
     }
 
-    /// Leaves every revision and generation behind that a lost history may have had.
-    fn leap(&mut self) {
-        self.revision = Revision(self.revision.0.saturating_add(LOST_REVISIONS));
-        self.generation = Generation(self.generation.0.saturating_add(LOST_GENERATIONS));
+    /// Leaves every revision and generation behind that a lost history may have had, an earlier leap in it included.
+    fn leap(&mut self, at: WallTime) {
+        let above = |number: u64| number.saturating_add(LOST_CHANGES).max(at.0.saturating_mul(CHANGES_PER_MILLI));
+        self.revision = Revision(above(self.revision.0));
+        self.generation = Generation(above(self.generation.0));
         let revision = self.revision;
+        self.lost_history = Some(LostHistory { noticed: revision, kept_to: self.last_version });
         // Whatever the record says: in the lost history they may have been.
         self.versions.values_mut().for_each(|version| version.announced = true);
         for retirement in self.retirements.values_mut() {
             retirement.unwanted_since = revision;
+            retirement.overrides.clear();
         }
         if let Some(rotation) = &mut self.rotation {
+            rotation.approved = None;
+            rotation.excused.clear();
             rotation.activated = rotation.activated.map(|_| revision);
         }
     }

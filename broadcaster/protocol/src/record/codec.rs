@@ -113,6 +113,11 @@ impl SecretRecord {
                 return Err(format!("version {version} is current and being retired"));
             }
         }
+        if let Some(lost) = &self.lost_history
+            && (lost.noticed > self.revision || lost.kept_to > self.last_version)
+        {
+            return Err(format!("{lost:?} is above revision {} or version {:?}", self.revision, self.last_version));
+        }
         if self.versions.keys().next_back() > self.last_version.as_ref() {
             return Err("last_version is lower than a listed version".into());
         }

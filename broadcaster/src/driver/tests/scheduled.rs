@@ -51,7 +51,7 @@ async fn a_secret_is_rotated_by_its_schedule_and_not_while_it_is_paused() {
     assert!(log.lines().any(by_schedule), "{log}");
 }
 
-async fn order(secrets: &Secrets, order: Order) {
+pub(super) async fn order(secrets: &Secrets, order: Order) {
     let (reply, answer) = oneshot::channel();
     let by = OperatorName::new("alice").unwrap();
     let task = secrets.get(&name()).expect("known by now");

@@ -71,8 +71,11 @@ function all(status) {
     {
       id: "leave_safe_mode",
       label: "Leave safe mode",
-      text: "You have looked at the store, and it is as it should be.",
-      no: overlays.includes("safe_mode") ? null : "it is not in safe mode",
+      text: overlays.includes("staying") ? "Instances that stay with what they serve go to the current version."
+        : "You have looked at the store, and it is as it should be.",
+      no: overlays.includes("safe_mode") ? null
+        : !overlays.includes("staying") ? "it is not in safe mode"
+          : status.versions.some((it) => it.label === "pending") ? "a version waits, and instances go to it" : null,
     },
     {
       id: "override",
@@ -200,7 +203,10 @@ const plans = {
     title: "Leave safe mode",
     button: "Leave safe mode",
     danger: true,
-    what: [
+    what: status.overlays.includes("staying") ? [
+      status.current === null ? "No version is current: nobody is sent anywhere." : `Whoever still serves another version goes to version ${status.current}.`,
+      "Go on only when that version works. Otherwise write a new one: instances go to it by themselves.",
+    ] : [
       `It is in safe mode because ${status.blockers.find((it) => it.condition === "not_in_safe_mode")?.why.replace(/^safe mode: /, "") ?? "the store is not what it was"}.`,
       "Go on only when you have looked at the store and it is what it should be. Irreversible steps go on from what it holds now.",
     ],

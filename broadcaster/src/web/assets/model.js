@@ -7,7 +7,7 @@ import { passesByItself } from "./words.js";
 const LONG_MS = 10 * 60_000;
 
 // In the order in which they are listed.
-const RANKS = ["safe_mode", "stuck", "awaiting_approval", "long", "rotating", "pending", "paused", "idle"];
+const RANKS = ["safe_mode", "stuck", "awaiting_approval", "staying", "long", "rotating", "pending", "paused", "idle"];
 const FIRST_CALM = RANKS.indexOf("rotating");
 
 export const FILTERS = ["all", "attention", "rotating", "paused", "idle"];
@@ -16,10 +16,11 @@ function rank(it, at) {
   if (it.overlays.includes("safe_mode")) return 0;
   if (it.overlays.includes("stuck")) return 1;
   if (it.overlays.includes("awaiting_approval")) return 2;
-  if (isLong(it, at)) return 3;
-  if (it.rotation) return 4;
-  if (it.waiting_version !== null) return 5;
-  return it.overlays.includes("paused") ? 6 : 7;
+  if (it.overlays.includes("staying")) return 3;
+  if (isLong(it, at)) return 4;
+  if (it.rotation) return 5;
+  if (it.waiting_version !== null) return 6;
+  return it.overlays.includes("paused") ? 7 : 8;
 }
 
 /** Whether it has waited long for something that time alone does not bring. */

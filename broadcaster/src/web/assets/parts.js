@@ -20,7 +20,7 @@ export function pill(kind, text, title) {
   return h("span", { class: `pill ${kind}`, title }, text);
 }
 
-const OVERLAY_KINDS = { stuck: "bad", safe_mode: "bad", awaiting_approval: "warn", paused: "warn" };
+const OVERLAY_KINDS = { stuck: "bad", safe_mode: "bad", awaiting_approval: "warn", staying: "warn", paused: "warn" };
 
 export function overlayPill(name) {
   return pill(OVERLAY_KINDS[name] ?? "warn", words(name), overlay(name).join(". "));

@@ -32,6 +32,7 @@ const SHORT = {
   not_in_safe_mode: "safe mode to end",
   retired: "the retire's own steps",
   start: "its rotation to start",
+  staying: "a version to go to",
   usage_evidence: "the provider's sessions to end",
   audited: "the audit entry",
 };
@@ -50,6 +51,7 @@ const MEANING = {
   approval: "an operator approves the activation",
   not_paused: "nobody has paused it",
   not_in_safe_mode: "the store is known to be what it was",
+  staying: "a version is current that instances may go to",
   somebody: "at least one live instance takes part",
   required_services: "every required service has its minimum of live instances on the version",
   leads: "this broadcaster surely leads",
@@ -97,6 +99,10 @@ const OVERLAYS = {
   awaiting_approval: ["It awaits an operator's approval", "The new version is not activated before."],
   stuck: ["It is stuck", "A deadline has passed, or a command keeps failing."],
   safe_mode: ["It is in safe mode", "The store is not what it was. Look at the store, then leave safe mode."],
+  staying: [
+    "Instances stay with what they serve",
+    "Safe mode is over, and nobody is sent back to an older version: they wait for the version that comes next.",
+  ],
 };
 
 /** Heading and explanation of an overlay. */

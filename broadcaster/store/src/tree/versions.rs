@@ -1,7 +1,6 @@
 //! Versions: immutable, created once under the next number, destroyed by the leader only.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -209,12 +208,11 @@ impl SecretTree {
     pub async fn note_lost(
         &self,
         secret: &SecretName,
-        numbers: RangeInclusive<Version>,
+        numbers: &BTreeSet<Version>,
         epoch: Epoch,
     ) -> Result<(), StoreError> {
         let there: BTreeSet<Version> = self.list_versions(secret).await?.iter().map(|stamp| stamp.version).collect();
-        let numbers = (numbers.start().get()..=numbers.end().get()).filter_map(|number| Version::new(number).ok());
-        let lost: Vec<Version> = numbers.filter(|number| !there.contains(number)).collect();
+        let lost: Vec<Version> = numbers.difference(&there).copied().collect();
         self.note_destroyed(secret, &lost, Vec::new(), epoch).await
     }
 

@@ -1,0 +1,159 @@
+//! The rules of a store that was restored.
+
+use std::collections::BTreeSet;
+
+use rotacast_protocol::coordinator::{CommandKind, Coordinator, Input, Order, Tenure};
+use rotacast_protocol::message::Stage;
+use rotacast_protocol::policy::{Deadline, OnDeadline};
+use rotacast_protocol::record::SecretRecord;
+use rotacast_protocol::rules::Rule;
+use rotacast_protocol::{Epoch, Phase, Policy};
+
+use super::{apply, says};
+use crate::bench::{Bench, key, seconds, v};
+
+/// See [`super::directed`].
+pub(super) fn leader(rule: Rule, spoil: &impl Fn(&mut Bench)) -> Option<Result<(), String>> {
+    let result = match rule {
+        Rule::StayLeased => {
+            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            went_back(&mut bench);
+            spoil(&mut bench);
+            says(
+                !leased(&mut bench, 7),
+                "L: after a break in the store's history, an instance may not go on with what it uses",
+            )
+        }
+        Rule::EndedUnleased => {
+            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            let mut record = bench.coordinator.record().clone();
+            // As after many rotations: what ended long ago is listed no more.
+            let listed = record.versions.remove(&v(1))?;
+            record.versions.insert(v(30), listed);
+            (record.current, record.last_version) = (Some(v(30)), Some(v(30)));
+            let now = bench.now;
+            takes_over(&mut bench, record);
+            bench.now = now;
+            bench.register("api/a");
+            went_back(&mut bench);
+            spoil(&mut bench);
+            says(leased(&mut bench, 1), "L: a version that ended long ago is leased")
+        }
+        Rule::GrantsBounded => {
+            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            went_back(&mut bench);
+            spoil(&mut bench);
+            for round in 0..20_u64 {
+                let held: Vec<u64> = (0..16).map(|n| 1_000_000 + round * 16 + n).collect();
+                bench.sync("api/a", 1, Stage::Released, &held);
+            }
+            let grants = bench.coordinator.member_of(&key("api/a")).map_or(0, |member| member.grants.len());
+            says(grants > 64, "B: grants are remembered without a bound")
+        }
+        Rule::NumbersLost => {
+            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            went_back(&mut bench);
+            bench.order(Order::LeaveSafeMode).ok();
+            spoil(&mut bench);
+            bench.sync("api/a", 7, Stage::Released, &[7]);
+            let comes_again = bench.input(Input::VersionSeen { version: v(2) }).is_ok();
+            says(comes_again, "truth: a number comes again while somebody uses the version that had it before")
+        }
+        Rule::LostAnnounced => {
+            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            went_back(&mut bench);
+            bench.order(Order::LeaveSafeMode).ok();
+            spoil(&mut bench);
+            bench.input(Input::VersionSeen { version: v(2) }).ok();
+            let announced = bench.coordinator.record().versions.get(&v(2)).is_some_and(|version| version.announced);
+            says(!announced, "S1: leases of a lost version of this number are not waited for")
+        }
+        Rule::LeapAgain => {
+            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            went_back(&mut bench);
+            spoil(&mut bench);
+            let before = bench.coordinator.record().revision;
+            went_back(&mut bench);
+            says(bench.coordinator.record().revision == before, "S1: leases of what was lost since are not waited for")
+        }
+        Rule::LeapAbove => {
+            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            let backup = bench.coordinator.record().clone();
+            went_back(&mut bench);
+            bench.order(Order::LeaveSafeMode).ok();
+            let first = bench.coordinator.record().revision;
+            bench.pass(seconds(1));
+            takes_over(&mut bench, backup);
+            spoil(&mut bench);
+            went_back(&mut bench);
+            says(
+                bench.coordinator.record().revision <= first,
+                "A: instances refuse every state after a second restoration",
+            )
+        }
+        Rule::LeapVoidsWords => {
+            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            let instances = BTreeSet::from([key("api/a")]);
+            let word = Order::Override { version: v(1), instances, sessions: false, reason: "it hangs".into() };
+            bench.order(word).ok();
+            spoil(&mut bench);
+            went_back(&mut bench);
+            let stands = bench.coordinator.record().retirements.values().any(|it| !it.overrides.is_empty());
+            says(stands, "S1: a word that may have been taken back in the lost history cuts somebody off")
+        }
+        Rule::ReleaseKnown => {
+            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            spoil(&mut bench);
+            let (sequence, mut report) = bench.report_of("api/a", 1, Stage::Seen, &[]);
+            report.revision = report.revision.next();
+            bench.input(Input::Report { key: key("api/a"), sequence, report }).ok();
+            says(
+                !super::blocks(&bench, "api/a"),
+                "S1: who acts on a state that nobody here knows counts as having let go",
+            )
+        }
+        Rule::StayWaits => {
+            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            went_back(&mut bench);
+            bench.input(Input::VersionSeen { version: v(3) }).ok();
+            spoil(&mut bench);
+            bench.order(Order::LeaveSafeMode).ok();
+            says(!bench.coordinator.record().stay, "A: everybody is sent back while a newer version waits")
+        }
+        Rule::SafeModeRollback => {
+            let mut policy = Policy::default();
+            policy.deadlines.insert(Phase::Preparing, Deadline { after: seconds(600), then: OnDeadline::RollBack });
+            let mut bench = Bench::preparing(policy, &["api/a"]);
+            went_back(&mut bench);
+            spoil(&mut bench);
+            bench.pass(seconds(601));
+            says(bench.phase() == "RollingBack", "safe mode: a rotation goes back in it by itself")
+        }
+        Rule::SafeModeCreate => {
+            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            bench.order(Order::Rotate).ok();
+            went_back(&mut bench);
+            spoil(&mut bench);
+            says(bench.owes(&CommandKind::Create { version: v(2) }), "safe mode: a credential is made in it")
+        }
+        _ => return None,
+    };
+    Some(result)
+}
+
+fn went_back(bench: &mut Bench) {
+    apply(bench, Input::StoreWentBack { reason: "restored".into() });
+}
+
+fn leased(bench: &mut Bench, version: u64) -> bool {
+    bench.sync("api/a", version, Stage::Released, &[version]);
+    bench.coordinator.grant(&key("api/a")).is_some_and(|grant| grant.leases.contains_key(&v(version)))
+}
+
+fn takes_over(bench: &mut Bench, record: SecretRecord) {
+    let valid_until = bench.now.instant + seconds(10_000_000);
+    let tenure = Tenure { epoch: Epoch(9), since: bench.now, valid_until };
+    bench.coordinator = Coordinator::take_over(record, Policy::default(), tenure);
+    apply(bench, Input::RosterRead);
+    apply(bench, Input::Tick);
+}
