@@ -30,7 +30,7 @@ use anyhow::Context as _;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use rotacast_bus::LeaderBus;
 use rotacast_proto::SigningKey;
-use rotacast_protocol::{ClusterName, Epoch, Policy, SecretName, WallTime};
+use rotacast_protocol::{ClusterName, Epoch, Policy, SecretName};
 use rotacast_provider::Provider;
 use rotacast_store::SecretTree;
 use tokio::sync::watch;
@@ -105,9 +105,6 @@ pub enum Role {
     Leader {
         /// Its term.
         epoch: Epoch,
-        /// When the term began. Only commands issued after it are taken: an earlier one may have been taken by the leader
-        /// before, which alone would know.
-        since: WallTime,
     },
 }
 

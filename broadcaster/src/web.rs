@@ -329,6 +329,6 @@ async fn act(
     }
     let Json(body) = body.map_err(|error| Refusal::Invalid(error.body_text()))?;
     let command = OperatorCommand::try_from(body)?;
-    front.control.leads_since().await?;
+    front.control.term().await?;
     front.control.command(person.name, command).await.map(|reply| Json(reply.into()))
 }

@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 use rotacast::api::{CommandReply, Control, OperatorCommand, Refusal};
 use rotacast::web::{Tokens, WebOptions, router};
 use rotacast_proto::v1;
-use rotacast_protocol::{OperatorName, SecretName, Version, WallTime};
+use rotacast_protocol::{Epoch, OperatorName, SecretName, Version};
 use rotacast_tests::browser::{Browser, Theme};
 use rotacast_tests::servers::Scratch;
 use serde_json::json;
@@ -91,8 +91,8 @@ impl Control for Crowd {
         v1::StatusReply { cluster: "crowd".into(), leader: true, epoch: 1, ..Default::default() }
     }
 
-    async fn leads_since(&self) -> Result<WallTime, Refusal> {
-        Ok(WallTime(0))
+    async fn term(&self) -> Result<Epoch, Refusal> {
+        Ok(Epoch(1))
     }
 
     fn watch(&self, _secret: Option<SecretName>) -> BoxStream<'static, Result<v1::SecretStatus, Refusal>> {

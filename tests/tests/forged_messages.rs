@@ -294,6 +294,7 @@ async fn order(world: &World, key: &SigningKey, victim: &InstanceKey) -> tonic::
         reason: "forged".into(),
         nonce: rand::random(),
         issued_ms: clock::wall().0,
+        epoch: 1,
         action: Some(Action::Override(v1::Override { version: 1, instances: vec![instance], sessions: true })),
     };
     let cluster = ClusterName::new(CLUSTER).expect("a valid name");

@@ -31,7 +31,7 @@ impl AdminFront {
     #[must_use]
     pub fn new(control: Arc<dyn Control>, cluster: ClusterName, operators: watch::Receiver<Arc<Operators>>) -> Self {
         let clock = rotacast_clock::wall;
-        Self { control, operators, gate: Gate::new(cluster, clock()), clock }
+        Self { control, operators, gate: Gate::new(cluster), clock }
     }
 
     /// As a service for tonic's router.
@@ -78,8 +78,8 @@ impl Admin for AdminFront {
     async fn command(&self, request: Request<v1::Envelope>) -> Result<Response<v1::CommandReply>, Status> {
         let operators = Arc::clone(&self.operators.borrow());
         // First of all: whoever does not lead must not remember a command that goes to the leader next.
-        let since = self.control.leads_since().await?;
-        let admitted = self.gate.admit(request.into_inner(), &operators, since, (self.clock)());
+        let term = self.control.term().await?;
+        let admitted = self.gate.admit(request.into_inner(), &operators, term, (self.clock)());
         let (operator, command) = admitted.inspect_err(|refusal| {
             tracing::warn!(kind = refusal.kind(), %refusal, "operator's command refused");
         })?;

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use rotacast_proto::{SecretValue, v1};
-use rotacast_protocol::{Generation, InstanceKey, OperatorName, SecretName, Version, WallTime};
+use rotacast_protocol::{Epoch, Generation, InstanceKey, OperatorName, SecretName, Version};
 
 use super::Refusal;
 
@@ -88,11 +88,11 @@ pub trait Control: Send + Sync + 'static {
     /// About the broadcaster itself: [`Control::status`] without secrets.
     async fn broadcaster(&self) -> v1::StatusReply;
 
-    /// Since when it leads. Commands issued before are not for it: whoever led then may have taken them.
+    /// The term in which it leads. Commands given in another are not for it: whoever led then may have taken them.
     ///
     /// # Errors
     /// [`Refusal::NotLeader`]: nothing was done, and nothing remembered of the command.
-    async fn leads_since(&self) -> Result<WallTime, Refusal>;
+    async fn term(&self) -> Result<Epoch, Refusal>;
 
     /// The status of every matching secret, then one again whenever it changes. A listener that falls
     /// behind may be given only the newest; the stream ends when the broadcaster shuts down.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use rotacast_proto::{Envelope, Kind, SecretValue, VerifyingKey, v1};
-use rotacast_protocol::{ClusterName, Incarnation, InstanceKey, OperatorName, SecretName, Version, WallTime};
+use rotacast_protocol::{ClusterName, Epoch, Incarnation, InstanceKey, OperatorName, SecretName, Version, WallTime};
 use zeroize::Zeroize as _;
 
 use super::control::{Action, OperatorCommand};
@@ -45,8 +45,6 @@ impl Operators {
 #[derive(Debug)]
 pub struct Gate {
     cluster: ClusterName,
-    /// Commands issued before it are refused: what was taken before a restart is no longer remembered.
-    started: WallTime,
     taken: Mutex<Taken>,
 }
 
@@ -58,14 +56,15 @@ struct Taken {
 }
 
 impl Gate {
-    /// Guards commands to `cluster`, from now on.
+    /// Guards commands to `cluster`.
     #[must_use]
-    pub fn new(cluster: ClusterName, now: WallTime) -> Self {
-        Self { cluster, started: now, taken: Mutex::default() }
+    pub fn new(cluster: ClusterName) -> Self {
+        Self { cluster, taken: Mutex::default() }
     }
 
-    /// Checks signature, name, freshness and contents, and remembers the command. Those issued before this broadcaster led
-    /// (`since`) are refused too: the leader before may have taken them, and only it remembers.
+    /// Checks signature, name, freshness and contents, and remembers the command. Those for another term than this
+    /// broadcaster's (`term`) are refused too: the leader of that one may have taken them, and only it remembers. A restart
+    /// begins a new term, so that what is forgotten with it is refused.
     ///
     /// # Errors
     /// [`Refusal`], with expected and found.
@@ -73,7 +72,7 @@ impl Gate {
         &self,
         envelope: v1::Envelope,
         operators: &Operators,
-        since: WallTime,
+        term: Epoch,
         now: WallTime,
     ) -> Result<(OperatorName, OperatorCommand), Refusal> {
         let mut envelope = Envelope::from(envelope);
@@ -100,31 +99,13 @@ impl Gate {
                 shown(&envelope.subject)
             )));
         }
-        self.check_fresh(wire.issued_ms, since.max(self.started), now)?;
+        check_fresh(wire.issued_ms, now)?;
+        check_term(wire.epoch, term)?;
         let nonce = wire.nonce;
         let issued = wire.issued_ms;
         let command = parse(wire, payload)?;
         self.remember(key_operator.clone(), nonce, issued, now)?;
         Ok((key_operator, command))
-    }
-
-    fn check_fresh(&self, issued_ms: u64, since: WallTime, now: WallTime) -> Result<(), Refusal> {
-        let limit = u64::try_from(FRESHNESS.as_millis()).expect("a few minutes fit");
-        if issued_ms.abs_diff(now.0) > limit {
-            return Err(Refusal::Unauthenticated(format!(
-                "command issued at {}, but it is {now} here; expected at most 5 minutes apart: send it again, and \
-                 set the clock of the machine that is wrong",
-                WallTime(issued_ms)
-            )));
-        }
-        if issued_ms < since.0 {
-            return Err(Refusal::Unauthenticated(format!(
-                "command issued at {}, before this broadcaster started or began to lead ({since}), so it may have been taken already: \
-                 look at the status and send it again if it was not",
-                WallTime(issued_ms)
-            )));
-        }
-        Ok(())
     }
 
     fn remember(&self, operator: OperatorName, nonce: u64, issued_ms: u64, now: WallTime) -> Result<(), Refusal> {
@@ -149,6 +130,28 @@ impl Gate {
         taken.order.insert(at, (forget, key));
         Ok(())
     }
+}
+
+fn check_fresh(issued_ms: u64, now: WallTime) -> Result<(), Refusal> {
+    let limit = u64::try_from(FRESHNESS.as_millis()).expect("a few minutes fit");
+    if issued_ms.abs_diff(now.0) > limit {
+        return Err(Refusal::Unauthenticated(format!(
+            "command issued at {}, but it is {now} here; expected at most 5 minutes apart: send it again, and \
+             set the clock of the machine that is wrong",
+            WallTime(issued_ms)
+        )));
+    }
+    Ok(())
+}
+
+fn check_term(given_in: u64, term: Epoch) -> Result<(), Refusal> {
+    if given_in != term.0 {
+        return Err(Refusal::Unauthenticated(format!(
+            "command given in term {given_in}, but this is term {term}, and the leader before may have taken it: look at \
+             the status and give it again if it was not"
+        )));
+    }
+    Ok(())
 }
 
 /// Reads the contents. `payload` is dropped with what was decoded from it.

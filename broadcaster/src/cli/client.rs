@@ -147,10 +147,6 @@ impl Client {
         cluster: Option<&ClusterName>,
         order: Order,
     ) -> Result<v1::CommandReply, Stop> {
-        let cluster = match cluster {
-            Some(cluster) => cluster.clone(),
-            None => self.ask_cluster().await?,
-        };
         let count = self.servers.count();
         let mut refused: Option<Stop> = None;
         for turn in 0..count {
@@ -163,9 +159,17 @@ impl Client {
                     continue;
                 }
             };
-            // Signed for each: a command is taken once, and only if it is no older than the leader's term.
-            let envelope = sign(signer, &cluster, &order);
-            match answer(self.servers.name(which), admin.command(v1::Envelope::from(envelope))).await {
+            // Signed for each: a command is taken once, and by the leader of the term that it was given in only.
+            let server = self.servers.name(which);
+            let (its_cluster, epoch) = match about(server, &mut admin).await {
+                Ok(about) => about,
+                Err(stop) => {
+                    refused.get_or_insert(stop);
+                    continue;
+                }
+            };
+            let envelope = sign(signer, cluster.unwrap_or(&its_cluster), epoch, &order);
+            match answer(server, admin.command(v1::Envelope::from(envelope))).await {
                 Ok(reply) => return Ok(reply),
                 // One that knows who leads says more than one that is not there.
                 Err(stop) if stop.is_not_leader() => refused = Some(stop),
@@ -174,13 +178,16 @@ impl Client {
         }
         Err(refused.map_or_else(|| Stop::none_reachable(Vec::new()), |stop| stop.of_all(count)))
     }
+}
 
-    async fn ask_cluster(&self) -> Result<ClusterName, Stop> {
-        let request = v1::StatusRequest { secret: String::new(), brief: true };
-        let status = self.answer(self.admin.clone().status(request)).await?;
-        ClusterName::new(status.cluster)
-            .map_err(|error| Stop::usage(format!("the server's cluster: {error}"), "name the cluster with --cluster"))
-    }
+/// The cluster of a broadcaster, and the term in which it leads; 0: it does not.
+async fn about(server: &str, admin: &mut AdminClient<Channel>) -> Result<(ClusterName, u64), Stop> {
+    let request = v1::StatusRequest { secret: String::new(), brief: true };
+    let status = answer(server, admin.status(request)).await?;
+    let cluster = ClusterName::new(status.cluster).map_err(|error| {
+        Stop::usage(format!("the cluster of {server}: {error}"), "name the broadcaster with --server")
+    })?;
+    Ok((cluster, status.epoch))
 }
 
 async fn answer<T>(server: &str, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Stop> {
@@ -195,7 +202,7 @@ fn wire_name(secret: Option<&SecretName>) -> String {
     secret.map(ToString::to_string).unwrap_or_default()
 }
 
-fn sign(signer: &Signer, cluster: &ClusterName, order: &Order) -> Envelope {
+fn sign(signer: &Signer, cluster: &ClusterName, epoch: u64, order: &Order) -> Envelope {
     let now = rotacast_clock::wall();
     let nonce: u64 = rand::random();
     let command = v1::OperatorCommand {
@@ -204,6 +211,7 @@ fn sign(signer: &Signer, cluster: &ClusterName, order: &Order) -> Envelope {
         reason: order.reason.clone(),
         nonce,
         issued_ms: now.0,
+        epoch,
         // A value's bytes are shared, not copied.
         action: Some(order.action.clone()),
     };

@@ -149,12 +149,15 @@ impl Demo {
     }
 
     async fn order(&mut self, action: Action) -> anyhow::Result<v1::CommandReply> {
+        let about = v1::StatusRequest { secret: String::new(), brief: true };
+        let epoch = self.client.status(about).await?.into_inner().epoch;
         let command = v1::OperatorCommand {
             operator: "operator".into(),
             secret: SECRET.into(),
             reason: "demo".into(),
             nonce: rand::random(),
             issued_ms: clock::wall().0,
+            epoch,
             action: Some(action),
         };
         let payload = command.encode_to_vec().into();

@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 use rotacast_clock as clock;
 use rotacast_proto::{Finding, Level, SecretValue, v1};
 use rotacast_protocol::coordinator::{Order, Rejection};
-use rotacast_protocol::{OperatorName, SecretName, Version, WallTime};
+use rotacast_protocol::{Epoch, OperatorName, SecretName, Version};
 use rotacast_store::StoreError;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -295,9 +295,9 @@ impl Control for DriverControl {
         Ok(v1::InstancesReply { instances })
     }
 
-    async fn leads_since(&self) -> Result<WallTime, Refusal> {
+    async fn term(&self) -> Result<Epoch, Refusal> {
         match self.role() {
-            Role::Leader { since, .. } => Ok(since),
+            Role::Leader { epoch } => Ok(epoch),
             Role::Follower => Err(follower::refusal(&self.environment).await),
         }
     }

@@ -82,7 +82,7 @@ pub(super) async fn run(
             work.spawn(Arc::clone(&term).note_setback(setback.count, Arc::clone(setbacks)));
         }
         environment.metrics.leadership().leads();
-        role.send_replace(Role::Leader { epoch: leadership.epoch, since: term.tenure.since.wall });
+        role.send_replace(Role::Leader { epoch: leadership.epoch });
         tokio::select! {
             () = stop.cancelled() => Ok(()),
             () = leadership.lost.cancelled() => Ok(()),

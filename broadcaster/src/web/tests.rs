@@ -9,7 +9,7 @@ use axum::http::{Method, header};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_proto::v1;
-use rotacast_protocol::{OperatorName, Version, WallTime};
+use rotacast_protocol::{Epoch, OperatorName, Version};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -46,8 +46,8 @@ impl Control for Notebook {
         v1::StatusReply { cluster: "prod".into(), leader: true, epoch: 3, store: "etcd".into(), ..Default::default() }
     }
 
-    async fn leads_since(&self) -> Result<WallTime, Refusal> {
-        Ok(WallTime(0))
+    async fn term(&self) -> Result<Epoch, Refusal> {
+        Ok(Epoch(3))
     }
 
     fn watch(&self, _secret: Option<SecretName>) -> BoxStream<'static, Result<v1::SecretStatus, Refusal>> {

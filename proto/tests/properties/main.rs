@@ -231,6 +231,7 @@ fn the_largest_messages_fit_a_payload() {
         reason: "r".repeat(1024),
         nonce: u64::MAX,
         issued_ms: u64::MAX,
+        epoch: u64::MAX,
         action: Some(v1::operator_command::Action::Put(v1::Put { value: vec![0; SecretValue::MAX_BYTES].into() })),
     };
     assert!(put.encoded_len() <= MAX_PAYLOAD_BYTES);

@@ -184,6 +184,7 @@ fn made() -> Vec<Value> {
             reason: "incident 42".into(),
             nonce: 9,
             issued_ms: TIME.0,
+            epoch: 3,
             action: Some(action),
         };
         let payload = command.encode_to_vec().into();
@@ -278,6 +279,7 @@ fn command_fields(command: &v1::OperatorCommand) -> Value {
         "reason": command.reason,
         "nonce": number(command.nonce),
         "issued_ms": number(command.issued_ms),
+        "epoch": number(command.epoch),
         "action": action,
     })
 }

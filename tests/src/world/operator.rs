@@ -109,19 +109,23 @@ impl Operator {
     /// # Errors
     /// As [`Operator::status`]; after an error that is no refusal, it may have been carried out.
     pub async fn order(&self, action: Action) -> Result<v1::CommandReply, Status> {
+        // The first broadcaster only: an order may have been carried out.
+        let mut first = self.clients[0].clone();
+        let about = v1::StatusRequest { secret: String::new(), brief: true };
+        let epoch = first.status(about).await?.into_inner().epoch;
         let command = v1::OperatorCommand {
             operator: OPERATOR.into(),
             secret: SECRET.into(),
             reason: "end-to-end test".into(),
             nonce: rand::random(),
             issued_ms: clock::wall().0,
+            epoch,
             action: Some(action),
         };
         let payload = command.encode_to_vec().into();
         let cluster = ClusterName::new(CLUSTER).expect("a valid name");
         let id = format!("e2e:{}", command.nonce);
         let envelope = Envelope::sign(&self.key, Kind::OperatorCommand, &cluster, SECRET, id, clock::wall(), payload);
-        // The first broadcaster only: it may have been carried out.
-        Ok(self.clients[0].clone().command(v1::Envelope::from(envelope)).await?.into_inner())
+        Ok(first.command(v1::Envelope::from(envelope)).await?.into_inner())
     }
 }

@@ -63,7 +63,7 @@ async fn a_follower_tells_what_the_record_says_and_refuses_the_rest() {
     assert_eq!(unknown.kind(), "not_found");
 
     let refused = |refusal: Option<Refusal>| assert_eq!(refusal.unwrap().kind(), "not_leader");
-    refused(two.follower.leads_since().await.err());
+    refused(two.follower.term().await.err());
     refused(two.follower.instances(None, None).await.err());
     for action in [Action::Resume, Action::Put(SecretValue::new(b"second".to_vec()))] {
         let command = OperatorCommand { secret: name(), reason: String::new(), action };
@@ -84,7 +84,7 @@ async fn a_watch_of_a_follower_goes_on_when_it_takes_over_and_when_it_is_deposed
     let second = watch.next().await.unwrap().unwrap();
     assert!(second.record_read_ms > 0 && paused(&second), "{second:?}");
     // As far as the listener can see, it leads from now on, over the tasks that are there.
-    two.follower_role.send_replace(Role::Leader { epoch: Epoch(9), since: clock::wall() });
+    two.follower_role.send_replace(Role::Leader { epoch: Epoch(9) });
     let third = watch.next().await.unwrap().unwrap();
     assert!(third.record_read_ms == 0 && paused(&third), "{third:?}");
     two.follower_role.send_replace(Role::Follower);
