@@ -24,9 +24,9 @@ use crate::traces::envelope_of;
 /// How long one effect may take before it is given up and tried again: providers have shorter limits of their own.
 const EFFECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Before a secret in safe mode leaps again because the bus has a newer state: a leap that falls short, as after a restoration
-/// between hosts whose clocks differ by a day, takes about twenty of them.
-const LEAP_PAUSE: Duration = Duration::from_secs(1);
+/// Before a secret in safe mode leaps again because the bus has a newer state: each leap is one more save. A leap falls short
+/// after restorations between hosts whose clocks differ.
+const LEAP_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the look may take whether somebody else has ended a credential: it must not hold up the reading it comes with.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);

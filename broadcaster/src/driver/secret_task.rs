@@ -68,6 +68,8 @@ pub(super) struct SecretTask {
     in_flight: BTreeSet<CommandKind>,
     retries: BTreeMap<CommandKind, Retry>,
     ended_by_others: EndedByOthers,
+    /// How often the bus was believed to have a newer state.
+    leaps: u32,
     /// When the schedule's rotation may be asked for again, after it was refused.
     ask_again: Option<Instant>,
     spans: RotationSpans,
@@ -110,6 +112,7 @@ impl SecretTask {
             effects: JoinSet::new(),
             in_flight: BTreeSet::new(),
             ended_by_others: EndedByOthers::default(),
+            leaps: 0,
             ask_again: None,
             spans,
             context,

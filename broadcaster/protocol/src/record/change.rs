@@ -12,8 +12,8 @@ use crate::time::WallTime;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// More changes than any record sees between a backup and its restoration: a hundred a second for a year.
-const LOST_CHANGES: u64 = 1 << 32;
+/// More changes than any record sees between a backup and its restoration: two thousand a second for a year.
+const LOST_CHANGES: u64 = 1 << 36;
 /// More changes than a record sees in a millisecond. What is leapt to grows with the time of day, so that a second restoration
 /// of the same backup leaps above the first; until the year 2248 it is a number that every JSON reader has exactly.
 const CHANGES_PER_MILLI: u64 = 1 << 10;

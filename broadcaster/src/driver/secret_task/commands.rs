@@ -16,6 +16,10 @@ use crate::traces::TracedProvider;
 /// First and longest pause before a failed command is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
+/// Most leaps of one secret in a term because the bus has a newer state. Together they are some fifty days of clock
+/// (see `RecordChange::SafeModeEntered`): more than clocks of hosts that sign anything for each other differ.
+const MAX_LEAPS: u32 = 64;
+
 /// A retry that waits.
 #[derive(Clone, Copy)]
 pub(super) struct Retry {
@@ -70,7 +74,7 @@ impl SecretTask {
             }
         };
         self.in_flight.remove(&outcome.kind);
-        match outcome.result {
+        match self.believed(outcome.result) {
             Ok(inputs) => {
                 if self.retries.remove(&outcome.kind).is_some() {
                     info!(secret = %self.secret, command = ?outcome.kind, "works again");
@@ -91,6 +95,25 @@ impl SecretTask {
             }
         }
         Ok(())
+    }
+}
+
+impl SecretTask {
+    /// That the bus has a newer state is believed so often in a term, and no more: what it says is not signed.
+    fn believed(&mut self, result: Result<Vec<Input>, String>) -> Result<Vec<Input>, String> {
+        let went_back = |inputs: &Vec<Input>| inputs.iter().any(|input| matches!(input, Input::StoreWentBack { .. }));
+        if !result.as_ref().is_ok_and(went_back) {
+            return result;
+        }
+        self.leaps += 1;
+        if self.leaps > MAX_LEAPS {
+            let revision = self.coordinator.record().revision;
+            return Err(format!(
+                "the bus has a state that is newer than revision {revision}, after {MAX_LEAPS} leaps over what may have been lost: \
+                 somebody else writes states of this secret; see who may, and remove the message"
+            ));
+        }
+        result
     }
 }
 

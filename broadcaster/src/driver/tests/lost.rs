@@ -119,3 +119,23 @@ async fn a_backup_that_was_taken_in_safe_mode_is_noticed_when_it_is_restored() {
     term.resigned.await.unwrap();
     lead_until(&environment, &|status| status.revision > lost + (1 << 31)).await;
 }
+
+/// Anybody who may write to the bus can claim any revision.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_no_leap_reaches_is_told_as_trouble_in_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = faults::hasty();
+    let (environment, bus) = environment(folder.path(), policy.clone()).await;
+    leave(&environment, &policy, &[]).await;
+    let record = environment.tree.read_record(&name()).await.unwrap().unwrap();
+    let record = SecretRecord::decode(&record.bytes).unwrap();
+    let state = record.state().seal(&environment.key, &environment.cluster, "forged", clock::wall());
+    bus.publish_state(&name(), Revision(u64::MAX), &state).await.unwrap();
+    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
+    let claims =
+        |status: &v1::SecretStatus| status.blockers.iter().any(|it| it.why.contains("somebody else writes states"));
+    until(&secrets, claims).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
