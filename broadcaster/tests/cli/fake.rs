@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast::api::{Action, AdminFront, CommandReply, Control, OperatorCommand, Operators, Refusal};
 use rotacast_proto::{SigningKey, v1};
-use rotacast_protocol::{ClusterName, Generation, InstanceKey, OperatorName, SecretName, Version, WallTime};
+use rotacast_protocol::{ClusterName, Epoch, Generation, InstanceKey, OperatorName, SecretName, Version};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
@@ -81,7 +81,8 @@ impl Control for Fake {
         let follows = self.follows.lock().unwrap().clone();
         v1::StatusReply {
             cluster: "prod".into(),
-            epoch: if follows.is_none() { 7 } else { 0 },
+            // As asked for an order: whoever has taken over leads by then.
+            epoch: if follows.is_none() || self.took_over.load(Ordering::Relaxed) { 7 } else { 0 },
             leader: follows.is_none(),
             store: "etcd 3.6.14 at 127.0.0.1:2379".into(),
             bus: "NATS 2.15.1 at 127.0.0.1:4222".into(),
@@ -91,12 +92,12 @@ impl Control for Fake {
         }
     }
 
-    async fn leads_since(&self) -> Result<WallTime, Refusal> {
+    async fn term(&self) -> Result<Epoch, Refusal> {
         match &*self.follows.lock().unwrap() {
             Some(leader) if !self.took_over.load(Ordering::Relaxed) => {
                 Err(Refusal::NotLeader { problem: format!("{} leads, at {}", leader.replica, leader.address) })
             }
-            _ => Ok(WallTime(0)),
+            _ => Ok(Epoch(7)),
         }
     }
 
