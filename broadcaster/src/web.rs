@@ -216,7 +216,10 @@ async fn sign_in(
     State(front): State<Arc<Front>>,
     body: Result<Json<SignIn>, JsonRejection>,
 ) -> Result<Response, Refusal> {
-    let Json(SignIn { token }) = body.map_err(|error| Refusal::Invalid(error.body_text()))?;
+    // Never the parser's own words: they quote what was sent, which may be a token.
+    let Json(SignIn { token }) = body.map_err(|_| {
+        Refusal::Invalid("a sign-in is JSON (`content-type: application/json`) such as {\"token\": \"…\"}".into())
+    })?;
     let token = zeroize::Zeroizing::new(token);
     let session = front.sessions.begin(&front.tokens(), token.trim(), Instant::now());
     let session = session.ok_or_else(|| Refusal::Unauthenticated("nobody has this token".into()))?;
@@ -251,7 +254,11 @@ async fn secret(
 }
 
 fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
-    query.map(|Query(query)| query).map_err(|error| Refusal::Invalid(error.body_text()))
+    query.map(|Query(query)| query).map_err(|error| {
+        let text = error.body_text();
+        let problem = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
+        Refusal::Invalid(format!("query parameter {problem}"))
+    })
 }
 
 async fn instances(

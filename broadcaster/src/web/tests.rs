@@ -326,6 +326,21 @@ async fn orders_that_make_no_sense_never_reach_the_broadcaster() {
 }
 
 #[tokio::test]
+async fn what_does_not_parse_is_refused_by_name_and_a_token_never_quoted() {
+    let rig = Rig::new(false, true);
+    let cookie = rig.sign_in(rig.reader.text()).await.unwrap();
+    let answer = read(rig.get("/api/instances?not_on=seven", &cookie).await).await;
+    assert_eq!(answer["error"]["problem"], "query parameter not_on: invalid digit found in string");
+    let token = rig.operator.text();
+    for body in [json!(token).to_string(), json!({ token: 1 }).to_string(), token.to_owned()] {
+        let request = Request::builder().method(Method::POST).uri("/api/sign-in");
+        let request = request.header(header::CONTENT_TYPE, "application/json");
+        let answer = read(rig.send(request, body).await).await.to_string();
+        assert!(answer.contains("a sign-in is JSON") && !answer.contains(token), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn where_looking_needs_a_sign_in_nothing_is_told_before_it() {
     for rig in [Rig::new(false, true), Rig::new(true, true)] {
         for path in [
