@@ -159,6 +159,7 @@ macro_rules! conformance_logins {
             disable_waits_for_a_session_and_names_it
             destroy_waits_for_a_session
             terminating_ends_the_session_of_that_version_alone
+            an_override_ends_the_sessions_of_that_version_alone
             nothing_shows_the_password
         }
     };

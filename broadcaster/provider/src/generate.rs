@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use rotacast_proto::SecretValue;
 use rotacast_protocol::{SecretName, Version};
 
-use crate::{Credential, Draw, Evidence, Provider, ProviderError, Verdict};
+use crate::{Credential, Draw, Evidence, LiveSessions, Provider, ProviderError, Verdict};
 
 /// Draws random text. Nothing outside is touched, so that there is nothing to create, to disable or to
 /// destroy, and nobody to ask for usage: the retire guard rests on the instances' reports and leases alone.
@@ -57,11 +57,21 @@ impl Provider for GenerateProvider {
         Ok(Evidence::None)
     }
 
-    async fn disable(&self, _credential: &Credential, _others: &[Credential]) -> Result<(), ProviderError> {
+    async fn disable(
+        &self,
+        _credential: &Credential,
+        _others: &[Credential],
+        _sessions: LiveSessions,
+    ) -> Result<(), ProviderError> {
         Ok(())
     }
 
-    async fn destroy(&self, _credential: &Credential, _others: &[Credential]) -> Result<(), ProviderError> {
+    async fn destroy(
+        &self,
+        _credential: &Credential,
+        _others: &[Credential],
+        _sessions: LiveSessions,
+    ) -> Result<(), ProviderError> {
         Ok(())
     }
 }

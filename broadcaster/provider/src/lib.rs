@@ -14,4 +14,4 @@ mod provider;
 pub use draw::{Draw, InvalidAlphabet};
 pub use error::ProviderError;
 pub use generate::GenerateProvider;
-pub use provider::{Credential, Evidence, Provider, Session, Verdict};
+pub use provider::{Credential, Evidence, LiveSessions, Provider, Session, Verdict};

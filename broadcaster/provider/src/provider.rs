@@ -33,6 +33,15 @@ pub struct Session {
     pub description: String,
 }
 
+/// What becomes of the sessions that are live when a credential is disabled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LiveSessions {
+    /// They are waited for or ended, as the provider is configured.
+    ByPolicy,
+    /// They are ended now, whatever is configured: an operator's override says so, on record.
+    End,
+}
+
 /// What a provider knows of a credential's use.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Evidence {
@@ -71,9 +80,19 @@ pub trait Provider: Send + Sync + 'static {
     async fn usage(&self, credential: &Credential, others: &[Credential]) -> Result<Evidence, ProviderError>;
 
     /// Ends its validity: no further login succeeds, and a login was tried to show it. Sessions that are
-    /// still there are waited for, by [`ProviderError::InUse`], or ended, as configured.
-    async fn disable(&self, credential: &Credential, others: &[Credential]) -> Result<(), ProviderError>;
+    /// still there are waited for, by [`ProviderError::InUse`], or ended, as `sessions` says.
+    async fn disable(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        sessions: LiveSessions,
+    ) -> Result<(), ProviderError>;
 
-    /// Removes it. An absent one is no error.
-    async fn destroy(&self, credential: &Credential, others: &[Credential]) -> Result<(), ProviderError>;
+    /// Removes it. An absent one is no error; sessions as in [`Provider::disable`].
+    async fn destroy(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        sessions: LiveSessions,
+    ) -> Result<(), ProviderError>;
 }

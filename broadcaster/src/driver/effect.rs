@@ -12,7 +12,7 @@ use rotacast_protocol::coordinator::{Command, CommandKind, Coordinator, Evidence
 use rotacast_protocol::message::SecretState;
 use rotacast_protocol::record::{Label, Origin, RecordChange, RetireStep, SecretRecord};
 use rotacast_protocol::{Generation, Instant, Now, OperatorName, Revision, SecretName, Version};
-use rotacast_provider::{Credential, ProviderError, Verdict};
+use rotacast_provider::{Credential, LiveSessions, ProviderError, Verdict};
 use rotacast_store::Published;
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
@@ -183,8 +183,8 @@ impl Effect {
                 // Somebody wrote this version at the same moment. Theirs stands; ours was never used by anyone.
                 warn!(secret = %self.secret(), %version, "somebody else has written this version; using theirs");
                 let theirs: Vec<Credential> = self.credential(version).await?.into_iter().collect();
-                provider.disable(&credential, &theirs).await?;
-                provider.destroy(&credential, &theirs).await?;
+                provider.disable(&credential, &theirs, LiveSessions::ByPolicy).await?;
+                provider.destroy(&credential, &theirs, LiveSessions::ByPolicy).await?;
                 tree.clear_journal(self.secret(), version, epoch).await?;
                 Origin::Watched
             }
@@ -345,10 +345,11 @@ impl Effect {
         };
         let others = self.others(version).await?;
         let provider = &self.settings.provider;
+        let sessions = if self.overrides_sessions(version) { LiveSessions::End } else { LiveSessions::ByPolicy };
         self.must_lead()?;
         let outcome = match step {
-            RetireStep::Disable => provider.disable(&credential, &others).await,
-            RetireStep::Destroy | RetireStep::Erase => provider.destroy(&credential, &others).await,
+            RetireStep::Disable => provider.disable(&credential, &others, sessions).await,
+            RetireStep::Destroy | RetireStep::Erase => provider.destroy(&credential, &others, sessions).await,
         };
         match outcome {
             Ok(()) => done,
@@ -371,9 +372,13 @@ impl Effect {
     /// A version whose value never reached the store made no credential; one whose sessions an operator has overridden
     /// was revoked by hand. Instances that were cut off say nothing about that.
     fn may_skip_the_provider(&self, version: Version) -> bool {
+        self.overrides_sessions(version) || self.is_rejected(version)
+    }
+
+    /// Whether an operator has said that the provider's live sessions are cut off.
+    fn overrides_sessions(&self, version: Version) -> bool {
         let retirement = self.record.retirements.get(&version);
-        let revoked = retirement.is_some_and(|retirement| retirement.overrides.iter().any(|word| word.sessions));
-        revoked || self.is_rejected(version)
+        retirement.is_some_and(|retirement| retirement.overrides.iter().any(|word| word.sessions))
     }
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use prometheus_client::registry::Registry;
 use rotacast_proto::SecretValue;
 use rotacast_protocol::{SecretName, Version};
-use rotacast_provider::{Credential, Evidence, Provider, ProviderError, Verdict};
+use rotacast_provider::{Credential, Evidence, LiveSessions, Provider, ProviderError, Verdict};
 
 use super::calls::{Calls, Kind};
 use crate::driver::{SecretSettings, Settings};
@@ -64,12 +64,22 @@ impl Provider for MeasuredProvider {
         self.calls.measure("usage", self.inner.usage(credential, others)).await
     }
 
-    async fn disable(&self, credential: &Credential, others: &[Credential]) -> Result<(), ProviderError> {
-        self.calls.measure("disable", self.inner.disable(credential, others)).await
+    async fn disable(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        sessions: LiveSessions,
+    ) -> Result<(), ProviderError> {
+        self.calls.measure("disable", self.inner.disable(credential, others, sessions)).await
     }
 
-    async fn destroy(&self, credential: &Credential, others: &[Credential]) -> Result<(), ProviderError> {
-        self.calls.measure("destroy", self.inner.destroy(credential, others)).await
+    async fn destroy(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        sessions: LiveSessions,
+    ) -> Result<(), ProviderError> {
+        self.calls.measure("destroy", self.inner.destroy(credential, others, sessions)).await
     }
 }
 

@@ -10,7 +10,7 @@ use opentelemetry::trace::{SpanId, SpanKind, Status};
 use rotacast_proto::SecretValue;
 use rotacast_protocol::record::SecretRecord;
 use rotacast_protocol::{SecretName, Version};
-use rotacast_provider::{Credential, Evidence, Provider, ProviderError, Verdict};
+use rotacast_provider::{Credential, Evidence, LiveSessions, Provider, ProviderError, Verdict};
 
 use super::Traces;
 use super::rotations::{RotationSpans, place_of};
@@ -135,12 +135,22 @@ impl Provider for TracedProvider {
         self.call("usage", credential.version, self.inner.usage(credential, others), how).await
     }
 
-    async fn disable(&self, credential: &Credential, others: &[Credential]) -> Result<(), ProviderError> {
-        self.call("disable", credential.version, self.inner.disable(credential, others), done).await
+    async fn disable(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        sessions: LiveSessions,
+    ) -> Result<(), ProviderError> {
+        self.call("disable", credential.version, self.inner.disable(credential, others, sessions), done).await
     }
 
-    async fn destroy(&self, credential: &Credential, others: &[Credential]) -> Result<(), ProviderError> {
-        self.call("destroy", credential.version, self.inner.destroy(credential, others), done).await
+    async fn destroy(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        sessions: LiveSessions,
+    ) -> Result<(), ProviderError> {
+        self.call("destroy", credential.version, self.inner.destroy(credential, others, sessions), done).await
     }
 }
 

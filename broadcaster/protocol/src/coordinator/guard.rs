@@ -443,7 +443,10 @@ impl Coordinator {
             None => (false, "not read yet".into(), &[]),
             Some((_, Evidence::None)) => (true, "the provider cannot tell".into(), &[]),
             Some((_, Evidence::Sessions(sessions))) if sessions.is_empty() => (true, "no session".into(), &[]),
-            Some((_, Evidence::Sessions(sessions))) => (false, format!("{} live sessions", sessions.len()), sessions),
+            Some((_, Evidence::Sessions(sessions))) => {
+                let plural = if sessions.len() == 1 { "" } else { "s" };
+                (false, format!("{} live session{plural}", sessions.len()), sessions)
+            }
         };
         let met = (free && fresh) || (overridden && reading.is_some());
         let mut condition = condition("usage_evidence", met, evidence);

@@ -3,6 +3,7 @@
 use rotacast_proto::SecretValue;
 
 use super::{Fixture, assert_rejected, draw, made, verdict, version};
+use crate::LiveSessions::ByPolicy;
 use crate::{Credential, Verdict};
 
 /// No value is drawn twice.
@@ -43,12 +44,12 @@ pub async fn a_value_used_again_is_rejected(fixture: &impl Fixture) {
 pub async fn disabling_and_destroying_twice_is_done_once(fixture: &impl Fixture) {
     let (provider, credential) = (fixture.provider(), made(fixture, 1).await);
     for _ in 0..2 {
-        provider.disable(&credential, &[]).await.expect("disable");
+        provider.disable(&credential, &[], ByPolicy).await.expect("disable");
     }
     for _ in 0..2 {
-        provider.destroy(&credential, &[]).await.expect("destroy");
+        provider.destroy(&credential, &[], ByPolicy).await.expect("destroy");
     }
-    provider.disable(&credential, &[]).await.expect("disable after destroy");
+    provider.disable(&credential, &[], ByPolicy).await.expect("disable after destroy");
 }
 
 /// Both work with the outside system away, and a description is there for people.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Cut, Held, LoginFixture, assert_refused, assert_rejected, draw, made, sessions, verdict, version};
+use crate::LiveSessions::{self, ByPolicy};
 use crate::{Credential, Provider, ProviderError, Verdict};
 
 /// Requests in one call, at most: a case that never reaches the call's end would prove nothing.
@@ -48,8 +49,8 @@ enum Step {
 async fn take(step: Step, provider: &Arc<dyn Provider>, credential: &Credential) -> Result<(), ProviderError> {
     match step {
         Step::Create => provider.create(credential).await,
-        Step::Disable => provider.disable(credential, &[]).await,
-        Step::Destroy => provider.destroy(credential, &[]).await,
+        Step::Disable => provider.disable(credential, &[], ByPolicy).await,
+        Step::Destroy => provider.destroy(credential, &[], ByPolicy).await,
     }
 }
 
@@ -128,8 +129,8 @@ pub async fn an_unreachable_server_is_no_verdict(fixture: &impl LoginFixture) {
     unreachable(provider.create(&credential).await);
     unreachable(provider.test(&credential, &[]).await.map(drop));
     unreachable(provider.usage(&credential, &[]).await.map(drop));
-    unreachable(provider.disable(&credential, &[]).await);
-    unreachable(provider.destroy(&credential, &[]).await);
+    unreachable(provider.disable(&credential, &[], ByPolicy).await);
+    unreachable(provider.destroy(&credential, &[], ByPolicy).await);
 }
 
 /// The overlap, and its end without anybody noticing.
@@ -139,9 +140,9 @@ pub async fn two_versions_are_valid_at_once_and_retiring_one_leaves_the_other(fi
     assert_eq!(verdict(fixture, &old, std::slice::from_ref(&new)).await, Verdict::Works);
     let mut session = held(fixture, &new).await;
     let others = [new.clone()];
-    provider.disable(&old, &others).await.expect("disable");
+    provider.disable(&old, &others, ByPolicy).await.expect("disable");
     assert!(!logs_in(fixture, &old).await && session.works().await && logs_in(fixture, &new).await);
-    provider.destroy(&old, &others).await.expect("destroy");
+    provider.destroy(&old, &others, ByPolicy).await.expect("destroy");
     assert!(!logs_in(fixture, &old).await && session.works().await && logs_in(fixture, &new).await);
     session.close().await;
 }
@@ -153,13 +154,13 @@ pub async fn a_shared_identity_is_refused_and_goes_on_working(fixture: &impl Log
     let others = [live.clone()];
     assert_rejected(&verdict(fixture, &sharing, &others).await);
     assert_refused(provider.usage(&sharing, &others).await);
-    assert_refused(provider.disable(&sharing, &others).await);
-    assert_refused(provider.destroy(&sharing, &others).await);
+    assert_refused(provider.disable(&sharing, &others, ByPolicy).await);
+    assert_refused(provider.destroy(&sharing, &others, ByPolicy).await);
     assert!(logs_in(fixture, &live).await, "the live version was hit");
     // Nor when the caller forgot to name the other one: the identity itself says whose it is.
     assert_rejected(&verdict(fixture, &sharing, &[]).await);
     assert_refused(provider.usage(&sharing, &[]).await);
-    assert_refused(provider.destroy(&sharing, &[]).await);
+    assert_refused(provider.destroy(&sharing, &[], ByPolicy).await);
     assert!(logs_in(fixture, &live).await, "the live version was hit");
 }
 
@@ -169,8 +170,8 @@ async fn is_left_alone(fixture: &impl LoginFixture, credential: &Credential) {
     assert_rejected(&verdict(fixture, credential, &[]).await);
     assert_refused(provider.create(credential).await);
     assert_refused(provider.usage(credential, &[]).await);
-    assert_refused(provider.disable(credential, &[]).await);
-    assert_refused(provider.destroy(credential, &[]).await);
+    assert_refused(provider.disable(credential, &[], ByPolicy).await);
+    assert_refused(provider.destroy(credential, &[], ByPolicy).await);
     assert!(logs_in(fixture, credential).await, "it was hit");
 }
 
@@ -187,8 +188,8 @@ pub async fn an_identity_outside_the_group_is_refused(fixture: &impl LoginFixtur
 /// A rotation rolled back before its credential was made.
 pub async fn disable_before_create_is_done_and_does_not_hinder_it(fixture: &impl LoginFixture) {
     let (provider, credential) = (fixture.provider(), draw(fixture, 1));
-    provider.disable(&credential, &[]).await.expect("an absent one is disabled");
-    provider.destroy(&credential, &[]).await.expect("and destroyed");
+    provider.disable(&credential, &[], ByPolicy).await.expect("an absent one is disabled");
+    provider.destroy(&credential, &[], ByPolicy).await.expect("and destroyed");
     provider.create(&credential).await.expect("create");
     assert!(logs_in(fixture, &credential).await);
 }
@@ -196,7 +197,7 @@ pub async fn disable_before_create_is_done_and_does_not_hinder_it(fixture: &impl
 /// A `create` that comes late, from a leader deposed since.
 pub async fn a_disabled_credential_is_not_revived(fixture: &impl LoginFixture) {
     let (provider, credential) = (fixture.provider(), made(fixture, 1).await);
-    provider.disable(&credential, &[]).await.expect("disable");
+    provider.disable(&credential, &[], ByPolicy).await.expect("disable");
     assert_refused(provider.create(&credential).await);
     assert!(!logs_in(fixture, &credential).await, "it works again");
     assert_rejected(&verdict(fixture, &credential, &[]).await);
@@ -205,7 +206,7 @@ pub async fn a_disabled_credential_is_not_revived(fixture: &impl LoginFixture) {
 /// `destroy` does not rely on the step before it.
 pub async fn destroy_without_disable_ends_everything(fixture: &impl LoginFixture) {
     let credential = made(fixture, 1).await;
-    fixture.provider().destroy(&credential, &[]).await.expect("destroy");
+    fixture.provider().destroy(&credential, &[], ByPolicy).await.expect("destroy");
     assert!(!logs_in(fixture, &credential).await);
     assert!(sessions(fixture, &credential).await.is_empty());
 }
@@ -237,7 +238,7 @@ pub async fn disable_waits_for_a_session_and_names_it(fixture: &impl LoginFixtur
     let (provider, credential) = (fixture.provider(), made(fixture, 1).await);
     let mut session = held(fixture, &credential).await;
     for _ in 0..2 {
-        match provider.disable(&credential, &[]).await {
+        match provider.disable(&credential, &[], ByPolicy).await {
             Err(ProviderError::InUse { sessions, .. }) => assert_eq!(sessions.len(), 1),
             other => panic!("expected the wait to be told, found {other:?}"),
         }
@@ -245,28 +246,40 @@ pub async fn disable_waits_for_a_session_and_names_it(fixture: &impl LoginFixtur
         assert!(session.works().await, "the session was ended");
     }
     session.close().await;
-    provider.disable(&credential, &[]).await.expect("nobody is left");
+    provider.disable(&credential, &[], ByPolicy).await.expect("nobody is left");
 }
 
 /// The same for `destroy`.
 pub async fn destroy_waits_for_a_session(fixture: &impl LoginFixture) {
     let (provider, credential) = (fixture.provider(), made(fixture, 1).await);
     let mut session = held(fixture, &credential).await;
-    let outcome = provider.destroy(&credential, &[]).await;
+    let outcome = provider.destroy(&credential, &[], ByPolicy).await;
     assert!(matches!(outcome, Err(ProviderError::InUse { .. })), "{outcome:?}");
     assert!(session.works().await, "the session was ended");
     session.close().await;
-    provider.destroy(&credential, &[]).await.expect("nobody is left");
+    provider.destroy(&credential, &[], ByPolicy).await.expect("nobody is left");
 }
 
 /// The other policy.
 pub async fn terminating_ends_the_session_of_that_version_alone(fixture: &impl LoginFixture) {
     let (old, new) = (made(fixture, 1).await, made(fixture, 2).await);
     let (mut of_old, mut of_new) = (held(fixture, &old).await, held(fixture, &new).await);
-    fixture.terminating().disable(&old, std::slice::from_ref(&new)).await.expect("disable");
+    fixture.terminating().disable(&old, std::slice::from_ref(&new), ByPolicy).await.expect("disable");
     assert!(!of_old.works().await, "the old session lives");
     assert!(of_new.works().await, "the new session was hit");
     of_new.close().await;
+}
+
+/// An operator's word, where the policy is to wait: `destroy` does not rely on the step before it.
+pub async fn an_override_ends_the_sessions_of_that_version_alone(fixture: &impl LoginFixture) {
+    let (old, new, last) = (made(fixture, 1).await, made(fixture, 2).await, made(fixture, 3).await);
+    let (mut of_old, mut of_new) = (held(fixture, &old).await, held(fixture, &new).await);
+    let provider = fixture.provider();
+    provider.disable(&old, &[new.clone(), last.clone()], LiveSessions::End).await.expect("disable");
+    assert!(!of_old.works().await, "the old session lives");
+    assert!(of_new.works().await, "the new session was hit");
+    provider.destroy(&new, std::slice::from_ref(&last), LiveSessions::End).await.expect("destroy");
+    assert!(!of_new.works().await, "the session lives although its identity is gone");
 }
 
 /// A canary through every text a provider makes.
@@ -281,8 +294,8 @@ pub async fn nothing_shows_the_password(fixture: &impl LoginFixture) {
             let others = [live.clone()];
             let mut failed = |error: ProviderError| texts.extend([format!("{error}"), format!("{error:?}")]);
             provider.create(credential).await.err().map(&mut failed);
-            provider.disable(credential, &others).await.err().map(&mut failed);
-            provider.destroy(credential, &others).await.err().map(&mut failed);
+            provider.disable(credential, &others, ByPolicy).await.err().map(&mut failed);
+            provider.destroy(credential, &others, ByPolicy).await.err().map(&mut failed);
             match provider.usage(credential, &others).await {
                 Ok(evidence) => texts.push(format!("{evidence:?}")),
                 Err(error) => texts.extend([format!("{error}"), format!("{error:?}")]),

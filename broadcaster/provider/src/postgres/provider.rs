@@ -16,7 +16,7 @@ use super::mark::{Comment, Mark};
 use super::role::{Problem, Role, comment};
 use super::settings::{InvalidSettings, OnLiveSessions, PostgresSettings, check_name, role_name};
 use super::value::LoginValue;
-use crate::{Credential, Draw, Evidence, Provider, ProviderError, Session, Verdict};
+use crate::{Credential, Draw, Evidence, LiveSessions, Provider, ProviderError, Session, Verdict};
 
 /// Longest a call may take. Above the server's own bound, so that a statement has ended before it is given up, and
 /// enough to hand over the objects of a role that owned thousands.
@@ -265,7 +265,12 @@ impl PostgresProvider {
         Ok(Evidence::Sessions(sessions))
     }
 
-    async fn disable_role(&self, credential: &Credential, others: &[Credential]) -> Result<(), Problem> {
+    async fn disable_role(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        live: LiveSessions,
+    ) -> Result<(), Problem> {
         let value = self.retirable(credential, others)?;
         let mut connection = admin::open(&self.admin).await?;
         let transaction = self.begin(connection.client(), &value.username).await?;
@@ -297,39 +302,56 @@ impl PostgresProvider {
                 return Err(Problem::Unreachable(format!("cannot show that the login fails now: {problem}")));
             }
         }
-        self.end_sessions(connection.client(), &role, now.saturating_sub(since)).await?;
+        self.end_sessions(connection.client(), &role, now.saturating_sub(since), live).await?;
         connection.close().await;
         Ok(())
     }
 
     /// Sees to the sessions of a role disabled for so many seconds.
-    async fn end_sessions(&self, client: &Client, role: &Role, seconds: i64) -> Result<(), Problem> {
+    async fn end_sessions(
+        &self,
+        client: &Client,
+        role: &Role,
+        seconds: i64,
+        live: LiveSessions,
+    ) -> Result<(), Problem> {
         let sessions: Vec<Session> = role.sessions(client).await?;
         if sessions.is_empty() {
             return Ok(());
         }
-        let next = match self.settings.on_live_sessions {
-            OnLiveSessions::Wait => "they are waited for".to_owned(),
-            OnLiveSessions::Terminate { after } => {
-                let after = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
-                if seconds < after {
-                    format!("they are terminated in {} s", after - seconds)
-                } else {
-                    let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = $1";
-                    client.query(terminate, &[&role.oid]).await?;
-                    if self.await_end(client, role.oid, None).await? == 0 {
-                        return Ok(());
-                    }
-                    "they were told to end".to_owned()
-                }
+        let after = match (live, self.settings.on_live_sessions) {
+            (LiveSessions::End, _) => 0,
+            (LiveSessions::ByPolicy, OnLiveSessions::Terminate { after }) => {
+                i64::try_from(after.as_secs()).unwrap_or(i64::MAX)
+            }
+            (LiveSessions::ByPolicy, OnLiveSessions::Wait) => {
+                return Err(Problem::InUse { sessions, next: "they are waited for".to_owned() });
             }
         };
-        Err(Problem::InUse { sessions, next })
+        if seconds < after {
+            return Err(Problem::InUse { sessions, next: format!("they are terminated in {} s", after - seconds) });
+        }
+        let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = $1";
+        match client.query(terminate, &[&role.oid]).await {
+            Ok(_) if self.await_end(client, role.oid, None).await? == 0 => Ok(()),
+            Ok(_) => Err(Problem::InUse { sessions, next: "they were told to end".to_owned() }),
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Err(Problem::InUse {
+                sessions,
+                next: "the administrator may not end them: GRANT pg_signal_backend to it, or end them by hand"
+                    .to_owned(),
+            }),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    async fn drop_role(&self, credential: &Credential, others: &[Credential]) -> Result<(), Problem> {
+    async fn drop_role(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        live: LiveSessions,
+    ) -> Result<(), Problem> {
         // What was never disabled must not lose its role while somebody is logged in.
-        self.disable_role(credential, others).await?;
+        self.disable_role(credential, others, live).await?;
         let value = self.retirable(credential, others)?;
         let mut connection = admin::open(&self.admin).await?;
         let transaction = self.begin(connection.client(), &value.username).await?;
@@ -433,11 +455,21 @@ impl Provider for PostgresProvider {
         self.bounded(credential.version, self.count_sessions(credential, others)).await
     }
 
-    async fn disable(&self, credential: &Credential, others: &[Credential]) -> Result<(), ProviderError> {
-        self.bounded(credential.version, self.disable_role(credential, others)).await
+    async fn disable(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        sessions: LiveSessions,
+    ) -> Result<(), ProviderError> {
+        self.bounded(credential.version, self.disable_role(credential, others, sessions)).await
     }
 
-    async fn destroy(&self, credential: &Credential, others: &[Credential]) -> Result<(), ProviderError> {
-        self.bounded(credential.version, self.drop_role(credential, others)).await
+    async fn destroy(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        sessions: LiveSessions,
+    ) -> Result<(), ProviderError> {
+        self.bounded(credential.version, self.drop_role(credential, others, sessions)).await
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rotacast_protocol::Version;
+use rotacast_provider::LiveSessions::{ByPolicy, End};
 use rotacast_provider::conformance::{Fixture as _, Held as _};
 use rotacast_provider::postgres::{Endpoint, OnLiveSessions};
 use rotacast_provider::{Credential, Evidence, ProviderError, Verdict};
@@ -54,10 +55,10 @@ async fn what_a_version_creates_belongs_to_the_group_and_stays() {
     assert_eq!(owner_of(&own).await, role);
     Box::new(session).close().await;
     // A right that a superuser gave is the superuser's to take back.
-    let why = refusal(provider.destroy(&old, std::slice::from_ref(&new)).await);
+    let why = refusal(provider.destroy(&old, std::slice::from_ref(&new), ByPolicy).await);
     assert!(why.contains("privileges for schema public"), "{why}");
     superuser(&fixture, &format!("REVOKE CREATE ON SCHEMA public FROM {role}")).await;
-    provider.destroy(&old, std::slice::from_ref(&new)).await.unwrap();
+    provider.destroy(&old, std::slice::from_ref(&new), ByPolicy).await.unwrap();
     assert_eq!(owner_of(&own).await, "app_owner");
     let session = fixture.logged_in(&new).await;
     session.client.batch_execute(&format!("ALTER TABLE {table} ADD x int; ALTER TABLE {own} ADD x int")).await.unwrap();
@@ -70,10 +71,10 @@ async fn a_role_that_holds_objects_in_another_database_is_not_dropped_and_it_say
     let (role, schema) = (field(&credential, "username"), fixture.name("held"));
     let elsewhere = fixture.server.superuser("elsewhere").await;
     elsewhere.batch_execute(&format!("CREATE SCHEMA {schema} AUTHORIZATION {role}")).await.unwrap();
-    let why = refusal(provider.destroy(&credential, &[]).await);
+    let why = refusal(provider.destroy(&credential, &[], ByPolicy).await);
     assert!(why.contains("database elsewhere") && why.contains("REASSIGN OWNED BY"), "{why}");
     elsewhere.batch_execute(&format!("REASSIGN OWNED BY {role} TO app_owner; DROP OWNED BY {role}")).await.unwrap();
-    provider.destroy(&credential, &[]).await.unwrap();
+    provider.destroy(&credential, &[], ByPolicy).await.unwrap();
 }
 
 #[tokio::test]
@@ -98,13 +99,13 @@ async fn a_value_written_by_somebody_else_is_tested_and_retired() {
     superuser(&fixture, &format!("{made}; COMMENT ON ROLE {quoted} IS 'ask Billing'")).await;
     let credential = fixture.value(1, &role, "theirs-4711");
     assert_eq!(provider.test(&credential, &[]).await.unwrap(), Verdict::Works);
-    provider.disable(&credential, &[]).await.unwrap();
+    provider.disable(&credential, &[], ByPolicy).await.unwrap();
     let comment = "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1";
     let client = fixture.server.superuser("app").await;
     let comment: String = client.query_one(comment, &[&role]).await.unwrap().get(0);
     assert!(comment.contains("\"earlier\":\"ask Billing\""), "{comment}");
     assert!(fixture.connect(&credential).await.is_none());
-    provider.destroy(&credential, &[]).await.unwrap();
+    provider.destroy(&credential, &[], ByPolicy).await.unwrap();
     let there = client.query("SELECT FROM pg_roles WHERE rolname = $1", &[&role]).await.unwrap();
     assert!(there.is_empty(), "the role is still there");
 }
@@ -174,12 +175,12 @@ async fn another_address_of_the_server_is_taken_when_it_is_named() {
     let mut changed = fields(&made(&fixture, 1).await);
     changed["host"] = "localhost".into();
     let credential = fixture.credential(1, &changed);
-    assert!(refusal(fixture.provider().disable(&credential, &[]).await).contains("also_at"));
+    assert!(refusal(fixture.provider().disable(&credential, &[], ByPolicy).await).contains("also_at"));
     assert_eq!(fixture.provider().usage(&credential, &[]).await.unwrap(), Evidence::None);
     let alias = Endpoint { host: "localhost".into(), port: fixture.server.port };
     let provider = fixture.with(|settings| settings.also_at = vec![alias]);
     assert_eq!(provider.test(&credential, &[]).await.unwrap(), Verdict::Works);
-    provider.destroy(&credential, &[]).await.unwrap();
+    provider.destroy(&credential, &[], ByPolicy).await.unwrap();
 }
 
 #[tokio::test]
@@ -188,7 +189,7 @@ async fn a_role_with_members_of_its_own_is_left_alone() {
     let credential = made(&fixture, 1).await;
     let member = fixture.name("member");
     superuser(&fixture, &format!("CREATE ROLE {member}; GRANT {} TO {member}", field(&credential, "username"))).await;
-    assert!(refusal(fixture.provider().destroy(&credential, &[]).await).contains("members of its own"));
+    assert!(refusal(fixture.provider().destroy(&credential, &[], ByPolicy).await).contains("members of its own"));
     assert!(fixture.connect(&credential).await.is_some());
 }
 
@@ -199,9 +200,28 @@ async fn sessions_are_not_terminated_before_their_time() {
     let mut session = fixture.logged_in(&credential).await;
     let after = Duration::from_secs(3600);
     let provider = fixture.with(|settings| settings.on_live_sessions = OnLiveSessions::Terminate { after });
-    let outcome = provider.disable(&credential, &[]).await;
+    let outcome = provider.disable(&credential, &[], ByPolicy).await;
     assert!(
         matches!(&outcome, Err(ProviderError::InUse { next, .. }) if next.contains("terminated in")),
+        "{outcome:?}"
+    );
+    assert!(session.works().await);
+}
+
+#[tokio::test]
+async fn an_override_of_sessions_without_the_right_to_end_them_says_which() {
+    let Some(fixture) = start().await else { return };
+    let credential = made(&fixture, 1).await;
+    let mut session = fixture.logged_in(&credential).await;
+    let weak = fixture.name("weak");
+    superuser(&fixture, &format!("CREATE ROLE {weak} LOGIN CREATEROLE PASSWORD 'weak-4711'")).await;
+    superuser(&fixture, &format!("GRANT app_owner TO {weak} WITH ADMIN OPTION; GRANT pg_read_all_stats TO {weak}"))
+        .await;
+    let admin = format!("host=127.0.0.1 port={} user={weak} password=weak-4711 dbname=app", fixture.server.port);
+    let provider = fixture.with(|settings| settings.admin = rotacast_proto::SecretValue::new(admin.into_bytes()));
+    let outcome = provider.disable(&credential, &[], End).await;
+    assert!(
+        matches!(&outcome, Err(ProviderError::InUse { next, .. }) if next.contains("GRANT pg_signal_backend")),
         "{outcome:?}"
     );
     assert!(session.works().await);
@@ -222,7 +242,7 @@ async fn a_missing_group_and_a_missing_right_are_the_administrators_fault() {
         let admin =
             format!("host=127.0.0.1 port={} user={powerless} password={password} dbname=app", fixture.server.port);
         let provider = fixture.with(|settings| settings.admin = rotacast_proto::SecretValue::new(admin.into_bytes()));
-        let outcome = provider.disable(&credential, &[]).await;
+        let outcome = provider.disable(&credential, &[], ByPolicy).await;
         assert!(matches!(outcome, Err(ProviderError::Denied { .. })), "{outcome:?}");
     }
 }
@@ -233,7 +253,7 @@ async fn the_servers_log_holds_statements_but_no_password() {
     let (provider, credential) = (fixture.provider(), made(&fixture, 1).await);
     provider.create(&credential).await.unwrap();
     assert_eq!(provider.test(&credential, &[]).await.unwrap(), Verdict::Works);
-    provider.destroy(&credential, &[]).await.unwrap();
+    provider.destroy(&credential, &[], ByPolicy).await.unwrap();
     let log = fixture.server.log();
     let role = field(&credential, "username");
     for statement in ["CREATE ROLE", "ALTER ROLE", "DROP ROLE"] {

@@ -6,5 +6,5 @@ CREATE ROLE rotacast_admin LOGIN CREATEROLE;
 GRANT app_owner TO rotacast_admin WITH ADMIN OPTION;
 -- To say which application a session is, and since when. Sessions are counted without it.
 GRANT pg_read_all_stats TO rotacast_admin;
--- Only for on_live_sessions = terminate.
+-- For on_live_sessions = terminate, and for an override that cuts sessions off.
 GRANT pg_signal_backend TO rotacast_admin;

@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use rotacast_proto::Envelope;
 use rotacast_protocol::policy::WhenEmpty;
-use rotacast_provider::{Credential, Evidence, ProviderError, Verdict};
+use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Verdict};
 
 use super::super::share::{SYNCS_OF_ONE_LIFE, SYNCS_UNREGISTERED};
 use super::super::term::SYNCS_AT_ONCE;
@@ -46,11 +46,11 @@ impl Provider for Tampered {
         Ok(Evidence::Sessions(Vec::new()))
     }
 
-    async fn disable(&self, _: &Credential, _: &[Credential]) -> Result<(), ProviderError> {
+    async fn disable(&self, _: &Credential, _: &[Credential], _: LiveSessions) -> Result<(), ProviderError> {
         Ok(())
     }
 
-    async fn destroy(&self, _: &Credential, _: &[Credential]) -> Result<(), ProviderError> {
+    async fn destroy(&self, _: &Credential, _: &[Credential], _: LiveSessions) -> Result<(), ProviderError> {
         Ok(())
     }
 }
@@ -94,12 +94,12 @@ impl Provider for SlowLogin {
         Ok(Evidence::Sessions(Vec::new()))
     }
 
-    async fn disable(&self, _: &Credential, _: &[Credential]) -> Result<(), ProviderError> {
+    async fn disable(&self, _: &Credential, _: &[Credential], _: LiveSessions) -> Result<(), ProviderError> {
         self.met.fetch_or(self.under_way.load(Ordering::SeqCst), Ordering::SeqCst);
         Ok(())
     }
 
-    async fn destroy(&self, _: &Credential, _: &[Credential]) -> Result<(), ProviderError> {
+    async fn destroy(&self, _: &Credential, _: &[Credential], _: LiveSessions) -> Result<(), ProviderError> {
         Ok(())
     }
 }

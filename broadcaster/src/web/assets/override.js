@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { read } from "./api.js";
-import { count, digits, lifeName, standing } from "./words.js";
+import { capitalised, count, digits, lifeName, standing } from "./words.js";
 import { span, time } from "./times.js";
 import { problem, select, field } from "./parts.js";
 import { confirm } from "./confirm.js";
@@ -78,7 +78,7 @@ export function overrideDialog(page) {
     if (parts.length === 0) return h("p", {}, "Nobody yet: choose below who is.");
     const others = (holders?.length ?? 0) - named.size;
     return [
-      h("p", {}, h("strong", {}, `${parts.join(" and ")}. `), `Work that uses version ${choice.version} fails there. This cannot be undone.`),
+      h("p", {}, h("strong", {}, `${capitalised(parts.join(" and "))}. `), `Work that uses version ${choice.version} fails there. This cannot be undone.`),
       others > 0 && h("p", {}, `The retire still waits for ${count(others, "other instance")}.`),
     ];
   }
