@@ -153,6 +153,12 @@ impl Driver {
                     pause(&mut pauses, &stop).await;
                     continue;
                 }
+                // From now on the store works from what it holds, and the next term sees that it went back.
+                Err(problem @ rotacast_store::StoreError::WentBackwards { .. }) => {
+                    warn!(%problem, "the store went back in time; running for leader of what it holds now");
+                    pause(&mut pauses, &stop).await;
+                    continue;
+                }
                 Err(problem) => return Err(problem).context("running for leader"),
             };
             let epoch = leadership.epoch;

@@ -3,6 +3,7 @@
 //! `ROTACAST_E2E_ROTATIONS` sets how many rotations there are (20 unless set), `ROTACAST_E2E_SEED` replays a run's moments.
 #![allow(clippy::print_stdout)]
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
@@ -94,7 +95,7 @@ async fn rotations_end_and_no_query_fails_while_the_broadcaster_is_killed_again_
     world.broadcaster.stop().await;
 
     // A kill may cut off entries; the next leader writes down what it finds, so that no rotation is missing.
-    world.judge_the_end(current).await;
+    world.judge_the_end(current, &BTreeSet::new()).await;
     world.judge_the_record(current);
     println!("{count} rotations and {killed} kills in {:.1?}: {queries} queries, 0 failed", start.elapsed());
 }

@@ -4,6 +4,7 @@
 //! `ROTACAST_E2E_SEED` replays a run's moments.
 #![allow(clippy::print_stdout)]
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
@@ -113,7 +114,7 @@ async fn leaders_come_and_go(options: Options, usual: u64) {
     for which in 0..REPLICAS {
         world.replica(which).stop().await;
     }
-    world.judge_the_end(current).await;
+    world.judge_the_end(current, &BTreeSet::new()).await;
     world.judge_the_record(current);
     println!("{count} rotations in {:.1?}: {queries} queries, 0 failed", start.elapsed());
     println!("without a leader after SIGKILL: {}", spread(&mut after_kill));
@@ -271,7 +272,7 @@ async fn replicas_are_replaced_one_after_the_other_in_a_rotation_and_keep_what_a
     for which in 0..REPLICAS {
         world.replica(which).stop().await;
     }
-    world.judge_the_end(2).await;
+    world.judge_the_end(2, &BTreeSet::new()).await;
     world.judge_the_record(2);
 }
 

@@ -6,6 +6,7 @@ mod lost;
 mod scheduled;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt as _;
 use rotacast_bus::{EmbeddedBus, InstanceBus as _, LeaderBus as _};
@@ -154,29 +155,32 @@ async fn a_version_seen_while_a_renewal_is_late_is_not_forgotten() {
     running.await.unwrap();
 }
 
-/// A store that once went back, as some call found that had nothing to do with any watch.
-struct WentBack(EmbeddedStore);
+/// A store that once went back, as some call found that had nothing to do with any watch, or as the next campaign finds.
+struct WentBack {
+    store: EmbeddedStore,
+    found_by_a_campaign: AtomicBool,
+}
 
 #[async_trait::async_trait]
 impl Store for WentBack {
     fn describe(&self) -> String {
-        self.0.describe()
+        self.store.describe()
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        self.0.get(key).await
+        self.store.get(key).await
     }
 
     async fn list(&self, parent: &Key) -> Result<Listing, StoreError> {
-        self.0.list(parent).await
+        self.store.list(parent).await
     }
 
     fn watch(&self, parent: &Key) -> futures::stream::BoxStream<'static, Result<StoreEvent, StoreError>> {
-        self.0.watch(parent)
+        self.store.watch(parent)
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
-        self.0.commit(commit).await
+        self.store.commit(commit).await
     }
 
     async fn campaign(
@@ -186,7 +190,10 @@ impl Store for WentBack {
         ttl: Duration,
         cancel: CancellationToken,
     ) -> Result<Leadership, StoreError> {
-        self.0.campaign(election, candidate, ttl, cancel).await
+        if self.found_by_a_campaign.swap(false, Ordering::Relaxed) {
+            return Err(StoreError::WentBackwards { endpoint: self.describe(), problem: "restored".into() });
+        }
+        self.store.campaign(election, candidate, ttl, cancel).await
     }
 
     fn setback(&self) -> Option<Setback> {
@@ -194,12 +201,22 @@ impl Store for WentBack {
     }
 
     async fn examine(&self) -> Vec<Finding> {
-        self.0.examine().await
+        self.store.examine().await
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_setback_that_no_watch_told_puts_every_secret_into_safe_mode_once() {
+    safe_mode_after_a_setback(false).await;
+}
+
+/// The candidate does not give up: nobody would be left to say what happened.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setback_that_a_campaign_finds_puts_every_secret_into_safe_mode_too() {
+    safe_mode_after_a_setback(true).await;
+}
+
+async fn safe_mode_after_a_setback(found_by_a_campaign: bool) {
     let folder = tempfile::tempdir().unwrap();
     let (mut environment, _bus) = environment(folder.path(), Policy::default()).await;
     put(&environment, "first").await;
@@ -210,7 +227,8 @@ async fn a_setback_that_no_watch_told_puts_every_secret_into_safe_mode_once() {
     running.await.unwrap().unwrap();
 
     let store = EmbeddedStore::open(folder.path().join("store.db")).await.unwrap();
-    environment.tree = SecretTree::new(Arc::new(WentBack(store)), Prefix::new("rotacast").unwrap());
+    let store = WentBack { store, found_by_a_campaign: found_by_a_campaign.into() };
+    environment.tree = SecretTree::new(Arc::new(store), Prefix::new("rotacast").unwrap());
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     let in_safe_mode = |status: &v1::SecretStatus| status.overlays.iter().any(|overlay| overlay == "safe_mode");

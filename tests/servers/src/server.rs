@@ -1,5 +1,6 @@
 //! What all servers have in common: a command, a folder, a way to ask whether it is ready.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,11 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// How often a start is tried with other ports. Another process may take a port between it being found
 /// free and the server binding it; three times in a row is no coincidence.
 const PORT_ATTEMPTS: u32 = 3;
+
+/// What every server calls the folder of its data.
+const DATA: &str = "data";
+/// Where its copy is.
+const BACKUP: &str = "backup";
 
 /// A running, stopped or paused server. Ends when dropped.
 #[derive(Debug)]
@@ -116,6 +122,27 @@ impl Server {
         }
     }
 
+    /// Copies its data as they are on disk at this moment, as a snapshot of the disk would, in place of an earlier copy. It
+    /// is paused meanwhile.
+    ///
+    /// # Panics
+    /// If they cannot be copied.
+    pub fn back_up(&mut self) {
+        self.pause();
+        copy_anew(&self.scratch.path().join(DATA), &self.scratch.path().join(BACKUP));
+        self.resume();
+    }
+
+    /// Kills it, and starts it again on the data that [`Server::back_up`] has copied.
+    ///
+    /// # Panics
+    /// If there is no copy, or if it does not become ready.
+    pub async fn restore(&mut self) {
+        self.kill().await;
+        copy_anew(&self.scratch.path().join(BACKUP), &self.scratch.path().join(DATA));
+        self.restart().await;
+    }
+
     pub(crate) fn log_tail(&self) -> String {
         self.process.log_tail()
     }
@@ -135,4 +162,20 @@ impl Server {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
+}
+
+/// Copies a folder with all that is in it, in place of what is there.
+fn copy_anew(from: &Path, to: &Path) {
+    fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+        std::fs::create_dir_all(to)?;
+        for entry in std::fs::read_dir(from)? {
+            let entry = entry?;
+            let (path, target) = (entry.path(), to.join(entry.file_name()));
+            if path.is_dir() { copy(&path, &target)? } else { std::fs::copy(&path, &target).map(drop)? }
+        }
+        Ok(())
+    }
+    let removed = if to.exists() { std::fs::remove_dir_all(to) } else { Ok(()) };
+    let copied = removed.and_then(|()| copy(from, to));
+    copied.unwrap_or_else(|error| panic!("cannot copy {} to {}: {error}", from.display(), to.display()));
 }

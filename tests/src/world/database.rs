@@ -8,7 +8,8 @@ use std::path::Path;
 use serde_json::json;
 use tokio_postgres::{Client, NoTls};
 
-use crate::servers::Postgres;
+use super::LIMIT;
+use crate::servers::{Postgres, until};
 
 /// The role that owns the objects; every version's login is a member.
 pub const GROUP: &str = "payments_owner";
@@ -92,6 +93,21 @@ impl Database {
         let statement = format!("CREATE ROLE {name} LOGIN PASSWORD '{password}' IN ROLE {GROUP}");
         self.superuser().await.batch_execute(&statement).await.expect("a superuser may, once");
         self.value(&name, &password)
+    }
+
+    /// Drops a role as whoever runs the database would: once it has no session.
+    ///
+    /// # Panics
+    /// If it keeps one, or cannot be dropped.
+    pub async fn drop_unused(&self, name: &str) {
+        let client = self.superuser().await;
+        let query = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1";
+        until(&format!("{name} to have no session"), LIMIT, async || {
+            let row = client.query_one(query, &[&name]).await.expect("a superuser may");
+            (row.get::<_, i64>(0) == 0).then_some(())
+        })
+        .await;
+        client.batch_execute(&format!("DROP ROLE {name}")).await.expect("a superuser may, and it owns nothing");
     }
 
     /// A credential as it is stored.

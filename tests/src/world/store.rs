@@ -14,6 +14,9 @@ use crate::servers::{Consul, Etcd, Server};
 /// of a second.
 const ETCD: [&str; 2] = ["--heartbeat-interval=50", "--election-timeout=500"];
 
+/// The file of a Consul's backup, in its folder.
+const CONSUL_BACKUP: &str = "backup.snap";
+
 /// Which store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StoreKind {
@@ -115,6 +118,28 @@ impl StoreServer {
     pub fn consul(&self) -> &Consul {
         let Self::Consul(consul) = self else { panic!("expected a world on Consul, found {self:?}") };
         consul
+    }
+
+    /// Keeps all that a server holds at this moment, in place of what was kept before.
+    ///
+    /// # Panics
+    /// If it cannot, or if the store is a file.
+    pub async fn back_up(&mut self) {
+        match self {
+            Self::Consul(consul) => drop(consul.ctl(&["snapshot", "save", CONSUL_BACKUP]).await),
+            _ => self.server().back_up(),
+        }
+    }
+
+    /// Takes it back to what [`StoreServer::back_up`] has kept: Consul while it runs, etcd by exchanging its data under it.
+    ///
+    /// # Panics
+    /// If it cannot, or if the store is a file.
+    pub async fn restore(&mut self) {
+        match self {
+            Self::Consul(consul) => drop(consul.ctl(&["snapshot", "restore", CONSUL_BACKUP]).await),
+            _ => self.server().restore().await,
+        }
     }
 
     /// Writes a value as this version, with the store's own command line.

@@ -1,5 +1,5 @@
 //! Replicas, services and servers as processes, and whatever can go wrong with them at random moments: killed, stopped,
-//! cut off, compacted, restarted, their streams lost, their disks full. All the time services query PostgreSQL.
+//! cut off, compacted, restored from a backup, restarted, their streams lost, their disks full. All the time services query PostgreSQL.
 //!
 //! As root one service has a network of its own, and each broadcaster a disk; without, those faults are left out, which is said.
 //!
@@ -8,16 +8,21 @@
 //! run.
 #![allow(clippy::print_stdout)]
 
+mod fault;
+mod restored;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use rotacast_proto::v1;
 use rotacast_tests::pool_service::Status;
 use rotacast_tests::programs;
 use rotacast_tests::servers::{Network, until};
 use rotacast_tests::world::{Action, BusKind, LIMIT, Options, Service, StoreKind, Way, World, number};
+
+use fault::Fault;
+use restored::Backup;
 
 const REPLICAS: usize = 3;
 
@@ -35,86 +40,6 @@ const DISK: u64 = 4 << 20;
 const VICTIM: &str = "victim";
 /// How the SDK says that it hands nothing out.
 const NO_LEASE: &str = "no lease allows the use of any version right now";
-
-/// What is done to whom.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Fault {
-    BroadcasterKilled(usize),
-    BroadcasterStopped(usize),
-    BroadcasterPaused(usize),
-    BroadcasterWithoutStore(usize),
-    BroadcasterWithoutBus(usize),
-    BroadcasterCutOff(usize),
-    BroadcastersKilled,
-    ServiceKilled,
-    ServicePaused,
-    ServiceWithoutStore,
-    ServiceWithoutBus,
-    ServiceCutOff,
-    DiskFull(usize),
-    StorePaused,
-    StoreKilled,
-    StoreCompacted,
-    BusKilled,
-    BusPaused,
-    StreamsLost,
-}
-
-impl Fault {
-    fn draw(random: &mut StdRng, store: StoreKind, as_root: bool) -> Self {
-        let which = random.random_range(0..REPLICAS);
-        let mut all = vec![
-            Self::BroadcasterKilled(which),
-            Self::BroadcasterStopped(which),
-            Self::BroadcasterPaused(which),
-            Self::BroadcasterWithoutStore(which),
-            Self::BroadcasterWithoutBus(which),
-            Self::BroadcasterCutOff(which),
-            Self::BroadcastersKilled,
-            Self::ServiceKilled,
-            Self::ServicePaused,
-            Self::ServiceWithoutStore,
-            Self::ServiceWithoutBus,
-            Self::StorePaused,
-            Self::StoreKilled,
-            Self::BusKilled,
-            Self::BusPaused,
-            Self::StreamsLost,
-        ];
-        if store == StoreKind::Etcd {
-            all.push(Self::StoreCompacted);
-        }
-        if as_root {
-            all.extend([Self::ServiceCutOff, Self::DiskFull(which)]);
-        }
-        *all.choose(random).expect("there are some")
-    }
-
-    /// How long it lasts at most, in milliseconds. Without a store nobody leads and nothing can be read, so that leases
-    /// must outlast it; everything else may last longer than they do.
-    fn hold(self) -> u64 {
-        match self {
-            Self::StorePaused | Self::StoreKilled => 1000,
-            Self::BroadcastersKilled => 3000,
-            Self::StoreCompacted => 0,
-            _ => 12_000,
-        }
-    }
-
-    /// Whether it may begin while another one lasts. Without the store a service needs the leader, and the other way round:
-    /// one that has neither is told that nothing can be handed out, as it should be.
-    fn may_overlap(self, other: Self) -> bool {
-        let alone =
-            |fault: Self| matches!(fault, Self::ServiceWithoutStore | Self::ServiceCutOff) || fault.hold() <= 1000;
-        !alone(self) && !alone(other) && self.name() != other.name()
-    }
-
-    /// The kind, for the summary.
-    fn name(self) -> String {
-        let text = format!("{self:?}");
-        text.split('(').next().unwrap_or_default().to_owned()
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_whatever_happens_on_etcd_and_nats() {
@@ -146,9 +71,12 @@ async fn whatever_happens(store: StoreKind, ttl: &str, usual: u64) {
         run.led().await;
         run.rotate_if_idle().await;
         let as_root = run.network.is_some() && run.world.broadcaster.disk().is_some();
-        let fault = Fault::draw(&mut run.random, store, as_root);
+        let fault = if at % 2 == 1 { Fault::StoreRestored } else { Fault::draw(&mut run.random, store, as_root) };
         // A fault that begins anywhere in a rotation, and sometimes while another one lasts.
         run.pass(2000).await;
+        if run.random.random_bool(0.3) {
+            run.back_up().await;
+        }
         let second = (run.random.random_range(0..3) == 0).then(|| Fault::draw(&mut run.random, store, as_root));
         let second = second.filter(|second| second.may_overlap(fault));
         println!("{at}: {fault:?}{}", second.map(|second| format!(" and {second:?}")).unwrap_or_default());
@@ -191,6 +119,14 @@ struct Run {
     /// How often it was told that it has no lease.
     lapses: u64,
     newest: u64,
+    /// The last one made, until it is restored.
+    backup: Option<Backup>,
+    /// The store has lost what came after its backup, and nobody has looked yet.
+    restored: bool,
+    /// How often it was.
+    restores: u64,
+    /// Versions of a history that was lost: whoever runs the database has dropped their roles by hand.
+    lost: BTreeSet<u64>,
 }
 
 impl Run {
@@ -223,12 +159,17 @@ impl Run {
             may_lapse: false,
             lapses: 0,
             newest: 1,
+            backup: None,
+            restored: false,
+            restores: 0,
+            lost: BTreeSet::new(),
         }
     }
 
     /// Waits for a leader that has renewed everybody's leases: what was left of an earlier one's, or of a store read, might not
     /// outlast the next fault.
     async fn led(&self) {
+        self.leave_safe_mode().await;
         let all = ["witness", VICTIM, "gateway"];
         until("a broadcaster to lead and everybody's leases to be renewed", LIMIT, async || {
             for operator in self.world.operator.each() {
@@ -328,6 +269,7 @@ impl Run {
                 self.store_down = true;
             }
             Fault::StoreCompacted => self.compact().await,
+            Fault::StoreRestored => self.restore().await,
             Fault::BusKilled => {
                 self.world.bus.nats_mut().kill().await;
                 self.bus_down = true;
@@ -380,6 +322,10 @@ impl Run {
         if let Some(network) = &self.network {
             network.plug();
         }
+        // Whoever begins before that is told of a current version that may be no more.
+        if std::mem::take(&mut self.restored) {
+            self.look_at_the_store().await;
+        }
         if std::mem::take(&mut self.victim_down) {
             let last = self.victim.0.status();
             self.judge_service(last);
@@ -393,6 +339,7 @@ impl Run {
 
     /// Everybody is well again: what is under way ends, and a rotation goes through.
     async fn end(mut self) {
+        self.leave_safe_mode().await;
         let newest = self.newest;
         self.world
             .until("what was under way to end", |status| {
@@ -414,13 +361,16 @@ impl Run {
         for which in 0..REPLICAS {
             self.world.replica(which).stop().await;
         }
-        self.world.judge_the_end(last).await;
+        self.world.judge_the_end(last, &self.lost).await;
         let faults: Vec<String> = self.faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
         println!("faults: {}", faults.join(", "));
         println!(
-            "{:?}: {} rotations, {} queries, 0 failed but {} of a process that was stopped or cut off, {} lives of the victim, {:.0?}",
+            "{:?}: {} versions, {} of them lost in {} restores, {} queries, 0 failed but {} of a process that was stopped or cut off, \
+             {} lives of the victim, {:.0?}",
             self.store,
-            last - 1,
+            last,
+            self.lost.len(),
+            self.restores,
             self.queries,
             self.lapses,
             self.victim.2,

@@ -1,0 +1,110 @@
+//! A store that comes back as it was, and what the people do who run it.
+
+use std::collections::BTreeSet;
+
+use rotacast_proto::v1;
+use rotacast_tests::servers::until;
+use rotacast_tests::world::{Action, Database, LIMIT};
+
+use crate::{Run, VICTIM};
+
+/// How many changes of the record a restored backup lacks at least: half a rotation, and more than a new leader makes at
+/// once.
+const LOSS: u64 = 5;
+
+/// What the store held when it was made.
+pub(crate) struct Backup {
+    revision: u64,
+}
+
+fn in_safe_mode(status: &v1::SecretStatus) -> bool {
+    status.overlays.iter().any(|overlay| overlay == "safe_mode")
+}
+
+impl Run {
+    /// Makes a backup of the store, as it is at this moment of a rotation.
+    pub(crate) async fn back_up(&mut self) {
+        let Ok(status) = self.world.operator.status().await else { return };
+        self.world.store.back_up().await;
+        self.backup = Some(Backup { revision: status.revision });
+    }
+
+    /// Restores the backup, if enough has happened since.
+    pub(crate) async fn restore(&mut self) {
+        let Ok(status) = self.world.operator.status().await else { return };
+        let lacks = |backup: &Backup| status.revision.checked_sub(backup.revision).filter(|lacks| *lacks >= LOSS);
+        let Some(lacks) = self.backup.as_ref().and_then(lacks) else {
+            println!("   there is nothing to restore that would be a loss");
+            return;
+        };
+        println!("   {lacks} changes of the record are lost");
+        self.backup = None;
+        self.world.store.restore().await;
+        (self.restored, self.restores) = (true, self.restores + 1);
+    }
+
+    /// What an operator does: waits for safe mode, writes a version that surely works, lets the secret go on, and drops by hand
+    /// what the lost history had made, once nobody uses it.
+    pub(crate) async fn look_at_the_store(&mut self) {
+        self.world.until("safe mode", |status| in_safe_mode(status).then_some(())).await;
+        let ever = self.world.observer.roles();
+        self.newest = ever.iter().filter_map(|life| number(&life.name)).max().expect("version 1 at least") + 1;
+        let newest = self.newest;
+        self.world.put_by_hand(newest).await;
+        let noted = |status: &v1::SecretStatus| status.versions.iter().any(|info| info.version == newest);
+        self.world.until("the new version to be noted", |status| noted(status).then_some(())).await;
+        let roles = self.world.database.logins().await;
+        self.leave_safe_mode().await;
+        self.world
+            .until("the version that waits to be current", |status| {
+                (status.current == newest && status.rotation.is_none()).then_some(())
+            })
+            .await;
+        self.witness.uses(newest).await;
+        self.gateway.uses(newest).await;
+        if !self.victim_down {
+            self.victim.0.uses(newest).await;
+        }
+        let status = self.world.operator.status().await.expect("a broadcaster answers");
+        let known: BTreeSet<u64> = status.versions.iter().map(|info| info.version).collect();
+        for role in roles {
+            let version = number(&role).expect("the role of a version");
+            // A version that the record knows is Rotacast's own to retire.
+            if !known.contains(&version) && self.world.database.logins().await.contains(&role) {
+                self.world.database.drop_unused(&role).await;
+                self.lost.insert(version);
+            }
+        }
+    }
+
+    /// Leaves safe mode wherever there is reason for it: a leader that saw the store go back, and leads only later, enters it again.
+    pub(crate) async fn leave_safe_mode(&self) {
+        until("a leader, and no safe mode", LIMIT, async || {
+            for operator in self.world.operator.each() {
+                if operator.broadcaster().await.is_ok_and(|status| status.leader) {
+                    let status = operator.status().await.ok()?;
+                    if !in_safe_mode(&status) {
+                        return Some(());
+                    }
+                    assert!(self.restores > 0, "safe mode, and nobody has restored the store: {status:#?}");
+                    // Without an answer it may have been taken all the same: the next status tells.
+                    let _ = operator.order(Action::LeaveSafeMode(v1::LeaveSafeMode {})).await;
+                }
+            }
+            None
+        })
+        .await;
+    }
+}
+
+/// The version of a role: `by_hand_3` or `payments_db_v3`.
+fn number(role: &str) -> Option<u64> {
+    role.trim_start_matches(|letter: char| !letter.is_ascii_digit()).parse().ok()
+}
+
+#[test]
+fn roles_are_told_by_their_number() {
+    assert_eq!(number(&Database::login_by_hand(12)), Some(12));
+    assert_eq!(number("payments_db_v3"), Some(3));
+    assert_eq!(number(VICTIM), None);
+}
