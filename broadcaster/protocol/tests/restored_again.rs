@@ -320,3 +320,32 @@ fn a_barrier_that_was_under_way_at_the_break_does_not_count() {
     assert!(went_back(&mut bench));
     assert!(bench.input(Input::BarrierPassed { version: v(1), revision }).is_err());
 }
+
+/// Everybody serves the version that came back as the new one, and stays with it until the one that waits is current: that one
+/// does not wait until they have let go of it.
+#[test]
+fn a_rollback_that_nobody_follows_makes_way_for_the_version_that_waits() {
+    let bench = Bench::draining(Policy::default(), &["api/a"]);
+    let backup = bench.coordinator.record().encode();
+    // Lost: version 1 was retired. `a` serves version 2.
+    let mut next = restored(&backup, bench.now, 9);
+    next.register("api/a");
+    assert!(went_back(&mut next));
+    next.seen(3);
+    next.order(Order::LeaveSafeMode).unwrap();
+    next.order(Order::RollBack { reason: "in the way".into() }).unwrap();
+    for _ in 0..600 {
+        if next.phase() != "RollingBack" {
+            break;
+        }
+        next.pass(seconds(1));
+        next.sync("api/a", 1, Stage::Seen, &[2]);
+    }
+    assert_eq!(next.coordinator.record().rotation.as_ref().map(|rotation| rotation.new), Some(v(3)));
+    next.verified(3);
+    let leases = next.sync("api/a", 3, Stage::Prepared, &[2, 3]);
+    assert!(leases.contains_key(&v(2)), "it serves version 2 all the time: {leases:?}");
+    assert_eq!(next.current(), Some(3));
+    next.sync("api/a", 3, Stage::Switched, &[2, 3]);
+    assert!(!next.drains(2, seconds(600)), "S1: a still holds version 2");
+}

@@ -74,7 +74,8 @@ async fn whatever_happens(store: StoreKind, ttl: &str, usual: u64) {
         let fault = if at % 2 == 1 { Fault::StoreRestored } else { Fault::draw(&mut run.random, store, as_root) };
         // A fault that begins anywhere in a rotation, and sometimes while another one lasts.
         run.pass(2000).await;
-        if run.random.random_bool(0.3) {
+        // Kept until it is restored, so that one fault may cost whole rotations.
+        if run.random.random_bool(0.5) && run.backup.is_none() {
             run.back_up().await;
         }
         let second = (run.random.random_range(0..3) == 0).then(|| Fault::draw(&mut run.random, store, as_root));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rotacast_proto::v1;
 use rotacast_tests::servers::until;
-use rotacast_tests::world::{Action, Database, LIMIT};
+use rotacast_tests::world::{Action, Database, LIMIT, Operator};
 
 use crate::{Run, VICTIM};
 
@@ -55,11 +55,7 @@ impl Run {
         self.world.until("the new version to be noted", |status| noted(status).then_some(())).await;
         let roles = self.world.database.logins().await;
         self.leave_safe_mode().await;
-        self.world
-            .until("the version that waits to be current", |status| {
-                (status.current == newest && status.rotation.is_none()).then_some(())
-            })
-            .await;
+        self.until_it_is_current(newest).await;
         self.witness.uses(newest).await;
         self.gateway.uses(newest).await;
         if !self.victim_down {
@@ -77,20 +73,47 @@ impl Run {
         }
     }
 
+    /// Waits for the version that waits. A rotation that came back with the backup, and that nobody follows, is rolled back, as the
+    /// blocker says.
+    async fn until_it_is_current(&self, newest: u64) {
+        until("the version that waits to be current", LIMIT, async || {
+            let leader = self.leader().await?;
+            let status = leader.status().await.ok()?;
+            if status.current == newest && status.rotation.is_none() {
+                return Some(());
+            }
+            let stays =
+                |blocker: &v1::Blocker| blocker.condition == "staying" && blocker.next.contains("rolls it back");
+            if status.blockers.iter().any(stays) {
+                // Without an answer, or when it is being retired already: the next status tells.
+                let _ = leader.order(Action::RollBack(v1::RollBack {})).await;
+            }
+            None
+        })
+        .await;
+    }
+
+    /// The broadcaster that leads.
+    async fn leader(&self) -> Option<Operator> {
+        for operator in self.world.operator.each() {
+            if operator.broadcaster().await.is_ok_and(|status| status.leader) {
+                return Some(operator);
+            }
+        }
+        None
+    }
+
     /// Leaves safe mode wherever there is reason for it: a leader that saw the store go back, and leads only later, enters it again.
     pub(crate) async fn leave_safe_mode(&self) {
         until("a leader, and no safe mode", LIMIT, async || {
-            for operator in self.world.operator.each() {
-                if operator.broadcaster().await.is_ok_and(|status| status.leader) {
-                    let status = operator.status().await.ok()?;
-                    if !in_safe_mode(&status) {
-                        return Some(());
-                    }
-                    assert!(self.restores > 0, "safe mode, and nobody has restored the store: {status:#?}");
-                    // Without an answer it may have been taken all the same: the next status tells.
-                    let _ = operator.order(Action::LeaveSafeMode(v1::LeaveSafeMode {})).await;
-                }
+            let leader = self.leader().await?;
+            let status = leader.status().await.ok()?;
+            if !in_safe_mode(&status) {
+                return Some(());
             }
+            assert!(self.restores > 0, "safe mode, and nobody has restored the store: {status:#?}");
+            // Without an answer it may have been taken all the same: the next status tells.
+            let _ = leader.order(Action::LeaveSafeMode(v1::LeaveSafeMode {})).await;
             None
         })
         .await;

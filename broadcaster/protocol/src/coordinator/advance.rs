@@ -116,9 +116,18 @@ impl Coordinator {
             {
                 ended(Outcome::Retired)
             }
-            Phase::RollingBack if !self.record.retirements.contains_key(&rotation.new) => ended(Outcome::RolledBack),
+            Phase::RollingBack if !self.record.retirements.contains_key(&rotation.new) || self.nobody_goes_back() => {
+                ended(Outcome::RolledBack)
+            }
             _ => self.deadline_passed(rotation, now),
         }
+    }
+
+    /// After history was lost everybody may stay with the very version that is rolled back until the one that waits is
+    /// current: that one cannot wait for them. The rejected version goes on to wait for its own guard.
+    fn nobody_goes_back(&self) -> bool {
+        let stays = self.record.stay && self.record.safe_mode.is_none();
+        stays && self.waiting_version().is_some() && self.has_room()
     }
 
     fn all_met(&self, now: Now) -> bool {

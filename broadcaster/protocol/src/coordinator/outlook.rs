@@ -225,15 +225,15 @@ impl Coordinator {
                 ),
                 "it ends, or an operator rolls it back",
             ),
-            (Some(rotation), _) => (
+            (Some(rotation), _) if rotation.phase != Phase::RollingBack => (
                 format!("instances stay with what they serve until version {} is current", rotation.new),
                 "they prepare it",
             ),
-            (None, Some(waiting)) => (
+            (_, Some(waiting)) => (
                 format!("instances stay with what they serve until version {waiting} is current"),
                 "its rotation begins",
             ),
-            (None, None) => (
+            (_, None) => (
                 "instances stay with what they serve, and nothing waits that they could go to".to_owned(),
                 "a new version is written, or an operator leaves safe mode once more, which sends them to the current version",
             ),
