@@ -56,10 +56,12 @@ impl Run {
         let roles = self.world.database.logins().await;
         self.leave_safe_mode().await;
         self.until_it_is_current(newest).await;
-        self.witness.uses(newest).await;
-        self.gateway.uses(newest).await;
+        let mut moved = vec![self.witness.uses(newest).await, self.gateway.uses(newest).await];
         if !self.victim_down {
-            self.victim.0.uses(newest).await;
+            moved.push(self.victim.0.uses(newest).await);
+        }
+        for status in moved {
+            self.lapsed.insert(status.instance, status.queries_failed);
         }
         let status = self.world.operator.status().await.expect("a broadcaster answers");
         let known: BTreeSet<u64> = status.versions.iter().map(|info| info.version).collect();
