@@ -47,9 +47,13 @@ impl Run {
     /// what the lost history had made, once nobody uses it.
     pub(crate) async fn look_at_the_store(&mut self) {
         self.world.until("safe mode", |status| in_safe_mode(status).then_some(())).await;
-        let ever = self.world.observer.roles();
-        self.newest = ever.iter().filter_map(|life| number(&life.name)).max().expect("version 1 at least") + 1;
+        self.newest = self.next_number().await;
         let newest = self.newest;
+        // Of the lost history, and nobody uses it, or its number would be taken.
+        let again = Database::login_by_hand(newest);
+        if self.world.database.logins().await.contains(&again) {
+            self.world.database.drop_unused(&again).await;
+        }
         self.world.put_by_hand(newest).await;
         let noted = |status: &v1::SecretStatus| status.versions.iter().any(|info| info.version == newest);
         self.world.until("the new version to be noted", |status| noted(status).then_some(())).await;
@@ -73,6 +77,27 @@ impl Run {
                 self.lost.insert(version);
             }
         }
+    }
+
+    /// What `rotacast put` would give: above all that the store has, and above all that anybody has been found to use since.
+    async fn next_number(&self) -> u64 {
+        let names = [Some("witness"), Some("gateway"), (!self.victim_down).then_some(VICTIM)];
+        until("everybody to say what they serve", LIMIT, async || {
+            let leader = self.leader().await?;
+            let (status, instances) = (leader.status().await.ok()?, leader.instances().await.ok()?);
+            let heard: Vec<_> = instances.iter().filter(|instance| instance.lease_left_ms > 0).collect();
+            let speaks =
+                |name: &str| heard.iter().any(|instance| instance.key.as_ref().is_some_and(|key| key.instance == name));
+            let all = names.into_iter().flatten().all(speaks);
+            let held = heard.iter().flat_map(|instance| instance.held.iter().copied());
+            let listed = status.versions.iter().map(|info| info.version);
+            let trails = self.world.audits();
+            let taken = trails.iter().flat_map(|trail| &trail.entries).filter(|entry| entry.action == "numbers_lost");
+            let taken = taken.filter_map(|entry| entry.details.get("last")?.as_u64());
+            let highest = listed.chain(held).chain(taken).max()?;
+            all.then_some(highest + 1)
+        })
+        .await
     }
 
     /// Waits for the version that waits. A rotation that came back with the backup, and that nobody follows, is rolled back, as the
