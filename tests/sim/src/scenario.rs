@@ -129,7 +129,7 @@ pub fn scenarios() -> Vec<Scenario> {
         scenario(
             "s03_leader_stopped_before_the_disable",
             vec![vec![to(LEADER, then(When::Disabling, 0, LeaderStopped, 10))]],
-            vec![],
+            vec![L(Rule::Leads)],
         ),
         scenario(
             "s04_old_leader_grants_after_a_takeover",
