@@ -8,15 +8,15 @@ import { confirm } from "./confirm.js";
 import { overrideDialog } from "./override.js";
 import { excuseDialog } from "./excuse.js";
 
-/** The versions an override could be about now; with `byHand`, those whose credential was revoked by hand. */
+/** The versions an override could be about now; with `begun`, those whose retire is past the point of no return. */
 export function overridable(status) {
   const held = status.blockers.some((it) => it.condition === "members_released" || it.condition === "usage_evidence");
-  const versions = held ? status.guards.map((guard) => ({ version: guard.version, byHand: false })) : [];
-  // A retire whose own step keeps failing can only be helped by word that the credential was revoked by hand.
+  const versions = held ? status.guards.map((guard) => ({ version: guard.version, begun: false })) : [];
+  // A retire whose own step keeps failing can only be helped by word that live sessions are cut off, or that the credential was revoked by hand.
   const failing = status.blockers.some((it) => it.condition === "command");
   for (const it of failing ? status.blockers : []) {
     const version = it.condition === "retired" && /version (\d+) is being/.exec(it.why)?.[1];
-    if (version) versions.push({ version: Number(version), byHand: true });
+    if (version) versions.push({ version: Number(version), begun: true });
   }
   return versions;
 }

@@ -31,7 +31,7 @@ export function overrideDialog(page) {
     holders = null;
     error = null;
     redraw();
-    if (choice.byHand) {
+    if (choice.begun) {
       sessions = true;
       redraw();
       return;
@@ -69,8 +69,11 @@ export function overrideDialog(page) {
   }
 
   function who() {
-    if (choice.byHand) {
-      return h("p", {}, `Nobody any more. You say that the credential of version ${choice.version} was revoked by hand; the retire goes on without the provider.`);
+    if (choice.begun) {
+      return [
+        h("p", {}, h("strong", {}, `Every session of version ${choice.version} that is still live at the provider. `), "Work that uses it there fails. This cannot be undone."),
+        h("p", {}, "If its value is gone from the store, you say that the credential was revoked by hand, and the retire goes on without the provider."),
+      ];
     }
     const parts = [];
     if (named.size > 0) parts.push(count(named.size, "instance"));
@@ -93,8 +96,8 @@ export function overrideDialog(page) {
           load();
         },
       }, choices.map((it) => [String(it.version), `version ${it.version}`]), String(choice.version))),
-      choice.byHand ? null : instanceChoice(),
-      choice.byHand ? null : sessionChoice(),
+      choice.begun ? null : instanceChoice(),
+      choice.begun ? null : sessionChoice(),
     ];
   }
 
@@ -148,7 +151,7 @@ export function overrideDialog(page) {
 
   redraw = confirm(status.secret, "override", {
     title: "Override the retire guard",
-    button: () => (choice.byHand ? "Say so" : `Cut them off and retire version ${choice.version}`),
+    button: () => (choice.begun ? `Cut them off and go on with version ${choice.version}` : `Cut them off and retire version ${choice.version}`),
     danger: true,
     typed: true,
     reason: "needed",
