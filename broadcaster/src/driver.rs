@@ -148,14 +148,12 @@ impl Driver {
             let leadership = match campaign.await {
                 Ok(leadership) => leadership,
                 Err(rotacast_store::StoreError::Cancelled) => break,
-                Err(problem) if problem.is_transient() => {
+                // A store that went back works from what it holds now, and the next term sees that it did.
+                Err(problem)
+                    if problem.is_transient()
+                        || matches!(problem, rotacast_store::StoreError::WentBackwards { .. }) =>
+                {
                     warn!(%problem, "cannot run for leader; trying again");
-                    pause(&mut pauses, &stop).await;
-                    continue;
-                }
-                // From now on the store works from what it holds, and the next term sees that it went back.
-                Err(problem @ rotacast_store::StoreError::WentBackwards { .. }) => {
-                    warn!(%problem, "the store went back in time; running for leader of what it holds now");
                     pause(&mut pauses, &stop).await;
                     continue;
                 }

@@ -113,6 +113,8 @@ pub enum Rule {
     SafeModeRollback,
     /// In safe mode no credential is made.
     SafeModeCreate,
+    /// A rollback that nobody follows, since all stay, makes way for the version that waits.
+    StayMakesWay,
     /// Everyone prepares before the activation, and switches before draining.
     Stages,
     /// What was said before a change of direction confirms nothing.

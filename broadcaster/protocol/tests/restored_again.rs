@@ -346,6 +346,15 @@ fn a_rollback_that_nobody_follows_makes_way_for_the_version_that_waits() {
     let leases = next.sync("api/a", 3, Stage::Prepared, &[2, 3]);
     assert!(leases.contains_key(&v(2)), "it serves version 2 all the time: {leases:?}");
     assert_eq!(next.current(), Some(3));
-    next.sync("api/a", 3, Stage::Switched, &[2, 3]);
-    assert!(!next.drains(2, seconds(600)), "S1: a still holds version 2");
+    let holds = |next: &mut Bench| drop(next.sync("api/a", 3, Stage::Switched, &[2, 3]));
+    holds(&mut next);
+    // Longer than the longest lease of the lost history.
+    let long = 5000;
+    assert!(until_retires(&mut next, 1, long, holds).is_some(), "nobody uses version 1");
+    next.destroy(1);
+    next.settle();
+    assert_eq!(next.phase(), "none");
+    // The rejected version is not forgotten: it goes once it is let go of, and not before.
+    assert_eq!(until_retires(&mut next, 2, long, holds), None, "S1: a holds version 2");
+    assert!(until_retires(&mut next, 2, long, |next| drop(next.sync("api/a", 3, Stage::Released, &[3]))).is_some());
 }

@@ -62,7 +62,7 @@ impl fmt::Display for Mutant {
 }
 
 /// The coordinator's rules.
-pub const LEADER: [Rule; 71] = [
+pub const LEADER: [Rule; 72] = [
     Rule::Guard("leads"),
     Rule::Guard("phase"),
     Rule::Guard("not_paused"),
@@ -124,6 +124,7 @@ pub const LEADER: [Rule; 71] = [
     Rule::SafeModeStart,
     Rule::SafeModeRollback,
     Rule::SafeModeCreate,
+    Rule::StayMakesWay,
     Rule::Stages,
     Rule::ConfirmedDirection,
     Rule::EmptySet,

@@ -19,7 +19,7 @@ use rotacast_proto::v1;
 use rotacast_tests::pool_service::Status;
 use rotacast_tests::programs;
 use rotacast_tests::servers::{Network, until};
-use rotacast_tests::world::{Action, BusKind, LIMIT, Options, Service, StoreKind, Way, World, number};
+use rotacast_tests::world::{Action, BusKind, LIMIT, Operator, Options, Service, StoreKind, Way, World, number};
 
 use fault::Fault;
 use restored::Backup;
@@ -179,18 +179,13 @@ impl Run {
         self.leave_safe_mode().await;
         let all = ["witness", VICTIM, "gateway"];
         until("a broadcaster to lead and everybody's leases to be renewed", LIMIT, async || {
-            for operator in self.world.operator.each() {
-                if operator.broadcaster().await.is_ok_and(|status| status.leader) {
-                    let instances = operator.instances().await.ok()?;
-                    let renewed: BTreeSet<&str> = instances
-                        .iter()
-                        .filter(|instance| instance.lease_left_ms > RENEWED)
-                        .filter_map(|instance| Some(instance.key.as_ref()?.instance.as_str()))
-                        .collect();
-                    return all.iter().all(|name| renewed.contains(name)).then_some(());
-                }
-            }
-            None
+            let instances = self.leader().await?.instances().await.ok()?;
+            let renewed: BTreeSet<&str> = instances
+                .iter()
+                .filter(|instance| instance.lease_left_ms > RENEWED)
+                .filter_map(|instance| Some(instance.key.as_ref()?.instance.as_str()))
+                .collect();
+            all.iter().all(|name| renewed.contains(name)).then_some(())
         })
         .await;
     }
@@ -221,9 +216,15 @@ impl Run {
 
     /// To the broadcaster that leads; `None` without one, or when it does not take the order.
     async fn order_to_rotate(&self) -> Option<u64> {
+        let ordered = self.leader().await?.order(Action::Rotate(v1::Rotate {})).await;
+        ordered.ok().map(|reply| reply.version)
+    }
+
+    /// The broadcaster that leads.
+    async fn leader(&self) -> Option<Operator> {
         for operator in self.world.operator.each() {
             if operator.broadcaster().await.is_ok_and(|status| status.leader) {
-                return operator.order(Action::Rotate(v1::Rotate {})).await.ok().map(|reply| reply.version);
+                return Some(operator);
             }
         }
         None

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rotacast_proto::v1;
 use rotacast_tests::servers::until;
-use rotacast_tests::world::{Action, Database, LIMIT, Operator};
+use rotacast_tests::world::{Action, Database, LIMIT};
 
 use crate::{Run, VICTIM};
 
@@ -118,16 +118,6 @@ impl Run {
             None
         })
         .await;
-    }
-
-    /// The broadcaster that leads.
-    async fn leader(&self) -> Option<Operator> {
-        for operator in self.world.operator.each() {
-            if operator.broadcaster().await.is_ok_and(|status| status.leader) {
-                return Some(operator);
-            }
-        }
-        None
     }
 
     /// Leaves safe mode wherever there is reason for it: a leader that saw the store go back, and leads only later, enters it again.

@@ -127,7 +127,7 @@ impl Coordinator {
     /// current: that one cannot wait for them. The rejected version goes on to wait for its own guard.
     fn nobody_goes_back(&self) -> bool {
         let stays = self.record.stay && self.record.safe_mode.is_none();
-        stays && self.waiting_version().is_some() && self.has_room()
+        stays && self.waiting_version().is_some() && self.has_room() && !self.broken.is(Rule::StayMakesWay)
     }
 
     fn all_met(&self, now: Now) -> bool {

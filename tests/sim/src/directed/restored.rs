@@ -136,6 +136,17 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn(&mut Bench)) -> Option<Result<(
             spoil(&mut bench);
             says(bench.owes(&CommandKind::Create { version: v(2) }), "safe mode: a credential is made in it")
         }
+        Rule::StayMakesWay => {
+            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            went_back(&mut bench);
+            bench.input(Input::VersionSeen { version: v(3) }).ok();
+            bench.order(Order::LeaveSafeMode).ok();
+            spoil(&mut bench);
+            bench.order(Order::RollBack { reason: "in the way".into() }).ok();
+            bench.pass(seconds(1));
+            bench.sync("api/a", 1, Stage::Seen, &[2]);
+            says(bench.phase() == "RollingBack", "L: a rollback waits for those who wait for its end")
+        }
         _ => return None,
     };
     Some(result)
