@@ -27,6 +27,7 @@ COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY tools/protoc tools/protoc
 COPY proto proto
+COPY core core
 COPY broadcaster broadcaster
 COPY subscriber-sdk subscriber-sdk
 COPY tests tests
@@ -45,6 +46,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
 # ---- The broadcaster -------------------------------------------------------------------------------------------------
 FROM dependencies AS build
 COPY proto proto
+COPY core core
 COPY broadcaster broadcaster
 COPY subscriber-sdk subscriber-sdk
 # Sources may be older than the empty ones that were just built, and Cargo goes by time.

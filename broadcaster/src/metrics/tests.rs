@@ -100,8 +100,8 @@ fn a_scrape_is_as_long_with_ten_thousand_secrets_as_with_none() {
 #[test]
 fn every_condition_of_the_core_has_its_label() {
     let sources = [
-        include_str!("../../protocol/src/coordinator/guard.rs"),
-        include_str!("../../protocol/src/coordinator/outlook.rs"),
+        include_str!("../../../core/protocol/src/coordinator/guard.rs"),
+        include_str!("../../../core/protocol/src/coordinator/outlook.rs"),
     ];
     let mut found = BTreeSet::new();
     for source in sources {

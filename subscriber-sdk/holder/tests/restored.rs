@@ -1,7 +1,7 @@
 //! An instance after a store was restored: which of the versions it holds are what the store means by their number.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../../broadcaster/protocol/tests/bench/mod.rs"]
+#[path = "../../../core/protocol/tests/bench/mod.rs"]
 mod bench;
 
 use std::collections::BTreeSet;

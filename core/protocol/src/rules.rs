@@ -1,7 +1,7 @@
 //! The rules of the protocol by name, so that a test build can switch them off one by one.
 //!
 //! A promise that no test can break is not tested. The simulator compiles these very sources a second time, as a package of
-//! its own with the feature `mutants` (`tests/sim/mutable`); this package does not declare that feature, so that no build of
+//! its own with the feature `mutants` (`tests/simulator/mutable`); this package does not declare that feature, so that no build of
 //! the broadcaster can contain the switch, whatever is built beside it. Without it [`Broken`] holds nothing, says `false`,
 //! and is compiled away.
 

@@ -26,7 +26,7 @@ impl Table {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let text = std::fs::read_to_string(root.join("docs/scenarios.md"))?;
         let mut known = BTreeSet::new();
-        for folder in ["broadcaster", "subscriber-sdk", "proto", "tests"] {
+        for folder in ["core", "broadcaster", "subscriber-sdk", "proto", "tests"] {
             collect(&root.join(folder), &mut known)?;
         }
         let mut table = Self { tests: BTreeMap::new(), not_applicable: BTreeSet::new(), problems: Vec::new() };
