@@ -8,7 +8,7 @@
 //! told as a story.
 
 #[allow(clippy::expect_used)]
-#[path = "../../../core/protocol/tests/bench/mod.rs"]
+#[path = "../../../core/protocol/tests/it/bench.rs"]
 mod bench;
 pub mod chaos;
 pub mod clock;

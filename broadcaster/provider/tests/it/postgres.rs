@@ -1,0 +1,8 @@
+//! PostgreSQL under the suite, and what is PostgreSQL's alone, on a real server and with the rights the documentation asks for.
+
+mod cases;
+mod fixture;
+mod server;
+
+rotacast_provider::conformance_every!(fixture::start);
+rotacast_provider::conformance_logins!(fixture::start);

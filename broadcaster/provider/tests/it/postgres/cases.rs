@@ -1,0 +1,270 @@
+//! What is PostgreSQL's alone.
+
+use std::time::Duration;
+
+use rotacast_protocol::Version;
+use rotacast_provider::LiveSessions::{ByPolicy, End};
+use rotacast_provider::conformance::{Fixture as _, Held as _};
+use rotacast_provider::postgres::{Endpoint, OnLiveSessions};
+use rotacast_provider::{Credential, Evidence, ProviderError, Verdict};
+
+use super::fixture::{Postgres, field, fields, start};
+
+async fn made(fixture: &Postgres, version: u64) -> Credential {
+    let (secret, version) = (fixture.secret(), Version::new(version).unwrap());
+    let value = fixture.provider().draw(&secret, version).unwrap();
+    let credential = Credential { secret, version, value };
+    fixture.provider().create(&credential).await.unwrap();
+    credential
+}
+
+fn rejection(verdict: Result<Verdict, ProviderError>) -> String {
+    match verdict {
+        Ok(Verdict::Rejected(why)) => why,
+        other => panic!("expected a rejection, found {other:?}"),
+    }
+}
+
+fn refusal(outcome: Result<(), ProviderError>) -> String {
+    match outcome {
+        Err(ProviderError::Refused { problem, .. }) => problem,
+        other => panic!("expected a refusal, found {other:?}"),
+    }
+}
+
+async fn superuser(fixture: &Postgres, statements: &str) {
+    fixture.server.superuser("app").await.batch_execute(statements).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_version_creates_belongs_to_the_group_and_stays() {
+    let Some(fixture) = start().await else { return };
+    let (provider, old, new) = (fixture.provider(), made(&fixture, 1).await, made(&fixture, 2).await);
+    let (table, own) = (fixture.name("orders"), fixture.name("own"));
+    let session = fixture.logged_in(&old).await;
+    session.client.batch_execute(&format!("CREATE TABLE {table} (id int)")).await.unwrap();
+    let owner = "SELECT tableowner::text FROM pg_tables WHERE tablename = $1";
+    let owner_of = async |table: &String| -> String {
+        fixture.server.superuser("app").await.query_one(owner, &[table]).await.unwrap().get(0)
+    };
+    assert_eq!(owner_of(&table).await, "app_owner");
+    // A session may step back to its own role; what it makes there is handed over.
+    let role = field(&old, "username");
+    superuser(&fixture, &format!("GRANT CREATE ON SCHEMA public TO {role}")).await;
+    session.client.batch_execute(&format!("SET ROLE NONE; CREATE TABLE {own} (id int)")).await.unwrap();
+    assert_eq!(owner_of(&own).await, role);
+    Box::new(session).close().await;
+    // A right that a superuser gave is the superuser's to take back.
+    let why = refusal(provider.destroy(&old, std::slice::from_ref(&new), ByPolicy).await);
+    assert!(why.contains("privileges for schema public"), "{why}");
+    superuser(&fixture, &format!("REVOKE CREATE ON SCHEMA public FROM {role}")).await;
+    provider.destroy(&old, std::slice::from_ref(&new), ByPolicy).await.unwrap();
+    assert_eq!(owner_of(&own).await, "app_owner");
+    let session = fixture.logged_in(&new).await;
+    session.client.batch_execute(&format!("ALTER TABLE {table} ADD x int; ALTER TABLE {own} ADD x int")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_role_that_holds_objects_in_another_database_is_not_dropped_and_it_says_where() {
+    let Some(fixture) = start().await else { return };
+    let (provider, credential) = (fixture.provider(), made(&fixture, 1).await);
+    let (role, schema) = (field(&credential, "username"), fixture.name("held"));
+    let elsewhere = fixture.server.superuser("elsewhere").await;
+    elsewhere.batch_execute(&format!("CREATE SCHEMA {schema} AUTHORIZATION {role}")).await.unwrap();
+    let why = refusal(provider.destroy(&credential, &[], ByPolicy).await);
+    assert!(why.contains("database elsewhere") && why.contains("REASSIGN OWNED BY"), "{why}");
+    elsewhere.batch_execute(&format!("REASSIGN OWNED BY {role} TO app_owner; DROP OWNED BY {role}")).await.unwrap();
+    provider.destroy(&credential, &[], ByPolicy).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_role_of_that_name_that_somebody_else_made_is_not_taken_over() {
+    let Some(fixture) = start().await else { return };
+    let provider = fixture.provider();
+    let (secret, version) = (fixture.secret(), Version::FIRST);
+    let value = provider.draw(&secret, version).unwrap();
+    let credential = Credential { secret, version, value };
+    let role = field(&credential, "username");
+    superuser(&fixture, &format!("CREATE ROLE {role} LOGIN PASSWORD 'theirs-4711' IN ROLE app_owner")).await;
+    assert!(refusal(provider.create(&credential).await).contains("did not make it"));
+    assert!(fixture.connect(&fixture.value(1, &role, "theirs-4711")).await.is_some());
+}
+
+#[tokio::test]
+async fn a_value_written_by_somebody_else_is_tested_and_retired() {
+    let Some(fixture) = start().await else { return };
+    let (provider, role) = (fixture.provider(), fixture.name("Theirs \"x\""));
+    let quoted = postgres_protocol::escape::escape_identifier(&role);
+    let made = format!("CREATE ROLE {quoted} LOGIN PASSWORD 'theirs-4711' IN ROLE app_owner");
+    superuser(&fixture, &format!("{made}; COMMENT ON ROLE {quoted} IS 'ask Billing'")).await;
+    let credential = fixture.value(1, &role, "theirs-4711");
+    assert_eq!(provider.test(&credential, &[]).await.unwrap(), Verdict::Works);
+    provider.disable(&credential, &[], ByPolicy).await.unwrap();
+    let comment = "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1";
+    let client = fixture.server.superuser("app").await;
+    let comment: String = client.query_one(comment, &[&role]).await.unwrap().get(0);
+    assert!(comment.contains("\"earlier\":\"ask Billing\""), "{comment}");
+    assert!(fixture.connect(&credential).await.is_none());
+    provider.destroy(&credential, &[], ByPolicy).await.unwrap();
+    let there = client.query("SELECT FROM pg_roles WHERE rolname = $1", &[&role]).await.unwrap();
+    assert!(there.is_empty(), "the role is still there");
+}
+
+#[tokio::test]
+async fn a_session_is_its_login_roles_whatever_role_it_sets() {
+    let Some(fixture) = start().await else { return };
+    let (provider, credential) = (fixture.provider(), made(&fixture, 1).await);
+    let session = fixture.logged_in(&credential).await;
+    for statement in ["SET ROLE app_owner", "SET ROLE NONE", "RESET SESSION AUTHORIZATION", "BEGIN"] {
+        session.client.batch_execute(statement).await.unwrap();
+        let Evidence::Sessions(sessions) = provider.usage(&credential, &[]).await.unwrap() else {
+            panic!("no evidence")
+        };
+        let [only] = &sessions[..] else { panic!("{statement}: {sessions:?}") };
+        assert!(only.description.contains("payments-api from 127.0.0.1 to database app"), "{only:?}");
+    }
+    // Somebody with more rights who puts the role on for a while has not logged in with its credential.
+    Box::new(session).close().await;
+    let other = fixture.server.superuser("app").await;
+    other.batch_execute(&format!("SET SESSION AUTHORIZATION {}", field(&credential, "username"))).await.unwrap();
+    assert_eq!(provider.usage(&credential, &[]).await.unwrap(), Evidence::Sessions(Vec::new()));
+}
+
+#[tokio::test]
+async fn what_cannot_log_in_is_rejected_with_the_reason() {
+    let Some(fixture) = start().await else { return };
+    let (provider, credential) = (fixture.provider(), made(&fixture, 1).await);
+    let with = |name: &str, value: &str| {
+        let mut changed = fields(&credential);
+        changed[name] = value.into();
+        fixture.credential(1, &changed)
+    };
+    for (name, value, why) in [
+        ("password", "wrong-4711", "28P01"),
+        ("username", "nobody_at_all", "28P01"),
+        ("dbname", "nowhere", "3D000"),
+        ("engine", "mysql", "engine"),
+        ("host", "localhost", "host and port"),
+        ("port", "1", "host and port"),
+    ] {
+        let found = rejection(provider.test(&with(name, value), &[]).await);
+        assert!(found.contains(why), "{name}: {found}");
+    }
+    let role = field(&credential, "username");
+    superuser(&fixture, &format!("ALTER ROLE {role} NOLOGIN")).await;
+    assert!(rejection(provider.test(&credential, &[]).await).contains("28000"));
+    superuser(&fixture, &format!("ALTER ROLE {role} LOGIN; REVOKE app_owner FROM {role}")).await;
+    assert!(rejection(provider.test(&credential, &[]).await).contains("not a direct member"));
+}
+
+#[tokio::test]
+async fn a_full_server_is_no_verdict() {
+    let Some(fixture) = start().await else { return };
+    let credential = made(&fixture, 1).await;
+    superuser(&fixture, &format!("ALTER ROLE {} CONNECTION LIMIT 0", field(&credential, "username"))).await;
+    let outcome = fixture.provider().test(&credential, &[]).await;
+    assert!(
+        matches!(&outcome, Err(ProviderError::Unreachable { problem, .. }) if problem.contains("53300")),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
+async fn another_address_of_the_server_is_taken_when_it_is_named() {
+    let Some(fixture) = start().await else { return };
+    let mut changed = fields(&made(&fixture, 1).await);
+    changed["host"] = "localhost".into();
+    let credential = fixture.credential(1, &changed);
+    assert!(refusal(fixture.provider().disable(&credential, &[], ByPolicy).await).contains("also_at"));
+    assert_eq!(fixture.provider().usage(&credential, &[]).await.unwrap(), Evidence::None);
+    let alias = Endpoint { host: "localhost".into(), port: fixture.server.port };
+    let provider = fixture.with(|settings| settings.also_at = vec![alias]);
+    assert_eq!(provider.test(&credential, &[]).await.unwrap(), Verdict::Works);
+    provider.destroy(&credential, &[], ByPolicy).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_role_with_members_of_its_own_is_left_alone() {
+    let Some(fixture) = start().await else { return };
+    let credential = made(&fixture, 1).await;
+    let member = fixture.name("member");
+    superuser(&fixture, &format!("CREATE ROLE {member}; GRANT {} TO {member}", field(&credential, "username"))).await;
+    assert!(refusal(fixture.provider().destroy(&credential, &[], ByPolicy).await).contains("members of its own"));
+    assert!(fixture.connect(&credential).await.is_some());
+}
+
+#[tokio::test]
+async fn sessions_are_not_terminated_before_their_time() {
+    let Some(fixture) = start().await else { return };
+    let credential = made(&fixture, 1).await;
+    let mut session = fixture.logged_in(&credential).await;
+    let after = Duration::from_secs(3600);
+    let provider = fixture.with(|settings| settings.on_live_sessions = OnLiveSessions::Terminate { after });
+    let outcome = provider.disable(&credential, &[], ByPolicy).await;
+    assert!(
+        matches!(&outcome, Err(ProviderError::InUse { next, .. }) if next.contains("terminated in")),
+        "{outcome:?}"
+    );
+    assert!(session.works().await);
+}
+
+#[tokio::test]
+async fn an_override_of_sessions_without_the_right_to_end_them_says_which() {
+    let Some(fixture) = start().await else { return };
+    let credential = made(&fixture, 1).await;
+    let mut session = fixture.logged_in(&credential).await;
+    let weak = fixture.name("weak");
+    superuser(&fixture, &format!("CREATE ROLE {weak} LOGIN CREATEROLE PASSWORD 'weak-4711'")).await;
+    superuser(&fixture, &format!("GRANT app_owner TO {weak} WITH ADMIN OPTION; GRANT pg_read_all_stats TO {weak}"))
+        .await;
+    let admin = format!("host=127.0.0.1 port={} user={weak} password=weak-4711 dbname=app", fixture.server.port);
+    let provider = fixture.with(|settings| settings.admin = rotacast_proto::SecretValue::new(admin.into_bytes()));
+    let outcome = provider.disable(&credential, &[], End).await;
+    assert!(
+        matches!(&outcome, Err(ProviderError::InUse { next, .. }) if next.contains("GRANT pg_signal_backend")),
+        "{outcome:?}"
+    );
+    assert!(session.works().await);
+}
+
+#[tokio::test]
+async fn a_missing_group_and_a_missing_right_are_the_administrators_fault() {
+    let Some(fixture) = start().await else { return };
+    let credential = made(&fixture, 1).await;
+    for (group, why) in [("no_such_group", "CREATE ROLE"), (super::server::SUPERUSER.0, "NOSUPERUSER")] {
+        let provider = fixture.with(|settings| settings.group_role = group.into());
+        let outcome = provider.create(&credential).await;
+        assert!(matches!(&outcome, Err(ProviderError::Denied { problem, .. }) if problem.contains(why)), "{outcome:?}");
+    }
+    let powerless = fixture.name("powerless");
+    superuser(&fixture, &format!("CREATE ROLE {powerless} LOGIN PASSWORD 'powerless-4711'")).await;
+    for password in ["powerless-4711", "wrong-4711"] {
+        let admin =
+            format!("host=127.0.0.1 port={} user={powerless} password={password} dbname=app", fixture.server.port);
+        let provider = fixture.with(|settings| settings.admin = rotacast_proto::SecretValue::new(admin.into_bytes()));
+        let outcome = provider.disable(&credential, &[], ByPolicy).await;
+        assert!(matches!(outcome, Err(ProviderError::Denied { .. })), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_servers_log_holds_statements_but_no_password() {
+    let Some(fixture) = start().await else { return };
+    let (provider, credential) = (fixture.provider(), made(&fixture, 1).await);
+    provider.create(&credential).await.unwrap();
+    assert_eq!(provider.test(&credential, &[]).await.unwrap(), Verdict::Works);
+    provider.destroy(&credential, &[], ByPolicy).await.unwrap();
+    let log = fixture.server.log();
+    let role = field(&credential, "username");
+    for statement in ["CREATE ROLE", "ALTER ROLE", "DROP ROLE"] {
+        assert!(log.contains(&format!("{statement} \"{role}\"")), "the log does not hold {statement}");
+    }
+    assert!(log.contains("SCRAM-SHA-256$"), "no verifier was sent");
+    assert!(!log.contains(&field(&credential, "password")), "the log holds the password");
+}
+
+#[test]
+fn the_rights_these_tests_run_with_are_the_documented_ones() {
+    let (_, statements) = super::server::SETUP.split_once('\n').unwrap();
+    assert!(include_str!("../../../../../docs/providers.md").contains(statements));
+}

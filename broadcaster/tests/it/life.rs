@@ -1,0 +1,181 @@
+//! The life of a `rotacast serve` as probes, systemd and whoever reads its log see it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+/// Far above anything here; a test that waits this long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A broadcaster on the embedded store and bus, under what looks like systemd.
+struct Served {
+    process: Child,
+    log: BufReader<ChildStderr>,
+    systemd: UnixDatagram,
+    address: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Served {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let systemd = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+        let rotacast = || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_rotacast"));
+            command.env_clear().current_dir(folder.path());
+            command
+        };
+        assert!(rotacast().args(["keygen", "--out", "broadcaster"]).output().unwrap().status.success());
+        let text =
+            "[listen]\ngrpc = \"127.0.0.1:0\"\n[keys]\nsigning_key = \"broadcaster.key\"\n[log]\nformat = \"json\"\n";
+        std::fs::write(folder.path().join("rotacast.toml"), text).unwrap();
+        let mut process = rotacast()
+            .args(["serve", "--config", "rotacast.toml"])
+            .env("NOTIFY_SOCKET", folder.path().join("notify"))
+            .env("WATCHDOG_USEC", "200000")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(process.stderr.take().unwrap());
+        let mut served = Self { process, log, systemd, address: String::new(), _folder: folder };
+        served.address = served.logged("listening")["address"].as_str().unwrap().to_owned();
+        served
+    }
+
+    /// The next line of the log with this message. Every line is JSON.
+    fn logged(&mut self, message: &str) -> serde_json::Value {
+        for line in (&mut self.log).lines() {
+            let line = line.unwrap();
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            if line["message"] == message {
+                return line;
+            }
+        }
+        panic!("the log ended without {message:?}");
+    }
+
+    /// The next thing that systemd is told, and that fits.
+    fn told(&self, fits: impl Fn(&str) -> bool) -> String {
+        loop {
+            let mut buffer = [0; 4096];
+            let length = self.systemd.recv(&mut buffer).expect("systemd is told in time");
+            let text = String::from_utf8(buffer[..length].to_vec()).unwrap();
+            if fits(&text) {
+                return text;
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    /// Status and body of a plain HTTP/1.1 request.
+    fn get(&self, path: &str) -> (u16, serde_json::Value) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: kubelet-does-not-care\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        let body = answer.split_once("\r\n\r\n").unwrap().1;
+        (status, serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}")))
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn systemd_is_told_of_every_turn() {
+    let mut served = Served::start();
+    let turn = |text: &str| !text.starts_with("WATCHDOG") && !text.starts_with("STATUS");
+    assert_eq!(served.told(turn).trim_end(), "READY=1");
+    served.told(|text| text.starts_with("STATUS=leads") || text.starts_with("STATUS=follows"));
+    for _ in 0..3 {
+        assert_eq!(served.told(|text| text.starts_with("WATCHDOG")).trim_end(), "WATCHDOG=1");
+    }
+    served.signal(Signal::HUP);
+    let reloading = served.told(|text| text.starts_with("RELOADING"));
+    let monotonic = reloading.lines().nth(1).and_then(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap();
+    assert!(monotonic.parse::<u64>().unwrap() > 0);
+    served.told(|text| text.starts_with("READY=1"));
+    served.signal(Signal::TERM);
+    served.told(|text| text.starts_with("STOPPING=1"));
+    assert!(served.process.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn probes_are_answered_over_http_and_grpc() {
+    let served = Served::start();
+    served.told(|text| text.starts_with("READY=1"));
+    let (status, body) = served.get("/healthz");
+    assert_eq!((status, &body["alive"]), (200, &true.into()), "{body}");
+    let (status, body) = served.get("/readyz");
+    assert_eq!((status, &body["ready"]), (200, &true.into()), "{body}");
+    assert!(["leader", "follower"].contains(&body["role"].as_str().unwrap()), "{body}");
+
+    let url = format!("http://{}", served.address);
+    let channel = tonic::transport::Channel::from_shared(url).unwrap().connect().await.unwrap();
+    let mut health = HealthClient::new(channel);
+    for service in ["", "rotacast.v1.Admin", "rotacast.v1.Instances", "liveness"] {
+        let asked = HealthCheckRequest { service: service.into() };
+        let mut told = health.watch(asked).await.unwrap().into_inner();
+        let serving = async { while told.message().await.unwrap().unwrap().status != ServingStatus::Serving as i32 {} };
+        tokio::time::timeout(PATIENCE, serving).await.unwrap_or_else(|_| panic!("{service:?} never serves"));
+    }
+    // At the end whoever watches is told before the connection goes.
+    let mut told = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(told.message().await.unwrap().unwrap().status, ServingStatus::Serving as i32);
+    served.signal(Signal::TERM);
+    let ended = async {
+        while let Ok(Some(told)) = told.message().await {
+            if told.status == ServingStatus::NotServing as i32 {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(tokio::time::timeout(PATIENCE, ended).await.unwrap(), "nobody said that it stops");
+}
+
+#[test]
+fn a_log_begins_with_what_wrote_it() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rotacast"));
+    command.args(["version", "-o", "json"]).env_clear();
+    let built: serde_json::Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("rotacast.toml"), "[log]\nformat = \"json\"\n").unwrap();
+    // It has no key and ends at once: what it is stands above why.
+    let output = Command::new(env!("CARGO_BIN_EXE_rotacast"))
+        .args(["serve", "--config", "rotacast.toml"])
+        .env_clear()
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(first["message"], "rotacast starts");
+    for (logged, field) in [
+        ("version", "version"),
+        ("commit", "commit"),
+        ("rustc", "rustc"),
+        ("platform", "target"),
+        ("profile", "profile"),
+    ] {
+        assert_eq!(first[logged], built[field], "{field}");
+    }
+}

@@ -1,0 +1,152 @@
+//! What is measured behaves as what is not: the seams' own suites, through the decorators.
+
+mod store {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use rotacast::metrics::Metrics;
+    use rotacast_store::conformance::StoreFixture;
+    use rotacast_store::{EmbeddedStore, Prefix, Store};
+
+    struct Measured {
+        folder: tempfile::TempDir,
+        undisturbed: EmbeddedStore,
+        metrics: Metrics,
+    }
+
+    async fn start() -> Option<Measured> {
+        let folder = tempfile::tempdir().unwrap();
+        let undisturbed = EmbeddedStore::open(folder.path().join("store.db")).await.unwrap();
+        Some(Measured { folder, undisturbed, metrics: Metrics::default() })
+    }
+
+    #[async_trait]
+    impl StoreFixture for Measured {
+        async fn client(&self) -> Arc<dyn Store> {
+            // Opened anew, as another process would.
+            self.metrics.store(Arc::new(EmbeddedStore::open(self.folder.path().join("store.db")).await.unwrap()))
+        }
+
+        async fn undisturbed(&self) -> Arc<dyn Store> {
+            self.metrics.store(Arc::new(self.undisturbed.clone()))
+        }
+
+        fn prefix(&self) -> Prefix {
+            Prefix::new("rotacast").unwrap()
+        }
+
+        async fn compact(&self) {
+            self.undisturbed.compact().await.unwrap();
+        }
+
+        async fn interrupt(&self) {}
+
+        async fn heal(&self) {}
+
+        fn has_connections(&self) -> bool {
+            false
+        }
+    }
+
+    rotacast_store::conformance_suite!(start);
+}
+
+mod bus {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use rotacast::metrics::Metrics;
+    use rotacast_bus::conformance::Fixture;
+    use rotacast_bus::{EmbeddedBus, InstanceBus, LeaderBus};
+
+    struct Measured {
+        folder: tempfile::TempDir,
+        bus: EmbeddedBus,
+        metrics: Metrics,
+    }
+
+    #[async_trait]
+    impl Fixture for Measured {
+        const HANDLES_SURVIVE: bool = false;
+
+        async fn fresh() -> Option<Self> {
+            let folder = tempfile::tempdir().unwrap();
+            let bus = EmbeddedBus::open(&folder.path().join("bus.db")).await.unwrap();
+            Some(Self { folder, bus, metrics: Metrics::default() })
+        }
+
+        fn leader(&self) -> Arc<dyn LeaderBus> {
+            self.metrics.bus(Arc::new(self.bus.clone()))
+        }
+
+        async fn another_leader(&self) -> Arc<dyn LeaderBus> {
+            self.leader()
+        }
+
+        fn instance(&self) -> Arc<dyn InstanceBus> {
+            Arc::new(self.bus.clone())
+        }
+
+        async fn another_instance(&self) -> Arc<dyn InstanceBus> {
+            self.instance()
+        }
+
+        async fn stop(&mut self) {
+            self.bus.close().await;
+        }
+
+        async fn start(&mut self) {
+            self.bus = EmbeddedBus::open(&self.folder.path().join("bus.db")).await.unwrap();
+        }
+
+        async fn lose_logs(&mut self) -> bool {
+            false
+        }
+    }
+
+    rotacast_bus::conformance!(Measured);
+}
+
+mod provider {
+    use std::sync::Arc;
+
+    use rotacast::driver::{SecretSettings, Settings};
+    use rotacast::metrics::Metrics;
+    use rotacast_protocol::{Policy, SecretName};
+    use rotacast_provider::conformance::Fixture;
+    use rotacast_provider::{GenerateProvider, Provider};
+
+    struct Generated;
+
+    impl Settings for Generated {
+        fn of(&self, _secret: &SecretName) -> SecretSettings {
+            SecretSettings {
+                policy: Policy::default(),
+                provider: Arc::new(GenerateProvider::default()),
+                schedule: None,
+            }
+        }
+
+        fn configured(&self) -> Vec<SecretName> {
+            Vec::new()
+        }
+    }
+
+    struct Measured(Metrics);
+
+    impl Fixture for Measured {
+        fn provider(&self) -> Arc<dyn Provider> {
+            self.0.settings(Arc::new(Generated)).of(&self.secret()).provider
+        }
+
+        fn secret(&self) -> SecretName {
+            SecretName::new("tokens/signing").unwrap()
+        }
+    }
+
+    async fn start() -> Option<Measured> {
+        Some(Measured(Metrics::default()))
+    }
+
+    rotacast_provider::conformance_every!(start);
+}

@@ -1,0 +1,67 @@
+//! `rotacast serve` against servers that are not there: one line says which setting, what was found, and the fix.
+
+use std::net::TcpListener;
+use std::process::{Command, Output};
+
+/// Runs `serve` to its end, which `start_timeout` brings.
+fn serve(settings: &str) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let in_folder = |name: &str| folder.path().join(name);
+    let rotacast = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rotacast"));
+        command.env_clear().current_dir(folder.path());
+        command
+    };
+    assert!(rotacast().args(["keygen", "--out", "broadcaster"]).output().unwrap().status.success());
+    let text = format!(
+        "start_timeout = \"1s\"\n[listen]\ngrpc = \"127.0.0.1:0\"\n[keys]\nsigning_key = \"broadcaster.key\"\n{settings}"
+    );
+    std::fs::write(in_folder("rotacast.toml"), text).unwrap();
+    rotacast().args(["serve", "--config", "rotacast.toml"]).output().unwrap()
+}
+
+/// An address where nobody listens: it was free a moment ago, and nothing else is told of it.
+fn nobody() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+fn tells(settings: &str, setting: &str) {
+    let output = serve(settings);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let errors: Vec<&str> = told.lines().filter(|line| line.starts_with("error: ")).collect();
+    let [error] = errors[..] else { panic!("expected one error, found {errors:?} in {told}") };
+    assert!(error.starts_with(&format!("error: {setting}: ")), "{told}");
+    assert!(error.contains("cannot be reached"), "{told}");
+    assert!(error.contains("start it, or correct the setting"), "{told}");
+}
+
+#[test]
+fn etcd_that_is_not_there_is_named_by_its_setting() {
+    tells(&format!("[store]\nkind = \"etcd\"\nendpoints = [\"http://{}\"]\n", nobody()), "store.endpoints");
+}
+
+#[test]
+fn consul_that_is_not_there_is_named_by_its_setting() {
+    tells(&format!("[store]\nkind = \"consul\"\naddress = \"http://{}\"\n", nobody()), "store.address");
+}
+
+#[test]
+fn nats_that_is_not_there_is_named_by_its_setting() {
+    tells(&format!("[bus]\nkind = \"nats\"\nurl = \"nats://{}\"\n", nobody()), "bus.url");
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn kafka_that_is_not_there_is_named_by_its_setting() {
+    tells(&format!("[bus]\nkind = \"kafka\"\nbrokers = [\"{}\"]\n", nobody()), "bus.brokers");
+}
+
+#[cfg(not(feature = "kafka"))]
+#[test]
+fn a_build_without_kafka_names_the_feature() {
+    let output = serve("[bus]\nkind = \"kafka\"\nbrokers = [\"127.0.0.1:9092\"]\n");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("bus.kind: ") && told.contains("--features kafka"), "{told}");
+}

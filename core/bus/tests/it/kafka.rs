@@ -1,0 +1,380 @@
+//! What only Kafka can get wrong: transactions, topics that are made anew or set up wrongly, brokers that go.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rotacast_bus::{
+    BusError, BusEvent, InstanceBus as _, KafkaBus, KafkaLogin, KafkaOptions, KafkaTopics, LeaderBus as _, Level,
+    SaslMechanism,
+};
+use rotacast_proto::{Envelope, Kind, SigningKey};
+use rotacast_protocol::{
+    ClusterName, Incarnation, InstanceKey, InstanceName, Revision, SecretName, ServiceName, WallTime,
+};
+use rotacast_test_servers::{Kafka, KafkaCluster, KafkaConfig};
+use zeroize::Zeroizing;
+
+/// After this long a wait is taken to hang.
+const HANG: Duration = Duration::from_secs(90);
+
+fn options(broker: String) -> KafkaOptions {
+    KafkaOptions::new(vec![broker], ClusterName::new("dev").unwrap())
+}
+
+fn db() -> SecretName {
+    SecretName::new("db").unwrap()
+}
+
+fn life(number: u128) -> InstanceKey {
+    InstanceKey {
+        service: ServiceName::new("payments").unwrap(),
+        instance: InstanceName::new("pod").unwrap(),
+        incarnation: Incarnation(number),
+    }
+}
+
+fn message(kind: Kind, subject: &str, text: &str) -> Envelope {
+    let (key, cluster) = (SigningKey::generate(), ClusterName::new("dev").unwrap());
+    Envelope::sign(&key, kind, &cluster, subject, text, WallTime(0), text.as_bytes().to_vec().into())
+}
+
+fn state(text: &str) -> Envelope {
+    message(Kind::SecretState, "db", text)
+}
+
+fn registration(number: u128, text: &str) -> Envelope {
+    message(Kind::Registration, &format!("payments/pod/{}", Incarnation(number)), text)
+}
+
+async fn failure(options: KafkaOptions) -> BusError {
+    match KafkaBus::connect(options).await {
+        Ok(_) => panic!("it connects"),
+        Err(problem) => problem,
+    }
+}
+
+type Events = BoxStream<'static, Result<BusEvent, BusError>>;
+
+async fn next(events: &mut Events) -> BusEvent {
+    tokio::time::timeout(HANG, events.next()).await.expect("the subscription hangs").unwrap().unwrap()
+}
+
+/// The payloads up to the next `CaughtUp`.
+async fn listing(events: &mut Events) -> Vec<String> {
+    let mut payloads = Vec::new();
+    loop {
+        match next(events).await {
+            BusEvent::Message(envelope) => payloads.push(String::from_utf8(envelope.payload.to_vec()).unwrap()),
+            BusEvent::CaughtUp => return payloads,
+            BusEvent::Resync => payloads.clear(),
+        }
+    }
+}
+
+/// Reads until this payload comes.
+async fn until(events: &mut Events, text: &str) {
+    while !matches!(next(events).await, BusEvent::Message(envelope) if envelope.payload == text) {}
+}
+
+/// Repeats a call while a retry may help.
+async fn persist<F: Future<Output = Result<(), BusError>>>(call: impl Fn() -> F) {
+    let attempts = async {
+        while let Err(problem) = call().await {
+            assert!(problem.is_transient(), "{problem:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(HANG, attempts).await.expect("the call never succeeds");
+}
+
+fn admin(broker: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", broker).create().unwrap()
+}
+
+/// Another publisher of the same cluster, which a test can stop between two steps.
+fn rival(broker: &str) -> BaseProducer {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", broker)
+        .set("transactional.id", "rotacast.dev")
+        .set("partitioner", "murmur2_random")
+        .create()
+        .unwrap();
+    producer.init_transactions(HANG).unwrap();
+    producer
+}
+
+fn send(producer: &BaseProducer, revision: u64, envelope: &Envelope) {
+    let revision = revision.to_string();
+    let headers = envelope
+        .headers()
+        .into_iter()
+        .chain([("rotacast-revision", revision)])
+        .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(&value) }));
+    let record = BaseRecord::to("rotacast.dev.state").key("db").payload(&envelope.payload[..]).headers(headers);
+    producer.send(record).map_err(|(problem, _)| problem).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_there_says_where_it_looked() {
+    let problem = failure(options("127.0.0.1:1".into())).await;
+    assert!(matches!(problem, BusError::Unreachable { .. }), "{problem:?}");
+    let text = problem.to_string();
+    assert!(text.contains("127.0.0.1:1") && text.contains("bus.brokers"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s23_what_a_fenced_publisher_left_open_is_never_seen() {
+    let Some(server) = Kafka::start().await else { return };
+    let bus = KafkaBus::connect(options(server.broker())).await.unwrap();
+    bus.publish_state(&db(), Revision(1), &state("one")).await.unwrap();
+    let rival = rival(&server.broker());
+    rival.begin_transaction().unwrap();
+    send(&rival, 9, &state("never committed"));
+    rival.flush(HANG).unwrap();
+    // A newcomer neither sees it nor waits for it.
+    let reader = KafkaBus::connect(options(server.broker())).await.unwrap();
+    let mut states = reader.watch_states(&[db()]);
+    assert_eq!(listing(&mut states).await, ["one"]);
+    // The rival has fenced the bus. The bus has the newer revision, so it takes over and fences the rival.
+    bus.publish_state(&db(), Revision(2), &state("two")).await.unwrap();
+    let outcome = rival.commit_transaction(HANG);
+    assert!(outcome.is_err() && rival.client().fatal_error().is_some(), "{outcome:?}");
+    until(&mut states, "two").await;
+    let mut newcomer = KafkaBus::connect(options(server.broker())).await.unwrap().watch_states(&[db()]);
+    assert_eq!(listing(&mut newcomer).await, ["two"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deposed_leader_changes_nothing_and_does_not_disturb_its_successor() {
+    let Some(server) = Kafka::start().await else { return };
+    let earlier = KafkaBus::connect(options(server.broker())).await.unwrap();
+    earlier.publish_state(&db(), Revision(5), &state("five")).await.unwrap();
+    let rival = rival(&server.broker());
+    rival.begin_transaction().unwrap();
+    send(&rival, 6, &state("six"));
+    rival.commit_transaction(HANG).unwrap();
+    for _ in 0..3 {
+        let outcome = earlier.publish_state(&db(), Revision(5), &state("five, late")).await;
+        assert!(matches!(outcome, Err(BusError::Fenced { .. })), "{outcome:?}");
+    }
+    // The successor has not been fenced by those attempts.
+    rival.begin_transaction().unwrap();
+    send(&rival, 7, &state("seven"));
+    rival.commit_transaction(HANG).unwrap();
+    let mut newcomer = KafkaBus::connect(options(server.broker())).await.unwrap().watch_states(&[db()]);
+    assert_eq!(listing(&mut newcomer).await, ["seven"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_made_anew_with_more_messages_than_before_is_read_anew() {
+    let Some(server) = Kafka::start().await else { return };
+    let (admin, topic) = (admin(&server.broker()), "rotacast.dev.roster");
+    let roster_topic = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+    admin.create_topics([&roster_topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    let bus = KafkaBus::connect(options(server.broker())).await.unwrap();
+    bus.register(&life(1), &registration(1, "before")).await.unwrap();
+    let mut roster = bus.watch_roster();
+    assert_eq!(listing(&mut roster).await, ["before"]);
+    // By the hands of others, while the bus is looking away: it finds more messages than it has read.
+    let writer = KafkaBus::connect(options(server.broker())).await.unwrap();
+    admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    tokio::time::timeout(HANG, async {
+        while admin.create_topics([&roster_topic], &AdminOptions::new()).await.unwrap()[0].is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("the topic cannot be made anew");
+    for number in 2..=40 {
+        persist(|| async { writer.register(&life(number), &registration(number, &number.to_string())).await }).await;
+    }
+    // At once, while the subscription still follows a log that is no more.
+    assert_eq!(bus.read_roster().await.unwrap().len(), 39);
+    // It may begin anew while they are being written: what counts is everything since the last `Resync`.
+    let mut seen = std::collections::BTreeSet::new();
+    let mut resyncs = 0;
+    while seen.len() < 39 {
+        match next(&mut roster).await {
+            BusEvent::Resync => {
+                resyncs += 1;
+                seen.clear();
+            }
+            BusEvent::Message(envelope) => drop(seen.insert(envelope.payload)),
+            BusEvent::CaughtUp => {}
+        }
+    }
+    assert!(resyncs > 0 && !seen.iter().any(|payload| payload == "before"), "{resyncs} resyncs");
+    assert_eq!(bus.read_roster().await.unwrap().len(), 39);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_killed_midway_costs_time_only() {
+    let Some(mut server) = Kafka::start().await else { return };
+    let bus = KafkaBus::connect(options(server.broker())).await.unwrap();
+    let mut states = bus.watch_states(&[db()]);
+    assert!(listing(&mut states).await.is_empty());
+    let publishing = {
+        let bus = bus.clone();
+        tokio::spawn(async move {
+            for revision in 1..=60 {
+                let state = state(&format!("revision {revision}"));
+                let (secret, key, entry) = (db(), life(1), registration(1, &revision.to_string()));
+                persist(|| bus.publish_state(&secret, Revision(revision), &state)).await;
+                persist(|| bus.register(&key, &entry)).await;
+            }
+        })
+    };
+    until(&mut states, "revision 10").await;
+    server.kill().await;
+    server.restart().await;
+    tokio::time::timeout(HANG, publishing).await.expect("publishing hangs").unwrap();
+    until(&mut states, "revision 60").await;
+    let roster = bus.read_roster().await.unwrap();
+    assert_eq!(roster.iter().map(|entry| &entry.payload[..]).collect::<Vec<_>>(), [b"60"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_brokers_go_on_without_one() {
+    let Some(mut cluster) = KafkaCluster::start().await else { return };
+    let brokers = cluster.brokers();
+    let options = KafkaOptions::new(brokers, ClusterName::new("dev").unwrap());
+    let bus = KafkaBus::connect(options).await.unwrap();
+    let findings = bus.examine().await;
+    assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:?}");
+    bus.publish_state(&db(), Revision(1), &state("one")).await.unwrap();
+    let mut states = bus.watch_states(&[db()]);
+    assert_eq!(listing(&mut states).await, ["one"]);
+    cluster.node(0).kill().await;
+    let (secret, key, two, entry) = (db(), life(1), state("two"), registration(1, "here"));
+    persist(|| bus.publish_state(&secret, Revision(2), &two)).await;
+    persist(|| bus.register(&key, &entry)).await;
+    until(&mut states, "two").await;
+    let read = async {
+        loop {
+            if let Ok(roster) = bus.read_roster().await {
+                return roster;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(HANG, read).await.expect("the roster cannot be read"), [entry]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_password_is_denied_by_name_and_the_right_one_passes() {
+    let config = KafkaConfig {
+        secured: Some("SASL_PLAINTEXT"),
+        properties: "listener.name.secured.sasl.enabled.mechanisms=PLAIN\n\
+            listener.name.secured.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
+            user_rotacast=\"right\";\n",
+        ..KafkaConfig::default()
+    };
+    let Some(server) = Kafka::start_with(config).await else { return };
+    let with = |password: &str| KafkaOptions {
+        login: Some(KafkaLogin {
+            user: "rotacast".into(),
+            password: Zeroizing::new(password.into()),
+            mechanism: SaslMechanism::Plain,
+        }),
+        ..options(server.secured())
+    };
+    let problem = failure(with("wrong-one")).await;
+    assert!(matches!(problem, BusError::Denied { .. }), "{problem:?}");
+    let text = problem.to_string();
+    assert!(text.contains("bus.password_file") && !text.contains("wrong-one"), "{text}");
+    let bus = KafkaBus::connect(with("right")).await.unwrap();
+    bus.publish_state(&db(), Revision(1), &state("one")).await.unwrap();
+}
+
+#[cfg(feature = "kafka-tls")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_and_scram_let_in_who_they_should() {
+    use rotacast_bus::KafkaTls;
+    use rotacast_test_servers::{Scratch, make_certificates};
+
+    let scratch = Scratch::new("kafka-tls");
+    let folder = scratch.path();
+    if !make_certificates(folder, &["server", "stranger"]).await {
+        return;
+    }
+    // Kafka wants a key and its certificate in one file.
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    std::fs::write(folder.join("keystore.pem"), read("server.key") + &read("server.pem")).unwrap();
+    let properties = format!(
+        "listener.name.secured.ssl.keystore.type=PEM\n\
+         listener.name.secured.ssl.keystore.location={}\n\
+         listener.name.secured.sasl.enabled.mechanisms=SCRAM-SHA-512\n\
+         listener.name.secured.scram-sha-512.sasl.jaas.config=\
+         org.apache.kafka.common.security.scram.ScramLoginModule required;\n",
+        folder.join("keystore.pem").display()
+    );
+    let config = KafkaConfig {
+        properties: &properties,
+        secured: Some("SASL_SSL"),
+        scram: &[("rotacast", "the-right-one")],
+        ..KafkaConfig::default()
+    };
+    let Some(server) = Kafka::start_with(config).await else { return };
+    let with = |password: &str, ca: &str| KafkaOptions {
+        login: Some(KafkaLogin {
+            user: "rotacast".into(),
+            password: Zeroizing::new(password.into()),
+            mechanism: SaslMechanism::ScramSha512,
+        }),
+        tls: Some(KafkaTls { ca: Some(folder.join(ca)), identity: None }),
+        ..options(server.secured())
+    };
+    // A broker that has just come up may take longer over its first handshake than a connection is given.
+    let mut tries = 0;
+    let bus = loop {
+        match KafkaBus::connect(with("the-right-one", "ca.pem")).await {
+            Ok(bus) => break bus,
+            Err(problem) if problem.is_transient() && tries < 10 => tries += 1,
+            Err(problem) => panic!("{problem}"),
+        }
+    };
+    bus.publish_state(&db(), Revision(1), &state("one")).await.unwrap();
+    assert_eq!(listing(&mut bus.watch_states(&[db()])).await, ["one"]);
+
+    let problem = failure(with("the-wrong-one", "ca.pem")).await;
+    let text = problem.to_string();
+    assert!(matches!(problem, BusError::Denied { .. }), "{problem:?}");
+    assert!(text.contains("bus.password_file") && !text.contains("the-wrong-one"), "{text}");
+    let problem = failure(with("the-right-one", "stranger.pem")).await;
+    assert!(matches!(problem, BusError::Misconfigured { .. }), "{problem:?}");
+    assert!(problem.to_string().contains("bus.tls.ca"), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_without_compaction_is_refused_and_weaker_settings_are_told() {
+    let Some(server) = Kafka::start().await else { return };
+    let admin = admin(&server.broker());
+    let wrong = NewTopic::new("rotacast.dev.roster", 1, TopicReplication::Fixed(1)).set("cleanup.policy", "delete");
+    admin.create_topics([&wrong], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    let problem = failure(options(server.broker())).await;
+    assert!(matches!(problem, BusError::Misconfigured { .. }), "{problem:?}");
+    let text = problem.to_string();
+    assert!(text.contains("rotacast.dev.roster") && text.contains("cleanup.policy=compact"), "{text}");
+
+    let mended = AlterConfig::new(ResourceSpecifier::Topic("rotacast.dev.roster")).set("cleanup.policy", "compact");
+    admin.alter_configs([&mended], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    let bus = KafkaBus::connect(options(server.broker())).await.unwrap();
+    let findings = bus.examine().await;
+    // One broker: one replica of the two durable topics, and nothing else.
+    let warnings: Vec<_> = findings.iter().filter(|finding| finding.level > Level::Ok).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings.iter().all(|finding| finding.text.contains("one replica") && !finding.fix.is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_creates_no_topics() {
+    let Some(server) = Kafka::start().await else { return };
+    let problem = failure(KafkaOptions { topics: KafkaTopics::Use, ..options(server.broker()) }).await;
+    assert!(matches!(problem, BusError::Unreachable { .. }), "{problem:?}");
+    assert!(problem.to_string().contains("start a broadcaster"), "{problem}");
+}

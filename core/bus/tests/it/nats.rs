@@ -1,0 +1,201 @@
+//! What only NATS can get wrong: servers that refuse, streams somebody else made, environments side by side.
+
+use std::time::Duration;
+
+use crate::fixtures::NatsServer;
+use async_nats::jetstream::stream::{Config, RetentionPolicy};
+use futures::StreamExt as _;
+use rotacast_bus::{BusError, BusEvent, InstanceBus as _, LeaderBus, Level, NatsBus, NatsCredentials, NatsOptions};
+use rotacast_proto::{Envelope, Kind, SigningKey};
+use rotacast_protocol::{ClusterName, Revision, SecretName, WallTime};
+
+/// After this long a wait is taken to hang.
+const HANG: Duration = Duration::from_secs(60);
+
+fn options(server: &NatsServer, cluster: &str) -> NatsOptions {
+    NatsOptions::new(server.url(), ClusterName::new(cluster).unwrap())
+}
+
+fn state(text: &'static str) -> Envelope {
+    let (key, cluster) = (SigningKey::generate(), ClusterName::new("dev").unwrap());
+    Envelope::sign(&key, Kind::SecretState, &cluster, "db", text, WallTime(0), text.as_bytes().into())
+}
+
+async fn failure(options: NatsOptions) -> BusError {
+    match NatsBus::connect(options).await {
+        Ok(_) => panic!("it connects"),
+        Err(problem) => problem,
+    }
+}
+
+#[tokio::test]
+async fn nobody_there_says_where_it_looked() {
+    let problem = failure(NatsOptions::new("nats://user:secret@127.0.0.1:1", ClusterName::new("dev").unwrap())).await;
+    assert!(matches!(problem, BusError::Unreachable { .. }), "{problem:?}");
+    let text = problem.to_string();
+    assert!(text.contains("nats://127.0.0.1:1") && !text.contains("secret"), "{text}");
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_denied_and_right_ones_pass() {
+    let Some(server) = NatsServer::start(&["--user", "rotacast", "--pass", "right"]).await else { return };
+    for credentials in [NatsCredentials::None, NatsCredentials::UserPassword("rotacast".into(), "wrong".into())] {
+        let problem = failure(NatsOptions { credentials, ..options(&server, "dev") }).await;
+        assert!(matches!(problem, BusError::Denied { .. }), "{problem:?}");
+        assert!(!problem.to_string().contains("wrong"), "{problem}");
+    }
+    let credentials = NatsCredentials::UserPassword("rotacast".into(), "right".into());
+    NatsBus::connect(NatsOptions { credentials, ..options(&server, "dev") }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_passes() {
+    let Some(server) = NatsServer::start(&["--auth", "the-token"]).await else { return };
+    let credentials = NatsCredentials::Token("the-token".into());
+    NatsBus::connect(NatsOptions { credentials, ..options(&server, "dev") }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_work_is_refused_with_the_reason() {
+    let Some(server) = NatsServer::start(&[]).await else { return };
+    let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let wrong = Config {
+        name: "ROTACAST_ROSTER_DEV".into(),
+        subjects: vec!["rotacast.dev.roster.*.*.*".into()],
+        retention: RetentionPolicy::WorkQueue,
+        ..Config::default()
+    };
+    context.create_stream(wrong).await.unwrap();
+    let problem = failure(options(&server, "dev")).await;
+    assert!(matches!(problem, BusError::Misconfigured { .. }), "{problem:?}");
+    let text = problem.to_string();
+    assert!(text.contains("ROTACAST_ROSTER_DEV") && text.contains("WorkQueue") && text.contains("Limits"), "{text}");
+    // Another environment on the same server is not concerned.
+    NatsBus::connect(options(&server, "staging")).await.unwrap();
+}
+
+#[tokio::test]
+async fn weaker_settings_are_told_and_nothing_else() {
+    let Some(server) = NatsServer::start(&[]).await else { return };
+    let bus = NatsBus::connect(options(&server, "dev")).await.unwrap();
+    let findings = bus.examine().await;
+    assert!(findings.iter().all(|finding| finding.level < Level::Error), "{findings:?}");
+    let warnings: Vec<_> = findings.iter().filter(|finding| finding.level == Level::Warning).collect();
+    // One server: one replica of the two durable streams, and disks that sync later than they acknowledge.
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    assert!(warnings.iter().all(|warning| !warning.fix.is_empty()), "{warnings:?}");
+    assert!(warnings.iter().any(|warning| warning.text.contains("sync_interval")), "{warnings:?}");
+
+    let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let mut config = context.get_stream("ROTACAST_STATE_DEV").await.unwrap().cached_info().config.clone();
+    config.max_bytes = -1;
+    context.update_stream(config).await.unwrap();
+    let findings = bus.examine().await;
+    assert!(findings.iter().any(|finding| finding.text.contains("no limit in bytes")), "{findings:?}");
+}
+
+#[tokio::test]
+async fn two_environments_share_a_server_and_see_nothing_of_each_other() {
+    let Some(server) = NatsServer::start(&[]).await else { return };
+    let secret = SecretName::new("db").unwrap();
+    // One name is the beginning of the other.
+    for (cluster, text) in [("eu", "of eu"), ("eu.prod", "of eu.prod")] {
+        let bus = NatsBus::connect(options(&server, cluster)).await.unwrap();
+        bus.publish_state(&secret, Revision(1), &state(text)).await.unwrap();
+    }
+    for (cluster, text) in [("eu", "of eu"), ("eu.prod", "of eu.prod")] {
+        let bus = NatsBus::connect(options(&server, cluster)).await.unwrap();
+        let mut states = bus.watch_states(std::slice::from_ref(&secret));
+        let Some(Ok(BusEvent::Message(envelope))) = states.next().await else { panic!("no state") };
+        assert_eq!(envelope.payload, text);
+        assert_eq!(states.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
+    }
+}
+
+#[tokio::test]
+async fn subscriptions_leave_no_consumer_behind() {
+    let Some(server) = NatsServer::start(&[]).await else { return };
+    let bus = NatsBus::connect(options(&server, "dev")).await.unwrap();
+    let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let stream = context.get_stream("ROTACAST_ROSTER_DEV").await.unwrap();
+    for _ in 0..20 {
+        bus.read_roster().await.unwrap();
+    }
+    // A reading takes its consumer away again.
+    assert_eq!(stream.get_info().await.unwrap().state.consumer_count, 0);
+}
+
+#[tokio::test]
+async fn a_thousand_watches_share_one_connection() {
+    let Some(server) = NatsServer::start(&[]).await else { return };
+    let bus = NatsBus::connect(options(&server, "dev")).await.unwrap();
+    let secret = SecretName::new("db").unwrap();
+    let mut watches: Vec<_> = (0..1000).map(|_| bus.watch_states(std::slice::from_ref(&secret))).collect();
+    for watch in &mut watches {
+        assert_eq!(watch.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
+    }
+    bus.publish_state(&secret, Revision(1), &state("to all")).await.unwrap();
+    for watch in &mut watches {
+        let Some(Ok(BusEvent::Message(envelope))) = watch.next().await else { panic!("no state") };
+        assert_eq!(envelope.payload, "to all");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_reader_notices_that_its_stream_was_recreated_by_others() {
+    let Some(server) = NatsServer::start(&[]).await else { return };
+    let secret = SecretName::new("db").unwrap();
+    let writer = NatsBus::connect(options(&server, "dev")).await.unwrap();
+    writer.publish_state(&secret, Revision(1), &state("before")).await.unwrap();
+    // On a connection of its own that does nothing else: only the missing heartbeats can tell.
+    let heartbeat = Duration::from_millis(200);
+    let reader = NatsBus::connect(NatsOptions { heartbeat, ..options(&server, "dev") }).await.unwrap();
+    let mut states = reader.watch_states(std::slice::from_ref(&secret));
+    let Some(Ok(BusEvent::Message(envelope))) = states.next().await else { panic!("no state") };
+    assert_eq!(envelope.payload, "before");
+    assert_eq!(states.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
+
+    let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    context.delete_stream("ROTACAST_STATE_DEV").await.unwrap();
+    writer.publish_state(&secret, Revision(2), &state("after")).await.unwrap();
+    let next = tokio::time::timeout(HANG, states.next()).await.expect("the reader never notices");
+    assert_eq!(next.unwrap().unwrap(), BusEvent::Resync);
+    let Some(Ok(BusEvent::Message(envelope))) = states.next().await else { panic!("no state") };
+    assert_eq!(envelope.payload, "after");
+    assert_eq!(states.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
+}
+
+/// Headers that tell the server to do something: whoever may publish to a subject may send them.
+#[tokio::test]
+async fn s56_headers_that_remove_expire_or_suppress_messages_have_no_effect() {
+    let Some(server) = NatsServer::start(&[]).await else { return };
+    let bus = NatsBus::connect(options(&server, "dev")).await.unwrap();
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let secrets = ["db", "cache"].map(|name| SecretName::new(name).unwrap());
+    bus.publish_state(&secrets[0], Revision(1), &state("first")).await.unwrap();
+    let publish = async |header: &str, value: &str| {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(header, value);
+        let sent = context.publish_with_headers("rotacast.dev.state.other", headers, "x".into()).await.unwrap();
+        sent.await
+    };
+    // Removing everything else of the stream, or all that is older of a subject; a message that is gone in a second.
+    for (header, value) in [("Nats-Rollup", "all"), ("Nats-Rollup", "sub"), ("Nats-TTL", "1s")] {
+        let refused = publish(header, value).await;
+        assert!(refused.is_err(), "{header}: {value} was taken");
+    }
+    // The id of what the leader publishes next, taken before it: the server calls the leader's message a duplicate.
+    let next = state("second");
+    publish("Nats-Msg-Id", &next.id).await.unwrap();
+    bus.publish_state(&secrets[0], Revision(2), &next).await.unwrap();
+    let other = Envelope { id: next.id.clone(), ..state("of the cache") };
+    bus.publish_state(&secrets[1], Revision(1), &other).await.unwrap();
+    let mut states = bus.watch_states(&secrets);
+    let mut texts = Vec::new();
+    while let BusEvent::Message(envelope) = states.next().await.unwrap().unwrap() {
+        texts.push(envelope.payload);
+    }
+    texts.sort();
+    assert_eq!(texts, ["of the cache", "second"]);
+}

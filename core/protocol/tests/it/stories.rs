@@ -1,0 +1,317 @@
+//! Golden stories: scripts of what happens, and the exact changes and commands it causes, readable as prose.
+//!
+//! A line that begins with `*` is something that happens; the indented lines below it are what follows and are compared
+//! exactly. Lines that begin with `#` are for the reader. `ROTACAST_STORIES=write cargo test -p rotacast-protocol
+//! stories` writes what follows anew; read the difference before committing it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::bench::{Bench, key, seconds, v};
+use rotacast_protocol::Phase;
+use rotacast_protocol::Policy;
+use rotacast_protocol::coordinator::{Change, CommandKind, Evidence, Input, Order};
+use rotacast_protocol::message::Stage;
+use rotacast_protocol::policy::{Deadline, OnDeadline, OnFailure, WhenEmpty, WhenUnreachable};
+use rotacast_protocol::record::{Origin, RecordChange, RetireStep};
+
+struct Story {
+    bench: Option<Bench>,
+    owed: BTreeSet<String>,
+    told: usize,
+}
+
+#[test]
+fn stories_come_out_as_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/stories");
+    let write = std::env::var("ROTACAST_STORIES").is_ok_and(|value| value == "write");
+    let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(paths.len() > 20, "the stories are missing");
+    let mut different = Vec::new();
+    for path in paths {
+        let written = std::fs::read_to_string(&path).unwrap();
+        let told = tell(&written);
+        if told == written {
+            continue;
+        }
+        if write {
+            std::fs::write(&path, told).unwrap();
+        } else {
+            let (expected, found) = written
+                .lines()
+                .zip(told.lines())
+                .find(|(expected, found)| expected != found)
+                .unwrap_or(("(the end differs)", ""));
+            different.push(format!("{}:\n  expected: {expected}\n  found:    {found}", path.display()));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+fn tell(written: &str) -> String {
+    let mut story = Story { bench: None, owed: BTreeSet::new(), told: 0 };
+    let mut out = String::new();
+    for line in written.lines() {
+        if let Some(happens) = line.strip_prefix("* ") {
+            writeln!(out, "{line}").unwrap();
+            story.happens(happens, &mut out);
+        } else if !line.starts_with("  ") {
+            writeln!(out, "{line}").unwrap();
+        }
+    }
+    out
+}
+
+fn number(word: &str) -> u64 {
+    word.parse().unwrap_or_else(|_| panic!("{word:?} is no number"))
+}
+
+fn policy(words: &[&str]) -> Policy {
+    let mut policy = Policy::default();
+    for word in words {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        match name {
+            "hold" => policy.when_unreachable = WhenUnreachable::Hold,
+            "presume_dead_after" => policy.when_unreachable = WhenUnreachable::PresumeDeadAfter(seconds(number(value))),
+            "proceed_when_empty" => policy.when_empty = WhenEmpty::Proceed,
+            "approval" => policy.approval = true,
+            "hold_on_failure" => policy.on_failure = OnFailure::Hold,
+            "min_overlap" => policy.min_overlap = seconds(number(value)),
+            "required" => policy.required = BTreeMap::from([(value.parse().unwrap(), 1)]),
+            "preparing" => {
+                let (after, then) = value.split_once(':').unwrap();
+                let then = match then {
+                    "extend" => OnDeadline::Extend,
+                    "hold" => OnDeadline::Hold,
+                    _ => OnDeadline::RollBack,
+                };
+                policy.deadlines.insert(Phase::Preparing, Deadline { after: seconds(number(after)), then });
+            }
+            other => panic!("no policy word {other:?}"),
+        }
+    }
+    policy
+}
+
+impl Story {
+    fn happens(&mut self, line: &str, out: &mut String) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if words[0] == "policy" {
+            self.bench = Some(Bench::new(policy(&words[1..])));
+            return;
+        }
+        let bench = self.bench.get_or_insert_with(|| Bench::new(Policy::default()));
+        let result = match words.as_slice() {
+            ["running", names @ ..] => {
+                *bench = Bench::running(bench.policy.clone(), names);
+                self.told = bench.log.len();
+                Ok(())
+            }
+            ["version", version, "seen"] => bench.input(Input::VersionSeen { version: v(number(version)) }),
+            ["created", version] => {
+                bench.input(Input::Created { version: v(number(version)), origin: Origin::Managed })
+            }
+            ["login", "works", version] => bench.input(Input::Verified { version: v(number(version)) }),
+            ["login", "fails", version] => {
+                bench.input(Input::VerifyFailed { version: v(number(version)), reason: "password refused".into() })
+            }
+            ["register", name, rest @ ..] => {
+                bench.input(Input::Registered { key: key(name), exclusive: rest.contains(&"exclusively"), live: true })
+            }
+            ["roster", "read"] => bench.input(Input::RosterRead),
+            ["leave", name] => bench.input(Input::Left { key: key(name) }),
+            [how @ ("sync" | "lost-sync" | "report"), name, stage, version, "holds", held @ ..] => {
+                let stage = match *stage {
+                    "seen" => Stage::Seen,
+                    "prepared" => Stage::Prepared,
+                    "switched" => Stage::Switched,
+                    "released" => Stage::Released,
+                    other => panic!("no stage {other:?}"),
+                };
+                let held: Vec<u64> = held.iter().map(|word| number(word)).collect();
+                match *how {
+                    "sync" => {
+                        bench.sync(name, number(version), stage, &held);
+                        Ok(())
+                    }
+                    "lost-sync" => {
+                        bench.sync_without_reply(name, number(version), stage, &held);
+                        Ok(())
+                    }
+                    _ => bench.report(name, number(version), stage, &held),
+                }
+            }
+            ["nack", name, version] => {
+                bench.refuse(name, number(version));
+                Ok(())
+            }
+            [count, "s", "pass"] => {
+                bench.pass(seconds(number(count)));
+                Ok(())
+            }
+            ["barrier", version] => {
+                let revision = bench.revision();
+                bench.input(Input::BarrierPassed { version: v(number(version)), revision })
+            }
+            ["usage", version, "sessions", sessions @ ..] => bench.input(Input::UsageRead {
+                version: v(number(version)),
+                sent: bench.now.instant,
+                evidence: Evidence::Sessions(sessions.iter().map(|session| (*session).to_owned()).collect()),
+            }),
+            ["audited", version] => {
+                let revision = bench.revision();
+                bench.input(Input::Audited { version: v(number(version)), revision })
+            }
+            ["done", step, version] => bench.input(Input::StepDone {
+                version: v(number(version)),
+                step: match *step {
+                    "disable" => RetireStep::Disable,
+                    "destroy" => RetireStep::Destroy,
+                    _ => RetireStep::Erase,
+                },
+            }),
+            ["drain", version, "within", count, "s"] => {
+                let began = bench.now.instant;
+                let drained = bench.drains(number(version), seconds(number(count)));
+                let took = bench.now.instant.since(began).as_secs();
+                writeln!(out, "  {} after {took} s", if drained { "retiring begins" } else { "still waiting" })
+                    .unwrap();
+                Ok(())
+            }
+            ["destroy", version] => {
+                bench.destroy(number(version));
+                Ok(())
+            }
+            ["new", "leader"] => {
+                bench.take_over();
+                self.owed.clear();
+                Ok(())
+            }
+            ["store", "went", "back"] => bench.input(Input::StoreWentBack { reason: "another cluster id".into() }),
+            ["why"] => {
+                for blocker in bench.coordinator.blockers(bench.now) {
+                    let who = if blocker.who.is_empty() { String::new() } else { format!("{}: ", blocker.who) };
+                    writeln!(out, "  {}: {who}{}; {}", blocker.condition, blocker.why, blocker.next).unwrap();
+                }
+                Ok(())
+            }
+            ["order", order @ ..] => bench.order(order_of(order)),
+            _ => panic!("the story says {line:?}, which nobody understands"),
+        };
+        if let Err(refusal) = result {
+            writeln!(out, "  refused: {refusal}").unwrap();
+        }
+        self.follows(out);
+    }
+
+    /// What has changed, and what is owed now that was not before.
+    fn follows(&mut self, out: &mut String) {
+        let bench = self.bench.as_ref().unwrap();
+        for change in &bench.log[self.told..] {
+            if let Some(text) = said(change) {
+                writeln!(out, "  {text}").unwrap();
+            }
+        }
+        self.told = bench.log.len();
+        let owed: BTreeSet<String> =
+            bench.coordinator.commands(bench.now).iter().filter_map(|command| owes(&command.kind)).collect();
+        for command in owed.difference(&self.owed) {
+            writeln!(out, "  -> {command}").unwrap();
+        }
+        self.owed = owed;
+    }
+}
+
+fn order_of(words: &[&str]) -> Order {
+    let reason = || "they said so".to_owned();
+    match words {
+        ["rotate"] => Order::Rotate,
+        ["pause"] => Order::Pause { reason: reason() },
+        ["resume"] => Order::Resume,
+        ["approve"] => Order::Approve,
+        ["rollback"] => Order::RollBack { reason: reason() },
+        ["excuse", name] => Order::Excuse { instance: key(name) },
+        ["override", version, "sessions"] => Order::Override {
+            version: v(number(version)),
+            instances: BTreeSet::new(),
+            sessions: true,
+            reason: reason(),
+        },
+        ["override", version, names @ ..] => Order::Override {
+            version: v(number(version)),
+            instances: names.iter().map(|name| key(name)).collect(),
+            sessions: false,
+            reason: reason(),
+        },
+        ["leave", "safe", "mode"] => Order::LeaveSafeMode,
+        other => panic!("no order {other:?}"),
+    }
+}
+
+fn owes(kind: &CommandKind) -> Option<String> {
+    Some(match kind {
+        // Published at every change and read every second: said once here instead of in every story.
+        CommandKind::Publish | CommandKind::ReadUsage { .. } => return None,
+        CommandKind::Create { version } => format!("create version {version}"),
+        CommandKind::Test { version } => format!("test a login with version {version}"),
+        CommandKind::PassBarrier { version } => format!("read the roster after the seal of version {version}"),
+        CommandKind::Audit { version } => format!("write the intent to retire version {version} into the audit log"),
+        CommandKind::Retire { version, step } => format!("{step:?} version {version}").to_lowercase(),
+    })
+}
+
+fn said(change: &Change) -> Option<String> {
+    let change = match change {
+        Change::Record(change) => change,
+        Change::MemberRegistered { key, exclusive, .. } => {
+            let proves = if *exclusive { " that holds its name alone" } else { "" };
+            return Some(format!("{key} is a member{proves}"));
+        }
+        Change::MemberLeft { key, .. } => return Some(format!("{key} has left")),
+        Change::LeaseGranted { key, length, over, .. } => {
+            let versions: Vec<String> = over.keys().map(ToString::to_string).collect();
+            let versions = if versions.is_empty() { "nothing".into() } else { versions.join(" and ") };
+            return Some(format!("{key} is granted {versions} for {} s", length.as_secs()));
+        }
+        Change::DeadlineExtended { .. } => return Some("the deadline is extended".into()),
+        _ => return None,
+    };
+    Some(match change {
+        RecordChange::TermBegan { epoch } => format!("term {epoch} begins"),
+        RecordChange::TimingSet { timing } => format!("leases of up to {} s may run", timing.lease_idle.as_secs()),
+        RecordChange::LeaseBoundLowered { to } => format!("no lease longer than {} s is running", to.as_secs()),
+        RecordChange::VersionAdded { version, .. } => format!("version {version} is pending"),
+        RecordChange::VersionSkipped { version, by, .. } => format!("version {version} is skipped for version {by}"),
+        RecordChange::RotationStarted { new, trigger, .. } => {
+            format!("a rotation to version {new} starts, asked for by {trigger}: Verifying")
+        }
+        RecordChange::CredentialCreated { .. } => "its credential exists".into(),
+        RecordChange::PreparingBegan { .. } => "Preparing".into(),
+        RecordChange::Approved { by } => format!("approved by {by}"),
+        RecordChange::Excused { instance } => format!("{instance} is not waited for"),
+        RecordChange::Activated { .. } => "the new version becomes current: Activating".into(),
+        RecordChange::DrainingBegan { .. } => "Draining".into(),
+        RecordChange::RollbackStarted { reason, .. } => format!("RollingBack: {reason}"),
+        RecordChange::Sealed { version } => format!("version {version} is sealed"),
+        RecordChange::Overridden { version, word } => {
+            let who: Vec<&str> = word.instances.iter().map(String::as_str).collect();
+            let sessions = if word.sessions { " its sessions" } else { "" };
+            format!("{} lets the retire of version {version} cut off{sessions} {}", word.by, who.join(", "))
+                .trim_end()
+                .to_owned()
+        }
+        RecordChange::RetireBegan { version, .. } => format!("Retiring version {version}: the point of no return"),
+        RecordChange::RetireAdvanced { version, step } => {
+            format!("next for version {version}: {step:?}").to_lowercase()
+        }
+        RecordChange::RetireFinished { version } => format!("version {version} is gone"),
+        RecordChange::RotationEnded { outcome, .. } => format!("the rotation ends: {outcome}"),
+        RecordChange::Paused(pause) => format!("paused by {}", pause.by),
+        RecordChange::Resumed => "resumed".into(),
+        RecordChange::SafeModeEntered(mode) => format!("safe mode: {}", mode.reason),
+        RecordChange::SafeModeLeft => "safe mode is left".into(),
+        RecordChange::NumbersLost { last } => format!("numbers up to {last} are taken"),
+    })
+}

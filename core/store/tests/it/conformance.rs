@@ -1,0 +1,5 @@
+//! The suite on every store.
+
+mod consul;
+mod embedded;
+mod etcd;

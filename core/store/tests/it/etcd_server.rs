@@ -1,0 +1,297 @@
+//! What is the etcd store's own: a full database, authentication, a restored backup, old servers.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use rotacast_proto::SecretValue;
+use rotacast_protocol::SecretName;
+use rotacast_store::{
+    Check, Commit, Committed, EtcdOptions, EtcdStore, EtcdUser, Finding, Key, Level, Prefix, SecretTree, Store,
+    StoreError, StoreEvent, VersionEvent, Write,
+};
+use rotacast_test_servers::{Etcd, Proxy, until};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+fn options(etcd: &Etcd) -> EtcdOptions {
+    EtcdOptions { endpoints: vec![etcd.endpoint()], ..EtcdOptions::default() }
+}
+
+fn store(etcd: &Etcd) -> EtcdStore {
+    EtcdStore::new(options(etcd)).unwrap()
+}
+
+fn with_user(etcd: &Etcd, name: &str, password: &str) -> EtcdStore {
+    let user = EtcdUser { name: name.into(), password: password.to_owned().into() };
+    EtcdStore::new(EtcdOptions { user: Some(user), ..options(etcd) }).unwrap()
+}
+
+fn put(key: &str, bytes: Vec<u8>) -> Commit {
+    Commit { checks: vec![], writes: vec![Write::Put(Key::new(key), SecretValue::new(bytes))] }
+}
+
+fn worst(findings: &[Finding], subject: &str) -> Level {
+    let about = findings.iter().filter(|finding| finding.subject.starts_with(subject));
+    about.map(|finding| finding.level).max().unwrap_or_else(|| panic!("nothing about {subject}: {findings:?}"))
+}
+
+#[tokio::test]
+async fn a_full_database_takes_no_writes_and_says_so() {
+    let Some(etcd) = Etcd::start_with(&["--quota-backend-bytes=4194304"]).await else { return };
+    let store = store(&etcd);
+    assert_eq!(worst(&store.examine().await, "etcd alarms"), Level::Ok);
+    let mut refused = None;
+    for at in 0..100 {
+        if let Err(error) = store.commit(put(&format!("fill/{at}"), vec![7; 200 * 1024])).await {
+            refused = Some(error);
+            break;
+        }
+    }
+    let refused = refused.expect("the quota is 4 MiB");
+    assert!(matches!(refused, StoreError::Unwritable { .. }), "{refused}");
+    assert!(refused.is_transient() && refused.to_string().contains("NOSPACE"), "{refused}");
+    let findings = until("the alarm", std::time::Duration::from_secs(60), async || {
+        let findings = store.examine().await;
+        (worst(&findings, "etcd alarms") == Level::Error).then_some(findings)
+    })
+    .await;
+    assert!(findings.iter().any(|finding| finding.text.contains("NOSPACE") && !finding.fix.is_empty()));
+    // Reads go on.
+    assert!(store.get(&Key::new("fill/0")).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn users_and_their_rights_are_kept_to() {
+    let Some(etcd) = Etcd::start().await else { return };
+    for command in [
+        &["user", "add", "root:root-pw"][..],
+        &["user", "grant-role", "root", "root"],
+        &["role", "add", "rotacast"],
+        &["role", "grant-permission", "rotacast", "--prefix=true", "readwrite", "rotacast/"],
+        &["user", "add", "rotacast:canary-pw"],
+        &["user", "grant-role", "rotacast", "rotacast"],
+        &["auth", "enable"],
+    ] {
+        etcd.ctl(command).await;
+    }
+    let anonymous = store(&etcd).get(&Key::new("rotacast/x")).await.err().unwrap();
+    assert!(matches!(anonymous, StoreError::Denied { .. }), "{anonymous}");
+    let wrong = with_user(&etcd, "rotacast", "canary-wrong").get(&Key::new("rotacast/x")).await.err().unwrap();
+    assert!(matches!(wrong, StoreError::Denied { .. }), "{wrong}");
+    assert!(!wrong.to_string().contains("canary"), "{wrong}");
+
+    let store = with_user(&etcd, "rotacast", "canary-pw");
+    let tree = SecretTree::new(Arc::new(store.clone()), Prefix::new("rotacast").unwrap());
+    let secret = SecretName::new("payments/db").unwrap();
+    tree.put_next(&secret, SecretValue::new(b"x".to_vec()), None).await.unwrap();
+    let leadership = tree
+        .campaign("test", std::time::Duration::from_secs(5), tokio_util::sync::CancellationToken::new())
+        .await
+        .unwrap();
+    assert!(leadership.epoch.0 > 0);
+    let elsewhere = store.commit(put("elsewhere/x", vec![1])).await.err().unwrap();
+    assert!(matches!(elsewhere, StoreError::Denied { .. }), "{elsewhere}");
+    // A watch without the right to it ends instead of retrying for ever.
+    let told = store.watch(&Key::new("elsewhere")).next().await.unwrap().err().unwrap();
+    assert!(matches!(told, StoreError::Denied { .. }), "{told}");
+    let findings = tree.examine().await;
+    assert_eq!(worst(&findings, "etcd access"), Level::Ok, "{findings:?}");
+    assert_eq!(worst(&findings, "store prefix"), Level::Ok, "{findings:?}");
+    let elsewhere = SecretTree::new(Arc::new(store.clone()), Prefix::new("elsewhere").unwrap());
+    assert_eq!(worst(&elsewhere.examine().await, "store prefix"), Level::Error);
+    let denied = with_user(&etcd, "rotacast", "canary-wrong").examine().await;
+    assert!(denied.iter().any(|finding| finding.level == Level::Error && finding.fix.contains("password")));
+    assert!(denied.iter().all(|finding| !finding.text.contains("canary")));
+}
+
+#[tokio::test]
+async fn a_wiped_server_is_not_mistaken_for_the_old_one() {
+    let Some(mut etcd) = Etcd::start().await else { return };
+    let store = store(&etcd);
+    let root = Key::new("rotacast");
+    for at in 0..20 {
+        store.commit(put(&format!("rotacast/{at}"), vec![1])).await.unwrap();
+    }
+    let mut watch = store.watch(&root);
+    while !matches!(watch.next().await.unwrap().unwrap(), rotacast_store::StoreEvent::Ready(_)) {}
+    etcd.stop().await;
+    std::fs::remove_dir_all(etcd.scratch().path().join("data")).unwrap();
+    etcd.restart().await;
+    let read = until("an answer", std::time::Duration::from_secs(60), async || match store.get(&root).await {
+        Err(error) if error.is_transient() => None,
+        answer => Some(answer),
+    })
+    .await;
+    // The watch may have come first: then this call began after the setback was known.
+    let told = matches!(read, Err(StoreError::WentBackwards { .. })) || read.is_ok() && store.setback().is_some();
+    assert!(told, "the wiped server was believed: {:?}", read.map(|entry| entry.is_some()));
+    let told = watch.next().await.unwrap().err().unwrap();
+    assert!(matches!(told, StoreError::WentBackwards { .. }), "{told}");
+    // It stays visible to whoever comes later, and counts once, though two have been told.
+    assert_eq!(store.setback().unwrap().count, 1);
+    // What has to be noted about it can be noted, over what is there now.
+    let noted = store
+        .commit(Commit { checks: vec![Check::Absent(Key::new("rotacast/note"))], ..put("rotacast/note", vec![1]) })
+        .await
+        .unwrap();
+    let Committed::Done(cursor) = noted else { panic!("nothing is there") };
+    assert_eq!(store.get(&Key::new("rotacast/note")).await.unwrap().unwrap().modified, cursor);
+    let mut watch = store.watch(&root);
+    assert!(matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Init));
+    // The next time is told too. Nobody writes meanwhile: revisions that had caught up would hide it.
+    while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Ready(_)) {}
+    etcd.stop().await;
+    std::fs::remove_dir_all(etcd.scratch().path().join("data")).unwrap();
+    etcd.restart().await;
+    let told = async {
+        loop {
+            if let Err(error) = watch.next().await.unwrap() {
+                break error;
+            }
+        }
+    };
+    let told = tokio::time::timeout(std::time::Duration::from_secs(60), told).await.expect("the watch tells");
+    assert!(matches!(told, StoreError::WentBackwards { .. }), "{told}");
+    assert_eq!(store.setback().unwrap().count, 2);
+}
+
+/// Ten versions written while nobody watched, and the history of their writing compacted.
+#[tokio::test]
+async fn versions_written_while_nobody_watched_are_all_seen_in_order() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let tree = SecretTree::new(Arc::new(store(&etcd)), Prefix::new("rotacast").unwrap());
+    let secret = SecretName::new("payments/db").unwrap();
+    let put = async || tree.put_next(&secret, SecretValue::new(b"x".to_vec()), None).await.unwrap();
+    let first = put().await;
+    let mut watch = tree.watch_versions();
+    assert!(
+        matches!(watch.next().await.unwrap().unwrap(), VersionEvent::Listed { stamp, .. } if stamp.version == first)
+    );
+    drop(watch);
+    let mut written = vec![first];
+    for _ in 0..10 {
+        written.push(put().await);
+    }
+    let mut client = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
+    let revision = client.get("none", None).await.unwrap().header().unwrap().revision();
+    client.compact(revision, Some(etcd_client::CompactionOptions::new().with_physical())).await.unwrap();
+    let later = SecretTree::new(Arc::new(store(&etcd)), Prefix::new("rotacast").unwrap());
+    let mut watch = later.watch_versions();
+    let mut seen = Vec::new();
+    loop {
+        match watch.next().await.unwrap().unwrap() {
+            VersionEvent::Listed { stamp, .. } => seen.push(stamp.version),
+            VersionEvent::Resynced(_) => break,
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+    assert_eq!(seen, written);
+}
+
+#[tokio::test]
+async fn the_doctor_names_the_version() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let findings = store(&etcd).examine().await;
+    let version = findings.iter().find(|finding| finding.subject.starts_with("etcd version")).unwrap();
+    assert!(version.text.starts_with("3."), "{version:?}");
+    assert_eq!(worst(&findings, "etcd members"), Level::Warning);
+    let nobody = EtcdOptions { endpoints: vec!["http://127.0.0.1:1".into()], ..EtcdOptions::default() };
+    let findings = EtcdStore::new(nobody).unwrap().examine().await;
+    assert!(findings.iter().any(|finding| finding.level == Level::Error && finding.fix.contains("address")));
+}
+
+/// Passes so many bytes of answers on each connection, one limit after the other and again from the first, and then closes
+/// it: a network that ends in the middle of a message.
+async fn cut_after(target: u16, limits: &'static [usize]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut limits = limits.iter().copied().cycle();
+        while let Ok((client, _)) = listener.accept().await {
+            let mut left = limits.next().unwrap_or(usize::MAX);
+            tokio::spawn(async move {
+                let server = TcpStream::connect(("127.0.0.1", target)).await.ok()?;
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                let up = async move { drop(tokio::io::copy(&mut from_client, &mut to_server).await) };
+                let down = async move {
+                    let mut chunk = [0; 4096];
+                    while left > 0
+                        && let Ok(length @ 1..) = from_server.read(&mut chunk).await
+                        && to_client.write_all(&chunk[..length.min(left)]).await.is_ok()
+                    {
+                        left = left.saturating_sub(length);
+                    }
+                };
+                tokio::select! {
+                    () = up => {}
+                    () = down => {}
+                }
+                Some(())
+            });
+        }
+    });
+    port
+}
+
+/// What a watch has to catch up with is more than etcd sends in one piece where fragments are allowed, and every
+/// connection ends somewhere within it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s10_an_answer_cut_in_the_middle_of_a_revision_loses_no_half_of_it() {
+    const REVISIONS: usize = 100;
+    const KEYS: usize = 4;
+    const HALF: usize = 4 * 1024;
+    // A fragment is this much and 512 KiB at most.
+    let Some(etcd) = Etcd::start_with(&["--max-request-bytes=65536"]).await else { return };
+    let writer = store(&etcd);
+    writer.commit(put("watched/begin", vec![0])).await.unwrap();
+    let line = Proxy::start(etcd.port()).await;
+    let proxy = cut_after(line.port(), &[256 << 10, 600 << 10, 700 << 10, 900 << 10, 1200 << 10, usize::MAX]).await;
+    let reader = EtcdStore::new(EtcdOptions { endpoints: vec![format!("http://127.0.0.1:{proxy}")], ..options(&etcd) });
+    let mut watch = reader.unwrap().watch(&Key::new("watched"));
+    while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Ready(_)) {}
+    line.refuse();
+    for at in 0..REVISIONS {
+        let writes = (0..KEYS)
+            .map(|half| Write::Put(Key::new(format!("watched/{at:03}/{half}")), SecretValue::new(vec![7; HALF])));
+        writer.commit(Commit { checks: vec![], writes: writes.collect() }).await.unwrap();
+    }
+    line.heal();
+    let mut seen = std::collections::BTreeSet::new();
+    let all = tokio::time::timeout(std::time::Duration::from_secs(60), async {
+        while seen.len() < REVISIONS * KEYS {
+            if let StoreEvent::Put(entry) | StoreEvent::Listed(entry) = watch.next().await.unwrap().unwrap()
+                && !entry.key.as_str().ends_with("begin")
+            {
+                seen.insert(entry.key);
+            }
+        }
+    });
+    assert!(all.await.is_ok(), "{} of {} changes arrived", seen.len(), REVISIONS * KEYS);
+}
+
+/// A member that is cut off keeps its connections open and says nothing; another one has the news.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s11_a_watch_on_a_member_that_fell_silent_goes_on_at_another() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let (silent, other) = (Proxy::start(etcd.port()).await, Proxy::start(etcd.port()).await);
+    // At first only this one can be reached, so the watch is there.
+    other.refuse();
+    let endpoints = [&silent, &other].map(|member| format!("http://127.0.0.1:{}", member.port()));
+    let reader = EtcdStore::new(EtcdOptions { endpoints: endpoints.into(), ..options(&etcd) }).unwrap();
+    let mut watch = reader.watch(&Key::new("watched"));
+    while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Ready(_)) {}
+    // The stream is open once a change has come through it.
+    store(&etcd).commit(put("watched/first", vec![1])).await.unwrap();
+    while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Put(_)) {}
+    other.heal();
+    silent.stall();
+    store(&etcd).commit(put("watched/news", vec![1])).await.unwrap();
+    let news = async {
+        while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Put(entry) if entry.key.as_str().ends_with("news"))
+        {
+        }
+    };
+    // Never healed: that it arrives at all is what counts.
+    assert!(tokio::time::timeout(std::time::Duration::from_secs(100), news).await.is_ok(), "the watch is stuck");
+}

@@ -1,0 +1,97 @@
+//! What addresses and settings are refused before anything is connected, and how.
+
+use rotacast_subscriber::{Builder, Error, ErrorKind, SigningKey, Subscriber};
+
+fn builder() -> Builder {
+    let key = SigningKey::generate();
+    Subscriber::builder().service("payments-api").instance("one").trust(key.public().clone()).identity(key)
+}
+
+async fn refused(builder: Builder, url: &str) -> Error {
+    match builder.connect(url).await {
+        Ok(_) => panic!("{url} is accepted"),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+            error
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_transport_is_told_what_this_build_knows() {
+    for url in ["amqp://127.0.0.1", "127.0.0.1:4222", "", "nats:127.0.0.1"] {
+        let told = refused(builder(), url).await.to_string();
+        assert!(told.contains("is not known to this build") && told.contains("kafka://host:port"), "{told}");
+    }
+}
+
+#[cfg(not(feature = "kafka"))]
+#[tokio::test]
+async fn a_build_without_kafka_names_the_feature() {
+    let told = refused(builder(), "kafka://127.0.0.1:9092").await.to_string();
+    assert!(told.contains("feature `kafka`"), "{told}");
+}
+
+#[cfg(feature = "nats")]
+#[tokio::test]
+async fn a_bus_without_a_source_of_values_names_the_ways() {
+    let told = refused(builder(), "nats://127.0.0.1:4222").await.to_string();
+    for way in [".values_from_etcd(", ".values_from_consul(", ".broadcasters("] {
+        assert!(told.contains(way), "{told}");
+    }
+}
+
+#[cfg(feature = "kafka")]
+mod kafka {
+    use super::*;
+
+    #[tokio::test]
+    async fn kafka_without_a_broadcaster_is_told_where_syncs_go() {
+        let told = refused(builder(), "kafka://127.0.0.1:9092").await.to_string();
+        assert!(told.contains(".broadcasters("), "{told}");
+    }
+
+    #[tokio::test]
+    async fn brokers_and_properties_that_cannot_work_are_named() {
+        let builder = || builder().broadcasters(["http://127.0.0.1:7400"]);
+        for url in ["kafka://", "kafka://broker", "kafka://a:1,,b:2", "kafka://a:x"] {
+            let told = refused(builder(), url).await.to_string();
+            assert!(told.contains("expected host:port"), "{url}: {told}");
+        }
+        let told = refused(builder().kafka_property("group.id", "mine"), "kafka://127.0.0.1:9092").await.to_string();
+        assert!(told.contains("group.id"), "{told}");
+    }
+}
+
+#[cfg(all(feature = "consul", feature = "grpc"))]
+#[tokio::test]
+async fn a_consul_that_speaks_tls_needs_an_authority() {
+    let builder = builder().values_from_consul("https://127.0.0.1:8501", "rotacast");
+    let told = refused(builder, "grpc://127.0.0.1:7400").await.to_string();
+    assert!(told.contains(".ca_file(") && told.contains("https://127.0.0.1:8501"), "{told}");
+}
+
+#[cfg(all(feature = "consul", feature = "grpc"))]
+#[tokio::test]
+async fn a_consul_beyond_the_loopback_must_speak_tls() {
+    let builder = builder().values_from_consul("http://10.0.0.1:8500", "rotacast");
+    let told = refused(builder, "grpc://127.0.0.1:7400").await.to_string();
+    assert!(told.contains("in the clear"), "{told}");
+}
+
+#[cfg(feature = "grpc")]
+#[tokio::test]
+async fn a_broadcaster_beyond_the_loopback_must_speak_tls() {
+    let builder = builder().broadcasters(["http://127.0.0.1:7400", "http://10.0.0.1:7400"]);
+    let told = refused(builder, "grpc://127.0.0.1:7400").await.to_string();
+    assert!(told.contains("http://10.0.0.1:7400") && told.contains("in the clear"), "{told}");
+}
+
+#[cfg(feature = "grpc")]
+#[tokio::test]
+async fn each_of_several_broadcasters_must_speak_tls_beyond_the_loopback() {
+    let told = refused(builder(), "grpc://127.0.0.1:7400,10.0.0.1:7400").await.to_string();
+    assert!(told.contains("http://10.0.0.1:7400") && told.contains("in the clear"), "{told}");
+    let told = refused(builder(), "grpc://127.0.0.1:7400,").await.to_string();
+    assert!(told.contains("not an address"), "{told}");
+}

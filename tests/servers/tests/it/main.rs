@@ -1,0 +1,3 @@
+//! Servers that tests start, stop, kill and cut off.
+
+mod lives;

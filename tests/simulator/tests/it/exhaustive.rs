@@ -1,0 +1,51 @@
+//! Small worlds, looked through from end to end. `ROTACAST_DEEPER=1` allows one fault of the network more in each and
+//! takes much longer.
+
+use rotacast_holder::rules::Rule as HolderRule;
+use rotacast_protocol::rules::Rule;
+use rotacast_simulator::Mutant;
+use rotacast_simulator::mutant::Around;
+use rotacast_simulator::small::{Reached, configurations, search};
+
+/// Most states of one small world.
+const MOST: usize = 500_000;
+
+#[test]
+fn small_worlds_keep_every_promise_in_every_order() {
+    let deeper = std::env::var("ROTACAST_DEEPER").is_ok();
+    let most = if deeper { 20 * MOST } else { MOST };
+    let mut all = Reached::default();
+    for bounds in configurations(deeper) {
+        let found = search(&bounds, None, most);
+        println!(
+            "{}: {} states, {} steps, {} deep, all of them: {}; {:?}",
+            bounds.name, found.states, found.steps, found.depth, found.complete, found.reached
+        );
+        assert!(found.violation.is_none(), "{}: {:?}", bounds.name, found.violation);
+        assert!(found.complete || deeper, "{} has more than {most} states", bounds.name);
+        assert!(found.reached.retired > 0, "{}: nothing is ever retired", bounds.name);
+        all.add(&found.reached);
+    }
+    assert!(all.after_release > 0 && all.after_expiry > 0 && all.after_takeover > 0, "{all:?}");
+    assert!(all.after_rollback > 0 && all.after_supersede > 0 && all.with_joiner > 0, "{all:?}");
+}
+
+#[test]
+fn small_worlds_find_broken_rules() {
+    let broken = [
+        Mutant::Leader(Rule::FenceWaits),
+        Mutant::Leader(Rule::UseTime),
+        Mutant::Leader(Rule::Guard("self_leases_over")),
+        Mutant::Leader(Rule::Guard("members_released")),
+        Mutant::Holder(HolderRule::ClockOnUse),
+        Mutant::Around(Around::UseEnds),
+    ];
+    for mutant in broken {
+        let found = configurations(false).into_iter().find_map(|bounds| {
+            let (way, violation) = search(&bounds, Some(mutant), 60_000).violation?;
+            Some((bounds.name, way.len(), violation))
+        });
+        println!("{mutant}: {found:?}");
+        assert!(found.is_some(), "{mutant}");
+    }
+}

@@ -1,0 +1,235 @@
+//! The dashboard before 10,000 secrets and 100,000 instances, and before none: what a browser shows, and how long it takes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use rotacast::api::{CommandReply, Control, OperatorCommand, Refusal};
+use rotacast::web::{Tokens, WebOptions, router};
+use rotacast_proto::v1;
+use rotacast_protocol::{Epoch, OperatorName, SecretName, Version};
+use rotacast_tests::browser::{Browser, Theme};
+use rotacast_tests::servers::Scratch;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
+
+const SECRETS: u32 = 10_000;
+const INSTANCES: u32 = 100_000;
+/// Most rows that a page draws at once.
+const MAX_ROWS: u64 = 110;
+/// A secret changes this often, another one each time.
+const CHANGE_EVERY: Duration = Duration::from_millis(5);
+
+/// A broadcaster with so many secrets, of which one is stuck, a hundred rotate, and one changes all the time.
+struct Crowd {
+    secrets: u32,
+    instances: u32,
+}
+
+fn name(number: u32) -> String {
+    format!("team-{:03}/service-{number:05}/db", number % 100)
+}
+
+fn status(number: u32, revision: u64) -> v1::SecretStatus {
+    let now = rotacast_clock::wall().0;
+    let rotates = number.is_multiple_of(100);
+    let rotation = v1::RotationInfo {
+        generation: 2,
+        phase: v1::Phase::Draining.into(),
+        old: 1,
+        new: 2,
+        started_ms: now - 60_000,
+        phase_since_ms: now - 30_000,
+        trigger: "store".into(),
+        ..Default::default()
+    };
+    let version = |version, label: &str| v1::VersionInfo {
+        version,
+        label: label.into(),
+        seen_ms: now - 86_400_000,
+        ..Default::default()
+    };
+    v1::SecretStatus {
+        secret: name(number),
+        revision,
+        generation: 2,
+        current: 2,
+        versions: vec![version(1, "previous"), version(2, "current")],
+        rotation: rotates.then_some(rotation),
+        services: vec![v1::StageCounts {
+            service: "api".into(),
+            members: 10,
+            switched: 10,
+            released: 7,
+            ..Default::default()
+        }],
+        overlays: if number == 4_200 { vec!["stuck".into()] } else { Vec::new() },
+        blockers: Vec::new(),
+        provider: "postgres main".into(),
+        ..Default::default()
+    }
+}
+
+#[tonic::async_trait]
+impl Control for Crowd {
+    async fn status(&self, secret: Option<SecretName>) -> Result<v1::StatusReply, Refusal> {
+        let secrets = match secret {
+            None => (0..self.secrets).map(|number| status(number, 1)).collect(),
+            Some(_) => vec![status(0, 1)],
+        };
+        Ok(v1::StatusReply { secrets, ..self.broadcaster().await })
+    }
+
+    async fn broadcaster(&self) -> v1::StatusReply {
+        v1::StatusReply { cluster: "crowd".into(), leader: true, epoch: 1, ..Default::default() }
+    }
+
+    async fn term(&self) -> Result<Epoch, Refusal> {
+        Ok(Epoch(1))
+    }
+
+    fn watch(&self, _secret: Option<SecretName>) -> BoxStream<'static, Result<v1::SecretStatus, Refusal>> {
+        let secrets = self.secrets;
+        let ticks = tokio_stream::wrappers::IntervalStream::new(tokio::time::interval(CHANGE_EVERY)).enumerate();
+        let changes = ticks.map(move |(count, _)| {
+            let count = u32::try_from(count).expect("the test ends before");
+            Ok(status(count % secrets.max(1), 2 + u64::from(count)))
+        });
+        if secrets == 0 { futures::stream::pending().boxed() } else { changes.boxed() }
+    }
+
+    async fn instances(
+        &self,
+        _secret: Option<SecretName>,
+        _not_on: Option<Version>,
+    ) -> Result<v1::InstancesReply, Refusal> {
+        let instance = |number: u32| v1::InstanceInfo {
+            key: Some(v1::InstanceKey {
+                service: format!("service-{:03}", number % 200),
+                instance: format!("pod-{number:06}"),
+                incarnation: u128::from(number).to_be_bytes().to_vec().into(),
+            }),
+            secret: name(number % self.secrets.max(1)),
+            version: u64::from(1 + u32::from(!number.is_multiple_of(1000))),
+            stage: v1::Stage::Released.into(),
+            held: vec![u64::from(1 + u32::from(!number.is_multiple_of(1000)))],
+            silent_for_ms: Some(u64::from(number % 3000)),
+            standing: "live".into(),
+            lease_left_ms: 60_000,
+            ..Default::default()
+        };
+        Ok(v1::InstancesReply { instances: (0..self.instances).map(instance).collect() })
+    }
+
+    async fn command(&self, _operator: OperatorName, _command: OperatorCommand) -> Result<CommandReply, Refusal> {
+        Err(Refusal::Forbidden("nothing is done here".into()))
+    }
+
+    async fn doctor(&self) -> v1::DoctorReply {
+        v1::DoctorReply::default()
+    }
+}
+
+/// Serves the dashboard of such a broadcaster, as a broadcaster does.
+async fn serve(crowd: Crowd, scratch: &Scratch) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let options = WebOptions {
+        tokens: watch::Sender::new(Arc::new(Tokens::default())).subscribe(),
+        hosts: Vec::new(),
+        tls: false,
+        open: true,
+        audit: scratch.path().join("audit.jsonl"),
+        metrics: rotacast::metrics::Metrics::default(),
+    };
+    let routes = Routes::from(router(Arc::new(crowd), "crowd".into(), options, CancellationToken::new()));
+    let server = Server::builder().accept_http1(true).add_routes(routes);
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    format!("http://{address}")
+}
+
+async fn rows(browser: &Browser, table: &str) -> u64 {
+    let count = "return document.querySelectorAll(arguments[0]).length";
+    browser.script(count, vec![format!("[data-testid={table}] tbody tr").into()]).await.as_u64().expect("a count")
+}
+
+/// Remembers the longest time for which the page did not react.
+const WATCH_LONG_TASKS: &str = "window.longest = 0;
+    new PerformanceObserver((list) => list.getEntries().forEach((it) => { window.longest = Math.max(window.longest, it.duration) }))
+        .observe({ entryTypes: ['longtask'] })";
+
+async fn longest(browser: &Browser) -> f64 {
+    browser
+        .script("const longest = window.longest; window.longest = 0; return longest", Vec::new())
+        .await
+        .as_f64()
+        .expect("a time")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_secrets_and_a_hundred_thousand_instances_stay_usable() {
+    let Some(browser) = Browser::start().await else { return };
+    let scratch = Scratch::new("crowd");
+    let home = serve(Crowd { secrets: SECRETS, instances: INSTANCES }, &scratch).await;
+
+    let begun = Instant::now();
+    browser.open(&home).await;
+    let first = browser.until_text("[data-testid=secrets] tbody tr", |text| !text.is_empty()).await;
+    assert!(first.starts_with(&name(4_200)), "the stuck one comes first: {first:.200}");
+    println!("10,000 secrets: first rows after {:?}", begun.elapsed());
+    browser.until_text("[data-testid=shown]", |text| text.contains("10,000 secrets")).await;
+    println!("10,000 secrets: all known after {:?}", begun.elapsed());
+    browser.script(WATCH_LONG_TASKS, Vec::new()).await;
+    assert!(rows(&browser, "secrets").await <= MAX_ROWS);
+
+    let begun = Instant::now();
+    browser.press("/").await;
+    browser.press("service-04217").await;
+    browser.until_text("[data-testid=shown]", |text| text.starts_with("1 secret")).await;
+    println!("a search among them, 14 keys typed: {:?}", begun.elapsed());
+    // Escape.
+    browser.press("\u{e00c}").await;
+    browser.until_text("[data-testid=shown]", |text| text.contains("10,000 secrets")).await;
+    browser.click("[data-testid=filter-rotating]").await;
+    browser.until_text("[data-testid=shown]", |text| text.contains("100 secrets")).await;
+    println!("longest time without a reaction, with 200 changes a second: {:.0} ms", longest(&browser).await);
+
+    let begun = Instant::now();
+    browser.open(&format!("{home}/#/instances")).await;
+    browser.until_text("main", |text| text.contains("100,000")).await;
+    println!("100,000 instances: first page after {:?}", begun.elapsed());
+    assert!(rows(&browser, "instances").await <= MAX_ROWS);
+    let begun = Instant::now();
+    browser.fill("[data-testid=filter-not_on]", "2").await;
+    browser.until_text("main", |text| text.contains("of 100 instances") || text.contains("100 of 100,000")).await;
+    println!("who is not on version 2, of 100,000: {:?}", begun.elapsed());
+    println!("longest time without a reaction: {:.0} ms", longest(&browser).await);
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_secret_yet_is_told_how_to_begin() {
+    let Some(browser) = Browser::start().await else { return };
+    let scratch = Scratch::new("crowd");
+    let home = serve(Crowd { secrets: 0, instances: 0 }, &scratch).await;
+    browser.open(&home).await;
+    browser.until_text("[data-testid=empty]", |text| text.contains("rotacast put")).await;
+    for theme in [Theme::Light, Theme::Dark] {
+        browser.prefer(theme).await;
+        assert_eq!(browser.accessibility().await, Vec::<String>::new());
+    }
+    browser.open(&format!("{home}/#/instances")).await;
+    browser.until_text("[data-testid=nothing-found]", |text| !text.is_empty()).await;
+    assert_eq!(browser.accessibility().await, Vec::<String>::new());
+    // What is not there is said, not shown as loading for ever.
+    browser.open(&format!("{home}/#/nowhere")).await;
+    browser.until_text("main", |text| text.contains("no such page")).await;
+    assert_eq!(browser.script("return 1", Vec::new()).await, json!(1));
+    browser.close().await;
+}

@@ -1,0 +1,407 @@
+//! Messages that nobody entitled has signed, and old ones once more: they change nothing, and are counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use prost::Message as _;
+use rotacast_bus::{GrpcBus, GrpcOptions, InstanceBus, NatsBus, NatsOptions, NatsStreams};
+use rotacast_clock as clock;
+use rotacast_proto::v1::admin_client::AdminClient;
+use rotacast_proto::{Envelope, Kind, SigningKey, WireMessage, v1};
+use rotacast_protocol::message::{InstanceReport, Registration, SecretReport, Stage, SyncRequest};
+use rotacast_protocol::{
+    ClusterName, Generation, Incarnation, InstanceKey, LeaseSequence, Nonce, ReportSequence, Revision, SecretName,
+    Version,
+};
+use rotacast_tests::programs;
+use rotacast_tests::servers::until;
+use rotacast_tests::world::{Action, CLUSTER, Database, LIMIT, Options, SECRET, Service, World};
+
+/// More than any process life will have sent: a message that were believed would win over all genuine ones.
+const BEYOND: ReportSequence = ReportSequence(1 << 40);
+
+struct Forger<'a> {
+    world: &'a World,
+    bus: NatsBus,
+    cluster: ClusterName,
+}
+
+impl<'a> Forger<'a> {
+    async fn new(world: &'a World) -> Self {
+        let cluster = ClusterName::new(CLUSTER).expect("a valid name");
+        let mut options = NatsOptions::new(world.bus.nats().url(), cluster.clone());
+        options.streams = NatsStreams::Use;
+        let bus = NatsBus::connect(options).await.expect("NATS runs");
+        Self { world, bus, cluster }
+    }
+
+    /// A service's real key.
+    fn key(&self, service: &str) -> SigningKey {
+        let file = self.world.folder().join(format!("keys/{service}.key"));
+        SigningKey::read_file(&file).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn seal(&self, key: &SigningKey, message: &impl WireMessage) -> Envelope {
+        message.seal(key, &self.cluster, format!("forged:{}", rand::random::<u64>()), clock::wall())
+    }
+
+    /// What `doctor` says of refused messages.
+    async fn refused(&self) -> u64 {
+        let output = self.world.cli(&["doctor", "-o", "json"]).await;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let found: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        let findings = found["findings"].as_array().unwrap_or_else(|| panic!("no findings: {text}"));
+        let finding = findings.iter().find(|finding| finding["subject"] == "messages refused");
+        let finding = finding.unwrap_or_else(|| panic!("nothing about refused messages: {text}"));
+        let count = finding["text"].as_str().and_then(|text| text.split(' ').next()?.parse().ok());
+        let count = count.unwrap_or_else(|| panic!("no number: {finding}"));
+        assert_eq!(finding["level"], if count == 0 { "ok" } else { "warning" }, "{finding}");
+        count
+    }
+
+    /// Waits until one more message than `before` was refused; returns the count.
+    async fn one_more(&self, before: u64, what: &str) -> u64 {
+        let what = format!("{what} to be counted");
+        until(&what, LIMIT, async || Some(self.refused().await).filter(|count| *count > before)).await
+    }
+
+    /// The rotation stands where it stood: `two` holds version 1, and its credential lives.
+    async fn nothing_has_changed(&self, two: &InstanceKey, after: &str) {
+        let status = self.world.operator.status().await.expect("the broadcaster answers");
+        let rotation = status.rotation.as_ref().unwrap_or_else(|| panic!("after {after}: {status:#?}"));
+        assert_eq!((rotation.new, rotation.phase()), (2, v1::Phase::Draining), "after {after}");
+        let held = status.blockers.iter().any(|it| it.who == two.to_string() && it.condition == "members_released");
+        assert!(held, "after {after}: {:#?}", status.blockers);
+        let info = instance(self.world, "payments-api", "two").await;
+        assert_eq!(info.held, [1, 2], "after {after}: {info:?}");
+        assert!(!["left", "fenced"].contains(&info.standing.as_str()), "after {after}: {info:?}");
+        assert!(self.world.database.logins().await.contains(&Database::login_by_hand(1)), "after {after}");
+    }
+}
+
+async fn instance(world: &World, service: &str, instance: &str) -> v1::InstanceInfo {
+    until(&format!("{service}/{instance} to be listed"), LIMIT, async || {
+        let all = world.operator.instances().await.ok()?;
+        all.into_iter().rev().find(|info| {
+            let key = info.key.as_ref().expect("an instance has a key");
+            key.service == service && key.instance == instance && info.standing != "left"
+        })
+    })
+    .await
+}
+
+fn key_of(info: &v1::InstanceInfo) -> InstanceKey {
+    let key = info.key.as_ref().expect("an instance has a key");
+    let incarnation: [u8; 16] = key.incarnation.as_ref().try_into().expect("128 bits");
+    InstanceKey {
+        service: key.service.parse().expect("a valid name"),
+        instance: key.instance.parse().expect("a valid name"),
+        incarnation: Incarnation(u128::from_be_bytes(incarnation)),
+    }
+}
+
+/// What would let version 1 go, if it were believed.
+fn released(key: &InstanceKey, status: &v1::SecretStatus, sequence: ReportSequence) -> InstanceReport {
+    let version = Version::new(2).expect("not zero");
+    let report = SecretReport {
+        generation: Generation(status.generation),
+        revision: Revision(status.revision),
+        reached: Some((version, Stage::Released)),
+        held: BTreeSet::from([version]),
+        lease: LeaseSequence(u64::MAX),
+        failure: None,
+        auth_failures: BTreeMap::new(),
+    };
+    let secrets = BTreeMap::from([(SecretName::new(SECRET).expect("a valid name"), report)]);
+    InstanceReport { key: key.clone(), sequence, secrets }
+}
+
+/// A rotation that drains: `payments-api/one` has moved on, `payments-api/two` goes on with version 1 and says so.
+async fn draining() -> Option<(World, Service, Service)> {
+    // Long leases, so that nobody is fenced or deposed for being slow on a busy machine.
+    let options = Options::default().leader_ttl("10s");
+    let options = options.policy("lease_idle", "\"12s\"").policy("lease_rotating", "\"10s\"");
+    let mut world = World::start(programs!(), options).await?;
+    world.broadcaster.start(&world.operator).await;
+    world.first_version().await;
+    let mut one = world.service("payments-api", "one", &[]);
+    let mut two = world.service("payments-api", "two", &["--ignore-reload"]);
+    one.uses(1).await;
+    two.uses(1).await;
+    world.operator.order(Action::Rotate(v1::Rotate {})).await.expect("the order is accepted");
+    one.uses(2).await;
+    until("the rotation to drain", LIMIT, async || {
+        let status = world.operator.status().await.ok()?;
+        let drains = status.rotation.is_some_and(|rotation| rotation.phase() == v1::Phase::Draining);
+        (drains && instance(&world, "payments-api", "two").await.held == [1, 2]).then_some(())
+    })
+    .await;
+    Some((world, one, two))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s53_what_nobody_entitled_has_signed_changes_nothing_and_is_counted() {
+    let Some((mut world, mut one, mut two)) = draining().await else { return };
+    let status = world.operator.status().await.expect("the broadcaster answers");
+    let victim = key_of(&instance(&world, "payments-api", "two").await);
+    let forger = Forger::new(&world).await;
+    let (payments, ledger, stranger) = (forger.key("payments-api"), forger.key("ledger"), SigningKey::generate());
+    let report = released(&victim, &status, BEYOND);
+    let genuine = forger.seal(&payments, &report);
+
+    let mut other = victim.clone();
+    other.service = "ledger".parse().expect("a valid name");
+    let mut changed = genuine.clone();
+    let mut bytes = changed.payload.to_vec();
+    *bytes.last_mut().expect("not empty") ^= 1;
+    changed.payload = bytes.into();
+    let reports = [
+        ("a report signed with an unknown key", forger.seal(&stranger, &report)),
+        ("a report signed with another service's key", forger.seal(&ledger, &report)),
+        (
+            "a report that names a key it is not signed with",
+            Envelope { key_id: payments.public().id().as_str().into(), ..forger.seal(&ledger, &report) },
+        ),
+        (
+            "a service's own report, put under another's name",
+            Envelope { subject: victim_subject(&victim), ..forger.seal(&ledger, &released(&other, &status, BEYOND)) },
+        ),
+        ("a report about an instance of another service", forger.seal(&payments, &released(&other, &status, BEYOND))),
+        (
+            "a report signed for another subject than its payload's",
+            Envelope::sign(
+                &payments,
+                Kind::InstanceReport,
+                &forger.cluster,
+                victim_subject(&victim),
+                "forged",
+                clock::wall(),
+                released(&other, &status, BEYOND).encode(),
+            ),
+        ),
+        (
+            "a report of another cluster",
+            report.seal(&payments, &ClusterName::new("staging").expect("a valid name"), "forged", clock::wall()),
+        ),
+        ("a report changed after it was signed", changed),
+        (
+            "a report with a signature of nothing but zeros",
+            Envelope { signature: vec![0; 64].into(), ..genuine.clone() },
+        ),
+        ("a report under another type", Envelope { kind: Kind::SyncRequest.as_str().into(), ..genuine.clone() }),
+    ];
+    let mut count = forger.refused().await;
+    assert_eq!(count, 0, "something was refused before anything was forged");
+    for (what, envelope) in &reports {
+        forger.bus.report(&victim, envelope).await.expect("NATS takes anything");
+        let now = forger.one_more(count, what).await;
+        assert_eq!(now, count + 1, "{what}");
+        count = now;
+        forger.nothing_has_changed(&victim, what).await;
+    }
+
+    // What is not even a message of the contract does not get past the bus; whatever is read behind it, was read after it.
+    let unsigned = Envelope { signature: Bytes::new(), ..genuine.clone() };
+    forger.bus.report(&victim, &unsigned).await.expect("NATS takes anything");
+    forger.bus.report(&victim, &reports[0].1).await.expect("NATS takes anything");
+    count = forger.one_more(count, "the message behind one without a signature").await;
+    forger.nothing_has_changed(&victim, "a report without a signature").await;
+
+    let request = SyncRequest { nonce: Nonce(7), report: report.clone() };
+    let asked = forger.bus.sync(&forger.seal(&ledger, &request), Duration::from_secs(2)).await;
+    assert!(asked.is_err(), "a forged Sync was answered");
+    count = forger.one_more(count, "a Sync signed with another service's key").await;
+    forger.nothing_has_changed(&victim, "a forged Sync").await;
+
+    // At the gateway it does not even reach the bus.
+    let options = GrpcOptions { url: world.broadcaster.url(), ..GrpcOptions::default() };
+    let gateway = GrpcBus::connect(options).await.expect("the broadcaster listens");
+    let told = gateway.report(&victim, &forger.seal(&ledger, &report)).await;
+    println!("the gateway to a forged report: {told:?}");
+    count = forger.one_more(count, "a forged report at the gateway").await;
+    forger.nothing_has_changed(&victim, "a forged report at the gateway").await;
+
+    // The last message of its key in the roster, where it stays.
+    let leave = Registration {
+        key: victim.clone(),
+        exclusive: false,
+        secrets: BTreeSet::from([SecretName::new(SECRET).expect("a valid name")]),
+        left: true,
+    };
+    forger.bus.register(&victim, &forger.seal(&ledger, &leave)).await.expect("NATS takes anything");
+    count = forger.one_more(count, "a leave signed with another service's key").await;
+    forger.nothing_has_changed(&victim, "a forged leave").await;
+
+    // An order in the operator's name, signed with a service's key.
+    let told = order(&world, &ledger, &victim).await;
+    assert!(
+        matches!(told.code(), tonic::Code::Unauthenticated | tonic::Code::PermissionDenied),
+        "a forged order was not refused for who signed it: {told:?}"
+    );
+    forger.nothing_has_changed(&victim, "a forged order").await;
+    println!("{count} messages refused");
+    drop(forger);
+
+    // The next leader finds the forged leave in the roster, and no report it could go by.
+    world.broadcaster.kill().await;
+    world.broadcaster.start(&world.operator).await;
+    let forger = Forger::new(&world).await;
+    until("the next leader to wait for the same instance", LIMIT, async || {
+        let status = world.operator.status().await.ok()?;
+        status.blockers.iter().any(|it| it.who == victim.to_string() && it.why == "still holds version 1").then_some(())
+    })
+    .await;
+    forger.nothing_has_changed(&victim, "a takeover").await;
+
+    // The very same report, signed by whom it is about, is believed: nothing but the signature has stopped the others.
+    let status = world.operator.status().await.expect("the broadcaster answers");
+    let believed = forger.seal(&payments, &released(&victim, &status, BEYOND));
+    forger.bus.report(&victim, &believed).await.expect("NATS runs");
+    world
+        .until("the genuine report to be believed, and PostgreSQL to be asked", |status| {
+            let who = victim.to_string();
+            let evidence = status.blockers.iter().any(|it| it.condition == "usage_evidence");
+            (evidence && status.blockers.iter().all(|it| it.who != who)).then_some(())
+        })
+        .await;
+    assert!(world.database.logins().await.contains(&Database::login_by_hand(1)));
+    two.kill().await;
+    assert_eq!(world.ended(2).await.outcome, "retired");
+    let last = one.stop().await;
+    assert_eq!(last.queries_failed, 0, "{last:?}");
+}
+
+fn victim_subject(victim: &InstanceKey) -> String {
+    // As the contract has it: with the whole incarnation.
+    format!("{}/{}/{}", victim.service, victim.instance, victim.incarnation)
+}
+
+/// An override of everything, in the operator's name.
+async fn order(world: &World, key: &SigningKey, victim: &InstanceKey) -> tonic::Status {
+    let instance = v1::InstanceKey {
+        service: victim.service.to_string(),
+        instance: victim.instance.to_string(),
+        incarnation: victim.incarnation.0.to_be_bytes().to_vec().into(),
+    };
+    let command = v1::OperatorCommand {
+        operator: "ada".into(),
+        secret: SECRET.into(),
+        reason: "forged".into(),
+        nonce: rand::random(),
+        issued_ms: clock::wall().0,
+        epoch: 1,
+        action: Some(Action::Override(v1::Override { version: 1, instances: vec![instance], sessions: true })),
+    };
+    let cluster = ClusterName::new(CLUSTER).expect("a valid name");
+    let payload = command.encode_to_vec().into();
+    let envelope = Envelope::sign(key, Kind::OperatorCommand, &cluster, SECRET, "forged", clock::wall(), payload);
+    let mut client = AdminClient::connect(world.broadcaster.url()).await.expect("the broadcaster listens");
+    client.command(v1::Envelope::from(envelope)).await.expect_err("a forged order is refused")
+}
+
+/// A message as it went over NATS.
+#[derive(Clone, Debug)]
+struct Recorded {
+    subject: String,
+    headers: HeaderMap,
+    payload: Bytes,
+}
+
+/// Every message of the cluster that NATS carried until `stop`, as an eavesdropper has it.
+fn record(
+    subscriber: async_nats::Subscriber,
+) -> (tokio::task::JoinHandle<Vec<Recorded>>, tokio::sync::oneshot::Sender<()>) {
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let recording = tokio::spawn(async move {
+        let mut messages = Vec::new();
+        let mut subscriber = subscriber.take_until(stopped);
+        while let Some(message) = subscriber.next().await {
+            // Without what would make NATS itself refuse it the second time.
+            let mut headers = HeaderMap::new();
+            for (name, values) in message.headers.unwrap_or_default().iter() {
+                let text: &str = name.as_ref();
+                if !text.starts_with("Nats-") {
+                    values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
+                }
+            }
+            messages.push(Recorded { subject: message.subject.to_string(), headers, payload: message.payload });
+        }
+        messages
+    });
+    (recording, stop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s53_everything_that_was_ever_said_said_again_changes_nothing() {
+    let Some(mut world) = World::start(programs!(), Options::default().leader_ttl("10s")).await else { return };
+    let client = async_nats::connect(world.bus.nats().url()).await.expect("NATS runs");
+    let subscriber = client.subscribe(format!("rotacast.{CLUSTER}.>")).await.expect("NATS lets anybody listen");
+    let (recording, stop) = record(subscriber);
+    world.broadcaster.start(&world.operator).await;
+    world.first_version().await;
+    let mut one = world.service("payments-api", "one", &[]);
+    let mut early = world.service("ledger", "one", &[]);
+    one.uses(1).await;
+    early.uses(1).await;
+    // An earlier life of the same name leaves, and another comes: its leave and its releases are on the record too.
+    early.stop().await;
+    assert_eq!(world.rotate().await.outcome, "retired");
+    let mut ledger = world.service("ledger", "one", &[]);
+    ledger.uses(2).await;
+    one.uses(2).await;
+    stop.send(()).expect("it is still recording");
+    let messages = recording.await.expect("recording does not panic");
+    let of = |part: &str| messages.iter().filter(|message| message.subject.contains(part)).count();
+    let (states, reports, roster) = (of(".state."), of(".report."), of(".roster."));
+    println!("recorded {states} states, {reports} reports, {roster} registrations and leaves, {} Syncs", of(".sync"));
+    assert!(states > 3 && reports > 3 && roster > 2 && of(".sync") > 3, "too little was recorded to prove anything");
+
+    // A rotation that cannot go on yet: a session nobody reports.
+    let hidden = world.session(2).await;
+    world.operator.order(Action::Rotate(v1::Rotate {})).await.expect("the order is accepted");
+    one.uses(3).await;
+    ledger.uses(3).await;
+    let blocked = |status: &v1::SecretStatus| {
+        let evidence = status.blockers.iter().any(|it| it.condition == "usage_evidence");
+        (evidence && status.blockers.iter().all(|it| it.condition != "members_released")).then(|| status.clone())
+    };
+    let before = world.until("only a hidden session to hold up the retire", blocked).await;
+
+    // Twice: backwards, then in order. Each publish is flushed, so that NATS has it before the next look.
+    for message in messages.iter().rev().chain(&messages) {
+        let Recorded { subject, headers, payload } = message.clone();
+        client.publish_with_headers(subject, headers, payload).await.expect("NATS takes anything");
+    }
+    client.flush().await.expect("NATS runs");
+    // A forged message behind them in the same stream: when it is counted, all reports before it were read.
+    let forger = Forger::new(&world).await;
+    let victim = key_of(&instance(&world, "payments-api", "one").await);
+    let before_count = forger.refused().await;
+    let marker = forger.seal(&SigningKey::generate(), &released(&victim, &before, BEYOND));
+    forger.bus.report(&victim, &marker).await.expect("NATS takes anything");
+    forger.one_more(before_count, "the marker").await;
+
+    let after = world.until("the same status", blocked).await;
+    assert_eq!(after.generation, before.generation);
+    assert_eq!((after.current, after.rotation.as_ref().map(|it| it.new)), (3, Some(3)), "{after:#?}");
+    let all = world.operator.instances().await.expect("the broadcaster answers");
+    let live: Vec<_> = all.iter().filter(|info| info.standing != "left").collect();
+    assert_eq!(live.len(), 2, "{all:?}");
+    assert!(live.iter().all(|info| info.version == 3 && info.held == [3]), "{all:?}");
+
+    drop(hidden);
+    assert_eq!(world.ended(3).await.outcome, "retired");
+    // Whatever old state the services were told again, they stay where they are and go on.
+    for service in [&mut one, &mut ledger] {
+        let at = service.uses(3).await.by_version[&3];
+        let last = service.until("more queries", |status| status.by_version[&3] > at + 20).await;
+        assert_eq!(last.version, Some(3), "{last:?}");
+        let last = service.stop().await;
+        assert_eq!(last.queries_failed, 0, "{last:?}");
+    }
+    assert_eq!(world.database.logins().await, ["payments_db_v3"]);
+}

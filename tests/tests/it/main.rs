@@ -1,0 +1,21 @@
+//! Rotacast against real servers, end to end.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod broadcaster_killed;
+mod canary;
+mod dashboard;
+mod dashboard_scale;
+mod forged_messages;
+mod kafka_faults;
+mod main_job;
+mod pool_service;
+mod prometheus;
+mod random_faults;
+mod refused_servers;
+mod replicas;
+mod service_faults;
+mod store_restored;
+mod traces;
+mod versions_while_down;
+mod world;

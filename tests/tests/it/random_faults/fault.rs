@@ -1,0 +1,90 @@
+//! What can go wrong.
+
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rotacast_tests::world::StoreKind;
+
+use super::REPLICAS;
+
+/// What is done to whom.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Fault {
+    BroadcasterKilled(usize),
+    BroadcasterStopped(usize),
+    BroadcasterPaused(usize),
+    BroadcasterWithoutStore(usize),
+    BroadcasterWithoutBus(usize),
+    BroadcasterCutOff(usize),
+    BroadcastersKilled,
+    ServiceKilled,
+    ServicePaused,
+    ServiceWithoutStore,
+    ServiceWithoutBus,
+    ServiceCutOff,
+    DiskFull(usize),
+    StorePaused,
+    StoreKilled,
+    StoreCompacted,
+    StoreRestored,
+    BusKilled,
+    BusPaused,
+    StreamsLost,
+}
+
+impl Fault {
+    pub(crate) fn draw(random: &mut StdRng, store: StoreKind, as_root: bool) -> Self {
+        let which = random.random_range(0..REPLICAS);
+        let mut all = vec![
+            Self::BroadcasterKilled(which),
+            Self::BroadcasterStopped(which),
+            Self::BroadcasterPaused(which),
+            Self::BroadcasterWithoutStore(which),
+            Self::BroadcasterWithoutBus(which),
+            Self::BroadcasterCutOff(which),
+            Self::BroadcastersKilled,
+            Self::ServiceKilled,
+            Self::ServicePaused,
+            Self::ServiceWithoutStore,
+            Self::ServiceWithoutBus,
+            Self::StorePaused,
+            Self::StoreKilled,
+            Self::StoreRestored,
+            Self::BusKilled,
+            Self::BusPaused,
+            Self::StreamsLost,
+        ];
+        if store == StoreKind::Etcd {
+            all.push(Self::StoreCompacted);
+        }
+        if as_root {
+            all.extend([Self::ServiceCutOff, Self::DiskFull(which)]);
+        }
+        *all.choose(random).expect("there are some")
+    }
+
+    /// How long it lasts at most, in milliseconds. Without a store nobody leads and nothing can be read, so that leases
+    /// must outlast it; everything else may last longer than they do.
+    pub(crate) fn hold(self) -> u64 {
+        match self {
+            Self::StorePaused | Self::StoreKilled => 1000,
+            Self::BroadcastersKilled => 3000,
+            Self::StoreCompacted => 0,
+            _ => 12_000,
+        }
+    }
+
+    /// Whether it may begin while another one lasts. Without the store a service needs the leader, and the other way round:
+    /// one that has neither is told that nothing can be handed out, as it should be.
+    pub(crate) fn may_overlap(self, other: Self) -> bool {
+        let alone =
+            |fault: Self| matches!(fault, Self::ServiceWithoutStore | Self::ServiceCutOff) || fault.hold() <= 1000;
+        !alone(self) && !alone(other) && self.name() != other.name()
+    }
+
+    /// The kind, for the summary.
+    pub(crate) fn name(self) -> String {
+        let text = format!("{self:?}");
+        text.split('(').next().unwrap_or_default().to_owned()
+    }
+}
