@@ -26,6 +26,7 @@ FROM toolchain AS manifests
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY tools/protoc tools/protoc
+COPY tools/proto-codegen tools/proto-codegen
 COPY proto proto
 COPY core core
 COPY broadcaster broadcaster
