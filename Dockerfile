@@ -4,7 +4,7 @@
 #   docker build --target setup .         makes keys, certificates and the configuration of docker-compose.yml
 #   docker build --target sample .        a sample service that queries PostgreSQL all the time
 #
-# Nothing in them runs as root. Needs BuildKit (the default since Docker 23). docs/compose.md says what was tried.
+# Nothing in them runs as root. Needs BuildKit (the default since Docker 23). docs/operate/compose.md says what was tried.
 
 # ---- What compiles ---------------------------------------------------------------------------------------------------
 FROM rust:1.95.0-slim-trixie AS toolchain

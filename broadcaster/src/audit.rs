@@ -2,7 +2,7 @@
 //!
 //! JSON lines, each carrying the hash of the one before, so that a changed, removed, inserted or
 //! swapped line shows. [`AuditLog::append`] returns once the entry is durable; an action that
-//! cannot be undone waits for that, and does not happen without it. See `docs/audit.md` for the format.
+//! cannot be undone waits for that, and does not happen without it. See `docs/operate/audit.md` for the format.
 
 mod entry;
 mod error;

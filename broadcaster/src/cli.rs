@@ -1,4 +1,4 @@
-//! The `rotacast` command line: see `docs/cli.md`.
+//! The `rotacast` command line: see `docs/operate/cli.md`.
 //!
 //! Results go to standard output, everything else to standard error. Exit codes and JSON are stable.
 

@@ -1,7 +1,7 @@
 //! The configuration: one TOML file, and a few environment variables over it.
 //!
 //! Everything is parsed into checked types. Unknown settings are refused with a suggestion, numbers without
-//! a unit with the fix, and all problems are told at once. See `docs/configuration.md`.
+//! a unit with the fix, and all problems are told at once. See `docs/operate/configuration.md`.
 
 mod backend;
 mod bus;

@@ -3,7 +3,7 @@
 //! The seams are measured from outside, by decorators that implement the same traits ([`Metrics::store`],
 //! [`Metrics::bus`], [`Metrics::settings`]). What the core decided is counted where it is applied, and gauges over all
 //! secrets are summed up when they are asked for. Every label has a fixed set of values: the name of a secret, a service
-//! or an instance is never one. `docs/metrics.md` lists everything.
+//! or an instance is never one. `docs/operate/metrics.md` lists everything.
 
 mod audit;
 mod bus;

@@ -1,4 +1,4 @@
-//! What is shown, as `-o json` writes it and the dashboard reads it. Documented in `docs/cli.md`; fields are added, never renamed.
+//! What is shown, as `-o json` writes it and the dashboard reads it. Documented in `docs/operate/cli.md`; fields are added, never renamed.
 
 use rotacast_proto::v1;
 use serde::{Serialize, Serializer};

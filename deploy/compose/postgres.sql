@@ -1,4 +1,4 @@
--- Run once by the postgres image, in the database POSTGRES_DB, when its volume is new. docs/providers.md explains each right.
+-- Run once by the postgres image, in the database POSTGRES_DB, when its volume is new. docs/operate/providers.md explains each right.
 CREATE ROLE payments_owner NOLOGIN;
 GRANT CREATE, USAGE ON SCHEMA public TO payments_owner;
 CREATE ROLE rotacast_admin LOGIN CREATEROLE PASSWORD 'rotacast-example-admin';

@@ -267,7 +267,7 @@ impl Envelope {
         Ok(())
     }
 
-    /// The bytes that are signed: see `docs/wire.md`.
+    /// The bytes that are signed: see `docs/understand/wire.md`.
     #[must_use]
     pub fn signing_input(&self) -> Vec<u8> {
         signing_input(&self.kind, &self.source, &self.subject, &self.payload)

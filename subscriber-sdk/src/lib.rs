@@ -24,7 +24,7 @@
 //!
 //! # Features
 //!
-//! A service compiles only what it uses. What each adds in crates and build time: `docs/sdk-features.md`.
+//! A service compiles only what it uses. What each adds in crates and build time: `docs/use/sdk-features.md`.
 //!
 //! | feature | brings | default |
 //! |---|---|---|

@@ -99,7 +99,7 @@ impl Client {
         self.servers.count() > 1
     }
 
-    /// A broadcaster that no value may be sent to, of all that an order may go to: see `docs/wire.md`.
+    /// A broadcaster that no value may be sent to, of all that an order may go to: see `docs/understand/wire.md`.
     pub(super) fn in_the_clear(&self) -> Option<&str> {
         self.servers.in_the_clear()
     }

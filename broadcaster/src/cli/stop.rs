@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use crate::api::{fix_of, kind_of};
 use crate::config::ConfigError;
 
-/// Exit codes other than 0. Stable: see `docs/cli.md`.
+/// Exit codes other than 0. Stable: see `docs/operate/cli.md`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Exit {
     Failed = 1,

@@ -8,7 +8,7 @@ use rotacast_protocol::{Phase, Policy, SecretName};
 
 use super::*;
 
-const EXAMPLE: &str = include_str!("../../../docs/rotacast.example.toml");
+const EXAMPLE: &str = include_str!("../../../docs/operate/rotacast.example.toml");
 
 fn parse(text: &str) -> Result<Config, String> {
     Config::parse(Path::new("rotacast.toml"), text, &|_| None).map_err(|error| error.to_string())

@@ -124,7 +124,7 @@ fn every_condition_of_the_core_has_its_label() {
     assert_eq!(found, known);
 }
 
-/// `docs/metrics.md` names every metric with its type and labels, and no other.
+/// `docs/operate/metrics.md` names every metric with its type and labels, and no other.
 #[test]
 fn the_documentation_lists_what_there_is() {
     let metrics = Metrics::default();
@@ -146,7 +146,7 @@ fn the_documentation_lists_what_there_is() {
         }
     }
     let mut documented = BTreeMap::new();
-    for line in include_str!("../../../docs/metrics.md").lines().filter(|line| line.starts_with("| `")) {
+    for line in include_str!("../../../docs/operate/metrics.md").lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         let labels = cells[2].split('`').skip(1).step_by(2).map(str::to_owned).collect();
         let before = documented.insert(cells[0].trim_matches('`').to_owned(), (cells[1].to_owned(), labels));

@@ -46,7 +46,7 @@ pub use options::{ConsulOptions, ConsulTls};
 /// A store in Consul's key-value tree. Reads are `consistent`, commits are transactions, leadership is a key locked by
 /// a session, and its epoch is the index at which the lock was taken.
 ///
-/// Consul 1.8 or later, without namespaces. See `docs/stores/consul.md` for what it needs and what it cannot do.
+/// Consul 1.8 or later, without namespaces. See `docs/operate/stores/consul.md` for what it needs and what it cannot do.
 #[derive(Clone)]
 pub struct ConsulStore {
     shared: Arc<Shared>,

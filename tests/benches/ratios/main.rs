@@ -5,7 +5,7 @@
 //! cargo bench -p rotacast-tests --bench ratios -- kafka    # one part, by its name
 //! ```
 //!
-//! Needs nats-server and Kafka (`tools/servers install`). `docs/benchmarks.md` says what the figures mean.
+//! Needs nats-server and Kafka (`tools/servers install`). `docs/understand/benchmarks.md` says what the figures mean.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod carrier;

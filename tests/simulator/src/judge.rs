@@ -232,7 +232,7 @@ impl World {
         if record.current.is_some_and(|current| record.retirements.contains_key(&current)) {
             self.violated("S1", "the current version is being retired".into());
         }
-        // A restored store knows nothing of what was done since; see docs/SAFETY.md.
+        // A restored store knows nothing of what was done since; see docs/understand/SAFETY.md.
         if !self.outside.ever_restored && record.current.is_some_and(|it| self.outside.disabled.contains_key(&it)) {
             self.violated("S1", "a disabled version becomes current".into());
         }

@@ -54,7 +54,7 @@ impl World {
     }
 
     pub(crate) fn ended(&self) -> bool {
-        // What follows the restoring of a store is an operator's, and not simulated; see docs/SAFETY.md.
+        // What follows the restoring of a store is an operator's, and not simulated; see docs/understand/SAFETY.md.
         if self.outside.ever_restored {
             return self.healed.is_some_and(|healed| self.now > healed + 60 * SECOND);
         }

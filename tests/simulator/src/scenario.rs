@@ -11,7 +11,7 @@ use crate::mutant::{Around, Mutant};
 use crate::setup::Setup;
 use crate::world::World;
 
-/// A row of docs/scenarios.md.
+/// A row of docs/understand/scenarios.md.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// Its name; the number is the row's.

@@ -1,4 +1,4 @@
-//! The rows of docs/scenarios.md, read from it: which tests it names, and whether the sources have them.
+//! The rows of docs/understand/scenarios.md, read from it: which tests it names, and whether the sources have them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ impl Table {
     /// A file that cannot be read.
     pub fn read() -> std::io::Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let text = std::fs::read_to_string(root.join("docs/scenarios.md"))?;
+        let text = std::fs::read_to_string(root.join("docs/understand/scenarios.md"))?;
         let mut known = BTreeSet::new();
         for folder in ["core", "broadcaster", "subscriber-sdk", "proto", "tests"] {
             collect(&root.join(folder), &mut known)?;

@@ -1,4 +1,4 @@
-//! PostgreSQL with the rights that `docs/providers.md` asks for, and no more.
+//! PostgreSQL with the rights that `docs/operate/providers.md` asks for, and no more.
 
 use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
@@ -35,7 +35,7 @@ impl Database {
             ["log_connections=on", "log_disconnections=on", "log_statement=ddl", "log_line_prefix=%m [%p] user=%u "];
         let server = Postgres::start_with(&settings).await?;
         server.create_database(NAME).await;
-        // As in docs/providers.md, up to the table.
+        // As in docs/operate/providers.md, up to the table.
         let prepare = format!(
             "CREATE ROLE {GROUP} NOLOGIN;
              GRANT CREATE, USAGE ON SCHEMA public TO {GROUP};

@@ -90,7 +90,8 @@ fn every_alert_says_what_to_do_and_is_tested_both_ways() {
     let both: BTreeMap<String, BTreeSet<bool>> =
         alerts.keys().map(|name| (name.clone(), BTreeSet::from([false, true]))).collect();
     assert_eq!(tested, both);
-    let page = std::fs::read_to_string(deployed("../docs/OPERATIONS.md")).expect("the operations page is there");
+    let page =
+        std::fs::read_to_string(deployed("../docs/operate/OPERATIONS.md")).expect("the operations page is there");
     let headings = page.lines().filter_map(|line| line.strip_prefix("## "));
     let sections: BTreeSet<String> = headings.map(|text| text.to_lowercase().replace(' ', "-")).collect();
     for (name, rule) in &alerts {
@@ -103,7 +104,7 @@ fn every_alert_says_what_to_do_and_is_tested_both_ways() {
         let runbook = rule["annotations"]["runbook"].as_str().expect("it was just looked at");
         assert!(["What it means:", "Look at:", "Do:"].iter().all(|part| runbook.contains(part)), "{name}: {runbook}");
         let url = rule["annotations"]["runbook_url"].as_str().expect("it was just looked at");
-        let anchor = url.split_once("/docs/OPERATIONS.md#").expect("it leads to the operations page").1;
+        let anchor = url.split_once("/docs/operate/OPERATIONS.md#").expect("it leads to the operations page").1;
         assert!(sections.contains(anchor), "{name}: {url}; the page has {sections:?}");
         assert!(rule["labels"]["severity"].as_str().is_some(), "{name}");
         // What people are told to type is there to be typed.

@@ -1,4 +1,4 @@
-//! Rows of docs/scenarios.md that are about the driver.
+//! Rows of docs/understand/scenarios.md that are about the driver.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

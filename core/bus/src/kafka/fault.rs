@@ -111,7 +111,7 @@ pub(super) fn meaning(endpoint: &str, error: &KafkaError) -> BusError {
             | Code::TransactionalIdAuthorizationFailed
             | Code::Authentication
             | Code::SaslAuthenticationFailed,
-        ) => BusError::Denied { endpoint, problem: format!("{problem}; see the ACLs in docs/buses/kafka.md") },
+        ) => BusError::Denied { endpoint, problem: format!("{problem}; see the ACLs in docs/operate/buses/kafka.md") },
         Some(
             Code::InvalidReplicationFactor
             | Code::PolicyViolation

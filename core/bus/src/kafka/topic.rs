@@ -255,7 +255,9 @@ impl Topics {
                     return Err(match meaning(&self.endpoint, &rdkafka::error::KafkaError::AdminOp(code)) {
                         BusError::Denied { endpoint, .. } => BusError::Denied {
                             endpoint,
-                            problem: format!("{problem}; allow it, or create the topic as docs/buses/kafka.md says"),
+                            problem: format!(
+                                "{problem}; allow it, or create the topic as docs/operate/buses/kafka.md says"
+                            ),
                         },
                         BusError::Misconfigured { endpoint, .. } => BusError::Misconfigured {
                             endpoint,

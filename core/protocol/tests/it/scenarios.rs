@@ -1,4 +1,4 @@
-//! Rows of docs/scenarios.md that a few steps of the core show whole.
+//! Rows of docs/understand/scenarios.md that a few steps of the core show whole.
 
 use crate::bench::{Bench, key, seconds};
 use rotacast_protocol::coordinator::Order;

@@ -258,7 +258,7 @@ async fn a_session_destroyed_by_hand_is_a_lost_leadership() {
 async fn rights_are_kept_to_and_their_lack_is_named() {
     let config = ConsulConfig { management_token: Some(MANAGEMENT), ..ConsulConfig::default() };
     let Some(consul) = Consul::start_with(config).await else { return };
-    let rules = include_str!("../../../../docs/stores/consul-policy.hcl");
+    let rules = include_str!("../../../../docs/operate/stores/consul-policy.hcl");
     let make = async |name: &str, rules: &str| {
         consul.ctl(&["acl", "policy", "create", "-name", name, "-rules", rules]).await;
         let made = consul.ctl(&["acl", "token", "create", "-policy-name", name, "-format=json"]).await;

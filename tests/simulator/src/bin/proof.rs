@@ -175,7 +175,7 @@ fn rows(options: &Options) -> bool {
         }
         Err(problem) => {
             good = false;
-            println!("docs/scenarios.md cannot be checked: {problem}");
+            println!("docs/understand/scenarios.md cannot be checked: {problem}");
         }
     }
     good

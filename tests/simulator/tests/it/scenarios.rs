@@ -1,4 +1,4 @@
-//! The rows of docs/scenarios.md that the simulator shows: the promises hold in each, and not without its rules.
+//! The rows of docs/understand/scenarios.md that the simulator shows: the promises hold in each, and not without its rules.
 
 use rotacast_simulator::scenario::{Scenario, scenarios};
 

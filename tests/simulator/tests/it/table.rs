@@ -1,4 +1,4 @@
-//! docs/scenarios.md is true of the sources.
+//! docs/understand/scenarios.md is true of the sources.
 
 use rotacast_simulator::table::{ROWS, Table};
 

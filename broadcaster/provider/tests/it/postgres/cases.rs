@@ -266,5 +266,5 @@ async fn the_servers_log_holds_statements_but_no_password() {
 #[test]
 fn the_rights_these_tests_run_with_are_the_documented_ones() {
     let (_, statements) = super::server::SETUP.split_once('\n').unwrap();
-    assert!(include_str!("../../../../../docs/providers.md").contains(statements));
+    assert!(include_str!("../../../../../docs/operate/providers.md").contains(statements));
 }

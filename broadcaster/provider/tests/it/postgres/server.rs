@@ -13,7 +13,7 @@ use tokio_postgres::{Client, NoTls};
 pub(crate) const SUPERUSER: (&str, &str) = ("root_of_tests", "superuser-Password-4711-canary");
 const ADMIN: (&str, &str) = ("rotacast_admin", "admin-Password-4711-canary");
 
-/// What `docs/providers.md` tells people to run, by a superuser.
+/// What `docs/operate/providers.md` tells people to run, by a superuser.
 pub(crate) const SETUP: &str = include_str!("setup.sql");
 
 /// Runs a server until standard input ends, which it does with the test process however that ends; then tidies up.
