@@ -22,7 +22,7 @@ pub struct Envelope {
     /// Which key signed: the first 8 bytes of the SHA-256 of the Ed25519 public key, in hexadecimal.
     #[prost(string, tag = "7")]
     pub key_id: ::prost::alloc::string::String,
-    /// Ed25519 over the signing input (see docs/wire.md).
+    /// Ed25519 over the signing input (see docs/understand/wire.md).
     #[prost(bytes = "bytes", tag = "8")]
     pub signature: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "9")]
