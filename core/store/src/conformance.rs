@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, reason = "a case fails by panicking")]
 
 pub mod basics;
+mod counting;
 pub mod elections;
 pub mod imports;
 pub mod servers;
@@ -224,6 +225,8 @@ macro_rules! conformance_suite {
             imports: every_change_becomes_one_version;
             imports: importers_at_once_and_crashes_import_nothing_twice;
             imports: what_cannot_be_imported_is_told;
+            imports: many_keys_cost_no_reads_of_each_and_a_bounded_number_of_commits_at_once;
+            imports: an_import_of_many_keys_goes_on_where_it_was_cut_off;
         );
     };
     ($start:path, server) => {

@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Check, Commit, Committed, Cursor, Finding, Key, Leadership, Level, Prefix, Store, StoreError};
 
+#[cfg(feature = "conformance")]
+pub(crate) use import::AT_ONCE as IMPORTS_AT_ONCE;
 pub use import::{ImportEvent, PlainImporter};
 pub use journal::Published;
 pub use records::RecordEntry;

@@ -1,15 +1,19 @@
 //! Importing a `plain` tree.
 #![allow(missing_docs, reason = "a case's name says what must hold")]
 
+use std::sync::Arc;
+
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rand::Rng as _;
 use rotacast_proto::SecretValue;
 use tokio_util::sync::CancellationToken;
 
+use super::counting::Counting;
 use super::elections::TTL;
 use super::trees::{name, version};
 use super::{StoreFixture, put, seeded, value, write};
+use crate::tree::IMPORTS_AT_ONCE;
 use crate::{ImportEvent, Key, PlainImporter, Prefix, SecretTree, StoreError, Write};
 
 type Events = BoxStream<'static, Result<ImportEvent, StoreError>>;
@@ -145,4 +149,101 @@ pub async fn what_cannot_be_imported_is_told(fixture: &impl StoreFixture) {
     write(&store, vec![put(&source_key(&source, "b"), "canary")]).await;
     imported(&mut events, "b", 1).await;
     assert_eq!(tree.list_versions(&name("a")).await.unwrap().len(), 2);
+}
+
+/// Keys of a large source: many times as many as are imported at once.
+const MANY: usize = 10 * IMPORTS_AT_ONCE;
+
+fn nth(number: usize) -> String {
+    format!("app-{}/secret-{number:04}", number % 7)
+}
+
+async fn write_many(tree: &SecretTree, source: &Prefix, text: &str) {
+    let keys: Vec<Key> = (0..MANY).map(|number| source_key(source, &nth(number))).collect();
+    for chunk in keys.chunks(crate::MAX_COMMIT_OPS) {
+        let writes = chunk.iter().map(|key| put(key, format!("{text} of {key}")));
+        write(tree.store(), writes.collect()).await;
+    }
+}
+
+pub async fn many_keys_cost_no_reads_of_each_and_a_bounded_number_of_commits_at_once(fixture: &impl StoreFixture) {
+    let (tree, source) = halves(fixture).await;
+    // Some have a history: a living version, and a number that was used and destroyed.
+    let leadership = tree.campaign("test", TTL, CancellationToken::new()).await.unwrap();
+    for number in 0..10 {
+        let secret = name(&nth(number));
+        for text in ["first", "second"] {
+            tree.put_next(&secret, value(text), None).await.unwrap();
+        }
+        tree.destroy_version(&secret, version(2), leadership.epoch).await.unwrap();
+    }
+    write_many(&tree, &source, "value").await;
+    let counting = Arc::new(Counting::new(tree.store().clone()));
+    let tree = SecretTree::new(counting.clone(), tree.prefix().clone());
+    let importer = PlainImporter::new(tree.clone(), source.clone()).unwrap();
+    let mut events = importer.run();
+    let mut found = Vec::new();
+    loop {
+        match next(&mut events).await {
+            ImportEvent::Imported { secret, version } => found.push((secret, version.get())),
+            ImportEvent::Resynced(_) => break,
+            other => panic!("expected only imports, found {other:?}"),
+        }
+    }
+    let mut expected: Vec<_> = (0..MANY).map(|at| (name(&nth(at)), if at < 10 { 3 } else { 1 })).collect();
+    expected.sort();
+    assert_eq!(found, expected, "every key once, in the order of the listing");
+    // The markers, the versions, the numbers destroyed.
+    assert_eq!(counting.reads(), 3, "one listing for each folder, and nothing for each key");
+    assert_eq!(counting.commits(), MANY);
+    let most = counting.most_under_way();
+    assert!((2..=IMPORTS_AT_ONCE).contains(&most), "{most} commits at once, expected 2 to {IMPORTS_AT_ONCE}");
+
+    // A later run finds nothing to do, from the markers alone.
+    drop(events);
+    let mut events = importer.run();
+    assert!(matches!(next(&mut events).await, ImportEvent::Resynced(_)));
+    assert_eq!((counting.reads(), counting.commits()), (4, MANY));
+}
+
+pub async fn an_import_of_many_keys_goes_on_where_it_was_cut_off(fixture: &impl StoreFixture) {
+    let (tree, source) = halves(fixture).await;
+    write_many(&tree, &source, "first").await;
+    let importer = PlainImporter::new(tree.clone(), source.clone()).unwrap();
+    let mut runs = 0;
+    let mut change = "first";
+    loop {
+        runs += 1;
+        let mut events = importer.run();
+        let mut told = 0;
+        let done = loop {
+            match next(&mut events).await {
+                ImportEvent::Imported { .. } => told += 1,
+                ImportEvent::Resynced(_) => break true,
+                other => panic!("expected only imports, found {other:?}"),
+            }
+            // Cut off in the middle of what is under way.
+            if told == MANY / 4 {
+                break false;
+            }
+        };
+        drop(events);
+        match (done, change) {
+            (false, _) => {}
+            (true, "first") => {
+                change = "second";
+                write_many(&tree, &source, change).await;
+            }
+            (true, _) => break,
+        }
+    }
+    assert!(runs > 4, "{runs} runs: none was cut off");
+    for number in 0..MANY {
+        let secret = name(&nth(number));
+        let stored: Vec<u64> =
+            tree.list_versions(&secret).await.unwrap().iter().map(|stamp| stamp.version.get()).collect();
+        assert_eq!(stored, [1, 2], "of {secret}: each value once, and no number skipped");
+        let newest = tree.read_version(&secret, version(2)).await.unwrap().unwrap().value;
+        assert!(newest == value(format!("second of {}", source_key(&source, secret.as_str()))), "of {secret}");
+    }
 }

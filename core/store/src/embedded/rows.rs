@@ -10,6 +10,8 @@ use crate::{Check, Commit, Committed, Cursor, Entry, Key, Listing, StoreEvent, W
 const MAX_CHANGES: i64 = 10_000;
 /// How many more may pile up before that is done, so that it is not done at every commit.
 const CHANGES_SLACK: i64 = 500;
+/// At every how many commits the changes are counted, which takes longer the more there are.
+const COUNTED_EVERY: u64 = 64;
 /// Changes read at once: bounds the memory of a batch to 16 MiB of values.
 const BATCH: i64 = 64;
 
@@ -114,7 +116,9 @@ pub(super) fn commit(connection: &mut Connection, commit: &Commit) -> Result<Com
         return Ok(Committed::Done(Cursor(before)));
     }
     transaction.prepare_cached("UPDATE position SET cursor = ?1")?.execute([cursor])?;
-    trim(&transaction)?;
+    if cursor.is_multiple_of(COUNTED_EVERY) {
+        trim(&transaction)?;
+    }
     transaction.commit()?;
     if deletes {
         // What was deleted must not live on in the write-ahead log. Another process's open read may put this off

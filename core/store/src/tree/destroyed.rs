@@ -3,11 +3,13 @@
 //! A destroyed version leaves no key behind. Without this note, a watch could not tell a number that was
 //! destroyed from one that it missed, and a number could be used again for another value.
 
+use std::collections::BTreeMap;
+
 use rotacast_protocol::{SecretName, Version};
 use serde::{Deserialize, Serialize};
 
 use super::SecretTree;
-use crate::{Cursor, Key, StoreError};
+use crate::{Cursor, Entry, Key, StoreError};
 
 /// The newest format this code writes and reads.
 const FORMAT: u32 = 1;
@@ -72,6 +74,10 @@ impl Destroyed {
         serde_json::to_vec(self).expect("numbers and text always serialise")
     }
 
+    pub(super) fn of(entry: &Entry) -> Result<Self, StoreError> {
+        Self::decode(&entry.key, entry.value.expose())
+    }
+
     fn decode(key: &Key, bytes: &[u8]) -> Result<Self, StoreError> {
         let corrupt = |problem: String| StoreError::Corrupt { key: key.to_string(), problem };
         let read: Self = serde_json::from_slice(bytes).map_err(|problem| corrupt(problem.to_string()))?;
@@ -88,15 +94,32 @@ impl Destroyed {
 
 impl SecretTree {
     pub(super) fn destroyed_key(&self, secret: &SecretName) -> Key {
-        self.folder("destroyed").child(secret)
+        self.destroyed_folder().child(secret)
+    }
+
+    pub(super) fn destroyed_folder(&self) -> Key {
+        self.folder("destroyed")
     }
 
     pub(super) async fn read_destroyed(&self, secret: &SecretName) -> Result<(Destroyed, Option<Cursor>), StoreError> {
         let key = self.destroyed_key(secret);
         match self.store.get(&key).await? {
-            Some(entry) => Ok((Destroyed::decode(&key, entry.value.expose())?, Some(entry.modified))),
+            Some(entry) => Ok((Destroyed::of(&entry)?, Some(entry.modified))),
             None => Ok((Destroyed::default(), None)),
         }
+    }
+
+    /// Of every secret that has any, with one listing.
+    pub(super) async fn all_destroyed(&self) -> Result<BTreeMap<SecretName, Destroyed>, StoreError> {
+        let folder = self.destroyed_folder();
+        let mut all = BTreeMap::new();
+        for entry in self.store.list(&folder).await?.entries {
+            // A key that is no secret's name is no note of ours.
+            if let Some(Ok(secret)) = entry.key.below(&folder).map(SecretName::new) {
+                all.insert(secret, Destroyed::of(&entry)?);
+            }
+        }
+        Ok(all)
     }
 }
 

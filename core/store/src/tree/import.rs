@@ -1,25 +1,31 @@
 //! Importing a tree that has one key per secret, whose value changes: each observed change becomes the next version.
 
-use std::collections::BTreeSet;
+mod held;
+mod marker;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::StreamExt as _;
-use futures::stream::BoxStream;
-use rotacast_proto::SecretValue;
+use futures::future::{BoxFuture, FutureExt as _};
+use futures::stream::{BoxStream, FuturesOrdered};
 use rotacast_protocol::{SecretName, Version};
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use self::held::{Held, Listed};
+use self::marker::Marker;
 use super::versions::attempts;
 use super::{SecretTree, as_read, check_value};
 use crate::{Check, Committed, Cursor, Entry, Key, Prefix, StoreError, StoreEvent, Write};
 
 /// Events waiting for a slow reader; when full, the import waits.
 const QUEUE: usize = 64;
-/// The newest format of the marker this code writes and reads.
-const FORMAT: u32 = 1;
+/// Values imported at once. Commits that arrive together share one write to the store's disk, so that more than one
+/// is many times as fast; far more would queue up there in front of the leader's renewals.
+pub(crate) const AT_ONCE: usize = 32;
 /// First and longest pause while the store is away; with jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -50,37 +56,25 @@ pub enum ImportEvent {
     Resynced(Cursor),
 }
 
-/// How far one source key was imported. Written in the same commit as the version.
-#[derive(Clone, Serialize, Deserialize)]
-struct Marker {
-    format: u32,
-    /// The source key.
-    source: String,
-    /// When the newest value that was dealt with was written to the source.
-    modified: u64,
-    /// The version made of the newest value that was imported.
-    version: Option<Version>,
-    /// What a later minor version wrote.
-    #[serde(flatten)]
-    unknown: serde_json::Map<String, serde_json::Value>,
-}
-
 /// What came of one observed value.
 enum Outcome {
     Imported(Version),
-    /// By an earlier life of this importer, or by another one.
+    /// By an earlier run of this importer, or by another one.
     DealtWith,
     Refused(String),
 }
 
 /// Watches a tree of the same store that has one key per secret, and imports every change it observes as the
 /// next version of that secret: never twice, in the order they were written, across crashes and with several
-/// importers at once. (A store's watch may itself skip a value that was overwritten while nobody watched.)
+/// importers at once. (A store's watch may itself skip a value that was overwritten while no importer was watching.)
 #[derive(Clone)]
 pub struct PlainImporter {
     tree: SecretTree,
     source: Prefix,
 }
+
+/// What one event of the watch leads to.
+type Step<'a> = BoxFuture<'a, Result<Vec<ImportEvent>, StoreError>>;
 
 impl PlainImporter {
     /// Imports what lies below `source` into `tree`.
@@ -97,8 +91,9 @@ impl PlainImporter {
         Ok(Self { tree, source })
     }
 
-    /// Imports until it is dropped, and tells what it does. It retries by itself while the store is away, and
-    /// ends with the first error that retrying cannot mend. Must be called within a tokio runtime.
+    /// Imports until it is dropped, and tells what it does, in the order of the source's changes. It retries by
+    /// itself while the store is away, and ends with the first error that retrying cannot mend. Must be called
+    /// within a tokio runtime.
     #[must_use]
     pub fn run(&self) -> BoxStream<'static, Result<ImportEvent, StoreError>> {
         let (events, queue) = mpsc::channel(QUEUE);
@@ -117,37 +112,29 @@ impl PlainImporter {
         ReceiverStream::new(queue).boxed()
     }
 
+    /// Up to [`AT_ONCE`] steps are under way, at most one for each source key; they end in the order they began.
     async fn import_all(&self, events: &mpsc::Sender<Result<ImportEvent, StoreError>>) -> Result<(), StoreError> {
         let mut watch = self.tree.store().watch(self.source.key());
-        // The source keys that exist: what the last listing showed, and what came and went since.
-        let mut known: BTreeSet<Key> = BTreeSet::new();
-        let mut listed: BTreeSet<Key> = BTreeSet::new();
-        while let Some(event) = watch.next().await {
-            let mut told = Vec::new();
-            match event? {
-                StoreEvent::Init => listed.clear(),
-                StoreEvent::Listed(entry) => {
-                    listed.insert(entry.key.clone());
-                    told.extend(self.import(&entry).await?);
-                }
-                StoreEvent::Ready(cursor) => {
-                    let gone = known.difference(&listed).filter_map(|key| self.secret_of(key).ok());
-                    told.extend(gone.map(|secret| ImportEvent::SourceDeleted { secret }));
-                    told.push(ImportEvent::Resynced(cursor));
-                    known = std::mem::take(&mut listed);
-                }
-                StoreEvent::Put(entry) => {
-                    known.insert(entry.key.clone());
-                    told.extend(self.import(&entry).await?);
-                }
-                StoreEvent::Deleted { key, .. } => {
-                    if known.remove(&key)
-                        && let Ok(secret) = self.secret_of(&key)
-                    {
-                        told.push(ImportEvent::SourceDeleted { secret });
-                    }
-                }
+        let mut source = Source::default();
+        let mut steps = FuturesOrdered::new();
+        let mut keys: VecDeque<Option<Key>> = VecDeque::new();
+        let mut next: Option<(Option<Key>, Step<'_>)> = None;
+        loop {
+            if let Some((key, step)) =
+                next.take_if(|(key, _)| steps.len() < AT_ONCE && (key.is_none() || !keys.contains(key)))
+            {
+                keys.push_back(key);
+                steps.push_back(step);
             }
+            let told = tokio::select! {
+                Some(told) = steps.next() => told?,
+                event = watch.next(), if next.is_none() => {
+                    let Some(event) = event else { break };
+                    next = Some(self.step(event?, &mut source));
+                    continue;
+                }
+            };
+            keys.pop_front();
             for event in told {
                 if events.send(Ok(event)).await.is_err() {
                     return Ok(());
@@ -157,14 +144,47 @@ impl PlainImporter {
         Ok(())
     }
 
+    /// What to do about an event, and the source key whose earlier steps must have ended before.
+    fn step(&self, event: StoreEvent, source: &mut Source) -> (Option<Key>, Step<'_>) {
+        let deleted = |key: &Key| self.secret_of(key).ok().map(|secret| ImportEvent::SourceDeleted { secret });
+        let told: Vec<ImportEvent> = match event {
+            StoreEvent::Init => {
+                source.listed.clear();
+                source.tree = Arc::default();
+                Vec::new()
+            }
+            StoreEvent::Listed(entry) => {
+                source.listed.insert(entry.key.clone());
+                let tree = Arc::clone(&source.tree);
+                return (Some(entry.key.clone()), async move { self.import(entry, Some(&tree)).await }.boxed());
+            }
+            StoreEvent::Ready(cursor) => {
+                source.tree = Arc::default();
+                let listed = std::mem::take(&mut source.listed);
+                let gone = source.known.difference(&listed).filter_map(deleted);
+                let told = gone.chain([ImportEvent::Resynced(cursor)]).collect();
+                source.known = listed;
+                told
+            }
+            StoreEvent::Put(entry) => {
+                source.known.insert(entry.key.clone());
+                return (Some(entry.key.clone()), async move { self.import(entry, None).await }.boxed());
+            }
+            StoreEvent::Deleted { key, .. } => {
+                source.known.remove(&key).then(|| deleted(&key)).flatten().into_iter().collect()
+            }
+        };
+        (None, std::future::ready(Ok(told)).boxed())
+    }
+
     fn secret_of(&self, key: &Key) -> Result<SecretName, String> {
         let name = key.below(self.source.key()).ok_or_else(|| format!("expected it below {}", self.source))?;
         SecretName::new(name).map_err(|problem| problem.to_string())
     }
 
-    /// Deals with one observed value, as long as it takes.
-    async fn import(&self, entry: &Entry) -> Result<Option<ImportEvent>, StoreError> {
-        let refused = |problem| Ok(Some(ImportEvent::Refused { key: entry.key.clone(), problem }));
+    /// Imports one observed value, for as long as it takes. `listed` is what the tree held when the source was listed.
+    async fn import(&self, entry: Entry, mut listed: Option<&Listed>) -> Result<Vec<ImportEvent>, StoreError> {
+        let refused = |problem| Ok(vec![ImportEvent::Refused { key: entry.key.clone(), problem }]);
         let secret = match self.secret_of(&entry.key) {
             Ok(secret) => secret,
             Err(problem) => return refused(problem),
@@ -176,9 +196,9 @@ impl PlainImporter {
             .without_max_times();
         let mut pauses = backoff.build();
         loop {
-            match self.import_once(&secret, entry).await {
-                Ok(Outcome::Imported(version)) => return Ok(Some(ImportEvent::Imported { secret, version })),
-                Ok(Outcome::DealtWith) => return Ok(None),
+            match self.import_once(&secret, &entry, listed.take()).await {
+                Ok(Outcome::Imported(version)) => return Ok(vec![ImportEvent::Imported { secret, version }]),
+                Ok(Outcome::DealtWith) => return Ok(Vec::new()),
                 Ok(Outcome::Refused(problem)) => return refused(problem),
                 // One secret's broken marker must not stop the others.
                 Err(error @ StoreError::Corrupt { .. }) => return refused(error.to_string()),
@@ -191,35 +211,47 @@ impl PlainImporter {
         }
     }
 
-    /// One round of attempts. Whatever was done before, here or elsewhere, shows in the marker.
-    async fn import_once(&self, secret: &SecretName, entry: &Entry) -> Result<Outcome, StoreError> {
+    /// One round of attempts. Whatever was done before, here or elsewhere, shows in the marker. The first attempt may
+    /// work from what was `listed`: if another writer has changed it since, the commit's checks fail.
+    async fn import_once(
+        &self,
+        secret: &SecretName,
+        entry: &Entry,
+        mut listed: Option<&Listed>,
+    ) -> Result<Outcome, StoreError> {
         let tree = &self.tree;
-        let marker_key = tree.folder("imports").child(secret);
         let mut pauses = attempts();
         loop {
-            let stored = tree.store().get(&marker_key).await?;
-            let read_at = stored.as_ref().map(|stored| stored.modified);
-            let marker = stored.map(|stored| Marker::decode(&marker_key, stored.value.expose())).transpose()?;
+            let listed = listed.take();
+            let (marker, read_at) = match listed {
+                Some(listed) => listed.marker(tree, secret).await?,
+                None => Marker::read(tree, secret).await?,
+            };
             if marker.as_ref().is_some_and(|marker| marker.modified >= entry.modified.0) {
                 return Ok(Outcome::DealtWith);
             }
+            let held = match listed {
+                Some(listed) => listed.held(tree, secret).await?,
+                None => Held::read(tree, secret).await?,
+            };
             let mut next = marker.unwrap_or_else(|| Marker::new(&entry.key));
             next.modified = entry.modified.0;
+            let marker_key = Marker::key(tree, secret);
             let mut checks = vec![as_read(marker_key.clone(), read_at)];
             let mut writes = Vec::new();
-            let outcome = match self.judge(secret, entry).await? {
+            let outcome = match judge(secret, entry, &held) {
                 None => {
-                    let number = tree.next_number(secret, next.version).await?;
+                    let number = held.next_number(next.version);
                     next.version = Some(number);
-                    let (key, destroyed) = (tree.version_key(secret, number), tree.read_destroyed(secret).await?);
+                    let key = tree.version_key(secret, number);
                     checks.push(Check::Absent(key.clone()));
-                    checks.push(as_read(tree.destroyed_key(secret), destroyed.1));
+                    checks.push(as_read(tree.destroyed_key(secret), held.destroyed_at));
                     writes.push(Write::Put(key, entry.value.clone()));
                     Outcome::Imported(number)
                 }
                 Some(refusal) => refusal,
             };
-            writes.push(Write::Put(marker_key.clone(), next.encode()));
+            writes.push(Write::Put(marker_key, next.encode()));
             if let Committed::Done(_) = tree.commit(checks, writes).await? {
                 return Ok(outcome);
             }
@@ -232,55 +264,30 @@ impl PlainImporter {
             tokio::time::sleep(pause).await;
         }
     }
-
-    /// Why a value is no new version, if it is none.
-    async fn judge(&self, secret: &SecretName, entry: &Entry) -> Result<Option<Outcome>, StoreError> {
-        if let Err(problem) = check_value(secret, &entry.value) {
-            return Ok(Some(Outcome::Refused(problem.to_string())));
-        }
-        let versions = self.tree.stored_versions(secret).await?;
-        let same = versions.iter().rposition(|(_, value)| *value == entry.value);
-        Ok(same.map(|at| {
-            if at + 1 == versions.len() {
-                // Written again without a change.
-                return Outcome::DealtWith;
-            }
-            // Retiring the older version would revoke this one with it.
-            let version = versions[at].0.version;
-            Outcome::Refused(format!("it is the value of version {version} again; a credential is used only once"))
-        }))
-    }
 }
 
-impl Marker {
-    fn new(source: &Key) -> Self {
-        Self { format: FORMAT, source: source.to_string(), modified: 0, version: None, unknown: serde_json::Map::new() }
-    }
-
-    fn decode(key: &Key, bytes: &[u8]) -> Result<Self, StoreError> {
-        let corrupt = |problem: String| StoreError::Corrupt { key: key.to_string(), problem };
-        let read: Self = serde_json::from_slice(bytes).map_err(|problem| corrupt(problem.to_string()))?;
-        if read.format != FORMAT {
-            return Err(corrupt(format!("format {}, expected {FORMAT}: written by a newer rotacast?", read.format)));
-        }
-        Ok(read)
-    }
-
-    fn encode(&self) -> SecretValue {
-        SecretValue::new(serde_json::to_vec(self).expect("numbers and text always serialise"))
-    }
+/// What is known of the source.
+#[derive(Default)]
+struct Source {
+    /// The keys that exist: what the last listing showed, and what came and went since.
+    known: BTreeSet<Key>,
+    /// The keys of the listing that is being read.
+    listed: BTreeSet<Key>,
+    /// What the tree held at that listing.
+    tree: Arc<Listed>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_marker_keeps_what_it_does_not_know_and_refuses_a_newer_format() {
-        let key = Key::new("k");
-        let read = Marker::decode(&key, br#"{"format":1,"source":"s","modified":3,"version":2,"later":[1]}"#).unwrap();
-        assert!(String::from_utf8(read.encode().expose().to_vec()).unwrap().contains(r#""later":[1]"#));
-        let newer = Marker::decode(&key, br#"{"format":9,"source":"s","modified":3,"version":2}"#).err().unwrap();
-        assert!(newer.to_string().contains("format 9"), "{newer}");
+/// Why a value is no new version, if it is none.
+fn judge(secret: &SecretName, entry: &Entry, held: &Held) -> Option<Outcome> {
+    if let Err(problem) = check_value(secret, &entry.value) {
+        return Some(Outcome::Refused(problem.to_string()));
     }
+    let at = held.versions.iter().rposition(|(_, value)| *value == entry.value)?;
+    if at + 1 == held.versions.len() {
+        // Written again without a change.
+        return Some(Outcome::DealtWith);
+    }
+    // Retiring the older version would revoke this one with it.
+    let version = held.versions[at].0;
+    Some(Outcome::Refused(format!("it is the value of version {version} again; a credential is used only once")))
 }

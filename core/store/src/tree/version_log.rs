@@ -86,6 +86,10 @@ struct Secret {
 pub(super) struct VersionLog {
     folder: Key,
     secrets: BTreeMap<SecretName, Secret>,
+    /// The secrets with versions behind a gap.
+    gaps: BTreeSet<SecretName>,
+    /// Those of them whose held versions have changed since they were settled.
+    unsettled: BTreeSet<SecretName>,
     listing: Option<BTreeMap<SecretName, BTreeMap<Version, VersionStamp>>>,
     listed_before: bool,
     ignored: BTreeSet<Key>,
@@ -97,6 +101,8 @@ impl VersionLog {
         Self {
             folder,
             secrets: BTreeMap::new(),
+            gaps: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
             listing: None,
             listed_before: false,
             ignored: BTreeSet::new(),
@@ -131,15 +137,25 @@ impl VersionLog {
         }
     }
 
+    /// Whether any secret has versions behind a gap.
+    pub(super) fn has_gaps(&self) -> bool {
+        !self.gaps.is_empty()
+    }
+
     /// The secrets with versions behind a gap.
     pub(super) fn gaps(&self) -> Vec<SecretName> {
-        let held = self.secrets.iter().filter(|(_, secret)| !secret.held.is_empty());
-        held.map(|(name, _)| name.clone()).collect()
+        self.gaps.iter().cloned().collect()
+    }
+
+    /// Those of them that have news since they were last settled.
+    pub(super) fn unsettled(&self) -> Vec<SecretName> {
+        self.unsettled.iter().cloned().collect()
     }
 
     /// Told which numbers of a secret were destroyed: announces what is no longer behind a gap, reports what is.
     pub(super) fn settle(&mut self, name: &SecretName, destroyed: &Destroyed) {
         let Some(secret) = self.secrets.get_mut(name) else { return };
+        self.unsettled.remove(name);
         while let (Some(last), Some(first_held)) = (secret.last, secret.held.keys().next().copied()) {
             if first_held == last.next() {
                 release(secret, name, self.listed_before, &mut self.out);
@@ -160,6 +176,18 @@ impl VersionLog {
                     return;
                 }
             }
+        }
+        self.gaps.remove(name);
+    }
+
+    /// Something has changed about the versions of a secret that are behind a gap, if any are.
+    fn held_changed(&mut self, name: &SecretName) {
+        if self.secrets.get(name).is_some_and(|secret| !secret.held.is_empty()) {
+            self.gaps.insert(name.clone());
+            self.unsettled.insert(name.clone());
+        } else {
+            self.gaps.remove(name);
+            self.unsettled.remove(name);
         }
     }
 
@@ -205,6 +233,10 @@ impl VersionLog {
             let listed = listing.get(name);
             let stays = |version: &Version| listed.is_some_and(|listed| listed.contains_key(version));
             secret.held.retain(|version, _| stays(version));
+            if secret.held.is_empty() {
+                self.gaps.remove(name);
+                self.unsettled.remove(name);
+            }
             let gone: Vec<Version> = secret.living.keys().copied().filter(|version| !stays(version)).collect();
             for version in gone {
                 secret.living.remove(&version);
@@ -236,19 +268,24 @@ impl VersionLog {
             }
             Some(last) if version > last.next() => {
                 secret.held.insert(version, stamp);
+                self.held_changed(name);
             }
             _ => {
                 secret.held.insert(version, stamp);
                 release(secret, name, self.listed_before, &mut self.out);
+                self.held_changed(name);
             }
         }
     }
 
     fn deleted(&mut self, name: &SecretName, version: Version, cursor: Cursor) {
         let Some(secret) = self.secrets.get_mut(name) else { return };
-        secret.held.remove(&version);
+        let held = secret.held.remove(&version).is_some();
         if secret.living.remove(&version).is_some() {
             self.out.push(VersionEvent::Deleted { secret: name.clone(), version, cursor });
+        }
+        if held {
+            self.held_changed(name);
         }
     }
 }
@@ -371,6 +408,25 @@ mod tests {
         assert_eq!(play.put("a/5", 3, 3), Vec::<String>::new());
         assert_eq!(play.put("a/2", 4, 4), ["added a 2", "gap a 3<4"]);
         assert_eq!(play.put("a/3", 5, 5), ["added a 3", "added a 4", "added a 5"]);
+    }
+
+    #[test]
+    fn a_gap_without_news_is_not_looked_up_again_until_its_turn() {
+        let mut play = Play::new();
+        play.list(&[("a/1", 1), ("b/1", 2)]);
+        play.put("a/3", 3, 3);
+        play.put("b/3", 4, 4);
+        assert_eq!((play.log.unsettled().len(), play.log.gaps().len()), (0, 2));
+        // News of another secret's is none of theirs.
+        play.log.take(StoreEvent::Put(Play::entry("c/1", 5, 5)));
+        assert_eq!((play.log.unsettled().len(), play.log.gaps().len()), (0, 2));
+        play.log.take(StoreEvent::Put(Play::entry("a/2", 6, 6)));
+        assert!(!play.log.gaps().contains(&SecretName::new("a").unwrap()), "nothing of it is held back any more");
+        play.log.take(StoreEvent::Put(Play::entry("b/4", 7, 7)));
+        assert_eq!(play.log.unsettled(), [SecretName::new("b").unwrap()]);
+        play.log.take(StoreEvent::Deleted { key: Key::new("p/versions/b/3"), cursor: Cursor(8) });
+        play.log.take(StoreEvent::Deleted { key: Key::new("p/versions/b/4"), cursor: Cursor(9) });
+        assert!(!play.log.has_gaps() && play.log.unsettled().is_empty());
     }
 
     #[test]

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use rotacast_protocol::SecretName;
 use tokio::sync::mpsc;
 use tokio::time::{Instant as Timer, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::SecretTree;
+use super::destroyed::Destroyed;
 use super::version_log::{VersionEvent, VersionLog};
 use crate::{StoreError, StoreEvent};
 
@@ -17,6 +19,9 @@ const QUEUE: usize = 256;
 /// How often it is looked up whether the numbers missing before a held-back version were destroyed after all: an
 /// operator who settles a gap by hand waits this long at most.
 const GAP_RECHECK: Duration = Duration::from_secs(5);
+
+/// How many gaps are looked up key by key; for more, one listing of all notes costs less.
+const LOOKED_UP_BY_KEY: usize = 8;
 
 type Told = Result<VersionEvent, StoreError>;
 
@@ -50,7 +55,7 @@ impl SecretTree {
                     None => std::future::pending().await,
                 }
             };
-            let mut ready = None;
+            let (mut ready, mut all_gaps) = (None, false);
             tokio::select! {
                 event = watch.next() => match event {
                     Some(Ok(event)) => {
@@ -65,13 +70,14 @@ impl SecretTree {
                     }
                     None => return,
                 },
-                () = due => {}
+                () = due => (recheck, all_gaps) = (None, true),
             }
-            if let Err(error) = self.settle_gaps(&mut log).await {
+            let gaps = if all_gaps { log.gaps() } else { log.unsettled() };
+            if let Err(error) = self.settle_gaps(&mut log, gaps).await {
                 let _ = events.send(Err(error)).await;
                 return;
             }
-            recheck = (!log.gaps().is_empty()).then(|| Timer::now() + GAP_RECHECK);
+            recheck = log.has_gaps().then(|| recheck.unwrap_or_else(|| Timer::now() + GAP_RECHECK));
             if let Some(cursor) = ready {
                 log.resynced(cursor);
             }
@@ -85,13 +91,25 @@ impl SecretTree {
 
     /// Looks up which missing numbers were destroyed. What cannot be looked up now stays held back until the next
     /// try.
-    async fn settle_gaps(&self, log: &mut VersionLog) -> Result<(), StoreError> {
-        for secret in log.gaps() {
-            match self.read_destroyed(&secret).await {
-                Ok((destroyed, _)) => log.settle(&secret, &destroyed),
-                Err(error) if error.is_transient() => {
-                    tracing::warn!(%secret, %error, "cannot look up destroyed versions; newer ones are held back");
+    async fn settle_gaps(&self, log: &mut VersionLog, gaps: Vec<SecretName>) -> Result<(), StoreError> {
+        let held_back = |problem: &StoreError| {
+            tracing::warn!(secrets = gaps.len(), %problem, "cannot look up destroyed versions; newer ones are held back");
+        };
+        if gaps.len() > LOOKED_UP_BY_KEY {
+            match self.all_destroyed().await {
+                Ok(notes) => {
+                    let none = Destroyed::default();
+                    gaps.iter().for_each(|secret| log.settle(secret, notes.get(secret).unwrap_or(&none)));
                 }
+                Err(error) if error.is_transient() => held_back(&error),
+                Err(error) => return Err(error),
+            }
+            return Ok(());
+        }
+        for secret in &gaps {
+            match self.read_destroyed(secret).await {
+                Ok((destroyed, _)) => log.settle(secret, &destroyed),
+                Err(error) if error.is_transient() => held_back(&error),
                 Err(error) => return Err(error),
             }
         }
