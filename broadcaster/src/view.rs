@@ -3,7 +3,7 @@
 use rotacast_proto::v1;
 use serde::{Serialize, Serializer};
 
-use rotacast_protocol::WallTime;
+use rotacast_protocol::{Phase, WallTime};
 
 /// A moment: RFC 3339 in JSON.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -168,15 +168,7 @@ fn text(text: String) -> Option<String> {
 
 /// A phase as a word.
 fn phase(number: i32) -> &'static str {
-    match v1::Phase::try_from(number) {
-        Ok(v1::Phase::Verifying) => "verifying",
-        Ok(v1::Phase::Preparing) => "preparing",
-        Ok(v1::Phase::Activating) => "activating",
-        Ok(v1::Phase::Draining) => "draining",
-        Ok(v1::Phase::Retiring) => "retiring",
-        Ok(v1::Phase::RollingBack) => "rolling_back",
-        Ok(v1::Phase::Unspecified) | Err(_) => "unknown",
-    }
+    v1::Phase::try_from(number).ok().and_then(v1::Phase::known).map_or("unknown", Phase::as_str)
 }
 
 impl From<v1::SecretStatus> for SecretView {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use rotacast_proto::{Envelope, Kind, SecretValue, VerifyingKey, v1};
+use rotacast_protocol::coordinator::Reason;
 use rotacast_protocol::{ClusterName, Epoch, Incarnation, InstanceKey, OperatorName, SecretName, Version, WallTime};
 use zeroize::Zeroize as _;
 
@@ -19,7 +20,7 @@ pub const FRESHNESS: Duration = Duration::from_secs(5 * 60);
 /// used up, commands are refused instead of one being forgotten while it could still be replayed.
 const MAX_REMEMBERED: usize = 65_536;
 /// Longest reason, in bytes: it goes into the rotation record and the audit log.
-pub const MAX_REASON_BYTES: usize = 1024;
+pub const MAX_REASON_BYTES: usize = Reason::MAX_BYTES;
 /// Most instances one override may name.
 pub const MAX_OVERRIDDEN: usize = 1024;
 /// Longest value a command may carry, in bytes: a signed message's 256 KiB, less names and reason.

@@ -7,15 +7,6 @@ use rotacast_protocol::{Phase, Policy, ServiceName};
 
 use super::reader::Section;
 
-const PHASES: [(&str, Phase); 6] = [
-    ("verifying", Phase::Verifying),
-    ("preparing", Phase::Preparing),
-    ("activating", Phase::Activating),
-    ("draining", Phase::Draining),
-    ("retiring", Phase::Retiring),
-    ("rolling_back", Phase::RollingBack),
-];
-
 /// Reads what is set, takes the rest from `base`, and checks that it fits together. Does not finish the section.
 pub(super) fn read(section: &Section<'_, '_>, base: &Policy) -> Policy {
     let empties = [("hold", WhenEmpty::Hold), ("proceed", WhenEmpty::Proceed)];
@@ -88,8 +79,8 @@ fn deadlines(section: &Section<'_, '_>, base: &BTreeMap<Phase, Deadline>) -> BTr
     let choices = [("extend", OnDeadline::Extend), ("hold", OnDeadline::Hold), ("rollback", OnDeadline::RollBack)];
     let mut deadlines = base.clone();
     let table = section.section("deadlines");
-    for (name, phase) in PHASES {
-        let deadline = table.section(name);
+    for phase in Phase::ALL.iter().copied() {
+        let deadline = table.section(phase.as_str());
         if !deadline.exists() {
             continue;
         }

@@ -1,7 +1,7 @@
 //! What every line says that a secret's task and its effects log: which secret, rotation, phase and version.
 
-use rotacast_protocol::coordinator::{Command, CommandKind};
-use rotacast_protocol::record::{RetireStep, SecretRecord};
+use rotacast_protocol::coordinator::Command;
+use rotacast_protocol::record::SecretRecord;
 use rotacast_protocol::{Generation, Phase, RotationId, SecretName};
 use tracing::field::Empty;
 use tracing::{Span, error_span, info};
@@ -50,7 +50,7 @@ impl LogContext {
         self.told = Some(now);
         let id = RotationId { secret: record.secret.clone(), generation: rotation.generation };
         self.span.record("rotation", id.to_string());
-        self.span.record("phase", rotation.phase.to_string());
+        self.span.record("phase", rotation.phase.as_str());
         if let Some(old) = rotation.old {
             self.span.record("old", old.get());
         }
@@ -63,36 +63,10 @@ impl LogContext {
 
     /// Around one effect.
     pub(super) fn effect(&self, command: &Command) -> Span {
-        let span = error_span!(parent: &self.span, "effect", command = name(&command.kind), version = Empty);
-        if let Some(version) = version(&command.kind) {
+        let span = error_span!(parent: &self.span, "effect", command = command.kind.name().as_str(), version = Empty);
+        if let Some(version) = command.kind.version() {
             span.record("version", version.get());
         }
         span
-    }
-}
-
-fn name(kind: &CommandKind) -> &'static str {
-    match kind {
-        CommandKind::Publish => "publish",
-        CommandKind::Create { .. } => "create",
-        CommandKind::Test { .. } => "test",
-        CommandKind::PassBarrier { .. } => "pass_barrier",
-        CommandKind::ReadUsage { .. } => "read_usage",
-        CommandKind::Audit { .. } => "audit",
-        CommandKind::Retire { step: RetireStep::Disable, .. } => "disable",
-        CommandKind::Retire { step: RetireStep::Destroy, .. } => "destroy",
-        CommandKind::Retire { step: RetireStep::Erase, .. } => "erase",
-    }
-}
-
-fn version(kind: &CommandKind) -> Option<rotacast_protocol::Version> {
-    match kind {
-        CommandKind::Publish => None,
-        CommandKind::Create { version }
-        | CommandKind::Test { version }
-        | CommandKind::PassBarrier { version }
-        | CommandKind::ReadUsage { version }
-        | CommandKind::Audit { version }
-        | CommandKind::Retire { version, .. } => Some(*version),
     }
 }

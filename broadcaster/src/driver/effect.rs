@@ -310,7 +310,7 @@ impl Effect {
         let conditions: serde_json::Map<String, serde_json::Value> = guard
             .conditions
             .iter()
-            .map(|condition| (condition.name.to_owned(), condition.evidence.clone().into()))
+            .map(|condition| (condition.name.to_string(), condition.evidence.clone().into()))
             .collect();
         let entry = Entry::new("broadcaster", "retire_intent")
             .secret(self.secret().clone())
@@ -360,7 +360,7 @@ impl Effect {
                     .secret(self.secret().clone())
                     .rotation(self.record.rotation.as_ref().map(|rotation| rotation.generation))
                     .detail("version", version.get())
-                    .detail("step", format!("{step:?}").to_lowercase())
+                    .detail("step", step.as_str())
                     .detail("reason", problem);
                 self.environment.audit.append(entry).await?;
                 done
@@ -423,7 +423,7 @@ fn taken_over(record: &SecretRecord) -> Entry {
     match &record.rotation {
         None => entry,
         Some(rotation) => entry
-            .detail("phase", rotation.phase.to_string())
+            .detail("phase", rotation.phase.as_str())
             .detail("old", rotation.old.map(Version::get))
             .detail("new", rotation.new.get()),
     }
@@ -435,9 +435,9 @@ fn entry(change: &RecordChange) -> Option<Entry> {
         RecordChange::TermBegan { .. } | RecordChange::TimingSet { .. } | RecordChange::LeaseBoundLowered { .. } => {
             return None;
         }
-        RecordChange::VersionAdded { version, origin, .. } => by_us("version_added")
-            .detail("version", version.get())
-            .detail("origin", format!("{origin:?}").to_lowercase()),
+        RecordChange::VersionAdded { version, origin, .. } => {
+            by_us("version_added").detail("version", version.get()).detail("origin", origin.as_str())
+        }
         RecordChange::VersionSkipped { version, by, .. } => {
             by_us("version_skipped").detail("version", version.get()).detail("by", by.get())
         }
@@ -459,12 +459,10 @@ fn entry(change: &RecordChange) -> Option<Entry> {
             .detail("sessions", word.sessions),
         RecordChange::RetireBegan { version, .. } => by_us("retire_began").detail("version", version.get()),
         RecordChange::RetireAdvanced { version, step } => {
-            by_us("retire_advanced").detail("version", version.get()).detail("next", format!("{step:?}").to_lowercase())
+            by_us("retire_advanced").detail("version", version.get()).detail("next", step.as_str())
         }
         RecordChange::RetireFinished { version } => by_us("retired").detail("version", version.get()),
-        RecordChange::RotationEnded { outcome, .. } => {
-            by_us("rotation_ended").detail("outcome", serde_json::json!(outcome))
-        }
+        RecordChange::RotationEnded { outcome, .. } => by_us("rotation_ended").detail("outcome", outcome.as_str()),
         RecordChange::Paused(pause) => Entry::new(pause.by.as_str(), "paused").detail("reason", pause.reason.clone()),
         RecordChange::Resumed => by_us("resumed"),
         RecordChange::SafeModeEntered(mode) => by_us("safe_mode_entered").detail("reason", mode.reason.clone()),

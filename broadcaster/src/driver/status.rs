@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use rotacast_proto::v1;
 use rotacast_protocol::coordinator::{Blocker, Coordinator, Guard, Member, Overlay};
-use rotacast_protocol::message::Stage;
 use rotacast_protocol::record::{Finished, PhaseEntered, Rotation, SecretRecord};
-use rotacast_protocol::{Now, Phase, Version, WallTime};
+use rotacast_protocol::{Now, Version, WallTime};
 
 use super::SecretSettings;
 use crate::metrics::Standings;
@@ -16,26 +15,6 @@ const MAX_BLOCKERS: usize = 100;
 
 fn number(version: Option<Version>) -> u64 {
     version.map_or(0, Version::get)
-}
-
-fn phase(phase: Phase) -> v1::Phase {
-    match phase {
-        Phase::Verifying => v1::Phase::Verifying,
-        Phase::Preparing => v1::Phase::Preparing,
-        Phase::Activating => v1::Phase::Activating,
-        Phase::Draining => v1::Phase::Draining,
-        Phase::Retiring => v1::Phase::Retiring,
-        Phase::RollingBack => v1::Phase::RollingBack,
-    }
-}
-
-fn stage(stage: Stage) -> v1::Stage {
-    match stage {
-        Stage::Seen => v1::Stage::Seen,
-        Stage::Prepared => v1::Stage::Prepared,
-        Stage::Switched => v1::Stage::Switched,
-        Stage::Released => v1::Stage::Released,
-    }
 }
 
 /// The whole status as of now.
@@ -53,7 +32,7 @@ pub(super) fn of(coordinator: &Coordinator, settings: &SecretSettings, now: Now)
     let waiting = record.retirements.iter().filter(|(_, retirement)| retirement.step.is_none());
     v1::SecretStatus {
         services: services.collect(),
-        overlays: coordinator.overlays(now).into_iter().map(|overlay| overlay.as_str().to_owned()).collect(),
+        overlays: coordinator.overlays(now).into_iter().map(|overlay| overlay.to_string()).collect(),
         blockers: coordinator.blockers(now).into_iter().take(MAX_BLOCKERS).map(blocker).collect(),
         guards: waiting.map(|(version, _)| guard(coordinator.guard(*version, now))).collect(),
         ..recorded(record, settings)
@@ -68,7 +47,7 @@ pub(super) fn of_record(record: &SecretRecord, settings: &SecretSettings, read: 
         None => record.stay.then_some(Overlay::Staying),
     };
     v1::SecretStatus {
-        overlays: [paused, safe_mode].into_iter().flatten().map(|overlay| overlay.as_str().to_owned()).collect(),
+        overlays: [paused, safe_mode].into_iter().flatten().map(|overlay| overlay.to_string()).collect(),
         record_read_ms: read.0,
         ..recorded(record, settings)
     }
@@ -96,13 +75,13 @@ fn recorded(record: &SecretRecord, settings: &SecretSettings) -> v1::SecretStatu
 }
 
 fn entered(entered: &PhaseEntered) -> v1::PhaseEntered {
-    v1::PhaseEntered { phase: phase(entered.phase).into(), since_ms: entered.at.0 }
+    v1::PhaseEntered { phase: v1::Phase::from(entered.phase).into(), since_ms: entered.at.0 }
 }
 
 fn rotation(rotation: &Rotation) -> v1::RotationInfo {
     v1::RotationInfo {
         generation: rotation.generation.0,
-        phase: phase(rotation.phase).into(),
+        phase: v1::Phase::from(rotation.phase).into(),
         old: number(rotation.old),
         new: rotation.new.get(),
         started_ms: rotation.started.0,
@@ -116,12 +95,7 @@ fn rotation(rotation: &Rotation) -> v1::RotationInfo {
 fn finished(finished: &Finished) -> v1::FinishedRotation {
     v1::FinishedRotation {
         generation: finished.generation.0,
-        outcome: match finished.outcome {
-            rotacast_protocol::Outcome::Retired => "retired",
-            rotacast_protocol::Outcome::RolledBack => "rolled_back",
-            rotacast_protocol::Outcome::Superseded => "superseded",
-        }
-        .to_owned(),
+        outcome: finished.outcome.to_string(),
         old: number(finished.old),
         new: finished.new.get(),
         started_ms: finished.started.0,
@@ -133,7 +107,7 @@ fn finished(finished: &Finished) -> v1::FinishedRotation {
 
 fn blocker(blocker: Blocker) -> v1::Blocker {
     v1::Blocker {
-        condition: blocker.condition.to_owned(),
+        condition: blocker.condition.to_string(),
         who: blocker.who,
         why: blocker.why,
         since_ms: blocker.since.unwrap_or(WallTime(0)).0,
@@ -143,7 +117,7 @@ fn blocker(blocker: Blocker) -> v1::Blocker {
 
 fn guard(guard: Guard) -> v1::Guard {
     let conditions = guard.conditions.into_iter().map(|condition| v1::GuardCondition {
-        name: condition.name.to_owned(),
+        name: condition.name.to_string(),
         met: condition.met,
         evidence: condition.evidence,
     });
@@ -152,11 +126,10 @@ fn guard(guard: Guard) -> v1::Guard {
 
 /// Who uses the secret; with `not_on`, only those that hold or have reached another version.
 pub(super) fn instances(coordinator: &Coordinator, not_on: Option<Version>, now: Now) -> Vec<v1::InstanceInfo> {
-    let sync = sync_interval(coordinator);
     coordinator
         .members()
         .filter(|member| not_on.is_none_or(|version| !is_only_on(member, version)))
-        .map(|member| instance(coordinator, member, sync, now))
+        .map(|member| instance(coordinator, member, now))
         .collect()
 }
 
@@ -166,37 +139,16 @@ fn is_only_on(member: &Member, version: Version) -> bool {
     })
 }
 
-/// How a member stands; `sync` is how often it is to be heard.
-fn standing(coordinator: &Coordinator, member: &Member, sync: Duration, now: Now) -> &'static str {
-    let silent = member.heard.map(|heard| now.instant.since(heard.instant));
-    if member.is_gone() {
-        "left"
-    } else if coordinator.is_out_of_reach(member, now) {
-        "fenced"
-    } else if silent.is_none() {
-        "registered"
-    } else if silent.is_some_and(|silent| silent > sync * 2) {
-        "silent"
-    } else {
-        "live"
-    }
-}
-
 /// How many members stand how.
 pub(super) fn standings(coordinator: &Coordinator, now: Now) -> Standings {
-    let sync = sync_interval(coordinator);
     let mut counts = Standings::default();
     for member in coordinator.members() {
-        counts.count(standing(coordinator, member, sync, now));
+        counts.count(coordinator.standing(member, now));
     }
     counts
 }
 
-fn sync_interval(coordinator: &Coordinator) -> Duration {
-    coordinator.record().state().sync_interval
-}
-
-fn instance(coordinator: &Coordinator, member: &Member, sync: Duration, now: Now) -> v1::InstanceInfo {
+fn instance(coordinator: &Coordinator, member: &Member, now: Now) -> v1::InstanceInfo {
     let report = member.report.as_ref();
     let reached = report.and_then(|report| report.reached);
     let silent = member.heard.map(|heard| now.instant.since(heard.instant));
@@ -209,13 +161,13 @@ fn instance(coordinator: &Coordinator, member: &Member, sync: Duration, now: Now
         }),
         secret: coordinator.record().secret.to_string(),
         version: number(reached.map(|(version, _)| version)),
-        stage: reached.map_or(v1::Stage::Unspecified, |(_, at)| stage(at)).into(),
+        stage: reached.map_or(v1::Stage::Unspecified, |(_, at)| at.into()).into(),
         held: report.map(|report| report.held.iter().map(|version| version.get()).collect()).unwrap_or_default(),
         silent_for_ms: silent.map(millis),
-        standing: standing(coordinator, member, sync, now).to_owned(),
+        standing: coordinator.standing(member, now).to_string(),
         last_failure: report
             .and_then(|report| report.failure.as_ref())
-            .map(|failure| format!("{} of version {}: {}", failure.kind, failure.version, failure.text))
+            .map(|failure| format!("{}: version {}: {}", failure.kind.words(), failure.version, failure.text))
             .unwrap_or_default(),
         lease_left_ms: millis(member.leases_over().since(now.instant)),
     }

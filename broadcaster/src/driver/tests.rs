@@ -377,7 +377,7 @@ async fn what_an_operator_orders_is_on_record_as_theirs() {
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.current > 0 && status.rotation.is_none()).await;
     let task = secrets.get(&name()).unwrap();
-    for order in [Order::Pause { reason: "a look".into() }, Order::Resume, Order::Rotate] {
+    for order in [Order::pause("a look").unwrap(), Order::Resume, Order::Rotate] {
         let (reply, answer) = oneshot::channel();
         let by = OperatorName::new("ada").unwrap();
         assert!(task.mail.send(Mail::Operator { by, order, reply }).await.is_ok());

@@ -39,10 +39,10 @@ fn story() {
     let _task = task.enter();
     tracing::info!("before");
     task.record("rotation", "payments/db@2");
-    task.record("phase", "Verifying");
+    task.record("phase", "verifying");
     let effect = tracing::error_span!("effect", command = "create", version = 2);
     effect.in_scope(|| tracing::warn!(problem = "no answer\nin time", version = 3, "a call \u{1b}[31mfailed"));
-    task.record("phase", "Preparing");
+    task.record("phase", "preparing");
     tracing::debug!(attempts = 2, works = true, "within");
     task.record("rotation", "");
     task.record("phase", "");
@@ -70,11 +70,11 @@ fn in_json_what_spans_say_stands_flat_beside_the_events_own() {
             serde_json::json!({"level": "INFO", "message": "before", "secret": "payments/db"}),
             serde_json::json!({
                 "level": "WARN", "message": "a call \u{1b}[31mfailed", "problem": "no answer\nin time", "version": 3,
-                "command": "create", "secret": "payments/db", "rotation": "payments/db@2", "phase": "Verifying",
+                "command": "create", "secret": "payments/db", "rotation": "payments/db@2", "phase": "verifying",
             }),
             serde_json::json!({
                 "level": "DEBUG", "message": "within", "attempts": 2, "works": true,
-                "secret": "payments/db", "rotation": "payments/db@2", "phase": "Preparing",
+                "secret": "payments/db", "rotation": "payments/db@2", "phase": "preparing",
             }),
             serde_json::json!({"level": "INFO", "message": "after", "_level": "high", "secret": "payments/db"}),
         ]

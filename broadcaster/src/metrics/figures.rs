@@ -11,48 +11,10 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use rotacast_clock as clock;
 use rotacast_proto::v1;
-use rotacast_protocol::coordinator::{Coordinator, Overlay};
+use rotacast_protocol::coordinator::{ConditionName, Coordinator, Overlay, Standing};
 use rotacast_protocol::{Instant, Now, Phase, WallTime};
 
-use super::rotations::{PHASES, newest, phase_label};
-
-const OVERLAYS: [Overlay; 5] =
-    [Overlay::Paused, Overlay::AwaitingApproval, Overlay::Stuck, Overlay::SafeMode, Overlay::Staying];
-
-/// What something may wait for, as the core names it; a name that is not here is shown as `other`.
-pub(super) const CONDITIONS: [&str; 28] = [
-    "approval",
-    "audited",
-    "barrier",
-    "command",
-    "created",
-    "deadline",
-    "inherited_leases_over",
-    "leads",
-    "members_released",
-    "not_in_safe_mode",
-    "not_paused",
-    "overlap_over",
-    "phase",
-    "prepared",
-    "required_services",
-    "retired",
-    "retiring",
-    "roster_read",
-    "sealed",
-    "self_leases_over",
-    "somebody",
-    "somebody_confirmed",
-    "start",
-    "staying",
-    "switched",
-    "usage_evidence",
-    "verified",
-    "other",
-];
-
-/// Those that name instances.
-const OF_INSTANCES: [&str; 3] = ["prepared", "switched", "members_released"];
+use super::rotations::newest;
 
 /// How many process lives of one secret stand how.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -66,24 +28,22 @@ pub(crate) struct Standings {
 
 impl Standings {
     /// One more that stands so.
-    pub(crate) fn count(&mut self, standing: &str) {
+    pub(crate) fn count(&mut self, standing: Standing) {
+        *self.of(standing) += 1;
+    }
+
+    fn of(&mut self, standing: Standing) -> &mut u64 {
         match standing {
-            "live" => self.live += 1,
-            "silent" => self.silent += 1,
-            "registered" => self.registered += 1,
-            "fenced" => self.fenced += 1,
-            _ => self.left += 1,
+            Standing::Live => &mut self.live,
+            Standing::Silent => &mut self.silent,
+            Standing::Registered => &mut self.registered,
+            Standing::Fenced => &mut self.fenced,
+            Standing::Left => &mut self.left,
         }
     }
 
-    fn by_label(self) -> [(&'static str, u64); 5] {
-        [
-            ("live", self.live),
-            ("silent", self.silent),
-            ("registered", self.registered),
-            ("fenced", self.fenced),
-            ("left", self.left),
-        ]
+    fn by_label(mut self) -> impl Iterator<Item = (&'static str, u64)> {
+        Standing::ALL.iter().map(move |standing| (standing.as_str(), *self.of(*standing)))
     }
 
     fn add(&mut self, other: Self) {
@@ -102,10 +62,10 @@ pub(crate) struct Figures {
     pub(crate) rotation: Option<(Phase, WallTime)>,
     /// When the deadline in force began to count, and when it passes.
     pub(crate) deadline: Option<(Instant, Instant)>,
-    /// In the order of [`OVERLAYS`].
-    pub(super) overlays: [bool; OVERLAYS.len()],
-    /// By condition, in the order of [`CONDITIONS`].
-    pub(super) blockers: [u64; CONDITIONS.len()],
+    /// In the order of [`Overlay::ALL`].
+    pub(super) overlays: [bool; Overlay::ALL.len()],
+    /// By condition, in the order of [`ConditionName::ALL`].
+    pub(super) blockers: [u64; ConditionName::ALL.len()],
     pub(crate) blocking_instances: u64,
     pub(crate) standings: Standings,
     /// Failed logins with the version being moved to, as instances that are known now report them.
@@ -119,7 +79,6 @@ impl Figures {
         let mut figures = Self {
             rotation: record.rotation.as_ref().map(|rotation| (rotation.phase, rotation.started)),
             deadline: coordinator.deadline().map(|(_, over)| (coordinator.phase_began(), over)),
-            overlays: OVERLAYS.map(|overlay| status.overlays.iter().any(|it| it == overlay.as_str())),
             standings,
             auth_failures: match (&record.rotation, newest(coordinator)) {
                 (Some(_), Some(version)) => coordinator.auth_failures(version),
@@ -127,12 +86,16 @@ impl Figures {
             },
             ..Self::default()
         };
+        for (lies, overlay) in figures.overlays.iter_mut().zip(Overlay::ALL) {
+            *lies = status.overlays.iter().any(|it| it == overlay.as_str());
+        }
         let mut instances: Vec<&str> = Vec::new();
         for blocker in &status.blockers {
-            let other = CONDITIONS.len() - 1;
-            let condition = CONDITIONS.iter().position(|name| *name == blocker.condition).unwrap_or(other);
-            figures.blockers[condition] += 1;
-            if OF_INSTANCES.contains(&blocker.condition.as_str()) && !blocker.who.is_empty() {
+            let found =
+                ConditionName::ALL.iter().zip(&mut figures.blockers).find(|(it, _)| it.as_str() == blocker.condition);
+            let Some((condition, count)) = found else { continue };
+            *count += 1;
+            if condition.names_instances() && !blocker.who.is_empty() {
                 instances.push(&blocker.who);
             }
         }
@@ -145,7 +108,7 @@ impl Figures {
     /// Whether an overlay lies over it.
     #[cfg(test)]
     pub(super) fn with_overlay(mut self, overlay: Overlay) -> Self {
-        self.overlays[OVERLAYS.iter().position(|it| *it == overlay).unwrap()] = true;
+        self.overlays[Overlay::ALL.iter().position(|it| *it == overlay).unwrap()] = true;
         self
     }
 }
@@ -187,9 +150,9 @@ impl Drop for FiguresSlot {
 #[derive(Default)]
 struct Sums {
     secrets: u64,
-    rotations: [u64; PHASES.len()],
-    overlays: [u64; OVERLAYS.len()],
-    blockers: [u64; CONDITIONS.len()],
+    rotations: [u64; Phase::ALL.len()],
+    overlays: [u64; Overlay::ALL.len()],
+    blockers: [u64; ConditionName::ALL.len()],
     blocking_instances: u64,
     standings: Standings,
     auth_failures: u64,
@@ -204,8 +167,8 @@ impl Sums {
     fn add(&mut self, figures: &Figures, now: Now) {
         self.secrets += 1;
         if let Some((phase, started)) = figures.rotation {
-            for (count, known) in self.rotations.iter_mut().zip(PHASES) {
-                *count += u64::from(known == phase);
+            for (count, known) in self.rotations.iter_mut().zip(Phase::ALL) {
+                *count += u64::from(*known == phase);
             }
             self.oldest = Some(self.oldest.map_or(started, |oldest| oldest.min(started)));
         }
@@ -291,9 +254,9 @@ impl Collector for AllFigures {
         let sums = self.sums(now);
         let mut to = Writer(encoder);
         to.one("secrets", "Secrets that this leader has a task for; 0 on a follower.", float(sums.secrets))?;
-        let overlays = OVERLAYS.iter().map(|overlay| overlay.as_str()).zip(sums.overlays);
+        let overlays = Overlay::NAMES.iter().copied().zip(sums.overlays);
         to.by("secrets_overlaid", "Secrets that something lies over.", "overlay", overlays)?;
-        let phases = PHASES.into_iter().map(phase_label).zip(sums.rotations);
+        let phases = Phase::NAMES.iter().copied().zip(sums.rotations);
         to.by("rotations_in_flight", "Rotations in flight, by phase.", "phase", phases)?;
         let age = sums
             .oldest
@@ -306,7 +269,7 @@ impl Collector for AllFigures {
             to.one("nearest_deadline_seconds", help, left)?;
         }
         let help = "Reasons why rotations and retires wait, by what they wait for; at most 100 a secret.";
-        to.by("blockers", help, "condition", CONDITIONS.into_iter().zip(sums.blockers))?;
+        to.by("blockers", help, "condition", ConditionName::NAMES.iter().copied().zip(sums.blockers))?;
         let help = "Process lives that rotations and retires wait for, once for each secret; at most 100 a secret.";
         to.one("blocking_instances", help, float(sums.blocking_instances))?;
         let help = "Process lives that use secrets, once for each secret, by how they stand.";

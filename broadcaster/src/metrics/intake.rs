@@ -5,26 +5,10 @@ use std::time::Duration;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use rotacast_protocol::WallTime;
-use rotacast_protocol::coordinator::Order;
+use rotacast_protocol::coordinator::{Order, OrderName};
 use rotacast_store::VersionEvent;
 
 use super::label::{Counters, counters, counters_by_two, histogram, of_calls, of_long_times};
-
-const ORDERS: [&str; 8] =
-    ["rotate", "pause", "resume", "approve", "roll_back", "override", "excuse", "leave_safe_mode"];
-
-fn order_label(order: &Order) -> &'static str {
-    match order {
-        Order::Rotate => "rotate",
-        Order::Pause { .. } => "pause",
-        Order::Resume => "resume",
-        Order::Approve => "approve",
-        Order::RollBack { .. } => "roll_back",
-        Order::Override { .. } => "override",
-        Order::Excuse { .. } => "excuse",
-        Order::LeaveSafeMode => "leave_safe_mode",
-    }
-}
 
 /// How a Sync ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,7 +93,7 @@ impl Intake {
                 registry,
                 "orders",
                 "Operators' orders that reached a secret's task",
-                ("order", &ORDERS),
+                ("order", OrderName::NAMES),
                 ("outcome", &["taken", "refused"]),
             ),
         }
@@ -166,7 +150,7 @@ impl Intake {
 
     /// What an order is counted as.
     pub(crate) fn label(order: &Order) -> &'static str {
-        order_label(order)
+        order.name().as_str()
     }
 }
 

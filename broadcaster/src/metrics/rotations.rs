@@ -4,48 +4,12 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
-use rotacast_protocol::coordinator::{Change, CommandKind, Coordinator};
+use rotacast_protocol::coordinator::{Change, CommandName, Coordinator};
 use rotacast_protocol::message::SecretReport;
 use rotacast_protocol::record::RecordChange;
 use rotacast_protocol::{InstanceKey, LeaseSequence, Outcome, Phase, ReportSequence, Version, WallTime};
 
 use super::label::{Counters, Histograms, counter, counters, histograms, of_long_times};
-
-const OUTCOMES: [Outcome; 3] = [Outcome::Retired, Outcome::RolledBack, Outcome::Superseded];
-pub(super) const PHASES: [Phase; 6] =
-    [Phase::Verifying, Phase::Preparing, Phase::Activating, Phase::Draining, Phase::Retiring, Phase::RollingBack];
-const COMMANDS: [&str; 7] = ["publish", "create", "test", "pass_barrier", "read_usage", "audit", "retire"];
-
-pub(super) fn phase_label(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Verifying => "verifying",
-        Phase::Preparing => "preparing",
-        Phase::Activating => "activating",
-        Phase::Draining => "draining",
-        Phase::Retiring => "retiring",
-        Phase::RollingBack => "rolling_back",
-    }
-}
-
-fn outcome_label(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Retired => "retired",
-        Outcome::RolledBack => "rolled_back",
-        Outcome::Superseded => "superseded",
-    }
-}
-
-fn command_label(command: &CommandKind) -> &'static str {
-    match command {
-        CommandKind::Publish => "publish",
-        CommandKind::Create { .. } => "create",
-        CommandKind::Test { .. } => "test",
-        CommandKind::PassBarrier { .. } => "pass_barrier",
-        CommandKind::ReadUsage { .. } => "read_usage",
-        CommandKind::Audit { .. } => "audit",
-        CommandKind::Retire { .. } => "retire",
-    }
-}
 
 /// Wall clocks differ between leaders, and are set back: what would be negative is nothing.
 fn since(began: WallTime, ended: WallTime) -> f64 {
@@ -77,23 +41,21 @@ pub(crate) struct Stood {
 
 impl Rotations {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let phases = PHASES.map(phase_label);
-        let outcomes = OUTCOMES.map(outcome_label);
         Self {
             started: counter(registry, "rotations_started", "Rotations that began"),
-            finished: counters(registry, "rotations_finished", "Rotations that ended", "outcome", &outcomes),
+            finished: counters(registry, "rotations_finished", "Rotations that ended", "outcome", Outcome::NAMES),
             seconds: histograms(
                 registry,
                 "rotation_duration_seconds",
                 "How long rotations took, from the first phase to the end, by the leaders' wall clocks",
-                ("outcome", &outcomes),
+                ("outcome", Outcome::NAMES),
                 of_long_times,
             ),
             phases: histograms(
                 registry,
                 "rotation_phase_duration_seconds",
                 "How long rotations stayed in a phase, by the leaders' wall clocks",
-                ("phase", &phases),
+                ("phase", Phase::NAMES),
                 of_long_times,
             ),
             rollbacks: counter(registry, "rollbacks_started", "Rotations that turned back"),
@@ -119,7 +81,7 @@ impl Rotations {
                 "command_failures",
                 "Failed attempts at what the world is owed; each is tried again",
                 "command",
-                &COMMANDS,
+                CommandName::NAMES,
             ),
         }
     }
@@ -134,7 +96,7 @@ impl Rotations {
                 self.leases.get_or_create(&[("kind", if first { "first" } else { "renewal" })]).inc();
             }
             Change::Troubled { command, .. } => {
-                self.command_failures.get_or_create(&[("command", command_label(command))]).inc();
+                self.command_failures.get_or_create(&[("command", command.name().as_str())]).inc();
             }
             Change::Record(_) => {
                 let rotation = coordinator.record().rotation.as_ref()?;
@@ -159,7 +121,7 @@ impl Rotations {
             counter.inc();
         }
         if let RecordChange::RotationEnded { outcome, .. } = change {
-            let outcome = [("outcome", outcome_label(*outcome))];
+            let outcome = [("outcome", outcome.as_str())];
             self.finished.get_or_create(&outcome).inc();
             if let Some(stood) = stood {
                 self.seconds.get_or_create(&outcome).observe(since(stood.started, now));
@@ -168,7 +130,7 @@ impl Rotations {
         if let Some(stood) = stood
             && coordinator.record().rotation.as_ref().map(|rotation| rotation.phase) != Some(stood.phase)
         {
-            self.phases.get_or_create(&[("phase", phase_label(stood.phase))]).observe(since(stood.since, now));
+            self.phases.get_or_create(&[("phase", stood.phase.as_str())]).observe(since(stood.since, now));
         }
     }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 use rotacast_protocol::coordinator::Overlay;
 use rotacast_protocol::{Instant, Phase};
 
-use super::figures::CONDITIONS;
 use super::*;
 
 fn value(text: &str, series: &str) -> Option<f64> {
@@ -94,34 +93,6 @@ fn a_scrape_is_as_long_with_ten_thousand_secrets_as_with_none() {
     eprintln!("10,000 secrets in {} bytes, rendered in {:?}", after.len(), began.elapsed());
     assert_eq!(value(&after, "rotacast_rotations_in_flight{phase=\"draining\"}"), Some(10_000.0));
     assert_eq!(before.lines().count(), after.lines().count());
-}
-
-/// Every name that the core gives to what it waits for is known here; a new one would be shown as `other`.
-#[test]
-fn every_condition_of_the_core_has_its_label() {
-    let sources = [
-        include_str!("../../../core/protocol/src/coordinator/guard.rs"),
-        include_str!("../../../core/protocol/src/coordinator/outlook.rs"),
-    ];
-    let mut found = BTreeSet::new();
-    for source in sources {
-        for opening in
-            ["condition(", "condition: ", "name: ", "waiting(", "met(", "required_reached(", "stage_conditions(", "{\n"]
-        {
-            for (at, _) in source.match_indices(opening) {
-                let rest = source[at + opening.len()..].trim_start().trim_start_matches('(');
-                let Some(name) = rest.strip_prefix('"').and_then(|rest| rest.split_once('"')).map(|(name, _)| name)
-                else {
-                    continue;
-                };
-                if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
-                    found.insert(name);
-                }
-            }
-        }
-    }
-    let known: BTreeSet<&str> = CONDITIONS.into_iter().filter(|name| *name != "other").collect();
-    assert_eq!(found, known);
 }
 
 /// `docs/operate/metrics.md` names every metric with its type and labels, and no other.

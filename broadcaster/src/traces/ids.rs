@@ -54,7 +54,7 @@ impl RotationTrace {
         let mut hash = Sha256::new();
         hash.update(SPAN_DOMAIN);
         hash.update(self.trace.to_bytes());
-        hash.update(phase.to_string());
+        hash.update(phase.as_str());
         let digest: [u8; 32] = hash.finalize().into();
         let mut id = [0; 8];
         id.copy_from_slice(&digest[..8]);

@@ -110,9 +110,9 @@ impl RotationSpans {
             let (phase, times) = (entered.phase, (time(entered.at), time(end)));
             let attributes = vec![
                 KeyValue::new("rotacast.secret", secret.to_string()),
-                KeyValue::new("rotacast.phase", phase.to_string()),
+                KeyValue::new("rotacast.phase", phase.as_str()),
             ];
-            self.traces.send(span(trace, trace.phase(phase), trace.root(), phase.to_string(), times, attributes));
+            self.traces.send(span(trace, trace.phase(phase), trace.root(), phase.as_str(), times, attributes));
             all += 1;
         }
         all

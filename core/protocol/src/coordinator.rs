@@ -7,6 +7,7 @@
 
 mod advance;
 mod command;
+mod condition;
 mod decide;
 mod guard;
 mod input;
@@ -17,12 +18,14 @@ mod outlook;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use command::{Command, CommandKind, USAGE_INTERVAL};
+pub use command::{Command, CommandKind, CommandName, USAGE_INTERVAL};
+pub use condition::{Blocker, Condition, ConditionName};
 pub use decide::Rejection;
-pub use guard::{Condition, Guard, MAX_LISTED};
-pub use input::{Evidence, Input, Order};
-pub use member::{Granted, Member, Standing};
-pub use outlook::{Blocker, Overlay, StageCounts};
+pub use guard::{Guard, MAX_LISTED};
+pub use input::{Evidence, Input};
+pub use member::{Granted, GuardStanding, Member, Standing};
+pub use order::{CutOff, InvalidOrder, Order, OrderName, Reason};
+pub use outlook::{Overlay, StageCounts};
 
 use crate::id::{Epoch, Incarnation, InstanceKey, LeaseSequence, ReportSequence, Revision, Version};
 use crate::message::{SecretGrant, SecretReport};

@@ -18,6 +18,7 @@ pub mod rules;
 #[allow(dead_code, unreachable_pub, reason = "a build without the switch names rules and never breaks one")]
 mod rules;
 pub mod time;
+pub mod word;
 
 pub use id::{
     Epoch, Generation, Incarnation, InstanceKey, LeaseSequence, Nonce, ReportSequence, Revision, RotationId, Version,

@@ -2,7 +2,6 @@
 //! state, so that a later message repairs the loss of any earlier one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{Epoch, Generation, InstanceKey, LeaseSequence, Nonce, ReportSequence, Revision, RotationId, Version};
 use crate::name::SecretName;
 use crate::phase::Phase;
+use crate::word::words;
 
 /// Most secrets one instance may register for. Bounds a report (about 60 bytes a secret).
 pub const MAX_SECRETS_PER_INSTANCE: usize = 256;
@@ -79,50 +79,24 @@ pub struct LostHistory {
     pub kept_to: Option<Version>,
 }
 
-/// How far an instance has come with the version it is moving to. Ordered.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// It knows of the version.
-    Seen,
-    /// It has fetched and validated the version and could switch at once.
-    Prepared,
-    /// New work uses the version.
-    Switched,
-    /// Nothing uses any other version any more.
-    Released,
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Stage::Seen => "seen",
-            Stage::Prepared => "prepared",
-            Stage::Switched => "switched",
-            Stage::Released => "released",
-        })
+words! {
+    /// How far an instance has come with the version it is moving to. Ordered.
+    pub enum Stage("stage") {
+        Seen = "seen": "It knows of the version.",
+        Prepared = "prepared": "It has fetched and validated the version and could switch at once.",
+        Switched = "switched": "New work uses the version.",
+        Released = "released": "Nothing uses any other version any more.",
     }
 }
 
-/// Why an instance could not take the next step.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureKind {
-    /// The value could not be fetched.
-    Fetch,
-    /// The service's prepare hook refused the value: counts against the failure budget.
-    PrepareRefused,
-    /// The service's switch hook failed: counts against the failure budget.
-    SwitchFailed,
-}
-
-impl fmt::Display for FailureKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            FailureKind::Fetch => "could not fetch the value",
-            FailureKind::PrepareRefused => "refused the value",
-            FailureKind::SwitchFailed => "failed to switch",
-        })
+words! {
+    /// Why an instance could not take the next step.
+    pub enum FailureKind("failure kind") {
+        Fetch = "fetch" / "could not fetch the value": "The value could not be fetched; it is tried again.",
+        PrepareRefused = "prepare_refused" / "refused the value":
+            "The service's prepare hook refused the value, which counts against the failure budget.",
+        SwitchFailed = "switch_failed" / "failed to switch":
+            "The service's switch hook failed, which counts against the failure budget.",
     }
 }
 

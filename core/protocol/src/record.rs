@@ -4,7 +4,6 @@ mod change;
 mod codec;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +18,7 @@ use crate::name::{OperatorName, SecretName};
 use crate::phase::{Outcome, Phase};
 use crate::policy::Policy;
 use crate::time::WallTime;
+use crate::word::words;
 
 /// Finished rotations and ended versions kept in the record, for people; older ones are in the audit log.
 pub const MAX_HISTORY: usize = 20;
@@ -26,42 +26,23 @@ pub const MAX_HISTORY: usize = 20;
 /// Fields written by a later build that this one does not know; kept as they are.
 pub type Unknown = BTreeMap<String, serde_json::Value>;
 
-/// What a version is to its secret: AWS's words, plus two.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Label {
-    /// Known, not yet activated.
-    Pending,
-    /// In use for new work.
-    Current,
-    /// On its way out.
-    Previous,
-    /// Gone, after a rotation.
-    Retired,
-    /// Gone, or going, without having become or stayed current.
-    Rejected,
-}
-
-impl fmt::Display for Label {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Label::Pending => "pending",
-            Label::Current => "current",
-            Label::Previous => "previous",
-            Label::Retired => "retired",
-            Label::Rejected => "rejected",
-        })
+words! {
+    /// What a version is to its secret: AWS's words, plus two.
+    pub enum Label("label") {
+        Pending = "pending": "Known, and not activated yet.",
+        Current = "current": "In use for new work.",
+        Previous = "previous": "On its way out.",
+        Retired = "retired": "Gone, after a rotation.",
+        Rejected = "rejected": "Gone, or going, without having become or stayed current.",
     }
 }
 
-/// Who made a version.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Origin {
-    /// Somebody wrote it into the store.
-    Watched,
-    /// Rotacast makes it, through the provider.
-    Managed,
+words! {
+    /// Who made a version.
+    pub enum Origin("origin") {
+        Watched = "watched": "Written into the store from outside.",
+        Managed = "managed": "Made by Rotacast, through the provider.",
+    }
 }
 
 /// One version's part of the record.
@@ -136,28 +117,22 @@ pub struct Rotation {
     pub unknown: Unknown,
 }
 
-/// Why a version is being retired.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
-    /// A newer version became current.
-    Rotated,
-    /// Its rotation was rolled back.
-    RolledBack,
-    /// A newer version replaced it before it was activated.
-    Superseded,
+words! {
+    /// Why a version is being retired.
+    pub enum Cause("cause") {
+        Rotated = "rotated": "A newer version became current.",
+        RolledBack = "rolled_back" / "rolled back": "Its rotation was rolled back.",
+        Superseded = "superseded": "A newer version replaced it before it was activated.",
+    }
 }
 
-/// What is left to do once the point of no return is passed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RetireStep {
-    /// End the credential's validity at the provider.
-    Disable,
-    /// Remove the credential at the provider.
-    Destroy,
-    /// Remove the value from the store.
-    Erase,
+words! {
+    /// What is left to do once the point of no return is passed, in order.
+    pub enum RetireStep("retire step") {
+        Disable = "disable": "End the credential's validity at the provider.",
+        Destroy = "destroy": "Remove the credential at the provider.",
+        Erase = "erase": "Remove the value from the store.",
+    }
 }
 
 /// An operator's word that a retire may cut somebody off.
@@ -395,6 +370,12 @@ impl SecretRecord {
         self.rotation.is_some() || !self.retirements.is_empty()
     }
 
+    /// How often an instance sends Sync.
+    #[must_use]
+    pub fn sync_interval(&self) -> Duration {
+        if self.is_rotating() { self.timing.sync_rotating } else { self.timing.sync_idle }
+    }
+
     /// The version instances should prepare.
     #[must_use]
     pub fn pending(&self) -> Option<Version> {
@@ -457,7 +438,7 @@ impl SecretRecord {
             pending: self.pending(),
             previous: self.previous(),
             sealed: self.sealed(),
-            sync_interval: if self.is_rotating() { self.timing.sync_rotating } else { self.timing.sync_idle },
+            sync_interval: self.sync_interval(),
             self_lease: self.timing.self_lease,
             max_use: self.timing.max_use,
             stay: self.stay,

@@ -5,6 +5,7 @@
 //! the broadcaster can contain the switch, whatever is built beside it. Without it [`Broken`] holds nothing, says `false`,
 //! and is compiled away.
 
+use crate::coordinator::ConditionName;
 #[cfg(feature = "mutants")]
 use crate::id::Revision;
 #[cfg(feature = "mutants")]
@@ -16,7 +17,7 @@ use crate::record::{RecordChange, SecretRecord};
 #[cfg_attr(not(feature = "mutants"), allow(dead_code, unreachable_pub))]
 pub enum Rule {
     /// A condition of the retire guard.
-    Guard(&'static str),
+    Guard(ConditionName),
     /// Lease rule 3: whoever does not surely lead decides nothing.
     Leads,
     /// Lease rule 6: waits outlast clocks that drift.

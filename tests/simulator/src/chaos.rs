@@ -192,7 +192,7 @@ impl World {
                 self.at(self.now, Event::ToLeader(node, Box::new(Mail::Input(Input::VersionSeen { version: late }))));
             }
             Fault::Order => self.random_order(index),
-            Fault::Rollback => self.order(Order::RollBack { reason: "because".into() }),
+            Fault::Rollback => self.order(Order::rollback("because").expect("a reason")),
             Fault::PolicyChanged => self.change_policy(),
             Fault::StoreRestored => self.restore_store(),
             Fault::AuditFull => self.outside.audit_full = until,
@@ -248,7 +248,7 @@ impl World {
         let Some(stored) = &self.outside.stored else { return };
         for version in stored.record.retirements.keys().copied().collect::<Vec<_>>() {
             let instances = BTreeSet::from([instance.clone()]);
-            self.order(Order::Override { version, instances, sessions: false, reason: "because".into() });
+            self.order(Order::cut_off(version, instances, false, "because").expect("a reason"));
         }
     }
 
@@ -364,16 +364,15 @@ impl World {
     fn random_order(&mut self, index: usize) {
         let version = Version::new(self.rng.between(1, self.outside.last_version.max(1))).expect("from 1");
         let instance = self.instances[index].rules.key().clone();
-        let reason = || "because".to_owned();
         let order = match self.rng.between(0, 11) {
             0 | 1 => Order::Rotate,
-            2 | 3 => Order::Pause { reason: reason() },
+            2 | 3 => Order::pause("because").expect("a reason"),
             4 | 5 => Order::Resume,
             6 => Order::Approve,
-            7 => Order::RollBack { reason: reason() },
+            7 => Order::rollback("because").expect("a reason"),
             8 if self.rng.permille(500) => {
                 let instances = BTreeSet::from([instance]);
-                Order::Override { version, instances, sessions: self.rng.permille(500), reason: reason() }
+                Order::cut_off(version, instances, self.rng.permille(500), "because").expect("a reason")
             }
             9 | 10 => Order::Excuse { instance },
             _ => Order::LeaveSafeMode,

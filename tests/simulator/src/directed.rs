@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rotacast_holder::rules::Rule as HolderRule;
 use rotacast_holder::{Instance, InstanceInput, Step};
-use rotacast_protocol::coordinator::{Change, Evidence, Input, Order};
+use rotacast_protocol::coordinator::{Change, ConditionName, Evidence, GuardStanding, Input, Order};
 use rotacast_protocol::message::{LostHistory, SecretGrant, SecretState, Stage, SyncReply};
 use rotacast_protocol::policy::WhenUnreachable;
 use rotacast_protocol::record::RetireStep;
@@ -58,7 +58,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             bench.sync("api/a", 2, Stage::Released, &[2]);
             spoil(&mut bench);
             let guard = bench.coordinator.guard(v(1), bench.now);
-            let counts = guard.conditions.iter().any(|it| it.name == "usage_evidence" && it.met);
+            let counts = guard.conditions.iter().any(|it| it.name == ConditionName::UsageEvidence && it.met);
             says(counts, "S1: sessions that were looked for before the seal count as none")
         }
         Rule::ConfirmedDirection => {
@@ -66,14 +66,14 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             let mut bench = Bench::preparing(policy, &["api/a"]);
             let (sequence, before) = bench.report_of("api/a", 1, Stage::Released, &[1]);
             bench.sync("api/a", 2, Stage::Prepared, &[1, 2]);
-            bench.order(Order::RollBack { reason: "no".into() }).ok();
+            bench.order(Order::rollback("no").expect("a reason")).ok();
             spoil(&mut bench);
             let (_, mut old) = bench.report_of("api/a", 1, Stage::Released, &[1]);
             (old.generation, old.revision) = (before.generation, before.revision);
             let sequence = ReportSequence(sequence.0 + 100);
             bench.input(Input::Report { key: key("api/a"), sequence, report: old }).ok();
             let guard = bench.coordinator.guard(v(2), bench.now);
-            let confirmed = guard.conditions.iter().any(|it| it.name == "required_services" && it.met);
+            let confirmed = guard.conditions.iter().any(|it| it.name == ConditionName::RequiredServices && it.met);
             says(confirmed, "required: what was said before the rollback confirms the way back")
         }
         Rule::StepOrder => {
@@ -161,7 +161,9 @@ fn apply(bench: &mut Bench, input: Input) {
 fn blocks(bench: &Bench, name: &str) -> bool {
     let Some(retirement) = bench.coordinator.record().retirements.get(&v(1)) else { return false };
     let member = bench.coordinator.members().find(|member| member.key == key(name));
-    member.is_some_and(|member| bench.coordinator.standing(member, v(1), retirement, bench.now).blocks())
+    member.is_some_and(|member| {
+        bench.coordinator.guard_standing(member, v(1), retirement, bench.now).0 == GuardStanding::Holding
+    })
 }
 
 /// An instance by hand.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rotacast_holder::rules::Rule as HolderRule;
+use rotacast_protocol::coordinator::ConditionName;
 use rotacast_protocol::rules::Rule;
 
 /// A rule that is not the cores' but that of what is around them: drivers, store, provider, clocks.
@@ -63,19 +64,19 @@ impl fmt::Display for Mutant {
 
 /// The coordinator's rules.
 pub const LEADER: [Rule; 72] = [
-    Rule::Guard("leads"),
-    Rule::Guard("phase"),
-    Rule::Guard("not_paused"),
-    Rule::Guard("not_in_safe_mode"),
-    Rule::Guard("overlap_over"),
-    Rule::Guard("inherited_leases_over"),
-    Rule::Guard("members_released"),
-    Rule::Guard("somebody_confirmed"),
-    Rule::Guard("required_services"),
-    Rule::Guard("sealed"),
-    Rule::Guard("self_leases_over"),
-    Rule::Guard("barrier"),
-    Rule::Guard("usage_evidence"),
+    Rule::Guard(ConditionName::Leads),
+    Rule::Guard(ConditionName::Phase),
+    Rule::Guard(ConditionName::NotPaused),
+    Rule::Guard(ConditionName::NotInSafeMode),
+    Rule::Guard(ConditionName::OverlapOver),
+    Rule::Guard(ConditionName::InheritedLeasesOver),
+    Rule::Guard(ConditionName::MembersReleased),
+    Rule::Guard(ConditionName::SomebodyConfirmed),
+    Rule::Guard(ConditionName::RequiredServices),
+    Rule::Guard(ConditionName::Sealed),
+    Rule::Guard(ConditionName::SelfLeasesOver),
+    Rule::Guard(ConditionName::Barrier),
+    Rule::Guard(ConditionName::UsageEvidence),
     Rule::Leads,
     Rule::Drift,
     Rule::UseTime,
@@ -195,15 +196,15 @@ impl Mutant {
 /// Rules that nothing can be seen of when they alone are broken, and why: another rule stands behind each.
 pub const COVERED: [(Mutant, &str); 4] = [
     (
-        Mutant::Leader(Rule::Guard("leads")),
+        Mutant::Leader(Rule::Guard(ConditionName::Leads)),
         "the guard is only asked by `decide` and `commands`, and both refuse before that when the term is over (Leads)",
     ),
     (
-        Mutant::Leader(Rule::Guard("phase")),
+        Mutant::Leader(Rule::Guard(ConditionName::Phase)),
         "the usage evidence of a version is only read once the phase allows its retire, and the guard needs it",
     ),
     (
-        Mutant::Leader(Rule::Guard("sealed")),
+        Mutant::Leader(Rule::Guard(ConditionName::Sealed)),
         "the barrier and the usage evidence only count from a seal on, and the wait for self-leases is counted from it",
     ),
     (

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rotacast_protocol::coordinator::{Input, Order};
+use rotacast_protocol::coordinator::{ConditionName, Input, Order};
 use rotacast_protocol::{InstanceKey, OperatorName, Version};
 
 use crate::clock::SECOND;
@@ -116,7 +116,9 @@ impl World {
         }
         let blockers = term.coordinator.blockers(now);
         // What a report asks for can be had: more instances.
-        if blockers.iter().any(|blocker| matches!(blocker.condition, "required_services" | "somebody"))
+        if blockers
+            .iter()
+            .any(|blocker| matches!(blocker.condition, ConditionName::RequiredServices | ConditionName::Somebody))
             && let Some(index) = (0..self.instances.len().min(3)).find(|index| !self.instances[*index].alive)
         {
             let (clock, exclusive) = (self.instances[index].clock.clone(), self.instances[index].exclusive);
@@ -148,17 +150,15 @@ impl World {
         for blocker in blockers {
             let who = members.iter().find(|key| key.to_string() == blocker.who).cloned();
             match (blocker.condition, who) {
-                ("members_released", Some(instance)) => {
+                (ConditionName::MembersReleased, Some(instance)) => {
                     for version in &retiring {
-                        self.order(Order::Override {
-                            version: *version,
-                            instances: BTreeSet::from([instance.clone()]),
-                            sessions: false,
-                            reason: "named".into(),
-                        });
+                        let instances = BTreeSet::from([instance.clone()]);
+                        self.order(Order::cut_off(*version, instances, false, "named").expect("a reason"));
                     }
                 }
-                ("prepared" | "switched", Some(instance)) => self.order(Order::Excuse { instance }),
+                (ConditionName::Prepared | ConditionName::Switched, Some(instance)) => {
+                    self.order(Order::Excuse { instance })
+                }
                 _ => {}
             }
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rotacast_holder::rules::Rule as HolderRule;
+use rotacast_protocol::coordinator::ConditionName;
 use rotacast_protocol::policy::WhenUnreachable;
 use rotacast_protocol::rules::Rule;
 use rotacast_protocol::{Phase, Policy};
@@ -70,31 +71,37 @@ impl Profile {
         let Some(mutant) = mutant else { return Self::default() };
         let (favoured, changes): (Vec<Fault>, Vec<Change>) = match mutant {
             Mutant::Leader(rule) => match rule {
-                Rule::Guard("overlap_over") => (vec![NewVersion], vec![Overlap, ShortOwn, ShortLeases, NoDeadlines]),
-                Rule::Guard("required_services") => {
+                Rule::Guard(ConditionName::OverlapOver) => {
+                    (vec![NewVersion], vec![Overlap, ShortOwn, ShortLeases, NoDeadlines])
+                }
+                Rule::Guard(ConditionName::RequiredServices) => {
                     (vec![], vec![Fence, Required, ShortLeases, LongOwn, NoDeadlines, Unapproved])
                 }
-                Rule::Guard("somebody_confirmed") => (vec![], vec![Fence, ShortLeases, LongOwn, NoDeadlines, Patient]),
+                Rule::Guard(ConditionName::SomebodyConfirmed) => {
+                    (vec![], vec![Fence, ShortLeases, LongOwn, NoDeadlines, Patient])
+                }
                 Rule::EmptySet => (vec![NewVersion, Leaves, Alone, Leaves], vec![ShortOwn, ShortLeases, NoDeadlines]),
-                Rule::Guard("not_paused") | Rule::PauseActivation | Rule::PauseSteps => {
+                Rule::Guard(ConditionName::NotPaused) | Rule::PauseActivation | Rule::PauseSteps => {
                     (vec![NewVersion, Order, Order], vec![NoDeadlines])
                 }
-                Rule::Guard("not_in_safe_mode") | Rule::SafeModeActivation | Rule::SafeModeStart => {
+                Rule::Guard(ConditionName::NotInSafeMode) | Rule::SafeModeActivation | Rule::SafeModeStart => {
                     (vec![NewVersion, StoreRestored], vec![NoDeadlines])
                 }
-                Rule::Guard("inherited_leases_over") => {
+                Rule::Guard(ConditionName::InheritedLeasesOver) => {
                     (vec![], vec![Fence, LongIdle, ShortOwn, ShortUse, ShortRotating, NoDeadlines, Patient])
                 }
-                Rule::Guard("self_leases_over") | Rule::Guard("sealed") => (
+                Rule::Guard(ConditionName::SelfLeasesOver) | Rule::Guard(ConditionName::Sealed) => (
                     vec![InstanceCutOff, NewVersion, BusCutOff, Joiner],
                     vec![Fence, LongOwn, ShortLeases, NoDeadlines],
                 ),
-                Rule::Guard("barrier") => (vec![], vec![Hold, OwnLease, ShortLeases, NoDeadlines, Patient]),
-                Rule::Guard("usage_evidence") | Rule::UsageAfterSeal => {
+                Rule::Guard(ConditionName::Barrier) => {
+                    (vec![], vec![Hold, OwnLease, ShortLeases, NoDeadlines, Patient])
+                }
+                Rule::Guard(ConditionName::UsageEvidence) | Rule::UsageAfterSeal => {
                     (vec![NewVersion, LeakedSession, LeakedSession], vec![ShortOwn, ShortUse, ShortLeases, Patient])
                 }
                 Rule::ReleaseHeld => (vec![NewVersion, Excused, Excused], vec![Fence, ShortOwn, ShortUse]),
-                Rule::Guard("members_released") | Rule::FenceWaits => {
+                Rule::Guard(ConditionName::MembersReleased) | Rule::FenceWaits => {
                     (vec![], vec![Fence, ShortOwn, ShortUse, ShortRotating, LongIdle, NoDeadlines, Patient])
                 }
                 Rule::Drift => {
@@ -218,9 +225,12 @@ impl Profile {
                 None
             },
             step_slowness: if calm { Some(400) } else { stuck.then_some(500) },
-            instances: if mutant == Mutant::Leader(Rule::Guard("required_services")) { 4 } else { 3 },
+            instances: if mutant == Mutant::Leader(Rule::Guard(ConditionName::RequiredServices)) { 4 } else { 3 },
             script: script(mutant),
-            sessions: matches!(mutant, Mutant::Leader(Rule::Guard("usage_evidence") | Rule::UsageAfterSeal)),
+            sessions: matches!(
+                mutant,
+                Mutant::Leader(Rule::Guard(ConditionName::UsageEvidence) | Rule::UsageAfterSeal)
+            ),
             changes,
         }
     }
@@ -294,7 +304,7 @@ fn script(mutant: Mutant) -> Vec<Act> {
     let preparing = When::Phase(Phase::Preparing);
     match mutant {
         // It is silent and in no roster; its lease was given by the leader before.
-        Mutant::Leader(Rule::Guard("inherited_leases_over")) => vec![
+        Mutant::Leader(Rule::Guard(ConditionName::InheritedLeasesOver)) => vec![
             at(4000, Fault::StreamsRecreated, 0),
             at(5000, Fault::Alone, 30),
             leader(at(5200, Fault::LeaderKilled, 0)),
@@ -327,7 +337,7 @@ fn script(mutant: Mutant) -> Vec<Act> {
             then(preparing, 2500, Fault::Alone, 30),
         ],
         // It is silent, its lease is long, and nobody waits for it to move.
-        Mutant::Leader(Rule::Guard("members_released") | Rule::FenceWaits) => {
+        Mutant::Leader(Rule::Guard(ConditionName::MembersReleased) | Rule::FenceWaits) => {
             vec![at(5500, Fault::Alone, 30), at(6000, Fault::NewVersion, 0), then(preparing, 100, Fault::Excused, 0)]
         }
         // It has heard of a short lease in place of the long one, and said so.
@@ -373,14 +383,14 @@ fn script(mutant: Mutant) -> Vec<Act> {
             at(6000, Fault::NewVersion, 0),
         ],
         // It is silent, and the leader that knew it is gone: only the roster says that it exists.
-        Mutant::Leader(Rule::Guard("barrier")) | Mutant::Around(Around::BarrierReadsAll) => vec![
+        Mutant::Leader(Rule::Guard(ConditionName::Barrier)) | Mutant::Around(Around::BarrierReadsAll) => vec![
             at(4900, Fault::RosterLate, 60),
             at(5000, Fault::Alone, 60),
             leader(at(5200, Fault::LeaderKilled, 0)),
             at(11_500, Fault::NewVersion, 0),
         ],
         // Everyone who has switched leaves.
-        Mutant::Leader(Rule::Guard("somebody_confirmed" | "required_services")) => {
+        Mutant::Leader(Rule::Guard(ConditionName::SomebodyConfirmed | ConditionName::RequiredServices)) => {
             let leaves = |target| Act { target, ..then(When::Phase(Phase::Draining), 300, Fault::Leaves, 0) };
             vec![at(6000, Fault::NewVersion, 0), leaves(0), leaves(1), leaves(2)]
         }

@@ -1,6 +1,7 @@
 //! Scenarios: a fault at a moment, told by a script, and the rules that stand against it.
 
 use rotacast_holder::rules::Rule as HolderRule;
+use rotacast_protocol::coordinator::ConditionName;
 use rotacast_protocol::rules::Rule;
 use rotacast_protocol::{Phase, Policy};
 
@@ -120,7 +121,11 @@ pub fn scenarios() -> Vec<Scenario> {
     let flapping = (0..6).map(|round| to(LEADER, at(6500 + 6000 * round, LeaderKilled, 0))).collect();
     let rollback_with = |more: Act| vec![then(draining, 20, Rollback, 0), more];
     vec![
-        scenario("s01_leader_killed_between_effects", between_effects(), vec![L(Rule::Guard("inherited_leases_over"))]),
+        scenario(
+            "s01_leader_killed_between_effects",
+            between_effects(),
+            vec![L(Rule::Guard(ConditionName::InheritedLeasesOver))],
+        ),
         scenario(
             "s02_leader_stopped_between_guard_and_save",
             vec![vec![to(LEADER, then(When::Auditing, 0, LeaderStopped, 10))]],
@@ -145,7 +150,7 @@ pub fn scenarios() -> Vec<Scenario> {
         scenario(
             "s12_store_restored_from_a_backup",
             vec![vec![then(draining, 10, StoreRestored, 0)]],
-            vec![A(Around::RestoreIsTold), L(Rule::Guard("not_in_safe_mode"))],
+            vec![A(Around::RestoreIsTold), L(Rule::Guard(ConditionName::NotInSafeMode))],
         ),
         scenario(
             "s14_leaders_key_taken_away",
@@ -166,18 +171,18 @@ pub fn scenarios() -> Vec<Scenario> {
                     .chain(all(then(draining, 5, BusCutOff, 10)))
                     .collect(),
             ],
-            vec![L(Rule::FenceWaits), L(Rule::Guard("members_released"))],
+            vec![L(Rule::FenceWaits), L(Rule::Guard(ConditionName::MembersReleased))],
         ),
         scenario(
             "s19_stream_cut_back",
             in_each_phase(RosterCutBack, 2, 0),
-            vec![L(Rule::Guard("inherited_leases_over"))],
+            vec![L(Rule::Guard(ConditionName::InheritedLeasesOver))],
         ),
         scenario("s20_half_see_an_old_log", in_each_phase(OldLog, 6, 10), vec![H(HolderRule::NewerState)]),
         scenario(
             "s21_streams_made_anew",
             in_each_phase(StreamsRecreated, 0, 0),
-            vec![L(Rule::Guard("inherited_leases_over")), H(HolderRule::NewerState)],
+            vec![L(Rule::Guard(ConditionName::InheritedLeasesOver)), H(HolderRule::NewerState)],
         ),
         scenario(
             "s25_bus_down",
@@ -227,19 +232,23 @@ pub fn scenarios() -> Vec<Scenario> {
         scenario(
             "s37_endless_joiners",
             vec![(0..4).map(|round| then(draining, round * 400, Rolled, 0)).collect()],
-            vec![L(Rule::SealedUnleased), L(Rule::Guard("barrier"))],
+            vec![L(Rule::SealedUnleased), L(Rule::Guard(ConditionName::Barrier))],
         ),
         scenario(
             "s38_scaled_to_zero",
             vec![all(then(draining, 5, Leaves, 0)), all(then(When::Phase(Phase::Preparing), 5, Leaves, 0))],
-            vec![L(Rule::EmptySet), L(Rule::Guard("somebody_confirmed")), L(Rule::Guard("required_services"))],
+            vec![
+                L(Rule::EmptySet),
+                L(Rule::Guard(ConditionName::SomebodyConfirmed)),
+                L(Rule::Guard(ConditionName::RequiredServices)),
+            ],
         ),
         Scenario {
             sessions: true,
             ..scenario(
                 "s39_a_pool_holds_on",
                 vec![vec![at(5000, LeakedSession, 30)]],
-                vec![L(Rule::Guard("usage_evidence")), L(Rule::UsageAfterSeal)],
+                vec![L(Rule::Guard(ConditionName::UsageEvidence)), L(Rule::UsageAfterSeal)],
             )
         },
         scenario(

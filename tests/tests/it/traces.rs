@@ -58,7 +58,7 @@ impl Trace {
 fn expected() -> Vec<String> {
     let root = format!("rotate {SECRET}");
     let mut all = vec![root.clone()];
-    for phase in ["Verifying", "Preparing", "Activating", "Draining", "Retiring"] {
+    for phase in ["verifying", "preparing", "activating", "draining", "retiring"] {
         all.push(format!("{root} > {phase}"));
     }
     for call in ["Verifying > provider create", "Verifying > provider test"] {
@@ -169,7 +169,7 @@ fn judge_the_log(log: &str, root: &Span) {
     let about: Vec<&serde_json::Value> = lines.iter().filter(|line| line["rotation"] == rotation.as_str()).collect();
     let mut phases: Vec<&str> = about.iter().filter_map(|line| line["phase"].as_str()).collect();
     phases.dedup();
-    assert_eq!(phases, ["Verifying", "Preparing", "Activating", "Draining", "Retiring"]);
+    assert_eq!(phases, ["verifying", "preparing", "activating", "draining", "retiring"]);
     for line in about {
         assert_eq!((&line["secret"], &line["trace_id"]), (&SECRET.into(), &root.trace.as_str().into()), "{line}");
         assert_eq!((&line["old"], &line["new"]), (&1.into(), &2.into()), "{line}");

@@ -55,7 +55,7 @@ async fn a_follower_tells_what_the_record_says_and_refuses_the_rest() {
     assert_eq!((read.current, read.revision, &read.versions), (1, known.revision, &known.versions));
     assert_eq!((known.record_read_ms, read.record_read_ms > 0), (0, true));
     // Read anew for each answer.
-    two.order(Order::Pause { reason: "a look".into() }).await;
+    two.order(Order::pause("a look").unwrap()).await;
     let told = two.follower.status(None).await.unwrap();
     assert_eq!(told.secrets.len(), 1);
     assert_eq!(told.secrets[0].overlays, ["paused"]);
@@ -80,7 +80,7 @@ async fn a_watch_of_a_follower_goes_on_when_it_takes_over_and_when_it_is_deposed
     let paused = |status: &v1::SecretStatus| status.overlays.iter().any(|overlay| overlay == "paused");
     let first = watch.next().await.unwrap().unwrap();
     assert!(first.record_read_ms > 0 && !paused(&first), "{first:?}");
-    two.order(Order::Pause { reason: "a look".into() }).await;
+    two.order(Order::pause("a look").unwrap()).await;
     let second = watch.next().await.unwrap().unwrap();
     assert!(second.record_read_ms > 0 && paused(&second), "{second:?}");
     // As far as the listener can see, it leads from now on, over the tasks that are there.

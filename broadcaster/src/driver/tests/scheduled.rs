@@ -33,7 +33,7 @@ async fn a_secret_is_rotated_by_its_schedule_and_not_while_it_is_paused() {
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     let first = until(&secrets, |status| status.current == 1 && status.rotation.is_none()).await;
     assert_eq!(first.next_rotation_ms, 0);
-    order(&secrets, Order::Pause { reason: "a freeze".into() }).await;
+    order(&secrets, Order::pause("a freeze").unwrap()).await;
     *settings.schedule.lock().unwrap() = Some(Schedule::every(Duration::from_millis(100)));
     secrets.get(&name()).unwrap().mail.send(Mail::Reconfigured).await.unwrap();
     let overdue = until(&secrets, |status| (1..clock::wall().0).contains(&status.next_rotation_ms)).await;

@@ -60,9 +60,9 @@ fn a_phase_is_sent_when_it_ends_and_the_rotation_at_its_end() {
         told.push(all(&mut sent));
     }
     let by_change: Vec<Vec<&str>> = told.iter().map(|spans| names(spans)).collect();
-    let (verifying, preparing, activating) = (vec!["Verifying"], vec!["Preparing"], vec!["Activating"]);
-    let last = vec!["Retiring", "rotate payments/db"];
-    assert_eq!(by_change, [vec![], vec![], verifying, preparing, activating, vec![], vec!["Draining"], vec![], last]);
+    let (verifying, preparing, activating) = (vec!["verifying"], vec!["preparing"], vec!["activating"]);
+    let last = vec!["retiring", "rotate payments/db"];
+    assert_eq!(by_change, [vec![], vec![], verifying, preparing, activating, vec![], vec!["draining"], vec![], last]);
     let root = told[8].last().unwrap();
     for span in told.iter().flatten() {
         assert_eq!(span.span_context.trace_id(), root.span_context.trace_id());
@@ -92,8 +92,8 @@ fn a_successor_goes_on_with_the_same_trace() {
         spans.changed(&record);
     }
     let (first, second) = (all(&mut from_first), all(&mut from_second));
-    assert_eq!(names(&first), ["Verifying", "Preparing"]);
-    let whole = ["Verifying", "Preparing", "Activating", "Draining", "Retiring", "rotate payments/db"];
+    assert_eq!(names(&first), ["verifying", "preparing"]);
+    let whole = ["verifying", "preparing", "activating", "draining", "retiring", "rotate payments/db"];
     assert_eq!(names(&second), whole);
     // What both have sent is equal to the last byte.
     assert_eq!(second[..2], first);
@@ -119,7 +119,7 @@ fn a_rollback_is_an_error_with_its_reason_and_keeps_the_trace() {
         spans.changed(&record);
     }
     let told = all(&mut sent);
-    assert_eq!(names(&told), ["Verifying", "Preparing", "Activating", "RollingBack", "rotate payments/db"]);
+    assert_eq!(names(&told), ["verifying", "preparing", "activating", "rolling_back", "rotate payments/db"]);
     assert_eq!(told[4].status, Status::error("ada does not like it"));
     assert!(told.iter().all(|span| span.span_context.trace_id() == told[0].span_context.trace_id()));
 }

@@ -1,5 +1,6 @@
 //! What can go on by itself: one step at a time, until nothing more can.
 
+use super::decide::bounded;
 use super::{Change, Coordinator};
 use crate::phase::{Outcome, Phase};
 use crate::policy::{OnDeadline, OnFailure};
@@ -159,7 +160,9 @@ impl Coordinator {
         let refusals = self.refusals(rotation.new);
         if refusals > usize::try_from(self.policy.failure_budget).unwrap_or(usize::MAX) {
             let text = self.first_refusal(rotation.new);
-            return Some(self.roll_back(now, format!("{refusals} instances refuse version {}: {text}", rotation.new)));
+            return Some(
+                self.roll_back(now, bounded(format!("{refusals} instances refuse version {}: {text}", rotation.new))),
+            );
         }
         let failures = self.auth_failures(rotation.new);
         (failures > self.policy.auth_failure_budget).then(|| {
@@ -180,7 +183,7 @@ impl Coordinator {
             .filter_map(|member| Some((member, member.report.as_ref()?.failure.as_ref()?)))
             .find(|(_, failure)| failure.version == version)
             .map_or_else(String::new, |(member, failure)| {
-                format!("{}: {} ({})", member.key, failure.kind, failure.text)
+                format!("{}: {} ({})", member.key, failure.kind.words(), failure.text)
             })
     }
 
@@ -201,7 +204,7 @@ impl Coordinator {
             OnDeadline::RollBack => {
                 vec![self.roll_back(
                     now,
-                    format!("{} lasted longer than its deadline of {:?}", rotation.phase, deadline.after),
+                    format!("{} lasted longer than its deadline of {:?}", rotation.phase.words(), deadline.after),
                 )]
             }
         }

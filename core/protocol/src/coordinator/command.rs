@@ -8,6 +8,7 @@ use crate::phase::Phase;
 use crate::record::RetireStep;
 use crate::rules::Rule;
 use crate::time::{Instant, Now};
+use crate::word::words;
 
 /// How old a usage reading may be for the guard to go by it, and how often one is taken while a retire waits:
 /// often enough for a live view, rare enough for a busy database.
@@ -50,6 +51,53 @@ pub enum CommandKind {
         /// Which step.
         step: RetireStep,
     },
+}
+
+words! {
+    /// A command's name: what the leader does in the world outside.
+    pub enum CommandName("command") {
+        Publish = "publish": "Publish the desired state.",
+        Create = "create": "Make a managed version's value durable, then the credential at the provider, then the version key.",
+        Test = "test": "Log in with the new credential.",
+        PassBarrier = "pass_barrier" / "pass the barrier": "Read the roster to its end and list the versions after a seal.",
+        ReadUsage = "read_usage" / "read the usage": "Ask the provider who uses a version.",
+        Audit = "audit": "Make the intent to retire durable in the audit log, with the guard's evidence.",
+        Disable = "disable": "End the old credential's validity at the provider.",
+        Destroy = "destroy": "Remove the old credential at the provider.",
+        Erase = "erase": "Remove the old value from the store.",
+    }
+}
+
+impl CommandKind {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> CommandName {
+        match self {
+            Self::Publish => CommandName::Publish,
+            Self::Create { .. } => CommandName::Create,
+            Self::Test { .. } => CommandName::Test,
+            Self::PassBarrier { .. } => CommandName::PassBarrier,
+            Self::ReadUsage { .. } => CommandName::ReadUsage,
+            Self::Audit { .. } => CommandName::Audit,
+            Self::Retire { step: RetireStep::Disable, .. } => CommandName::Disable,
+            Self::Retire { step: RetireStep::Destroy, .. } => CommandName::Destroy,
+            Self::Retire { step: RetireStep::Erase, .. } => CommandName::Erase,
+        }
+    }
+
+    /// The version that it is about.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        match self {
+            Self::Publish => None,
+            Self::Create { version }
+            | Self::Test { version }
+            | Self::PassBarrier { version }
+            | Self::ReadUsage { version }
+            | Self::Audit { version }
+            | Self::Retire { version, .. } => Some(*version),
+        }
+    }
 }
 
 /// A command with what it was derived from. Two leaders derive equal commands from equal records, so the pair

@@ -169,11 +169,12 @@ impl Coordinator {
         if self.broken.is(Rule::TestLogin) {
             return self.verified(now, version);
         }
-        Ok(vec![self.roll_back(now, format!("version {version} failed its test login: {reason}"))])
+        let reason = bounded(format!("version {version} failed its test login: {reason}"));
+        Ok(vec![self.roll_back(now, reason)])
     }
 
     pub(super) fn roll_back(&self, now: Now, reason: String) -> Change {
-        Change::Record(RecordChange::RollbackStarted { reason: bounded(reason), at: now.wall })
+        Change::Record(RecordChange::RollbackStarted { reason, at: now.wall })
     }
 
     fn registered(&self, now: Now, key: InstanceKey, exclusive: bool) -> Result<Vec<Change>, Rejection> {
@@ -350,7 +351,7 @@ impl Coordinator {
     fn step_done(&self, version: Version, step: RetireStep) -> Result<Vec<Change>, Rejection> {
         let owed = self.record.retirements.get(&version).and_then(|retirement| retirement.step);
         if owed != Some(step) && !self.broken.is(Rule::StepOrder) {
-            return Err(stale("retire step", format!("{owed:?}"), format!("{step:?}")));
+            return Err(stale("retire step", owed.map_or("none", RetireStep::as_str), step));
         }
         Ok(vec![Change::Record(match step {
             RetireStep::Disable => RecordChange::RetireAdvanced { version, step: RetireStep::Destroy },

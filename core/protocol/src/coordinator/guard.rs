@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::member::{Member, Standing};
-use super::outlook::Blocker;
+use super::condition::{Blocker, Condition, ConditionName};
+use super::member::{GuardStanding, Member};
 use super::{Coordinator, Evidence};
 use crate::id::Version;
 use crate::message::Stage;
@@ -16,21 +16,6 @@ use crate::time::{Instant, Now, WallTime};
 
 /// Most blockers listed by name in one condition; the evidence counts them all.
 pub const MAX_LISTED: usize = 100;
-
-/// One condition of the guard.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Condition {
-    /// Its name in status, audit and metrics.
-    pub name: &'static str,
-    /// Whether it holds.
-    pub met: bool,
-    /// What it was judged by.
-    pub evidence: String,
-    /// Who or what it waits for.
-    pub blockers: Vec<Blocker>,
-    /// When time alone may change it.
-    pub until: Option<Instant>,
-}
 
 /// The guard of one version's retire.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -51,30 +36,7 @@ impl Guard {
     /// Whether everything holds that a seal waits for: all but what can only be judged after it.
     #[must_use]
     pub(super) fn may_seal(&self) -> bool {
-        const AFTER_THE_SEAL: [&str; 4] = ["sealed", "self_leases_over", "barrier", "usage_evidence"];
-        self.conditions.iter().all(|condition| condition.met || AFTER_THE_SEAL.contains(&condition.name))
-    }
-}
-
-fn condition(name: &'static str, met: bool, evidence: impl Into<String>) -> Condition {
-    Condition { name, met, evidence: evidence.into(), blockers: Vec::new(), until: None }
-}
-
-impl Condition {
-    /// Adds a blocker if the condition is not met.
-    fn or(mut self, who: impl Into<String>, why: impl Into<String>, since: Option<WallTime>, next: &str) -> Self {
-        if !self.met {
-            let blocker = Blocker { condition: self.name, who: who.into(), why: why.into(), since, next: next.into() };
-            self.blockers.push(blocker);
-        }
-        self
-    }
-
-    fn until(mut self, until: Instant) -> Self {
-        if !self.met {
-            self.until = Some(until);
-        }
-        self
+        self.conditions.iter().all(|condition| condition.met || condition.name.judged_after_seal())
     }
 }
 
@@ -83,7 +45,10 @@ impl Coordinator {
     #[must_use]
     pub fn guard(&self, version: Version, now: Now) -> Guard {
         let Some(retirement) = self.record.retirements.get(&version) else {
-            return Guard { version, conditions: vec![condition("retiring", false, "nothing retires this version")] };
+            return Guard {
+                version,
+                conditions: vec![Condition::judged(ConditionName::Retiring, false, "nothing retires this version")],
+            };
         };
         let announced = self.record.versions.get(&version).is_some_and(|version| version.announced);
         let mut conditions = vec![
@@ -112,7 +77,7 @@ impl Coordinator {
     }
 
     fn leads_condition(&self, now: Now) -> Condition {
-        condition("leads", self.leads(now.instant), format!("epoch {}", self.tenure.epoch)).or(
+        Condition::judged(ConditionName::Leads, self.leads(now.instant), format!("epoch {}", self.tenure.epoch)).or(
             "",
             "this broadcaster's leadership has not been renewed",
             None,
@@ -132,8 +97,8 @@ impl Coordinator {
     }
 
     fn phase_condition(&self, version: Version, retirement: &Retirement) -> Condition {
-        let phase = self.record.rotation.as_ref().map_or_else(|| "none".to_owned(), |r| r.phase.to_string());
-        condition("phase", self.may_drain(version), format!("phase {phase}")).or(
+        let phase = self.record.rotation.as_ref().map_or_else(|| "none", |rotation| rotation.phase.words());
+        Condition::judged(ConditionName::Phase, self.may_drain(version), format!("phase {phase}")).or(
             "",
             format!("the rotation is still {phase}"),
             Some(retirement.since),
@@ -142,8 +107,10 @@ impl Coordinator {
     }
 
     fn pause_condition(&self) -> Condition {
-        let Some(pause) = &self.record.paused else { return condition("not_paused", true, "not paused") };
-        condition("not_paused", false, format!("paused by {}", pause.by)).or(
+        let Some(pause) = &self.record.paused else {
+            return Condition::judged(ConditionName::NotPaused, true, "not paused");
+        };
+        Condition::judged(ConditionName::NotPaused, false, format!("paused by {}", pause.by)).or(
             pause.by.as_str(),
             format!("paused: {}", pause.reason),
             Some(pause.at),
@@ -153,9 +120,9 @@ impl Coordinator {
 
     fn safe_mode_condition(&self) -> Condition {
         let Some(safe_mode) = &self.record.safe_mode else {
-            return condition("not_in_safe_mode", true, "store continuous");
+            return Condition::judged(ConditionName::NotInSafeMode, true, "store continuous");
         };
-        condition("not_in_safe_mode", false, safe_mode.reason.clone()).or(
+        Condition::judged(ConditionName::NotInSafeMode, false, safe_mode.reason.clone()).or(
             "",
             format!("safe mode: {}", safe_mode.reason),
             Some(safe_mode.at),
@@ -166,10 +133,10 @@ impl Coordinator {
     fn overlap_condition(&self, retirement: &Retirement, now: Now) -> Condition {
         let minimum = self.policy.min_overlap;
         if retirement.cause != Cause::Rotated || minimum.is_zero() {
-            return condition("overlap_over", true, "no minimum overlap");
+            return Condition::judged(ConditionName::OverlapOver, true, "no minimum overlap");
         }
         let over = self.activated_at + self.outlast(minimum);
-        condition("overlap_over", now.instant >= over, format!("minimum overlap {minimum:?}"))
+        Condition::judged(ConditionName::OverlapOver, now.instant >= over, format!("minimum overlap {minimum:?}"))
             .or(
                 "",
                 format!("old and new stay valid together for {minimum:?}"),
@@ -182,17 +149,21 @@ impl Coordinator {
     /// Leases that an earlier leader granted, to anybody, known or not.
     fn inherited_condition(&self, announced: bool, now: Now) -> Condition {
         if !announced {
-            return condition("inherited_leases_over", true, "never announced, so never leased");
+            return Condition::judged(ConditionName::InheritedLeasesOver, true, "never announced, so never leased");
         }
         let met = now.instant >= self.inherited_over;
-        condition("inherited_leases_over", met, format!("longest possible lease {:?}", self.record.bounds.lease))
-            .or(
-                "",
-                "an earlier leader may have granted leases that are still running",
-                Some(self.tenure.since.wall),
-                "they run out by themselves",
-            )
-            .until(self.inherited_over)
+        Condition::judged(
+            ConditionName::InheritedLeasesOver,
+            met,
+            format!("longest possible lease {:?}", self.record.bounds.lease),
+        )
+        .or(
+            "",
+            "an earlier leader may have granted leases that are still running",
+            Some(self.tenure.since.wall),
+            "they run out by themselves",
+        )
+        .until(self.inherited_over)
     }
 
     fn members_condition(&self, version: Version, retirement: &Retirement, now: Now) -> Condition {
@@ -201,9 +172,9 @@ impl Coordinator {
         let mut blockers = Vec::new();
         let mut next: Option<Instant> = None;
         for member in self.members.values() {
-            let standing = self.standing(member, version, retirement, now);
+            let (standing, until) = self.guard_standing(member, version, retirement, now);
             total += usize::from(!member.is_gone());
-            if let Standing::Holding { until } = standing {
+            if standing == GuardStanding::Holding {
                 holding += 1;
                 next = [next, until].into_iter().flatten().min();
                 if blockers.len() < MAX_LISTED {
@@ -212,7 +183,7 @@ impl Coordinator {
             }
         }
         Condition {
-            name: "members_released",
+            name: ConditionName::MembersReleased,
             met: holding == 0,
             evidence: format!("{holding} of {total} members may still use version {version}"),
             blockers,
@@ -244,52 +215,70 @@ impl Coordinator {
             }
             (None, _) => "policy `hold`: it releases, leaves, or a named operator overrides".to_owned(),
         };
-        Blocker { condition: "members_released", who: member.key.to_string(), why, since: Some(since), next }
+        Blocker {
+            condition: ConditionName::MembersReleased,
+            who: member.key.to_string(),
+            why,
+            since: Some(since),
+            next,
+        }
     }
 
-    /// Whether and why a member holds back a version's retire.
+    /// Whether and why a member holds back a version's retire, and when it stops doing so if it stays silent.
     #[must_use]
-    pub fn standing(&self, member: &Member, version: Version, retirement: &Retirement, now: Now) -> Standing {
+    pub fn guard_standing(
+        &self,
+        member: &Member,
+        version: Version,
+        retirement: &Retirement,
+        now: Now,
+    ) -> (GuardStanding, Option<Instant>) {
         if member.left {
-            return Standing::Left;
+            return (GuardStanding::Left, None);
         }
         if member.superseded {
-            return Standing::Superseded;
+            return (GuardStanding::Superseded, None);
         }
         if member.has_released(version, retirement, self.record.revision) {
-            return Standing::Released;
+            return (GuardStanding::Released, None);
         }
         // Nobody was told of it: only somebody who says so can hold it.
         let announced = self.record.versions.get(&version).is_some_and(|version| version.announced);
         if !announced && member.report.as_ref().is_none_or(|report| !report.held.contains(&version)) {
-            return Standing::Released;
+            return (GuardStanding::Released, None);
         }
         if !retirement.overrides.is_empty() {
             let name = member.name();
             let named = |names: &BTreeSet<String>| names.contains(&name) || self.broken.is(Rule::OverrideNames);
             if retirement.overrides.iter().any(|word| named(&word.instances)) {
-                return Standing::Overridden;
+                return (GuardStanding::Overridden, None);
             }
         }
         if self.broken.is(Rule::ExcuseStages) {
             let excused = self.record.rotation.as_ref().map(|rotation| &rotation.excused);
             if excused.is_some_and(|excused| excused.contains(&member.name())) {
-                return Standing::Overridden;
+                return (GuardStanding::Overridden, None);
             }
         }
         let granted_over = member.grants.get(&version).map_or(Instant::ZERO, |granted| granted.over);
         let leases_over = granted_over.max(self.inherited_over);
         match self.policy.when_unreachable {
             WhenUnreachable::Fence if now.instant >= leases_over || self.broken.is(Rule::FenceWaits) => {
-                Standing::Fenced
+                (GuardStanding::Fenced, None)
             }
-            WhenUnreachable::Fence => Standing::Holding { until: Some(leases_over) },
-            WhenUnreachable::Hold if self.broken.is(Rule::HoldWaits) && now.instant >= leases_over => Standing::Fenced,
-            WhenUnreachable::Hold => Standing::Holding { until: None },
+            WhenUnreachable::Fence => (GuardStanding::Holding, Some(leases_over)),
+            WhenUnreachable::Hold if self.broken.is(Rule::HoldWaits) && now.instant >= leases_over => {
+                (GuardStanding::Fenced, None)
+            }
+            WhenUnreachable::Hold => (GuardStanding::Holding, None),
             WhenUnreachable::PresumeDeadAfter(silence) => {
                 let silent = self.last_sign(member) + self.outlast(silence);
                 let over = if self.broken.is(Rule::SilenceWaits) { leases_over } else { leases_over.max(silent) };
-                if now.instant >= over { Standing::PresumedDead } else { Standing::Holding { until: Some(over) } }
+                if now.instant >= over {
+                    (GuardStanding::PresumedDead, None)
+                } else {
+                    (GuardStanding::Holding, Some(over))
+                }
             }
         }
     }
@@ -332,12 +321,13 @@ impl Coordinator {
             .filter(|member| current.is_some_and(|current| self.has_confirmed(member, current, Stage::Switched)))
             .count();
         let met = confirmed > 0 || self.policy.when_empty == WhenEmpty::Proceed;
-        condition("somebody_confirmed", met, format!("{confirmed} live members on the new version")).or(
-            "",
-            "no live instance has confirmed the new version",
-            None,
-            "an instance that uses the secret confirms it (or the policy says when_empty = \"proceed\")",
-        )
+        Condition::judged(ConditionName::SomebodyConfirmed, met, format!("{confirmed} live members on the new version"))
+            .or(
+                "",
+                "no live instance has confirmed the new version",
+                None,
+                "an instance that uses the secret confirms it (or the policy says when_empty = \"proceed\")",
+            )
     }
 
     fn required_conditions(&self, retirement: &Retirement, now: Now) -> Vec<Condition> {
@@ -345,7 +335,7 @@ impl Coordinator {
             return Vec::new();
         }
         let Some(current) = self.record.current else { return Vec::new() };
-        vec![self.required_reached("required_services", current, Stage::Switched, now)]
+        vec![self.required_reached(ConditionName::RequiredServices, current, Stage::Switched, now)]
     }
 
     /// Whether it has reached a stage with a version in this direction: what it said before a change of direction
@@ -357,8 +347,8 @@ impl Coordinator {
     }
 
     /// Whether every required service has its minimum of live instances at a stage.
-    pub(super) fn required_reached(&self, name: &'static str, version: Version, stage: Stage, now: Now) -> Condition {
-        let mut short = condition(name, true, format!("{} required services", self.policy.required.len()));
+    pub(super) fn required_reached(&self, name: ConditionName, version: Version, stage: Stage, now: Now) -> Condition {
+        let mut short = Condition::judged(name, true, format!("{} required services", self.policy.required.len()));
         for (service, minimum) in &self.policy.required {
             let there = self
                 .reachable(now)
@@ -379,7 +369,7 @@ impl Coordinator {
 
     fn sealed_condition(&self, version: Version) -> Condition {
         let sealed = self.retiring.get(&version).is_some_and(|progress| progress.sealed.is_some());
-        condition("sealed", sealed, if sealed { "sealed in the store" } else { "not sealed" }).or(
+        Condition::judged(ConditionName::Sealed, sealed, if sealed { "sealed in the store" } else { "not sealed" }).or(
             "",
             format!("version {version} is not sealed yet"),
             None,
@@ -390,12 +380,12 @@ impl Coordinator {
     /// Uses that a store read before the seal allows, by instances known or not.
     fn self_lease_condition(&self, version: Version, announced: bool, now: Now) -> Condition {
         if !announced {
-            return condition("self_leases_over", true, "never announced, so never read");
+            return Condition::judged(ConditionName::SelfLeasesOver, true, "never announced, so never read");
         }
         let wait: Duration = self.outlast(self.record.bounds.self_lease) + self.use_time();
         let sealed = self.retiring.get(&version).and_then(|progress| progress.sealed);
         let met = sealed.is_some_and(|sealed| now.instant >= sealed + wait);
-        let condition = condition("self_leases_over", met, format!("{wait:?} from the seal"));
+        let condition = Condition::judged(ConditionName::SelfLeasesOver, met, format!("{wait:?} from the seal"));
         match sealed {
             Some(sealed) => condition
                 .or(
@@ -418,7 +408,7 @@ impl Coordinator {
         let passed = self.retiring.get(&version).is_some_and(|progress| progress.barrier);
         let evidence = if passed { "roster and versions read after the seal" } else { "not read since the seal" };
         let sealed = self.retiring.get(&version).is_some_and(|progress| progress.sealed.is_some());
-        let condition = condition("barrier", passed, evidence);
+        let condition = Condition::judged(ConditionName::Barrier, passed, evidence);
         if sealed {
             return condition.or(
                 "",
@@ -449,7 +439,7 @@ impl Coordinator {
             }
         };
         let met = (free && fresh) || (overridden && reading.is_some());
-        let mut condition = condition("usage_evidence", met, evidence);
+        let mut condition = Condition::judged(ConditionName::UsageEvidence, met, evidence);
         if !met {
             for session in sessions.iter().take(MAX_LISTED) {
                 condition = condition.or(

@@ -1,8 +1,6 @@
 //! What can happen to a secret, as its leader sees it.
 
-use std::collections::BTreeSet;
-
-use super::CommandKind;
+use super::{CommandKind, Order};
 use crate::id::{InstanceKey, ReportSequence, Revision, Version};
 use crate::message::SecretReport;
 use crate::name::OperatorName;
@@ -17,45 +15,6 @@ pub enum Evidence {
     None,
     /// These sessions are live, in words.
     Sessions(Vec<String>),
-}
-
-/// What an operator asks.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Order {
-    /// Make a new version and rotate to it.
-    Rotate,
-    /// Block irreversible steps.
-    Pause {
-        /// Why.
-        reason: String,
-    },
-    /// Lift the pause.
-    Resume,
-    /// Allow the activation.
-    Approve,
-    /// Go back to the old version.
-    RollBack {
-        /// Why.
-        reason: String,
-    },
-    /// Let a retire cut these off.
-    Override {
-        /// Whose retire.
-        version: Version,
-        /// Who is cut off.
-        instances: BTreeSet<InstanceKey>,
-        /// Whether the provider's live sessions are cut off too.
-        sessions: bool,
-        /// Why.
-        reason: String,
-    },
-    /// Do not wait for an instance to prepare or switch.
-    Excuse {
-        /// Which.
-        instance: InstanceKey,
-    },
-    /// The store was looked at; go on.
-    LeaveSafeMode,
 }
 
 /// Something that happened.

@@ -8,6 +8,7 @@ use crate::message::{MAX_HELD_VERSIONS, SecretReport, Stage};
 use crate::record::Retirement;
 use crate::rules::{Broken, Rule};
 use crate::time::{Instant, Now};
+use crate::word::words;
 
 /// Most versions whose grants are remembered of one process life. The live versions of a record are far fewer, and only
 /// what somebody uses that a lost history had comes on top.
@@ -56,33 +57,27 @@ pub struct Member {
     broken: Broken,
 }
 
-/// Why a member does or does not hold back a version's retire.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Standing {
-    /// It has left for good.
-    Left,
-    /// A later life of the same exclusive name proves it over.
-    Superseded,
-    /// It has reported that it will never use the version again.
-    Released,
-    /// An operator's override names it.
-    Overridden,
-    /// Its usage lease is surely over.
-    Fenced,
-    /// It has been silent for as long as the policy says.
-    PresumedDead,
-    /// It may still use the version. It stops counting at the given time if it stays silent.
-    Holding {
-        /// When, if ever.
-        until: Option<Instant>,
-    },
+words! {
+    /// How a member stands, as status shows it.
+    pub enum Standing("standing") {
+        Live = "live": "It was heard within the last two Sync intervals.",
+        Silent = "silent": "It was not heard for more than two Sync intervals.",
+        Registered = "registered": "It is in the roster, and this leader has not heard it yet.",
+        Fenced = "fenced": "It is silent, and its last lease has expired on every clock or the policy presumes it dead.",
+        Left = "left": "It has left for good, or a later incarnation of its exclusive name has replaced it.",
+    }
 }
 
-impl Standing {
-    /// Whether it holds the retire back.
-    #[must_use]
-    pub fn blocks(self) -> bool {
-        matches!(self, Standing::Holding { .. })
+words! {
+    /// Why a member does or does not hold back a version's retire.
+    pub enum GuardStanding("guard standing") {
+        Left = "left": "It has left for good.",
+        Superseded = "superseded": "A later incarnation of the same exclusive name proves that it is over.",
+        Released = "released": "It has reported that it will never use the version again.",
+        Overridden = "overridden": "An operator's override names it.",
+        Fenced = "fenced": "Its lease has expired on every clock.",
+        PresumedDead = "presumed_dead" / "presumed dead": "It has been silent for as long as the policy says.",
+        Holding = "holding": "It may still use the version.",
     }
 }
 

@@ -1,33 +1,212 @@
-//! What an operator orders.
+//! What an operator orders: one type that every front parses into, and what it changes.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
 
-use super::decide::{bounded, operator};
+use thiserror::Error;
+
+use super::decide::operator;
 use super::member::full_name;
-use super::{Change, Coordinator, Order, Rejection};
+use super::{Change, Coordinator, Rejection};
 use crate::id::{InstanceKey, Version};
 use crate::name::OperatorName;
 use crate::phase::Phase;
 use crate::record::{Origin, Override, Pause, RecordChange, SecretRecord, Unknown};
 use crate::rules::Rule;
 use crate::time::Now;
+use crate::word::words;
+
+words! {
+    /// An order's name.
+    pub enum OrderName("order") {
+        Rotate = "rotate": "Make a new version and rotate to it.",
+        Pause = "pause": "Block irreversible steps.",
+        Resume = "resume": "Lift the pause.",
+        Approve = "approve": "Allow the activation.",
+        Rollback = "rollback" / "roll back": "Go back to the old version.",
+        Override = "override": "Let a retire cut off instances that are named, or the provider's live sessions.",
+        Excuse = "excuse": "Do not wait for an instance to prepare or switch.",
+        LeaveSafeMode = "leave_safe_mode" / "leave safe mode": "The store was checked; go on.",
+    }
+}
+
+/// An order that cannot exist, with what is missing.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum InvalidOrder {
+    /// The reason is empty.
+    #[error("the reason is empty: say why")]
+    NoReason,
+    /// The reason is longer than [`Reason::MAX_BYTES`].
+    #[error("the reason has {found} bytes, expected at most {}", Reason::MAX_BYTES)]
+    LongReason {
+        /// Its length.
+        found: usize,
+    },
+    /// An override that cuts off neither instances nor sessions.
+    #[error("name who is cut off: instances, or the provider's sessions")]
+    CutsOffNothing,
+}
+
+/// Why an operator orders something: not empty, and at most [`Reason::MAX_BYTES`] long. Spaces around it are cut off.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Reason(Box<str>);
+
+impl Reason {
+    /// Longest reason, in bytes.
+    pub const MAX_BYTES: usize = 1024;
+
+    /// Checks a reason.
+    ///
+    /// # Errors
+    /// [`InvalidOrder::NoReason`] or [`InvalidOrder::LongReason`].
+    pub fn new(text: &str) -> Result<Self, InvalidOrder> {
+        match text.trim() {
+            "" => Err(InvalidOrder::NoReason),
+            text if text.len() > Self::MAX_BYTES => Err(InvalidOrder::LongReason { found: text.len() }),
+            text => Ok(Self(text.into())),
+        }
+    }
+
+    /// The reason as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl FromStr for Reason {
+    type Err = InvalidOrder;
+    fn from_str(text: &str) -> Result<Self, InvalidOrder> {
+        Self::new(text)
+    }
+}
+
+/// Whom an override lets a retire cut off: instances, the provider's live sessions, or both.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct CutOff {
+    version: Version,
+    instances: BTreeSet<InstanceKey>,
+    sessions: bool,
+    reason: Reason,
+}
+
+impl CutOff {
+    /// Of which version's retire, which instances, and whether the provider's live sessions too.
+    ///
+    /// # Errors
+    /// [`InvalidOrder::CutsOffNothing`].
+    pub fn new(
+        version: Version,
+        instances: BTreeSet<InstanceKey>,
+        sessions: bool,
+        reason: Reason,
+    ) -> Result<Self, InvalidOrder> {
+        if instances.is_empty() && !sessions {
+            return Err(InvalidOrder::CutsOffNothing);
+        }
+        Ok(Self { version, instances, sessions, reason })
+    }
+}
+
+/// What an operator asks. One that exists is well-formed; whether it fits the record is decided by [`Coordinator::decide`].
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Order {
+    /// See [`OrderName::Rotate`].
+    Rotate,
+    /// See [`OrderName::Pause`].
+    Pause {
+        /// Why.
+        reason: Reason,
+    },
+    /// See [`OrderName::Resume`].
+    Resume,
+    /// See [`OrderName::Approve`].
+    Approve,
+    /// See [`OrderName::Rollback`].
+    Rollback {
+        /// Why.
+        reason: Reason,
+    },
+    /// See [`OrderName::Override`].
+    Override(CutOff),
+    /// See [`OrderName::Excuse`].
+    Excuse {
+        /// Which.
+        instance: InstanceKey,
+    },
+    /// See [`OrderName::LeaveSafeMode`].
+    LeaveSafeMode,
+}
+
+impl Order {
+    /// A pause.
+    ///
+    /// # Errors
+    /// See [`Reason::new`].
+    pub fn pause(reason: &str) -> Result<Self, InvalidOrder> {
+        Ok(Self::Pause { reason: Reason::new(reason)? })
+    }
+
+    /// A rollback.
+    ///
+    /// # Errors
+    /// See [`Reason::new`].
+    pub fn rollback(reason: &str) -> Result<Self, InvalidOrder> {
+        Ok(Self::Rollback { reason: Reason::new(reason)? })
+    }
+
+    /// An override.
+    ///
+    /// # Errors
+    /// See [`CutOff::new`] and [`Reason::new`].
+    pub fn cut_off(
+        version: Version,
+        instances: BTreeSet<InstanceKey>,
+        sessions: bool,
+        reason: &str,
+    ) -> Result<Self, InvalidOrder> {
+        CutOff::new(version, instances, sessions, Reason::new(reason)?).map(Self::Override)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> OrderName {
+        match self {
+            Self::Rotate => OrderName::Rotate,
+            Self::Pause { .. } => OrderName::Pause,
+            Self::Resume => OrderName::Resume,
+            Self::Approve => OrderName::Approve,
+            Self::Rollback { .. } => OrderName::Rollback,
+            Self::Override(_) => OrderName::Override,
+            Self::Excuse { .. } => OrderName::Excuse,
+            Self::LeaveSafeMode => OrderName::LeaveSafeMode,
+        }
+    }
+}
 
 impl Coordinator {
     pub(super) fn operator(&self, now: Now, by: OperatorName, order: Order) -> Result<Vec<Change>, Rejection> {
         match order {
             Order::Rotate => self.order_rotate(now, &by),
             Order::Pause { reason } => {
-                let pause = Pause { by, reason: bounded(reason), at: now.wall, unknown: Unknown::new() };
+                let pause = Pause { by, reason: reason.to_string(), at: now.wall, unknown: Unknown::new() };
                 Ok(vec![Change::Record(RecordChange::Paused(pause))])
             }
             Order::Resume if self.record.paused.is_none() => Err(operator("it is not paused")),
             Order::Resume => Ok(vec![Change::Record(RecordChange::Resumed)]),
             Order::Approve => self.order_approve(by),
-            Order::RollBack { reason } => self.order_roll_back(now, &by, &reason),
-            Order::Override { version, instances, sessions, reason } => {
+            Order::Rollback { reason } => self.order_roll_back(now, &by, &reason),
+            Order::Override(CutOff { version, instances, sessions, reason }) => {
                 let names = instances.iter().map(full_name).collect();
                 self.check_override(version, &instances, sessions)?;
-                let (reason, at) = (bounded(reason), now.wall);
+                let (reason, at) = (reason.to_string(), now.wall);
                 let word = Override { by, reason, at, instances: names, sessions, unknown: Unknown::new() };
                 self.fitting(vec![Change::Record(RecordChange::Overridden { version, word })])
             }
@@ -53,7 +232,8 @@ impl Coordinator {
         if let Some(rotation) = &self.record.rotation {
             return Err(operator(format!(
                 "a rotation to version {} is in flight ({}): wait for it, or roll it back",
-                rotation.new, rotation.phase
+                rotation.new,
+                rotation.phase.words()
             )));
         }
         if let Some(version) = self.waiting_version() {
@@ -81,16 +261,18 @@ impl Coordinator {
             Some(rotation) if matches!(rotation.phase, Phase::Verifying | Phase::Preparing) => {
                 Ok(vec![Change::Record(RecordChange::Approved { by })])
             }
-            Some(rotation) => Err(operator(format!("it is {} already: nothing waits for an approval", rotation.phase))),
+            Some(rotation) => {
+                Err(operator(format!("it is {} already: nothing waits for an approval", rotation.phase.words())))
+            }
             None => Err(operator("no rotation is in flight")),
         }
     }
 
-    fn order_roll_back(&self, now: Now, by: &OperatorName, reason: &str) -> Result<Vec<Change>, Rejection> {
+    fn order_roll_back(&self, now: Now, by: &OperatorName, reason: &Reason) -> Result<Vec<Change>, Rejection> {
         let Some(rotation) = &self.record.rotation else { return Err(operator("no rotation is in flight")) };
         match rotation.phase {
             Phase::Retiring if !self.broken.is(Rule::NoReturn) => Err(operator(format!(
-                "it is Retiring: version {} is being destroyed and cannot come back; rotate to a new version instead",
+                "it is retiring: version {} is being destroyed and cannot come back; rotate to a new version instead",
                 rotation.old.map_or_else(String::new, |old| old.to_string())
             ))),
             Phase::RollingBack => Err(operator("it is rolling back already")),
@@ -116,9 +298,6 @@ impl Coordinator {
             }
             Some(_) => {}
         }
-        if instances.is_empty() && !sessions {
-            return Err(operator("name who is cut off: instances, or the provider's sessions"));
-        }
         if let Some(unknown) = instances.iter().find(|key| !self.members.contains_key(*key)) {
             return Err(operator(format!("{unknown} is no member of this rotation")));
         }
@@ -128,11 +307,31 @@ impl Coordinator {
     fn order_excuse(&self, instance: &InstanceKey) -> Result<Vec<Change>, Rejection> {
         let phase = self.record.rotation.as_ref().map(|rotation| rotation.phase);
         if !matches!(phase, Some(Phase::Preparing | Phase::Activating)) {
-            return Err(operator("excusing is for Preparing and Activating; a retire needs an override"));
+            return Err(operator("excusing is for preparing and activating; a retire needs an override"));
         }
         if !self.members.contains_key(instance) {
             return Err(operator(format!("{instance} is no member of this rotation")));
         }
         self.fitting(vec![Change::Record(RecordChange::Excused { instance: full_name(instance) })])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_neither_empty_nor_endless() {
+        assert_eq!(Reason::new(" \t "), Err(InvalidOrder::NoReason));
+        assert_eq!(Reason::new(&"a".repeat(1025)), Err(InvalidOrder::LongReason { found: 1025 }));
+        assert_eq!(Reason::new(" a look ").unwrap().as_str(), "a look");
+    }
+
+    #[test]
+    fn an_override_names_someone() {
+        let reason = Reason::new("it hangs").unwrap();
+        let nothing = CutOff::new(Version::FIRST, BTreeSet::new(), false, reason.clone());
+        assert_eq!(nothing, Err(InvalidOrder::CutsOffNothing));
+        assert!(CutOff::new(Version::FIRST, BTreeSet::new(), true, reason).is_ok());
     }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::guard::{Condition, MAX_LISTED, seconds};
-use super::{CommandKind, Coordinator, Member};
+use super::condition::{Blocker, Condition, ConditionName};
+use super::guard::{MAX_LISTED, seconds};
+use super::{CommandKind, Coordinator, Member, Standing};
 use crate::id::Version;
 use crate::message::{FailureKind, Stage};
 use crate::name::ServiceName;
@@ -12,48 +13,17 @@ use crate::policy::{Deadline, OnDeadline, WhenEmpty, WhenUnreachable};
 use crate::record::RetireStep;
 use crate::rules::Rule;
 use crate::time::{Instant, Now, WallTime};
+use crate::word::words;
 
-/// A reason why something waits.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Blocker {
-    /// What waits: a guard condition or a stage.
-    pub condition: &'static str,
-    /// Who holds it up; empty: nobody in particular.
-    pub who: String,
-    /// Why.
-    pub why: String,
-    /// Since when, if known.
-    pub since: Option<WallTime>,
-    /// What happens next.
-    pub next: String,
-}
-
-/// What lies over a rotation and blocks its irreversible steps, or deserves an operator's eye.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Overlay {
-    /// An operator paused it.
-    Paused,
-    /// It waits for an operator's approval.
-    AwaitingApproval,
-    /// It lasts longer than its deadline, or a command keeps failing.
-    Stuck,
-    /// The store is not what it was.
-    SafeMode,
-    /// Safe mode is over, and instances still stay with what they serve, until the version that waits is current.
-    Staying,
-}
-
-impl Overlay {
-    /// As in status and metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Overlay::Paused => "paused",
-            Overlay::AwaitingApproval => "awaiting_approval",
-            Overlay::Stuck => "stuck",
-            Overlay::SafeMode => "safe_mode",
-            Overlay::Staying => "staying",
-        }
+words! {
+    /// What lies over a rotation and blocks its irreversible steps, or deserves an operator's eye.
+    pub enum Overlay("overlay") {
+        Paused = "paused": "An operator paused it.",
+        AwaitingApproval = "awaiting_approval" / "awaiting approval": "It waits for an operator's approval.",
+        Stuck = "stuck": "It lasts longer than its deadline, or an action keeps failing.",
+        SafeMode = "safe_mode" / "safe mode": "The store is not what it was: it was replaced, or it went back in time.",
+        Staying = "staying":
+            "Safe mode is over, and instances keep what they serve until the version that waits is current.",
     }
 }
 
@@ -121,7 +91,7 @@ impl Coordinator {
         blockers.extend(self.stay_blocker());
         for (command, trouble) in &self.troubles {
             blockers.push(Blocker {
-                condition: "command",
+                condition: ConditionName::Command,
                 who: String::new(),
                 why: format!("{} fails: {} ({} times)", describe(command), trouble.problem, trouble.times),
                 since: Some(trouble.since.wall),
@@ -131,7 +101,7 @@ impl Coordinator {
         if let Some((deadline, over)) = self.deadline()
             && now.instant >= over
         {
-            let phase = self.record.rotation.as_ref().map_or_else(String::new, |rotation| rotation.phase.to_string());
+            let phase = self.record.rotation.as_ref().map_or("", |rotation| rotation.phase.words());
             let next = match deadline.then {
                 OnDeadline::RollBack if self.record.paused.is_some() => "it rolls back once resumed",
                 OnDeadline::RollBack if self.record.safe_mode.is_some() => "it rolls back once safe mode is left",
@@ -139,7 +109,7 @@ impl Coordinator {
                 OnDeadline::Hold => "policy `hold`: it waits for as long as it takes, or for an operator",
             };
             blockers.push(Blocker {
-                condition: "deadline",
+                condition: ConditionName::Deadline,
                 who: String::new(),
                 why: format!("{phase} lasts longer than its deadline of {}", seconds(deadline.after)),
                 since: self.record.rotation.as_ref().map(|rotation| rotation.phase_since),
@@ -154,7 +124,7 @@ impl Coordinator {
         let waits = |version: &Version| self.guard(*version, now).holds();
         let open = self.record.retirements.iter().filter(|(version, it)| it.step.is_none() && waits(version));
         open.map(|(version, _)| Blocker {
-            condition: "audited",
+            condition: ConditionName::Audited,
             who: String::new(),
             why: format!("the intent to retire version {version} is being written to the audit log"),
             since: None,
@@ -181,7 +151,7 @@ impl Coordinator {
                     (format!("version {version} is being {doing}"), "it is tried until it is done")
                 };
                 Blocker {
-                    condition: "retired",
+                    condition: ConditionName::Retired,
                     who: String::new(),
                     why,
                     since: Some(retirement.since),
@@ -204,7 +174,7 @@ impl Coordinator {
             return None;
         };
         Some(Blocker {
-            condition: "start",
+            condition: ConditionName::Start,
             who: String::new(),
             why: format!("version {version} waits for its rotation: {why}"),
             since,
@@ -238,7 +208,7 @@ impl Coordinator {
                 "a new version is written, or an operator leaves safe mode once more, which sends them to the current version",
             ),
         };
-        Some(Blocker { condition: "staying", who: String::new(), why, since: None, next: next.into() })
+        Some(Blocker { condition: ConditionName::Staying, who: String::new(), why, since: None, next: next.into() })
     }
 
     /// What lies over this secret.
@@ -266,6 +236,19 @@ impl Coordinator {
         overlays
     }
 
+    /// How a member stands, as status shows it.
+    #[must_use]
+    pub fn standing(&self, member: &Member, now: Now) -> Standing {
+        let silent = member.heard.map(|heard| now.instant.since(heard.instant));
+        match silent {
+            _ if member.is_gone() => Standing::Left,
+            _ if self.is_out_of_reach(member, now) => Standing::Fenced,
+            None => Standing::Registered,
+            Some(silent) if silent > self.record.sync_interval() * 2 => Standing::Silent,
+            Some(_) => Standing::Live,
+        }
+    }
+
     /// The deadline of the phase in force, and when it passes.
     #[must_use]
     pub fn deadline(&self) -> Option<(Deadline, Instant)> {
@@ -280,17 +263,17 @@ impl Coordinator {
         match rotation.phase {
             Phase::Verifying => {
                 let (name, why) = if rotation.created {
-                    ("verified", "the test login with the new credential has not come back yet")
+                    (ConditionName::Verified, "the test login with the new credential has not come back yet")
                 } else {
-                    ("created", "the new credential is being made")
+                    (ConditionName::Created, "the new credential is being made")
                 };
-                vec![waiting(name, why, rotation.phase_since, "the provider answers")]
+                vec![Condition::waiting(name, why, rotation.phase_since, "the provider answers")]
             }
             Phase::Preparing => {
-                let mut conditions = self.stage_conditions("prepared", rotation.new, Stage::Prepared, now);
+                let mut conditions = self.stage_conditions(ConditionName::Prepared, rotation.new, Stage::Prepared, now);
                 if self.policy.approval && rotation.approved.is_none() && !self.broken.is(Rule::Approval) {
-                    conditions.push(waiting(
-                        "approval",
+                    conditions.push(Condition::waiting(
+                        ConditionName::Approval,
                         "the activation needs an operator's approval",
                         rotation.phase_since,
                         "an operator approves",
@@ -300,7 +283,7 @@ impl Coordinator {
                 conditions.push(self.safe_mode_gate());
                 conditions
             }
-            Phase::Activating => self.stage_conditions("switched", rotation.new, Stage::Switched, now),
+            Phase::Activating => self.stage_conditions(ConditionName::Switched, rotation.new, Stage::Switched, now),
             Phase::Retiring => Vec::new(),
             Phase::Draining | Phase::RollingBack => Vec::new(),
         }
@@ -308,10 +291,11 @@ impl Coordinator {
 
     fn pause_gate(&self) -> Condition {
         match &self.record.paused {
-            None => met("not_paused"),
-            Some(_) if self.broken.is(Rule::PauseActivation) => met("not_paused"),
+            None => Condition::met(ConditionName::NotPaused),
+            Some(_) if self.broken.is(Rule::PauseActivation) => Condition::met(ConditionName::NotPaused),
             Some(pause) => {
-                let mut condition = waiting("not_paused", &pause.reason, pause.at, "an operator resumes");
+                let mut condition =
+                    Condition::waiting(ConditionName::NotPaused, &pause.reason, pause.at, "an operator resumes");
                 condition.blockers.iter_mut().for_each(|blocker| blocker.who = pause.by.to_string());
                 condition
             }
@@ -320,15 +304,17 @@ impl Coordinator {
 
     fn safe_mode_gate(&self) -> Condition {
         match &self.record.safe_mode {
-            None => met("not_in_safe_mode"),
-            Some(_) if self.broken.is(Rule::SafeModeActivation) => met("not_in_safe_mode"),
-            Some(mode) => waiting("not_in_safe_mode", &mode.reason, mode.at, "an operator leaves safe mode"),
+            None => Condition::met(ConditionName::NotInSafeMode),
+            Some(_) if self.broken.is(Rule::SafeModeActivation) => Condition::met(ConditionName::NotInSafeMode),
+            Some(mode) => {
+                Condition::waiting(ConditionName::NotInSafeMode, &mode.reason, mode.at, "an operator leaves safe mode")
+            }
         }
     }
 
     /// Whether everyone who counts has reached a stage: somebody at least, every reachable member, every required
     /// service's minimum.
-    fn stage_conditions(&self, name: &'static str, version: Version, stage: Stage, now: Now) -> Vec<Condition> {
+    fn stage_conditions(&self, name: ConditionName, version: Version, stage: Stage, now: Now) -> Vec<Condition> {
         let excused = self.record.rotation.as_ref().map(|rotation| &rotation.excused);
         let mut reached = 0_usize;
         let mut missing = 0_usize;
@@ -355,16 +341,16 @@ impl Coordinator {
         let holds = self.policy.when_empty == WhenEmpty::Hold && !self.broken.is(Rule::EmptySet);
         let empty = reached == 0 && missing == 0 && holds;
         let somebody = if empty {
-            waiting(
-                "somebody",
+            Condition::waiting(
+                ConditionName::Somebody,
                 "no live instance uses this secret, and an empty set confirms nothing",
                 self.record.rotation.as_ref().map_or(WallTime(0), |rotation| rotation.phase_since),
                 "an instance registers (or the policy says when_empty = \"proceed\")",
             )
         } else {
-            met("somebody")
+            Condition::met(ConditionName::Somebody)
         };
-        let required = self.required_reached("required_services", version, stage, now);
+        let required = self.required_reached(ConditionName::RequiredServices, version, stage, now);
         vec![self.roster_condition(now), everyone, somebody, required]
     }
 
@@ -373,14 +359,17 @@ impl Coordinator {
     fn roster_condition(&self, now: Now) -> Condition {
         let over = self.tenure.since.instant + self.outlast(self.record.timing.sync_rotating * 2);
         if self.roster_read || self.broken.is(Rule::RosterFirst) || now.instant >= over {
-            return met("roster_read");
+            return Condition::met(ConditionName::RosterRead);
         }
         let why = "this leader has just taken over and does not know all members yet";
         let next = "it reads the roster, or every live instance has been heard";
-        Condition { until: Some(over), ..waiting("roster_read", why, self.tenure.since.wall, next) }
+        Condition {
+            until: Some(over),
+            ..Condition::waiting(ConditionName::RosterRead, why, self.tenure.since.wall, next)
+        }
     }
 
-    fn stage_blocker(&self, name: &'static str, member: &Member, version: Version, now: Now) -> Blocker {
+    fn stage_blocker(&self, name: ConditionName, member: &Member, version: Version, now: Now) -> Blocker {
         let silent = member.heard.map(|heard| now.instant.since(heard.instant));
         let failure = member.report.as_ref().and_then(|report| report.failure.as_ref());
         let at = member
@@ -391,7 +380,7 @@ impl Coordinator {
         let ahead = member.report.as_ref().is_some_and(|report| report.revision > self.record.revision);
         let why = match (failure, silent) {
             (Some(failure), _) if failure.version == version => {
-                format!("{} of version {version}: {}", failure.kind, failure.text)
+                format!("{}: version {version}: {}", failure.kind.words(), failure.text)
             }
             _ if ahead => {
                 "has seen a newer state than the store holds: was the store restored from a backup?".to_owned()
@@ -459,16 +448,6 @@ impl Coordinator {
     }
 }
 
-fn met(name: &'static str) -> Condition {
-    Condition { name, met: true, evidence: String::new(), blockers: Vec::new(), until: None }
-}
-
-fn waiting(name: &'static str, why: &str, since: WallTime, next: &str) -> Condition {
-    let blocker =
-        Blocker { condition: name, who: String::new(), why: why.to_owned(), since: Some(since), next: next.to_owned() };
-    Condition { name, met: false, evidence: why.to_owned(), blockers: vec![blocker], until: None }
-}
-
 fn describe(command: &CommandKind) -> String {
     match command {
         CommandKind::Publish => "publishing the state".into(),
@@ -477,6 +456,6 @@ fn describe(command: &CommandKind) -> String {
         CommandKind::PassBarrier { version } => format!("reading the roster after the seal of version {version}"),
         CommandKind::ReadUsage { version } => format!("reading the usage of version {version}"),
         CommandKind::Audit { version } => format!("writing the audit entry for retiring version {version}"),
-        CommandKind::Retire { version, step } => format!("step {step:?} of retiring version {version}"),
+        CommandKind::Retire { version, step } => format!("step `{step}` of retiring version {version}"),
     }
 }

@@ -239,7 +239,7 @@ impl Bench {
         let mut bench = Self::running(policy, names);
         bench.seen(2);
         bench.verified(2);
-        assert_eq!(bench.phase(), "Preparing");
+        assert_eq!(bench.phase(), "preparing");
         bench
     }
 
@@ -249,11 +249,11 @@ impl Bench {
         for name in names {
             bench.sync(name, 2, Stage::Prepared, &[1, 2]);
         }
-        assert_eq!(bench.phase(), "Activating");
+        assert_eq!(bench.phase(), "activating");
         for name in names {
             bench.sync(name, 2, Stage::Switched, &[1, 2]);
         }
-        assert_eq!(bench.phase(), "Draining");
+        assert_eq!(bench.phase(), "draining");
         bench
     }
 

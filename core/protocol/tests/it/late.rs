@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, key, seconds, v};
 use rotacast_protocol::Policy;
-use rotacast_protocol::coordinator::{CommandKind, Evidence, Input, Order, Rejection};
+use rotacast_protocol::coordinator::{CommandKind, ConditionName, Evidence, Input, Order, Rejection};
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::policy::WhenUnreachable;
 
@@ -49,7 +49,7 @@ fn an_audit_entry_that_took_until_the_next_retirement_of_the_version_is_not_abou
     until_audited(&mut bench);
     // The disk takes its time; meanwhile the rotation is rolled back, and a further one retires version 1 after all.
     let asked = bench.revision();
-    bench.order(Order::RollBack { reason: "no".into() }).unwrap();
+    bench.order(Order::rollback("no").unwrap()).unwrap();
     bench.sync("api/a", 1, Stage::Switched, &[1, 2]);
     bench.sync("api/a", 1, Stage::Released, &[1]);
     assert!(bench.drains(2, seconds(60)));
@@ -72,5 +72,5 @@ fn an_audit_log_that_takes_no_entry_is_named() {
     bench.sync("api/a", 2, Stage::Released, &[2]);
     until_audited(&mut bench);
     let blockers = bench.coordinator.blockers(bench.now);
-    assert!(blockers.iter().any(|blocker| blocker.condition == "audited"), "{blockers:?}");
+    assert!(blockers.iter().any(|blocker| blocker.condition == ConditionName::Audited), "{blockers:?}");
 }

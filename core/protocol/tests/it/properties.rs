@@ -139,14 +139,15 @@ fn inputs() -> impl Strategy<Value = Input> {
     let version = || (1..7_u64).prop_map(v);
     let order = prop_oneof![
         Just(Order::Rotate),
-        Just(Order::Pause { reason: "p".into() }),
+        Just(Order::pause("p").unwrap()),
         Just(Order::Resume),
         Just(Order::Approve),
-        Just(Order::RollBack { reason: "r".into() }),
+        Just(Order::rollback("r").unwrap()),
         Just(Order::LeaveSafeMode),
         who().prop_map(|instance| Order::Excuse { instance }),
         (version(), btree_set(who(), 0..3), any::<bool>()).prop_map(|(version, instances, sessions)| {
-            Order::Override { version, instances, sessions, reason: "o".into() }
+            let sessions = sessions || instances.is_empty();
+            Order::cut_off(version, instances, sessions, "o").unwrap()
         }),
     ];
     prop_oneof![

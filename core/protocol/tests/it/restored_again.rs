@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::bench::{Bench, key, seconds, v};
-use rotacast_protocol::coordinator::{CommandKind, Coordinator, Input, Order, Overlay, Tenure};
+use rotacast_protocol::coordinator::{CommandKind, ConditionName, Coordinator, Input, Order, Overlay, Tenure};
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::policy::{Deadline, OnDeadline};
 use rotacast_protocol::record::SecretRecord;
@@ -51,7 +51,7 @@ fn a_second_restore_to_a_backup_taken_in_safe_mode_waits_for_lost_leases() {
     let backup = bench.coordinator.record().encode();
     // Lost: rolled back to 1, long leases again.
     bench.order(Order::LeaveSafeMode).unwrap();
-    bench.order(Order::RollBack { reason: "looked".into() }).unwrap();
+    bench.order(Order::rollback("looked").unwrap()).unwrap();
     bench.sync("api/a", 1, Stage::Released, &[1]);
     assert!(bench.drains(2, seconds(600)));
     bench.destroy(2);
@@ -109,7 +109,7 @@ fn a_report_of_a_lost_history_is_no_release() {
     first.register("api/a");
     went_back(&mut first);
     first.order(Order::LeaveSafeMode).unwrap();
-    first.order(Order::RollBack { reason: "looked".into() }).unwrap();
+    first.order(Order::rollback("looked").unwrap()).unwrap();
     first.pass(seconds(1));
     let lost = first.coordinator.record().clone();
     assert_eq!(first.current(), Some(1));
@@ -177,7 +177,7 @@ fn nothing_is_rolled_back_in_safe_mode_by_a_deadline() {
     // In the lost history version 2 is current and version 1 has ended.
     bench.sync("api/a", 2, Stage::Prepared, &[2]);
     bench.pass(seconds(601));
-    assert_eq!(bench.phase(), "Preparing", "version 2, which is in use, is given up while nobody has looked");
+    assert_eq!(bench.phase(), "preparing", "version 2, which is in use, is given up while nobody has looked");
 }
 
 #[test]
@@ -246,10 +246,10 @@ fn grants_of_versions_nobody_knows_are_bounded() {
 fn an_override_of_before_the_break_is_void() {
     let mut bench = Bench::draining(Policy::default(), &["api/a", "api/b"]);
     let instances = BTreeSet::from([key("api/a")]);
-    bench.order(Order::Override { version: v(1), instances, sessions: false, reason: "it hangs".into() }).unwrap();
+    bench.order(Order::cut_off(v(1), instances, false, "it hangs").unwrap()).unwrap();
     let backup = bench.coordinator.record().encode();
     // Lost: the operator thinks again and rolls back, which voids the override; a goes on with version 1.
-    bench.order(Order::RollBack { reason: "looked".into() }).unwrap();
+    bench.order(Order::rollback("looked").unwrap()).unwrap();
     assert!(bench.sync("api/a", 1, Stage::Released, &[1]).contains_key(&v(1)));
     let mut next = restored(&backup, bench.now, 9);
     next.register("api/a");
@@ -278,7 +278,7 @@ fn that_instances_still_stay_is_told_and_can_be_ended() {
     let (stay, overlays) = (bench.coordinator.record().stay, bench.coordinator.overlays(bench.now));
     let blockers = bench.coordinator.blockers(bench.now);
     assert!(stay && overlays == [Overlay::Staying], "phase {}: {overlays:?}", bench.phase());
-    assert!(blockers.iter().any(|blocker| blocker.condition == "staying"), "{blockers:?}");
+    assert!(blockers.iter().any(|blocker| blocker.condition == ConditionName::Staying), "{blockers:?}");
     bench.order(Order::LeaveSafeMode).unwrap();
     assert!(!bench.coordinator.record().stay && bench.coordinator.overlays(bench.now).is_empty());
     assert!(bench.order(Order::LeaveSafeMode).is_err());
@@ -330,9 +330,9 @@ fn a_rollback_that_nobody_follows_makes_way_for_the_version_that_waits() {
     assert!(went_back(&mut next));
     next.seen(3);
     next.order(Order::LeaveSafeMode).unwrap();
-    next.order(Order::RollBack { reason: "in the way".into() }).unwrap();
+    next.order(Order::rollback("in the way").unwrap()).unwrap();
     for _ in 0..600 {
-        if next.phase() != "RollingBack" {
+        if next.phase() != "rolling_back" {
             break;
         }
         next.pass(seconds(1));

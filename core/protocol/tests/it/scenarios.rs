@@ -27,7 +27,7 @@ fn s40_reloads_that_fail_hold_or_roll_back_as_the_policy_says() {
     // Within the budget: it waits, and names exactly who refuses and why.
     let budget = Policy { failure_budget: 1, ..Policy::default() };
     let bench = reloads_fail(budget.clone(), &["api/b"]);
-    assert_eq!((bench.phase().as_str(), bench.current()), ("Preparing", Some(1)));
+    assert_eq!((bench.phase().as_str(), bench.current()), ("preparing", Some(1)));
     let blockers = bench.coordinator.blockers(bench.now);
     let named: Vec<_> = blockers.iter().filter(|it| !it.who.is_empty()).map(|it| it.who.clone()).collect();
     assert_eq!(named, [key("api/b").to_string()], "{blockers:?}");
@@ -35,7 +35,7 @@ fn s40_reloads_that_fail_hold_or_roll_back_as_the_policy_says() {
 
     // Beyond it: it rolls back, and nobody leaves the old version.
     let mut bench = reloads_fail(budget, &["api/b", "api/c"]);
-    assert_eq!((bench.phase().as_str(), bench.current()), ("RollingBack", Some(1)));
+    assert_eq!((bench.phase().as_str(), bench.current()), ("rolling_back", Some(1)));
     for name in ["api/a", "api/b", "api/c"] {
         bench.sync(name, 1, Stage::Released, &[1]);
     }
@@ -47,9 +47,9 @@ fn s40_reloads_that_fail_hold_or_roll_back_as_the_policy_says() {
     let hold = Policy { on_failure: OnFailure::Hold, ..Policy::default() };
     let mut bench = reloads_fail(hold, &["api/a", "api/b", "api/c"]);
     bench.pass(seconds(4000));
-    assert_eq!((bench.phase().as_str(), bench.current()), ("Preparing", Some(1)));
-    bench.order(Order::RollBack { reason: "enough".into() }).unwrap();
-    assert_eq!((bench.phase().as_str(), bench.current()), ("RollingBack", Some(1)));
+    assert_eq!((bench.phase().as_str(), bench.current()), ("preparing", Some(1)));
+    bench.order(Order::rollback("enough").unwrap()).unwrap();
+    assert_eq!((bench.phase().as_str(), bench.current()), ("rolling_back", Some(1)));
 }
 
 /// A record as a broadcaster of the next build writes it: a field more, here and within.

@@ -14,7 +14,7 @@ use rotacast_protocol::Policy;
 use rotacast_protocol::coordinator::{Change, CommandKind, Evidence, Input, Order};
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::policy::{Deadline, OnDeadline, OnFailure, WhenEmpty, WhenUnreachable};
-use rotacast_protocol::record::{Origin, RecordChange, RetireStep};
+use rotacast_protocol::record::{Origin, RecordChange};
 
 struct Story {
     bench: Option<Bench>,
@@ -164,14 +164,9 @@ impl Story {
                 let revision = bench.revision();
                 bench.input(Input::Audited { version: v(number(version)), revision })
             }
-            ["done", step, version] => bench.input(Input::StepDone {
-                version: v(number(version)),
-                step: match *step {
-                    "disable" => RetireStep::Disable,
-                    "destroy" => RetireStep::Destroy,
-                    _ => RetireStep::Erase,
-                },
-            }),
+            ["done", step, version] => {
+                bench.input(Input::StepDone { version: v(number(version)), step: step.parse().unwrap() })
+            }
             ["drain", version, "within", count, "s"] => {
                 let began = bench.now.instant;
                 let drained = bench.drains(number(version), seconds(number(count)));
@@ -225,26 +220,19 @@ impl Story {
 }
 
 fn order_of(words: &[&str]) -> Order {
-    let reason = || "they said so".to_owned();
+    let reason = "they said so";
     match words {
         ["rotate"] => Order::Rotate,
-        ["pause"] => Order::Pause { reason: reason() },
+        ["pause"] => Order::pause(reason).unwrap(),
         ["resume"] => Order::Resume,
         ["approve"] => Order::Approve,
-        ["rollback"] => Order::RollBack { reason: reason() },
+        ["rollback"] => Order::rollback(reason).unwrap(),
         ["excuse", name] => Order::Excuse { instance: key(name) },
-        ["override", version, "sessions"] => Order::Override {
-            version: v(number(version)),
-            instances: BTreeSet::new(),
-            sessions: true,
-            reason: reason(),
-        },
-        ["override", version, names @ ..] => Order::Override {
-            version: v(number(version)),
-            instances: names.iter().map(|name| key(name)).collect(),
-            sessions: false,
-            reason: reason(),
-        },
+        ["override", version, "sessions"] => Order::cut_off(v(number(version)), BTreeSet::new(), true, reason).unwrap(),
+        ["override", version, names @ ..] => {
+            let instances = names.iter().map(|name| key(name)).collect();
+            Order::cut_off(v(number(version)), instances, false, reason).unwrap()
+        }
         ["leave", "safe", "mode"] => Order::LeaveSafeMode,
         other => panic!("no order {other:?}"),
     }
@@ -258,7 +246,7 @@ fn owes(kind: &CommandKind) -> Option<String> {
         CommandKind::Test { version } => format!("test a login with version {version}"),
         CommandKind::PassBarrier { version } => format!("read the roster after the seal of version {version}"),
         CommandKind::Audit { version } => format!("write the intent to retire version {version} into the audit log"),
-        CommandKind::Retire { version, step } => format!("{step:?} version {version}").to_lowercase(),
+        CommandKind::Retire { version, step } => format!("{step} version {version}"),
     })
 }
 
@@ -285,15 +273,15 @@ fn said(change: &Change) -> Option<String> {
         RecordChange::VersionAdded { version, .. } => format!("version {version} is pending"),
         RecordChange::VersionSkipped { version, by, .. } => format!("version {version} is skipped for version {by}"),
         RecordChange::RotationStarted { new, trigger, .. } => {
-            format!("a rotation to version {new} starts, asked for by {trigger}: Verifying")
+            format!("a rotation to version {new} starts, asked for by {trigger}: verifying")
         }
         RecordChange::CredentialCreated { .. } => "its credential exists".into(),
-        RecordChange::PreparingBegan { .. } => "Preparing".into(),
+        RecordChange::PreparingBegan { .. } => "preparing".into(),
         RecordChange::Approved { by } => format!("approved by {by}"),
         RecordChange::Excused { instance } => format!("{instance} is not waited for"),
-        RecordChange::Activated { .. } => "the new version becomes current: Activating".into(),
-        RecordChange::DrainingBegan { .. } => "Draining".into(),
-        RecordChange::RollbackStarted { reason, .. } => format!("RollingBack: {reason}"),
+        RecordChange::Activated { .. } => "the new version becomes current: activating".into(),
+        RecordChange::DrainingBegan { .. } => "draining".into(),
+        RecordChange::RollbackStarted { reason, .. } => format!("rolling back: {reason}"),
         RecordChange::Sealed { version } => format!("version {version} is sealed"),
         RecordChange::Overridden { version, word } => {
             let who: Vec<&str> = word.instances.iter().map(String::as_str).collect();
@@ -302,12 +290,10 @@ fn said(change: &Change) -> Option<String> {
                 .trim_end()
                 .to_owned()
         }
-        RecordChange::RetireBegan { version, .. } => format!("Retiring version {version}: the point of no return"),
-        RecordChange::RetireAdvanced { version, step } => {
-            format!("next for version {version}: {step:?}").to_lowercase()
-        }
+        RecordChange::RetireBegan { version, .. } => format!("retiring version {version}: the point of no return"),
+        RecordChange::RetireAdvanced { version, step } => format!("next for version {version}: {step}"),
         RecordChange::RetireFinished { version } => format!("version {version} is gone"),
-        RecordChange::RotationEnded { outcome, .. } => format!("the rotation ends: {outcome}"),
+        RecordChange::RotationEnded { outcome, .. } => format!("the rotation ends: {}", outcome.words()),
         RecordChange::Paused(pause) => format!("paused by {}", pause.by),
         RecordChange::Resumed => "resumed".into(),
         RecordChange::SafeModeEntered(mode) => format!("safe mode: {}", mode.reason),

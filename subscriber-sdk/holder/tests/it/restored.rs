@@ -99,7 +99,7 @@ fn a_version_that_the_backup_knows_did_not_come_again() {
     let serving = hand.holder.serving();
     let ends = next.drains(2, seconds(20_000));
     assert!(
-        failure.is_none() && phase != "RollingBack",
+        failure.is_none() && phase != "rolling_back",
         "in safe mode: {phase}, {failure:?}; after it {serving:?} is served, which has ended; version 2, which works, is retired: {ends}"
     );
 }

@@ -94,7 +94,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn(&mut Bench)) -> Option<Result<(
         Rule::LeapVoidsWords => {
             let mut bench = Bench::draining(Policy::default(), &["api/a"]);
             let instances = BTreeSet::from([key("api/a")]);
-            let word = Order::Override { version: v(1), instances, sessions: false, reason: "it hangs".into() };
+            let word = Order::cut_off(v(1), instances, false, "it hangs").expect("a reason");
             bench.order(word).ok();
             spoil(&mut bench);
             went_back(&mut bench);
@@ -127,7 +127,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn(&mut Bench)) -> Option<Result<(
             went_back(&mut bench);
             spoil(&mut bench);
             bench.pass(seconds(601));
-            says(bench.phase() == "RollingBack", "safe mode: a rotation goes back in it by itself")
+            says(bench.phase() == "rolling_back", "safe mode: a rotation goes back in it by itself")
         }
         Rule::SafeModeCreate => {
             let mut bench = Bench::running(Policy::default(), &["api/a"]);
@@ -142,10 +142,10 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn(&mut Bench)) -> Option<Result<(
             bench.input(Input::VersionSeen { version: v(3) }).ok();
             bench.order(Order::LeaveSafeMode).ok();
             spoil(&mut bench);
-            bench.order(Order::RollBack { reason: "in the way".into() }).ok();
+            bench.order(Order::rollback("in the way").expect("a reason")).ok();
             bench.pass(seconds(1));
             bench.sync("api/a", 1, Stage::Seen, &[2]);
-            says(bench.phase() == "RollingBack", "L: a rollback waits for those who wait for its end")
+            says(bench.phase() == "rolling_back", "L: a rollback waits for those who wait for its end")
         }
         _ => return None,
     };

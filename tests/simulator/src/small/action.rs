@@ -300,7 +300,7 @@ impl Model {
             Action::RollsBack => {
                 self.left.rollbacks -= 1;
                 let by = OperatorName::new("ada").expect("a valid name");
-                let order = Order::RollBack { reason: "no".into() };
+                let order = Order::rollback("no").expect("a reason");
                 if let Some((node, ..)) = self.lock {
                     self.input(fixed, node, Input::Operator { by, order });
                     self.settle(fixed, node);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use rotacast_holder::{Command as Owed, Input as Takes, InstanceCommand, InstanceInput};
-use rotacast_protocol::coordinator::{Change, CommandKind, Coordinator, Evidence, Input, Standing, Tenure};
+use rotacast_protocol::coordinator::{Change, CommandKind, Coordinator, Evidence, GuardStanding, Input, Tenure};
 use rotacast_protocol::message::SyncReply;
 use rotacast_protocol::record::{Cause, RecordChange, RetireStep, SecretRecord, Timing};
 use rotacast_protocol::{Epoch, Nonce, Version};
@@ -84,15 +84,15 @@ impl Model {
         for change in changes {
             let Change::Record(RecordChange::RetireBegan { version, .. }) = change else { continue };
             let Some(retirement) = it.coordinator.record().retirements.get(version) else { continue };
-            let standings: Vec<Standing> = it
+            let standings: Vec<GuardStanding> = it
                 .coordinator
                 .members()
-                .map(|member| it.coordinator.standing(member, *version, retirement, now))
+                .map(|member| it.coordinator.guard_standing(member, *version, retirement, now).0)
                 .collect();
             let seen = &mut fixed.reached;
             seen.retired += 1;
-            seen.after_release += u64::from(standings.contains(&Standing::Released));
-            seen.after_expiry += u64::from(standings.contains(&Standing::Fenced));
+            seen.after_release += u64::from(standings.contains(&GuardStanding::Released));
+            seen.after_expiry += u64::from(standings.contains(&GuardStanding::Fenced));
             seen.after_takeover += u64::from(it.epoch > Epoch(1));
             seen.after_rollback += u64::from(retirement.cause == Cause::RolledBack);
             seen.after_supersede += u64::from(retirement.cause == Cause::Superseded);

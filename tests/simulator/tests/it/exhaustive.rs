@@ -2,6 +2,7 @@
 //! takes much longer.
 
 use rotacast_holder::rules::Rule as HolderRule;
+use rotacast_protocol::coordinator::ConditionName;
 use rotacast_protocol::rules::Rule;
 use rotacast_simulator::Mutant;
 use rotacast_simulator::mutant::Around;
@@ -35,8 +36,8 @@ fn small_worlds_find_broken_rules() {
     let broken = [
         Mutant::Leader(Rule::FenceWaits),
         Mutant::Leader(Rule::UseTime),
-        Mutant::Leader(Rule::Guard("self_leases_over")),
-        Mutant::Leader(Rule::Guard("members_released")),
+        Mutant::Leader(Rule::Guard(ConditionName::SelfLeasesOver)),
+        Mutant::Leader(Rule::Guard(ConditionName::MembersReleased)),
         Mutant::Holder(HolderRule::ClockOnUse),
         Mutant::Around(Around::UseEnds),
     ];
