@@ -30,6 +30,7 @@ COPY tools/proto-codegen tools/proto-codegen
 COPY proto proto
 COPY core core
 COPY broadcaster broadcaster
+COPY cli cli
 COPY subscriber-sdk subscriber-sdk
 COPY tests tests
 RUN find . -name '*.rs' ! -name lib.rs ! -name main.rs ! -name build.rs \
@@ -42,18 +43,19 @@ RUN find . -name '*.rs' ! -name lib.rs ! -name main.rs ! -name build.rs \
 FROM toolchain AS dependencies
 COPY --from=manifests /src .
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
-    cargo build --release --locked -p rotacast --features kafka-tls
+    cargo build --release --locked -p rotacast --no-default-features --features kafka-tls
 
 # ---- The broadcaster -------------------------------------------------------------------------------------------------
 FROM dependencies AS build
 COPY proto proto
 COPY core core
 COPY broadcaster broadcaster
+COPY cli cli
 COPY subscriber-sdk subscriber-sdk
 # Sources may be older than the empty ones that were just built, and Cargo goes by time.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     find . -name '*.rs' -exec touch '{}' + \
-    && cargo build --release --locked -p rotacast --features kafka-tls
+    && cargo build --release --locked -p rotacast --no-default-features --features kafka-tls
 # A root file system with the program, the libraries it is linked with, and what resolves names.
 RUN mkdir -p /image/root/etc/ssl/certs /image/root/usr/local/bin /image/data /image/rotacast \
     && cp target/release/rotacast /image/root/usr/local/bin/ \

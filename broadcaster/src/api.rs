@@ -12,5 +12,5 @@ mod tests;
 
 pub use admin::{AdminFront, health, reflection};
 pub use control::{Action, CommandReply, Control, OperatorCommand};
-pub use operator::{FRESHNESS, Gate, MAX_OVERRIDDEN, MAX_PUT_BYTES, MAX_REASON_BYTES, Operators};
-pub use refusal::{Refusal, fix_of, kind_of};
+pub use operator::{FRESHNESS, Gate, Operators};
+pub use refusal::Refusal;

@@ -16,7 +16,6 @@ mod reload;
 mod service;
 mod store;
 mod telemetry;
-mod unit;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -37,7 +36,6 @@ pub use reload::{Change, changes};
 pub use service::ServiceConfig;
 pub use store::{Layout, StoreConfig};
 pub use telemetry::TelemetryConfig;
-pub use unit::{parse_duration, parse_size, show_duration};
 
 use reader::{Document, Section};
 

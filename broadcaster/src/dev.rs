@@ -1,10 +1,10 @@
 //! `rotacast dev`: everything in one process and one folder, with no servers and no configuration.
 
-mod demo;
 mod folder;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,15 +20,14 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Operators;
 use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
-use crate::cli::DevArgs;
 use crate::driver::{Environment, Identities, Replica, SecretSettings, Secrets, Service, Services, Settings};
 use crate::metrics::Metrics;
 use crate::traces::Traces;
 use crate::web::Tokens;
-use folder::Folder;
+pub use folder::Folder;
 
 /// The cluster's name in development.
-const CLUSTER: &str = "dev";
+pub const CLUSTER: &str = "dev";
 
 /// How long a crashed `dev` blocks its successor; the embedded store frees its lock at once anyway.
 const LEADER_TTL: Duration = Duration::from_secs(5);
@@ -49,8 +48,7 @@ impl Settings for DevSettings {
 }
 
 /// Leases short enough to watch, so that a killed instance is fenced within seconds.
-#[must_use]
-pub fn policy() -> Policy {
+fn policy() -> Policy {
     Policy {
         lease_idle: Duration::from_secs(10),
         lease_rotating: Duration::from_secs(4),
@@ -62,40 +60,51 @@ pub fn policy() -> Policy {
     }
 }
 
-/// Runs until Ctrl-C, or until the demo has done what it was asked for.
-///
-/// # Errors
-/// What could not be opened, or what ended it.
-pub async fn run(args: DevArgs) -> anyhow::Result<()> {
-    let stop = crate::signal::stop_on_signals()?;
-    // First of all: a folder with fresh keys that no broadcaster knows would only mislead the commands given beside it.
-    let listener = TcpListener::bind(args.listen).await.with_context(|| {
-        format!("cannot listen on {}: is another `rotacast dev` running? Choose another --listen", args.listen)
-    })?;
-    let folder = Folder::open(&args.data)?;
-    let address = listener.local_addr().context("the listener's address")?;
-    let (broadcaster, bus) = assemble(&folder, listener, address).await?;
-    if args.demo {
-        let demo = demo::run(&args, address, &folder, stop.clone());
-        let serving = broadcaster.run(stop.clone());
-        tokio::pin!(demo, serving);
-        let result = tokio::select! {
-            ended = &mut demo => {
-                stop.cancel();
-                serving.await.and(ended)
-            }
-            ended = &mut serving => {
-                stop.cancel();
-                ended
-            }
-        };
-        bus.close().await;
-        return result;
+/// A broadcaster that has everything it needs in one folder.
+pub struct Dev {
+    folder: Folder,
+    address: SocketAddr,
+    broadcaster: Broadcaster,
+    bus: EmbeddedBus,
+}
+
+impl Dev {
+    /// Listens, and opens the folder `data`; what is missing in it is made.
+    ///
+    /// # Errors
+    /// What cannot be listened on, or opened.
+    pub async fn open(data: &Path, listen: SocketAddr) -> anyhow::Result<Self> {
+        // First of all: a folder with fresh keys that no broadcaster knows would only mislead the commands given beside it.
+        let listener = TcpListener::bind(listen).await.with_context(|| {
+            format!("cannot listen on {listen}: is another `rotacast dev` running? Choose another --listen")
+        })?;
+        let folder = Folder::open(data)?;
+        let address = listener.local_addr().context("the listener's address")?;
+        let (broadcaster, bus) = assemble(&folder, listener, address).await?;
+        Ok(Self { folder, address, broadcaster, bus })
     }
-    folder.print_what_next(address);
-    let result = broadcaster.run(stop).await;
-    bus.close().await;
-    result
+
+    /// The data folder.
+    #[must_use]
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Runs until `stop`.
+    ///
+    /// # Errors
+    /// What ended it.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let result = self.broadcaster.run(stop).await;
+        self.bus.close().await;
+        result
+    }
 }
 
 async fn assemble(
@@ -143,25 +152,4 @@ async fn assemble(
         clients_certified: false,
     };
     Ok((broadcaster, bus))
-}
-
-/// Waits for something that must happen soon after the start.
-async fn within<T>(
-    what: &str,
-    limit: Duration,
-    stop: &CancellationToken,
-    attempt: impl AsyncFn() -> Option<T>,
-) -> anyhow::Result<T> {
-    let tries = async {
-        loop {
-            if let Some(done) = attempt().await {
-                return done;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::select! {
-        done = tokio::time::timeout(limit, tries) => done.with_context(|| format!("{what} took longer than {limit:?}")),
-        () = stop.cancelled() => anyhow::bail!("stopped"),
-    }
 }

@@ -6,8 +6,6 @@
 pub mod api;
 pub mod audit;
 pub mod broadcaster;
-pub mod build;
-pub mod cli;
 pub mod config;
 pub mod dev;
 pub mod driver;
@@ -18,5 +16,4 @@ pub mod serve;
 pub mod signal;
 pub mod systemd;
 pub mod traces;
-mod view;
 pub mod web;

@@ -9,15 +9,45 @@ mod line;
 use std::io::Write;
 use std::sync::Mutex;
 
+use thiserror::Error;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::LogFormat;
 use fields::Fields;
 use line::Line;
+
+/// Starts the log of this process, on standard error.
+///
+/// # Errors
+/// A filter that is none, or a log that has been started already.
+pub fn start(filter: &str, format: LogFormat, colours: bool) -> Result<(), LogError> {
+    let parsed = EnvFilter::try_new(filter)
+        .map_err(|problem| LogError::Filter { filter: filter.to_owned(), problem: problem.to_string() })?;
+    let layer = LogLayer::new(format, colours, std::io::stderr());
+    tracing_subscriber::registry().with(parsed).with(layer).try_init().map_err(|_| LogError::Started)
+}
+
+/// Why the log cannot be started.
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// Not a list of directives.
+    #[error("log filter {filter:?}: {problem}")]
+    Filter {
+        /// As given.
+        filter: String,
+        /// Why not.
+        problem: String,
+    },
+    /// This process has a log.
+    #[error("the log of this process has been started before")]
+    Started,
+}
 
 /// Writes lines.
 pub struct LogLayer<W> {

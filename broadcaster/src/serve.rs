@@ -7,7 +7,7 @@ mod provider;
 mod rehearsal;
 mod start;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -25,7 +25,6 @@ use tracing::{error, info, warn};
 use crate::api::Operators;
 use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
-use crate::cli::ServeArgs;
 use crate::config::{Config, ServerTls, ServiceConfig, StoreConfig, changes};
 use crate::driver::{
     Environment, Identities, Mail, Replica, Schedule, SecretSettings, Secrets, Service, Services, Settings,
@@ -34,7 +33,7 @@ use crate::metrics::Metrics;
 use crate::traces::{self, Exporting};
 use crate::web::Tokens;
 use provider::Providers;
-pub(crate) use rehearsal::rehearse;
+pub use rehearsal::rehearse;
 
 /// How long the last spans may take at the end: a collector that answers does within milliseconds.
 const LAST_SPANS: Duration = Duration::from_secs(2);
@@ -43,10 +42,9 @@ const LAST_SPANS: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// What is wrong with the configuration, what could not be reached, or what ended it.
-pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
     let stop = crate::signal::stop_on_signals()?;
-    tell_build();
-    let config = Config::read(&args.config)?;
+    let config = Config::read(&config_file)?;
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot create data_dir {}", config.data_dir.display()))?;
     let key = rehearsal::read_signing_key(&config)?;
@@ -96,7 +94,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         tls: config.listen.tls.as_ref().map(server_tls).transpose()?,
         clients_certified: config.listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
     };
-    let reloader = Reloader { path: args.config, config, settings, operators, tokens, identities, secrets };
+    let reloader = Reloader { path: config_file, config, settings, operators, tokens, identities, secrets };
     let reloading = tokio::spawn(reloader.run(stop.clone()));
     let result = broadcaster.run(stop.clone()).await;
     stop.cancel();
@@ -106,20 +104,6 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
         exporting.close(LAST_SPANS).await;
     }
     result
-}
-
-/// Who reads a log later knows what wrote it.
-fn tell_build() {
-    let build = crate::build::INFO;
-    info!(
-        version = build.version,
-        commit = build.commit,
-        features = build.features_text(),
-        rustc = build.rustc,
-        platform = build.target,
-        profile = build.profile,
-        "rotacast starts"
-    );
 }
 
 fn host_name() -> String {
@@ -211,7 +195,7 @@ impl Settings for ConfigSettings {
 
 /// Reads the configuration again at SIGHUP. A faulty one changes nothing.
 struct Reloader {
-    path: std::path::PathBuf,
+    path: PathBuf,
     config: Config,
     settings: Arc<ConfigSettings>,
     operators: watch::Sender<Arc<Operators>>,

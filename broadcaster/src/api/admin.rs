@@ -10,9 +10,9 @@ use rotacast_protocol::{ClusterName, SecretName, Version, WallTime};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
+use super::Refusal;
 use super::control::Control;
 use super::operator::{Gate, Operators};
-use super::refusal::Refusal;
 
 /// Largest request, in bytes: an envelope's payload of 256 KiB and its attributes.
 const MAX_REQUEST_BYTES: usize = 320 * 1024;
@@ -81,7 +81,7 @@ impl Admin for AdminFront {
         let term = self.control.term().await?;
         let admitted = self.gate.admit(request.into_inner(), &operators, term, (self.clock)());
         let (operator, command) = admitted.inspect_err(|refusal| {
-            tracing::warn!(kind = refusal.kind(), %refusal, "operator's command refused");
+            tracing::warn!(kind = refusal.kind().as_str(), %refusal, "operator's command refused");
         })?;
         let (secret, action) = (command.secret.clone(), command.action.name());
         match self.control.command(operator.clone(), command).await {
@@ -93,7 +93,7 @@ impl Admin for AdminFront {
                 }))
             }
             Err(refusal) => {
-                tracing::warn!(%operator, %secret, action, kind = refusal.kind(), %refusal, "operator's command refused");
+                tracing::warn!(%operator, %secret, action, kind = refusal.kind().as_str(), %refusal, "operator's command refused");
                 Err(refusal.into())
             }
         }

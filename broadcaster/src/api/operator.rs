@@ -6,25 +6,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
+use rotacast_admin::limits::{MAX_OVERRIDDEN, MAX_PUT_BYTES, MAX_REASON_BYTES};
 use rotacast_proto::{Envelope, Kind, SecretValue, VerifyingKey, v1};
-use rotacast_protocol::coordinator::Reason;
 use rotacast_protocol::{ClusterName, Epoch, Incarnation, InstanceKey, OperatorName, SecretName, Version, WallTime};
 use zeroize::Zeroize as _;
 
+use super::Refusal;
 use super::control::{Action, OperatorCommand};
-use super::refusal::Refusal;
 
 /// How far a command's issue time may lie from this machine's clock, either way.
 pub const FRESHNESS: Duration = Duration::from_secs(5 * 60);
 /// Most commands remembered against replay: a hundred a second for all of twice [`FRESHNESS`]. When they are
 /// used up, commands are refused instead of one being forgotten while it could still be replayed.
 const MAX_REMEMBERED: usize = 65_536;
-/// Longest reason, in bytes: it goes into the rotation record and the audit log.
-pub const MAX_REASON_BYTES: usize = Reason::MAX_BYTES;
-/// Most instances one override may name.
-pub const MAX_OVERRIDDEN: usize = 1024;
-/// Longest value a command may carry, in bytes: a signed message's 256 KiB, less names and reason.
-pub const MAX_PUT_BYTES: usize = 255 * 1024;
 
 /// Who may command, and with which key.
 #[derive(Clone, Default, Debug)]

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use prost::Message as _;
+use rotacast_admin::limits::MAX_PUT_BYTES;
+use rotacast_admin::{RefusalKind, fix_of};
 use rotacast_proto::v1::admin_client::AdminClient;
 use rotacast_proto::v1::operator_command::Action as Wire;
 use rotacast_proto::{Envelope, Kind, SigningKey, v1};
@@ -19,7 +21,7 @@ use tonic::transport::{Channel, Server};
 use tonic::{Code, Status};
 
 use super::control::{Action, CommandReply, Control, OperatorCommand};
-use super::{AdminFront, FRESHNESS, Gate, MAX_PUT_BYTES, Operators, Refusal, fix_of, health, kind_of, reflection};
+use super::{AdminFront, FRESHNESS, Gate, Operators, Refusal, health, reflection};
 
 const SECRET: &str = "payments/db";
 const TERM: Epoch = Epoch(3);
@@ -289,7 +291,10 @@ async fn a_refusal_says_what_kind_it_is_and_what_to_do() {
     let rig = Rig::start().await;
     let status = rig.send(sign(&command(Wire::RollBack(v1::RollBack {})), &rig.ada)).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition);
-    assert_eq!((kind_of(&status), fix_of(&status).as_deref()), (Some("conflict"), Some("nothing to do")));
+    assert_eq!(
+        (RefusalKind::of(&status), fix_of(&status).as_deref()),
+        (Some(RefusalKind::Conflict), Some("nothing to do"))
+    );
     let status =
         rig.client().status(v1::StatusRequest { secret: "payments/d".into(), brief: false }).await.unwrap_err();
     assert_eq!((status.code(), fix_of(&status).as_deref()), (Code::NotFound, Some("did you mean payments/db?")));
@@ -321,7 +326,7 @@ async fn reads_need_no_signature_and_watch_tells_how_it_ended() {
     assert_eq!(changes.message().await.unwrap().unwrap().revision, 1);
     assert_eq!(changes.message().await.unwrap().unwrap().revision, 2);
     let end = changes.message().await.unwrap_err();
-    assert_eq!((end.code(), kind_of(&end)), (Code::Unavailable, Some("not_leader")));
+    assert_eq!((end.code(), RefusalKind::of(&end)), (Code::Unavailable, Some(RefusalKind::NotLeader)));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::Problem;
-use super::unit::{parse_duration, parse_size, show_duration};
+use rotacast_admin::{parse_duration, parse_size, show_duration};
 
 /// A file being read.
 pub(super) struct Document<'d> {

@@ -1,6 +1,5 @@
 //! The data folder of `rotacast dev`: databases, audit log and keys.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -10,9 +9,12 @@ use crate::web::{Token, TokenDigest};
 
 /// What signs in to the dashboard.
 const TOKEN: &str = "operator.token";
+/// The folder with the keys.
+const KEYS: &str = "keys";
 
 /// An opened folder, with keys made on the fly.
-pub(super) struct Folder {
+#[derive(Clone)]
+pub struct Folder {
     path: PathBuf,
     broadcaster: SigningKey,
     identity: SigningKey,
@@ -22,7 +24,7 @@ pub(super) struct Folder {
 
 impl Folder {
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
-        let keys = path.join("keys");
+        let keys = path.join(KEYS);
         std::fs::create_dir_all(&keys).with_context(|| format!("cannot create {}", keys.display()))?;
         Ok(Self {
             broadcaster: key(&keys, "broadcaster")?,
@@ -34,17 +36,20 @@ impl Folder {
     }
 
     /// Signs states and replies.
-    pub(super) fn broadcaster(&self) -> &SigningKey {
+    #[must_use]
+    pub fn broadcaster(&self) -> &SigningKey {
         &self.broadcaster
     }
 
     /// Signs for every service.
-    pub(super) fn identity(&self) -> &SigningKey {
+    #[must_use]
+    pub fn identity(&self) -> &SigningKey {
         &self.identity
     }
 
     /// Signs orders.
-    pub(super) fn operator(&self) -> &SigningKey {
+    #[must_use]
+    pub fn operator(&self) -> &SigningKey {
         &self.operator
     }
 
@@ -65,31 +70,22 @@ impl Folder {
         self.path.join("audit.jsonl")
     }
 
-    /// For somebody who has just started it for the first time.
-    #[allow(clippy::print_stdout)]
-    pub(super) fn print_what_next(&self, address: SocketAddr) {
-        let keys = self.path.join("keys");
-        let keys = keys.display();
-        println!(
-            "Rotacast is running on {address}, with its data in {}.
+    /// Where everything is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 
-Write a secret's first version, then rotate it:
+    /// Where the keys are, and the token.
+    #[must_use]
+    pub fn keys(&self) -> PathBuf {
+        self.path.join(KEYS)
+    }
 
-    printf 'first value' | rotacast put demo/token
-    rotacast rotate demo/token
-    rotacast status
-    rotacast why demo/token        # what it waits for, and who
-
-Let a service use it:
-
-    export ROTACAST_CLUSTER=dev ROTACAST_IDENTITY={keys}/identity.key ROTACAST_TRUST={keys}/broadcaster.pub
-    Subscriber::builder().service(\"my-service\").connect(\"grpc://{address}\")
-
-Watch it at http://{address}/ in a browser; to act there, sign in with the token in {keys}/{TOKEN}.
-Or see all of it at work: rotacast dev --demo
-Stop with Ctrl-C.",
-            self.path.display()
-        );
+    /// The file with the token that signs in to the dashboard.
+    #[must_use]
+    pub fn token_file(&self) -> PathBuf {
+        self.keys().join(TOKEN)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::config::{BusConfig, ClientTls, Config, StoreConfig};
 
 /// Reads every file that the configuration names and builds everything from it that needs no server. Each problem
 /// begins with its setting.
-pub(crate) async fn rehearse(config: &Config) -> Vec<String> {
+pub async fn rehearse(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
     let mut note = |outcome: anyhow::Result<()>| problems.extend(outcome.err().map(|problem| format!("{problem:#}")));
     note(read_signing_key(config).map(drop));

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use rotacast_admin::show_duration;
 use rotacast_bus::BusError;
 use rotacast_store::StoreError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{BusConfig, NatsLogin, StoreConfig, show_duration};
+use crate::config::{BusConfig, NatsLogin, StoreConfig};
 
 /// The first and the longest pause between two attempts, before jitter: a server that has just come up is noticed soon.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));

@@ -4,7 +4,7 @@ use rotacast_proto::v1;
 use serde::Serialize;
 
 use super::access::Person;
-use crate::view::{LeadingView, Moment, StatusView};
+use rotacast_admin::view::{LeadingView, Moment, StatusView};
 
 #[derive(Clone, PartialEq, Serialize)]
 pub(super) struct AboutView {

@@ -3,7 +3,9 @@
 use rotacast_protocol::{Incarnation, InstanceKey, SecretName, Version};
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Action, CommandReply, MAX_OVERRIDDEN, MAX_REASON_BYTES, OperatorCommand, Refusal};
+use rotacast_admin::limits::{MAX_OVERRIDDEN, MAX_REASON_BYTES};
+
+use crate::api::{Action, CommandReply, OperatorCommand, Refusal};
 
 /// As the page sends it. No action carries a value: those are written by the CLI or into the store.
 #[derive(Deserialize)]

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::api::{Control, Refusal};
-use crate::view::{InstanceView, InstancesView, Moment};
+use rotacast_admin::view::{InstanceView, InstancesView, Moment};
 
 /// How old an answer may be: any number of pages costs the tasks no more than one question in that time.
 const FRESH: Duration = Duration::from_secs(2);

@@ -29,7 +29,7 @@ impl From<&Refusal> for ProblemView {
             refusal => refusal.fix(),
         };
         let fix = Some(fix.to_owned()).filter(|fix| !fix.is_empty());
-        Self { error: ProblemBody { kind: refusal.kind(), problem: refusal.to_string(), fix } }
+        Self { error: ProblemBody { kind: refusal.kind().as_str(), problem: refusal.to_string(), fix } }
     }
 }
 

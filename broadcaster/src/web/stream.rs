@@ -24,7 +24,7 @@ use super::Front;
 use super::problem::ProblemView;
 use super::summary::SummaryView;
 use crate::api::Refusal;
-use crate::view::SecretView;
+use rotacast_admin::view::SecretView;
 
 /// A sign of life, and the time for relative times: a page that hears none for three of them says so.
 const HEARTBEAT: Duration = Duration::from_secs(5);

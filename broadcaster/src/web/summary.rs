@@ -3,7 +3,7 @@
 use rotacast_proto::v1;
 use serde::Serialize;
 
-use crate::view::{BlockerView, FinishedView, Moment, RotationView, SecretView};
+use rotacast_admin::view::{BlockerView, FinishedView, Moment, RotationView, SecretView};
 
 #[derive(Clone, PartialEq, Serialize)]
 pub(super) struct SummaryView {
@@ -67,7 +67,7 @@ fn progress(phase: &str, view: &SecretView, members: u32) -> Option<ProgressView
     if members == 0 {
         return None;
     }
-    let sum = |of: fn(&crate::view::ServiceView) -> u32| view.services.iter().map(of).sum();
+    let sum = |of: fn(&rotacast_admin::view::ServiceView) -> u32| view.services.iter().map(of).sum();
     let (stage, done) = match phase {
         "preparing" => ("prepared", sum(|service| service.prepared)),
         "activating" | "rolling_back" => ("switched", sum(|service| service.switched)),

@@ -1,8 +1,5 @@
-//! The `rotacast` program, and its stores, buses and providers with what measures them.
+//! The broadcaster's stores, buses and providers with what measures them.
 
 #![allow(clippy::unwrap_used)]
 
-mod cli;
-mod life;
 mod measured;
-mod start;

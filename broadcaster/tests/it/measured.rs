@@ -4,7 +4,7 @@ mod store {
     use std::sync::Arc;
 
     use async_trait::async_trait;
-    use rotacast::metrics::Metrics;
+    use rotacast_broadcaster::metrics::Metrics;
     use rotacast_store::conformance::StoreFixture;
     use rotacast_store::{EmbeddedStore, Prefix, Store};
 
@@ -55,7 +55,7 @@ mod bus {
     use std::sync::Arc;
 
     use async_trait::async_trait;
-    use rotacast::metrics::Metrics;
+    use rotacast_broadcaster::metrics::Metrics;
     use rotacast_bus::conformance::Fixture;
     use rotacast_bus::{EmbeddedBus, InstanceBus, LeaderBus};
 
@@ -110,8 +110,8 @@ mod bus {
 mod provider {
     use std::sync::Arc;
 
-    use rotacast::driver::{SecretSettings, Settings};
-    use rotacast::metrics::Metrics;
+    use rotacast_broadcaster::driver::{SecretSettings, Settings};
+    use rotacast_broadcaster::metrics::Metrics;
     use rotacast_protocol::{Policy, SecretName};
     use rotacast_provider::conformance::Fixture;
     use rotacast_provider::{GenerateProvider, Provider};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rotacast::audit::{AuditError, Expectations, Recorded, Verified};
+use rotacast_broadcaster::audit::{AuditError, Expectations, Recorded, Verified};
 
 /// A verified audit log.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub struct AuditTrail {
 impl AuditTrail {
     pub(super) fn read(file: &Path) -> Self {
         let mut entries = Vec::new();
-        let verified = rotacast::audit::read(file, Expectations::default(), |entry| {
+        let verified = rotacast_broadcaster::audit::read(file, Expectations::default(), |entry| {
             entries.push(entry);
             Ok::<_, AuditError>(())
         });

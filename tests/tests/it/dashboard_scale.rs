@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use rotacast::api::{CommandReply, Control, OperatorCommand, Refusal};
-use rotacast::web::{Tokens, WebOptions, router};
+use rotacast_broadcaster::api::{CommandReply, Control, OperatorCommand, Refusal};
+use rotacast_broadcaster::web::{Tokens, WebOptions, router};
 use rotacast_proto::v1;
 use rotacast_protocol::{Epoch, OperatorName, SecretName, Version};
 use rotacast_tests::browser::{Browser, Theme};
@@ -146,7 +146,7 @@ async fn serve(crowd: Crowd, scratch: &Scratch) -> String {
         tls: false,
         open: true,
         audit: scratch.path().join("audit.jsonl"),
-        metrics: rotacast::metrics::Metrics::default(),
+        metrics: rotacast_broadcaster::metrics::Metrics::default(),
     };
     let routes = Routes::from(router(Arc::new(crowd), "crowd".into(), options, CancellationToken::new()));
     let server = Server::builder().accept_http1(true).add_routes(routes);

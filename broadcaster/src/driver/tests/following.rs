@@ -4,6 +4,8 @@ use futures::StreamExt as _;
 use rotacast_protocol::coordinator::Order;
 
 use super::*;
+use rotacast_admin::RefusalKind;
+
 use crate::api::{Action, Control as _, OperatorCommand, Refusal};
 
 /// A leader, and a follower of the same store.
@@ -60,9 +62,9 @@ async fn a_follower_tells_what_the_record_says_and_refuses_the_rest() {
     assert_eq!(told.secrets.len(), 1);
     assert_eq!(told.secrets[0].overlays, ["paused"]);
     let unknown = two.follower.status(Some("payments/d".parse().unwrap())).await.err().unwrap();
-    assert_eq!(unknown.kind(), "not_found");
+    assert_eq!(unknown.kind(), RefusalKind::NotFound);
 
-    let refused = |refusal: Option<Refusal>| assert_eq!(refusal.unwrap().kind(), "not_leader");
+    let refused = |refusal: Option<Refusal>| assert_eq!(refusal.unwrap().kind(), RefusalKind::NotLeader);
     refused(two.follower.term().await.err());
     refused(two.follower.instances(None, None).await.err());
     for action in [Action::Resume, Action::Put(SecretValue::new(b"second".to_vec()))] {
@@ -108,7 +110,7 @@ async fn watches_that_have_the_store_read_are_bounded_and_their_places_come_back
         watch.next().await.unwrap().unwrap();
     }
     let refused = two.follower.watch(None).next().await.unwrap().err().unwrap();
-    assert_eq!(refused.kind(), "busy");
+    assert_eq!(refused.kind(), RefusalKind::Busy);
     open.clear();
     let again = async {
         loop {

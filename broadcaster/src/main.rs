@@ -1,7 +1,0 @@
-//! The `rotacast` program.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    rotacast::cli::main()
-}

@@ -1,0 +1,246 @@
+//! What can be typed, as clap reads it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rotacast_admin::parse_duration;
+use rotacast_protocol::{ClusterName, Generation, OperatorName, SecretName, Version};
+
+use crate::build;
+use crate::goal::Goal;
+use crate::instance_pattern::InstancePattern;
+use crate::support_bundle::BundleArgs;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done · 1 refused or failed · 2 wrong usage or configuration · 3 broadcaster or what it needs \
+cannot be reached · 4 time ran out · 5 not found · 6 rolled back";
+
+/// Rotates credentials while the services that use them keep running.
+#[derive(Parser)]
+#[command(name = "rotacast", version, long_version = build::LONG.as_str(), max_term_width = 110, arg_required_else_help = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Args)]
+pub(crate) struct Global {
+    /// Where the broadcaster listens; https needs --ca. Of several, with commas or by repeating it, the leader is found.
+    #[arg(
+        long,
+        global = true,
+        env = "ROTACAST_SERVER",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7400"
+    )]
+    pub(crate) server: Vec<String>,
+    /// In whose name commands are given; `operator` if the key is the one that `rotacast dev` made.
+    #[arg(long, global = true, env = "ROTACAST_OPERATOR", value_name = "NAME")]
+    pub(crate) operator: Option<OperatorName>,
+    /// The operator's private key; ./rotacast-data/keys/operator.key if that exists.
+    #[arg(long, global = true, env = "ROTACAST_OPERATOR_KEY", value_name = "FILE")]
+    pub(crate) operator_key: Option<PathBuf>,
+    /// Which cluster commands are meant for; the server is asked if it is not given.
+    #[arg(long, global = true, env = "ROTACAST_CLUSTER", value_name = "NAME")]
+    pub(crate) cluster: Option<ClusterName>,
+    /// Certificates (PEM) that the server's must lead back to.
+    #[arg(long, global = true, env = "ROTACAST_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// This client's own certificate (PEM), where the server asks for one.
+    #[arg(long, global = true, env = "ROTACAST_CLIENT_CERT", value_name = "FILE", requires = "client_key")]
+    pub(crate) client_cert: Option<PathBuf>,
+    /// The private key (PEM) of --client-cert.
+    #[arg(long, global = true, env = "ROTACAST_CLIENT_KEY", value_name = "FILE", requires = "client_cert")]
+    pub(crate) client_key: Option<PathBuf>,
+    /// Tables for people, with all columns if wide; JSON or YAML for programs.
+    #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+/// How results are written.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Wide,
+    Json,
+    Yaml,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    #[cfg(feature = "broadcaster")]
+    #[command(flatten)]
+    Broadcaster(crate::broadcaster::Command),
+    #[command(flatten)]
+    Ask(Ask),
+    /// Make a key pair: NAME.key (private) and NAME.pub.
+    Keygen {
+        /// Path and name of both files, without ending.
+        #[arg(long, value_name = "NAME", default_value = "rotacast")]
+        out: PathBuf,
+    },
+    /// Print a completion script.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Say what this program was built from.
+    Version,
+    /// Print the manual page, or write every command's into a folder.
+    Man {
+        /// The folder.
+        #[arg(long, value_name = "FOLDER")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// The commands that ask a broadcaster.
+#[derive(Subcommand)]
+pub(crate) enum Ask {
+    /// Write a secret's next version; the value comes from standard input or a file, never from an argument.
+    Put(PutArgs),
+    /// Make a new version and rotate to it.
+    Rotate(RotateArgs),
+    /// Show every secret, or one in full.
+    Status {
+        /// Which secret.
+        secret: Option<SecretName>,
+    },
+    /// Show what changes, as it changes, until Ctrl-C.
+    Watch {
+        /// Which secret; all if none is named.
+        secret: Option<SecretName>,
+    },
+    /// Say what a secret waits for: who, why, since when, and what happens next.
+    Why {
+        /// Which secret.
+        secret: SecretName,
+    },
+    /// Show who runs what.
+    Instances {
+        /// Which secret; all if none is named.
+        secret: Option<SecretName>,
+        /// Only instances that hold or have reached another version than this one.
+        #[arg(long, value_name = "VERSION")]
+        not_on: Option<Version>,
+    },
+    /// Wait until a secret has got somewhere.
+    Wait(WaitArgs),
+    /// Allow the activation that waits for approval.
+    Approve(OrderArgs),
+    /// Block irreversible steps until resumed.
+    Pause(ReasonedArgs),
+    /// Lift a pause.
+    Resume(OrderArgs),
+    /// Go back to the old version.
+    Rollback(ReasonedArgs),
+    /// Let a retire go on although somebody may still use the version. They are cut off.
+    Retire(RetireArgs),
+    /// Do not wait for an instance to prepare or switch; it never counts as having let go.
+    Excuse {
+        #[command(flatten)]
+        order: OrderArgs,
+        /// Whom: SERVICE/INSTANCE, or SERVICE/INSTANCE/INCARNATION if it runs more than once.
+        instance: InstancePattern,
+    },
+    /// Go on after the store was looked at.
+    LeaveSafeMode(OrderArgs),
+    /// Say what is well and what is not.
+    Doctor,
+    /// Write what somebody who helps needs to see into one file, which holds no secret.
+    SupportBundle(BundleArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct PutArgs {
+    /// Which secret.
+    pub(crate) secret: SecretName,
+    /// Where the value is, byte for byte; standard input if it is not given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+}
+
+#[derive(Args)]
+pub(crate) struct RotateArgs {
+    /// Which secret.
+    pub(crate) secret: SecretName,
+    #[command(flatten)]
+    pub(crate) waiting: Waiting,
+}
+
+/// Whether to stay until the rotation is over.
+#[derive(Args)]
+pub(crate) struct Waiting {
+    /// Wait until the rotation is over.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait at the most, e.g. `90s` or `10m`; the rotation goes on after that.
+    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Args)]
+pub(crate) struct WaitArgs {
+    /// Which secret.
+    pub(crate) secret: SecretName,
+    /// For what: `retired` and `rolled-back` are ends of the rotation in flight (or of the last one, if none is),
+    /// `idle` is no rotation in flight, `current=N` is version N in use.
+    #[arg(long = "for", value_name = "GOAL")]
+    pub(crate) goal: Goal,
+    /// Which rotation, as `rotate` printed it; for `retired` and `rolled-back`.
+    #[arg(long, value_name = "NUMBER", value_parser = parse_generation)]
+    pub(crate) generation: Option<Generation>,
+    /// How long at the most, e.g. `90s` or `10m`; without it, as long as it takes.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+fn parse_generation(text: &str) -> Result<Generation, String> {
+    text.parse().map(Generation).map_err(|_| "expected a whole number".to_owned())
+}
+
+#[derive(Args)]
+pub(crate) struct OrderArgs {
+    /// Which secret.
+    pub(crate) secret: SecretName,
+}
+
+#[derive(Args)]
+pub(crate) struct ReasonedArgs {
+    /// Which secret.
+    pub(crate) secret: SecretName,
+    /// Why; goes on record.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+}
+
+#[derive(Args)]
+pub(crate) struct RetireArgs {
+    /// Which secret.
+    pub(crate) secret: SecretName,
+    /// Which version, on its way out already.
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) version: Version,
+    /// Says that this is meant: a retire needs no command, only cutting somebody off does.
+    #[arg(long = "override", required = true)]
+    pub(crate) overriding: bool,
+    /// Who is cut off: SERVICE/INSTANCE or SERVICE/INSTANCE/INCARNATION. May be repeated.
+    #[arg(long, value_name = "INSTANCE")]
+    pub(crate) instance: Vec<InstancePattern>,
+    /// Cut off the provider's live sessions too.
+    #[arg(long)]
+    pub(crate) sessions: bool,
+    /// Why; goes on record.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}

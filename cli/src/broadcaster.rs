@@ -1,0 +1,88 @@
+//! The commands that are a broadcaster, or that read its files. They need no running one.
+
+mod audit_log;
+mod config_check;
+#[cfg(feature = "demo")]
+mod demo;
+mod dev;
+mod serve;
+mod support_files;
+mod token;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use rotacast_broadcaster::config::{Config, ConfigError, LogFormat};
+use rotacast_broadcaster::log;
+use tokio::runtime::Builder;
+
+use crate::error::{Exit, Stop};
+use crate::output::Output;
+use crate::runtime;
+
+pub(crate) use support_files::SupportFiles;
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run the broadcaster.
+    Serve(serve::ServeArgs),
+    /// Run everything in this one process, with no servers and no configuration.
+    Dev(dev::DevArgs),
+    /// Look at configuration files.
+    #[command(subcommand)]
+    Config(config_check::ConfigCommand),
+    /// Check or show the audit log.
+    #[command(subcommand)]
+    Audit(audit_log::AuditCommand),
+    /// Make a token for signing in to the dashboard: NAME.token. The configuration gets its digest.
+    Token {
+        /// Path and name of the file, without ending; the name is whoever is to sign in with it.
+        #[arg(long, value_name = "NAME", default_value = "rotacast")]
+        out: PathBuf,
+    },
+}
+
+pub(crate) fn run(output: Output, command: Command) -> Result<(), Stop> {
+    match command {
+        Command::Serve(args) => {
+            let log = Config::read(&args.config)?.log;
+            start_log(&log.level, log.format)?;
+            until_stopped(serve::run(args))
+        }
+        Command::Dev(args) => {
+            start_log(&args.log, LogFormat::Text)?;
+            until_stopped(dev::run(args))
+        }
+        Command::Config(command) => config_check::run(output, &command),
+        Command::Audit(command) => audit_log::run(output, command),
+        Command::Token { out } => token::make(output, &out),
+    }
+}
+
+/// Starts the log, on standard error.
+fn start_log(filter: &str, format: LogFormat) -> Result<(), Stop> {
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    log::start(filter, format, colours)
+        .map_err(|error| Stop::usage(error.to_string(), "expected such as `info` or `rotacast=debug,warn`"))
+}
+
+fn until_stopped(broadcaster: impl Future<Output = anyhow::Result<()>>) -> Result<(), Stop> {
+    Ok(runtime(&mut Builder::new_multi_thread())?.block_on(broadcaster)?)
+}
+
+impl From<ConfigError> for Stop {
+    fn from(error: ConfigError) -> Self {
+        Self::failed(Exit::Usage, "configuration", error.to_string(), "")
+    }
+}
+
+/// What ended a broadcaster.
+impl From<anyhow::Error> for Stop {
+    fn from(error: anyhow::Error) -> Self {
+        match error.downcast::<ConfigError>() {
+            Ok(error) => error.into(),
+            Err(error) => Self::failed(Exit::Failed, "failed", format!("{error:#}"), ""),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! `rotacast dev`: everything in one process and one folder, with no servers and no configuration.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use rotacast_broadcaster::dev::{Dev, Folder};
+use rotacast_broadcaster::signal::stop_on_signals;
+
+#[derive(Args)]
+pub(crate) struct DevArgs {
+    /// Where databases, keys and the audit log are kept; made if it is not there.
+    #[arg(long, value_name = "FOLDER", default_value = "rotacast-data")]
+    data: PathBuf,
+    /// Address and port to listen on.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
+    listen: SocketAddr,
+    #[cfg(feature = "demo")]
+    #[command(flatten)]
+    demo: super::demo::DemoArgs,
+    /// What is logged to standard error, e.g. `info` or `rotacast=debug,warn`.
+    #[arg(long, env = "ROTACAST_LOG_LEVEL", value_name = "FILTER", default_value = "warn")]
+    pub(crate) log: String,
+}
+
+pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
+    let stop = stop_on_signals()?;
+    let dev = Dev::open(&args.data, args.listen).await?;
+    #[cfg(feature = "demo")]
+    if args.demo.demo {
+        return super::demo::run(dev, &args.demo, stop).await;
+    }
+    print_what_next(dev.folder(), dev.address());
+    dev.run(stop).await
+}
+
+/// For somebody who has just started it for the first time.
+#[allow(clippy::print_stdout)]
+fn print_what_next(folder: &Folder, address: SocketAddr) {
+    let (data, keys, token) = (folder.path().display(), folder.keys(), folder.token_file());
+    let (keys, token) = (keys.display(), token.display());
+    println!(
+        "Rotacast is running on {address}, with its data in {data}.
+
+Write a secret's first version, then rotate it:
+
+    printf 'first value' | rotacast put demo/token
+    rotacast rotate demo/token
+    rotacast status
+    rotacast why demo/token        # what it waits for, and who
+
+Let a service use it:
+
+    export ROTACAST_CLUSTER=dev ROTACAST_IDENTITY={keys}/identity.key ROTACAST_TRUST={keys}/broadcaster.pub
+    Subscriber::builder().service(\"my-service\").connect(\"grpc://{address}\")
+
+Watch it at http://{address}/ in a browser; to act there, sign in with the token in {token}.
+Or see all of it at work: rotacast dev --demo
+Stop with Ctrl-C."
+    );
+}

@@ -1,0 +1,234 @@
+//! The connection to a broadcaster, and the operator's signature.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use prost::bytes::{Bytes, BytesMut};
+use rotacast_proto::v1::admin_client::AdminClient;
+use rotacast_proto::v1::operator_command::Action;
+use rotacast_proto::{Envelope, Kind, SigningKey, v1};
+use rotacast_protocol::{ClusterName, OperatorName, SecretName, Version};
+use tonic::transport::Channel;
+use tonic::{Response, Status, Streaming};
+
+use crate::arguments::Global;
+use crate::error::Stop;
+use crate::servers::Servers;
+use rotacast_admin::view::{InstancesView, StatusView};
+
+/// How long an answer may take: the slowest, an order, waits for one write to the store.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The key that `rotacast dev` makes, and the name it knows it by.
+const DEV_KEY: &str = "rotacast-data/keys/operator.key";
+const DEV_OPERATOR: &str = "operator";
+
+/// A broadcaster to talk to, and the others that were named.
+#[derive(Clone)]
+pub(crate) struct Client {
+    admin: AdminClient<Channel>,
+    servers: Arc<Servers>,
+    /// Which one.
+    which: usize,
+}
+
+/// Who signs orders.
+pub(crate) struct Signer {
+    operator: OperatorName,
+    key: SigningKey,
+}
+
+/// What an order needs to be sent.
+pub(crate) struct Order {
+    pub(crate) secret: SecretName,
+    pub(crate) reason: String,
+    pub(crate) action: Action,
+}
+
+impl Signer {
+    /// Reads the operator's key.
+    pub(crate) fn open(global: &Global) -> Result<Self, Stop> {
+        let dev = Path::new(DEV_KEY);
+        let (file, by_default) = match &global.operator_key {
+            Some(file) => (file.as_path(), None),
+            None if dev.exists() => (dev, Some(DEV_OPERATOR)),
+            None => {
+                let problem = format!(
+                    "no operator's key: neither --operator-key nor ROTACAST_OPERATOR_KEY is given, and there is no ./{DEV_KEY}"
+                );
+                return Err(Stop::usage(
+                    problem,
+                    "`rotacast keygen --out me` makes one; its public half belongs under [operators] in the broadcaster's configuration",
+                ));
+            }
+        };
+        let operator = match (&global.operator, by_default) {
+            (Some(operator), _) => operator.clone(),
+            (None, Some(name)) => OperatorName::new(name).expect("the name is a constant that is tested"),
+            (None, None) => {
+                return Err(Stop::usage(
+                    "--operator-key without the operator's name",
+                    "add --operator NAME (or ROTACAST_OPERATOR), as the broadcaster's configuration names the key",
+                ));
+            }
+        };
+        let key = SigningKey::read_file(file).map_err(|error| Stop::usage(error.to_string(), ""))?;
+        Ok(Self { operator, key })
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        format!("operator {}, key {}", self.operator, self.key.public().id())
+    }
+}
+
+impl Client {
+    /// Connects to the leader if there is one among those that were named, or else to another of them.
+    pub(crate) async fn connect(global: &Global) -> Result<Self, Stop> {
+        let servers = Arc::new(Servers::new(global)?);
+        let (which, admin) = servers.find().await?;
+        Ok(Self { admin, servers, which })
+    }
+
+    pub(crate) fn server(&self) -> &str {
+        self.servers.name(self.which)
+    }
+
+    /// Whether there are others to ask.
+    pub(crate) fn has_others(&self) -> bool {
+        self.servers.count() > 1
+    }
+
+    /// A broadcaster that no value may be sent to, of all that an order may go to: see `docs/understand/wire.md`.
+    pub(crate) fn in_the_clear(&self) -> Option<&str> {
+        self.servers.in_the_clear()
+    }
+
+    async fn answer<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Stop> {
+        answer(self.server(), call).await
+    }
+
+    pub(crate) async fn status(&self, secret: Option<&SecretName>) -> Result<StatusView, Stop> {
+        let request = v1::StatusRequest { secret: wire_name(secret), brief: false };
+        self.answer(self.admin.clone().status(request)).await.map(StatusView::from)
+    }
+
+    pub(crate) async fn instances(
+        &self,
+        secret: Option<&SecretName>,
+        not_on: Option<Version>,
+    ) -> Result<InstancesView, Stop> {
+        let request = v1::InstancesRequest { secret: wire_name(secret), not_on: not_on.map_or(0, Version::get) };
+        self.answer(self.admin.clone().instances(request)).await.map(InstancesView::from)
+    }
+
+    pub(crate) async fn doctor(&self) -> Result<v1::DoctorReply, Stop> {
+        self.answer(self.admin.clone().doctor(v1::DoctorRequest {})).await
+    }
+
+    /// What it answers over plain HTTP, on the same address.
+    pub(crate) async fn page(&self, path: &'static str) -> Result<String, Stop> {
+        let page = self.servers.page(self.which, path);
+        let answered = tokio::time::timeout(ANSWER_TIMEOUT, page).await;
+        answered.unwrap_or_else(|_| Err(Stop::unreachable(self.server(), "no answer in time")))
+    }
+
+    pub(crate) async fn watch(&self, secret: Option<&SecretName>) -> Result<Streaming<v1::SecretStatus>, Stop> {
+        let request = v1::WatchRequest { secret: wire_name(secret) };
+        self.answer(self.admin.clone().watch(request)).await
+    }
+
+    /// Signs an order and sends it to the leader, once. Another broadcaster is tried only if the one before has surely not
+    /// taken it: it said that it does not lead, or no connection was made. Whether an order that got no answer took effect is
+    /// for a person to find out.
+    pub(crate) async fn order(
+        &self,
+        signer: &Signer,
+        cluster: Option<&ClusterName>,
+        order: Order,
+    ) -> Result<v1::CommandReply, Stop> {
+        let count = self.servers.count();
+        let mut refused: Option<Stop> = None;
+        for turn in 0..count {
+            let which = (self.which + turn) % count;
+            let connected = if turn == 0 { Ok(self.admin.clone()) } else { self.servers.connect(which).await };
+            let mut admin = match connected {
+                Ok(admin) => admin,
+                Err(stop) => {
+                    refused.get_or_insert(stop);
+                    continue;
+                }
+            };
+            // Signed for each: a command is taken once, and by the leader of the term that it was given in only.
+            let server = self.servers.name(which);
+            let (its_cluster, epoch) = match about(server, &mut admin).await {
+                Ok(about) => about,
+                Err(stop) => {
+                    refused.get_or_insert(stop);
+                    continue;
+                }
+            };
+            let envelope = sign(signer, cluster.unwrap_or(&its_cluster), epoch, &order);
+            match answer(server, admin.command(v1::Envelope::from(envelope))).await {
+                Ok(reply) => return Ok(reply),
+                // One that knows who leads says more than one that is not there.
+                Err(stop) if stop.is_not_leader() => refused = Some(stop),
+                Err(stop) => return Err(stop.of_an_order()),
+            }
+        }
+        Err(refused.map_or_else(|| Stop::none_reachable(Vec::new()), |stop| stop.of_all(count)))
+    }
+}
+
+/// The cluster of a broadcaster, and the term in which it leads; 0: it does not.
+async fn about(server: &str, admin: &mut AdminClient<Channel>) -> Result<(ClusterName, u64), Stop> {
+    let request = v1::StatusRequest { secret: String::new(), brief: true };
+    let status = answer(server, admin.status(request)).await?;
+    let cluster = ClusterName::new(status.cluster).map_err(|error| {
+        Stop::usage(format!("the cluster of {server}: {error}"), "name the broadcaster with --server")
+    })?;
+    Ok((cluster, status.epoch))
+}
+
+async fn answer<T>(server: &str, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Stop> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(Stop::answered(server, &status)),
+        Err(_) => Err(Stop::unreachable(server, &format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))),
+    }
+}
+
+fn wire_name(secret: Option<&SecretName>) -> String {
+    secret.map(ToString::to_string).unwrap_or_default()
+}
+
+fn sign(signer: &Signer, cluster: &ClusterName, epoch: u64, order: &Order) -> Envelope {
+    let now = rotacast_clock::wall();
+    let nonce: u64 = rand::random();
+    let command = v1::OperatorCommand {
+        operator: signer.operator.to_string(),
+        secret: order.secret.to_string(),
+        reason: order.reason.clone(),
+        nonce,
+        issued_ms: now.0,
+        epoch,
+        // A value's bytes are shared, not copied.
+        action: Some(order.action.clone()),
+    };
+    // One buffer of the final size, so that growing leaves no copy of a value behind.
+    let mut payload = BytesMut::with_capacity(command.encoded_len());
+    command.encode(&mut payload).expect("the buffer grows if it must");
+    let payload: Bytes = payload.freeze();
+    let id = format!("{}:{nonce:016x}", signer.operator);
+    Envelope::sign(&signer.key, Kind::OperatorCommand, cluster, order.secret.as_str(), id, now, payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_that_dev_gives_its_operator_is_one() {
+        assert!(OperatorName::new(DEV_OPERATOR).is_ok());
+    }
+}

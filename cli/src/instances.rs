@@ -1,0 +1,67 @@
+//! `rotacast instances`.
+
+use rotacast_protocol::{SecretName, Version};
+
+use crate::Context;
+use crate::error::Stop;
+use crate::human_time::span;
+use crate::output::Mark;
+use crate::table::{Cell, Table};
+
+pub(crate) async fn run(context: &Context, secret: Option<&SecretName>, not_on: Option<Version>) -> Result<(), Stop> {
+    let client = context.client().await?;
+    let found = client.instances(secret, not_on).await?;
+    let output = context.output;
+    if output.is_data() {
+        return output.data(&found);
+    }
+    if found.instances.is_empty() {
+        // Nobody at all is not everybody.
+        let anybody = not_on.is_some() && !client.instances(secret, None).await?.instances.is_empty();
+        return output.line(match (secret, not_on.filter(|_| anybody)) {
+            (Some(secret), None) => format!("no instance uses {secret}"),
+            (Some(secret), Some(version)) => {
+                format!("every instance that uses {secret} is on version {version} and nothing else")
+            }
+            (None, None) => "no instances".to_owned(),
+            (None, Some(version)) => format!("every instance is on version {version} and nothing else"),
+        });
+    }
+    let mut table = Table::new([
+        "INSTANCE",
+        "SECRET",
+        "VERSION",
+        "STAGE",
+        "HOLDS",
+        "STANDING",
+        "HEARD",
+        "LEASES END IN",
+        "LAST FAILURE",
+    ]);
+    if output.is_wide() {
+        table.more(["INCARNATION"]);
+    }
+    for it in &found.instances {
+        let mark = match it.standing.as_str() {
+            "live" => Mark::Good,
+            "silent" | "fenced" => Mark::Warn,
+            _ => Mark::Plain,
+        };
+        let held: Vec<String> = it.held.iter().map(u64::to_string).collect();
+        table.row([
+            it.name().into(),
+            (&it.secret).into(),
+            it.version.into(),
+            it.stage.unwrap_or("-").into(),
+            held.join(" ").into(),
+            Cell::marked(&it.standing, mark),
+            it.silent_for_ms.map_or_else(|| "not yet".into(), |silent| format!("{} ago", span(silent))).into(),
+            if it.lease_left_ms == 0 { "over".to_owned() } else { span(it.lease_left_ms) }.into(),
+            it.last_failure.as_deref().unwrap_or("-").into(),
+        ]);
+        if output.is_wide() {
+            table.more_of_row([(&it.incarnation).into()]);
+        }
+    }
+    table.print(output, "")
+}

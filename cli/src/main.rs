@@ -1,0 +1,7 @@
+//! The `rotacast` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rotacast::main()
+}

@@ -1,0 +1,49 @@
+//! What happens while somebody waits: moving lines on a terminal, plain lines otherwise. On standard error.
+
+use std::io::IsTerminal as _;
+
+use crate::output::note;
+use crate::progress_bars::Bars;
+use crate::summary;
+use rotacast_admin::view::SecretView;
+
+/// What is told when the broadcaster is gone for the moment.
+pub(crate) const LOST: &str = "connection lost; trying again";
+
+/// Tells of one secret.
+pub(crate) struct Progress {
+    bars: Option<Bars>,
+    told: String,
+    silent: bool,
+}
+
+impl Progress {
+    /// `silent`: a program reads the result and nobody watches.
+    pub(crate) fn new(silent: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        Self { bars: terminal.then(Bars::new), told: String::new(), silent: silent && !terminal }
+    }
+
+    /// Tells it if there is something new.
+    pub(crate) fn tell(&mut self, status: &SecretView) {
+        match &mut self.bars {
+            Some(bars) => bars.tell(status),
+            None => self.line(summary::line(status)),
+        }
+    }
+
+    /// Tells that there is nothing to be seen for the moment.
+    pub(crate) fn tell_lost(&mut self) {
+        match &self.bars {
+            Some(bars) => bars.say(LOST),
+            None => self.line(LOST.to_owned()),
+        }
+    }
+
+    fn line(&mut self, line: String) {
+        if line != self.told && !self.silent {
+            note(&line);
+        }
+        self.told = line;
+    }
+}

@@ -1,0 +1,13 @@
+//! The `rotacast` program itself, run as people and scripts run it: against a broadcaster whose state the test sets, and
+//! as a broadcaster.
+
+#![allow(clippy::unwrap_used)]
+
+mod alone;
+mod orders;
+mod reading;
+mod replicas;
+mod scripted_broadcaster;
+mod serve_lifecycle;
+mod serve_without_servers;
+mod waiting;

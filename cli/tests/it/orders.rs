@@ -1,0 +1,197 @@
+//! What operators order: signed, named, and refused with the reason.
+
+use rotacast_broadcaster::api::Refusal;
+use rotacast_proto::{SigningKey, v1};
+use serde_json::json;
+
+use super::scripted_broadcaster::{Order, Rig, SECRET, draining, instance};
+
+fn order(action: &'static str, reason: &str) -> Order {
+    Order {
+        operator: "ada".into(),
+        action,
+        secret: SECRET.into(),
+        reason: reason.into(),
+        value: Vec::new(),
+        instances: Vec::new(),
+        sessions: false,
+        version: 0,
+    }
+}
+
+#[tokio::test]
+async fn every_order_arrives_as_it_was_given() {
+    let rig = Rig::start().await;
+    for (arguments, action, reason) in [
+        (vec!["approve", SECRET], "approve", ""),
+        (vec!["pause", SECRET, "--reason", "deploy freeze"], "pause", "deploy freeze"),
+        (vec!["resume", SECRET], "resume", ""),
+        (vec!["rollback", SECRET, "--reason", "logins fail"], "rollback", "logins fail"),
+        (vec!["leave-safe-mode", SECRET], "leave_safe_mode", ""),
+        (vec!["rotate", SECRET], "rotate", ""),
+    ] {
+        let ran = rig.run(&arguments).await.exits(0);
+        assert!(ran.out.starts_with("payments/db: "), "{}", ran.out);
+        assert_eq!(rig.orders().pop(), Some(order(action, reason)));
+        let json = rig.run(&[&arguments[..], &["-o", "json"]].concat()).await.exits(0).json();
+        assert_eq!((&json["secret"], &json["command"]), (&json!(SECRET), &json!(action)));
+    }
+    let json = rig.run(&["rotate", SECRET, "-o", "json"]).await.exits(0).json();
+    assert_eq!(json, json!({"secret": SECRET, "command": "rotate", "version": 2, "generation": 4}));
+}
+
+#[tokio::test]
+async fn a_value_arrives_byte_for_byte_and_is_never_shown() {
+    let rig = Rig::start().await;
+    let value = b"canary-value \xff\x00\n";
+    let ran = rig.run_with(&["put", SECRET], value).await.exits(0);
+    assert_eq!(ran.out, "payments/db: version 2 written, 16 bytes\n");
+    assert!(ran.err.contains("ends with a line break"), "{}", ran.err);
+    assert_eq!(rig.orders().pop().unwrap().value, value);
+    std::fs::write(rig.folder.path().join("value"), "canary-file").unwrap();
+    let ran = rig.run(&["put", SECRET, "--file", "value", "-o", "json"]).await.exits(0);
+    assert!(ran.err.is_empty() && !ran.out.contains("canary"), "{}{}", ran.out, ran.err);
+    assert_eq!(rig.orders().pop().unwrap().value, b"canary-file");
+    // Neither an argument nor nothing nor too much is a value.
+    rig.run(&["put", SECRET, "canary"]).await.exits(2);
+    let empty = rig.run(&["put", SECRET]).await.exits(2);
+    assert!(empty.err.contains("standard input holds nothing"), "{}", empty.err);
+    let large = rig.run_with(&["put", SECRET], &vec![b'x'; 255 * 1024 + 1]).await.exits(2);
+    assert!(large.err.contains("holds more than 261120 bytes"), "{}", large.err);
+    assert_eq!(rig.orders().len(), 2);
+    rig.run_with(&["put", SECRET], &vec![b'x'; 255 * 1024]).await.exits(0);
+}
+
+#[tokio::test]
+async fn a_value_is_not_sent_where_others_can_read_along() {
+    let rig = Rig::start().await;
+    // Reached over loopback, but not by a name that says so.
+    let port = rig.address.rsplit(':').next().unwrap();
+    let server = format!("http://0.0.0.0:{port}");
+    let ran = rig.run_with(&["put", SECRET, "--server", &server], b"canary").await.exits(2);
+    assert!(ran.err.contains("a value is not sent over plain HTTP"), "{}", ran.err);
+    assert!(rig.orders().is_empty());
+}
+
+#[tokio::test]
+async fn refusals_come_with_their_fix_and_exit_code() {
+    let rig = Rig::start().await;
+    for (refusal, exit, problem, fix) in [
+        (
+            Refusal::Conflict { problem: "no rotation in flight".into(), fix: "start one".into() },
+            1,
+            "no rotation in flight",
+            "start one",
+        ),
+        (
+            Refusal::NotLeader { problem: "b-2 leads".into() },
+            3,
+            "does not lead: b-2 leads",
+            "the broadcaster that leads",
+        ),
+        (
+            Refusal::Unavailable { problem: "etcd is gone".into(), fix: "look again".into() },
+            3,
+            "etcd is gone",
+            "look again",
+        ),
+        (Refusal::NotFound { what: "secret x".into(), fix: "put it".into() }, 5, "secret x: not found", "put it"),
+    ] {
+        let kind = refusal.kind();
+        for json in [false, true] {
+            *rig.fake.refusal.lock().unwrap() = Some(refusal.clone());
+            let format = if json { "json" } else { "table" };
+            let ran = rig.run(&["resume", SECRET, "-o", format]).await.exits(exit);
+            assert!(ran.out.is_empty(), "{}", ran.out);
+            assert!(ran.err.contains(problem) && ran.err.contains(fix), "{}", ran.err);
+            assert!(!json || ran.err.contains(&format!("\"kind\":\"{kind}\"")), "{}", ran.err);
+        }
+    }
+}
+
+#[tokio::test]
+async fn orders_need_the_right_key_name_and_cluster() {
+    let rig = Rig::start().await;
+    let ran = rig.run(&["resume", SECRET, "--operator", "eve"]).await.exits(1);
+    assert!(ran.err.contains("in the name of operator \"eve\""), "{}", ran.err);
+    SigningKey::generate().create_file(rig.folder.path().join("other.key")).unwrap();
+    let ran = rig.run(&["resume", SECRET, "--operator-key", "other.key"]).await.exits(1);
+    assert!(ran.err.contains("[operators]"), "{}", ran.err);
+    let ran = rig.run(&["resume", SECRET, "--cluster", "staging"]).await.exits(1);
+    assert!(ran.err.contains("staging"), "{}", ran.err);
+    let ran = rig.run(&["resume", SECRET, "--operator-key", "missing.key"]).await.exits(2);
+    assert!(ran.err.contains("missing.key"), "{}", ran.err);
+    let mut bare = rig.command(&["resume", SECRET]);
+    bare.env_remove("ROTACAST_OPERATOR_KEY");
+    let ran = super::scripted_broadcaster::run(bare, b"").await.exits(2);
+    assert!(ran.err.contains("no operator's key"), "{}", ran.err);
+    assert!(rig.orders().is_empty());
+}
+
+#[tokio::test]
+async fn the_key_that_dev_made_is_found() {
+    let rig = Rig::start().await;
+    let keys = rig.folder.path().join("rotacast-data/keys");
+    std::fs::create_dir_all(&keys).unwrap();
+    std::fs::copy(rig.folder.path().join("ada.key"), keys.join("operator.key")).unwrap();
+    let mut command = rig.command(&["resume", SECRET]);
+    command.env_remove("ROTACAST_OPERATOR_KEY").env_remove("ROTACAST_OPERATOR");
+    let ran = super::scripted_broadcaster::run(command, b"").await.exits(1);
+    // Its name in `dev` is `operator`; this server knows the key as ada's.
+    assert!(ran.err.contains("in the name of operator \"operator\""), "{}", ran.err);
+}
+
+fn several_lives(rig: &Rig) {
+    *rig.fake.instances.lock().unwrap() = vec![
+        instance("api", "pod-1", 0x0a, "live"),
+        instance("api", "pod-1", 0x0b, "silent"),
+        instance("api", "pod-1", 0x0c, "left"),
+        instance("api", "pod-2", 0x0d, "live"),
+    ];
+}
+
+fn lives(order: &Order) -> Vec<String> {
+    order.instances.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn an_override_names_the_lives_it_cuts_off() {
+    let rig = Rig::start().await;
+    several_lives(&rig);
+    rig.set(draining());
+    let base = ["retire", SECRET, "--version", "1", "--override", "--reason", "pod-1 hangs"];
+    let with = |more: &[&'static str]| [&base[..], more].concat();
+    rig.run(&with(&["--instance", "api/pod-1", "--yes"])).await.exits(0);
+    let given = rig.orders().pop().unwrap();
+    assert_eq!((given.action, given.version, given.sessions), ("override", 1, false));
+    assert_eq!(given.reason, "pod-1 hangs");
+    assert_eq!(lives(&given), ["api/pod-1#0a0a0a0a", "api/pod-1#0b0b0b0b"], "every life but the one that left");
+    rig.run(&with(&["--instance", "api/pod-1/0b0b0b0b", "--sessions", "--yes"])).await.exits(0);
+    let given = rig.orders().pop().unwrap();
+    assert_eq!((lives(&given), given.sessions), (vec!["api/pod-1#0b0b0b0b".to_owned()], true));
+
+    let taken = rig.orders().len();
+    let ran = rig.run(&with(&["--instance", "api/pod-9", "--yes"])).await.exits(5);
+    assert!(ran.err.contains("instance api/pod-9: not found"), "{}", ran.err);
+    let ran = rig.run(&with(&["--yes"])).await.exits(2);
+    assert!(ran.err.contains("held up by payments-api/pod-1#0a0a0a0a"), "{}", ran.err);
+    let ran = rig.run(&with(&["--sessions"])).await.exits(2);
+    assert!(ran.err.contains("nobody is there to confirm"), "{}", ran.err);
+    let unmeant: Vec<&str> = with(&["--sessions", "--yes"]).into_iter().filter(|it| *it != "--override").collect();
+    rig.run(&unmeant).await.exits(2);
+    assert_eq!(rig.orders().len(), taken);
+}
+
+#[tokio::test]
+async fn an_excuse_is_for_one_life() {
+    let rig = Rig::start().await;
+    several_lives(&rig);
+    rig.run(&["excuse", SECRET, "api/pod-2"]).await.exits(0);
+    assert_eq!(lives(&rig.orders().pop().unwrap()), ["api/pod-2#0d0d0d0d"]);
+    let ran = rig.run(&["excuse", SECRET, "api/pod-1"]).await.exits(2);
+    assert!(ran.err.contains("is 2 process lives"), "{}", ran.err);
+    rig.run(&["excuse", SECRET, "api/pod-1#0b0b0b0b"]).await.exits(0);
+    assert_eq!(lives(&rig.orders().pop().unwrap()), ["api/pod-1#0b0b0b0b"]);
+    *rig.fake.instances.lock().unwrap() = vec![v1::InstanceInfo::default()];
+    rig.run(&["excuse", SECRET, "api/pod-1"]).await.exits(5);
+}

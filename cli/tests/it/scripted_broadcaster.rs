@@ -1,0 +1,431 @@
+//! A broadcaster whose state the test sets, behind the real front and real gRPC.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use rotacast_broadcaster::api::{Action, AdminFront, CommandReply, Control, OperatorCommand, Operators, Refusal};
+use rotacast_proto::{SigningKey, v1};
+use rotacast_protocol::{ClusterName, Epoch, Generation, InstanceKey, OperatorName, SecretName, Version};
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use tokio::runtime::Runtime;
+use tokio::sync::{oneshot, watch};
+use tokio_stream::wrappers::{TcpListenerStream, WatchStream};
+use tonic::transport::Server;
+
+pub(crate) const SECRET: &str = "payments/db";
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+/// Ages are told in minutes and up: half of one is left for a slow machine.
+const HALF: u64 = MINUTE / 2;
+/// So long no command takes unless it hangs.
+const HANGS: Duration = Duration::from_secs(120);
+
+/// What an operator was let do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Order {
+    pub(crate) operator: String,
+    pub(crate) action: &'static str,
+    pub(crate) secret: String,
+    pub(crate) reason: String,
+    pub(crate) value: Vec<u8>,
+    pub(crate) instances: Vec<InstanceKey>,
+    pub(crate) sessions: bool,
+    pub(crate) version: u64,
+}
+
+pub(crate) struct Fake {
+    pub(crate) secrets: watch::Sender<BTreeMap<String, v1::SecretStatus>>,
+    pub(crate) instances: Mutex<Vec<v1::InstanceInfo>>,
+    pub(crate) findings: Mutex<Vec<v1::Finding>>,
+    pub(crate) orders: Mutex<Vec<Order>>,
+    /// What the next order is refused with.
+    pub(crate) refusal: Mutex<Option<Refusal>>,
+    pub(crate) reply: Mutex<CommandReply>,
+    pub(crate) asked_not_on: Mutex<Option<Version>>,
+    /// Whom it follows; none: it leads.
+    pub(crate) follows: Mutex<Option<v1::Leader>>,
+    /// It takes orders although it has just said that it follows.
+    pub(crate) took_over: AtomicBool,
+    /// The next order is told here, and never answered.
+    pub(crate) swallowed: Mutex<Option<oneshot::Sender<()>>>,
+}
+
+#[async_trait]
+impl Control for Fake {
+    async fn status(&self, secret: Option<SecretName>) -> Result<v1::StatusReply, Refusal> {
+        let all = self.secrets.borrow().clone();
+        let secrets = match secret {
+            None => all.into_values().collect(),
+            Some(name) => match all.get(name.as_str()) {
+                Some(status) => vec![status.clone()],
+                None => {
+                    let fix = format!("did you mean {SECRET}?");
+                    return Err(Refusal::NotFound { what: format!("secret {name}"), fix });
+                }
+            },
+        };
+        Ok(v1::StatusReply { secrets, ..self.broadcaster().await })
+    }
+
+    async fn broadcaster(&self) -> v1::StatusReply {
+        let follows = self.follows.lock().unwrap().clone();
+        v1::StatusReply {
+            cluster: "prod".into(),
+            // As asked for an order: whoever has taken over leads by then.
+            epoch: if follows.is_none() || self.took_over.load(Ordering::Relaxed) { 7 } else { 0 },
+            leader: follows.is_none(),
+            store: "etcd 3.6.14 at 127.0.0.1:2379".into(),
+            bus: "NATS 2.15.1 at 127.0.0.1:4222".into(),
+            secrets: Vec::new(),
+            replica: "b-1".into(),
+            leading: Some(follows.unwrap_or(v1::Leader { replica: "b-1".into(), address: String::new() })),
+        }
+    }
+
+    async fn term(&self) -> Result<Epoch, Refusal> {
+        match &*self.follows.lock().unwrap() {
+            Some(leader) if !self.took_over.load(Ordering::Relaxed) => {
+                Err(Refusal::NotLeader { problem: format!("{} leads, at {}", leader.replica, leader.address) })
+            }
+            _ => Ok(Epoch(7)),
+        }
+    }
+
+    fn watch(&self, secret: Option<SecretName>) -> BoxStream<'static, Result<v1::SecretStatus, Refusal>> {
+        WatchStream::new(self.secrets.subscribe())
+            .flat_map(move |all| {
+                let wanted = secret.clone();
+                let statuses = all
+                    .into_values()
+                    .filter(move |status| wanted.as_ref().is_none_or(|wanted| wanted.as_str() == status.secret));
+                futures::stream::iter(statuses.map(Ok).collect::<Vec<_>>())
+            })
+            .boxed()
+    }
+
+    async fn instances(
+        &self,
+        _secret: Option<SecretName>,
+        not_on: Option<Version>,
+    ) -> Result<v1::InstancesReply, Refusal> {
+        *self.asked_not_on.lock().unwrap() = not_on;
+        Ok(v1::InstancesReply { instances: self.instances.lock().unwrap().clone() })
+    }
+
+    async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {
+        if let Some(refusal) = self.refusal.lock().unwrap().take() {
+            return Err(refusal);
+        }
+        let swallowed = self.swallowed.lock().unwrap().take();
+        if let Some(told) = swallowed {
+            told.send(()).unwrap();
+            std::future::pending::<()>().await;
+        }
+        let mut order = Order {
+            operator: operator.to_string(),
+            action: command.action.name(),
+            secret: command.secret.to_string(),
+            reason: command.reason,
+            value: Vec::new(),
+            instances: Vec::new(),
+            sessions: false,
+            version: 0,
+        };
+        match command.action {
+            Action::Put(value) => order.value = value.expose().to_vec(),
+            Action::Override { version, instances, sessions } => {
+                order.version = version.get();
+                order.instances = instances;
+                order.sessions = sessions;
+            }
+            Action::Excuse(instance) => order.instances = vec![instance],
+            _ => {}
+        }
+        self.orders.lock().unwrap().push(order);
+        Ok(*self.reply.lock().unwrap())
+    }
+
+    async fn doctor(&self) -> v1::DoctorReply {
+        v1::DoctorReply { findings: self.findings.lock().unwrap().clone(), now_ms: rotacast_clock::wall().0 }
+    }
+}
+
+/// A fake that listens, and a folder with the operator's key to run commands in.
+pub(crate) struct Rig {
+    pub(crate) fake: Arc<Fake>,
+    pub(crate) folder: TempDir,
+    pub(crate) address: String,
+    operators: Operators,
+    /// Its own, so that all its connections end with it.
+    server: Option<Runtime>,
+}
+
+/// How a command ended.
+pub(crate) struct Ran {
+    pub(crate) exit: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Ran {
+    /// The output as JSON.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
+    }
+
+    #[track_caller]
+    pub(crate) fn exits(self, expected: i32) -> Self {
+        assert_eq!(self.exit, expected, "out: {}\nerr: {}", self.out, self.err);
+        self
+    }
+}
+
+impl Rig {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(SigningKey::generate()).await
+    }
+
+    /// One that obeys this key.
+    pub(crate) async fn start_with(key: SigningKey) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        key.create_file(folder.path().join("ada.key")).unwrap();
+        let operators = BTreeMap::from([(OperatorName::new("ada").unwrap(), key.public().clone())]);
+        let fake = Arc::new(Fake {
+            secrets: watch::Sender::new(BTreeMap::new()),
+            instances: Mutex::default(),
+            findings: Mutex::default(),
+            orders: Mutex::default(),
+            refusal: Mutex::default(),
+            reply: Mutex::new(CommandReply {
+                version: Some(Version::new(2).unwrap()),
+                generation: Some(Generation(4)),
+            }),
+            asked_not_on: Mutex::default(),
+            follows: Mutex::default(),
+            took_over: AtomicBool::new(false),
+            swallowed: Mutex::default(),
+        });
+        let mut rig =
+            Self { fake, folder, address: "127.0.0.1:0".into(), operators: Operators::new(operators), server: None };
+        rig.serve().await;
+        rig
+    }
+
+    /// Listens, at the same address as before if it did.
+    pub(crate) async fn serve(&mut self) {
+        let operators = watch::Sender::new(Arc::new(self.operators.clone()));
+        let cluster = ClusterName::new("prod").unwrap();
+        let control = Arc::clone(&self.fake) as Arc<dyn Control>;
+        let front = AdminFront::new(control, cluster, operators.subscribe());
+        let server = Runtime::new().unwrap();
+        let address = self.address.clone();
+        let bind = server.spawn(async move {
+            loop {
+                match TcpListener::bind(&address).await {
+                    // What listened here before is on its way out.
+                    Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => tokio::task::yield_now().await,
+                    bound => return bound.unwrap(),
+                }
+            }
+        });
+        let listener = tokio::time::timeout(HANGS, bind).await.expect("the port is not freed").unwrap();
+        self.address = listener.local_addr().unwrap().to_string();
+        let router = Server::builder().add_service(front.into_service());
+        server.spawn(async move {
+            router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+            drop(operators);
+        });
+        self.server = Some(server);
+    }
+
+    /// Ends at once, with every connection.
+    pub(crate) fn crash(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.shutdown_background();
+        }
+    }
+
+    pub(crate) fn set(&self, status: v1::SecretStatus) {
+        self.fake.secrets.send_modify(|all| {
+            all.insert(status.secret.clone(), status);
+        });
+    }
+
+    pub(crate) fn orders(&self) -> Vec<Order> {
+        self.fake.orders.lock().unwrap().clone()
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = program(self.folder.path().to_owned(), arguments);
+        command
+            .env("ROTACAST_SERVER", &self.address)
+            .env("ROTACAST_OPERATOR", "ada")
+            .env("ROTACAST_OPERATOR_KEY", self.folder.path().join("ada.key"));
+        command
+    }
+
+    /// Starts a command whose output is read while it runs.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdin(Stdio::null()).spawn().unwrap()
+    }
+
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Ran {
+        self.run_with(arguments, b"").await
+    }
+
+    pub(crate) async fn run_with(&self, arguments: &[&str], input: &[u8]) -> Ran {
+        run(self.command(arguments), input).await
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.crash();
+    }
+}
+
+/// The program, with nothing of the test's own environment that could change what it does.
+pub(crate) fn program(folder: PathBuf, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rotacast"));
+    command.args(arguments).current_dir(folder).env_clear().kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+pub(crate) async fn run(mut command: Command, input: &[u8]) -> Ran {
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // A command that does not read its input is gone before all of it is written.
+    let _ = stdin.write_all(input).await;
+    drop(stdin);
+    ended(child).await
+}
+
+pub(crate) async fn ended(child: Child) -> Ran {
+    let output = tokio::time::timeout(HANGS, child.wait_with_output()).await.expect("the command hangs").unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { exit: output.status.code().expect("not killed"), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// A draining rotation 1 → 2 that waits for one of three instances.
+pub(crate) fn draining() -> v1::SecretStatus {
+    let now = rotacast_clock::wall().0;
+    v1::SecretStatus {
+        next_rotation_ms: 0,
+        secret: SECRET.into(),
+        revision: 12,
+        generation: 4,
+        current: 2,
+        provider: "postgres main".into(),
+        versions: vec![version(1, "previous", true), version(2, "current", false)],
+        rotation: Some(v1::RotationInfo {
+            generation: 4,
+            phase: v1::Phase::Draining.into(),
+            old: 1,
+            new: 2,
+            started_ms: now - 4 * HOUR,
+            phase_since_ms: now - 3 * HOUR - 5 * MINUTE - HALF,
+            trigger: "ada".into(),
+            rollback_reason: String::new(),
+            phases: vec![
+                v1::PhaseEntered { phase: v1::Phase::Verifying.into(), since_ms: now - 4 * HOUR },
+                v1::PhaseEntered { phase: v1::Phase::Draining.into(), since_ms: now - 3 * HOUR - 5 * MINUTE - HALF },
+            ],
+        }),
+        services: vec![v1::StageCounts {
+            service: "payments-api".into(),
+            members: 3,
+            seen: 3,
+            prepared: 3,
+            switched: 3,
+            released: 2,
+            fenced: 0,
+        }],
+        blockers: vec![v1::Blocker {
+            condition: "members_released".into(),
+            who: "payments-api/pod-1#0a0a0a0a".into(),
+            why: "still holds version 1".into(),
+            since_ms: now - 2 * HOUR - 30 * MINUTE - HALF,
+            next: "it releases the version when its last use ends".into(),
+        }],
+        guards: vec![v1::Guard {
+            version: 1,
+            conditions: vec![
+                v1::GuardCondition { name: "leads".into(), met: true, evidence: "epoch 7".into() },
+                v1::GuardCondition {
+                    name: "members_released".into(),
+                    met: false,
+                    evidence: "1 of 3 members may still use version 1".into(),
+                },
+            ],
+        }],
+        history: vec![finished(2, "retired", 0, 1, "")],
+        overlays: Vec::new(),
+        record_read_ms: 0,
+    }
+}
+
+/// The same secret after its rotation.
+pub(crate) fn over(outcome: &str, reason: &str) -> v1::SecretStatus {
+    let mut status = draining();
+    status.revision += 5;
+    status.rotation = None;
+    status.blockers.clear();
+    status.guards.clear();
+    status.history.insert(0, finished(4, outcome, 1, 2, reason));
+    if outcome == "rolled_back" {
+        status.current = 1;
+        status.generation = 5;
+        status.versions = vec![version(1, "current", false), version(2, "rejected", true)];
+    } else {
+        status.versions = vec![version(1, "retired", true), version(2, "current", false)];
+    }
+    status
+}
+
+pub(crate) fn version(version: u64, label: &str, sealed: bool) -> v1::VersionInfo {
+    v1::VersionInfo { version, label: label.into(), sealed, seen_ms: 1_795_392_000_000 }
+}
+
+pub(crate) fn finished(generation: u64, outcome: &str, old: u64, new: u64, reason: &str) -> v1::FinishedRotation {
+    let ended_ms = rotacast_clock::wall().0 - 27 * HOUR - 30 * MINUTE;
+    let (outcome, reason) = (outcome.to_owned(), reason.to_owned());
+    v1::FinishedRotation {
+        generation,
+        outcome,
+        old,
+        new,
+        started_ms: ended_ms - 12_000,
+        ended_ms,
+        reason,
+        phases: Vec::new(),
+    }
+}
+
+pub(crate) fn instance(service: &str, name: &str, incarnation: u8, standing: &str) -> v1::InstanceInfo {
+    v1::InstanceInfo {
+        key: Some(v1::InstanceKey {
+            service: service.into(),
+            instance: name.into(),
+            incarnation: vec![incarnation; 16].into(),
+        }),
+        secret: SECRET.into(),
+        version: 2,
+        stage: v1::Stage::Switched.into(),
+        held: vec![1, 2],
+        silent_for_ms: Some(3_000),
+        standing: standing.into(),
+        last_failure: String::new(),
+        lease_left_ms: 27_000,
+    }
+}
