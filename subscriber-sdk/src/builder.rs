@@ -30,22 +30,22 @@ use crate::source::ValueSource;
 use crate::subscriber::Subscriber;
 use crate::trust::Trust;
 
-/// How long [`Subscriber::secret`] tries before it says what is missing: longer than a broadcaster's takeover.
+/// How long [`Subscriber::secret`] tries before it fails with what is missing: longer than the takeover of a broadcaster.
 pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Describes a subscriber. What is not set comes from the environment:
+/// The settings of a [`Subscriber`]. What you do not set comes from the environment:
 ///
 /// | variable | what | otherwise |
 /// |---|---|---|
 /// | `ROTACAST_INSTANCE` | this copy's stable name | the host's name |
 /// | `ROTACAST_CLUSTER` | the environment's name | `default` |
 /// | `ROTACAST_IDENTITY` | file with this service's private key | required |
-/// | `ROTACAST_TRUST` | files with broadcasters' public keys, joined by `:` | required |
+/// | `ROTACAST_TRUST` | files with the public keys of all broadcasters, joined by `:` | required |
 /// | `ROTACAST_CA` | file with the certificate authority for TLS connections, PEM | the system's |
-/// | `ROTACAST_BROADCASTERS` | where broadcasters listen, `https://host:port`, joined by `,` | required with Kafka |
-/// | `ROTACAST_NATS_CREDS` | NATS `.creds` file | nobody in particular |
-/// | `ROTACAST_KAFKA_USER`, `ROTACAST_KAFKA_PASSWORD_FILE` | who to be on Kafka, by SCRAM-SHA-512 | nobody in particular |
-/// | `CONSUL_HTTP_TOKEN` | Consul's token | none |
+/// | `ROTACAST_BROADCASTERS` | addresses of all broadcasters, `https://host:port`, joined by `,` | required with Kafka |
+/// | `ROTACAST_NATS_CREDS` | NATS `.creds` file | no login |
+/// | `ROTACAST_KAFKA_USER`, `ROTACAST_KAFKA_PASSWORD_FILE` | the login to Kafka, by SCRAM-SHA-512 | no login |
+/// | `CONSUL_HTTP_TOKEN` | the token for Consul | no token |
 #[derive(Clone, Default)]
 pub struct Builder {
     service: Option<String>,
@@ -97,71 +97,74 @@ pub(crate) struct Plan {
 }
 
 impl Builder {
-    /// The deployable's name. Required.
+    /// The service's name, the same for all its instances. Required. 1 to 128 bytes of `a-z 0-9 . _ -`, the first a letter or
+    /// a digit.
     #[must_use]
     pub fn service(mut self, name: impl Into<String>) -> Self {
         self.service = Some(name.into());
         self
     }
 
-    /// This running copy's stable name: a pod, a host.
+    /// The stable name of this running copy, such as the pod's or the host's. Same rules as for a service's name.
     #[must_use]
     pub fn instance(mut self, name: impl Into<String>) -> Self {
         self.instance = Some(name.into());
         self
     }
 
-    /// Whether at most one process at a time runs under this instance name (a StatefulSet's pod, a systemd unit): a
-    /// restart then proves the earlier life over, and no rotation waits for its lease. Default: no.
+    /// Whether the platform runs at most one process at a time under this instance name (a StatefulSet's pod, a systemd
+    /// unit). A restart then proves that the earlier process has ended, and no rotation waits for its lease. Default: no.
+    ///
+    /// If this is set and two processes run, an old credential can be retired while one of them uses it.
     #[must_use]
     pub fn exclusive(mut self, exclusive: bool) -> Self {
         self.exclusive = exclusive;
         self
     }
 
-    /// The environment's name.
+    /// The cluster's name, as in the broadcaster's configuration. Messages of other clusters are refused.
     #[must_use]
     pub fn cluster(mut self, name: impl Into<String>) -> Self {
         self.cluster = Some(name.into());
         self
     }
 
-    /// The service's private key, which signs its reports.
+    /// The service's private key, which signs its reports. It takes precedence over [`identity_file`](Self::identity_file).
     #[must_use]
     pub fn identity(mut self, key: SigningKey) -> Self {
         self.identity = Some(key);
         self
     }
 
-    /// A file with the service's private key, as `rotacast keygen` writes it.
+    /// A file with the service's private key, as `rotacast keygen` writes it. It must have no permissions for group and others.
     #[must_use]
     pub fn identity_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.identity_file = Some(path.into());
         self
     }
 
-    /// A broadcaster's public key; may be called several times.
+    /// The public key of a broadcaster. Call it once for each key that may sign for the leader.
     #[must_use]
     pub fn trust(mut self, key: VerifyingKey) -> Self {
         self.trust.push(key);
         self
     }
 
-    /// A file with a broadcaster's public key; may be called several times.
+    /// A file with the public key of a broadcaster. Call it once for each.
     #[must_use]
     pub fn trust_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.trust_files.push(path.into());
         self
     }
 
-    /// A file with the certificate authority for TLS connections, PEM.
+    /// A PEM file with the certificate authority for all TLS connections.
     #[must_use]
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_file = Some(path.into());
         self
     }
 
-    /// Read values from etcd, below the prefix the broadcaster uses.
+    /// Reads values from etcd. `prefix` is `store.prefix` in the broadcaster's configuration (`rotacast` unless it is set there).
     #[cfg(feature = "etcd")]
     #[must_use]
     pub fn values_from_etcd<E: Into<String>>(
@@ -174,7 +177,7 @@ impl Builder {
         self
     }
 
-    /// The user to be in etcd; call it after [`values_from_etcd`](Self::values_from_etcd).
+    /// The login to etcd. Call it after [`values_from_etcd`](Self::values_from_etcd); before, it has no effect.
     #[cfg(feature = "etcd")]
     #[must_use]
     pub fn etcd_user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
@@ -184,7 +187,7 @@ impl Builder {
         self
     }
 
-    /// Who to be on NATS. The streams are then expected to be there: the broadcaster makes them.
+    /// The login to NATS. With a login, this instance creates no streams: the broadcaster makes them.
     #[cfg(feature = "nats")]
     #[must_use]
     pub fn nats_credentials(mut self, credentials: NatsCredentials) -> Self {
@@ -192,7 +195,8 @@ impl Builder {
         self
     }
 
-    /// Read values from Consul, below the prefix the broadcaster uses: `https://host:port`, or `http://` on the loopback.
+    /// Reads values from Consul, at `https://host:port` or, on loopback, `http://host:port`. `prefix` is `store.prefix` in the
+    /// broadcaster's configuration.
     #[cfg(feature = "consul")]
     #[must_use]
     pub fn values_from_consul(mut self, address: impl Into<String>, prefix: impl Into<String>) -> Self {
@@ -200,7 +204,7 @@ impl Builder {
         self
     }
 
-    /// The token to show Consul.
+    /// The token for Consul. It needs read access to all keys below the prefix.
     #[cfg(feature = "consul")]
     #[must_use]
     pub fn consul_token(mut self, token: impl Into<String>) -> Self {
@@ -208,9 +212,12 @@ impl Builder {
         self
     }
 
-    /// Where broadcasters listen: `https://host:port`, or `http://` on the loopback. Name all replicas: values come from
-    /// whichever answers, unless another source is named, and Syncs beside Kafka go to whichever leads. With a `grpc`
-    /// transport they are further broadcasters to connect to, besides its address.
+    /// The addresses of all broadcasters: `https://host:port` or, on loopback, `http://host:port`.
+    ///
+    /// - Values come from the first that answers, unless another source of values is set.
+    /// - With Kafka, Syncs go to the one that leads.
+    /// - With a `grpc` transport, these are more broadcasters to connect to, besides the address given to
+    ///   [`connect`](Self::connect).
     #[cfg(feature = "grpc")]
     #[must_use]
     pub fn broadcasters<U: Into<String>>(mut self, urls: impl IntoIterator<Item = U>) -> Self {
@@ -218,7 +225,7 @@ impl Builder {
         self
     }
 
-    /// Who to be on Kafka.
+    /// The login to Kafka. SCRAM needs the feature `kafka-tls`.
     #[cfg(feature = "kafka")]
     #[must_use]
     pub fn kafka_login(mut self, login: KafkaLogin) -> Self {
@@ -226,8 +233,8 @@ impl Builder {
         self
     }
 
-    /// A further setting of librdkafka; may be called several times. What correctness rests on is refused by name when
-    /// connecting.
+    /// One more setting of librdkafka. [`connect`](Self::connect) refuses the settings that safety rests on, such as `acks`, by
+    /// name.
     #[cfg(feature = "kafka")]
     #[must_use]
     pub fn kafka_property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -235,50 +242,57 @@ impl Builder {
         self
     }
 
-    /// Read values from another source.
+    /// Reads values from a source of your own.
     #[must_use]
     pub fn values_from(mut self, source: Arc<dyn ValueSource>) -> Self {
         self.values = Some(Values::Source(source));
         self
     }
 
-    /// How long a hook may take. Default: [`HOOK_TIMEOUT`].
+    /// How long a hook may run before it counts as failed. Default: [`HOOK_TIMEOUT`].
     #[must_use]
     pub fn hook_timeout(mut self, timeout: Duration) -> Self {
         self.hook_timeout = Some(timeout);
         self
     }
 
-    /// How long [`Subscriber::secret`] tries before it says what is missing. Default: [`START_TIMEOUT`].
+    /// How long [`Subscriber::secret`] and [`connect`](Self::connect) try. Default: [`START_TIMEOUT`].
     #[must_use]
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.start_timeout = Some(timeout);
         self
     }
 
-    /// Another clock, for tests.
+    /// Uses another clock, for tests.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = Some(clock);
         self
     }
 
-    /// Connects: `nats://host:port`, `kafka://host:port,host:port`, `kafkas://…` (TLS), `grpc://host:port` (loopback) or
-    /// `grpcs://host:port,host:port` (TLS), as far as this build has their features.
+    /// Connects to a transport, if this build has its feature:
+    ///
+    /// | address | transport |
+    /// |---|---|
+    /// | `nats://host:port`, `tls://host:port` | NATS; values need a source of their own |
+    /// | `kafka://host:port,host:port`, `kafkas://…` (TLS) | Kafka; values and Syncs need [`broadcasters`](Self::broadcasters) or another source |
+    /// | `grpc://host:port` (loopback), `grpcs://host:port,host:port` (TLS) | broadcasters, for messages and values |
+    ///
+    /// It tries until [`start_timeout`](Self::start_timeout).
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] and [`ErrorKind::Identity`] for what is missing or wrong here,
-    /// [`ErrorKind::Unreachable`] and [`ErrorKind::Denied`] for the other side.
+    /// [`ErrorKind::Config`] and [`ErrorKind::Identity`] for a missing or wrong setting, such as no source of values;
+    /// [`ErrorKind::Unreachable`] if the transport does not answer; [`ErrorKind::Denied`] if it refuses the login.
     pub async fn connect(self, url: &str) -> Result<Subscriber, Error> {
         let plan = self.plan()?;
         let (bus, values) = connect::connect(url, &plan, self.values.as_ref()).await?;
         Ok(self.start(plan, bus, values))
     }
 
-    /// Uses a transport and a value source that exist already.
+    /// Uses a transport and a source of values that you made. The fake cluster of the feature `testing` does this.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] and [`ErrorKind::Identity`] for what is missing or wrong here.
+    /// [`ErrorKind::Config`] and [`ErrorKind::Identity`] for a missing or wrong setting.
     pub fn connect_with(self, bus: Arc<dyn InstanceBus>, values: Arc<dyn ValueSource>) -> Result<Subscriber, Error> {
         let plan = self.plan()?;
         Ok(self.start(plan, bus, values))

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use rotacast_protocol::Instant;
 
-/// A monotonic clock that goes on while the machine is suspended. For tests: everything else uses
-/// `CLOCK_BOOTTIME`.
+/// A monotonic clock that keeps counting while the machine is suspended. Implement it for tests only: without one, the SDK
+/// uses `CLOCK_BOOTTIME`.
 pub trait Clock: Send + Sync + 'static {
-    /// The reading.
+    /// The time since any fixed moment. It never goes back.
     fn now(&self) -> Instant;
 }
 

@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind};
 
-/// One version of a secret. Wiped from memory when the last holder is gone; its `Debug` names the
-/// version and never shows the value.
+/// One version of a secret with its value. The value is wiped from memory when the last holder drops it. `Debug` shows the
+/// version and never the value.
 pub struct CredentialView {
     secret: SecretName,
     version: Version,
@@ -23,28 +23,28 @@ impl CredentialView {
         Self { secret, version, value }
     }
 
-    /// Whose value.
+    /// The secret's name.
     #[must_use]
     pub fn secret(&self) -> &SecretName {
         &self.secret
     }
 
-    /// Which version.
+    /// The version's number.
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// The bytes. Whoever calls this answers for where they go.
+    /// The bytes of the value. Do not log them, and keep no copy beyond the guard.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         self.value.expose()
     }
 
-    /// The value read as JSON.
+    /// Parses the value as JSON.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] says where, without the text.
+    /// [`ErrorKind::Malformed`], with line and column, without the text.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_slice(self.expose()).map_err(|error| {
             // serde_json's own message may quote the value.
@@ -60,10 +60,10 @@ impl CredentialView {
         })
     }
 
-    /// The value read as a database credential.
+    /// Parses the value as a database credential.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] says where, without the text.
+    /// [`ErrorKind::Malformed`], with line and column, without the text.
     pub fn database(&self) -> Result<DatabaseCredential, Error> {
         self.json()
     }
@@ -92,20 +92,20 @@ impl fmt::Debug for CredentialView {
     }
 }
 
-/// A database credential with AWS's field names. Unknown fields are ignored.
+/// A database credential with the field names of AWS. Unknown fields are ignored.
 #[derive(Clone, Deserialize)]
 pub struct DatabaseCredential {
     /// `postgres`, `mysql`, …; empty if the value does not say.
     #[serde(default)]
     pub engine: String,
-    /// Where the database listens.
+    /// The database's host.
     pub host: String,
-    /// Its port; a number, or a string holding one.
+    /// The database's port. In the value, a number or a string with a number.
     #[serde(deserialize_with = "port")]
     pub port: u16,
     /// The login's name.
     pub username: String,
-    /// The login's password: wiped when dropped.
+    /// The login's password. It is wiped from memory when dropped.
     #[serde(deserialize_with = "password")]
     pub password: Zeroizing<String>,
     /// The database's name; empty if the value does not say.

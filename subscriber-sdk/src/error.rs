@@ -1,4 +1,4 @@
-//! What can go wrong, by what the service can do about it.
+//! Errors, by what the service can do about them.
 
 use std::fmt;
 
@@ -6,29 +6,29 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The builder, an environment variable or a file says something that cannot work.
+    /// A setting of the builder, an environment variable or a file is missing or wrong.
     Config,
     /// This instance's key, or a trusted key, is missing or unusable.
     Identity,
-    /// Something on the network does not answer: the bus, the store, every broadcaster.
+    /// The bus, the store or every broadcaster does not answer.
     Unreachable,
-    /// Nobody has put a version of this secret.
+    /// The secret has no version yet.
     NoSuchSecret,
-    /// No lease allows the use of any version right now.
+    /// No lease allows the use of any version at the moment: neither a broadcaster nor the store has answered for too long.
     Lapsed,
     /// The bus, the store or the broadcaster refuses this instance.
     Denied,
     /// The service's own hook refused the version.
     Refused,
-    /// A value is not what it was read as, or a stored record is damaged.
+    /// A value does not parse as what you asked for, or a stored record is damaged.
     Malformed,
     /// The subscriber was closed or has left.
     Closed,
-    /// Guards were still held when the subscriber was to leave.
+    /// Guards were still held at the end of [`Subscriber::leave`](crate::Subscriber::leave)'s wait.
     InUse,
 }
 
-/// An error of this crate: what happened, where, and what to do about it. Never carries a value.
+/// An error of this crate: what happened, where, and what to do about it. It never contains a value.
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
 
@@ -50,19 +50,19 @@ impl Error {
         Self::new(kind, what, fix)
     }
 
-    /// For programs.
+    /// The kind, for programs.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// What to do about it; empty when nothing is known to help.
+    /// What to do about it; empty if no advice applies.
     #[must_use]
     pub fn fix(&self) -> &str {
         &self.0.fix
     }
 
-    /// Whether trying again, unchanged, may succeed.
+    /// Whether the same call may succeed later, without a change of settings.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self.kind(), ErrorKind::Unreachable | ErrorKind::Lapsed | ErrorKind::NoSuchSecret | ErrorKind::InUse)

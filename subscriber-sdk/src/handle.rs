@@ -1,4 +1,4 @@
-//! A service's way to one secret.
+//! The handle to one secret.
 
 use std::fmt;
 use std::future::Future;
@@ -14,10 +14,10 @@ use crate::hooks::{HookOutcome, Hooks};
 use crate::live::{Cell, Guard, Status};
 use crate::subscriber::Shared;
 
-/// A way to one secret's current version. Clones share everything.
+/// The handle to one secret. Clones share everything.
 ///
-/// The subscriber works for as long as it or one of its handles exists; a hook that owns a handle of
-/// its own secret keeps it alive until [`leave`](crate::Subscriber::leave).
+/// The subscriber works as long as it or one of its handles exists. A hook that owns a handle of its own secret keeps the
+/// subscriber alive until [`leave`](crate::Subscriber::leave).
 #[derive(Clone)]
 pub struct SecretHandle {
     cell: Arc<Cell>,
@@ -30,39 +30,39 @@ impl SecretHandle {
         Self { cell, hooks, _shared: shared }
     }
 
-    /// Which secret.
+    /// The secret's name.
     #[must_use]
     pub fn name(&self) -> &SecretName {
         &self.cell.secret
     }
 
-    /// The version to use for work that begins now. Wait-free, nanoseconds: call it for every piece of work rather
-    /// than keeping a guard.
+    /// The version to use for work that begins now. It is wait-free and takes nanoseconds: call it for each piece of work
+    /// instead of keeping a guard.
     ///
     /// # Errors
-    /// [`ErrorKind::Lapsed`] when no lease allows any use: neither the store nor a broadcaster was reached for too
-    /// long. [`ErrorKind::Closed`] after the subscriber has left.
+    /// [`ErrorKind::Lapsed`] if no lease allows any use, because neither a broadcaster nor the store has answered for longer
+    /// than the lease. [`ErrorKind::Closed`] after the subscriber has left.
     #[inline]
     pub fn current(&self) -> Result<Guard, Error> {
         self.cell.current()
     }
 
-    /// The version handed out for new work, whether or not its lease runs right now.
+    /// The version for new work, whether or not its lease runs at the moment. `None` before the first one and after leaving.
     #[must_use]
     pub fn version(&self) -> Option<Version> {
         self.cell.status.borrow().version
     }
 
-    /// Follows the versions: yields whenever new work moves to another one.
+    /// Follows the version for new work.
     #[must_use]
     pub fn subscribe(&self) -> Changes {
         Changes { status: self.cell.status.subscribe(), seen: self.version(), cell: Arc::clone(&self.cell) }
     }
 
-    /// Waits until new work uses another version than `seen`.
+    /// Waits until new work uses another version than `seen`, without a time limit.
     ///
     /// # Errors
-    /// [`ErrorKind::Closed`] when the subscriber closes first.
+    /// [`ErrorKind::Closed`] if the subscriber closes first.
     pub async fn wait_for_change(&self, seen: Version) -> Result<Version, Error> {
         let mut changes = self.subscribe();
         changes.seen = Some(seen);
@@ -105,8 +105,8 @@ impl SecretHandle {
         self.hooks.set(Step::Release, hook);
     }
 
-    /// Tells the broadcaster that a login with this version failed. Enough of them, from all instances together,
-    /// roll a rotation back.
+    /// Reports that a login with this version failed. If all instances together report more failures of the new version than
+    /// the policy's `auth_failure_budget` (10 by default), the rotation rolls back.
     pub fn report_auth_failure(&self, version: Version) {
         self.cell.auth_failed(version);
     }
@@ -126,10 +126,10 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// The next version that differs from the last one seen. Versions that came and went in between are left out.
+    /// Waits for the next version that differs from the last one returned. It skips versions that came and went in between.
     ///
     /// # Errors
-    /// [`ErrorKind::Closed`] when the subscriber closes.
+    /// [`ErrorKind::Closed`] if the subscriber closes.
     pub async fn next(&mut self) -> Result<Version, Error> {
         loop {
             let version = self.status.borrow_and_update().version;

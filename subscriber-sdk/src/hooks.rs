@@ -17,12 +17,12 @@ use crate::credential::CredentialView;
 /// enough to open a pool of connections, short enough that a stuck one is noticed within a rotation.
 pub const HOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The service does not want this version, and says why. The text is shown to operators.
+/// A hook's reason to refuse a version. Operators see the text, cut to 256 bytes.
 #[derive(Clone, Debug)]
 pub struct Refusal(String);
 
 impl Refusal {
-    /// A refusal with a reason. Do not put the value into it; what looks like it is withheld.
+    /// A refusal with a reason. Do not put the value into it. The SDK withholds a reason that contains the value.
     #[must_use]
     pub fn new(reason: impl fmt::Display) -> Self {
         Self(reason.to_string())
@@ -37,12 +37,12 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// What a hook may end with: nothing, or a result.
+/// What a hook may return: `()` or `Result<(), Refusal>`.
 pub trait HookOutcome {
-    /// As a result.
+    /// Turns it into a result.
     ///
     /// # Errors
-    /// The refusal.
+    /// The hook's refusal.
     fn into_result(self) -> Result<(), Refusal>;
 }
 
@@ -73,14 +73,15 @@ struct Three {
 pub struct Hooks(Arc<Mutex<Three>>);
 
 impl Hooks {
-    /// No hooks: versions are switched to as soon as they are wanted.
+    /// No hooks: the instance switches to a version as soon as the broadcaster asks for it.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Called with a version that will become current: validate it and get ready, without using it for work. A
-    /// refusal counts against the rotation's failure budget, and the old version stays in use.
+    /// Called with a version before it becomes current. Check it and get ready, such as by a login, but do not use it for work.
+    ///
+    /// A refusal counts against the policy's `failure_budget` (0 by default), and the old version stays in use.
     #[must_use]
     pub fn on_prepare<F, Fut>(self, hook: F) -> Self
     where
@@ -91,7 +92,7 @@ impl Hooks {
         self
     }
 
-    /// Called when new work must use this version from now on. `current()` hands it out once this has ended.
+    /// Called when new work must use this version from now on. `current()` returns it once the hook has ended.
     #[must_use]
     pub fn on_switch<F, Fut>(self, hook: F) -> Self
     where
@@ -102,8 +103,8 @@ impl Hooks {
         self
     }
 
-    /// Called with a version that is not wanted any more, once its last guard is gone: close what is left of it. The
-    /// version is reported as released when this has ended well.
+    /// Called with a version that is no longer wanted, once its last guard is dropped. Close what is left of it, such as an old
+    /// pool. The instance reports the version as released once the hook has succeeded.
     #[must_use]
     pub fn on_release<F, Fut>(self, hook: F) -> Self
     where

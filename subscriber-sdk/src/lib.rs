@@ -1,8 +1,7 @@
-//! Rotacast's subscriber SDK: three lines to a secret that is always right.
+//! Rotacast's subscriber SDK: a handle to a secret that follows its rotations.
 //!
-//! A service holds a handle instead of a password. Rotacast moves the handle to new versions of the
-//! secret while the service keeps running, and the old credential is retired only when every
-//! instance has let go of it.
+//! A service holds a handle instead of a password. Rotacast moves the handle to new versions of the secret while the
+//! service runs. It retires the old credential only when every instance has let go of it.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), rotacast_subscriber::Error> {
@@ -18,9 +17,22 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The service's private key and the broadcaster's public key come from `ROTACAST_IDENTITY` and
-//! `ROTACAST_TRUST` (or [`Builder::identity_file`] and [`Builder::trust_file`]); see [`Builder`] for all
-//! settings. Without a message bus, `connect("grpc://127.0.0.1:7400")` reaches a broadcaster directly.
+//! The example needs two files, whose names come from the environment: the service's private key in `ROTACAST_IDENTITY`
+//! and the broadcaster's public key in `ROTACAST_TRUST`. [`Builder`] lists all settings.
+//!
+//! NATS and Kafka carry no values. So a service names a **transport** (`connect`) and a **source of values**:
+//! [`values_from_etcd`](Builder::values_from_etcd), `values_from_consul`, or [`broadcasters`](Builder::broadcasters). A
+//! broadcaster's gRPC is both, so this needs no bus and no store:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), rotacast_subscriber::Error> {
+//! # use rotacast_subscriber::Subscriber;
+//! let rotacast = Subscriber::builder().service("payments-api").connect("grpc://127.0.0.1:7400").await?;
+//! # Ok(()) }
+//! ```
+//!
+//! The crate is not published to crates.io. In a service beside a clone of the repository:
+//! `cargo add rotacast-subscriber --path ../rotacast/subscriber-sdk`.
 //!
 //! # Features
 //!
@@ -39,14 +51,14 @@
 //!
 //! # Tutorial
 //!
-//! Everything below runs against `testing::FakeCluster`, a bus, a broadcaster and a store in memory (this
-//! crate's feature `testing`); your own tests can do the same.
+//! All examples below run against `testing::FakeCluster`: a bus, a broadcaster and a store in memory (this crate's feature
+//! `testing`). Your own tests can use it too.
 //!
 //! ## Use the secret
 //!
-//! Ask for it whenever work begins. It costs nanoseconds, takes no lock, and looks at the clock: what it
-//! hands out may be used now. The [`Guard`] keeps the version's credential alive until it is dropped, so
-//! keep it for the piece of work and no longer.
+//! Call `current()` for each piece of work. It takes nanoseconds and no lock, and it checks the clock: you may use now what it
+//! returns. The [`Guard`] keeps the credential of its version alive until you drop it. So keep it for the piece of work
+//! and no longer.
 //!
 //! ```
 //! # use rotacast_subscriber::testing::FakeCluster;
@@ -67,8 +79,8 @@
 //!
 //! ## A rotation
 //!
-//! A guard taken before the switch goes on with the old version; the next `current()` is the new one. Only when
-//! the last guard of the old version is gone does this instance report that it has let go.
+//! A guard from before the switch keeps the old version. The next `current()` returns the new one. The instance reports the
+//! old version as released when its last guard is dropped.
 //!
 //! ```
 //! # use rotacast_subscriber::testing::FakeCluster;
@@ -79,19 +91,19 @@
 //! # let rotacast = cluster.subscriber("payments-api")?;
 //! # let db = rotacast.secret("payments/db").await?;
 //! let before = db.current()?;
-//! cluster.put("payments/db", "two"); // somebody rotates
+//! cluster.put("payments/db", "two"); // a rotation begins
 //! db.wait_for_change(before.version()).await?;
 //!
 //! assert_eq!(db.current()?.expose(), b"two");
-//! assert_eq!(before.expose(), b"one"); // still valid, and held back from being retired
+//! assert_eq!(before.expose(), b"one"); // still valid: the guard holds the retire back
 //! # Ok::<(), rotacast_subscriber::Error>(()) }).unwrap();
 //! ```
 //!
 //! ## Take part: hooks
 //!
-//! A pool of connections must be built before it is used and closed before the old credential goes. Three hooks
-//! do that: *prepare* may refuse a version that does not work, which rolls the rotation back before
-//! anything has used it; *switch* moves new work; *release* closes what is left.
+//! A pool of connections must be built before its first use, and closed before the old credential ends. Three hooks do
+//! that. *Prepare* may refuse a version that does not work: the rotation then rolls back before any instance uses it.
+//! *Switch* moves new work to the version. *Release* closes what is left of the old one.
 //!
 //! ```
 //! # use rotacast_subscriber::testing::FakeCluster;
@@ -122,23 +134,22 @@
 //!
 //! `examples/pooled_postgres.rs` is a whole service of this kind.
 //!
-//! ## When something is away
+//! ## During an outage
 //!
-//! A lease says for how long a version may be used without hearing from anybody. Its length is the
-//! broadcaster's policy: an hour while nothing rotates. Without a broadcaster the instance reads the store and goes on
-//! for as long as that answers. With neither, `current()` fails with [`ErrorKind::Lapsed`] at the moment the lease ends,
-//! and works again by itself.
+//! A lease allows the use of a version for a time without any contact. The broadcaster's policy sets that time: one hour by
+//! default while nothing rotates. If no broadcaster answers, the instance reads the store, and continues while the store
+//! answers. If neither answers, `current()` fails with [`ErrorKind::Lapsed`] from the moment the lease ends. It works
+//! again when one of them answers.
 //!
-//! Work may outlast its lease by a few seconds ([`Guard::use_until`]); long-lived connections should end by then
+//! Work may outlast its lease by a few seconds ([`Guard::use_until`]). End long-lived connections by then
 //! ([`Guard::remaining`]).
 //!
-//! Tell the broadcaster about logins that fail with [`SecretHandle::report_auth_failure`]: enough of them
-//! roll a rotation back.
+//! Report logins that fail with [`SecretHandle::report_auth_failure`]. Too many of them roll the rotation back.
 //!
 //! ## Shut down
 //!
-//! [`Subscriber::leave`] drops everything in order, so that no rotation waits for this process. A process that is
-//! killed instead is waited for until its lease is over.
+//! [`Subscriber::leave`] releases everything in order, so that no rotation waits for this process. If the process is killed
+//! instead, rotations wait until its lease has expired.
 //!
 //! ```
 //! # use rotacast_subscriber::testing::FakeCluster;
@@ -156,20 +167,20 @@
 //!
 //! # Traces
 //!
-//! With the feature `otel`, what this instance does in a rotation becomes spans: `rotacast load`, `prepare`, `switch`, `drain`
-//! and, below it, `release`. They join the rotation's trace, each below the phase that it acts on, by the trace context of the
-//! broadcaster's message. The spans go to OpenTelemetry's global tracer provider, which is the service's own affair: without
-//! one they cost next to nothing and go nowhere.
+//! With the feature `otel`, each step of this instance in a rotation is a span: `rotacast load`, `prepare`, `switch`, `drain`,
+//! and below it `release`. The spans join the rotation's trace, each below its phase, through the trace context of the
+//! broadcaster's message. They go to OpenTelemetry's global tracer provider, which the service sets. Without one, they
+//! cost next to nothing and go nowhere.
 //!
-//! While a hook runs, its span is the current context. What the hook calls therefore joins as well, also through `tracing` with
-//! its OpenTelemetry layer; for anything else, `traceparent()` is the W3C header.
+//! While a hook runs, its span is the current context. So what the hook calls joins the trace too, also through `tracing` with
+//! its OpenTelemetry layer. For other clients, `traceparent()` returns the W3C header.
 //!
 //! # Rules for services
 //!
-//! - Values reach the process through this crate only. A copy kept elsewhere is not protected by anything.
-//! - Ask `current()` per piece of work; do not keep guards for the life of the process.
-//! - Every running copy has its own instance name, and says [`exclusive`](Builder::exclusive) only if no second
-//!   process can run under it.
+//! - Get values from this crate only. Nothing protects a copy that you keep elsewhere.
+//! - Call `current()` for each piece of work. Do not keep a guard for as long as the process runs.
+//! - Give every running copy its own instance name. Set [`exclusive`](Builder::exclusive) only if no second process can run
+//!   under that name.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod builder;

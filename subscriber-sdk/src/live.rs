@@ -129,9 +129,9 @@ impl Cell {
 
 /// The right to use one version, for one piece of work: a query, a request, a connection.
 ///
-/// While a guard exists, its version counts as held, and the old credential is not retired. Hold it
-/// for as long as the work goes on and no longer; work should end within
-/// [`max_use`](Guard::use_until) after the lease's end.
+/// While a guard exists, its version counts as held and Rotacast does not retire its credential. Hold the guard as long as
+/// the work lasts and no longer. The work must end within `max_use` after the end of the lease: see
+/// [`use_until`](Guard::use_until).
 pub struct Guard(arc_swap::Guard<Option<Arc<Live>>>);
 
 impl Guard {
@@ -139,31 +139,31 @@ impl Guard {
         self.0.as_deref().expect("a guard is only made around an installed version")
     }
 
-    /// When the lease ends, as it stands now: a running lease is renewed under the guard's eyes.
+    /// When the lease ends, by the clock of this machine. It moves on while the SDK renews the lease.
     #[must_use]
     pub fn valid_until(&self) -> Instant {
         self.live().until()
     }
 
-    /// When work under this guard must be over: the lease's end and `max_use`.
+    /// When work under this guard must be over: at the end of the lease plus the policy's `max_use` (5 s by default).
     #[must_use]
     pub fn use_until(&self) -> Instant {
         self.live().until() + self.live().max_use
     }
 
-    /// How long work under this guard may still go on; zero when it must be over.
+    /// How long work under this guard may still last. Zero when it must be over.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.use_until().since(self.live().watch.now())
     }
 
-    /// Whether the lease is over: begin nothing more with it, and close its connections.
+    /// Whether the lease has ended. Then begin no more work with this guard, and close its connections.
     #[must_use]
     pub fn is_lapsed(&self) -> bool {
         self.live().until() <= self.live().watch.now()
     }
 
-    /// The version.
+    /// The version that this guard allows.
     #[must_use]
     pub fn version(&self) -> Version {
         self.live().view.version()

@@ -17,24 +17,26 @@ pub use store::StoreSource;
 
 use crate::error::Error;
 
-/// Reads values, and the desired state as the store has it.
+/// Reads values, and the desired state, from the store. Implement it for a store of your own.
 ///
-/// Every call ends within a few seconds, or with [`ErrorKind::Unreachable`](crate::ErrorKind::Unreachable).
+/// Every call ends within a few seconds, or fails with [`ErrorKind::Unreachable`](crate::ErrorKind::Unreachable).
 #[async_trait]
 pub trait ValueSource: Send + Sync + 'static {
-    /// What and where it is, for people.
+    /// What and where the source is, for messages to people.
     fn describe(&self) -> String;
 
-    /// The desired state, read linearizably: it shows every change that was acknowledged before this was called.
-    /// Self-leases rest on that.
+    /// Reads the desired state, linearizably: the answer shows every change that was acknowledged before the call. Self-leases
+    /// rest on this; a stale answer breaks the promise that no credential is retired too early.
     ///
     /// # Errors
-    /// [`ErrorKind::NoSuchSecret`](crate::ErrorKind::NoSuchSecret) without a record; else by whose fault.
+    /// [`ErrorKind::NoSuchSecret`](crate::ErrorKind::NoSuchSecret) if there is no record of the secret; otherwise
+    /// [`Unreachable`](crate::ErrorKind::Unreachable), [`Denied`](crate::ErrorKind::Denied) or
+    /// [`Malformed`](crate::ErrorKind::Malformed).
     async fn read_state(&self, secret: &SecretName) -> Result<SecretState, Error>;
 
-    /// One version's value.
+    /// Reads the value of one version. At most 256 KiB.
     ///
     /// # Errors
-    /// By whose fault; never with the value.
+    /// As [`read_state`](Self::read_state). The error never contains the value.
     async fn read_value(&self, secret: &SecretName, version: Version) -> Result<SecretValue, Error>;
 }

@@ -1,4 +1,4 @@
-//! One process life's tie to Rotacast.
+//! The connection of one process to Rotacast.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,17 +41,17 @@ impl Drop for Shared {
     }
 }
 
-/// A service instance's tie to Rotacast: see the [crate's documentation](crate).
+/// The connection of one service instance to Rotacast: see the [crate's documentation](crate).
 ///
-/// Dropping it (and all handles) without [`leave`](Self::leave) is safe: rotations then wait until the
-/// leases of this instance are over.
+/// Dropping it and all handles without [`leave`](Self::leave) is safe. Rotations then wait until the leases of this instance
+/// have expired.
 #[derive(Clone)]
 pub struct Subscriber {
     shared: Arc<Shared>,
 }
 
 impl Subscriber {
-    /// Begins to describe a subscriber.
+    /// Starts with the settings: see [`Builder`].
     #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
@@ -66,31 +66,32 @@ impl Subscriber {
         Self { shared: Arc::new(Shared { control, cancel, key, trust, start_timeout }) }
     }
 
-    /// Who this process life is.
+    /// The names of this service and instance, and the incarnation that was drawn for this process.
     #[must_use]
     pub fn key(&self) -> &InstanceKey {
         &self.shared.key
     }
 
-    /// How many messages were ignored because no trusted broadcaster had signed them.
+    /// How many messages this instance ignored because no trusted broadcaster had signed them.
     #[must_use]
     pub fn refused_messages(&self) -> u64 {
         self.shared.trust.refused()
     }
 
-    /// Begins to use a secret: registers, obtains a lease, reads the value, and returns when it can be used.
+    /// Begins to use a secret: registers, gets a lease, reads the value, and returns when you can use it.
     ///
     /// # Errors
-    /// What is in the way after [`Builder::start_timeout`], by name: [`ErrorKind::Unreachable`],
-    /// [`ErrorKind::Denied`], [`ErrorKind::NoSuchSecret`], …
+    /// If that takes longer than [`Builder::start_timeout`], what is missing: [`ErrorKind::Unreachable`],
+    /// [`ErrorKind::Denied`] and others. [`ErrorKind::NoSuchSecret`] after 5 s already. [`ErrorKind::Config`] for an
+    /// invalid name.
     pub async fn secret(&self, name: &str) -> Result<SecretHandle, Error> {
         self.open(name, None).await
     }
 
-    /// Like [`secret`](Self::secret), with hooks that take part from the first version on.
+    /// Like [`secret`](Self::secret), with hooks that run from the first version on.
     ///
     /// # Errors
-    /// As [`secret`](Self::secret), and [`ErrorKind::Refused`] when a hook refuses the first version.
+    /// As [`secret`](Self::secret), and [`ErrorKind::Refused`] if a hook refuses the first version.
     pub async fn secret_with(&self, name: &str, hooks: Hooks) -> Result<SecretHandle, Error> {
         self.open(name, Some(hooks)).await
     }
@@ -123,17 +124,17 @@ impl Subscriber {
         Ok(SecretHandle::new(cell, hooks, Arc::clone(&self.shared)))
     }
 
-    /// Leaves for good: hands out nothing more, waits up to [`LEAVE_BOUND`] for guards to be dropped, lets the release
-    /// hooks close what is left, and makes the leave durable, so that no rotation waits for this instance.
+    /// Leaves for good, so that no rotation waits for this instance. `current()` fails from now on. The call waits up to
+    /// [`LEAVE_BOUND`] for guards to be dropped, runs the release hooks, and makes the leave durable on the bus.
     ///
     /// # Errors
-    /// [`ErrorKind::InUse`] when guards are still held, [`ErrorKind::Refused`] when a release hook fails,
-    /// [`ErrorKind::Unreachable`] when the bus is away. Rotations then wait until the leases are over.
+    /// [`ErrorKind::InUse`] if guards are still held, [`ErrorKind::Refused`] if a release hook fails,
+    /// [`ErrorKind::Unreachable`] if the bus does not answer. Rotations then wait until the leases have expired.
     pub async fn leave(&self) -> Result<(), Error> {
         self.leave_within(LEAVE_BOUND).await
     }
 
-    /// [`leave`](Self::leave) with another bound.
+    /// Like [`leave`](Self::leave), but waits up to `bound` for guards.
     ///
     /// # Errors
     /// As [`leave`](Self::leave).
