@@ -21,6 +21,7 @@ mod status;
 mod term;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

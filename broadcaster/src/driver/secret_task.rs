@@ -26,6 +26,7 @@ use super::context::LogContext;
 use super::directory::Secrets;
 use super::effect::{EffectOutcome, EndedByOthers, newer_on_bus};
 use super::mail::{Granted, Mail, OrderOutcome};
+use super::turns::{Turn, Turns};
 use super::{Environment, SecretSettings, status};
 use crate::metrics::{Figures, FiguresSlot, Intake};
 use crate::traces::{RotationSpans, envelope_of};
@@ -64,6 +65,7 @@ pub(super) struct SecretTask {
     leadership: watch::Receiver<Instant>,
     /// Why the record may be older than what has happened, until it says so itself.
     setback: Option<String>,
+    turns: Turns,
     effects: JoinSet<EffectOutcome>,
     in_flight: BTreeSet<CommandKind>,
     retries: BTreeMap<CommandKind, Retry>,
@@ -92,6 +94,7 @@ impl SecretTask {
         mail: mpsc::Receiver<Mail>,
         leadership: watch::Receiver<Instant>,
         setback: Option<String>,
+        turns: Turns,
         status: watch::Sender<Arc<SecretStatus>>,
         secrets: Secrets,
         stop: CancellationToken,
@@ -109,6 +112,7 @@ impl SecretTask {
             mail,
             leadership,
             setback,
+            turns,
             effects: JoinSet::new(),
             in_flight: BTreeSet::new(),
             ended_by_others: EndedByOthers::default(),
@@ -125,16 +129,16 @@ impl SecretTask {
         }
     }
 
-    /// Runs until the term ends.
-    pub(super) async fn run(self) -> Ended {
+    /// Runs until the term ends. Begins when it is its turn.
+    pub(super) async fn run(self, turn: Turn) -> Ended {
         let span = self.context.span();
-        self.run_within().instrument(span).await
+        self.run_within(turn).instrument(span).await
     }
 
-    async fn run_within(mut self) -> Ended {
+    async fn run_within(mut self, turn: Turn) -> Ended {
         let stop = self.stop.clone();
         let ended = tokio::select! {
-            ended = self.drive() => ended,
+            ended = self.drive(turn) => ended,
             () = stop.cancelled() => Ended::Stopped,
         };
         // Effects are cut off where they are: each is idempotent, and whoever leads next owes it again.
@@ -160,7 +164,8 @@ impl SecretTask {
         }
     }
 
-    async fn drive(&mut self) -> Ended {
+    async fn drive(&mut self, turn: Turn) -> Ended {
+        let mut place = Some(turn.await);
         let setback = match self.setback.take() {
             Some(reason) => Some(reason),
             None => self.bus_knows_more().await,
@@ -174,6 +179,8 @@ impl SecretTask {
             if let Err(ended) = self.settle().await {
                 return ended;
             }
+            // Its record is this term's by now.
+            drop(place.take());
             if let Err(ended) = self.keep_schedule().await {
                 return ended;
             }

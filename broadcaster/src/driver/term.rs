@@ -1,6 +1,6 @@
 //! One term: takes every record over, then feeds the tasks from the store and the bus until the leadership ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use rotacast_protocol::coordinator::{Coordinator, Input, Tenure};
 use rotacast_protocol::message::{Registration, SyncReply};
 use rotacast_protocol::record::{SecretRecord, Timing};
 use rotacast_protocol::{InstanceKey, SecretName, Version};
-use rotacast_store::{Leadership, RecordEntry, StoreError, VersionEvent};
+use rotacast_store::{Cursor, Leadership, StoreError, VersionEvent};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ use super::directory::{MAX_SECRETS, Secrets, TaskHandle};
 use super::mail::{Granted, Mail};
 use super::secret_task::{Ended, MAILBOX, SecretTask};
 use super::share::Shares;
+use super::turns::Turns;
 use super::{Environment, Role, status};
 use crate::metrics::SyncOutcome;
 
@@ -33,6 +34,9 @@ pub(super) const SYNCS_AT_ONCE: usize = 1024;
 /// How long a Sync may wait for the answers of its secrets, altogether. Half of the two seconds after which its sender
 /// gives up: a secret that cannot answer must not cost the others their leases.
 const SYNC_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Events of the versions that are taken in together, if so many wait.
+const EVENTS_AT_ONCE: usize = 256;
 
 /// How long a process life stays in the roster after it is over or was last heard, and how often that is looked at. Long
 /// enough for people to ask about it; without an end, every restart of every instance would stay on the bus for ever.
@@ -65,6 +69,7 @@ pub(super) async fn run(
         roster_read: AtomicBool::new(false),
         tasks: Mutex::new(JoinSet::new()),
         shares: Arc::default(),
+        turns: Turns::default(),
         setback: setback
             .as_ref()
             .map(|setback| format!("{}: {}", environment.tree.store().describe(), setback.problem)),
@@ -72,8 +77,8 @@ pub(super) async fn run(
     });
     let mut work: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let outcome = async {
-        term.take_records_over().await?;
-        work.spawn(Arc::clone(&term).follow_versions());
+        let known = term.take_records_over().await?;
+        work.spawn(Arc::clone(&term).follow_versions(known));
         work.spawn(Arc::clone(&term).follow_roster());
         work.spawn(Arc::clone(&term).follow_reports());
         work.spawn(Arc::clone(&term).answer_syncs());
@@ -113,6 +118,8 @@ struct Term {
     leadership: watch::Receiver<rotacast_protocol::Instant>,
     /// Who has how many Syncs under way.
     shares: Arc<Shares>,
+    /// Which tasks may write to store and bus for the first time.
+    turns: Turns,
     /// Every process life in the roster, for secrets that come later. As bounded as the roster itself.
     roster: Mutex<BTreeMap<InstanceKey, Registration>>,
     /// The roster was read to its end in this term.
@@ -132,43 +139,50 @@ impl Term {
         self.roster.lock().expect("nobody panics while holding this lock")
     }
 
-    /// A linearizable read of all records: what earlier leaders have left.
-    async fn take_records_over(&self) -> anyhow::Result<()> {
-        let records = self.environment.tree.load_records().await.context("reading the rotation records")?;
+    /// A linearizable read of all records: what earlier leaders have left. Tasks begin in this order: secrets that rotate
+    /// first. The secrets whose record knows versions already.
+    async fn take_records_over(&self) -> anyhow::Result<BTreeSet<SecretName>> {
+        let entries = self.environment.tree.load_records().await.context("reading the rotation records")?;
+        let mut records = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let record =
+                SecretRecord::decode(&entry.bytes).with_context(|| format!("the record of {}", entry.secret))?;
+            records.push((record, entry.cursor));
+        }
+        records.sort_by_key(|(record, _)| !record.is_rotating());
         let count = records.len();
-        for entry in records {
-            self.start_task(entry.secret.clone(), Some(entry)).await?;
+        let mut known = BTreeSet::new();
+        for (record, cursor) in records {
+            let secret = record.secret.clone();
+            if !record.versions.is_empty() {
+                known.insert(secret.clone());
+            }
+            if self.has_room_for(&secret) {
+                self.start_task(secret, Some((record, cursor))).await;
+            }
         }
         for secret in self.environment.settings.configured() {
-            if self.secrets.get(&secret).is_none() {
-                self.adopt(&secret).await?;
+            if self.secrets.get(&secret).is_none() && self.has_room_for(&secret) {
+                self.start_task(secret, None).await;
             }
         }
         info!(records = count, epoch = %self.tenure.epoch, "took the rotation records over");
-        Ok(())
+        Ok(known)
     }
 
-    /// The secret's task, started if this is the first that is heard of it.
-    async fn task(&self, secret: &SecretName) -> anyhow::Result<TaskHandle> {
-        if let Some(task) = self.secrets.get(secret) {
-            return Ok(task);
+    fn has_room_for(&self, secret: &SecretName) -> bool {
+        let room = self.secrets.len() < MAX_SECRETS;
+        if !room {
+            error!(%secret, "not served: one broadcaster serves at most {MAX_SECRETS} secrets");
         }
-        let entry = self.environment.tree.read_record(secret).await?;
-        self.start_task(secret.clone(), entry).await
+        room
     }
 
-    async fn start_task(&self, secret: SecretName, entry: Option<RecordEntry>) -> anyhow::Result<TaskHandle> {
-        anyhow::ensure!(
-            self.secrets.len() < MAX_SECRETS,
-            "{secret} would be secret number {}, but one broadcaster serves at most {MAX_SECRETS}",
-            MAX_SECRETS + 1
-        );
+    /// Starts a secret's task, with the record that was read in this term if there is one.
+    async fn start_task(&self, secret: SecretName, stored: Option<(SecretRecord, Cursor)>) -> TaskHandle {
         let settings = self.environment.settings.of(&secret);
-        let (record, cursor) = match entry {
-            Some(entry) => {
-                let record = SecretRecord::decode(&entry.bytes).with_context(|| format!("the record of {secret}"))?;
-                (record, Some(entry.cursor))
-            }
+        let (record, cursor) = match stored {
+            Some((record, cursor)) => (record, Some(cursor)),
             None => (SecretRecord::new(secret.clone(), self.tenure.epoch, Timing::of(&settings.policy)), None),
         };
         let coordinator = Coordinator::take_over(record, settings.policy.clone(), self.tenure);
@@ -182,12 +196,13 @@ impl Term {
             mailbox,
             self.leadership.clone(),
             self.setback.clone(),
+            self.turns.clone(),
             status_sender,
             self.secrets.clone(),
             self.over.clone(),
         );
-        let name = secret.clone();
-        self.tasks().spawn(async move { (name, task.run().await) });
+        let (name, turn) = (secret.clone(), self.turns.save());
+        self.tasks().spawn(async move { (name, task.run(turn).await) });
         let handle = TaskHandle { mail, status };
         // First the task can be found, then the roster is read: whoever registers in between is told to it at least once.
         self.secrets.insert(secret.clone(), handle.clone());
@@ -200,7 +215,7 @@ impl Term {
         if self.roster_read.load(Ordering::Acquire) {
             send(&handle, Input::RosterRead).await;
         }
-        Ok(handle)
+        handle
     }
 
     /// Once every record says so, the store's setback needs no telling in later terms.
@@ -247,31 +262,58 @@ impl Term {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Versions, in order and without a gap.
-    async fn follow_versions(self: Arc<Self>) -> anyhow::Result<()> {
-        let mut events = self.environment.tree.watch_versions();
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => self.version_event(event).await?,
-                Err(StoreError::WentBackwards { endpoint, problem }) => {
-                    let reason = format!("store {endpoint}: {problem}");
-                    error!(reason, "safe mode: nothing irreversible happens until an operator has looked");
-                    for (_, task) in self.secrets.all() {
-                        send(&task, Input::StoreWentBack { reason: reason.clone() }).await;
+    /// Versions, in order and without a gap. `known`: the secrets that were taken up already.
+    async fn follow_versions(self: Arc<Self>, mut known: BTreeSet<SecretName>) -> anyhow::Result<()> {
+        let mut events = self.environment.tree.watch_versions().ready_chunks(EVENTS_AT_ONCE);
+        // What is told of secrets that are not: the newest version, and what else there is.
+        let (mut newest, mut later) = (BTreeMap::new(), Vec::new());
+        let mut read = false;
+        while let Some(chunk) = events.next().await {
+            for event in chunk {
+                let event = match event {
+                    Ok(event) => event,
+                    Err(StoreError::WentBackwards { endpoint, problem }) => {
+                        let reason = format!("store {endpoint}: {problem}");
+                        error!(reason, "safe mode: nothing irreversible happens until an operator has looked");
+                        for (_, task) in self.secrets.all() {
+                            send(&task, Input::StoreWentBack { reason: reason.clone() }).await;
+                        }
+                        anyhow::bail!("{reason}");
                     }
-                    anyhow::bail!("{reason}");
+                    Err(problem) => return Err(problem).context("watching the versions"),
+                };
+                self.environment.metrics.intake().version(&event);
+                read |= matches!(event, VersionEvent::Resynced(_));
+                match event {
+                    VersionEvent::Listed { secret, stamp } | VersionEvent::Added { secret, stamp }
+                        if !known.contains(&secret) =>
+                    {
+                        newest.insert(secret, stamp.version);
+                    }
+                    VersionEvent::Gap { ref secret, .. } if newest.contains_key(secret) => later.push(event),
+                    event => self.version_event(event).await,
                 }
-                Err(problem) => return Err(problem).context("watching the versions"),
+            }
+            // Until the listing is read, something newer may follow.
+            if read {
+                for (secret, version) in std::mem::take(&mut newest) {
+                    self.take_up(&secret, version).await;
+                    known.insert(secret);
+                }
+                for event in later.drain(..) {
+                    self.version_event(event).await;
+                }
             }
         }
         Ok(())
     }
 
-    async fn version_event(&self, event: VersionEvent) -> anyhow::Result<()> {
-        self.environment.metrics.intake().version(&event);
+    async fn version_event(&self, event: VersionEvent) {
         match event {
             VersionEvent::Listed { secret, stamp } | VersionEvent::Added { secret, stamp } => {
-                self.version_seen(&secret, stamp.version).await?;
+                if let Some(task) = self.secrets.get(&secret) {
+                    send(&task, Input::VersionSeen { version: stamp.version }).await;
+                }
             }
             VersionEvent::Changed { secret, stamp } => {
                 error!(
@@ -292,29 +334,18 @@ impl Term {
             VersionEvent::Ignored { key, problem } => warn!(%key, problem, "ignored a key"),
             VersionEvent::Resynced(cursor) => debug!(cursor = cursor.0, "the versions are read in full"),
         }
-        Ok(())
     }
 
-    async fn version_seen(&self, secret: &SecretName, version: Version) -> anyhow::Result<()> {
-        match self.secrets.get(secret) {
-            // Asked of the record: a predecessor may have begun it, and crashed before it knew of any version.
-            Some(task) if !task.status.borrow().versions.is_empty() => {
-                send(&task, Input::VersionSeen { version }).await;
-            }
-            _ => self.adopt(secret).await?,
-        }
-        Ok(())
-    }
-
-    /// Takes up a secret that is new to Rotacast. What lies there below its newest version was somebody else's business,
-    /// and stays that.
-    async fn adopt(&self, secret: &SecretName) -> anyhow::Result<()> {
-        let task = self.task(secret).await?;
-        let listed = self.environment.tree.list_versions(secret).await?;
-        if let Some(newest) = listed.last() {
-            send(&task, Input::VersionSeen { version: newest.version }).await;
-        }
-        Ok(())
+    /// Takes up a secret that is new to Rotacast, or whose record knows of no version: a predecessor may have begun it, and
+    /// crashed before it did. It starts with its newest version: older ones are not Rotacast's to manage.
+    async fn take_up(&self, secret: &SecretName, newest: Version) {
+        let task = match self.secrets.get(secret) {
+            Some(task) => task,
+            // All records were read in this term, which alone writes them since: this secret has none.
+            None if self.has_room_for(secret) => self.start_task(secret.clone(), None).await,
+            None => return,
+        };
+        send(&task, Input::VersionSeen { version: newest }).await;
     }
 
     async fn follow_roster(self: Arc<Self>) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@ mod faults;
 mod following;
 mod lost;
 mod scheduled;
+mod takeover;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +28,7 @@ use rotacast_store::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::secret_task::SecretTask;
+use super::turns::Turns;
 use super::*;
 use crate::audit::AuditOptions;
 
@@ -133,6 +135,7 @@ async fn a_version_seen_while_a_renewal_is_late_is_not_forgotten() {
     let (mail, mailbox) = mpsc::channel(16);
     let (told, status) = watch::channel(Arc::new(v1::SecretStatus::default()));
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let turns = Turns::default();
     let task = SecretTask::new(
         environment,
         settings,
@@ -141,11 +144,12 @@ async fn a_version_seen_while_a_renewal_is_late_is_not_forgotten() {
         mailbox,
         leadership,
         None,
+        turns.clone(),
         told,
         secrets.clone(),
         stop.clone(),
     );
-    let running = tokio::spawn(task.run());
+    let running = tokio::spawn(task.run(turns.save()));
     mail.send(Mail::Input(Box::new(Input::VersionSeen { version: version(1) }))).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     renewals.send_replace(clock::instant() + PATIENCE * 2);

@@ -30,6 +30,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rotacast_proto::SecretValue;
 
+pub use self::counting::Counting;
 use crate::{Check, Commit, Committed, Cursor, Entry, Key, Prefix, SecretTree, Store, StoreError, StoreEvent, Write};
 
 /// Ends a case that hangs; nothing is measured by it, so it is far more than a slow machine needs.

@@ -16,9 +16,11 @@ mod kafka;
 mod messages;
 mod nats;
 mod raw;
+mod rig;
 mod rotacast;
 mod rotation;
 mod round;
+mod secrets;
 mod signer;
 
 use std::time::Duration;
@@ -26,7 +28,7 @@ use std::time::Duration;
 use self::kafka::OverKafka;
 use self::nats::OverNats;
 
-const PARTS: [&str; 5] = ["nats", "kafka", "signatures", "fold", "current"];
+const PARTS: [&str; 7] = ["nats", "kafka", "signatures", "fold", "current", "import", "takeover"];
 
 /// The middle one.
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -58,6 +60,8 @@ async fn main() {
             "kafka" => round::run::<OverKafka>().await,
             "signatures" => messages::run(),
             "fold" => fold::run(),
+            "import" => secrets::import().await,
+            "takeover" => secrets::takeover().await,
             _ => current::run(),
         }
     }

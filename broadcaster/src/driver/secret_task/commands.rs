@@ -43,6 +43,7 @@ impl SecretTask {
             }
             self.in_flight.insert(command.kind.clone());
             let span = self.context.effect(&command);
+            let published = matches!(command.kind, CommandKind::Publish);
             let provider = Arc::clone(&self.settings.provider);
             let settings = SecretSettings {
                 provider: TracedProvider::around(provider, &self.spans, self.coordinator.record()),
@@ -58,7 +59,15 @@ impl SecretTask {
                 now,
                 &self.ended_by_others,
             );
-            self.effects.spawn(effect.run().instrument(span));
+            let turn = published.then(|| self.turns.publication());
+            let run = async move {
+                let _place = match turn {
+                    Some(turn) => Some(turn.await),
+                    None => None,
+                };
+                effect.run().await
+            };
+            self.effects.spawn(run.instrument(span));
         }
     }
 

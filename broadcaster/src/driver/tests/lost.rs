@@ -100,9 +100,17 @@ async fn a_backup_that_was_taken_in_safe_mode_is_noticed_when_it_is_restored() {
         let (secrets, stop) = (Secrets::default(), CancellationToken::new());
         let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
         let status = until(&secrets, wanted).await;
-        // What comes before has reached the bus.
+        // The state of that revision has reached the bus: what is published before it is not what gets lost.
         let mut states = bus.watch_states(&[name()]);
-        let published = async { while !matches!(states.next().await, Some(Ok(rotacast_bus::BusEvent::Message(_)))) {} };
+        let published = async {
+            loop {
+                if let Some(Ok(rotacast_bus::BusEvent::Message(state))) = states.next().await
+                    && state.id.rsplit(':').next().unwrap().parse::<u64>().unwrap() >= status.revision
+                {
+                    return;
+                }
+            }
+        };
         tokio::time::timeout(PATIENCE, published).await.unwrap();
         stop.cancel();
         running.await.unwrap().unwrap();

@@ -1,42 +1,77 @@
-//! A store that counts what is asked of it.
+//! A store that counts what is asked of it: what something costs can be tested without a clock.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Commit, Committed, Entry, Finding, Key, Leadership, Listing, Setback, Store, StoreError, StoreEvent};
+use crate::{
+    Commit, Committed, Entry, Finding, Key, Leadership, Listing, Setback, Store, StoreError, StoreEvent, Write,
+};
 
-pub(super) struct Counting {
+/// Another store, and what was asked of it.
+pub struct Counting {
     store: Arc<dyn Store>,
-    reads: AtomicUsize,
+    keys_read: AtomicUsize,
+    listings: AtomicUsize,
     commits: AtomicUsize,
     under_way: AtomicUsize,
     most_under_way: AtomicUsize,
+    written: Mutex<Vec<Key>>,
 }
 
 impl Counting {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+    /// Nothing was asked of it yet.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
         let none = AtomicUsize::default;
-        Self { store, reads: none(), commits: none(), under_way: none(), most_under_way: none() }
+        Self {
+            store,
+            keys_read: none(),
+            listings: none(),
+            commits: none(),
+            under_way: none(),
+            most_under_way: none(),
+            written: Mutex::default(),
+        }
     }
 
-    /// Keys read and listings made.
-    pub(super) fn reads(&self) -> usize {
-        self.reads.load(Ordering::Relaxed)
+    /// Keys that were read by themselves.
+    #[must_use]
+    pub fn keys_read(&self) -> usize {
+        self.keys_read.load(Ordering::Relaxed)
+    }
+
+    /// Listings of what lies below a key.
+    #[must_use]
+    pub fn listings(&self) -> usize {
+        self.listings.load(Ordering::Relaxed)
     }
 
     /// Commits asked for.
-    pub(super) fn commits(&self) -> usize {
+    #[must_use]
+    pub fn commits(&self) -> usize {
         self.commits.load(Ordering::Relaxed)
     }
 
     /// The most commits that were under way at once.
-    pub(super) fn most_under_way(&self) -> usize {
+    #[must_use]
+    pub fn most_under_way(&self) -> usize {
         self.most_under_way.load(Ordering::Relaxed)
+    }
+}
+
+impl Counting {
+    /// The keys that commits were to write, in the order in which they were asked for.
+    ///
+    /// # Panics
+    /// If another thread has panicked meanwhile.
+    #[must_use]
+    pub fn written(&self) -> Vec<Key> {
+        self.written.lock().unwrap().clone()
     }
 }
 
@@ -47,12 +82,12 @@ impl Store for Counting {
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.keys_read.fetch_add(1, Ordering::Relaxed);
         self.store.get(key).await
     }
 
     async fn list(&self, parent: &Key) -> Result<Listing, StoreError> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.listings.fetch_add(1, Ordering::Relaxed);
         self.store.list(parent).await
     }
 
@@ -62,6 +97,10 @@ impl Store for Counting {
 
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         self.commits.fetch_add(1, Ordering::Relaxed);
+        let keys = commit.writes.iter().map(|write| match write {
+            Write::Put(key, _) | Write::Delete(key) => key.clone(),
+        });
+        self.written.lock().unwrap().extend(keys);
         let under_way = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_under_way.fetch_max(under_way, Ordering::Relaxed);
         let committed = self.store.commit(commit).await;

@@ -1,0 +1,86 @@
+//! A new leader takes over what its predecessor has left.
+
+use std::collections::BTreeMap;
+
+use rotacast_protocol::Epoch;
+use rotacast_store::conformance::Counting;
+
+use super::super::turns::PLACES;
+use super::*;
+
+/// Many times as many as may write at once.
+const MANY: usize = 6 * PLACES;
+
+fn nth(number: usize) -> SecretName {
+    SecretName::new(format!("app/secret-{number:04}")).unwrap()
+}
+
+async fn epochs(environment: &Environment) -> BTreeMap<SecretName, Epoch> {
+    let records = environment.tree.load_records().await.unwrap();
+    let epoch = |bytes: &[u8]| SecretRecord::decode(bytes).unwrap().epoch;
+    records.into_iter().map(|entry| (entry.secret, epoch(&entry.bytes))).collect()
+}
+
+/// Waits until it holds.
+async fn hold(what: &str, check: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !check().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE * 4, waiting).await.unwrap_or_else(|_| panic!("never {what}"));
+}
+
+/// A term with many secrets begins without a flood: one save for each and few at once, no reads of each, and first for
+/// those that wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_takeover_saves_every_record_once_few_at_a_time_and_rotating_secrets_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut environment, _bus) = environment(folder.path(), Policy::default()).await;
+    for secret in (0..MANY).map(nth).chain([name()]) {
+        environment.tree.put_next(&secret, SecretValue::new(b"first".to_vec()), None).await.unwrap();
+    }
+    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
+    hold("taken up", async || {
+        let all = secrets.all();
+        all.len() == MANY + 1 && all.iter().all(|(_, task)| task.status.borrow().current == 1)
+    })
+    .await;
+    // Its name is the last of all.
+    put(&environment, "second").await;
+    until(&secrets, |status| status.rotation.is_some()).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    let before = epochs(&environment).await;
+    assert_eq!(before.len(), MANY + 1);
+
+    let counting = Arc::new(Counting::new(Arc::clone(environment.tree.store())));
+    environment.tree = SecretTree::new(counting.clone(), environment.tree.prefix().clone());
+    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
+    let folder = environment.tree.prefix().key().child("records");
+    hold("taken over", async || {
+        let records: Vec<Key> = counting.written();
+        (0..MANY).map(nth).all(|secret| records.contains(&folder.child(secret)))
+    })
+    .await;
+    hold("every epoch is the new one", async || {
+        epochs(&environment).await.iter().all(|(secret, epoch)| *epoch > before[secret])
+    })
+    .await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+
+    let written = counting.written();
+    for secret in (0..MANY).map(nth) {
+        let saves = written.iter().filter(|key| **key == folder.child(&secret)).count();
+        assert_eq!(saves, 1, "of {secret}");
+    }
+    assert!(counting.keys_read() < PLACES, "{} keys read one by one", counting.keys_read());
+    let most = counting.most_under_way();
+    // The rotating secret goes on by itself, besides.
+    assert!((2..=PLACES + 1).contains(&most), "{most} commits at once, expected 2 to {}", PLACES + 1);
+    let at = written.iter().position(|key| *key == folder.child(name())).unwrap();
+    assert!(at < PLACES, "the rotating secret's record was written as number {at}");
+}

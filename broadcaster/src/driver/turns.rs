@@ -1,0 +1,79 @@
+//! How many of a term's tasks write to store and bus at once, when all of them have something to write.
+
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Places for first saves, and as many for publications. A term begins with one save and one publication for every secret: more
+/// of them at once than a store answers within its time limit would only be repeated, and keep the renewals of the
+/// leadership waiting.
+pub(super) const PLACES: usize = 32;
+
+/// The places of one term. Publications have their own: a secret that was saved early must not wait for the saves of
+/// all others before it is published.
+#[derive(Clone)]
+pub(super) struct Turns {
+    saves: Arc<Semaphore>,
+    publications: Arc<Semaphore>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        let places = || Arc::new(Semaphore::new(PLACES));
+        Self { saves: places(), publications: places() }
+    }
+}
+
+impl Turns {
+    /// Waits for the place of a first save.
+    pub(super) fn save(&self) -> Turn {
+        turn(&self.saves)
+    }
+
+    /// Waits for the place of a publication.
+    pub(super) fn publication(&self) -> Turn {
+        turn(&self.publications)
+    }
+}
+
+/// Ends with a place. Places are given in the order in which turns were asked for, not first polled.
+pub(super) type Turn = BoxFuture<'static, OwnedSemaphorePermit>;
+
+fn turn(places: &Arc<Semaphore>) -> Turn {
+    let mut place = Arc::clone(places).acquire_owned().boxed();
+    // Polled once, it is in the queue.
+    let first = (&mut place).now_or_never();
+    async move {
+        match first {
+            Some(place) => place,
+            None => place.await,
+        }
+        .expect("the semaphore is never closed")
+    }
+    .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn places_are_given_in_the_order_they_were_asked_for() {
+        let turns = Turns::default();
+        let mut taken = Vec::new();
+        for _ in 0..PLACES {
+            taken.push(turns.save().await);
+        }
+        let (first, second) = (turns.save(), turns.save());
+        tokio::pin!(first, second);
+        assert!((&mut second).now_or_never().is_none(), "every place is taken");
+        taken.pop();
+        assert!((&mut second).now_or_never().is_none(), "the other one has asked before");
+        let place = first.now_or_never().expect("a place is free");
+        drop(place);
+        assert!(second.now_or_never().is_some());
+        assert!(turns.publication().now_or_never().is_some(), "saves do not take the places of publications");
+    }
+}
