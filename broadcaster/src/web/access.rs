@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::token::TokenDigest;
 
-/// How long a sign-in lasts: a shift, so that nobody acts from a screen that was left.
+/// How long a sign-in lasts: a shift, so that a screen that was left gives no orders the next day.
 const SESSION: Duration = Duration::from_secs(12 * 3600);
 /// Most sign-ins remembered: far more than people on call. When they are used up, the oldest ends.
 const MAX_SESSIONS: usize = 1024;

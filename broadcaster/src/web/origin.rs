@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, Uri};
 
 use crate::api::Refusal;
 
-/// Names for this machine that nobody else can make point elsewhere.
+/// Names for this machine that no other site can make point elsewhere.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// The name and port that the request was sent to: over HTTP/2 part of its address, else a header.

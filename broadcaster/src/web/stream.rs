@@ -28,7 +28,7 @@ use rotacast_admin::view::SecretView;
 
 /// A sign of life, and the time for relative times: a page that hears none for three of them says so.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Changes are collected for so long: nobody reads faster, and a rotation of thousands of instances changes all the time.
+/// Changes are collected for so long: people read no faster, and a rotation of thousands of instances changes all the time.
 const COLLECT: Duration = Duration::from_millis(200);
 /// Secrets in one event: a browser shows the first while the next are still being made.
 const MAX_IN_EVENT: usize = 500;
@@ -52,7 +52,7 @@ pub(super) enum View {
     Secret(SecretName),
 }
 
-/// Nobody listens any more.
+/// The browser listens no more.
 struct Gone;
 
 /// What a browser was told of each secret's line, as a digest: most of what changes in a secret does not show there.

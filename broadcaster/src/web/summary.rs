@@ -63,7 +63,7 @@ impl From<v1::SecretStatus> for SummaryView {
 }
 
 fn progress(phase: &str, view: &SecretView, members: u32) -> Option<ProgressView> {
-    // Without members nobody is waited for, and of those a record does not know.
+    // Without members no instance is waited for, and a record knows of none.
     if members == 0 {
         return None;
     }

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 const TOKEN: &str = "rotacast-token_";
 /// Stands before a digest in the configuration, with the format's version.
 const DIGEST: &str = "rotacast-digest-1:";
-/// Random bytes of a token: nobody guesses it, so a plain hash keeps it.
+/// Random bytes of a token: too many to guess, so a plain hash keeps it.
 const BYTES: usize = 32;
 /// Longest text that is looked at as a token.
 const MAX_TEXT: usize = 256;

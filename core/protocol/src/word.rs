@@ -60,6 +60,27 @@ pub fn vocabulary() -> Vec<WordSet> {
     ]
 }
 
+/// The vocabulary as a script, for the dashboard: a constant for each set, such as `PHASE.draining.meaning`.
+#[must_use]
+pub fn script() -> String {
+    use crate::coordinator::ConditionName;
+    let mut script = String::from("// Written from the enums of rotacast-protocol.\n");
+    for set in vocabulary() {
+        // In their order, which a JSON map would not keep.
+        let word = |it: &Word| {
+            let entry = serde_json::json!({ "words": it.words, "meaning": it.meaning });
+            format!("{:?}:{entry}", it.name)
+        };
+        let words = set.words.iter().map(word).collect::<Vec<_>>().join(",");
+        let name = set.noun.to_uppercase().replace(' ', "_");
+        script += &format!("export const {name} = /** @type {{const}} */ ({{{words}}});\n");
+    }
+    let by_itself: Vec<_> = ConditionName::ALL.iter().filter(|it| it.passes_by_itself()).collect();
+    let by_itself = serde_json::json!(by_itself);
+    script += &format!("/** @type {{ReadonlySet<string>}} */\nexport const PASSES_BY_ITSELF = new Set({by_itself});\n");
+    script
+}
+
 /// Declares a set: `Variant = "for_machines" / "for people": "What it means.",`; the spelling for people is left out where it is
 /// the same.
 macro_rules! words {

@@ -83,13 +83,13 @@ async fn a_rotation_is_followed_live_steered_and_survives_a_restart() {
     browser.click("[data-testid=action-rotate]").await;
     sign_in(&browser, "rotacast-token_guessed").await;
     browser
-        .until_text("[data-testid=sign-in-form] [data-testid=problem]", |text| text.contains("has this token"))
+        .until_text("[data-testid=sign-in-form] [data-testid=problem]", |text| text.contains("is not a token"))
         .await;
     sign_in(&browser, world.token()).await;
 
     // With them: what the dialog says happens.
     two.pause();
-    browser.until_text(CONFIRM, |text| text.contains("Nobody is cut off")).await;
+    browser.until_text(CONFIRM, |text| text.contains("No instance is cut off")).await;
     browser.click("[data-testid=confirm-go]").await;
     browser.until_gone(CONFIRM).await;
     let told = browser.until_text(BLOCKER, |text| text.contains("ledger/two")).await;
@@ -157,7 +157,7 @@ async fn can_go(browser: &Browser) -> bool {
 async fn approve(browser: &Browser) {
     browser.until_text("[data-testid=overlay-awaiting_approval]", |text| text.contains("approval")).await;
     browser.click("[data-testid=action-approve]").await;
-    browser.until_text(CUT_OFF, |text| text.contains("Nobody is cut off")).await;
+    browser.until_text(CUT_OFF, |text| text.contains("No instance is cut off")).await;
     browser.click("[data-testid=confirm-go]").await;
     browser.until_gone("[data-testid=overlay-awaiting_approval]").await;
     browser.until_gone(CONFIRM).await;
@@ -190,10 +190,10 @@ async fn an_approval_an_override_and_safe_mode_are_each_worked_through() {
     let told = browser.until_text(unmet, |text| text.contains("session")).await;
     println!("what the guard waits for, as the page tells it:\n{told}");
     browser.click("[data-testid=action-override]").await;
-    browser.until_text(CUT_OFF, |text| text.contains("Nobody yet")).await;
+    browser.until_text(CUT_OFF, |text| text.contains("No instance yet")).await;
     browser.fill("[data-testid=confirm-reason]", "a console that was left open").await;
     browser.fill("[data-testid=confirm-name]", SECRET).await;
-    assert!(!can_go(&browser).await, "an override that names nobody");
+    assert!(!can_go(&browser).await, "an override that names nothing");
     browser.click("[data-testid=override-sessions]").await;
     browser.until_text(CUT_OFF, |text| text.contains("Every session of version 1")).await;
     assert!(can_go(&browser).await);
@@ -215,7 +215,7 @@ async fn an_approval_an_override_and_safe_mode_are_each_worked_through() {
 
     // The store comes back as it was before that rotation: nothing goes on until somebody has looked.
     world.store.consul().ctl(&["snapshot", "restore", "backup.snap"]).await;
-    let told = browser.until_text("[data-testid=overlay-safe_mode]", |text| text.contains("safe mode")).await;
+    let told = browser.until_text("[data-testid=overlay-safe_mode]", |text| text.to_lowercase().contains("safe mode")).await;
     println!("safe mode, as the page tells it:\n{told}");
     let barred = "return document.querySelector('[data-testid=action-rotate]').disabled";
     assert_eq!(browser.script(barred, Vec::new()).await, json!(true), "a rotation can be asked for in safe mode");
@@ -229,7 +229,7 @@ async fn an_approval_an_override_and_safe_mode_are_each_worked_through() {
     browser.until_gone("[data-testid=overlay-safe_mode]").await;
     browser.until_gone(CONFIRM).await;
     // The record says version 1, which is no more: the service stays with what it serves until the version that waits is current.
-    browser.until_text("[data-testid=overlay-staying]", |text| text.contains("stay with what they serve")).await;
+    browser.until_text("[data-testid=overlay-staying]", |text| text.contains("keep what they serve")).await;
     let on_two = one.uses(2).await.by_version[&2];
     one.until("queries with version 2", |status| status.by_version[&2] > on_two + 100).await;
     approve(&browser).await;

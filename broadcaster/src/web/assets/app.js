@@ -1,30 +1,49 @@
 // The entry: which view is shown, its stream, and when things are drawn.
 
-import { h, render } from "./dom.js";
-import { read } from "./api.js";
-import { SILENCE_MS, Stream } from "./stream.js";
-import { refreshAll, setClock } from "./times.js";
-import { drawShell, onRedraw, session, tellLink } from "./shell.js";
-import { gate, onAccount } from "./sign-in.js";
-import { overview } from "./overview.js";
-import { secret } from "./secret.js";
-import { whoRunsWhat } from "./instances.js";
-import { audit } from "./audit.js";
+import { h, render } from "./elements/dom.js";
+import { refreshAll, setClock } from "./elements/times.js";
+import { Problem, readAbout } from "./broadcaster/api.js";
+import { changed, onRedraw, session, signInNeeded } from "./broadcaster/session.js";
+import { SILENCE_MS, Stream } from "./broadcaster/stream.js";
+import { part } from "./frame/announce.js";
+import { drawHeader, tellLink } from "./frame/header.js";
+import { gate, onAccount } from "./frame/sign-in.js";
+import { overview } from "./overview/overview.js";
+import { secret } from "./secret/secret.js";
+import { whoRunsWhat } from "./instances/instances.js";
+import { audit } from "./audit/audit.js";
+
+/**
+ * What fills the page.
+ * @typedef {object} View
+ * @property {string} place its name in the navigation
+ * @property {() => string} title
+ * @property {() => import("./elements/dom.js").Child} draw
+ * @property {{ path: string, events: Record<string, (data: any) => void> }} [stream]
+ * @property {(error: Problem) => void} [notFound]
+ * @property {() => void} [signedIn]
+ * @property {() => void} [close]
+ */
 
 // Views without a stream ask that often, which is as often as a stream would say it.
 const ABOUT_MS = 5_000;
-const main = document.getElementById("main");
+const main = part("main");
 
-let view = null;
+/** @type {View} */
+let view = nowhere();
+/** @type {Stream | null} */
 let stream = null;
-let poll = null;
+/** @type {ReturnType<typeof setInterval> | undefined} */
+let poll;
+/** The page before a sign-in; null: not needed. @type {ReturnType<typeof gate> | null} */
 let gated = null;
 let pending = false;
+/** @type {string | null} */
 let shownPath = null;
 let viewNumber = 0;
 
 /** Draws once per frame, however much has changed. */
-function changed() {
+function soon() {
   if (pending) return;
   pending = true;
   requestAnimationFrame(() => {
@@ -34,30 +53,32 @@ function changed() {
 }
 
 function draw() {
-  const needs = session.about !== null && session.about.sign_in_needed && !session.about.signed_in;
+  const needs = signInNeeded();
   if (needs && !gated) {
     gated = gate(changed);
-    // It answers, though not a stranger.
+    // The broadcaster answers, though not without a sign-in.
     session.link = { name: "live", since: Date.now(), error: null };
     connect();
-    // Nothing that was shown to whoever signed out stays on the page.
+    // Nothing that was shown before the sign-out stays on the page.
     document.querySelectorAll("dialog").forEach((dialog) => dialog.close());
   } else if (!needs && gated) {
     gated = null;
     connect();
   }
-  drawShell(view.place);
+  drawHeader(view.place);
   document.title = `${gated ? "Sign in" : view.title()} · ${session.about?.cluster ?? "Rotacast"}`;
   // Keyed, so that no view finds fields of another with something typed into them.
   render(main, h("div", { class: "view", key: gated ? "gate" : viewNumber }, gated ? gated() : view.draw()));
 }
 
+/** @param {Api.AboutView} about */
 function takeAbout(about) {
   session.about = about;
   setClock(about.now);
   changed();
 }
 
+/** @param {import("./broadcaster/session.js").Link} link */
 function takeLink(link) {
   if (link.error?.kind === "not_found") {
     // The broadcaster is well: what is shown does not exist, and the view says so.
@@ -74,7 +95,7 @@ function disconnect() {
   stream?.close();
   stream = null;
   clearInterval(poll);
-  poll = null;
+  poll = undefined;
 }
 
 function connect() {
@@ -83,7 +104,7 @@ function connect() {
   else {
     poll = setInterval(() => {
       if (document.hidden) return;
-      if (session.link.name === "live" && Date.now() - session.link.since > SILENCE_MS) {
+      if (session.link.name === "live" && Date.now() - (session.link.since ?? 0) > SILENCE_MS) {
         takeLink({ ...session.link, name: "stale" });
       }
       askAbout();
@@ -95,18 +116,19 @@ function connect() {
 async function askAbout() {
   const asked = poll;
   try {
-    const about = await read("/api/about");
+    const about = await readAbout();
     takeAbout(about);
     // A stream has taken over meanwhile.
     if (poll !== asked) return;
     takeLink({ name: "live", since: Date.now(), error: null });
-  } catch (error) {
-    if (poll === asked) takeLink({ name: "unreachable", since: session.link.since, error });
+  } catch (caught) {
+    if (poll === asked) takeLink({ name: "unreachable", since: session.link.since, error: Problem.of(caught) });
   }
 }
 
+/** @returns {[string, (parameters: URLSearchParams) => View, URLSearchParams]} */
 function parse() {
-  const [path, query] = location.hash.replace(/^#\/?/, "").split("?", 2);
+  const [path = "", query] = location.hash.replace(/^#\/?/, "").split("?", 2);
   const parameters = new URLSearchParams(query ?? "");
   const [first, ...rest] = path.split("/");
   if (first === "") return [path, overview, parameters];
@@ -123,6 +145,7 @@ function parse() {
   return [path, nowhere, parameters];
 }
 
+/** @returns {View} */
 function nowhere() {
   return {
     place: "",
@@ -137,7 +160,7 @@ function go() {
   shownPath = path;
   view?.close?.();
   viewNumber += 1;
-  view = make(parameters, changed);
+  view = make(parameters);
   connect();
   draw();
   if (moved) {
@@ -148,9 +171,9 @@ function go() {
 }
 
 async function accountChanged() {
-  takeAbout(await read("/api/about"));
+  takeAbout(await readAbout());
   draw();
-  // A stream speaks to whoever opened it: to a stranger still, or to somebody who has left.
+  // A stream keeps the rights that it was opened with: it is opened again with those of now.
   connect();
   view.signedIn?.();
 }
@@ -158,28 +181,29 @@ async function accountChanged() {
 addEventListener("hashchange", go);
 // A page brought back by the browser's history has lost its stream.
 addEventListener("pageshow", (event) => event.persisted && connect());
-document.getElementById("skip").addEventListener("click", (event) => {
+part("skip").addEventListener("click", (event) => {
   // The hash is the route, so the link cannot do it.
   event.preventDefault();
   main.focus();
 });
 addEventListener("keydown", (event) => {
   const search = document.getElementById("search");
-  if (!search || event.ctrlKey || event.metaKey || event.altKey) return;
-  const typing = event.target.matches?.("input, textarea, select") || document.querySelector("dialog[open]");
+  const target = event.target;
+  if (!(search instanceof HTMLInputElement) || !(target instanceof Element) || event.ctrlKey || event.metaKey || event.altKey) return;
+  const typing = target.matches("input, textarea, select") || document.querySelector("dialog[open]");
   if (event.key === "/" && !typing) {
     event.preventDefault();
     search.focus();
     search.select();
-  } else if (event.key === "Escape" && event.target === search && search.value !== "") {
+  } else if (event.key === "Escape" && target === search && search.value !== "") {
     event.preventDefault();
     search.value = "";
     search.dispatchEvent(new Event("input", { bubbles: true }));
   }
 });
-onRedraw(changed);
+onRedraw(soon);
 onAccount(accountChanged);
 setInterval(refreshAll, 1_000);
-// What is urgent because it lasts becomes so without anything being told.
+// A wait becomes urgent with time alone.
 setInterval(changed, 10_000);
 go();

@@ -53,6 +53,15 @@ impl ConditionName {
         matches!(self, Self::Sealed | Self::SelfLeasesOver | Self::Barrier | Self::UsageEvidence)
     }
 
+    /// Whether time alone meets it: nothing is to be done about it.
+    #[must_use]
+    pub const fn passes_by_itself(self) -> bool {
+        matches!(
+            self,
+            Self::OverlapOver | Self::InheritedLeasesOver | Self::SelfLeasesOver | Self::Barrier | Self::RosterRead
+        )
+    }
+
     /// Whether its blockers are instances, by name.
     #[must_use]
     pub const fn names_instances(self) -> bool {

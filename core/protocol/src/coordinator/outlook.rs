@@ -18,10 +18,13 @@ use crate::word::words;
 words! {
     /// What lies over a rotation and blocks its irreversible steps, or deserves an operator's eye.
     pub enum Overlay("overlay") {
-        Paused = "paused": "An operator paused it.",
-        AwaitingApproval = "awaiting_approval" / "awaiting approval": "It waits for an operator's approval.",
-        Stuck = "stuck": "It lasts longer than its deadline, or an action keeps failing.",
-        SafeMode = "safe_mode" / "safe mode": "The store is not what it was: it was replaced, or it went back in time.",
+        Paused = "paused": "An operator paused it: nothing irreversible happens until an operator resumes.",
+        AwaitingApproval = "awaiting_approval" / "awaiting approval":
+            "The new version is activated only after an operator approves.",
+        Stuck = "stuck":
+            "The phase lasts longer than its deadline, or an action keeps failing: the blockers say what happens next.",
+        SafeMode = "safe_mode" / "safe mode":
+            "The store's history broke, so nothing irreversible happens: check the store, then leave safe mode.",
         Staying = "staying":
             "Safe mode is over, and instances keep what they serve until the version that waits is current.",
     }

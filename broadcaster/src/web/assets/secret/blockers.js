@@ -1,0 +1,122 @@
+// What a secret waits for: who, why, since when and what happens next.
+
+import { h } from "../elements/dom.js";
+import { none, row, table } from "../elements/table.js";
+import { time } from "../elements/times.js";
+import { parseInstance } from "../words/instance.js";
+import { count, digits, sentence } from "../words/numbers.js";
+import { meaning } from "../words/words.js";
+import { changed } from "../broadcaster/session.js";
+import { barred, withSignIn } from "../orders/access.js";
+import { excuseDialog } from "../orders/excuse.js";
+
+// Of each condition, until all are asked for.
+const FIRST = 10;
+// The broadcaster lists no more.
+const MOST = 100;
+
+/** @param {import("./page.js").Page} page */
+export function waits(page) {
+  const { status } = page;
+  /** @type {Map<Api.Condition, Api.BlockerStatus[]>} */
+  const groups = new Map();
+  for (const blocker of status.blockers) groups.set(blocker.condition, [...(groups.get(blocker.condition) ?? []), blocker]);
+  return h("section", { class: "panel", "aria-labelledby": "waits-title", "data-testid": "waits" }, [
+    h("h2", { id: "waits-title" }, title(status)),
+    status.blockers.length === 0 && calm(status),
+    [...groups].map(([name, blockers]) => group(page, name, blockers)),
+  ]);
+}
+
+/** @param {Api.SecretStatus} status */
+function title({ blockers, record_read_at: fromRecord }) {
+  if (blockers.length > 0) return `Waiting for ${blockers.length >= MOST ? `${MOST} things or more` : count(blockers.length, "thing")}`;
+  return fromRecord ? "What it waits for" : "Waiting for nothing";
+}
+
+/** @param {Api.SecretStatus} status */
+function calm(status) {
+  const told = (/** @type {string} */ text) => h("p", { class: "quiet" }, text);
+  if (status.record_read_at) return told("Only the leader knows what the secret waits for.");
+  return status.rotation && told("Nothing holds the rotation up: it goes on by itself.");
+}
+
+/**
+ * @param {import("./page.js").Page} page
+ * @param {Api.Condition} name
+ * @param {Api.BlockerStatus[]} blockers
+ */
+function group(page, name, blockers) {
+  const all = page.open.has(name);
+  const shown = all ? blockers : blockers.slice(0, FIRST);
+  const leaving = page.status.guards.length === 1 ? page.status.guards[0]?.version ?? null : null;
+  const named = shown.every((it) => parseInstance(it.who));
+  return h("div", { class: "wait-group", key: name, "data-condition": name }, [
+    h("h3", {}, `Until ${meaning(name, leaving)}`, h("code", { class: "tag", title: "its name in scripts and in the documentation" }, name)),
+    named ? instances(page, name, shown) : h("ul", { class: "plain" }, shown.map(one)),
+    blockers.length > shown.length && h("button", {
+      type: "button",
+      onclick: () => {
+        page.open.add(name);
+        changed();
+      },
+    }, `Show all ${digits(blockers.length)}`),
+    blockers.length >= MOST && h("p", { class: "quiet" }, `The first ${MOST} are listed; the evidence below counts them all.`),
+  ]);
+}
+
+/** @param {Api.BlockerStatus} blocker */
+function one(blocker) {
+  return h("li", { class: "blocker", "data-testid": "blocker" }, [
+    h("p", {}, [blocker.who && h("strong", { class: "who-waits" }, `${blocker.who}: `), sentence(blocker.why)]),
+    h("p", { class: "quiet" }, [blocker.since && ["Since ", time(blocker.since), ". "], "Next: ", sentence(blocker.next)]),
+  ]);
+}
+
+const COLUMNS = [
+  { name: "Who", class: "wide" },
+  { name: "Why", class: "wide" },
+  { name: "Last contact" },
+  { name: "Holds" },
+  { name: "What happens next", class: "wide" },
+];
+
+/**
+ * @param {import("./page.js").Page} page
+ * @param {Api.Condition} name
+ * @param {Api.BlockerStatus[]} blockers
+ */
+function instances(page, name, blockers) {
+  const excusable = name === "prepared" || name === "switched";
+  const columns = excusable ? [...COLUMNS, { name: "Action" }] : COLUMNS;
+  return table({
+    caption: `Waiting until ${meaning(name)}`,
+    columns,
+    testid: `waiting-${name}`,
+    rows: blockers.map((blocker) => {
+      const who = blocker.who ?? "";
+      const known = page.instances.get(who);
+      const cells = [
+        h("span", { class: "who-waits" }, who),
+        blocker.why,
+        contact(known, blocker),
+        known && (known.held.length > 0 ? known.held.join(", ") : none("nothing")),
+        blocker.next,
+      ];
+      if (excusable) {
+        cells.push(h("button", { type: "button", class: "small", disabled: barred() !== null, "aria-label": `Excuse ${who} …`, onclick: () => withSignIn(() => excuseDialog(page, who)) }, "Excuse …"));
+      }
+      return row(columns, cells, { key: who, "data-testid": "blocker" });
+    }),
+  });
+}
+
+/**
+ * An instance's `since` is when it was last heard, or first seen.
+ * @param {import("./page.js").Known | undefined} known
+ * @param {Api.BlockerStatus} blocker
+ */
+function contact(known, blocker) {
+  if (!known) return time(blocker.since);
+  return known.silent_for_ms === null ? "not yet" : time(known.taken - known.silent_for_ms);
+}
