@@ -116,7 +116,10 @@ pub fn router(control: Arc<dyn Control>, cluster: String, options: WebOptions, s
         .route_layer(middleware::from_fn_with_state(Arc::clone(&front), readers_only));
     Router::new()
         .route("/", get(async |headers: HeaderMap| asset::page(&headers)))
-        .route("/assets/{*name}", get(async |Path(name): Path<String>, headers: HeaderMap| asset::file(&name, &headers)))
+        .route(
+            "/assets/{*name}",
+            get(async |Path(name): Path<String>, headers: HeaderMap| asset::file(&name, &headers)),
+        )
         .route("/api/about", get(about))
         .route("/api/sign-in", post(sign_in))
         .route("/api/sign-out", post(sign_out))
@@ -222,7 +225,8 @@ async fn sign_in(
     })?;
     let token = zeroize::Zeroizing::new(token);
     let session = front.sessions.begin(&front.tokens(), token.trim(), Instant::now());
-    let session = session.ok_or_else(|| Refusal::Unauthenticated("this is not a token that the configuration knows".into()))?;
+    let session =
+        session.ok_or_else(|| Refusal::Unauthenticated("this is not a token that the configuration knows".into()))?;
     Ok(with_cookie(access::set_cookie(Some(&session), front.options.tls)))
 }
 

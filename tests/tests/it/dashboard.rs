@@ -215,7 +215,8 @@ async fn an_approval_an_override_and_safe_mode_are_each_worked_through() {
 
     // The store comes back as it was before that rotation: nothing goes on until somebody has looked.
     world.store.consul().ctl(&["snapshot", "restore", "backup.snap"]).await;
-    let told = browser.until_text("[data-testid=overlay-safe_mode]", |text| text.to_lowercase().contains("safe mode")).await;
+    let told =
+        browser.until_text("[data-testid=overlay-safe_mode]", |text| text.to_lowercase().contains("safe mode")).await;
     println!("safe mode, as the page tells it:\n{told}");
     let barred = "return document.querySelector('[data-testid=action-rotate]').disabled";
     assert_eq!(browser.script(barred, Vec::new()).await, json!(true), "a rotation can be asked for in safe mode");

@@ -10,3 +10,4 @@ mod properties;
 mod restored_again;
 mod scenarios;
 mod stories;
+mod vocabulary;
