@@ -42,7 +42,7 @@ pub use broadcaster::Broadcaster;
 pub use bus::{BusKind, BusServer};
 pub use commands::Commands;
 pub use database::{Database, GROUP};
-pub use judgement::number;
+pub use judgement::{number, usual};
 pub use observer::{Observer, RoleLife};
 pub use operator::{Action, Operator};
 pub use server_log::SessionLog;

@@ -4,7 +4,7 @@
 //! # async fn example() {
 //! use rotacast_test_servers::Etcd;
 //!
-//! let Some(mut etcd) = Etcd::start().await else { return }; // missing: skipped loudly, or a panic in CI
+//! let Some(mut etcd) = Etcd::start().await else { return }; // missing: fails, or is skipped and counted
 //! let endpoint = etcd.endpoint();
 //! etcd.kill().await; // SIGKILL
 //! etcd.restart().await; // same port, same data

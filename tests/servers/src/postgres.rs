@@ -14,7 +14,7 @@ use crate::server::Plan;
 use crate::{Scratch, Server, Shared, find, free_port};
 
 /// The superuser's password in these throw-away servers; logins are checked with SCRAM as in real ones.
-const PASSWORD: &str = "only-for-tests";
+const PASSWORD: &str = "only-for-throw-away-tests";
 
 /// A PostgreSQL server with its data in a scratch folder. Everything about its life is in [`Server`].
 ///

@@ -15,6 +15,12 @@ pub fn number(variable: &str) -> Option<u64> {
         .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}: expected a number, found {text}")))
 }
 
+/// `ordinary`, or `long` in the long hunts of `tools/test --long`.
+#[must_use]
+pub fn usual<T>(ordinary: T, long: T) -> T {
+    if std::env::var_os("ROTACAST_LONG").is_some() { long } else { ordinary }
+}
+
 impl World {
     /// No session outlived its role, one role is left, and every version before `current` was retired on the record of the
     /// broadcaster that led then, but for those of a history that a restored store has `lost`. For when the broadcasters have stopped.

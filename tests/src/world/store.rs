@@ -87,7 +87,7 @@ impl StoreServer {
     /// How long a dead leader blocks its successor, unless a test says otherwise: Consul gives no session less.
     pub(super) fn usual_ttl(&self) -> &'static str {
         match self {
-            Self::Embedded(_) | Self::Etcd(_) => "2s",
+            Self::Embedded(_) | Self::Etcd(_) => "5s",
             Self::Consul(_) => "10s",
         }
     }

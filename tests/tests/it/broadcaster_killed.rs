@@ -1,6 +1,6 @@
 //! The broadcaster is killed with SIGKILL at random moments of rotations, and started again.
 //!
-//! `ROTACAST_E2E_ROTATIONS` sets how many rotations there are (20 unless set), `ROTACAST_E2E_SEED` replays a run's moments.
+//! `ROTACAST_E2E_ROTATIONS` sets how many rotations there are (few unless set), `ROTACAST_E2E_SEED` replays a run's moments.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use rotacast_proto::v1;
 use rotacast_tests::programs;
-use rotacast_tests::world::{Action, Operator, Options, World, number};
+use rotacast_tests::world::{Action, Operator, Options, World, number, usual};
 
 /// A rotation that nobody disturbs takes about this long: kills fall into all of it.
 const SPAN_MS: u64 = 2000;
 /// In how many of the rotations the broadcaster is killed.
 const KILLS: f64 = 0.6;
-/// Longest pause before it is started again. Its predecessor's term blocks it for up to a second more.
+/// Longest pause before it is started again. Its predecessor's term blocks it for some seconds more.
 const DOWN_MS: u64 = 1000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rotations_end_and_no_query_fails_while_the_broadcaster_is_killed_again_and_again() {
-    let count = number("ROTACAST_E2E_ROTATIONS").unwrap_or(20);
+    let count = number("ROTACAST_E2E_ROTATIONS").unwrap_or(usual(8, 40));
     let seed = number("ROTACAST_E2E_SEED").unwrap_or_else(rand::random);
     println!("ROTACAST_E2E_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
@@ -27,10 +27,10 @@ async fn rotations_end_and_no_query_fails_while_the_broadcaster_is_killed_again_
     // A new leader waits for the leases its predecessor may have granted, so they are short; without a leader services
     // live on what they read in the store, and that has to last over a busy machine's pauses.
     let options = Options::default()
-        .leader_ttl("1s")
-        .policy("lease_idle", "\"3s\"")
-        .policy("lease_rotating", "\"2s\"")
-        .policy("self_lease", "\"2s\"");
+        .leader_ttl("3s")
+        .policy("lease_idle", "\"8s\"")
+        .policy("lease_rotating", "\"6s\"")
+        .policy("self_lease", "\"6s\"");
     let Some(mut world) = World::start(programs!(), options).await else { return };
     world.broadcaster.start(&world.operator).await;
     world.first_version().await;

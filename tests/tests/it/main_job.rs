@@ -1,14 +1,14 @@
 //! The main job on real servers: a credential rotated again and again under services that never stop querying, on every
 //! pair of a store and a bus.
 //!
-//! `ROTACAST_E2E_ROTATIONS` sets how many rotations there are where there are many (20 unless set, at least 4).
+//! `ROTACAST_E2E_ROTATIONS` sets how many rotations there are where there are many (6 unless set, 40 in `tools/test --long`, at least 4).
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rotacast_proto::v1;
 use rotacast_tests::programs;
-use rotacast_tests::world::{Action, BusKind, Database, Options, Service, SessionLog, StoreKind, World};
+use rotacast_tests::world::{Action, BusKind, Database, Options, Service, SessionLog, StoreKind, World, usual};
 
 /// How a rotation comes about, or what becomes of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +32,8 @@ struct Row {
 
 /// Many rotations, for a pair that stands for the others.
 fn many() -> Vec<Way> {
-    let count = std::env::var("ROTACAST_E2E_ROTATIONS").map_or(20, |text| text.parse().expect("a number of rotations"));
+    let count = std::env::var("ROTACAST_E2E_ROTATIONS")
+        .map_or(usual(6, 40), |text| text.parse().expect("a number of rotations"));
     assert!(count >= 4, "ROTACAST_E2E_ROTATIONS: expected at least 4, found {count}");
     let way = |number: usize| match number {
         _ if number == count / 3 => Way::Bad,

@@ -18,7 +18,7 @@ use rotacast_proto::v1;
 use rotacast_tests::pool_service::Status;
 use rotacast_tests::programs;
 use rotacast_tests::servers::{Network, until};
-use rotacast_tests::world::{Action, BusKind, LIMIT, Operator, Options, Service, StoreKind, Way, World, number};
+use rotacast_tests::world::{Action, BusKind, LIMIT, Operator, Options, Service, StoreKind, Way, World, number, usual};
 
 use fault::Fault;
 use restored::Backup;
@@ -42,16 +42,16 @@ const NO_LEASE: &str = "no lease allows the use of any version right now";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_whatever_happens_on_etcd_and_nats() {
-    whatever_happens(StoreKind::Etcd, "1s", 10).await;
+    whatever_happens(StoreKind::Etcd, "3s", usual(4, 60)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_whatever_happens_on_consul_and_nats() {
-    whatever_happens(StoreKind::Consul, "10s", 6).await;
+    whatever_happens(StoreKind::Consul, "10s", usual(3, 40)).await;
 }
 
-async fn whatever_happens(store: StoreKind, ttl: &str, usual: u64) {
-    let count = number("ROTACAST_E2E_FAULTS").unwrap_or(usual);
+async fn whatever_happens(store: StoreKind, ttl: &str, faults: u64) {
+    let count = number("ROTACAST_E2E_FAULTS").unwrap_or(faults);
     let seed = number("ROTACAST_E2E_SEED").unwrap_or_else(rand::random);
     println!("ROTACAST_E2E_SEED={seed}");
     let options = Options::default()

@@ -10,7 +10,9 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use rotacast_proto::v1;
 use rotacast_tests::programs;
 use rotacast_tests::servers::until;
-use rotacast_tests::world::{BusKind, Commands, LIMIT, Operator, Options, PREFIX, SECRET, StoreKind, World, number};
+use rotacast_tests::world::{
+    BusKind, Commands, LIMIT, Operator, Options, PREFIX, SECRET, StoreKind, World, number, usual,
+};
 use serde_json::json;
 
 const REPLICAS: usize = 3;
@@ -24,25 +26,25 @@ const LONG_TTL: &str = "60s";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_query_fails_while_leaders_come_and_go_on_etcd_and_nats() {
-    leaders_come_and_go(Options::default().on(StoreKind::Etcd, BusKind::Nats).leader_ttl("1s"), 6).await;
+    leaders_come_and_go(Options::default().on(StoreKind::Etcd, BusKind::Nats).leader_ttl("3s"), usual(4, 20)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_query_fails_while_leaders_come_and_go_on_consul_and_kafka() {
-    leaders_come_and_go(Options::default().on(StoreKind::Consul, BusKind::Kafka), 2).await;
+    leaders_come_and_go(Options::default().on(StoreKind::Consul, BusKind::Kafka), usual(2, 10)).await;
 }
 
-async fn leaders_come_and_go(options: Options, usual: u64) {
-    let count = number("ROTACAST_E2E_REPLICA_ROTATIONS").unwrap_or(usual);
+async fn leaders_come_and_go(options: Options, rotations: u64) {
+    let count = number("ROTACAST_E2E_REPLICA_ROTATIONS").unwrap_or(rotations);
     let seed = number("ROTACAST_E2E_SEED").unwrap_or_else(rand::random);
     println!("ROTACAST_E2E_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     // As where a single broadcaster is killed: a new leader waits for leases its predecessor may have granted.
     let options = options
         .replicas(REPLICAS)
-        .policy("lease_idle", "\"3s\"")
-        .policy("lease_rotating", "\"2s\"")
-        .policy("self_lease", "\"2s\"");
+        .policy("lease_idle", "\"8s\"")
+        .policy("lease_rotating", "\"6s\"")
+        .policy("self_lease", "\"6s\"");
     let Some(mut world) = World::start(programs!(), options).await else { return };
     for which in 0..REPLICAS {
         world.replica(which).spawn();
@@ -209,7 +211,7 @@ async fn hands_over(options: Options) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_are_replaced_one_after_the_other_in_a_rotation_and_keep_what_a_later_release_has_written() {
     // Long enough for the pause to come before the retire.
-    let options = Options::default().replicas(REPLICAS).leader_ttl("1s").policy("min_overlap", "\"8s\"");
+    let options = Options::default().replicas(REPLICAS).leader_ttl("3s").policy("min_overlap", "\"8s\"");
     let Some(mut world) = World::start(programs!(), options).await else { return };
     for which in 0..REPLICAS {
         world.replica(which).spawn();

@@ -2,17 +2,21 @@
 
 use std::time::Duration;
 
-use crate::fixtures::NatsServer;
 use async_nats::jetstream::stream::{Config, RetentionPolicy};
 use futures::StreamExt as _;
 use rotacast_bus::{BusError, BusEvent, InstanceBus as _, LeaderBus, Level, NatsBus, NatsCredentials, NatsOptions};
 use rotacast_proto::{Envelope, Kind, SigningKey};
 use rotacast_protocol::{ClusterName, Revision, SecretName, WallTime};
+use rotacast_test_servers::{Nats, NatsConfig};
 
 /// After this long a wait is taken to hang.
 const HANG: Duration = Duration::from_secs(60);
 
-fn options(server: &NatsServer, cluster: &str) -> NatsOptions {
+async fn with_authorization(authorization: &str) -> Option<Nats> {
+    Nats::start_with(NatsConfig { top: &format!("authorization {{ {authorization} }}"), jetstream: "" }).await
+}
+
+fn options(server: &Nats, cluster: &str) -> NatsOptions {
     NatsOptions::new(server.url(), ClusterName::new(cluster).unwrap())
 }
 
@@ -38,7 +42,7 @@ async fn nobody_there_says_where_it_looked() {
 
 #[tokio::test]
 async fn wrong_credentials_are_denied_and_right_ones_pass() {
-    let Some(server) = NatsServer::start(&["--user", "rotacast", "--pass", "right"]).await else { return };
+    let Some(server) = with_authorization("user: rotacast, password: right").await else { return };
     for credentials in [NatsCredentials::None, NatsCredentials::UserPassword("rotacast".into(), "wrong".into())] {
         let problem = failure(NatsOptions { credentials, ..options(&server, "dev") }).await;
         assert!(matches!(problem, BusError::Denied { .. }), "{problem:?}");
@@ -50,14 +54,14 @@ async fn wrong_credentials_are_denied_and_right_ones_pass() {
 
 #[tokio::test]
 async fn a_token_passes() {
-    let Some(server) = NatsServer::start(&["--auth", "the-token"]).await else { return };
+    let Some(server) = with_authorization("token: the-token").await else { return };
     let credentials = NatsCredentials::Token("the-token".into());
     NatsBus::connect(NatsOptions { credentials, ..options(&server, "dev") }).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_stream_that_cannot_work_is_refused_with_the_reason() {
-    let Some(server) = NatsServer::start(&[]).await else { return };
+    let Some(server) = Nats::start().await else { return };
     let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
     let wrong = Config {
         name: "ROTACAST_ROSTER_DEV".into(),
@@ -76,7 +80,7 @@ async fn a_stream_that_cannot_work_is_refused_with_the_reason() {
 
 #[tokio::test]
 async fn weaker_settings_are_told_and_nothing_else() {
-    let Some(server) = NatsServer::start(&[]).await else { return };
+    let Some(server) = Nats::start().await else { return };
     let bus = NatsBus::connect(options(&server, "dev")).await.unwrap();
     let findings = bus.examine().await;
     assert!(findings.iter().all(|finding| finding.level < Level::Error), "{findings:?}");
@@ -96,7 +100,7 @@ async fn weaker_settings_are_told_and_nothing_else() {
 
 #[tokio::test]
 async fn two_environments_share_a_server_and_see_nothing_of_each_other() {
-    let Some(server) = NatsServer::start(&[]).await else { return };
+    let Some(server) = Nats::start().await else { return };
     let secret = SecretName::new("db").unwrap();
     // One name is the beginning of the other.
     for (cluster, text) in [("eu", "of eu"), ("eu.prod", "of eu.prod")] {
@@ -114,7 +118,7 @@ async fn two_environments_share_a_server_and_see_nothing_of_each_other() {
 
 #[tokio::test]
 async fn subscriptions_leave_no_consumer_behind() {
-    let Some(server) = NatsServer::start(&[]).await else { return };
+    let Some(server) = Nats::start().await else { return };
     let bus = NatsBus::connect(options(&server, "dev")).await.unwrap();
     let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
     let stream = context.get_stream("ROTACAST_ROSTER_DEV").await.unwrap();
@@ -127,7 +131,7 @@ async fn subscriptions_leave_no_consumer_behind() {
 
 #[tokio::test]
 async fn a_thousand_watches_share_one_connection() {
-    let Some(server) = NatsServer::start(&[]).await else { return };
+    let Some(server) = Nats::start().await else { return };
     let bus = NatsBus::connect(options(&server, "dev")).await.unwrap();
     let secret = SecretName::new("db").unwrap();
     let mut watches: Vec<_> = (0..1000).map(|_| bus.watch_states(std::slice::from_ref(&secret))).collect();
@@ -143,7 +147,7 @@ async fn a_thousand_watches_share_one_connection() {
 
 #[tokio::test]
 async fn a_silent_reader_notices_that_its_stream_was_recreated_by_others() {
-    let Some(server) = NatsServer::start(&[]).await else { return };
+    let Some(server) = Nats::start().await else { return };
     let secret = SecretName::new("db").unwrap();
     let writer = NatsBus::connect(options(&server, "dev")).await.unwrap();
     writer.publish_state(&secret, Revision(1), &state("before")).await.unwrap();
@@ -168,7 +172,7 @@ async fn a_silent_reader_notices_that_its_stream_was_recreated_by_others() {
 /// Headers that tell the server to do something: whoever may publish to a subject may send them.
 #[tokio::test]
 async fn s56_headers_that_remove_expire_or_suppress_messages_have_no_effect() {
-    let Some(server) = NatsServer::start(&[]).await else { return };
+    let Some(server) = Nats::start().await else { return };
     let bus = NatsBus::connect(options(&server, "dev")).await.unwrap();
     let client = async_nats::connect(server.url()).await.unwrap();
     let context = async_nats::jetstream::new(client);

@@ -3,8 +3,9 @@
 use rotacast_simulator::shrink::shrink;
 use rotacast_simulator::{Counts, Setup, World};
 
-/// Seeds in an ordinary run; `ROTACAST_SEEDS` runs another number.
-const SEEDS: u64 = 10_000;
+/// Seeds in an ordinary run and in `tools/test --long`; `ROTACAST_SEEDS` runs another number.
+const SEEDS: u64 = 3_000;
+const LONG: u64 = 50_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
@@ -29,7 +30,8 @@ fn seeds_keep_every_promise() {
     }
     let first = number("ROTACAST_FIRST_SEED").unwrap_or(0);
     let mut counts = Counts::default();
-    for seed in first..first + number("ROTACAST_SEEDS").unwrap_or(SEEDS) {
+    let usual = if std::env::var_os("ROTACAST_LONG").is_some() { LONG } else { SEEDS };
+    for seed in first..first + number("ROTACAST_SEEDS").unwrap_or(usual) {
         counts.add(&run(seed));
     }
     println!("{counts:#?}");

@@ -177,7 +177,7 @@ async fn another_address_of_the_server_is_taken_when_it_is_named() {
     let credential = fixture.credential(1, &changed);
     assert!(refusal(fixture.provider().disable(&credential, &[], ByPolicy).await).contains("also_at"));
     assert_eq!(fixture.provider().usage(&credential, &[]).await.unwrap(), Evidence::None);
-    let alias = Endpoint { host: "localhost".into(), port: fixture.server.port };
+    let alias = Endpoint { host: "localhost".into(), port: fixture.server.port() };
     let provider = fixture.with(|settings| settings.also_at = vec![alias]);
     assert_eq!(provider.test(&credential, &[]).await.unwrap(), Verdict::Works);
     provider.destroy(&credential, &[], ByPolicy).await.unwrap();
@@ -217,7 +217,7 @@ async fn an_override_of_sessions_without_the_right_to_end_them_says_which() {
     superuser(&fixture, &format!("CREATE ROLE {weak} LOGIN CREATEROLE PASSWORD 'weak-4711'")).await;
     superuser(&fixture, &format!("GRANT app_owner TO {weak} WITH ADMIN OPTION; GRANT pg_read_all_stats TO {weak}"))
         .await;
-    let admin = format!("host=127.0.0.1 port={} user={weak} password=weak-4711 dbname=app", fixture.server.port);
+    let admin = format!("host=127.0.0.1 port={} user={weak} password=weak-4711 dbname=app", fixture.server.port());
     let provider = fixture.with(|settings| settings.admin = rotacast_proto::SecretValue::new(admin.into_bytes()));
     let outcome = provider.disable(&credential, &[], End).await;
     assert!(
@@ -231,7 +231,7 @@ async fn an_override_of_sessions_without_the_right_to_end_them_says_which() {
 async fn a_missing_group_and_a_missing_right_are_the_administrators_fault() {
     let Some(fixture) = start().await else { return };
     let credential = made(&fixture, 1).await;
-    for (group, why) in [("no_such_group", "CREATE ROLE"), (super::server::SUPERUSER.0, "NOSUPERUSER")] {
+    for (group, why) in [("no_such_group", "CREATE ROLE"), (fixture.server.superuser_login().0, "NOSUPERUSER")] {
         let provider = fixture.with(|settings| settings.group_role = group.into());
         let outcome = provider.create(&credential).await;
         assert!(matches!(&outcome, Err(ProviderError::Denied { problem, .. }) if problem.contains(why)), "{outcome:?}");
@@ -240,7 +240,7 @@ async fn a_missing_group_and_a_missing_right_are_the_administrators_fault() {
     superuser(&fixture, &format!("CREATE ROLE {powerless} LOGIN PASSWORD 'powerless-4711'")).await;
     for password in ["powerless-4711", "wrong-4711"] {
         let admin =
-            format!("host=127.0.0.1 port={} user={powerless} password={password} dbname=app", fixture.server.port);
+            format!("host=127.0.0.1 port={} user={powerless} password={password} dbname=app", fixture.server.port());
         let provider = fixture.with(|settings| settings.admin = rotacast_proto::SecretValue::new(admin.into_bytes()));
         let outcome = provider.disable(&credential, &[], ByPolicy).await;
         assert!(matches!(outcome, Err(ProviderError::Denied { .. })), "{outcome:?}");

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::{Client, NoTls};
 
-use super::server::{SUPERUSER, Server, server};
+use super::server::{Server, server};
 
 pub(crate) struct Postgres {
     pub(crate) server: &'static Server,
@@ -31,11 +31,11 @@ pub(crate) async fn start() -> Option<Postgres> {
 impl Postgres {
     pub(crate) fn settings(&self) -> PostgresSettings {
         PostgresSettings {
-            admin: SecretValue::new(self.server.admin(self.server.port).into_bytes()),
+            admin: SecretValue::new(self.server.admin(self.server.port()).into_bytes()),
             group_role: "app_owner".into(),
             role_name: PostgresSettings::ROLE_NAME.into(),
             database: "app".into(),
-            endpoint: Endpoint { host: "127.0.0.1".into(), port: self.server.port },
+            endpoint: Endpoint { host: "127.0.0.1".into(), port: self.server.port() },
             also_at: Vec::new(),
             on_live_sessions: OnLiveSessions::Wait,
         }
@@ -50,7 +50,7 @@ impl Postgres {
     /// A value as somebody else writes it.
     pub(crate) fn value(&self, version: u64, username: &str, password: &str) -> Credential {
         let value = json!({
-            "engine": "postgres", "host": "127.0.0.1", "port": self.server.port,
+            "engine": "postgres", "host": "127.0.0.1", "port": self.server.port(),
             "username": username, "password": password, "dbname": "app",
         });
         self.credential(version, &value)
@@ -149,7 +149,7 @@ impl LoginFixture for Postgres {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let cut = Arc::new(AtomicBool::new(false));
-        let line = Line { server: self.server.port, requests: Arc::default(), request, arrives, cut: cut.clone() };
+        let line = Line { server: self.server.port(), requests: Arc::default(), request, arrives, cut: cut.clone() };
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 tokio::spawn(line.clone().carry(client));
@@ -166,7 +166,8 @@ impl LoginFixture for Postgres {
     }
 
     async fn superuser(&self) -> Credential {
-        self.value(1, SUPERUSER.0, SUPERUSER.1)
+        let (user, password) = self.server.superuser_login();
+        self.value(1, user, password)
     }
 
     async fn outsider(&self) -> Credential {
