@@ -51,7 +51,7 @@ impl BusCounts {
             resyncs: counters(
                 registry,
                 "bus_resyncs",
-                "How often a log was read anew because continuity was lost",
+                "How often a log was read again because continuity was lost",
                 "log",
                 &LOGS,
             ),

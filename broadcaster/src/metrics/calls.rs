@@ -36,14 +36,14 @@ impl Calls {
             seconds: histograms(
                 registry,
                 &format!("{seam}_call_duration_seconds"),
-                &format!("How long calls to the {seam} took, whatever came of them"),
+                &format!("Duration of calls to the {seam}, successful or not"),
                 ("operation", timed),
                 of_calls,
             ),
             errors: counters_by_two(
                 registry,
                 &format!("{seam}_errors"),
-                &format!("Calls to the {seam} that came to nothing, and watches that ended"),
+                &format!("Failed calls to the {seam}, and watches that ended"),
                 ("operation", &all),
                 ("kind", E::ALL),
             ),

@@ -255,24 +255,29 @@ impl Collector for AllFigures {
         let mut to = Writer(encoder);
         to.one("secrets", "Secrets that this leader has a task for; 0 on a follower.", float(sums.secrets))?;
         let overlays = Overlay::NAMES.iter().copied().zip(sums.overlays);
-        to.by("secrets_overlaid", "Secrets that something lies over.", "overlay", overlays)?;
+        to.by("secrets_overlaid", "Secrets in a special state.", "overlay", overlays)?;
         let phases = Phase::NAMES.iter().copied().zip(sums.rotations);
         to.by("rotations_in_flight", "Rotations in flight, by phase.", "phase", phases)?;
         let age = sums
             .oldest
             .map_or(0.0, |oldest| std::time::Duration::from_millis(now.wall.0.saturating_sub(oldest.0)).as_secs_f64());
-        to.one("oldest_rotation_age_seconds", "How long the oldest rotation in flight lasts; 0: none is.", age)?;
-        let help = "The largest part of a deadline that is used up, of those that have not passed; 0: there is none.";
+        to.one(
+            "oldest_rotation_age_seconds",
+            "How long the oldest rotation in flight has lasted; 0: none is in flight.",
+            age,
+        )?;
+        let help = "The largest used part of a phase's deadline, among those that have not passed; 0: there is none.";
         to.one("deadline_used_ratio", help, sums.most_used_deadline)?;
         if let Some(left) = sums.nearest_deadline {
-            let help = "Until the nearest deadline of a rotation in flight that has not passed; absent: there is none.";
+            let help =
+                "Time to the nearest deadline of a rotation in flight that has not passed; absent: there is none.";
             to.one("nearest_deadline_seconds", help, left)?;
         }
         let help = "Reasons why rotations and retires wait, by what they wait for; at most 100 a secret.";
         to.by("blockers", help, "condition", ConditionName::NAMES.iter().copied().zip(sums.blockers))?;
-        let help = "Process lives that rotations and retires wait for, once for each secret; at most 100 a secret.";
+        let help = "Incarnations that rotations and retires wait for, once for each secret; at most 100 a secret.";
         to.one("blocking_instances", help, float(sums.blocking_instances))?;
-        let help = "Process lives that use secrets, once for each secret, by how they stand.";
+        let help = "Incarnations that use secrets, once for each secret, by standing.";
         to.by("instances", help, "standing", sums.standings.by_label().into_iter())?;
         let help = "Failed logins with the versions that rotations in flight move to, as instances report them now.";
         to.one("rotating_authentication_failures", help, float(sums.auth_failures))

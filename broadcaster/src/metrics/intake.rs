@@ -62,30 +62,29 @@ impl Intake {
             lease_requests: counters(
                 registry,
                 "lease_requests",
-                "What Syncs asked of single secrets, by whether the secret's task granted it, refused it, or did not \
-                 answer in time",
+                "Lease requests for single secrets in Syncs: granted or refused by the secret's task, or not answered in time",
                 "outcome",
                 &["granted", "refused", "timed_out"],
             ),
             reports: counters(
                 registry,
                 "reports",
-                "Reports over the bus: folded, refused for their signature, or with parts dropped because a secret's \
-                 task has a full mailbox",
+                "Reports over the bus: taken, refused for their signature, or with parts dropped because the mailbox of a \
+                 secret's task was full",
                 "outcome",
                 &["taken", "refused", "dropped"],
             ),
             report_lag: histogram(
                 registry,
                 "report_lag_seconds",
-                "From the time that a report was signed at, by its instance's wall clock, until it was taken in, by ours; \
-                 what would be negative counts as 0, and a clock that is behind as lag",
+                "Time from the signing of a report, by the instance's wall clock, until it was taken, by the broadcaster's; negative \
+                 counts as 0, and a clock that is behind counts as lag",
                 of_long_times,
             ),
             versions: counters(
                 registry,
                 "version_events",
-                "What the watch of the versions told",
+                "Events of the watch of versions",
                 "event",
                 &["listed", "added", "changed", "deleted", "gap", "ignored", "resynced"],
             ),

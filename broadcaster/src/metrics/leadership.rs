@@ -36,7 +36,7 @@ impl LeadershipGauges {
             ended: counters(
                 registry,
                 "leader_terms_ended",
-                "Terms that are over: in order (given up, or taken by another), or with an error",
+                "Terms that have ended: in order (given up, or taken by another broadcaster), or with an error",
                 "how",
                 &["in_order", "error"],
             ),

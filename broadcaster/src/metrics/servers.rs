@@ -32,13 +32,12 @@ impl Servers {
             store: gauge(
                 registry,
                 "store_answers",
-                "Whether the store answered a linearizable read at the last look, every 15 seconds (1) or not (0)",
+                "Whether the store answered the last linearizable read (1) or not (0); checked every 15 seconds",
             ),
             bus: gauge(
                 registry,
                 "bus_answers",
-                "Whether the bus answered at the last look, every 15 seconds, with nothing set up in a way that cannot work \
-                 (1) or not (0)",
+                "Whether the bus answered the last check and its set-up can work (1) or not (0); checked every 15 seconds",
             ),
         };
         // Both were reached before anything is shown.

@@ -59,23 +59,27 @@ impl StoreCounts {
     pub(super) fn register(registry: &mut Registry) -> Self {
         Self {
             calls: Calls::register::<StoreError>(registry, "store", &CALLS, &WAITS),
-            conflicts: counter(registry, "store_conflicts", "Commits that met somebody else's and wrote nothing"),
+            conflicts: counter(
+                registry,
+                "store_conflicts",
+                "Commits that conflicted with another write and wrote nothing",
+            ),
             listings: counter(
                 registry,
                 "store_watch_listings",
-                "Whole listings that watches began with, or began anew with when they had lost continuity",
+                "Full listings by watches, at their start or after they lost continuity",
             ),
             events: counters(
                 registry,
                 "store_watch_events",
-                "What watches told: entries of listings, and single changes",
+                "Events of watches: entries of listings, and single changes",
                 "event",
                 &["listed", "put", "deleted"],
             ),
             lag: histogram(
                 registry,
                 "store_watch_lag_seconds",
-                "From the moment this broadcaster sent a write until its own watch told of it; of others' writes nobody knows",
+                "Time from a write of this broadcaster until its own watch reported it; writes of others are not measured",
                 of_calls,
             ),
         }
