@@ -13,13 +13,13 @@ pub struct Envelope {
     pub source: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub subject: ::prost::alloc::string::String,
-    /// RFC 3339; for people.
+    /// RFC 3339, for people. Not signed.
     #[prost(string, tag = "5")]
     pub time: ::prost::alloc::string::String,
-    /// W3C trace context, passed along.
+    /// W3C trace context, passed along. Not signed.
     #[prost(string, tag = "6")]
     pub traceparent: ::prost::alloc::string::String,
-    /// Which key signed: the first 8 bytes of the SHA-256 of the Ed25519 public key, in hexadecimal.
+    /// The id of the signing key: the first 8 bytes of the SHA-256 of the Ed25519 public key, in hexadecimal.
     #[prost(string, tag = "7")]
     pub key_id: ::prost::alloc::string::String,
     /// Ed25519 over the signing input (see docs/understand/wire.md).
@@ -38,20 +38,22 @@ pub struct InstanceKey {
     #[prost(bytes = "bytes", tag = "3")]
     pub incarnation: ::prost::bytes::Bytes,
 }
-/// Type rotacast.v1.Registration. Durable; one per process life.
+/// Type rotacast.v1.Registration. Durable; one per incarnation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Registration {
     #[prost(message, optional, tag = "1")]
     pub key: ::core::option::Option<InstanceKey>,
+    /// The platform runs at most one process at a time under this instance name.
     #[prost(bool, tag = "2")]
     pub exclusive: bool,
+    /// At most 256.
     #[prost(string, repeated, tag = "3")]
     pub secrets: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// A clean leave. This incarnation never comes back.
     #[prost(bool, tag = "4")]
     pub left: bool,
 }
-/// Type rotacast.v1.SecretState. The whole desired state of one secret.
+/// Type rotacast.v1.SecretState. The whole desired state of one secret: what all its instances are asked to do.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SecretState {
     #[prost(string, tag = "1")]
@@ -74,19 +76,23 @@ pub struct SecretState {
     pub pending: u64,
     #[prost(uint64, tag = "9")]
     pub previous: u64,
+    /// No instance may begin to use these versions. At most 64.
     #[prost(uint64, repeated, tag = "10")]
     pub sealed: ::prost::alloc::vec::Vec<u64>,
+    /// How often an instance sends Sync. At least 1.
     #[prost(uint64, tag = "11")]
     pub sync_interval_ms: u64,
+    /// How long a linearizable read of this state from the store allows the use of an unsealed version.
     #[prost(uint64, tag = "12")]
     pub self_lease_ms: u64,
+    /// How long a use may outlast the lease that it began under.
     #[prost(uint64, tag = "13")]
     pub max_use_ms: u64,
-    /// Whoever serves a version that is not sealed stays with it; `current` is for those that serve none.
+    /// An instance that serves an unsealed version keeps it. `current` is for instances that serve none.
     #[prost(bool, tag = "14")]
     pub stay: bool,
-    /// The last time that a part of the store's history was lost: the revision at which it was noticed, 0 for never, and the
-    /// newest version that the store still knew. A number above that may have been another version's.
+    /// The last time that a part of the store's history was lost. The revision at which that was noticed, 0: never; and the
+    /// newest version that the store still knew, 0: none. A higher number may have been another version.
     #[prost(uint64, tag = "15")]
     pub lost_history_noticed: u64,
     #[prost(uint64, tag = "16")]
@@ -122,8 +128,10 @@ pub struct SecretReport {
     pub version: u64,
     #[prost(enumeration = "Stage", tag = "5")]
     pub stage: i32,
+    /// All versions that this instance may still use, at most 16.
     #[prost(uint64, repeated, tag = "6")]
     pub held: ::prost::alloc::vec::Vec<u64>,
+    /// The sequence of the last grant that it received.
     #[prost(uint64, tag = "7")]
     pub lease_sequence: u64,
     #[prost(message, optional, tag = "8")]
@@ -131,7 +139,7 @@ pub struct SecretReport {
     #[prost(message, repeated, tag = "9")]
     pub auth_failures: ::prost::alloc::vec::Vec<AuthFailures>,
 }
-/// Type rotacast.v1.InstanceReport. The whole observed state of one instance.
+/// Type rotacast.v1.InstanceReport. The whole observed state of one instance, at most 256 secrets.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InstanceReport {
     #[prost(message, optional, tag = "1")]
@@ -141,7 +149,7 @@ pub struct InstanceReport {
     #[prost(message, repeated, tag = "3")]
     pub secrets: ::prost::alloc::vec::Vec<SecretReport>,
 }
-/// Type rotacast.v1.SyncRequest.
+/// Type rotacast.v1.SyncRequest: heartbeat, report, and request for leases.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SyncRequest {
     #[prost(uint64, tag = "1")]
@@ -153,7 +161,7 @@ pub struct SyncRequest {
 pub struct Lease {
     #[prost(uint64, tag = "1")]
     pub version: u64,
-    /// Milliseconds from the moment the request was sent.
+    /// Counted from the moment the request was sent.
     #[prost(uint64, tag = "2")]
     pub duration_ms: u64,
 }
@@ -165,7 +173,7 @@ pub struct SecretGrant {
     pub sequence: u64,
     #[prost(message, repeated, tag = "3")]
     pub leases: ::prost::alloc::vec::Vec<Lease>,
-    /// Present when the report's revision was older.
+    /// Present if the report's revision was older.
     #[prost(message, optional, tag = "4")]
     pub state: ::core::option::Option<SecretState>,
 }
@@ -185,7 +193,7 @@ pub struct SyncReply {
     #[prost(message, repeated, tag = "6")]
     pub secrets: ::prost::alloc::vec::Vec<SecretGrant>,
 }
-/// Type rotacast.v1.FetchRequest: ask the broadcaster for one version's value.
+/// Type rotacast.v1.FetchRequest: asks a broadcaster for the value of one version.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FetchRequest {
     #[prost(message, optional, tag = "1")]
@@ -208,7 +216,7 @@ pub struct FetchReply {
     /// request arrived: it allows a self-lease from the request's send time.
     #[prost(message, optional, tag = "2")]
     pub state: ::core::option::Option<Envelope>,
-    /// Empty when no version was asked for.
+    /// Empty if no version was asked for. At most 256 KiB.
     #[prost(bytes = "bytes", tag = "3")]
     pub value: ::prost::bytes::Bytes,
 }
@@ -359,7 +367,7 @@ pub mod instances_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// The way in for instances without bus access.
+    /// For instances without access to the bus. A broadcaster checks each message before it passes it on.
     #[derive(Debug, Clone)]
     pub struct InstancesClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -593,7 +601,7 @@ pub mod instances_server {
             request: tonic::Request<super::Envelope>,
         ) -> std::result::Result<tonic::Response<super::FetchReply>, tonic::Status>;
     }
-    /// The way in for instances without bus access.
+    /// For instances without access to the bus. A broadcaster checks each message before it passes it on.
     #[derive(Debug)]
     pub struct InstancesServer<T> {
         inner: Arc<T>,
@@ -928,20 +936,21 @@ pub mod instances_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-/// A reason why something waits, in full: who, why, since when, what next.
+/// A reason why a rotation or a retire waits.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Blocker {
-    /// What waits: a phase or a guard condition, e.g. "prepared", "released", "usage_evidence".
+    /// The condition that is not met, such as "prepared" or "usage_evidence".
     #[prost(string, tag = "1")]
     pub condition: ::prost::alloc::string::String,
-    /// Who holds it up: an instance, a service, a database session, an operator; empty: nobody in particular.
+    /// The instance, service, database session or operator that blocks; empty if there is none in particular.
     #[prost(string, tag = "2")]
     pub who: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub why: ::prost::alloc::string::String,
-    /// Unix milliseconds; 0: unknown (before this leader's term).
+    /// 0: unknown, because it began before this leader's term.
     #[prost(uint64, tag = "4")]
     pub since_ms: u64,
+    /// What happens next.
     #[prost(string, tag = "5")]
     pub next: ::prost::alloc::string::String,
 }
@@ -955,6 +964,7 @@ pub struct GuardCondition {
     #[prost(string, tag = "3")]
     pub evidence: ::prost::alloc::string::String,
 }
+/// The retire guard of one version: the version is retired once all conditions are met.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Guard {
     #[prost(uint64, tag = "1")]
@@ -974,6 +984,7 @@ pub struct VersionInfo {
     #[prost(uint64, tag = "4")]
     pub seen_ms: u64,
 }
+/// How many incarnations of one service have reached each stage with the new version. `fenced`: out of reach.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StageCounts {
     #[prost(string, tag = "1")]
@@ -1017,7 +1028,7 @@ pub struct RotationInfo {
     pub trigger: ::prost::alloc::string::String,
     #[prost(string, tag = "8")]
     pub rollback_reason: ::prost::alloc::string::String,
-    /// Entered so far, in order, the one it is in last.
+    /// The phases entered so far, in order; the last one is the present phase.
     #[prost(message, repeated, tag = "9")]
     pub phases: ::prost::alloc::vec::Vec<PhaseEntered>,
 }
@@ -1038,7 +1049,7 @@ pub struct FinishedRotation {
     pub ended_ms: u64,
     #[prost(string, tag = "7")]
     pub reason: ::prost::alloc::string::String,
-    /// In order.
+    /// The phases that it entered, in order.
     #[prost(message, repeated, tag = "8")]
     pub phases: ::prost::alloc::vec::Vec<PhaseEntered>,
 }
@@ -1070,12 +1081,12 @@ pub struct SecretStatus {
     pub history: ::prost::alloc::vec::Vec<FinishedRotation>,
     #[prost(string, tag = "12")]
     pub provider: ::prost::alloc::string::String,
-    /// Unix milliseconds: when a broadcaster that does not lead read the secret's record in the store. It knows nothing of
-    /// instances, blockers and guards. 0: the leader's own view.
+    /// When a follower read the secret's record in the store. Services, blockers and guards are then empty.
+    /// 0: the leader's own view.
     #[prost(uint64, tag = "13")]
     pub record_read_ms: u64,
-    /// Unix milliseconds: when it is rotated by its schedule, in the past if something holds that up. 0: it has none, or a
-    /// rotation is under way.
+    /// When the secret's schedule is due; in the past if something holds the rotation up. 0: there is no schedule, or a
+    /// rotation is in flight.
     #[prost(uint64, tag = "14")]
     pub next_rotation_ms: u64,
 }
@@ -1084,16 +1095,16 @@ pub struct StatusRequest {
     /// Empty: every secret.
     #[prost(string, tag = "1")]
     pub secret: ::prost::alloc::string::String,
-    /// Only about the broadcaster: no secrets.
+    /// Leave out the secrets: the reply is only about the broadcaster.
     #[prost(bool, tag = "2")]
     pub brief: bool,
 }
-/// Who leads, as the store says. One that has just died is named until its term has run out.
+/// The leader, as the store says. A leader that has crashed is named until its term has run out.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Leader {
     #[prost(string, tag = "1")]
     pub replica: ::prost::alloc::string::String,
-    /// Where it is reached, as it says itself: <https://host:port.> May be empty.
+    /// The address that it advertises: <https://host:port.> May be empty.
     #[prost(string, tag = "2")]
     pub address: ::prost::alloc::string::String,
 }
@@ -1101,7 +1112,7 @@ pub struct Leader {
 pub struct StatusReply {
     #[prost(string, tag = "1")]
     pub cluster: ::prost::alloc::string::String,
-    /// 0: it does not lead.
+    /// The leader's term; 0: this broadcaster does not lead.
     #[prost(uint64, tag = "2")]
     pub epoch: u64,
     #[prost(bool, tag = "3")]
@@ -1112,10 +1123,10 @@ pub struct StatusReply {
     pub bus: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "6")]
     pub secrets: ::prost::alloc::vec::Vec<SecretStatus>,
-    /// How the broadcaster that answers is called.
+    /// The name of the broadcaster that answers.
     #[prost(string, tag = "7")]
     pub replica: ::prost::alloc::string::String,
-    /// Absent: nobody leads, or the store does not tell.
+    /// Absent: no broadcaster leads, or the store does not answer.
     #[prost(message, optional, tag = "8")]
     pub leading: ::core::option::Option<Leader>,
 }
@@ -1131,7 +1142,7 @@ pub struct InstanceInfo {
     pub stage: i32,
     #[prost(uint64, repeated, tag = "5")]
     pub held: ::prost::alloc::vec::Vec<u64>,
-    /// Since its last Sync or report, by the leader's clock; absent: never heard in this term.
+    /// Milliseconds since its last Sync or report, by the leader's clock; absent: not heard in this term.
     #[prost(uint64, optional, tag = "6")]
     pub silent_for_ms: ::core::option::Option<u64>,
     /// registered, live, silent, fenced, left
@@ -1139,7 +1150,7 @@ pub struct InstanceInfo {
     pub standing: ::prost::alloc::string::String,
     #[prost(string, tag = "8")]
     pub last_failure: ::prost::alloc::string::String,
-    /// How long its leases still run at the most.
+    /// Milliseconds until its last lease ends, at most.
     #[prost(uint64, tag = "9")]
     pub lease_left_ms: u64,
 }
@@ -1157,7 +1168,7 @@ pub struct InstancesReply {
     #[prost(message, repeated, tag = "1")]
     pub instances: ::prost::alloc::vec::Vec<InstanceInfo>,
 }
-/// An operator's command, in an Envelope of type rotacast.v1.OperatorCommand signed with the operator's key.
+/// An operator's order, in an Envelope of type rotacast.v1.OperatorCommand signed with the operator's key.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct OperatorCommand {
@@ -1167,13 +1178,14 @@ pub struct OperatorCommand {
     pub secret: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
+    /// Drawn at random. A nonce that was seen before is refused.
     #[prost(uint64, tag = "4")]
     pub nonce: u64,
-    /// Unix milliseconds; commands older than five minutes are refused.
+    /// An order whose time differs from the leader's clock by more than five minutes is refused.
     #[prost(uint64, tag = "5")]
     pub issued_ms: u64,
-    /// The term of the leader it is given to, as its StatusReply says: a leader of another term refuses it, since the one before
-    /// may have taken it.
+    /// The term in which the order is given, from the leader's StatusReply. A leader of another term refuses it, because its
+    /// predecessor may have taken it.
     #[prost(uint64, tag = "6")]
     pub epoch: u64,
     #[prost(
@@ -1207,7 +1219,7 @@ pub mod operator_command {
         LeaveSafeMode(super::LeaveSafeMode),
     }
 }
-/// Writes the next version. Never logged.
+/// Writes the next version, at most 255 KiB. Never logged.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Put {
@@ -1224,18 +1236,18 @@ pub struct Resume {}
 pub struct Approve {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RollBack {}
-/// Lets a retire go on although these may still use the version. They are cut off.
+/// Lets a retire continue although these instances and sessions may still use the version. They are cut off.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Override {
     #[prost(uint64, tag = "1")]
     pub version: u64,
     #[prost(message, repeated, tag = "2")]
     pub instances: ::prost::alloc::vec::Vec<InstanceKey>,
-    /// Also the provider's live sessions.
+    /// Also cuts off the provider's live sessions.
     #[prost(bool, tag = "3")]
     pub sessions: bool,
 }
-/// Stops waiting for an instance to prepare or switch. Never counts as released.
+/// The rotation no longer waits for this instance to prepare and switch. The retire still waits for it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Excuse {
     #[prost(message, optional, tag = "1")]
@@ -1261,7 +1273,7 @@ pub struct Finding {
     pub subject: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub text: ::prost::alloc::string::String,
-    /// What to do about it.
+    /// What to do about it; may be empty.
     #[prost(string, tag = "4")]
     pub fix: ::prost::alloc::string::String,
 }
@@ -1433,6 +1445,7 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("rotacast.v1.Admin", "Instances"));
             self.inner.unary(req, path, codec).await
         }
+        /// Gives an order. A follower refuses it with `rotacast-refusal: not_leader`.
         pub async fn command(
             &mut self,
             request: impl tonic::IntoRequest<super::Envelope>,
@@ -1505,6 +1518,7 @@ pub mod admin_server {
             &self,
             request: tonic::Request<super::InstancesRequest>,
         ) -> std::result::Result<tonic::Response<super::InstancesReply>, tonic::Status>;
+        /// Gives an order. A follower refuses it with `rotacast-refusal: not_leader`.
         async fn command(
             &self,
             request: tonic::Request<super::Envelope>,
