@@ -1,7 +1,9 @@
-//! The Rotacast broadcaster: watches versions, announces them, follows every instance and retires
-//! what nobody uses any more.
+//! The Rotacast broadcaster: watches versions, announces them, follows every instance, and retires a version when no
+//! instance uses it any more.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+// An internal crate: a doc comment is there where it says more than the name.
+#![allow(missing_docs)]
 
 pub mod api;
 pub mod audit;

@@ -4,6 +4,8 @@
 //! `broadcaster` it is a client only: it talks to a broadcaster, and can neither be one nor read one's files.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+// An internal crate: a doc comment is there where it says more than the name.
+#![allow(missing_docs)]
 
 mod arguments;
 #[cfg(feature = "broadcaster")]

@@ -1,5 +1,8 @@
 //! Rotacast against real servers: the harness that end-to-end tests, conformance runs and benchmarks share.
 
+// An internal crate: a doc comment is there where it says more than the name.
+#![allow(missing_docs)]
+
 pub mod browser;
 pub mod collector;
 pub mod http;

@@ -13,7 +13,6 @@ pub struct OperatorCommand {
     pub secret: SecretName,
     /// Why; may be empty where the action does not need one.
     pub reason: String,
-    /// What.
     pub action: Action,
 }
 

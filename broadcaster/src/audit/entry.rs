@@ -61,7 +61,6 @@ pub struct Recorded {
     pub time: String,
     /// Unix milliseconds.
     pub time_ms: u64,
-    /// Who.
     pub actor: String,
     /// Which secret, if one.
     pub secret: Option<SecretName>,

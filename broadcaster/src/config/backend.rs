@@ -7,7 +7,6 @@ use super::reader::Section;
 /// A name and the file of a password.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Login {
-    /// Who.
     pub user: String,
     /// Holds the password; trailing line ends are not part of it.
     pub password_file: PathBuf,

@@ -10,7 +10,6 @@ use super::reader::Section;
 pub enum StoreConfig {
     /// A file of our own.
     Embedded {
-        /// Which.
         file: PathBuf,
         /// Where the tree of keys begins.
         prefix: String,

@@ -15,7 +15,6 @@ pub enum Mail {
     Input(Box<Input>),
     /// A Sync, whose answer somebody waits for.
     Sync {
-        /// Who.
         key: InstanceKey,
         /// The report's number.
         sequence: ReportSequence,
@@ -28,7 +27,6 @@ pub enum Mail {
     Operator {
         /// Who, checked.
         by: OperatorName,
-        /// What.
         order: Order,
         /// How it went.
         reply: oneshot::Sender<Result<OrderOutcome, Rejection>>,

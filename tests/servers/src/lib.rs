@@ -22,6 +22,9 @@
 //! `ROTACAST_NATS`, `ROTACAST_CONSUL`, `ROTACAST_JAVA` (a binary each), `ROTACAST_KAFKA` and `ROTACAST_POSTGRES` (a folder
 //! each), `ROTACAST_CHROMIUM`, `ROTACAST_CHROMEDRIVER`, `ROTACAST_AXE`, `ROTACAST_PROMETHEUS` and `ROTACAST_PROMTOOL` (a file
 //! each), then `.servers/`, then the system.
+
+// An internal crate: a doc comment is there where it says more than the name.
+#![allow(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod certificates;

@@ -20,14 +20,12 @@ pub enum Event {
     ToInstance(usize, u64, Box<ToInstance>),
     /// A broadcaster asks for the leader's key, or for more time with it.
     Campaign {
-        /// Which.
         node: usize,
         /// Which life of it.
         life: u64,
     },
     /// The same, at the store.
     CampaignArrives {
-        /// Which.
         node: usize,
         /// Which life of it.
         life: u64,
@@ -42,9 +40,7 @@ pub enum Event {
         node: usize,
         /// Its term.
         epoch: Epoch,
-        /// Which.
         id: u64,
-        /// What.
         bytes: Rc<Vec<u8>>,
         /// The same.
         record: Rc<SecretRecord>,
@@ -57,9 +53,7 @@ pub enum Event {
         node: usize,
         /// Its term.
         epoch: Epoch,
-        /// Which.
         id: u64,
-        /// What.
         command: Command,
         /// The desired state then.
         state: Box<SecretState>,
@@ -124,9 +118,7 @@ pub enum Mail {
     EffectDone {
         /// Of which term.
         epoch: Epoch,
-        /// Which.
         id: u64,
-        /// What.
         kind: CommandKind,
         /// The roster up to where it was read, and the inputs it led to.
         result: Result<(Option<usize>, Vec<Input>), ()>,
@@ -135,7 +127,6 @@ pub enum Mail {
     Sync {
         /// From which life of whom.
         from: (usize, u64),
-        /// What.
         request: SyncRequest,
     },
     /// A report, over the bus.

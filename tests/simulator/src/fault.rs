@@ -167,11 +167,9 @@ pub enum When {
 /// A fault of a script: a world that is told what goes wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Act {
-    /// When.
     pub when: When,
     /// So many nanoseconds after that.
     pub after: u64,
-    /// What.
     pub fault: Fault,
     /// To which broadcaster or instance; beyond the last: to the leader, to a random one.
     pub target: usize,

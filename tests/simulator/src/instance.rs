@@ -91,25 +91,19 @@ pub enum ToInstance {
     },
     /// A value came, or did not.
     Loaded {
-        /// Which.
         version: Version,
         /// Whether it did.
         came: bool,
     },
     /// A step is over.
     Stepped {
-        /// Which.
         step: Step,
         /// With which version.
         version: Version,
-        /// How.
         worked: bool,
     },
     /// A use ends.
-    Ended {
-        /// Which.
-        id: u64,
-    },
+    Ended { id: u64 },
     /// It is time to look.
     Wake,
     /// The service wants to use the secret.

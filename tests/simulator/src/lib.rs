@@ -7,6 +7,9 @@
 //! A seed makes a world. `ROTACAST_SEED=n cargo test -p rotacast-simulator` runs one again; one that fails is shrunk and
 //! told as a story.
 
+// An internal crate: a doc comment is there where it says more than the name.
+#![allow(missing_docs)]
+
 #[allow(clippy::expect_used)]
 #[path = "../../../core/protocol/tests/it/bench.rs"]
 mod bench;
