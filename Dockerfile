@@ -24,8 +24,6 @@ WORKDIR /src
 # dependencies are built into stays cached until a Cargo.toml or Cargo.lock changes.
 FROM toolchain AS manifests
 COPY Cargo.toml Cargo.lock ./
-COPY .cargo .cargo
-COPY tools/protoc tools/protoc
 COPY tools/proto-codegen tools/proto-codegen
 COPY proto proto
 COPY core core
@@ -37,7 +35,7 @@ RUN find . -name '*.rs' ! -name lib.rs ! -name main.rs ! -name build.rs \
         ! -path '*/bin/*' ! -path '*/benches/*' ! -path '*/examples/*' ! -path '*/tests/*' -delete \
     && echo 'fn main() {}' >/tmp/empty.rs \
     && find . -name '*.rs' -exec cp /tmp/empty.rs '{}' ';' \
-    && find . -type f ! -name '*.rs' ! -name Cargo.toml ! -name Cargo.lock ! -path './.cargo/*' ! -path ./tools/protoc -delete \
+    && find . -type f ! -name '*.rs' ! -name Cargo.toml ! -name Cargo.lock -delete \
     && find . -depth -mindepth 1 -type d -empty -delete
 
 FROM toolchain AS dependencies

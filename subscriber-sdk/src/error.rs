@@ -100,6 +100,7 @@ impl From<rotacast_bus::BusError> for Error {
     }
 }
 
+#[cfg(any(feature = "consul", feature = "etcd"))]
 impl From<rotacast_store::StoreError> for Error {
     fn from(error: rotacast_store::StoreError) -> Self {
         use rotacast_store::StoreError as Store;

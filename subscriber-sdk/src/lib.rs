@@ -208,7 +208,9 @@ pub use hooks::{HOOK_TIMEOUT, HookOutcome, Hooks, Refusal};
 pub use live::Guard;
 #[cfg(feature = "grpc")]
 pub use source::FetchSource;
-pub use source::{StoreSource, ValueSource};
+#[cfg(any(feature = "consul", feature = "etcd"))]
+pub use source::StoreSource;
+pub use source::ValueSource;
 pub use subscriber::{LEAVE_BOUND, Subscriber};
 #[cfg(feature = "otel")]
 pub use trace::traceparent;

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "grpc")]
 mod fetch;
+#[cfg(any(feature = "consul", feature = "etcd"))]
 mod store;
 
 use async_trait::async_trait;
@@ -13,6 +14,7 @@ use rotacast_protocol::{SecretName, Version};
 pub use fetch::FetchSource;
 #[cfg(feature = "grpc")]
 pub(crate) use fetch::FetchTarget;
+#[cfg(any(feature = "consul", feature = "etcd"))]
 pub use store::StoreSource;
 
 use crate::error::Error;

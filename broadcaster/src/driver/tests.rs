@@ -22,8 +22,8 @@ use rotacast_protocol::{
 };
 use rotacast_provider::GenerateProvider;
 use rotacast_store::{
-    Commit, Committed, EmbeddedStore, Entry, Finding, Key, Leadership, Listing, Prefix, Setback, Store, StoreError,
-    StoreEvent,
+    Commit, Committed, EmbeddedStore, Entry, Finding, Key, Leadership, Listing, Prefix, ReadStore, Setback, Store,
+    StoreError, StoreEvent,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -166,7 +166,7 @@ struct WentBack {
 }
 
 #[async_trait::async_trait]
-impl Store for WentBack {
+impl ReadStore for WentBack {
     fn describe(&self) -> String {
         self.store.describe()
     }
@@ -182,7 +182,10 @@ impl Store for WentBack {
     fn watch(&self, parent: &Key) -> futures::stream::BoxStream<'static, Result<StoreEvent, StoreError>> {
         self.store.watch(parent)
     }
+}
 
+#[async_trait::async_trait]
+impl Store for WentBack {
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         self.store.commit(commit).await
     }

@@ -12,7 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use rotacast_proto::Finding;
 use rotacast_store::{
-    Commit, Committed, Entry, Key, Leadership, Listing, Setback, Store, StoreError, StoreEvent, Write,
+    Commit, Committed, Entry, Key, Leadership, Listing, ReadStore, Setback, Store, StoreError, StoreEvent, Write,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -162,7 +162,7 @@ impl MeasuredStore {
 }
 
 #[async_trait]
-impl Store for MeasuredStore {
+impl ReadStore for MeasuredStore {
     fn describe(&self) -> String {
         self.inner.describe()
     }
@@ -195,7 +195,10 @@ impl Store for MeasuredStore {
         };
         self.inner.watch(parent).inspect(told).boxed()
     }
+}
 
+#[async_trait]
+impl Store for MeasuredStore {
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         // Noted before it is sent: the watch may be faster than the answer.
         self.untold().sent(&commit, Instant::now());

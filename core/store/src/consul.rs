@@ -21,25 +21,19 @@
 //! - A session is never invalidated before its time-to-live, and may live twice as long.
 
 mod call;
-mod election;
-mod examine;
-mod kv;
+#[cfg(feature = "leader")]
+mod leader;
 mod options;
-mod session;
-mod txn;
+mod read;
 mod watch;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use tokio_util::sync::CancellationToken;
 
-use self::session::SessionId;
 use crate::history::History;
-use crate::{Commit, Committed, Entry, Finding, Key, Leadership, Listing, Setback, Store, StoreError, StoreEvent};
+use crate::{Entry, Key, Listing, ReadStore, StoreError, StoreEvent};
 
 pub use options::{ConsulOptions, ConsulTls};
 
@@ -58,8 +52,8 @@ struct Shared {
     http: reqwest::Client,
     base: reqwest::Url,
     history: History,
-    /// The sessions of the terms this handle holds, by election and epoch: see [`Shared::commit`].
-    terms: Mutex<BTreeMap<(Key, u64), SessionId>>,
+    #[cfg(feature = "leader")]
+    terms: leader::Terms,
 }
 
 impl ConsulStore {
@@ -71,20 +65,21 @@ impl ConsulStore {
         let base = options.validate()?;
         let (http, base) = options.client(base)?;
         let name = format!("consul {}", options.address);
-        let shared = Shared { options, name, http, base, history: History::default(), terms: Mutex::default() };
+        let shared = Shared {
+            options,
+            name,
+            http,
+            base,
+            history: History::default(),
+            #[cfg(feature = "leader")]
+            terms: leader::Terms::default(),
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 }
 
-impl Shared {
-    fn terms(&self) -> MutexGuard<'_, BTreeMap<(Key, u64), SessionId>> {
-        // Every entry is whole at any moment, even if a thread panicked while it held the lock.
-        self.terms.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[async_trait]
-impl Store for ConsulStore {
+impl ReadStore for ConsulStore {
     fn describe(&self) -> String {
         self.shared.name.clone()
     }
@@ -99,28 +94,5 @@ impl Store for ConsulStore {
 
     fn watch(&self, parent: &Key) -> BoxStream<'static, Result<StoreEvent, StoreError>> {
         watch::watch(Arc::clone(&self.shared), parent.clone())
-    }
-
-    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
-        commit.validate()?;
-        self.shared.commit(&commit).await
-    }
-
-    async fn campaign(
-        &self,
-        election: &Key,
-        candidate: &str,
-        ttl: Duration,
-        cancel: CancellationToken,
-    ) -> Result<Leadership, StoreError> {
-        election::campaign(Arc::clone(&self.shared), election.clone(), candidate.to_owned(), ttl, cancel).await
-    }
-
-    fn setback(&self) -> Option<Setback> {
-        self.shared.history.setback()
-    }
-
-    async fn examine(&self) -> Vec<Finding> {
-        self.shared.examine().await
     }
 }

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use self::worker::Worker;
 use crate::history::History;
 use crate::{
-    Commit, Committed, Cursor, Entry, Finding, Key, Leadership, Level, Listing, Setback, Store, StoreError, StoreEvent,
+    Commit, Committed, Cursor, Entry, Finding, Key, Leadership, Level, Listing, ReadStore, Setback, Store, StoreError,
+    StoreEvent,
 };
 
 /// A store in a file. Every commit is on disk (write-ahead log, synced) before it is acknowledged. Several
@@ -72,7 +73,7 @@ impl EmbeddedStore {
 }
 
 #[async_trait]
-impl Store for EmbeddedStore {
+impl ReadStore for EmbeddedStore {
     fn describe(&self) -> String {
         self.shared.name.clone()
     }
@@ -90,7 +91,10 @@ impl Store for EmbeddedStore {
     fn watch(&self, parent: &Key) -> BoxStream<'static, Result<StoreEvent, StoreError>> {
         watch::watch(Arc::clone(&self.shared), parent.clone())
     }
+}
 
+#[async_trait]
+impl Store for EmbeddedStore {
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         commit.validate()?;
         let shared = Arc::clone(&self.shared);

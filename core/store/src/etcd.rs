@@ -1,25 +1,37 @@
 //! The etcd store.
 
 mod call;
-mod election;
-mod examine;
-mod kv;
+mod client;
+#[cfg(feature = "leader")]
+mod leader;
 mod options;
+mod read;
 mod watch;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use etcd_client::Client;
 use futures::stream::BoxStream;
 use tokio::sync::OnceCell;
-use tokio_util::sync::CancellationToken;
 
+use self::client::Client;
+use self::generated::etcdserverpb as pb;
 use crate::history::History;
-use crate::{Commit, Committed, Entry, Finding, Key, Leadership, Listing, Setback, Store, StoreError, StoreEvent};
+use crate::{Entry, Key, Listing, ReadStore, StoreError, StoreEvent};
 
 pub use options::{EtcdOptions, EtcdTls, EtcdUser};
+
+/// The part of etcd's API that is used, from `core/store/proto/etcd` by `cargo run -p rotacast-proto-codegen`. Each side
+/// uses its part of that.
+#[allow(missing_docs, clippy::all, unreachable_pub, dead_code)]
+mod generated {
+    pub(crate) mod etcdserverpb {
+        include!("etcd/generated/etcdserverpb.rs");
+    }
+    pub(crate) mod mvccpb {
+        include!("etcd/generated/mvccpb.rs");
+    }
+}
 
 /// A store in an etcd cluster. Reads are linearizable, commits are transactions, leadership is a key bound to a
 /// lease, and its epoch is the revision at which that key was created.
@@ -53,7 +65,7 @@ impl EtcdStore {
 }
 
 #[async_trait]
-impl Store for EtcdStore {
+impl ReadStore for EtcdStore {
     fn describe(&self) -> String {
         self.shared.name.clone()
     }
@@ -68,28 +80,5 @@ impl Store for EtcdStore {
 
     fn watch(&self, parent: &Key) -> BoxStream<'static, Result<StoreEvent, StoreError>> {
         watch::watch(Arc::clone(&self.shared), parent.clone())
-    }
-
-    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
-        commit.validate()?;
-        self.shared.commit(&commit).await
-    }
-
-    async fn campaign(
-        &self,
-        election: &Key,
-        candidate: &str,
-        ttl: Duration,
-        cancel: CancellationToken,
-    ) -> Result<Leadership, StoreError> {
-        election::campaign(Arc::clone(&self.shared), election.clone(), candidate.to_owned(), ttl, cancel).await
-    }
-
-    fn setback(&self) -> Option<Setback> {
-        self.shared.history.setback()
-    }
-
-    async fn examine(&self) -> Vec<Finding> {
-        self.shared.examine().await
     }
 }

@@ -2,7 +2,16 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::{Setback, StoreError};
+use crate::StoreError;
+
+/// That a store went back in time, as one handle of it found: see `Store::setback`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Setback {
+    /// How many this handle has found.
+    pub count: u64,
+    /// What was expected and found at the newest.
+    pub problem: String,
+}
 
 /// What one handle has seen of its store. Shared by its calls and watches.
 ///
@@ -103,6 +112,7 @@ impl History {
         }
     }
 
+    #[cfg(any(feature = "leader", test))]
     pub(crate) fn setback(&self) -> Option<Setback> {
         self.lock().setback.clone()
     }

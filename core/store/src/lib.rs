@@ -1,8 +1,8 @@
 //! Where Rotacast keeps versions and rotation records.
 //!
-//! [`Store`] is the seam: a small linearizable key-value interface with list+watch, conditional
-//! commits and leader election, implemented by etcd, by Consul and by an embedded crash-safe file.
-//! [`SecretTree`] above it knows the keys, and turns watches into a gap-free stream of versions.
+//! The seam has two halves. [`ReadStore`] is what an instance needs: a small linearizable key-value interface with
+//! list and watch. `Store`, behind the feature `leader`, adds conditional commits and leader election. etcd, Consul and an
+//! embedded crash-safe file implement them. [`SecretReader`] and, for leaders, `SecretTree` above them know the keys.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 #[cfg(feature = "conformance")]
@@ -14,10 +14,14 @@ mod embedded;
 mod error;
 #[cfg(feature = "etcd")]
 mod etcd;
-#[cfg(any(feature = "consul", feature = "embedded", feature = "etcd"))]
+#[cfg(any(feature = "leader", feature = "consul", feature = "etcd"))]
 mod history;
 mod key;
+#[cfg(feature = "leader")]
+mod leader;
+mod reader;
 mod store;
+#[cfg(feature = "leader")]
 mod tree;
 
 #[cfg(feature = "consul")]
@@ -28,11 +32,13 @@ pub use error::StoreError;
 #[cfg(feature = "etcd")]
 pub use etcd::{EtcdOptions, EtcdStore, EtcdTls, EtcdUser};
 pub use key::{InvalidPrefix, Key, Prefix};
+pub use reader::{RecordEntry, SecretReader, StoredVersion};
 pub use rotacast_proto::{Finding, Level};
-pub use store::{
-    CALL_TIMEOUT, Check, Commit, Committed, Cursor, Entry, Leadership, Listing, MAX_COMMIT_BYTES, MAX_COMMIT_OPS,
-    Setback, Store, StoreEvent, Write,
-};
-pub use tree::{
-    Created, ImportEvent, PlainImporter, Published, RecordEntry, SecretTree, StoredVersion, VersionEvent, VersionStamp,
-};
+pub use store::{CALL_TIMEOUT, Cursor, Entry, Listing, ReadStore, StoreEvent};
+
+#[cfg(any(feature = "leader", feature = "consul", feature = "etcd"))]
+pub use history::Setback;
+#[cfg(feature = "leader")]
+pub use leader::{Check, Commit, Committed, Leadership, MAX_COMMIT_BYTES, MAX_COMMIT_OPS, Store, Write};
+#[cfg(feature = "leader")]
+pub use tree::{Created, ImportEvent, PlainImporter, Published, SecretTree, VersionEvent, VersionStamp};

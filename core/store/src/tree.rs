@@ -1,4 +1,4 @@
-//! The keys Rotacast keeps, as typed operations.
+//! The keys Rotacast keeps, as a leader's typed operations.
 
 mod destroyed;
 mod import;
@@ -15,43 +15,35 @@ use rotacast_proto::SecretValue;
 use rotacast_protocol::{Epoch, SecretName, Version};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Check, Commit, Committed, Cursor, Finding, Key, Leadership, Level, Prefix, Store, StoreError};
+use crate::{
+    Check, Commit, Committed, Cursor, Finding, Key, Leadership, Level, Prefix, ReadStore, SecretReader, Store,
+    StoreError,
+};
 
 #[cfg(feature = "conformance")]
 pub(crate) use import::AT_ONCE as IMPORTS_AT_ONCE;
 pub use import::{ImportEvent, PlainImporter};
 pub use journal::Published;
-pub use records::RecordEntry;
 pub use version_log::VersionEvent;
-pub use versions::{Created, StoredVersion, VersionStamp};
+pub use versions::{Created, VersionStamp};
 
 /// A cursor that no store ever reaches, and every store can express.
 const NEVER_WRITTEN: u64 = i64::MAX as u64;
 
-/// Everything Rotacast keeps below one prefix of a store:
-///
-/// | key | what |
-/// |---|---|
-/// | `versions/<secret>/<n>` | a version's value: created once, never changed, deleted when retired |
-/// | `destroyed/<secret>` | which numbers were destroyed: they are never used again |
-/// | `records/<secret>` | the rotation record |
-/// | `journal/<secret>/<n>` | a new credential, kept before the outside system hears of it |
-/// | `imports/<secret>` | how far a `plain` source tree was imported |
-/// | `leader` | who leads |
-///
-/// The kinds are the top folders, so that a store's access rules can be given by prefix, and so that no secret's
-/// name can be taken for a folder.
+/// Everything Rotacast keeps below one prefix of a store, read and written by a leader. [`SecretReader`] describes the
+/// keys.
 #[derive(Clone)]
 pub struct SecretTree {
     store: Arc<dyn Store>,
-    prefix: Prefix,
+    reader: SecretReader,
 }
 
 impl SecretTree {
     /// The tree below `prefix`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, prefix: Prefix) -> Self {
-        Self { store, prefix }
+        let reader = SecretReader::new(Arc::clone(&store) as Arc<dyn ReadStore>, prefix);
+        Self { store, reader }
     }
 
     /// The store below.
@@ -63,7 +55,7 @@ impl SecretTree {
     /// Where the tree begins.
     #[must_use]
     pub fn prefix(&self) -> &Prefix {
-        &self.prefix
+        self.reader.prefix()
     }
 
     /// Waits until this broadcaster leads, or `cancel`; see [`Store::campaign`].
@@ -114,7 +106,7 @@ impl SecretTree {
             fix: fix.to_owned(),
         };
         findings.extend(match refused {
-            Ok(_) => Some(finding(Level::Ok, format!("{} may be written", self.prefix), "")),
+            Ok(_) => Some(finding(Level::Ok, format!("{} may be written", self.prefix()), "")),
             Err(error @ StoreError::Denied { .. }) => Some(finding(
                 Level::Error,
                 error.to_string(),
@@ -128,7 +120,7 @@ impl SecretTree {
     }
 
     fn folder(&self, name: &str) -> Key {
-        self.prefix.key().child(name)
+        self.reader.folder(name)
     }
 
     fn leader_key(&self) -> Key {
@@ -136,11 +128,11 @@ impl SecretTree {
     }
 
     fn versions_folder(&self) -> Key {
-        self.folder("versions")
+        self.reader.versions_folder()
     }
 
     fn version_key(&self, secret: &SecretName, version: Version) -> Key {
-        self.versions_folder().child(secret).child(version)
+        self.reader.version_key(secret, version)
     }
 
     fn journal_key(&self, secret: &SecretName, version: Version) -> Key {

@@ -112,10 +112,10 @@ fn authority(plan: &Plan) -> Result<Option<String>, Error> {
 }
 
 #[cfg(any(feature = "consul", feature = "etcd"))]
-fn tree(store: impl rotacast_store::Store, prefix: &str) -> Result<Arc<dyn ValueSource>, Error> {
+fn tree(store: impl rotacast_store::ReadStore, prefix: &str) -> Result<Arc<dyn ValueSource>, Error> {
     let prefix = rotacast_store::Prefix::new(prefix).map_err(|error| {
         Error::new(ErrorKind::Config, error.to_string(), "use the prefix of the broadcaster's configuration")
     })?;
-    let tree = rotacast_store::SecretTree::new(Arc::new(store), prefix);
+    let tree = rotacast_store::SecretReader::new(Arc::new(store), prefix);
     Ok(Arc::new(crate::source::StoreSource::new(tree)))
 }

@@ -5,20 +5,20 @@ use rotacast_proto::SecretValue;
 use rotacast_protocol::message::SecretState;
 use rotacast_protocol::record::SecretRecord;
 use rotacast_protocol::{SecretName, Version};
-use rotacast_store::SecretTree;
+use rotacast_store::SecretReader;
 
 use crate::error::{Error, ErrorKind};
 use crate::source::ValueSource;
 
 /// Reads the store itself: works while no broadcaster does.
 pub struct StoreSource {
-    tree: SecretTree,
+    tree: SecretReader,
 }
 
 impl StoreSource {
     /// Reads this tree.
     #[must_use]
-    pub fn new(tree: SecretTree) -> Self {
+    pub fn new(tree: SecretReader) -> Self {
         Self { tree }
     }
 }

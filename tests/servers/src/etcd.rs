@@ -110,6 +110,17 @@ impl Etcd {
         assert!(output.status.success(), "etcdctl: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("etcdctl prints UTF-8")
     }
+
+    /// Makes it forget the history of changes up to now, and returns when it has.
+    ///
+    /// # Panics
+    /// If etcdctl is missing or fails.
+    pub async fn compact(&self) {
+        let status = self.ctl(&["endpoint", "status", "--write-out=fields"]).await;
+        let line = status.lines().find_map(|line| line.trim().strip_prefix("\"Revision\" : "));
+        let revision = line.expect("the status names the revision").trim();
+        self.ctl(&["compact", "--physical=true", revision]).await;
+    }
 }
 
 impl Deref for Etcd {

@@ -22,27 +22,41 @@ struct Package {
     /// The folder that holds generated files and nothing else.
     generated: &'static str,
     server: bool,
+    /// Whether fields of bytes share the buffer they came in. Otherwise each owns its bytes, and can be wiped.
+    shared_bytes: bool,
     /// The file for the descriptor set, which gRPC reflection serves.
     descriptors: Option<&'static str>,
-    /// Messages that may carry a secret's value get no generated `Debug`, so that none can be printed.
+    /// Messages that may carry a secret's value or a password get no generated `Debug`, so that none can be printed.
     without_debug: &'static [&'static str],
 }
 
-const PACKAGES: &[Package] = &[Package {
-    root: "proto",
-    files: &["rotacast/v1/instance.proto", "rotacast/v1/admin.proto"],
-    generated: "proto/src/generated",
-    server: true,
-    descriptors: Some("rotacast.v1.bin"),
-    // An envelope's payload can be an operator's Put. The envelope has a `Debug` by hand that leaves the payload out.
-    without_debug: &[
-        ".rotacast.v1.FetchReply",
-        ".rotacast.v1.Put",
-        ".rotacast.v1.OperatorCommand.action",
-        ".rotacast.v1.OperatorCommand",
-        ".rotacast.v1.Envelope",
-    ],
-}];
+const PACKAGES: &[Package] = &[
+    Package {
+        root: "proto",
+        files: &["rotacast/v1/instance.proto", "rotacast/v1/admin.proto"],
+        generated: "proto/src/generated",
+        server: true,
+        shared_bytes: true,
+        descriptors: Some("rotacast.v1.bin"),
+        // An envelope's payload can be an operator's Put. The envelope has a `Debug` by hand that leaves the payload out.
+        without_debug: &[
+            ".rotacast.v1.FetchReply",
+            ".rotacast.v1.Put",
+            ".rotacast.v1.OperatorCommand.action",
+            ".rotacast.v1.OperatorCommand",
+            ".rotacast.v1.Envelope",
+        ],
+    },
+    Package {
+        root: "core/store/proto/etcd",
+        files: &["rpc.proto"],
+        generated: "core/store/src/etcd/generated",
+        server: false,
+        shared_bytes: false,
+        descriptors: None,
+        without_debug: &["."],
+    },
+];
 
 impl Package {
     fn generate(&self, workspace: &Path, into: &Path) -> anyhow::Result<()> {
@@ -50,8 +64,9 @@ impl Package {
         if let Some(name) = self.descriptors {
             fs::write(into.join(name), descriptors.encode_to_vec())?;
         }
-        tonic_prost_build::configure()
-            .bytes(".")
+        let config = tonic_prost_build::configure();
+        let config = if self.shared_bytes { config.bytes(".") } else { config };
+        config
             .build_server(self.server)
             .skip_debug(self.without_debug)
             .emit_rerun_if_changed(false)

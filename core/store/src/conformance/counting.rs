@@ -9,7 +9,8 @@ use futures::stream::BoxStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Commit, Committed, Entry, Finding, Key, Leadership, Listing, Setback, Store, StoreError, StoreEvent, Write,
+    Commit, Committed, Entry, Finding, Key, Leadership, Listing, ReadStore, Setback, Store, StoreError, StoreEvent,
+    Write,
 };
 
 /// Another store, and what was asked of it.
@@ -76,7 +77,7 @@ impl Counting {
 }
 
 #[async_trait]
-impl Store for Counting {
+impl ReadStore for Counting {
     fn describe(&self) -> String {
         self.store.describe()
     }
@@ -94,7 +95,10 @@ impl Store for Counting {
     fn watch(&self, parent: &Key) -> BoxStream<'static, Result<StoreEvent, StoreError>> {
         self.store.watch(parent)
     }
+}
 
+#[async_trait]
+impl Store for Counting {
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         self.commits.fetch_add(1, Ordering::Relaxed);
         let keys = commit.writes.iter().map(|write| match write {

@@ -44,6 +44,7 @@ impl Call {
         Self { method: Method::GET, url, body: None }
     }
 
+    #[cfg(feature = "leader")]
     pub(super) fn write(url: Url, body: Zeroizing<Vec<u8>>) -> Self {
         Self { method: Method::PUT, url, body: Some(Bytes::from_owner(body)) }
     }
@@ -83,6 +84,7 @@ impl Shared {
     }
 
     /// One attempt, with the time limit of a whole call. What it did is unknown after a transient error.
+    #[cfg(feature = "leader")]
     pub(super) async fn once(&self, call: &Call) -> Result<Answer, StoreError> {
         let deadline = Instant::now() + CALL_TIMEOUT;
         self.attempt(call, deadline, deadline).await

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Shared;
-use super::kv::Listed;
+use super::read::Listed;
 use crate::history::Floor;
 use crate::{Cursor, Entry, Key, StoreError, StoreEvent};
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use zeroize::Zeroizing;
 
 use crate::StoreError;
@@ -74,6 +74,7 @@ impl EtcdOptions {
             if endpoint.contains('@') {
                 return invalid("an endpoint holds a user name; expected it in the option for the user".into());
             }
+            self.endpoint(endpoint)?;
         }
         if self.tls.is_none() && self.user.is_some() && !self.endpoints.iter().all(|endpoint| is_loopback(endpoint)) {
             tracing::warn!("the etcd password goes over the network without TLS");
@@ -81,28 +82,29 @@ impl EtcdOptions {
         Ok(())
     }
 
-    pub(super) fn connect_options(&self) -> ConnectOptions {
-        let mut options = ConnectOptions::new()
-            .with_connect_timeout(CONNECT_TIMEOUT)
-            .with_keep_alive(KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT)
-            .with_keep_alive_while_idle(true)
-            // A member cut off from the others must end our watches instead of keeping them silent.
-            .with_require_leader(true)
-            .with_auto_token_refresh(true);
-        if let Some(user) = &self.user {
-            options = options.with_user(user.name.clone(), user.password.as_str());
+    /// All members.
+    pub(super) fn endpoints(&self) -> Result<Vec<Endpoint>, StoreError> {
+        self.endpoints.iter().map(|url| self.endpoint(url)).collect()
+    }
+
+    /// One member.
+    pub(super) fn endpoint(&self, url: &str) -> Result<Endpoint, StoreError> {
+        let invalid = |problem: String| StoreError::Invalid { what: "etcd options".into(), problem };
+        let endpoint = Endpoint::from_shared(url.to_owned())
+            .map_err(|error| invalid(format!("endpoint {url:?}: {error}")))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true);
+        let Some(tls) = &self.tls else { return Ok(endpoint) };
+        let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&tls.authority));
+        if let Some((certificate, key)) = &tls.identity {
+            config = config.identity(Identity::from_pem(certificate, key.as_str()));
         }
-        if let Some(tls) = &self.tls {
-            let mut client = TlsOptions::new().ca_certificate(Certificate::from_pem(&tls.authority));
-            if let Some((certificate, key)) = &tls.identity {
-                client = client.identity(Identity::from_pem(certificate, key.as_str()));
-            }
-            if let Some(name) = &tls.server_name {
-                client = client.domain_name(name.clone());
-            }
-            options = options.with_tls(client);
+        if let Some(name) = &tls.server_name {
+            config = config.domain_name(name.clone());
         }
-        options
+        endpoint.tls_config(config).map_err(|error| invalid(format!("the certificates for {url}: {error}")))
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use etcd_client::{Error, EventType, GetOptions, WatchOptions, WatchResponse, WatchStream};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
@@ -15,7 +14,10 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Shared;
 use super::call::{is_compacted, is_future, is_too_much};
-use super::kv::{range, unsigned};
+use super::client::WatchStream;
+use super::generated::mvccpb::event::EventType;
+use super::pb::{RangeRequest, WatchCreateRequest, WatchResponse};
+use super::read::unsigned;
 use crate::history::Floor;
 use crate::{Cursor, Key, Listing, StoreError, StoreEvent};
 
@@ -153,44 +155,36 @@ impl Watch {
         self.check_history(told).await?;
         loop {
             let answer = self.next(&mut stream).await?;
-            self.tell_changes(&answer).await?;
+            self.tell_changes(answer).await?;
         }
     }
 
     async fn open(&self, from: i64) -> Result<WatchStream, End> {
-        let (start, end) = range(&self.parent);
+        let RangeRequest { key, range_end, .. } = RangeRequest::below(&self.parent);
         // Without fragments: etcd then sends the events of a revision in one piece.
-        let options = WatchOptions::new().with_range(end).with_start_revision(from).with_progress_notify();
-        let mut client = self.shared.watch_client().await?;
-        Ok(self.shared.once(client.watch(start, Some(options))).await?)
+        let request = WatchCreateRequest { key, range_end, start_revision: from, progress_notify: true };
+        let client = self.shared.client().await?;
+        Ok(self.shared.once(client.watch(&request)).await?)
     }
 
     /// A watch that starts exactly at the compacted revision lacks that revision's deletions. If the revision
     /// before the start can still be read after the watch was created, the start was not compacted.
     async fn check_history(&self, told: i64) -> Result<(), End> {
-        let kv = self.shared.kv().await?;
-        let (start, end) = range(&self.parent);
+        let client = self.shared.client().await?;
+        let request = RangeRequest { count_only: true, revision: told, ..RangeRequest::below(&self.parent) };
         let (begun, name) = (self.begun, &self.shared.name);
-        let answer = self
-            .shared
-            .read(|| {
-                let mut kv = kv.clone();
-                let options = GetOptions::new().with_range(end.clone()).with_count_only().with_revision(told);
-                let start = start.clone();
-                async move {
-                    match kv.get(start, Some(options)).await {
-                        Err(error) if is_compacted(&error) => Ok(Err(End::Relist)),
-                        Err(error) if is_future(&error) => {
-                            let problem = format!("it has not reached revision {told}, which it has shown before");
-                            Ok(Err(End::Fatal(self.shared.history.went_backwards(name, begun, problem, 0))))
-                        }
-                        answer => answer.map(Ok),
-                    }
+        let answer = self.shared.read(|| async {
+            match client.range(&request).await {
+                Err(status) if is_compacted(&status) => Ok(Err(End::Relist)),
+                Err(status) if is_future(&status) => {
+                    let problem = format!("it has not reached revision {told}, which it has shown before");
+                    Ok(Err(End::Fatal(self.shared.history.went_backwards(name, begun, problem, 0))))
                 }
-            })
-            .await?;
-        let answer = answer?;
-        let header = self.shared.header(answer.header())?;
+                answer => answer.map(Ok),
+            }
+        });
+        let answer = answer.await??;
+        let header = self.shared.header(answer.header.as_ref())?;
         Ok(self.shared.answered(begun, header)?)
     }
 
@@ -218,14 +212,14 @@ impl Watch {
             Err(error) if is_too_much(&error) => return Err(End::Relist),
             Err(error) => return Err(self.shared.explain(&error).into()),
         };
-        let header = self.shared.header(answer.header())?;
-        let (name, revision) = (&self.shared.name, unsigned(header.revision()));
-        self.shared.history.same_store(name, self.begun, header.cluster_id(), revision)?;
-        if answer.compact_revision() > 0 {
+        let header = self.shared.header(answer.header.as_ref())?;
+        let (name, revision) = (&self.shared.name, unsigned(header.revision));
+        self.shared.history.same_store(name, self.begun, header.cluster_id, revision)?;
+        if answer.compact_revision > 0 {
             return Err(End::Relist);
         }
-        if answer.canceled() {
-            return Err(self.canceled(answer.cancel_reason()).await);
+        if answer.canceled {
+            return Err(self.canceled(&answer.cancel_reason).await);
         }
         Ok(answer)
     }
@@ -238,8 +232,8 @@ impl Watch {
             });
         }
         if reason.contains("auth") {
-            // The token of a long-lived stream is not renewed by the client.
-            let renewed: Result<(), Error> = match self.shared.client().await {
+            // A call's token is renewed with the call; a stream's is not.
+            let renewed = match self.shared.client().await {
                 Ok(client) => client.refresh_token().await,
                 Err(error) => return error.into(),
             };
@@ -250,20 +244,21 @@ impl Watch {
         End::Resume(self.shared.unreachable(format!("the watch was ended: {reason}")))
     }
 
-    async fn tell_changes(&mut self, answer: &WatchResponse) -> Result<(), End> {
+    async fn tell_changes(&mut self, answer: WatchResponse) -> Result<(), End> {
         let mut last = None;
-        for event in answer.events() {
-            let Some(kv) = event.kv() else { continue };
-            let revision = kv.mod_revision();
+        for event in answer.events {
+            let kind = event.r#type();
+            let Some(kv) = event.kv else { continue };
+            let revision = kv.mod_revision;
             // A repetition of what was told.
             if self.told.is_some_and(|told| revision <= told) {
                 continue;
             }
             last = last.max(Some(revision));
-            let change = match event.event_type() {
-                EventType::Put => StoreEvent::Put(self.shared.entry(kv.clone())?),
+            let change = match kind {
+                EventType::Put => StoreEvent::Put(self.shared.entry(kv)?),
                 EventType::Delete => StoreEvent::Deleted {
-                    key: Key::new(String::from_utf8_lossy(kv.key()).into_owned()),
+                    key: Key::new(String::from_utf8_lossy(&kv.key).into_owned()),
                     cursor: Cursor(unsigned(revision)),
                 },
             };

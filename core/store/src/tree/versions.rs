@@ -8,7 +8,7 @@ use rotacast_proto::SecretValue;
 use rotacast_protocol::{Epoch, SecretName, Version};
 
 use super::{SecretTree, as_read, check_value, deposed, parse_version_key};
-use crate::{Check, Committed, Cursor, StoreError, Write};
+use crate::{Check, Committed, Cursor, StoreError, StoredVersion, Write};
 
 /// How often a commit that lost a race, or whose outcome is unknown, is tried again. Every lost race means that
 /// somebody else made progress, so only a crowd larger than this at one secret can use it up.
@@ -16,17 +16,6 @@ const ATTEMPTS: usize = 64;
 /// First and longest pause between these attempts; with jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
-
-/// A version's value and its place in the store's history. No `Debug`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct StoredVersion {
-    /// The value.
-    pub value: SecretValue,
-    /// When it was created.
-    pub created: Cursor,
-    /// When it was last written: later than `created` only if somebody broke the rule that versions never change.
-    pub modified: Cursor,
-}
 
 /// A version's place in the store's history.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,7 +50,7 @@ pub(super) fn attempts() -> impl Iterator<Item = Duration> {
 }
 
 impl SecretTree {
-    /// One version, linearizably; `None` if it does not exist (yet, or any more).
+    /// See [`SecretReader::read_version`].
     ///
     /// # Errors
     /// What the store says.
@@ -70,8 +59,7 @@ impl SecretTree {
         secret: &SecretName,
         version: Version,
     ) -> Result<Option<StoredVersion>, StoreError> {
-        let entry = self.store.get(&self.version_key(secret, version)).await?;
-        Ok(entry.map(|entry| StoredVersion { value: entry.value, created: entry.created, modified: entry.modified }))
+        self.reader.read_version(secret, version).await
     }
 
     /// All stored versions of a secret, ascending, linearizably. Keys that are no versions are left out here;

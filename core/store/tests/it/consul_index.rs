@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use futures::StreamExt as _;
-use rotacast_store::{ConsulOptions, ConsulStore, Key, Store, StoreError, StoreEvent};
+use rotacast_store::{ConsulOptions, ConsulStore, Key, ReadStore, StoreError, StoreEvent};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 

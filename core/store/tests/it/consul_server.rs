@@ -9,7 +9,7 @@ use rotacast_proto::SecretValue;
 use rotacast_protocol::SecretName;
 use rotacast_store::{
     Check, Commit, Committed, ConsulOptions, ConsulStore, ConsulTls, Cursor, Finding, Key, Leadership, Level,
-    MAX_COMMIT_OPS, Prefix, SecretTree, Store, StoreError, StoreEvent, VersionEvent, Write,
+    MAX_COMMIT_OPS, Prefix, ReadStore, SecretTree, Store, StoreError, StoreEvent, VersionEvent, Write,
 };
 use rotacast_test_servers::{Consul, ConsulCertificates, ConsulConfig, Proxy, Scratch, make_certificates, until};
 use tokio_util::sync::CancellationToken;

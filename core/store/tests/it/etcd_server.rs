@@ -6,8 +6,8 @@ use futures::StreamExt as _;
 use rotacast_proto::SecretValue;
 use rotacast_protocol::SecretName;
 use rotacast_store::{
-    Check, Commit, Committed, EtcdOptions, EtcdStore, EtcdUser, Finding, Key, Level, Prefix, SecretTree, Store,
-    StoreError, StoreEvent, VersionEvent, Write,
+    Check, Commit, Committed, EtcdOptions, EtcdStore, EtcdUser, Finding, Key, Level, Prefix, ReadStore, SecretTree,
+    Store, StoreError, StoreEvent, VersionEvent, Write,
 };
 use rotacast_test_servers::{Etcd, Proxy, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -172,9 +172,7 @@ async fn versions_written_while_nobody_watched_are_all_seen_in_order() {
     for _ in 0..10 {
         written.push(put().await);
     }
-    let mut client = etcd_client::Client::connect([etcd.endpoint()], None).await.unwrap();
-    let revision = client.get("none", None).await.unwrap().header().unwrap().revision();
-    client.compact(revision, Some(etcd_client::CompactionOptions::new().with_physical())).await.unwrap();
+    etcd.compact().await;
     let later = SecretTree::new(Arc::new(store(&etcd)), Prefix::new("rotacast").unwrap());
     let mut watch = later.watch_versions();
     let mut seen = Vec::new();

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rotacast_proto::SecretValue;
-use rotacast_store::{Commit, Committed, EtcdOptions, EtcdStore, EtcdTls, Key, Store, StoreError, Write};
+use rotacast_store::{Commit, Committed, EtcdOptions, EtcdStore, EtcdTls, Key, ReadStore, Store, StoreError, Write};
 use rotacast_test_servers::{Scratch, free_port, make_certificates, skip, until};
 use tokio::process::{Child, Command};
 

@@ -40,10 +40,7 @@ impl StoreFixture for Line {
     }
 
     async fn compact(&self) {
-        let mut client = etcd_client::Client::connect([&self.endpoint], None).await.unwrap();
-        let revision = client.get("none", None).await.unwrap().header().unwrap().revision();
-        let options = etcd_client::CompactionOptions::new().with_physical();
-        client.compact(revision, Some(options)).await.unwrap();
+        self.etcd.lock().await.compact().await;
     }
 
     async fn interrupt(&self) {

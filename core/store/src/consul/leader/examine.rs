@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use super::Shared;
-use super::call::Call;
 use super::session::LEAST_TTL;
+use crate::consul::Shared;
+use crate::consul::call::Call;
 use crate::{Finding, Key, Level, StoreError};
 
 /// The oldest series with all that is used here, and the oldest that is still maintained.

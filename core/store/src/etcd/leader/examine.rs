@@ -1,8 +1,8 @@
 //! What is worth saying about a cluster before relying on it.
 
-use etcd_client::{AlarmAction, AlarmType, Client, StatusResponse};
-
-use super::Shared;
+use crate::etcd::Shared;
+use crate::etcd::client::Client;
+use crate::etcd::pb::{AlarmType, StatusResponse};
 use crate::{Finding, Level, StoreError};
 
 /// Below these releases of their series, known defects of leases and watches remain.
@@ -53,27 +53,20 @@ impl Shared {
 
     /// Asks one member itself: a client of the cluster asks any.
     async fn status_of(&self, endpoint: &str) -> Result<StatusResponse, StoreError> {
-        let options = self.options.connect_options();
-        self.once(async {
-            let client = Client::connect([endpoint], Some(options)).await?;
-            client.maintenance_client().status().await
-        })
-        .await
+        let (endpoint, user) = (self.options.endpoint(endpoint)?, self.options.user.clone());
+        self.once(async { Client::connect(vec![endpoint], user).await?.status().await }).await
     }
 
     async fn alarm_findings(&self) -> Vec<Finding> {
         let answer = match self.client().await {
-            Ok(client) => {
-                let mut maintenance = client.maintenance_client();
-                self.once(maintenance.alarm(AlarmAction::Get, AlarmType::None, None)).await
-            }
+            Ok(client) => self.once(client.alarms()).await,
             Err(error) => Err(error),
         };
         let alarms = match answer {
-            Ok(answer) => answer,
+            Ok(answer) => answer.alarms,
             Err(error) => return vec![error_finding("etcd alarms", &error)],
         };
-        let raised = alarms.alarms().iter().filter_map(|alarm| {
+        let raised = alarms.iter().filter_map(|alarm| {
             let (name, fix) = match alarm.alarm() {
                 AlarmType::None => return None,
                 AlarmType::Nospace => {
@@ -86,7 +79,7 @@ impl Shared {
             Some(Finding {
                 level: Level::Error,
                 subject: "etcd alarms".into(),
-                text: format!("member {:x} has raised {name}", alarm.member_id()),
+                text: format!("member {:x} has raised {name}", alarm.member_id),
                 fix: fix.into(),
             })
         });
@@ -118,8 +111,8 @@ impl Shared {
     }
 
     async fn size_finding(&self) -> Option<Finding> {
-        let mut client = self.client().await.ok()?.cluster_client();
-        let members = self.once(client.member_list()).await.ok()?.members().len();
+        let client = self.client().await.ok()?;
+        let members = self.once(client.members()).await.ok()?.members.len();
         Some(if members >= 3 {
             ok("etcd members", &format!("{members}"))
         } else {
@@ -135,8 +128,8 @@ impl Shared {
 
 fn member_findings(endpoint: &str, status: &StatusResponse) -> Vec<Finding> {
     let subject = |what: &str| format!("etcd {what} {endpoint}");
-    let mut findings = version_findings(&subject("version"), status.version());
-    if status.leader() == 0 {
+    let mut findings = version_findings(&subject("version"), &status.version);
+    if status.leader == 0 {
         findings.push(Finding {
             level: Level::Error,
             subject: subject("leader"),
@@ -144,7 +137,7 @@ fn member_findings(endpoint: &str, status: &StatusResponse) -> Vec<Finding> {
             fix: "bring the other members back".into(),
         });
     }
-    for problem in status.errors() {
+    for problem in &status.errors {
         findings.push(Finding {
             level: Level::Error,
             subject: subject("health"),
@@ -152,12 +145,12 @@ fn member_findings(endpoint: &str, status: &StatusResponse) -> Vec<Finding> {
             fix: "see etcd's own log".into(),
         });
     }
-    let quota = if status.db_size_quota() > 0 { status.db_size_quota() } else { DEFAULT_QUOTA };
-    let percent = status.db_size().saturating_mul(100) / quota;
+    let quota = if status.db_size_quota > 0 { status.db_size_quota } else { DEFAULT_QUOTA };
+    let percent = status.db_size.saturating_mul(100) / quota;
     findings.push(Finding {
         level: if percent >= QUOTA_WARNING_PERCENT { Level::Warning } else { Level::Ok },
         subject: subject("database"),
-        text: format!("{} MiB, {percent} % of its quota", status.db_size() / (1024 * 1024)),
+        text: format!("{} MiB, {percent} % of its quota", status.db_size / (1024 * 1024)),
         fix: if percent >= QUOTA_WARNING_PERCENT { "compact and defragment it".into() } else { String::new() },
     });
     findings

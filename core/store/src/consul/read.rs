@@ -11,7 +11,8 @@ use serde::{Deserialize, de};
 
 use super::Shared;
 use super::call::{Answer, Call};
-use super::session::SessionId;
+#[cfg(feature = "leader")]
+use super::leader::SessionId;
 use super::watch::patience;
 use crate::history::Floor;
 use crate::{Cursor, Entry, Key, Listing, StoreError};
@@ -28,6 +29,7 @@ pub(super) struct Pair {
     value: Option<SecretValue>,
     create_index: u64,
     pub(super) modify_index: u64,
+    #[cfg(feature = "leader")]
     #[serde(default)]
     pub(super) session: Option<SessionId>,
 }
@@ -108,6 +110,7 @@ impl Shared {
     }
 
     /// Waits until the key's index is no longer `index`, or Consul's own time for it is over.
+    #[cfg(feature = "leader")]
     pub(super) async fn pair_after(&self, key: &Key, index: u64, wait: Duration) -> Result<Option<Pair>, StoreError> {
         let mut url = consistent(self.key_url(key.as_str()));
         url.query_pairs_mut()

@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use super::commit::{Transacted, reasons};
 use super::session::{GREATEST_LOCK_DELAY, SessionId, granted};
-use super::txn::{Transacted, reasons};
+use crate::consul::Shared;
 use crate::{CALL_TIMEOUT, Key, Leadership, StoreError};
 
 /// A session is renewed this many times within its time-to-live.

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use etcd_client::{
-    Compare, CompareOp, EventType, LeaseKeepAliveStream, LeaseKeeper, PutOptions, Txn, TxnOp, WatchOptions,
-};
 use rotacast_protocol::time::{CLOCK_DRIFT_PERCENT, CLOCK_RESOLUTION};
 use rotacast_protocol::{Epoch, Instant};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use crate::etcd::Shared;
+use crate::etcd::client::Renewals;
+use crate::etcd::generated::mvccpb::event::EventType;
+use crate::etcd::pb::{Compare, RequestOp, TxnRequest, WatchCreateRequest};
 use crate::{CALL_TIMEOUT, Committed, Key, Leadership, StoreError};
 
 /// A lease is renewed this many times within its time-to-live.
@@ -96,18 +96,19 @@ async fn attempt(shared: &Arc<Shared>, election: &Key, candidate: &str, ttl: Dur
         problem: "longer than any clock runs".into(),
     })?;
     let sent = rotacast_clock::instant();
-    let mut client = shared.client().await?.lease_client();
-    let lease = shared.once(client.grant(seconds, None)).await?;
+    let lease = shared.once(shared.client().await?.grant(seconds)).await?;
     let mut term = Term {
         shared: Arc::clone(shared),
         election: election.clone(),
         epoch: 0,
-        lease: lease.id(),
-        ttl: Duration::from_secs(u64::try_from(lease.ttl()).unwrap_or(0)),
+        lease: lease.id,
+        ttl: Duration::from_secs(u64::try_from(lease.ttl).unwrap_or(0)),
         sent,
     };
-    let put = TxnOp::put(election.as_str(), candidate, Some(PutOptions::new().with_lease(lease.id())));
-    let create = Txn::new().when([Compare::create_revision(election.as_str(), CompareOp::Equal, 0)]).and_then([put]);
+    let create = TxnRequest {
+        compare: vec![Compare::created(election, 0)],
+        success: vec![RequestOp::put(election, candidate.as_bytes(), lease.id)],
+    };
     match shared.transact(create).await {
         Ok(Committed::Done(cursor)) => {
             term.epoch = cursor.0;
@@ -133,13 +134,17 @@ async fn until_free(shared: &Shared, election: &Key, revision: u64) {
         return sleep(FIRST_PAUSE).await;
     }
     let watching = async {
-        let mut client = shared.watch_client().await?;
-        let options = WatchOptions::new().with_start_revision(from + 1);
-        let mut stream = shared.once(client.watch(election.as_str(), Some(options))).await?;
+        let client = shared.client().await?;
+        let request = WatchCreateRequest {
+            key: election.as_str().into(),
+            start_revision: from + 1,
+            ..WatchCreateRequest::default()
+        };
+        let mut stream = shared.once(client.watch(&request)).await?;
         loop {
             let Some(answer) = stream.message().await.map_err(|error| shared.explain(&error))? else { break };
-            let freed = answer.events().iter().any(|event| event.event_type() == EventType::Delete);
-            if freed || answer.canceled() {
+            let freed = answer.events.iter().any(|event| event.r#type() == EventType::Delete);
+            if freed || answer.canceled {
                 break;
             }
         }
@@ -178,7 +183,7 @@ impl Term {
 
     async fn last(mut self, valid: watch::Sender<Instant>, lost: CancellationToken, resign: CancellationToken) {
         let interval = self.ttl / RENEWALS_PER_TTL;
-        let mut stream: Option<(LeaseKeeper, LeaseKeepAliveStream)> = None;
+        let mut stream: Option<Renewals> = None;
         loop {
             tokio::select! {
                 () = resign.cancelled() => {
@@ -219,34 +224,22 @@ impl Term {
     }
 
     /// Renews the lease and looks whether the key is still this term's. `false`: the term is over.
-    async fn renew(&mut self, stream: &mut Option<(LeaseKeeper, LeaseKeepAliveStream)>) -> Result<bool, StoreError> {
+    async fn renew(&mut self, stream: &mut Option<Renewals>) -> Result<bool, StoreError> {
         let sent = rotacast_clock::instant();
         let shared = Arc::clone(&self.shared);
-        let ttl = match stream {
-            None => {
-                let mut client = shared.client().await?.lease_client();
-                match shared.once(client.keep_alive(self.lease)).await {
-                    Ok(opened) => {
-                        *stream = Some(opened);
-                        self.ttl
-                    }
-                    // The client's word for an answer without time to live.
-                    Err(StoreError::Unreachable { problem, .. }) if problem.contains("lease not found") => {
-                        return Ok(false);
-                    }
-                    Err(error) => return Err(error),
+        let client = shared.client().await?;
+        let renewed = shared.once(async {
+            let renewals = match stream {
+                Some(renewals) => {
+                    renewals.renew().await?;
+                    renewals
                 }
-            }
-            Some((keeper, answers)) => {
-                let answer = shared.once(async {
-                    keeper.keep_alive().await?;
-                    answers.message().await
-                });
-                let answer = answer.await?.ok_or_else(|| shared.unreachable("the renewals were closed"))?;
-                let Ok(seconds @ 1..) = u64::try_from(answer.ttl()) else { return Ok(false) };
-                Duration::from_secs(seconds)
-            }
-        };
+                None => stream.insert(client.keep_alive(self.lease).await?),
+            };
+            renewals.renewed().await
+        });
+        let Some(seconds) = renewed.await? else { return Ok(false) };
+        let ttl = Duration::from_secs(seconds);
         let leads = shared.get(&self.election).await?.is_some_and(|leader| leader.created.0 == self.epoch);
         if leads {
             self.sent = sent;
@@ -258,9 +251,10 @@ impl Term {
     /// Gives the leadership up: the key first, so that a successor need not wait for the lease.
     async fn step_down(&self) {
         let epoch = i64::try_from(self.epoch).unwrap_or(i64::MAX);
-        let delete = Txn::new()
-            .when([Compare::create_revision(self.election.as_str(), CompareOp::Equal, epoch)])
-            .and_then([TxnOp::delete(self.election.as_str(), None)]);
+        let delete = TxnRequest {
+            compare: vec![Compare::created(&self.election, epoch)],
+            success: vec![RequestOp::delete(&self.election)],
+        };
         match timeout(RESIGN_TIMEOUT, self.shared.transact(delete)).await {
             Ok(Err(error)) => tracing::warn!(%error, "stepping down; the lease runs out by itself"),
             Err(_) => tracing::warn!("stepping down took too long; the lease runs out by itself"),
@@ -271,8 +265,7 @@ impl Term {
 
     async fn revoke(&self) {
         let Ok(client) = self.shared.client().await else { return };
-        let mut leases = client.lease_client();
-        if let Err(error) = self.shared.once(leases.revoke(self.lease)).await {
+        if let Err(error) = self.shared.once(client.revoke(self.lease)).await {
             tracing::debug!(%error, "giving a lease back; it runs out by itself");
         }
     }

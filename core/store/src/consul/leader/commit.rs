@@ -6,9 +6,9 @@ use rotacast_proto::SecretValue;
 use serde::{Deserialize, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use super::Shared;
-use super::call::{Call, clipped};
 use super::session::SessionId;
+use crate::consul::Shared;
+use crate::consul::call::{Call, clipped};
 use crate::{Check, Commit, Committed, Cursor, Key, StoreError, Write};
 
 /// Limit of Consul 1.8 for the operations of one transaction; later ones allow more.

@@ -6,9 +6,9 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::Shared;
-use super::call::Call;
 use crate::StoreError;
+use crate::consul::Shared;
+use crate::consul::call::Call;
 
 /// Consul's least and greatest time-to-live of a session.
 pub(super) const LEAST_TTL: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ pub(super) const GREATEST_LOCK_DELAY: Duration = Duration::from_secs(60);
 /// Which session.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct SessionId(String);
+pub(in crate::consul) struct SessionId(String);
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]

@@ -1,0 +1,97 @@
+//! Reads and listings.
+
+use rotacast_proto::SecretValue;
+
+use super::Shared;
+use super::call::is_compacted;
+use super::generated::mvccpb::KeyValue;
+use super::pb::{RangeRequest, ResponseHeader};
+use crate::history::Floor;
+use crate::{Cursor, Entry, Key, Listing, StoreError};
+
+/// Keys in one page of a listing: with the longest values 32 MiB.
+const PAGE: i64 = 128;
+/// How often a listing begins anew because its revision was compacted while it was being read; needs a
+/// compaction each time.
+const LISTING_ATTEMPTS: usize = 3;
+
+impl Shared {
+    pub(super) async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        let client = self.client().await?;
+        let floor = self.history.floor();
+        let request = RangeRequest { key: key.as_str().into(), ..RangeRequest::default() };
+        let mut answer = self.read(|| client.range(&request)).await?;
+        self.answered(floor, self.header(answer.header.as_ref())?)?;
+        answer.kvs.pop().map(|kv| self.entry(kv)).transpose()
+    }
+
+    pub(super) async fn list(&self, parent: &Key) -> Result<Listing, StoreError> {
+        for _ in 0..LISTING_ATTEMPTS {
+            if let Some(listing) = self.list_at(parent, None).await? {
+                return Ok(listing);
+            }
+        }
+        Err(self.unreachable(format!("its history was compacted {LISTING_ATTEMPTS} times during one listing")))
+    }
+
+    /// Everything below `parent` as of `revision`, or as of now. `None`: compacted.
+    pub(super) async fn list_at(&self, parent: &Key, revision: Option<i64>) -> Result<Option<Listing>, StoreError> {
+        let client = self.client().await?;
+        let mut request =
+            RangeRequest { limit: PAGE, revision: revision.unwrap_or_default(), ..RangeRequest::below(parent) };
+        let mut entries = Vec::new();
+        loop {
+            let floor = self.history.floor();
+            let answer = self.read(|| async {
+                match client.range(&request).await {
+                    Err(status) if is_compacted(&status) => Ok(None),
+                    answer => answer.map(Some),
+                }
+            });
+            let Some(answer) = answer.await? else { return Ok(None) };
+            let header = self.header(answer.header.as_ref())?;
+            self.answered(floor, header)?;
+            // The other pages are of the first one's moment.
+            if request.revision == 0 {
+                request.revision = header.revision;
+            }
+            for kv in answer.kvs {
+                entries.push(self.entry(kv)?);
+            }
+            match entries.last() {
+                Some(last) if answer.more => request.key = format!("{}\0", last.key).into(),
+                _ => return Ok(Some(Listing { entries, cursor: Cursor(unsigned(request.revision)) })),
+            }
+        }
+    }
+
+    pub(super) fn answered(&self, floor: Floor, header: &ResponseHeader) -> Result<(), StoreError> {
+        self.history.answered(&self.name, floor, Some(header.cluster_id), unsigned(header.revision))
+    }
+
+    pub(super) fn header<'h>(&self, header: Option<&'h ResponseHeader>) -> Result<&'h ResponseHeader, StoreError> {
+        header.ok_or_else(|| self.unreachable("its answer has no header: is a proxy in between?"))
+    }
+
+    pub(super) fn entry(&self, kv: KeyValue) -> Result<Entry, StoreError> {
+        let (created, modified) = (Cursor(unsigned(kv.create_revision)), Cursor(unsigned(kv.mod_revision)));
+        let value = SecretValue::new(kv.value);
+        let key = String::from_utf8(kv.key).map_err(|error| StoreError::Corrupt {
+            key: String::from_utf8_lossy(error.as_bytes()).into_owned(),
+            problem: "a key that is no text".into(),
+        })?;
+        Ok(Entry { key: Key::new(key), value, created, modified })
+    }
+}
+
+impl RangeRequest {
+    /// `parent/` up to, not including, `parent0`: `0` follows `/`.
+    pub(super) fn below(parent: &Key) -> Self {
+        Self { key: format!("{parent}/").into(), range_end: format!("{parent}0").into(), ..Self::default() }
+    }
+}
+
+/// Revisions are never negative.
+pub(super) fn unsigned(revision: i64) -> u64 {
+    u64::try_from(revision).unwrap_or(0)
+}
