@@ -20,6 +20,6 @@ mod writer;
 pub use entry::{Entry, Recorded};
 pub use error::{AuditError, Broken};
 pub use line::{Hash, Head, Receipt};
-pub use log::{AuditLog, AuditOptions};
+pub use log::{AppendObserver, AuditLog, AuditOptions};
 pub use search::{Found, Search, search};
 pub use verify::{Expectations, Verified, read, verify};

@@ -19,7 +19,8 @@ use crate::api::{AdminFront, Operators};
 use crate::driver::{Driver, DriverControl, Environment, Role, Secrets, StoreFetch};
 use crate::health::{self, Health};
 use crate::systemd;
-use crate::web::{self, Tokens, WebOptions};
+use crate::token::Tokens;
+use crate::web::{self, WebOptions};
 
 /// How long open calls may take to end at a shutdown before they are cut off.
 const DRAIN: Duration = Duration::from_secs(3);

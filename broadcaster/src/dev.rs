@@ -20,10 +20,12 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Operators;
 use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
-use crate::driver::{Environment, Identities, Replica, SecretSettings, Secrets, Service, Services, Settings};
+use crate::driver::{Environment, Replica, Secrets};
+use crate::identities::{Identities, Service, Services};
 use crate::metrics::Metrics;
+use crate::settings::{SecretSettings, Settings};
+use crate::token::Tokens;
 use crate::traces::Traces;
-use crate::web::Tokens;
 pub use folder::Folder;
 
 /// The cluster's name in development.
@@ -128,7 +130,9 @@ async fn assemble(
         replica: Replica { name: format!("dev-{}", std::process::id()), address: Some(format!("http://{address}")) },
         tree: SecretTree::new(metrics.store(store), prefix),
         bus: metrics.bus(Arc::new(bus.clone()) as Arc<dyn LeaderBus>),
-        audit: Arc::new(AuditLog::open(folder.audit(), AuditOptions::default())?.measured(&metrics)),
+        audit: Arc::new(
+            AuditLog::open(folder.audit(), AuditOptions::default())?.observed_by(Arc::new(metrics.audit())),
+        ),
         key: folder.broadcaster().clone(),
         identities: Arc::new(Identities::new(cluster, services)),
         settings: metrics.settings(Arc::new(DevSettings {

@@ -1,8 +1,8 @@
 //! The thin shell around the pure core: elects, reads, decides, saves, acts.
 //!
 //! One task per secret owns its [`Coordinator`](rotacast_protocol::coordinator::Coordinator) and is the only
-//! one that changes its record. Around the tasks: the election ([`Driver`]), one term's watches (`term`), the
-//! intake that checks who signed what (`intake`), and the effects (`effect`).
+//! one that changes its record. Around the tasks: the election ([`Driver`]), one term's watches (`term`), and
+//! the effects (`effect`).
 
 mod context;
 mod control;
@@ -10,11 +10,9 @@ mod directory;
 mod effect;
 mod fetch;
 mod follower;
-mod intake;
 mod listener;
 mod mail;
 mod replica;
-mod schedule;
 mod secret_task;
 mod share;
 mod status;
@@ -31,8 +29,7 @@ use anyhow::Context as _;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use rotacast_bus::LeaderBus;
 use rotacast_proto::SigningKey;
-use rotacast_protocol::{ClusterName, Epoch, Policy, SecretName};
-use rotacast_provider::Provider;
+use rotacast_protocol::{ClusterName, Epoch};
 use rotacast_store::SecretTree;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -41,34 +38,14 @@ use tracing::{error, info, warn};
 pub use control::DriverControl;
 pub use directory::{Secrets, TaskHandle};
 pub use fetch::StoreFetch;
-pub use intake::{Identities, Service, Services};
 pub use mail::{Granted, Mail, OrderOutcome};
 pub use replica::Replica;
-pub(crate) use schedule::SCHEDULE;
-pub use schedule::Schedule;
 
 use crate::audit::AuditLog;
+use crate::identities::Identities;
 use crate::metrics::Metrics;
+use crate::settings::Settings;
 use crate::traces::Traces;
-
-/// What applies to one secret.
-#[derive(Clone)]
-pub struct SecretSettings {
-    /// Its policy.
-    pub policy: Policy,
-    /// What makes, tests and retires its credentials.
-    pub provider: Arc<dyn Provider>,
-    /// When it is rotated without anybody asking; none: never.
-    pub schedule: Option<Schedule>,
-}
-
-/// Where a driver finds what applies to a secret. Every secret has settings; those nobody configured get the defaults.
-pub trait Settings: Send + Sync + 'static {
-    /// What applies to a secret.
-    fn of(&self, secret: &SecretName) -> SecretSettings;
-    /// The secrets named in the configuration: they can be rotated before they have a version.
-    fn configured(&self) -> Vec<SecretName>;
-}
 
 /// Everything a broadcaster works with.
 #[derive(Clone)]

@@ -36,7 +36,8 @@ pub(crate) use leadership::LeadershipGauges;
 pub(crate) use rotations::Rotations;
 pub(crate) use servers::Servers;
 
-use crate::driver::{Identities, Settings};
+use crate::identities::Identities;
+use crate::settings::Settings;
 use bus::MeasuredBus;
 use figures::AllFigures;
 use identities::Refused;

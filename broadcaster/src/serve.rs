@@ -1,6 +1,7 @@
 //! `rotacast serve`: a broadcaster as the configuration says.
 
 mod backend;
+mod files;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod provider;
@@ -26,12 +27,13 @@ use crate::api::Operators;
 use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
 use crate::config::{Config, ServerTls, ServiceConfig, StoreConfig, changes};
-use crate::driver::{
-    Environment, Identities, Mail, Replica, Schedule, SecretSettings, Secrets, Service, Services, Settings,
-};
+use crate::driver::{Environment, Mail, Replica, Secrets};
+use crate::identities::{Identities, Service, Services};
 use crate::metrics::Metrics;
+use crate::schedule::Schedule;
+use crate::settings::{SecretSettings, Settings};
+use crate::token::Tokens;
 use crate::traces::{self, Exporting};
-use crate::web::Tokens;
 use provider::Providers;
 pub use rehearsal::rehearse;
 
@@ -70,7 +72,7 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
         replica: Replica { name, address: config.listen.advertised() },
         tree,
         bus: metrics.bus(buses.leader),
-        audit: Arc::new(audit.measured(&metrics)),
+        audit: Arc::new(audit.observed_by(Arc::new(metrics.audit()))),
         key,
         identities: Arc::new(Identities::new(config.cluster.clone(), services(&config))),
         settings: metrics.settings(Arc::clone(&settings) as Arc<dyn Settings>),

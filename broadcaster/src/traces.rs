@@ -8,6 +8,7 @@ mod calls;
 mod client;
 mod exporter;
 mod ids;
+mod provider;
 mod rotations;
 mod spans;
 
@@ -20,10 +21,10 @@ use rotacast_protocol::ClusterName;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-pub use calls::TracedProvider;
 pub(crate) use exporter::check;
 pub use exporter::{EXPORT_TIMEOUT, LINGER, MAX_BATCH, MAX_WAITING, start};
 pub use ids::RotationTrace;
+pub use provider::TracedProvider;
 pub use rotations::{RotationSpans, envelope_of, place_of};
 
 /// Where spans go; cheap to clone. By default nowhere.

@@ -15,7 +15,6 @@ mod stream;
 mod summary;
 #[cfg(test)]
 mod tests;
-mod token;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,9 +35,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use access::Tokens;
-pub use token::{Token, TokenDigest};
-
 use about::AboutView;
 use access::{Person, Sessions};
 use action::{ActionBody, DoneView};
@@ -48,6 +44,7 @@ use stream::View;
 use crate::api::{Control, OperatorCommand, Refusal};
 use crate::audit::{self, Recorded, Search};
 use crate::metrics::Metrics;
+use crate::token::Tokens;
 
 /// Most pages that are told of changes at once; a page has one such stream.
 const MAX_STREAMS: usize = 256;

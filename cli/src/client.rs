@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use prost::bytes::{Bytes, BytesMut};
@@ -20,6 +20,9 @@ use rotacast_admin::view::{InstancesView, StatusView};
 
 /// How long an answer may take: the slowest, an order, waits for one write to the store.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an order waits for a broadcaster on this machine that is starting, and how often it looks.
+const STARTING: Duration = Duration::from_secs(5);
+const STARTING_PAUSE: Duration = Duration::from_millis(100);
 /// The key that `rotacast dev` makes, and the name it knows it by.
 const DEV_KEY: &str = "rotacast-data/keys/operator.key";
 const DEV_OPERATOR: &str = "operator";
@@ -88,6 +91,33 @@ impl Client {
         let servers = Arc::new(Servers::new(global)?);
         let (which, admin) = servers.find().await?;
         Ok(Self { admin, servers, which })
+    }
+
+    /// Connects for an order. A broadcaster on this machine may have been started by the line above: it is waited for until it
+    /// leads, or another one does.
+    pub(crate) async fn connect_when_started(global: &Global) -> Result<Self, Stop> {
+        let servers = Arc::new(Servers::new(global)?);
+        if !servers.is_one_on_this_machine() {
+            return Self::connect(global).await;
+        }
+        let deadline = Instant::now() + STARTING;
+        loop {
+            let late = Instant::now() >= deadline;
+            match Self::connect(global).await {
+                Ok(client) if late || !client.is_starting().await => return Ok(client),
+                Err(stop) if late || !stop.is_unreachable() => return Err(stop),
+                Ok(_) | Err(_) => tokio::time::sleep(STARTING_PAUSE).await,
+            }
+        }
+    }
+
+    /// Whether it does not lead and knows of no other that does.
+    async fn is_starting(&self) -> bool {
+        let request = v1::StatusRequest { secret: String::new(), brief: true };
+        match self.answer(self.admin.clone().status(request)).await {
+            Ok(status) => !status.leader && status.leading.is_none(),
+            Err(stop) => stop.is_unreachable(),
+        }
     }
 
     pub(crate) fn server(&self) -> &str {

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::Context;
 use crate::arguments::{PutArgs, ReasonedArgs, RotateArgs, Waiting};
-use crate::client::{Order, Signer};
+use crate::client::{Client, Order, Signer};
 use crate::error::Stop;
 use crate::goal::Which;
 use crate::output::note;
@@ -33,8 +33,13 @@ pub(crate) async fn give(
             format!("expected at most {MAX_REASON_BYTES}"),
         ));
     }
+    // A `rotacast dev` that is starting has yet to make its key.
+    let keyless = Signer::open(&context.global).err();
+    let client = match Client::connect_when_started(&context.global).await {
+        Ok(client) => client,
+        Err(stop) => return Err(keyless.unwrap_or(stop)),
+    };
     let signer = Signer::open(&context.global)?;
-    let client = context.client().await?;
     if matches!(action, Action::Put(_))
         && let Some(server) = client.in_the_clear()
     {

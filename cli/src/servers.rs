@@ -35,6 +35,7 @@ struct Server {
     endpoint: Endpoint,
     /// Whether nobody on the way can read along.
     private: bool,
+    loopback: bool,
 }
 
 impl Servers {
@@ -54,6 +55,11 @@ impl Servers {
 
     pub(crate) fn name(&self, which: usize) -> &str {
         &self.0[which].name
+    }
+
+    /// Whether it is one, and on this machine.
+    pub(crate) fn is_one_on_this_machine(&self) -> bool {
+        matches!(self.0.as_slice(), [Server { loopback: true, .. }])
     }
 
     /// The first that others could read along with.
@@ -159,7 +165,8 @@ fn server(name: &str, global: &Global) -> Result<Server, Stop> {
             )
         })?;
     }
-    Ok(Server { name: name.to_owned(), endpoint, private: tls || is_loopback(&host) })
+    let loopback = is_loopback(&host);
+    Ok(Server { name: name.to_owned(), endpoint, private: tls || loopback, loopback })
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -3,46 +3,24 @@
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use rotacast_proto::{SecretValue, v1};
-use rotacast_protocol::{Epoch, Generation, InstanceKey, OperatorName, SecretName, Version};
+use rotacast_protocol::coordinator::{InvalidOrder, Order};
+use rotacast_protocol::{Epoch, Generation, OperatorName, SecretName, Version};
 
 use super::Refusal;
 
-/// What an operator wants done, checked.
+/// What an operator wants done with a secret, checked.
 pub struct OperatorCommand {
     /// With which secret.
     pub secret: SecretName,
-    /// Why; may be empty where the action does not need one.
-    pub reason: String,
     pub action: Action,
 }
 
-/// The actions. No `Debug`: [`Action::Put`] holds a value.
+/// An order, or the one thing that is none: a value to write. No `Debug`, since that is not to be printed.
 pub enum Action {
     /// Write the next version.
     Put(SecretValue),
-    /// Make a new version and rotate to it.
-    Rotate,
-    /// Block irreversible steps.
-    Pause,
-    /// Lift the pause.
-    Resume,
-    /// Allow the activation.
-    Approve,
-    /// Go back to the old version.
-    RollBack,
-    /// Let a retire cut these off. The reason is never empty.
-    Override {
-        /// Whose retire.
-        version: Version,
-        /// Who is cut off.
-        instances: Vec<InstanceKey>,
-        /// Whether the provider's live sessions are cut off too.
-        sessions: bool,
-    },
-    /// Do not wait for an instance to prepare or switch.
-    Excuse(InstanceKey),
-    /// The store was looked at; go on.
-    LeaveSafeMode,
+    /// Any other.
+    Order(Order),
 }
 
 impl Action {
@@ -51,15 +29,14 @@ impl Action {
     pub fn name(&self) -> &'static str {
         match self {
             Action::Put(_) => "put",
-            Action::Rotate => "rotate",
-            Action::Pause => "pause",
-            Action::Resume => "resume",
-            Action::Approve => "approve",
-            Action::RollBack => "rollback",
-            Action::Override { .. } => "override",
-            Action::Excuse(_) => "excuse",
-            Action::LeaveSafeMode => "leave_safe_mode",
+            Action::Order(order) => order.name().as_str(),
         }
+    }
+}
+
+impl From<InvalidOrder> for Refusal {
+    fn from(error: InvalidOrder) -> Self {
+        Refusal::Invalid(error.to_string())
     }
 }
 

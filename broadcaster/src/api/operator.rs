@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use rotacast_admin::limits::{MAX_OVERRIDDEN, MAX_PUT_BYTES, MAX_REASON_BYTES};
+use rotacast_admin::limits::{MAX_OVERRIDDEN, MAX_PUT_BYTES};
 use rotacast_proto::{Envelope, Kind, SecretValue, VerifyingKey, v1};
+use rotacast_protocol::coordinator::Order;
 use rotacast_protocol::{ClusterName, Epoch, Incarnation, InstanceKey, OperatorName, SecretName, Version, WallTime};
 use zeroize::Zeroize as _;
 
@@ -153,12 +154,6 @@ fn check_term(given_in: u64, term: Epoch) -> Result<(), Refusal> {
 fn parse(wire: v1::OperatorCommand, payload: Bytes) -> Result<OperatorCommand, Refusal> {
     use v1::operator_command::Action as Wire;
     let secret = SecretName::new(wire.secret).map_err(invalid)?;
-    if wire.reason.len() > MAX_REASON_BYTES {
-        return Err(Refusal::Invalid(format!(
-            "reason of {} bytes; expected at most {MAX_REASON_BYTES}",
-            wire.reason.len()
-        )));
-    }
     let action = match wire.action {
         Some(Wire::Put(put)) => {
             let found = put.value.len();
@@ -170,37 +165,39 @@ fn parse(wire: v1::OperatorCommand, payload: Bytes) -> Result<OperatorCommand, R
             wipe(payload);
             Action::Put(value)
         }
-        Some(Wire::Rotate(_)) => Action::Rotate,
-        Some(Wire::Pause(_)) => Action::Pause,
-        Some(Wire::Resume(_)) => Action::Resume,
-        Some(Wire::Approve(_)) => Action::Approve,
-        Some(Wire::RollBack(_)) => Action::RollBack,
-        Some(Wire::Override(wire_override)) => {
-            if wire.reason.trim().is_empty() {
-                return Err(Refusal::Invalid("an override needs a reason: it goes on record".into()));
-            }
-            if wire_override.instances.len() > MAX_OVERRIDDEN {
-                return Err(Refusal::Invalid(format!(
-                    "{} instances; expected at most {MAX_OVERRIDDEN} in one override",
-                    wire_override.instances.len()
-                )));
-            }
-            if wire_override.instances.is_empty() && !wire_override.sessions {
-                return Err(Refusal::Invalid("an override names at least one instance, or the sessions".into()));
-            }
-            Action::Override {
-                version: Version::new(wire_override.version).map_err(invalid)?,
-                instances: wire_override.instances.into_iter().map(instance_key).collect::<Result<_, _>>()?,
-                sessions: wire_override.sessions,
-            }
-        }
-        Some(Wire::Excuse(excuse)) => Action::Excuse(instance_key(
-            excuse.instance.ok_or_else(|| Refusal::Invalid("an excuse names the instance".into()))?,
-        )?),
-        Some(Wire::LeaveSafeMode(_)) => Action::LeaveSafeMode,
+        Some(order) => Action::Order(parse_order(order, &wire.reason)?),
         None => return Err(Refusal::Invalid("the command has no action this build knows; upgrade it".into())),
     };
-    Ok(OperatorCommand { secret, reason: wire.reason, action })
+    Ok(OperatorCommand { secret, action })
+}
+
+fn parse_order(wire: v1::operator_command::Action, reason: &str) -> Result<Order, Refusal> {
+    use v1::operator_command::Action as Wire;
+    Ok(match wire {
+        Wire::Put(_) => return Err(Refusal::Invalid("a value is no order".into())),
+        Wire::Rotate(_) => Order::Rotate,
+        Wire::Pause(_) => Order::pause(reason)?,
+        Wire::Resume(_) => Order::Resume,
+        Wire::Approve(_) => Order::Approve,
+        Wire::RollBack(_) => Order::rollback(reason)?,
+        Wire::Override(cut) => {
+            let found = cut.instances.len();
+            if found > MAX_OVERRIDDEN {
+                return Err(Refusal::Invalid(format!(
+                    "{found} instances; expected at most {MAX_OVERRIDDEN} in one override"
+                )));
+            }
+            let version = Version::new(cut.version).map_err(invalid)?;
+            let instances = cut.instances.into_iter().map(instance_key).collect::<Result<_, _>>()?;
+            Order::cut_off(version, instances, cut.sessions, reason)?
+        }
+        Wire::Excuse(excuse) => Order::Excuse {
+            instance: instance_key(
+                excuse.instance.ok_or_else(|| Refusal::Invalid("an excuse names the instance".into()))?,
+            )?,
+        },
+        Wire::LeaveSafeMode(_) => Order::LeaveSafeMode,
+    })
 }
 
 /// Wipes a received message that carried a value, where its buffer is ours alone. While the transport

@@ -13,6 +13,7 @@ use rotacast_admin::{RefusalKind, fix_of};
 use rotacast_proto::v1::admin_client::AdminClient;
 use rotacast_proto::v1::operator_command::Action as Wire;
 use rotacast_proto::{Envelope, Kind, SigningKey, v1};
+use rotacast_protocol::coordinator::Order;
 use rotacast_protocol::{ClusterName, Epoch, Generation, OperatorName, SecretName, Version, WallTime};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -69,11 +70,15 @@ impl Control for Notebook {
     }
 
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {
-        let OperatorCommand { secret, reason, action } = command;
-        self.commands.lock().unwrap().push(format!("{operator} {} {secret} {reason}", action.name()));
+        let OperatorCommand { secret, action } = command;
+        let reason = match &action {
+            Action::Order(order) => order.reason().map(|reason| format!(": {reason}")).unwrap_or_default(),
+            Action::Put(_) => String::new(),
+        };
+        self.commands.lock().unwrap().push(format!("{operator} {} {secret}{reason}", action.name()));
         match action {
             Action::Put(value) => self.values.lock().unwrap().push(value.expose().to_vec()),
-            Action::RollBack => {
+            Action::Order(Order::Rollback { .. }) => {
                 return Err(Refusal::Conflict { problem: "no rotation in flight".into(), fix: "nothing to do".into() });
             }
             _ => {}
@@ -160,7 +165,7 @@ async fn a_signed_command_reaches_the_broadcaster_with_its_operator_and_its_answ
     assert_eq!((reply.version, reply.generation), (1, 7));
     let put = command(Wire::Put(v1::Put { value: Bytes::from_static(b"\0any bytes\n") }));
     rig.send(sign(&put, &rig.ada)).await.unwrap();
-    assert_eq!(rig.taken(), ["ada rotate payments/db because", "ada put payments/db because"]);
+    assert_eq!(rig.taken(), ["ada rotate payments/db", "ada put payments/db"]);
     assert_eq!(*rig.control.values.lock().unwrap(), [b"\0any bytes\n"]);
 }
 
@@ -264,15 +269,20 @@ async fn commands_that_make_no_sense_are_refused_before_they_reach_the_broadcast
         (command(Wire::Put(v1::Put { value: Bytes::new() })), "value of 0 bytes"),
         (command(Wire::Put(v1::Put { value: vec![b'x'; MAX_PUT_BYTES + 1].into() })), "expected 1 to 261120"),
         (command(cut(0, vec![key.clone()], false)), "version \"0\" is not valid"),
-        (command(cut(1, vec![], false)), "at least one instance"),
+        (command(cut(1, vec![], false)), "name who is cut off"),
         (command(cut(1, vec![short], false)), "incarnation of 4 bytes"),
-        (v1::OperatorCommand { reason: " ".into(), ..command(cut(1, vec![key], false)) }, "needs a reason"),
+        (v1::OperatorCommand { reason: " ".into(), ..command(cut(1, vec![key], false)) }, "the reason is empty"),
+        (v1::OperatorCommand { reason: String::new(), ..command(Wire::Pause(v1::Pause {})) }, "the reason is empty"),
+        (
+            v1::OperatorCommand { reason: "\t".into(), ..command(Wire::RollBack(v1::RollBack {})) },
+            "the reason is empty",
+        ),
         (command(Wire::Excuse(v1::Excuse { instance: None })), "names the instance"),
         (v1::OperatorCommand { action: None, ..command(Wire::Pause(v1::Pause {})) }, "no action this build knows"),
         (v1::OperatorCommand { secret: "No Name".into(), ..command(Wire::Pause(v1::Pause {})) }, "is not valid"),
         (
             v1::OperatorCommand { reason: "x".repeat(1025), ..command(Wire::Pause(v1::Pause {})) },
-            "reason of 1025 bytes",
+            "the reason has 1025 bytes",
         ),
     ];
     for (case, expected) in cases {
@@ -282,8 +292,9 @@ async fn commands_that_make_no_sense_are_refused_before_they_reach_the_broadcast
     }
     assert_eq!(rig.taken(), Vec::<String>::new());
     let largest = command(Wire::Put(v1::Put { value: vec![b'x'; MAX_PUT_BYTES].into() }));
-    let largest = v1::OperatorCommand { reason: "x".repeat(1024), ..largest };
     rig.send(sign(&largest, &rig.ada)).await.unwrap();
+    let longest = v1::OperatorCommand { reason: "x".repeat(1024), ..command(Wire::Pause(v1::Pause {})) };
+    rig.send(sign(&longest, &rig.ada)).await.unwrap();
 }
 
 #[tokio::test]
@@ -308,7 +319,7 @@ async fn whom_it_obeys_changes_without_a_restart() {
     assert_eq!(rig.refused(sign(&command(Wire::Pause(v1::Pause {})), &rig.ada)).await.0, Code::Unauthenticated);
     let of_bob = v1::OperatorCommand { operator: "bob".into(), ..command(Wire::Pause(v1::Pause {})) };
     rig.send(sign(&of_bob, &bob)).await.unwrap();
-    assert_eq!(rig.taken(), ["bob pause payments/db because"]);
+    assert_eq!(rig.taken(), ["bob pause payments/db: because"]);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -12,7 +13,6 @@ use super::error::AuditError;
 use super::line::{Head, Receipt};
 use super::medium::FileMedium;
 use super::writer::{Open, Writer};
-use crate::metrics::{AuditCounts, Metrics};
 
 /// Most entries that wait for the writer; beyond, whoever appends waits.
 const MAX_WAITING: usize = 1024;
@@ -33,6 +33,12 @@ impl Default for AuditOptions {
     }
 }
 
+/// Sees how each append went: metrics, for one.
+pub trait AppendObserver: Send + Sync + 'static {
+    /// One append has ended after `took`.
+    fn appended(&self, took: Duration, outcome: Result<(), &AuditError>);
+}
+
 struct Request {
     entry: Entry,
     done: oneshot::Sender<Result<Receipt, AuditError>>,
@@ -44,7 +50,7 @@ pub struct AuditLog {
     opened_at: Head,
     requests: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
-    counts: Option<AuditCounts>,
+    observer: Option<Arc<dyn AppendObserver>>,
     failing: Arc<AtomicBool>,
 }
 
@@ -66,15 +72,14 @@ impl AuditLog {
         let thread = std::thread::Builder::new().name("audit".into()).spawn(move || write_all(writer, waiting, &told));
         let thread = thread.map_err(AuditError::io(path, "start its thread"))?;
         let requests = Some(requests);
-        Ok(Self { path: path.into(), opened_at, requests, thread: Some(thread), counts: None, failing })
+        Ok(Self { path: path.into(), opened_at, requests, thread: Some(thread), observer: None, failing })
     }
 
-    /// The same log, with every entry counted.
+    /// The same log; `observer` sees every append.
     #[must_use]
-    pub fn measured(self, metrics: &Metrics) -> Self {
-        let mut log = self;
-        log.counts = Some(metrics.audit());
-        log
+    pub fn observed_by(mut self, observer: Arc<dyn AppendObserver>) -> Self {
+        self.observer = Some(observer);
+        self
     }
 
     /// Where it is.
@@ -103,10 +108,12 @@ impl AuditLog {
     /// # Errors
     /// [`AuditError`]: the disk is full or failing, or the log was disturbed.
     pub async fn append(&self, entry: Entry) -> Result<Receipt, AuditError> {
-        match &self.counts {
-            Some(counts) => counts.measure(self.write(entry)).await,
-            None => self.write(entry).await,
+        let began = Instant::now();
+        let outcome = self.write(entry).await;
+        if let Some(observer) = &self.observer {
+            observer.appended(began.elapsed(), outcome.as_ref().map(|_| ()));
         }
+        outcome
     }
 
     async fn write(&self, entry: Entry) -> Result<Receipt, AuditError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rotacast_protocol::OperatorName;
 
 use super::reader::Section;
-use crate::web::{TokenDigest, Tokens};
+use crate::token::{TokenDigest, Tokens};
 
 /// The dashboard, on the address of [`Listen`](super::Listen).
 #[derive(Clone, Default, PartialEq, Eq, Debug)]

@@ -22,6 +22,40 @@ fn secret(name: &str) -> SecretName {
     SecretName::new(name).unwrap()
 }
 
+/// Every TOML block of a page that is a configuration of ours: those for Cargo are not.
+fn documented(file: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let blocks = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned());
+    blocks.filter(|block| !block.contains("[dependencies]")).collect()
+}
+
+#[test]
+fn every_configuration_that_the_documentation_shows_is_taken() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut pages = vec![top.join("README.md")];
+    let mut folders = vec![top.join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                pages.push(path);
+            }
+        }
+    }
+    let mut blocks = 0;
+    for page in &pages {
+        for block in documented(page) {
+            let outcome = parse(&block);
+            assert!(outcome.is_ok(), "{}: {}\n{block}", page.display(), outcome.unwrap_err());
+            blocks += 1;
+        }
+    }
+    assert!(blocks >= 4, "{blocks} blocks in {} pages: are they still found?", pages.len());
+    assert!(parse("").is_ok(), "an empty file stands for the defaults");
+}
+
 #[test]
 fn the_documented_example_parses_to_what_it_says() {
     let config = parse(EXAMPLE).unwrap();

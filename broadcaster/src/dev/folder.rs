@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rotacast_proto::SigningKey;
 
-use crate::web::{Token, TokenDigest};
+use crate::token::{Token, TokenDigest};
 
 /// What signs in to the dashboard.
 const TOKEN: &str = "operator.token";

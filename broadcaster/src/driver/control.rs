@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_clock as clock;
 use rotacast_proto::{Finding, Level, SecretValue, v1};
-use rotacast_protocol::coordinator::{InvalidOrder, Order, Rejection};
+use rotacast_protocol::coordinator::{Order, Rejection};
 use rotacast_protocol::{Epoch, OperatorName, SecretName, Version};
 use rotacast_store::StoreError;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -303,23 +303,12 @@ impl Control for DriverControl {
     }
 
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {
-        let OperatorCommand { secret, reason, action } = command;
-        let invalid = |error: InvalidOrder| Refusal::Invalid(error.to_string());
+        let OperatorCommand { secret, action } = command;
         tracing::info!(%operator, %secret, action = action.name(), "operator's command");
-        let order = match action {
-            Action::Put(value) => return self.put(&operator, &secret, value).await,
-            Action::Rotate => Order::Rotate,
-            Action::Pause => Order::pause(&reason).map_err(invalid)?,
-            Action::Resume => Order::Resume,
-            Action::Approve => Order::Approve,
-            Action::RollBack => Order::rollback(&reason).map_err(invalid)?,
-            Action::Override { version, instances, sessions } => {
-                Order::cut_off(version, instances.into_iter().collect(), sessions, &reason).map_err(invalid)?
-            }
-            Action::Excuse(instance) => Order::Excuse { instance },
-            Action::LeaveSafeMode => Order::LeaveSafeMode,
-        };
-        self.order(operator, &secret, order).await
+        match action {
+            Action::Put(value) => self.put(&operator, &secret, value).await,
+            Action::Order(order) => self.order(operator, &secret, order).await,
+        }
     }
 
     async fn doctor(&self) -> v1::DoctorReply {

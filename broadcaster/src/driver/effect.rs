@@ -17,8 +17,9 @@ use rotacast_store::Published;
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
-use super::{Environment, SecretSettings};
+use super::Environment;
 use crate::audit::{AuditError, Entry};
+use crate::settings::SecretSettings;
 use crate::traces::envelope_of;
 
 /// How long one effect may take before it is given up and tried again: providers have shorter limits of their own.

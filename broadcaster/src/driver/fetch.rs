@@ -13,7 +13,7 @@ use rotacast_store::SecretTree;
 use tonic::Status;
 use tracing::{info, warn};
 
-use super::Identities;
+use crate::identities::Identities;
 
 /// Serves values out of the store to the services that may read them. Any replica can: the store answers.
 pub struct StoreFetch {

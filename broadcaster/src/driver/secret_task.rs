@@ -27,8 +27,9 @@ use super::directory::Secrets;
 use super::effect::{EffectOutcome, EndedByOthers, newer_on_bus};
 use super::mail::{Granted, Mail, OrderOutcome};
 use super::turns::{Turn, Turns};
-use super::{Environment, SecretSettings, status};
+use super::{Environment, status};
 use crate::metrics::{Figures, FiguresSlot, Intake};
+use crate::settings::SecretSettings;
 use crate::traces::{RotationSpans, envelope_of};
 
 /// Inputs that may wait for one task. At one input per instance, a burst of this size is taken in at once; beyond it

@@ -7,8 +7,8 @@ use rotacast_protocol::coordinator::{Blocker, Coordinator, Guard, Member, Overla
 use rotacast_protocol::record::{Finished, PhaseEntered, Rotation, SecretRecord};
 use rotacast_protocol::{Now, Version, WallTime};
 
-use super::SecretSettings;
 use crate::metrics::Standings;
+use crate::settings::SecretSettings;
 
 /// Blockers listed in a status; the conditions' evidence counts the rest.
 const MAX_BLOCKERS: usize = 100;

@@ -18,9 +18,10 @@ use rotacast_protocol::message::{InstanceReport, Registration, SecretReport, Syn
 use rotacast_protocol::policy::WhenEmpty;
 use rotacast_protocol::record::{RecordChange, SecretRecord, Timing};
 use rotacast_protocol::{
-    Generation, Incarnation, InstanceKey, LeaseSequence, Nonce, OperatorName, ReportSequence, Revision, Version,
+    Generation, Incarnation, InstanceKey, LeaseSequence, Nonce, OperatorName, Policy, ReportSequence, Revision,
+    SecretName, Version,
 };
-use rotacast_provider::GenerateProvider;
+use rotacast_provider::{GenerateProvider, Provider};
 use rotacast_store::{
     Commit, Committed, EmbeddedStore, Entry, Finding, Key, Leadership, Listing, Prefix, ReadStore, Setback, Store,
     StoreError, StoreEvent,
@@ -31,6 +32,9 @@ use super::secret_task::SecretTask;
 use super::turns::Turns;
 use super::*;
 use crate::audit::AuditOptions;
+use crate::identities::{Service, Services};
+use crate::schedule::Schedule;
+use crate::settings::SecretSettings;
 
 /// Far above anything here; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(30);

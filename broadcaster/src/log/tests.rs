@@ -92,10 +92,10 @@ fn in_text_a_line_is_a_line_and_says_nothing_twice() {
             format!(" INFO {target}: before secret=payments/db"),
             format!(
                 " WARN {target}: a call \\u{{1b}}[31mfailed problem=\"no answer\\nin time\" version=3 command=create \
-                 secret=payments/db rotation=payments/db@2 phase=Verifying"
+                 secret=payments/db rotation=payments/db@2 phase=verifying"
             ),
             format!(
-                "DEBUG {target}: within attempts=2 works=true secret=payments/db rotation=payments/db@2 phase=Preparing"
+                "DEBUG {target}: within attempts=2 works=true secret=payments/db rotation=payments/db@2 phase=preparing"
             ),
             format!(" INFO {target}: after level=high secret=payments/db"),
         ]

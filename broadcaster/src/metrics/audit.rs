@@ -1,7 +1,6 @@
 //! The audit log, measured.
 
-use std::future::Future;
-use std::time::Instant;
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -9,7 +8,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::label::{Counters, counter, counters, gauge, histogram, of_calls};
-use crate::audit::AuditError;
+use crate::audit::{AppendObserver, AuditError};
 
 const KINDS: [&str; 5] = ["broken", "closed", "disturbed", "io", "too_large"];
 
@@ -43,20 +42,16 @@ impl AuditCounts {
         counts.writable.set(1);
         counts
     }
+}
 
-    /// One append.
-    pub(crate) async fn measure<T>(
-        &self,
-        append: impl Future<Output = Result<T, AuditError>>,
-    ) -> Result<T, AuditError> {
-        let began = Instant::now();
-        let outcome = append.await;
-        self.seconds.observe(began.elapsed().as_secs_f64());
-        let kind = match &outcome {
-            Ok(_) => {
+impl AppendObserver for AuditCounts {
+    fn appended(&self, took: Duration, outcome: Result<(), &AuditError>) {
+        self.seconds.observe(took.as_secs_f64());
+        let kind = match outcome {
+            Ok(()) => {
                 self.appended.inc();
                 self.writable.set(1);
-                return outcome;
+                return;
             }
             Err(AuditError::Io { .. }) => "io",
             Err(AuditError::Disturbed { .. }) => "disturbed",
@@ -69,6 +64,5 @@ impl AuditCounts {
         if kind != "too_large" {
             self.writable.set(0);
         }
-        outcome
     }
 }

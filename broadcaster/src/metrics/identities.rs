@@ -8,7 +8,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Registry;
 
-use crate::driver::Identities;
+use crate::identities::Identities;
 
 /// Reads the count that [`Identities`] keeps anyway.
 #[derive(Clone, Debug, Default)]

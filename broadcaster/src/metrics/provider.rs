@@ -9,7 +9,7 @@ use rotacast_protocol::{SecretName, Version};
 use rotacast_provider::{Credential, Evidence, LiveSessions, Provider, ProviderError, Verdict};
 
 use super::calls::{Calls, Kind};
-use crate::driver::{SecretSettings, Settings};
+use crate::settings::{SecretSettings, Settings};
 
 const CALLS: [&str; 5] = ["create", "test", "usage", "disable", "destroy"];
 

@@ -7,6 +7,7 @@ use rotacast_protocol::coordinator::Overlay;
 use rotacast_protocol::{Instant, Phase};
 
 use super::*;
+use crate::audit::AppendObserver as _;
 
 fn value(text: &str, series: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
@@ -127,16 +128,16 @@ fn the_documentation_lists_what_there_is() {
     assert_eq!(documented, expected);
 }
 
-#[tokio::test]
-async fn an_audit_log_that_takes_nothing_shows() {
+#[test]
+fn an_audit_log_that_takes_nothing_shows() {
     let metrics = Metrics::default();
     let counts = metrics.audit();
     let full = crate::audit::AuditError::Io { path: "a".into(), action: "write", problem: "no space".into() };
-    counts.measure(async { Err::<(), _>(full) }).await.unwrap_err();
+    counts.appended(Duration::from_millis(1), Err(&full));
     let text = metrics.render();
     assert_eq!(value(&text, "rotacast_audit_writable"), Some(0.0));
     assert_eq!(value(&text, "rotacast_audit_failures_total{kind=\"io\"}"), Some(1.0));
-    counts.measure(async { Ok::<_, crate::audit::AuditError>(()) }).await.unwrap();
+    counts.appended(Duration::from_millis(1), Ok(()));
     let text = metrics.render();
     assert_eq!(value(&text, "rotacast_audit_writable"), Some(1.0));
     assert_eq!(value(&text, "rotacast_audit_entries_total"), Some(1.0));

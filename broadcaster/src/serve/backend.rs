@@ -14,6 +14,7 @@ use rotacast_store::{
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use super::files::{readable, secret, text};
 use super::start::{Blame, until_there};
 use crate::config::{BusConfig, ClientTls, Login, NatsLogin, StoreConfig};
 
@@ -138,21 +139,6 @@ pub(super) fn nats_credentials(login: &NatsLogin) -> anyhow::Result<NatsCredenti
 fn create_folder(setting: &str, file: &Path) -> anyhow::Result<()> {
     let Some(folder) = file.parent() else { return Ok(()) };
     std::fs::create_dir_all(folder).with_context(|| format!("{setting}: cannot create {}", folder.display()))
-}
-
-/// What a file holds, but for line ends behind it.
-pub(super) fn secret(setting: &str, path: &Path) -> anyhow::Result<Zeroizing<String>> {
-    Ok(Zeroizing::new(text(setting, path)?.trim_end_matches(['\r', '\n']).to_owned()))
-}
-
-/// Whether a file that somebody else opens is there for us.
-pub(super) fn readable(setting: &str, path: &Path) -> anyhow::Result<()> {
-    text(setting, path).map(drop)
-}
-
-fn text(setting: &str, path: &Path) -> anyhow::Result<Zeroizing<String>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{setting}: cannot read {}", path.display()))?;
-    Ok(Zeroizing::new(text))
 }
 
 fn etcd_user(login: &Login) -> anyhow::Result<EtcdUser> {

@@ -4,7 +4,7 @@ use rotacast_bus::{KafkaLogin, KafkaOptions, KafkaTls, SaslMechanism as Mechanis
 use rotacast_protocol::ClusterName;
 use tracing::warn;
 
-use super::backend::secret;
+use super::files::secret;
 use crate::config::{BusConfig, SaslMechanism};
 
 /// What the Kafka bus is told. Syncs are served on our own gRPC listener, which every broadcaster has.

@@ -6,7 +6,7 @@ use rotacast_proto::SigningKey;
 use rotacast_store::Prefix;
 
 use super::provider::Providers;
-use super::{backend, server_tls};
+use super::{backend, files, server_tls};
 use crate::config::{BusConfig, ClientTls, Config, StoreConfig};
 
 /// Reads every file that the configuration names and builds everything from it that needs no server. Each problem
@@ -54,8 +54,8 @@ fn bus(config: &Config) -> anyhow::Result<()> {
 /// These clients are given the paths: nobody but the client would find out that a file is not there.
 fn bus_files(tls: Option<&ClientTls>) -> anyhow::Result<()> {
     let Some(tls) = tls else { return Ok(()) };
-    backend::readable("bus.tls.ca", &tls.ca)?;
+    files::readable("bus.tls.ca", &tls.ca)?;
     let Some((cert, key)) = &tls.identity else { return Ok(()) };
-    backend::readable("bus.tls.cert", cert)?;
-    backend::readable("bus.tls.key", key)
+    files::readable("bus.tls.cert", cert)?;
+    files::readable("bus.tls.key", key)
 }

@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn the_ids_are_these() {
         let trace = of("prod", "payments/db", 7, 1_795_392_000_000);
-        assert_eq!(trace.traceparent(Phase::Preparing), "00-bca3e1ed9830a91496ab9097906e35f1-043e82878ffd2343-01");
+        assert_eq!(trace.traceparent(Phase::Preparing), "00-bca3e1ed9830a91496ab9097906e35f1-64a550d39c8f2afa-01");
         assert_eq!(trace.root().to_string(), "cf24f1b227bed58d");
     }
 

@@ -9,7 +9,7 @@ use axum::http::header::{AUTHORIZATION, COOKIE};
 use rotacast_protocol::OperatorName;
 use tokio::time::Instant;
 
-use super::token::TokenDigest;
+use crate::token::{TokenDigest, Tokens};
 
 /// How long a sign-in lasts: a shift, so that a screen that was left gives no orders the next day.
 const SESSION: Duration = Duration::from_secs(12 * 3600);
@@ -19,15 +19,6 @@ const MAX_SESSIONS: usize = 1024;
 const SECURE_COOKIE: &str = "__Host-rotacast";
 /// The same on loopback without TLS.
 const COOKIE_NAME: &str = "rotacast-session";
-
-/// The tokens known, as configured.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Tokens {
-    /// Who may give orders, in whose name.
-    pub operators: BTreeMap<OperatorName, TokenDigest>,
-    /// Who may only look.
-    pub readers: BTreeMap<OperatorName, TokenDigest>,
-}
 
 /// Somebody who has signed in.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -114,8 +105,8 @@ pub(super) fn set_cookie(session: Option<&str>, tls: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::token::Token;
     use super::*;
+    use crate::token::Token;
 
     fn tokens(operator: &Token, reader: &Token) -> Tokens {
         Tokens {

@@ -3,7 +3,8 @@
 use rotacast_protocol::{Incarnation, InstanceKey, SecretName, Version};
 use serde::{Deserialize, Serialize};
 
-use rotacast_admin::limits::{MAX_OVERRIDDEN, MAX_REASON_BYTES};
+use rotacast_admin::limits::MAX_OVERRIDDEN;
+use rotacast_protocol::coordinator::{Order, OrderName};
 
 use crate::api::{Action, CommandReply, OperatorCommand, Refusal};
 
@@ -12,7 +13,7 @@ use crate::api::{Action, CommandReply, OperatorCommand, Refusal};
 #[serde(deny_unknown_fields)]
 pub(super) struct ActionBody {
     secret: String,
-    action: Kind,
+    action: OrderName,
     #[serde(default)]
     reason: String,
     version: Option<u64>,
@@ -20,19 +21,6 @@ pub(super) struct ActionBody {
     instances: Vec<InstanceBody>,
     #[serde(default)]
     sessions: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Kind {
-    Rotate,
-    Pause,
-    Resume,
-    Approve,
-    Rollback,
-    Excuse,
-    Override,
-    LeaveSafeMode,
 }
 
 #[derive(Deserialize)]
@@ -64,52 +52,31 @@ impl TryFrom<ActionBody> for OperatorCommand {
     type Error = Refusal;
 
     fn try_from(body: ActionBody) -> Result<Self, Refusal> {
-        if body.reason.len() > MAX_REASON_BYTES {
-            let found = body.reason.len();
-            return Err(Refusal::Invalid(format!("reason of {found} bytes; expected at most {MAX_REASON_BYTES}")));
-        }
-        let needs_reason = |what: &str| match body.reason.trim().is_empty() {
-            true => Err(Refusal::Invalid(format!("{what} needs a reason: it goes on record"))),
-            false => Ok(()),
-        };
-        let instances = || body.instances.iter().map(InstanceKey::try_from).collect::<Result<Vec<_>, _>>();
-        let action = match body.action {
-            Kind::Rotate => Action::Rotate,
-            Kind::Pause => {
-                needs_reason("a pause")?;
-                Action::Pause
-            }
-            Kind::Resume => Action::Resume,
-            Kind::Approve => Action::Approve,
-            Kind::Rollback => {
-                needs_reason("a rollback")?;
-                Action::RollBack
-            }
-            Kind::Excuse => match instances()?.as_slice() {
-                [instance] => Action::Excuse(instance.clone()),
+        let instances = || body.instances.iter().map(InstanceKey::try_from);
+        let order = match body.action {
+            OrderName::Rotate => Order::Rotate,
+            OrderName::Pause => Order::pause(&body.reason)?,
+            OrderName::Resume => Order::Resume,
+            OrderName::Approve => Order::Approve,
+            OrderName::Rollback => Order::rollback(&body.reason)?,
+            OrderName::Excuse => match instances().collect::<Result<Vec<_>, _>>()?.as_slice() {
+                [instance] => Order::Excuse { instance: instance.clone() },
                 others => {
                     return Err(Refusal::Invalid(format!("an excuse names one instance, found {}", others.len())));
                 }
             },
-            Kind::Override => {
-                needs_reason("an override")?;
-                if body.instances.is_empty() && !body.sessions {
-                    return Err(Refusal::Invalid("an override names at least one instance, or the sessions".into()));
-                }
-                if body.instances.len() > MAX_OVERRIDDEN {
-                    let found = body.instances.len();
+            OrderName::Override => {
+                let found = body.instances.len();
+                if found > MAX_OVERRIDDEN {
                     return Err(Refusal::Invalid(format!("{found} instances; expected at most {MAX_OVERRIDDEN}")));
                 }
                 let version = body.version.ok_or_else(|| Refusal::Invalid("an override names the version".into()))?;
-                Action::Override {
-                    version: Version::new(version).map_err(invalid)?,
-                    instances: instances()?,
-                    sessions: body.sessions,
-                }
+                let version = Version::new(version).map_err(invalid)?;
+                Order::cut_off(version, instances().collect::<Result<_, _>>()?, body.sessions, &body.reason)?
             }
-            Kind::LeaveSafeMode => Action::LeaveSafeMode,
+            OrderName::LeaveSafeMode => Order::LeaveSafeMode,
         };
-        Ok(Self { secret: SecretName::new(body.secret).map_err(invalid)?, reason: body.reason, action })
+        Ok(Self { secret: SecretName::new(body.secret).map_err(invalid)?, action: Action::Order(order) })
     }
 }
 

@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::api::CommandReply;
+use crate::api::{Action, CommandReply};
 use crate::audit::{AuditLog, AuditOptions, Entry};
+use crate::token::Token;
 
 const SECRETS: usize = 1201;
 const INSTANCES: u64 = 250;
@@ -78,8 +79,12 @@ impl Control for Notebook {
     }
 
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {
-        let OperatorCommand { secret, reason, action } = command;
-        self.commands.lock().unwrap().push(format!("{operator} {} {secret} {reason}", action.name()));
+        let OperatorCommand { secret, action } = command;
+        let reason = match &action {
+            Action::Order(order) => order.reason().map(|reason| format!(": {reason}")).unwrap_or_default(),
+            Action::Put(_) => String::new(),
+        };
+        self.commands.lock().unwrap().push(format!("{operator} {} {secret}{reason}", action.name()));
         Ok(CommandReply { version: Some(Version::FIRST), generation: None })
     }
 
@@ -252,7 +257,7 @@ async fn orders_need_somebody_who_may_act() {
     assert_eq!(refused(rig.act(&reader, &pause).await).await, (403, "forbidden".into()));
     let operator = rig.sign_in(rig.operator.text()).await.unwrap();
     assert_eq!(read(rig.act(&operator, &pause).await).await, json!({ "version": 1, "generation": null }));
-    assert_eq!(*rig.control.commands.lock().unwrap(), ["ada pause team/00000 a look"]);
+    assert_eq!(*rig.control.commands.lock().unwrap(), ["ada pause team/00000: a look"]);
 
     // Signed out, or its token withdrawn.
     let request = Request::builder().method(Method::POST).uri("/api/sign-out").header(header::COOKIE, &operator);

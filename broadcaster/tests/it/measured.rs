@@ -110,8 +110,8 @@ mod bus {
 mod provider {
     use std::sync::Arc;
 
-    use rotacast_broadcaster::driver::{SecretSettings, Settings};
     use rotacast_broadcaster::metrics::Metrics;
+    use rotacast_broadcaster::settings::{SecretSettings, Settings};
     use rotacast_protocol::{Policy, SecretName};
     use rotacast_provider::conformance::Fixture;
     use rotacast_provider::{GenerateProvider, Provider};

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::error::{Exit, Stop};
 use crate::keys::{owner, with_ending};
 use crate::output::Output;
-use rotacast_broadcaster::web::Token;
+use rotacast_broadcaster::token::Token;
 
 #[derive(Serialize)]
 struct TokenView {

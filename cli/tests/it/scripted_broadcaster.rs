@@ -135,7 +135,7 @@ impl Control for Fake {
             operator: operator.to_string(),
             action: command.action.name(),
             secret: command.secret.to_string(),
-            reason: command.reason,
+            reason: String::new(),
             value: Vec::new(),
             instances: Vec::new(),
             sessions: false,
@@ -143,13 +143,18 @@ impl Control for Fake {
         };
         match command.action {
             Action::Put(value) => order.value = value.expose().to_vec(),
-            Action::Override { version, instances, sessions } => {
-                order.version = version.get();
-                order.instances = instances;
-                order.sessions = sessions;
+            Action::Order(given) => {
+                order.reason = given.reason().map(ToString::to_string).unwrap_or_default();
+                match given {
+                    rotacast_protocol::coordinator::Order::Override(cut) => {
+                        order.version = cut.version().get();
+                        order.instances = cut.instances().iter().cloned().collect();
+                        order.sessions = cut.sessions();
+                    }
+                    rotacast_protocol::coordinator::Order::Excuse { instance } => order.instances = vec![instance],
+                    _ => {}
+                }
             }
-            Action::Excuse(instance) => order.instances = vec![instance],
-            _ => {}
         }
         self.orders.lock().unwrap().push(order);
         Ok(*self.reply.lock().unwrap())

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use rotacast_broadcaster::driver::{Identities, Service, Services};
+use rotacast_broadcaster::identities::{Identities, Service, Services};
 use rotacast_bus::{BusError, BusEvent, LeaderBus};
 use rotacast_clock as clock;
 use rotacast_proto::{Envelope, WireMessage};

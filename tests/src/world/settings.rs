@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use rotacast_broadcaster::web::{Token, TokenDigest};
+use rotacast_broadcaster::token::{Token, TokenDigest};
 use rotacast_proto::SigningKey;
 
 use super::bus::{BusKind, BusServer};

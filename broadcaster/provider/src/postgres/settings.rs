@@ -7,7 +7,8 @@ use rotacast_proto::SecretValue;
 use rotacast_protocol::{SecretName, Version};
 use thiserror::Error;
 
-use super::value::MAX_IDENTIFIER_BYTES;
+/// PostgreSQL silently cuts longer names off (NAMEDATALEN − 1), so that two different ones could be one role.
+pub(super) const MAX_IDENTIFIER_BYTES: usize = 63;
 
 /// Where a server answers.
 #[derive(Debug, Clone, PartialEq, Eq)]

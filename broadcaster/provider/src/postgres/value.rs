@@ -8,10 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::settings::Endpoint;
-
-/// PostgreSQL silently cuts longer names off (NAMEDATALEN − 1), so that two different ones could be one role.
-pub(super) const MAX_IDENTIFIER_BYTES: usize = 63;
+use super::settings::{Endpoint, MAX_IDENTIFIER_BYTES};
 
 /// Where a value names no port or no database, AWS's rotation functions take these.
 const DEFAULT_PORT: u16 = 5432;

@@ -8,9 +8,9 @@ use rotacast_protocol::coordinator::{CommandKind, Input};
 use rotacast_protocol::{Instant, Version};
 use tracing::{Instrument as _, info, warn};
 
-use super::super::SecretSettings;
 use super::super::effect::{Effect, EffectOutcome};
 use super::{Ended, SecretTask};
+use crate::settings::SecretSettings;
 use crate::traces::TracedProvider;
 
 /// First and longest pause before a failed command is tried again.

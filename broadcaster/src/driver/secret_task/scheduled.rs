@@ -7,8 +7,8 @@ use rotacast_protocol::coordinator::{Input, Order, Rejection};
 use rotacast_protocol::{Instant, Now, OperatorName};
 use tracing::{info, warn};
 
-use super::super::schedule::SCHEDULE;
 use super::{Ended, SecretTask};
+use crate::schedule::SCHEDULE;
 
 /// Pause before a scheduled rotation that was refused is asked for again. What refuses one needs an operator, or minutes.
 const ASK_AGAIN: Duration = Duration::from_secs(60);

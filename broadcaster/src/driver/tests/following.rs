@@ -67,8 +67,8 @@ async fn a_follower_tells_what_the_record_says_and_refuses_the_rest() {
     let refused = |refusal: Option<Refusal>| assert_eq!(refusal.unwrap().kind(), RefusalKind::NotLeader);
     refused(two.follower.term().await.err());
     refused(two.follower.instances(None, None).await.err());
-    for action in [Action::Resume, Action::Put(SecretValue::new(b"second".to_vec()))] {
-        let command = OperatorCommand { secret: name(), reason: String::new(), action };
+    for action in [Action::Order(Order::Resume), Action::Put(SecretValue::new(b"second".to_vec()))] {
+        let command = OperatorCommand { secret: name(), action };
         refused(two.follower.command("ada".parse().unwrap(), command).await.err());
     }
     assert_eq!(two.follower.status(None).await.unwrap().secrets[0].overlays, ["paused"]);

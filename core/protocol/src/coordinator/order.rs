@@ -113,6 +113,24 @@ impl CutOff {
         }
         Ok(Self { version, instances, sessions, reason })
     }
+
+    /// Of which version's retire.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Which instances.
+    #[must_use]
+    pub fn instances(&self) -> &BTreeSet<InstanceKey> {
+        &self.instances
+    }
+
+    /// Whether the provider's live sessions too.
+    #[must_use]
+    pub fn sessions(&self) -> bool {
+        self.sessions
+    }
 }
 
 /// What an operator asks. One that exists is well-formed; whether it fits the record is decided by [`Coordinator::decide`].
@@ -173,6 +191,15 @@ impl Order {
         reason: &str,
     ) -> Result<Self, InvalidOrder> {
         CutOff::new(version, instances, sessions, Reason::new(reason)?).map(Self::Override)
+    }
+
+    /// Why, if it needs a reason.
+    #[must_use]
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Self::Pause { reason } | Self::Rollback { reason } | Self::Override(CutOff { reason, .. }) => Some(reason),
+            Self::Rotate | Self::Resume | Self::Approve | Self::Excuse { .. } | Self::LeaveSafeMode => None,
+        }
     }
 
     /// Its name.

@@ -30,7 +30,7 @@ impl Schedule {
 
     /// When the next rotation is due, by this machine's wall clock; in the past if it is overdue. None while one is under
     /// way, while a version waits, and before there is one.
-    pub(super) fn next(self, record: &SecretRecord) -> Option<WallTime> {
+    pub(crate) fn next(self, record: &SecretRecord) -> Option<WallTime> {
         let waits = |version: &VersionRecord| version.label == Label::Pending;
         if record.rotation.is_some() || record.versions.values().any(waits) {
             return None;

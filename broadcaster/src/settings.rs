@@ -1,0 +1,27 @@
+//! What applies to each secret.
+
+use std::sync::Arc;
+
+use rotacast_protocol::{Policy, SecretName};
+use rotacast_provider::Provider;
+
+use crate::schedule::Schedule;
+
+/// What applies to one secret.
+#[derive(Clone)]
+pub struct SecretSettings {
+    /// Its policy.
+    pub policy: Policy,
+    /// What makes, tests and retires its credentials.
+    pub provider: Arc<dyn Provider>,
+    /// When it is rotated without anybody asking; none: never.
+    pub schedule: Option<Schedule>,
+}
+
+/// Where a driver finds what applies to a secret. Every secret has settings; those nobody configured get the defaults.
+pub trait Settings: Send + Sync + 'static {
+    /// What applies to a secret.
+    fn of(&self, secret: &SecretName) -> SecretSettings;
+    /// The secrets named in the configuration: they can be rotated before they have a version.
+    fn configured(&self) -> Vec<SecretName>;
+}
