@@ -1,7 +1,9 @@
 //! One secret on one line.
 
-use crate::output::shown;
 use rotacast_admin::view::{FinishedView, RotationView, SecretView};
+use rotacast_protocol::coordinator::ConditionName;
+
+use crate::output::shown;
 
 /// `1 → 2`, or `first version 1`.
 pub(crate) fn direction(old: Option<u64>, new: u64) -> String {
@@ -16,19 +18,9 @@ pub(crate) fn words(word: &str) -> String {
     word.replace('_', " ")
 }
 
-/// A condition in a few words; `why` has the whole sentence.
+/// A condition in a few words; a name of a later release as it stands.
 pub(crate) fn condition(name: &str) -> String {
-    match name {
-        "created" => "the new credential".into(),
-        "verified" => "the test login".into(),
-        "somebody" => "a live instance".into(),
-        "not_paused" => "the pause to end".into(),
-        "not_in_safe_mode" => "safe mode to end".into(),
-        "retired" => "the retire's own steps".into(),
-        "start" => "its rotation to start".into(),
-        "staying" => "a version to go to".into(),
-        name => words(name),
-    }
+    name.parse::<ConditionName>().map_or_else(|_| words(name), |name| name.words().to_owned())
 }
 
 /// `1 warning`, `2 warnings`.
@@ -59,10 +51,9 @@ pub(crate) fn progress(rotation: &RotationView, status: &SecretView) -> String {
 /// Who or what is waited for, without what changes by the second; empty: nothing.
 pub(crate) fn waits_for(status: &SecretView) -> String {
     let Some(first) = status.blockers.first() else { return String::new() };
-    let condition = condition(&first.condition);
     let mut text = match &first.who {
-        Some(who) => format!("{who} ({condition})"),
-        None => condition,
+        Some(who) => format!("{who} ({})", words(&first.condition)),
+        None => condition(&first.condition),
     };
     if status.blockers.len() > 1 {
         text.push_str(&format!(" and {} more", status.blockers.len() - 1));

@@ -1,5 +1,6 @@
 //! `rotacast why`: plain sentences about what waits.
 
+use rotacast_protocol::coordinator::{ConditionName, Overlay};
 use rotacast_protocol::{SecretName, WallTime};
 
 use crate::Context;
@@ -78,11 +79,11 @@ fn tell(output: Output, status: &SecretView, now: WallTime) -> Result<(), Stop> 
         })?,
     }
     for overlay in &status.overlays {
-        output.line(output.paint(Mark::Warn, &overlay_sentence(overlay)))?;
+        output.line(output.paint(Mark::Warn, &overlay_sentence(&shown(&status.secret), overlay)))?;
     }
     if status.blockers.is_empty() {
         output.line(match &status.rotation {
-            Some(_) => "Nothing holds it up: it goes on by itself.".to_owned(),
+            Some(_) => "Nothing holds the rotation up: it goes on by itself.".to_owned(),
             None => "Nothing waits.".to_owned(),
         })?;
         if let Some(last) = status.history.first() {
@@ -110,7 +111,7 @@ fn tell_blocker(output: Output, number: usize, blocker: &BlockerView, now: WallT
         Some(who) => output.line(format_args!("{number}. {}: {why}.", output.paint(Mark::Strong, &shown(who))))?,
         None => output.line(format_args!("{number}. {}.", capitalised(&why)))?,
     }
-    output.line(format_args!("   What waits: {}.", what_waits(&blocker.condition)))?;
+    output.line(format_args!("   Waiting for: {}.", waited_for(&blocker.condition)))?;
     output.line(match since(blocker.since, now) {
         Some(since) => format!("   Since: {since}."),
         None => "   Since: not known to this leader.".into(),
@@ -123,52 +124,23 @@ fn capitalised(text: &str) -> String {
     rest.next().map(|first| first.to_uppercase().chain(rest).collect()).unwrap_or_default()
 }
 
-fn overlay_sentence(overlay: &str) -> String {
-    match overlay {
-        "paused" => "It is paused: nothing irreversible happens until an operator resumes (`rotacast resume`).".into(),
-        "awaiting_approval" => "It awaits an operator's approval (`rotacast approve`).".into(),
-        "stuck" => "It is stuck: a deadline has passed, or a command keeps failing.".into(),
-        "staying" => {
-            "Safe mode is over, and instances stay with what they serve until the version that comes next is current: write one, \
-             or send them to the current version by `rotacast leave-safe-mode` once more."
-                .into()
-        }
-        "safe_mode" => {
-            "It is in safe mode: the store is not what it was. Look at it, then `rotacast leave-safe-mode`.".into()
-        }
-        other => format!("It is marked {}.", shown(&words(other))),
-    }
+/// What it means, and the command that helps.
+fn overlay_sentence(secret: &str, name: &str) -> String {
+    let Ok(overlay) = name.parse::<Overlay>() else { return format!("It is marked {}.", shown(name)) };
+    let next = match overlay {
+        Overlay::Paused => format!(" Next: `rotacast resume {secret}`."),
+        Overlay::AwaitingApproval => format!(" Next: `rotacast approve {secret}`."),
+        Overlay::SafeMode => format!(" Next: `rotacast leave-safe-mode {secret}`."),
+        Overlay::Staying => format!(" Next: `rotacast put {secret}` writes a version."),
+        Overlay::Stuck => String::new(),
+    };
+    format!("{}. {}{next}", capitalised(overlay.words()), overlay.meaning())
 }
 
-/// The conditions in plain words, with their names for scripts and documents.
-fn what_waits(condition: &str) -> String {
-    let meaning = match condition {
-        "created" => "the new credential is made",
-        "roster_read" => "the new leader has read who exists",
-        "verified" => "the new credential passes its test login",
-        "prepared" => "every instance has loaded the new version",
-        "switched" => "every instance uses the new version for new work",
-        "approval" => "an operator approves the activation",
-        "not_paused" => "nobody has paused it",
-        "not_in_safe_mode" => "the store is known to be what it was",
-        "staying" => "a version is current that instances may go to",
-        "somebody" => "at least one live instance takes part",
-        "required_services" => "every required service has its minimum of live instances on the version",
-        "leads" => "this broadcaster surely leads",
-        "phase" => "the rotation is at the point where the old version may go",
-        "overlap_over" => "old and new have been valid together for the minimum overlap",
-        "inherited_leases_over" => "leases that an earlier leader granted are over",
-        "members_released" => "every instance has let go of the old version",
-        "somebody_confirmed" => "at least one live instance has confirmed the new version",
-        "sealed" => "nobody may begin to use the old version",
-        "self_leases_over" => "uses allowed by a store read before the seal are over",
-        "barrier" => "the roster has been read to its end after the seal",
-        "usage_evidence" => "the provider shows no session of the old credential",
-        "command" => "a command to the outside succeeds",
-        "deadline" => "the phase ends within its deadline",
-        "retired" => "the old credential is disabled, destroyed and erased",
-        "start" => "the rotation to a waiting version starts",
-        _ => return shown(&words(condition)),
-    };
-    format!("that {meaning} ({condition})")
+/// What is waited for, with its name for scripts and documents.
+fn waited_for(condition: &str) -> String {
+    match condition.parse::<ConditionName>() {
+        Ok(name) => format!("{} ({name})", name.words()),
+        Err(_) => shown(condition),
+    }
 }

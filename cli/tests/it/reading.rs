@@ -44,7 +44,7 @@ async fn status_of_one_secret_tells_all_of_it() {
         "rotation 4 · 1 → 2 · draining since ",
         "SERVICE       MEMBERS  SEEN  PREPARED  SWITCHED  RELEASED  OUT OF REACH",
         "payments-api  3        3     3         3         2         0",
-        "members released  payments-api/pod-1#0a0a0a0a  2 h 30 min ago  still holds version 1",
+        "instances to release the version  payments-api/pod-1#0a0a0a0a  2 h 30 min ago  still holds version 1",
         "retire guard of version 1 · 1 of 2 conditions hold; not yet: members released",
         "1 d 3 h ago  2         first version 1  retired  12 s  -",
     ] {
@@ -129,7 +129,7 @@ async fn why_says_who_why_since_when_and_what_next() {
         "payments/db: rotation 4 (1 → 2, asked for by ada) is draining since ",
         " UTC (3 h 5 min ago).\nIt waits for one thing:\n",
         "1. payments-api/pod-1#0a0a0a0a: still holds version 1.\n",
-        "   What waits: that every instance has let go of the old version (members_released).\n",
+        "   Waiting for: instances to release the version (members_released).\n",
         " UTC (2 h 30 min ago).\n   Next: it releases the version when its last use ends.\n",
     ] {
         assert!(ran.out.contains(part), "{part:?} is not in:\n{}", ran.out);
