@@ -15,7 +15,7 @@ use rotacast_clock as clock;
 use rotacast_proto::v1::admin_client::AdminClient;
 use rotacast_proto::v1::operator_command::Action;
 use rotacast_proto::{Envelope, Kind, v1};
-use rotacast_protocol::ClusterName;
+use rotacast_protocol::{ClusterName, Phase};
 use rotacast_subscriber::Subscriber;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -237,7 +237,7 @@ impl Demo {
         let (uses, failed) = self.counted();
         let took = Duration::from_millis(ended.ended_ms.saturating_sub(ended.started_ms));
         say(format_args!(
-            "  v{} → v{}  {:<12} in {took:.1?}: nobody used v{} any more; {uses} uses so far, {failed} failed",
+            "  v{} → v{}  {:<12} in {took:.1?}: no instance uses v{} any more; {uses} uses so far, {failed} failed",
             ended.old, ended.new, ended.outcome, ended.old
         ));
         anyhow::ensure!(ended.outcome == "retired", "the rotation ended {}: {}", ended.outcome, ended.reason);
@@ -246,7 +246,7 @@ impl Demo {
 }
 
 fn describe(status: &v1::SecretStatus, rotation: &v1::RotationInfo) -> String {
-    let phase = format!("{:?}", rotation.phase());
+    let phase = rotation.phase().known().map_or("unknown", Phase::words);
     if rotation.phase() == v1::Phase::Verifying {
         return format!("  v{} → v{}  {phase:<12} the new credential is made and tested", rotation.old, rotation.new);
     }
