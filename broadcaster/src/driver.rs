@@ -1,7 +1,7 @@
 //! The thin shell around the pure core: elects, reads, decides, saves, acts.
 //!
-//! One task per secret owns its [`Coordinator`](rotacast_protocol::coordinator::Coordinator) and is the only
-//! one that changes its record. Around the tasks: the election ([`Driver`]), one term's watches (`term`), and
+//! One task per secret is the shell of its [`Machine`](rotacast_protocol::machine::Machine) and the only writer of its
+//! record. Around the tasks: the election ([`Driver`]), one term's watches (`term`), and
 //! the effects (`effect`).
 
 mod context;
@@ -38,7 +38,7 @@ use tracing::{error, info, warn};
 pub use control::DriverControl;
 pub use directory::{Secrets, TaskHandle};
 pub use fetch::StoreFetch;
-pub use mail::{Granted, Mail, OrderOutcome};
+pub use mail::{Granted, Mail, OrderOutcome, Question};
 pub use replica::Replica;
 
 use crate::audit::AuditLog;

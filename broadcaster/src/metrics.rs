@@ -33,7 +33,7 @@ pub(crate) use audit::AuditCounts;
 pub(crate) use figures::{Figures, FiguresSlot, Standings};
 pub(crate) use intake::{Intake, SyncOutcome};
 pub(crate) use leadership::LeadershipGauges;
-pub(crate) use rotations::Rotations;
+pub(crate) use rotations::{Rotations, Stood};
 pub(crate) use servers::Servers;
 
 use crate::identities::Identities;

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::{Listener, MAX_READING};
-use super::{Environment, Mail, Role, Secrets, TaskHandle, follower};
+use super::{Environment, Mail, Question, Role, Secrets, TaskHandle, follower};
 use crate::api::{Action, CommandReply, Control, OperatorCommand, Refusal};
 use crate::audit::Entry;
 
@@ -101,7 +101,7 @@ impl DriverControl {
         // Numbers are never used again: those the record knows count too, whatever the store still holds.
         let floor = match self.secrets.get(secret) {
             None => None,
-            Some(task) => self.ask(&task, Mail::LastVersion).await?,
+            Some(task) => self.ask(&task, |reply| Mail::Question(Question::LastVersion(reply))).await?,
         };
         let version = self.environment.tree.put_next(secret, value, floor).await.map_err(|problem| match problem {
             StoreError::Invalid { .. } | StoreError::TooLarge { .. } => Refusal::Invalid(problem.to_string()),
@@ -235,7 +235,7 @@ impl Control for DriverControl {
         };
         let mut secrets = Vec::with_capacity(tasks.len());
         for task in tasks {
-            secrets.push(self.ask(&task, Mail::Status).await?);
+            secrets.push(self.ask(&task, |reply| Mail::Question(Question::Status(reply))).await?);
         }
         Ok(v1::StatusReply { secrets, ..about })
     }
@@ -290,7 +290,7 @@ impl Control for DriverControl {
         };
         let mut instances = Vec::new();
         for task in tasks {
-            instances.extend(self.ask(&task, |reply| Mail::Instances { not_on, reply }).await?);
+            instances.extend(self.ask(&task, |reply| Mail::Question(Question::Instances { not_on, reply })).await?);
         }
         Ok(v1::InstancesReply { instances })
     }

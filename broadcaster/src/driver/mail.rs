@@ -38,20 +38,26 @@ pub enum Mail {
         /// The first version behind it.
         found: Version,
     },
-    /// Somebody wants to know the highest number ever taken in, which the next one must be above.
-    LastVersion(oneshot::Sender<Option<Version>>),
     /// The configuration was reloaded.
     Reconfigured,
-    /// Somebody wants to know the status as of now.
+    /// A question about the state that all earlier mail leads to.
+    Question(Question),
+}
+
+/// A question about one secret, and where its answer goes.
+pub enum Question {
+    /// The highest number ever taken in: the next one must be above it.
+    LastVersion(oneshot::Sender<Option<Version>>),
+    /// The status as of now.
     Status(oneshot::Sender<SecretStatus>),
-    /// Which process lives need not be remembered: they are over, or out of reach and silent for at least this long.
+    /// The incarnations that need not be remembered: they are over, or out of reach and silent for at least this long.
     Expendable {
         /// How long.
         silent: Duration,
         /// The answer.
         reply: oneshot::Sender<BTreeSet<InstanceKey>>,
     },
-    /// Somebody wants to know who uses it.
+    /// The instances that use it.
     Instances {
         /// Only those not on this version.
         not_on: Option<Version>,

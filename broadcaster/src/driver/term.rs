@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::directory::{MAX_SECRETS, Secrets, TaskHandle};
-use super::mail::{Granted, Mail};
+use super::mail::{Granted, Mail, Question};
 use super::secret_task::{Ended, MAILBOX, SecretTask};
 use super::share::Shares;
 use super::turns::Turns;
@@ -226,7 +226,7 @@ impl Term {
         for (_, task) in self.secrets.all() {
             // It takes the setback before any mail, and a task that ends takes the term with it.
             let (reply, answer) = oneshot::channel();
-            task.mail.send(Mail::LastVersion(reply)).await.ok().context("a task ended")?;
+            task.mail.send(Mail::Question(Question::LastVersion(reply))).await.ok().context("a task ended")?;
             answer.await.context("a task ended")?;
         }
         setbacks.fetch_max(count, Ordering::AcqRel);
@@ -397,7 +397,7 @@ impl Term {
             let mut expendable = BTreeMap::new();
             for (secret, task) in self.secrets.all() {
                 let (reply, answer) = oneshot::channel();
-                if task.mail.send(Mail::Expendable { silent: REMEMBERED, reply }).await.is_ok()
+                if task.mail.send(Mail::Question(Question::Expendable { silent: REMEMBERED, reply })).await.is_ok()
                     && let Ok(keys) = answer.await
                 {
                     expendable.insert(secret, keys);

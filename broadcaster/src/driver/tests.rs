@@ -111,7 +111,7 @@ async fn until(secrets: &Secrets, wanted: impl Fn(&v1::SecretStatus) -> bool) ->
         loop {
             if let Some(task) = secrets.get(&name()) {
                 let (reply, answer) = oneshot::channel();
-                let _ = task.mail.send(Mail::Status(reply)).await;
+                let _ = task.mail.send(Mail::Question(Question::Status(reply))).await;
                 if let Ok(status) = answer.await
                     && wanted(&status)
                 {

@@ -7,6 +7,7 @@
 
 pub mod coordinator;
 pub mod id;
+pub mod machine;
 pub mod message;
 pub mod name;
 pub mod phase;

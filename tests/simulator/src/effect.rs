@@ -1,8 +1,7 @@
 //! What a broadcaster's commands do outside of it.
 
-use std::collections::BTreeSet;
-
 use rotacast_protocol::coordinator::{Command, CommandKind, Evidence, Input};
+use rotacast_protocol::machine::CommandId;
 use rotacast_protocol::message::SecretState;
 use rotacast_protocol::record::{Origin, RetireStep};
 use rotacast_protocol::{Epoch, Instant, Revision, Version};
@@ -11,70 +10,42 @@ use crate::clock::MS;
 use crate::event::{Event, Mail};
 use crate::fault::When;
 use crate::instance::ToInstance;
+use crate::leader::Term;
 use crate::mutant::Around;
 use crate::outside::Intent;
 use crate::world::World;
 
 impl World {
-    pub(crate) fn start_commands(&mut self, node: usize) {
-        let now = self.leader_now(node);
-        let Some(term) = self.leaders[node].term.as_ref() else { return };
-        let (epoch, state) = (term.epoch, term.coordinator.record().state());
-        let owed = term.coordinator.commands(now);
-        let kinds: BTreeSet<CommandKind> = owed.iter().map(|command| command.kind.clone()).collect();
-        if owed.len() > 200 {
-            self.violated("B", format!("{} commands are owed", owed.len()));
+    pub(crate) fn start_command(&mut self, node: usize, term: &Term, id: CommandId, command: Command) {
+        let (epoch, record) = (term.epoch, term.coordinator().record());
+        if matches!(command.kind, CommandKind::Retire { .. }) && record.paused.is_some() {
+            self.violated("pause", format!("{:?} is done in it", command.kind));
         }
-        if let Some(term) = self.leaders[node].term.as_mut() {
-            term.retry.retain(|kind, _| kinds.contains(kind));
+        let unwanted_since =
+            command.kind.version().and_then(|version| Some(record.retirements.get(&version)?.unwanted_since));
+        let (state, sent) = (Box::new(record.state()), self.leader_now(node).instant);
+        let audits = matches!(command.kind, CommandKind::Audit { .. });
+        let effect = Event::EffectArrives { node, epoch, id, command, state, unwanted_since, sent };
+        // The audit log is on the broadcaster's own disk: nothing is lost on the way, and it is waited for.
+        if audits && self.outside.audit_slow > self.now {
+            self.at(self.now + MS, effect);
+            return;
         }
-        for command in owed {
-            let Some(term) = self.leaders[node].term.as_mut() else { return };
-            let busy = version_of(&command.kind)
-                .is_some_and(|version| term.in_flight.keys().any(|kind| version_of(kind) == Some(version)));
-            let waits = term.retry.get(&command.kind).is_some_and(|at| *at > self.now);
-            if busy || waits || term.in_flight.contains_key(&command.kind) {
-                continue;
-            }
-            if matches!(command.kind, CommandKind::Retire { .. }) && term.coordinator.record().paused.is_some() {
-                self.violated("pause", format!("{:?} is done in it", command.kind));
-                return;
-            }
-            let id = self.next_number;
-            self.next_number += 1;
-            term.in_flight.insert(command.kind.clone(), id);
-            let kind = command.kind.clone();
-            let unwanted_since = version_of(&kind)
-                .or(match kind {
-                    CommandKind::Audit { version } => Some(version),
-                    _ => None,
-                })
-                .and_then(|version| Some(term.coordinator.record().retirements.get(&version)?.unwanted_since));
-            let state = Box::new(state.clone());
-            let effect = Event::EffectArrives { node, epoch, id, command, state, unwanted_since, sent: now.instant };
-            // The audit log is on the broadcaster's own disk: nothing is lost on the way, and it is waited for.
-            if matches!(kind, CommandKind::Audit { .. }) && self.outside.audit_slow > self.now {
-                self.at(self.now + MS, effect);
-                continue;
-            }
-            if !self.lost() {
-                let at = self.now + self.delay();
-                self.at(at, effect);
-            }
-            // A provider is given up on after a while, and may carry the request out all the same.
-            let timeout = self.now + self.rng.between(1500, 3000) * MS;
-            let done = Mail::EffectDone { epoch, id, kind, result: Err(()) };
-            self.at(timeout, Event::ToLeader(node, Box::new(done)));
+        if !self.lost() {
+            let at = self.now + self.delay();
+            self.at(at, effect);
         }
+        // A provider is given up on after a while, and may carry the request out all the same.
+        let timeout = self.now + self.rng.between(1500, 3000) * MS;
+        let done = Mail::EffectDone { epoch, id, result: Err(()) };
+        self.at(timeout, Event::ToLeader(node, Box::new(done)));
     }
 
     pub(crate) fn schedule_leader(&mut self, node: usize) {
         let now = self.leader_now(node);
         let Some(term) = self.leaders[node].term.as_ref() else { return };
         let clock = &self.leaders[node].clock;
-        let retry = term.retry.values().copied().filter(|at| *at > self.now).min();
-        let wakeup = term.coordinator.next_wakeup(now).map(|at| clock.when(at));
-        let Some(at) = [retry, wakeup].into_iter().flatten().min() else { return };
+        let Some(at) = term.machine.next_wakeup(now).map(|at| clock.when(at)) else { return };
         let at = at.max(self.now + 1);
         if term.waking.is_none_or(|waking| at < waking || waking <= self.now) {
             if let Some(term) = self.leaders[node].term.as_mut() {
@@ -90,7 +61,7 @@ impl World {
         &mut self,
         node: usize,
         epoch: Epoch,
-        id: u64,
+        id: CommandId,
         command: Command,
         state: &SecretState,
         unwanted_since: Option<Revision>,
@@ -147,7 +118,7 @@ impl World {
         if later > 0 || !self.lost() {
             let at = self.now + self.delay() + later;
             let result = inputs.map(|inputs| (roster, inputs));
-            let done = Mail::EffectDone { epoch, id, kind: command.kind, result };
+            let done = Mail::EffectDone { epoch, id, result };
             self.at(at, Event::ToLeader(node, Box::new(done)));
         }
     }
@@ -247,21 +218,12 @@ impl World {
 
     /// Versions the store has and the leader has not seen, in order.
     pub(crate) fn versions_since(&self, node: usize) -> Vec<Input> {
-        let last = self.leaders[node].term.as_ref().and_then(|term| term.coordinator.record().last_version);
+        let last = self.leaders[node].term.as_ref().and_then(|term| term.coordinator().record().last_version);
         self.outside
             .written
             .iter()
             .filter(|version| Some(**version) > last)
             .map(|version| Input::VersionSeen { version: *version })
             .collect()
-    }
-}
-
-fn version_of(kind: &CommandKind) -> Option<Version> {
-    match kind {
-        CommandKind::Create { version } | CommandKind::Test { version } | CommandKind::Retire { version, .. } => {
-            Some(*version)
-        }
-        _ => None,
     }
 }

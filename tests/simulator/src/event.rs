@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
-use rotacast_protocol::coordinator::{Command, CommandKind, Input};
+use rotacast_protocol::coordinator::{Command, CommandKind, Input, Order};
+use rotacast_protocol::machine::{CommandId, SaveId};
 use rotacast_protocol::message::{InstanceReport, Registration, SecretState, SyncRequest};
 use rotacast_protocol::record::SecretRecord;
-use rotacast_protocol::{Epoch, Instant, Revision};
+use rotacast_protocol::{Epoch, Instant, OperatorName, Revision};
 
 use crate::fault::Act;
 use crate::instance::ToInstance;
@@ -19,15 +20,10 @@ pub enum Event {
     /// Something reaches one life of an instance.
     ToInstance(usize, u64, Box<ToInstance>),
     /// A broadcaster asks for the leader's key, or for more time with it.
-    Campaign {
-        node: usize,
-        /// Which life of it.
-        life: u64,
-    },
+    Campaign { node: usize, life: u64 },
     /// The same, at the store.
     CampaignArrives {
         node: usize,
-        /// Which life of it.
         life: u64,
         /// The term to renew; none: a new one.
         epoch: Option<Epoch>,
@@ -36,24 +32,21 @@ pub enum Event {
     },
     /// A save, at the store.
     SaveArrives {
-        /// From whom.
         node: usize,
         /// Its term.
         epoch: Epoch,
-        id: u64,
+        id: SaveId,
         bytes: Rc<Vec<u8>>,
-        /// The same.
         record: Rc<SecretRecord>,
         /// What it replaces.
         cursor: u64,
     },
     /// A command, at whoever carries it out.
     EffectArrives {
-        /// From whom.
         node: usize,
         /// Its term.
         epoch: Epoch,
-        id: u64,
+        id: CommandId,
         command: Command,
         /// The desired state then.
         state: Box<SecretState>,
@@ -66,9 +59,7 @@ pub enum Event {
     Append(Registration, Option<(usize, u64)>),
     /// A linearizable read, at the store.
     StoreRead {
-        /// From whom.
         index: usize,
-        /// Which life of it.
         life: u64,
         /// Which read.
         id: u64,
@@ -110,7 +101,7 @@ pub enum Mail {
         /// Of which term.
         epoch: Epoch,
         /// Which save.
-        id: u64,
+        id: SaveId,
         /// Whether it was done.
         outcome: Option<bool>,
     },
@@ -118,8 +109,7 @@ pub enum Mail {
     EffectDone {
         /// Of which term.
         epoch: Epoch,
-        id: u64,
-        kind: CommandKind,
+        id: CommandId,
         /// The roster up to where it was read, and the inputs it led to.
         result: Result<(Option<usize>, Vec<Input>), ()>,
     },
@@ -131,6 +121,13 @@ pub enum Mail {
     },
     /// A report, over the bus.
     Report(InstanceReport),
+    /// An operator's order.
+    Order {
+        /// The operator.
+        by: OperatorName,
+        /// The order.
+        order: Order,
+    },
     /// Anything else.
     Input(Input),
     /// There may be news in the roster.

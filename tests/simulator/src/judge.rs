@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rotacast_protocol::coordinator::{Change, MAX_MEMBERS};
+use rotacast_protocol::coordinator::{Change, Coordinator, MAX_MEMBERS};
 use rotacast_protocol::policy::{WhenEmpty, WhenUnreachable};
 use rotacast_protocol::record::{RecordChange, RetireStep, SecretRecord};
 use rotacast_protocol::{Epoch, Phase, ReportSequence, Version};
@@ -277,8 +277,7 @@ impl World {
     }
 
     /// Every decision is checked with the guard at that moment, and every grant with the store.
-    pub(crate) fn check_decided(&mut self, node: usize, changes: &[Change]) {
-        let Some(term) = &self.leaders[node].term else { return };
+    pub(crate) fn check_decided(&mut self, epoch: Epoch, coordinator: &Coordinator, changes: &[Change]) {
         let mut problem = None;
         let retires: Vec<Version> = changes
             .iter()
@@ -289,25 +288,25 @@ impl World {
             .collect();
         for change in changes {
             if let Change::ReportFolded { key, sequence, .. } = change
-                && let Some(member) = term.coordinator.members().find(|member| member.key == *key)
+                && let Some(member) = coordinator.member_of(key)
                 && member.report.is_some()
                 && member.sequence >= *sequence
             {
                 problem = Some(("I", format!("report {sequence} of {key} counts after report {}", member.sequence)));
             }
             let Change::LeaseGranted { key, over, length, .. } = change else { continue };
-            if self.outside.lock.as_ref().is_some_and(|lock| lock.epoch > term.epoch) && !self.outside.ever_restored {
+            if self.outside.lock.as_ref().is_some_and(|lock| lock.epoch > epoch) && !self.outside.ever_restored {
                 problem = Some(("F", "a deposed leader grants a lease".into()));
             }
             let bound = self.outside.stored.as_ref().map(|stored| stored.record.bounds.lease);
             if bound.is_some_and(|bound| *length > bound) && !self.outside.ever_restored {
                 problem = Some(("bounds", format!("a lease of {length:?} is granted, and the record says {bound:?}")));
             }
-            let known = term.coordinator.members().any(|member| member.key == *key && member.registered);
+            let known = coordinator.member_of(key).is_some_and(|member| member.registered);
             if !known && !self.outside.roster.iter().any(|registration| registration.key == *key) {
                 problem = Some(("joiner", format!("{key} gets a lease and is not in the roster")));
             }
-            let record = term.coordinator.record();
+            let record = coordinator.record();
             if let Some(version) = over.keys().find(|version| record.versions.get(version).is_some_and(|it| it.sealed))
             {
                 problem = Some(("seal", format!("sealed version {version} is leased")));
@@ -315,11 +314,11 @@ impl World {
             if !self.outside.ever_registered.contains(key) {
                 problem = Some(("joiner", format!("{key} gets a lease and was never registered")));
             }
-            if record.epoch != term.epoch {
+            if record.epoch != epoch {
                 problem = Some(("F", "a lease is granted before the record names the term".into()));
             }
         }
-        if term.coordinator.members().count() > MAX_MEMBERS {
+        if coordinator.members().count() > MAX_MEMBERS {
             problem = Some(("B", "too many members".into()));
         }
         if let Some((promise, how)) = problem {

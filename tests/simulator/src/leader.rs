@@ -1,9 +1,12 @@
-//! One broadcaster: the real coordinator, and a driver around it that does what the real one does.
+//! One broadcaster: the machine that ships, in a shell that is stopped, cut off and lied to.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 
-use rotacast_protocol::coordinator::{Change, CommandKind, Coordinator, Input, Tenure};
+use rotacast_protocol::coordinator::{Change, Coordinator, Input, Tenure};
+use rotacast_protocol::machine::{
+    Action, Answer, Event as MachineEvent, Jitter, MAX_EVENTS, Machine, Observer, SaveId,
+};
 use rotacast_protocol::message::{InstanceReport, SecretReport, Stage, SyncRequest};
 use rotacast_protocol::record::{SecretRecord, Timing};
 use rotacast_protocol::{Epoch, InstanceKey, Instant, Now};
@@ -18,18 +21,23 @@ use crate::world::World;
 /// A save under way.
 #[derive(Clone, Debug)]
 pub(crate) struct Saving {
-    pub(crate) id: u64,
-    pub(crate) changes: Vec<Change>,
+    pub(crate) id: SaveId,
     pub(crate) bytes: Rc<Vec<u8>>,
     pub(crate) record: Rc<SecretRecord>,
-    pub(crate) answer: Option<Answer>,
 }
 
-/// A Sync that waits for its grant.
+/// The sender of a Sync.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Asker {
     pub(crate) from: (usize, u64),
-    pub(crate) request: SyncRequest,
+    pub(crate) request: Rc<SyncRequest>,
+}
+
+/// The party that waits for an answer of the machine.
+#[derive(Clone, Debug)]
+pub(crate) enum Waiting {
+    Instance(Asker),
+    Operator,
 }
 
 /// A term.
@@ -37,17 +45,27 @@ pub(crate) struct Answer {
 pub struct Term {
     /// Its number.
     pub epoch: Epoch,
-    /// The rules.
-    pub coordinator: Coordinator,
+    /// The engine.
+    pub(crate) machine: Machine<Waiting>,
+    /// Until when the leadership is known to last.
+    pub(crate) leads_until: Instant,
     pub(crate) cursor: u64,
     pub(crate) mailbox: VecDeque<Mail>,
     pub(crate) saving: Option<Saving>,
-    pub(crate) in_flight: BTreeMap<CommandKind, u64>,
-    pub(crate) retry: BTreeMap<CommandKind, u64>,
-    pub(crate) in_batch: bool,
     pub(crate) waking: Option<u64>,
     pub(crate) roster_read: usize,
     pub(crate) roster_listed: usize,
+    /// Events whose sender waits for an answer, and answers so far.
+    pub(crate) asked: u64,
+    pub(crate) answered: u64,
+}
+
+impl Term {
+    /// The rules, and what they know.
+    #[must_use]
+    pub fn coordinator(&self) -> &Coordinator {
+        self.machine.coordinator()
+    }
 }
 
 /// One broadcaster.
@@ -101,7 +119,7 @@ impl World {
         let sent = leader.clock.at(self.now);
         // Whoever knows that its time is over follows again.
         let believes = self.mutant == Some(Mutant::Leader(rotacast_protocol::rules::Rule::Leads));
-        if !believes && leader.term.as_ref().is_some_and(|term| term.coordinator.tenure().valid_until <= sent) {
+        if !believes && leader.term.as_ref().is_some_and(|term| term.leads_until <= sent) {
             self.leaders[node].term = None;
         }
         let leader = &self.leaders[node];
@@ -171,16 +189,16 @@ impl World {
         let warning = went_back.then(|| Mail::Input(Input::StoreWentBack { reason: "another store".into() }));
         self.leaders[node].term = Some(Term {
             epoch,
-            coordinator,
+            machine: Machine::new(coordinator),
+            leads_until: valid_until,
             cursor,
             mailbox: warning.into_iter().collect(),
             saving: None,
-            in_flight: BTreeMap::new(),
-            retry: BTreeMap::new(),
-            in_batch: false,
             waking: None,
             roster_read: 0,
             roster_listed,
+            asked: 0,
+            answered: 0,
         });
         // It reads what there is: the roster, and the versions.
         self.tell_roster();
@@ -198,12 +216,8 @@ impl World {
                     false => valid_until,
                 };
                 if renewed {
-                    let now = self.leader_now(node);
-                    if let Some(term) = self.leaders[node].term.as_mut().filter(|term| term.epoch == epoch)
-                        && let Ok(changes) =
-                            term.coordinator.decide(now, Input::LeadershipExtended { until: valid_until })
-                    {
-                        changes.iter().for_each(|change| term.coordinator.apply(now, change));
+                    if let Some(term) = self.leaders[node].term.as_mut().filter(|term| term.epoch == epoch) {
+                        term.leads_until = term.leads_until.max(valid_until);
                     }
                 } else if self.leaders[node].term.is_none() {
                     self.take_over(node, epoch, valid_until, stored, went_back);
@@ -234,86 +248,106 @@ impl World {
         self.leader_goes_on(node);
     }
 
+    /// Lets the machine see the world's judge.
+    pub(crate) fn within<T>(
+        &mut self,
+        node: usize,
+        term: &mut Term,
+        run: impl FnOnce(&mut Machine<Waiting>, &mut Watcher<'_>) -> T,
+    ) -> T {
+        let epoch = term.epoch;
+        run(&mut term.machine, &mut Watcher { world: self, node, epoch })
+    }
+
     pub(crate) fn leader_goes_on(&mut self, node: usize) {
+        let Some(mut term) = self.leaders[node].term.take() else { return };
         for _ in 0..10_000 {
-            let now = self.leader_now(node);
-            let Some(term) = self.leaders[node].term.as_mut() else { return };
-            if term.saving.is_some() {
-                return;
-            }
-            // Mail that has come together is taken in together, as the real one does.
-            if (!std::mem::take(&mut term.in_batch) || term.mailbox.is_empty())
-                && let Ok(changes) = term.coordinator.decide(now, Input::Tick)
-                && !changes.is_empty()
+            // Mail that has come together is taken in together, as the real task does.
+            while term.machine.room() > 0
+                && let Some(mail) = term.mailbox.pop_front()
             {
-                self.check_decided(node, &changes);
-                self.commit(node, changes, None);
-                continue;
+                self.feed(&mut term, mail);
             }
-            if let Some(mail) = term.mailbox.pop_front() {
-                term.in_batch = term.mailbox.len() > 1 || self.network.permille(300);
-                self.read(node, mail);
-                continue;
+            let (now, leads_until) = (self.leader_now(node), term.leads_until);
+            let action = self.within(node, &mut term, |machine, watcher| machine.poll(now, leads_until, watcher));
+            let Some(action) = action else {
+                if term.machine.room() == MAX_EVENTS && term.asked != term.answered {
+                    let missing = term.asked - term.answered;
+                    self.violated("reply", format!("broadcaster {node} rests and owes {missing} answers"));
+                }
+                self.leaders[node].term = Some(term);
+                self.schedule_leader(node);
+                return;
+            };
+            match action {
+                Action::Save { id, record, .. } => {
+                    let (bytes, record) = (Rc::new(record.encode()), Rc::new(*record));
+                    term.saving = Some(Saving { id, bytes, record });
+                    self.leaders[node].term = Some(term);
+                    self.send_save(node);
+                    return;
+                }
+                Action::Run { id, command } => self.start_command(node, &term, id, command),
+                Action::Reply { to, answer } => {
+                    term.answered += 1;
+                    match (to, answer) {
+                        (Waiting::Instance(asker), Answer::Granted(grant)) => {
+                            let key = &asker.request.report.key;
+                            let registered = term.coordinator().member_of(key).is_some_and(|member| member.registered);
+                            self.answer(&asker, term.epoch, !registered, grant);
+                        }
+                        (Waiting::Instance(_) | Waiting::Operator, Answer::Refused(_)) => self.counts.refused += 1,
+                        (Waiting::Instance(_) | Waiting::Operator, _) => {}
+                    }
+                }
+                Action::Refused(_) => self.counts.refused += 1,
+                Action::Changed { .. } | Action::NoteLost { .. } | Action::AwaitVersion { .. } => {}
             }
-            self.start_commands(node);
-            self.schedule_leader(node);
-            return;
         }
         self.violated("L", format!("broadcaster {node} never settles"));
     }
 
-    fn read(&mut self, node: usize, mail: Mail) {
-        let now = self.leader_now(node);
+    fn feed(&mut self, term: &mut Term, mail: Mail) {
         let secret = self.secret.clone();
         match mail {
             Mail::Sync { from, request } => {
                 let Some(report) = request.report.secrets.get(&secret).cloned() else { return };
-                let key = request.report.key.clone();
-                self.confirmed(&key, &report);
-                let input = Input::Sync { key, sequence: request.report.sequence, report };
-                let Some(term) = self.leaders[node].term.as_ref() else { return };
-                match term.coordinator.decide(now, input) {
-                    Ok(changes) => {
-                        self.check_decided(node, &changes);
-                        self.commit(node, changes, Some(Answer { from, request }));
-                    }
-                    Err(_) => self.counts.refused += 1,
-                }
+                let (key, sequence) = (request.report.key.clone(), request.report.sequence);
+                let reply = Waiting::Instance(Asker { from, request: Rc::new(request) });
+                term.asked += 1;
+                term.machine.handle(MachineEvent::Sync { key, sequence, report, reply });
             }
             Mail::Report(InstanceReport { key, sequence, mut secrets }) => {
                 if let Some(report) = secrets.remove(&secret) {
-                    self.confirmed(&key, &report);
-                    self.input(node, Input::Report { key, sequence, report });
+                    term.machine.handle(MachineEvent::Input(Input::Report { key, sequence, report }));
                 }
             }
-            Mail::Input(input) => self.input(node, input),
-            Mail::Roster => self.read_roster(node, usize::MAX),
-            Mail::EffectDone { epoch, id, kind, result } => {
-                let Some(term) = self.leaders[node].term.as_mut().filter(|term| term.epoch == epoch) else { return };
-                if term.in_flight.get(&kind) != Some(&id) {
+            Mail::Order { by, order } => {
+                term.asked += 1;
+                term.machine.handle(MachineEvent::Order { by, order, reply: Waiting::Operator });
+            }
+            Mail::Input(input) => term.machine.handle(MachineEvent::Input(input)),
+            Mail::Roster => {
+                for input in self.read_roster(term, usize::MAX) {
+                    term.machine.handle(MachineEvent::Input(input));
+                }
+            }
+            Mail::EffectDone { epoch, id, result } => {
+                if term.epoch != epoch {
                     return;
                 }
-                term.in_flight.remove(&kind);
-                match result {
+                let jitter = Jitter::from_permille(u16::try_from(self.rng.between(0, 1001)).unwrap_or(1000));
+                let outcome = match result {
                     Ok((roster, inputs)) => {
-                        if let Some(end) = roster {
-                            self.read_roster(node, end);
-                        }
-                        inputs.into_iter().for_each(|input| self.queue(node, input));
+                        let read = roster.map(|end| self.read_roster(term, end)).unwrap_or_default();
+                        Ok(read.into_iter().chain(inputs).collect())
                     }
-                    Err(()) => {
-                        let at = self.now + self.rng.between(200, 800) * MS;
-                        if let Some(term) = self.leaders[node].term.as_mut() {
-                            term.retry.insert(kind.clone(), at);
-                        }
-                        self.queue(node, Input::Troubled { command: kind, problem: "no answer".into() });
-                    }
-                }
+                    Err(()) => Err("no answer".to_owned()),
+                };
+                term.machine.handle(MachineEvent::CommandDone { id, outcome, jitter });
             }
             Mail::Wake => {
-                if let Some(term) = self.leaders[node].term.as_mut()
-                    && term.waking.is_some_and(|at| at <= self.now)
-                {
+                if term.waking.is_some_and(|at| at <= self.now) {
                     term.waking = None;
                 }
             }
@@ -327,43 +361,47 @@ impl World {
         }
     }
 
-    pub(crate) fn queue(&mut self, node: usize, input: Input) {
-        if let Some(term) = self.leaders[node].term.as_mut() {
-            term.mailbox.push_back(Mail::Input(input));
-        }
-    }
-
-    fn input(&mut self, node: usize, input: Input) {
-        let now = self.leader_now(node);
-        let Some(term) = self.leaders[node].term.as_ref() else { return };
-        match term.coordinator.decide(now, input) {
-            Ok(changes) => {
-                self.check_decided(node, &changes);
-                self.commit(node, changes, None);
-            }
-            Err(_) => self.counts.refused += 1,
-        }
-    }
-
-    /// Feeds the roster, in its order, up to an end.
-    fn read_roster(&mut self, node: usize, end: usize) {
+    /// The roster's news, in its order, up to an end.
+    fn read_roster(&self, term: &mut Term, end: usize) -> Vec<Input> {
         let end = end.min(self.outside.roster.len());
-        let Some(term) = self.leaders[node].term.as_mut() else { return };
         let from = term.roster_read.min(end);
         term.roster_read = term.roster_read.max(end);
+        let mut inputs = Vec::new();
         for position in from..end {
             let entry = self.outside.roster[position].clone();
             let live = position >= term.roster_listed;
-            let input = if entry.left {
+            inputs.push(if entry.left {
                 Input::Left { key: entry.key }
             } else {
                 Input::Registered { key: entry.key, exclusive: entry.exclusive, live }
-            };
-            // Ahead of what is already waiting, in order: a reading's end is input before what depends on it.
-            term.mailbox.push_back(Mail::Input(input));
+            });
         }
         if end >= term.roster_listed {
-            term.mailbox.push_back(Mail::Input(Input::RosterRead));
+            inputs.push(Input::RosterRead);
+        }
+        inputs
+    }
+}
+
+/// Shows the judge what a machine decides and applies.
+pub(crate) struct Watcher<'a> {
+    world: &'a mut World,
+    node: usize,
+    epoch: Epoch,
+}
+
+impl Observer for Watcher<'_> {
+    fn decided(&mut self, coordinator: &Coordinator, changes: &[Change]) {
+        self.world.check_decided(self.epoch, coordinator, changes);
+    }
+
+    fn after(&mut self, _coordinator: &Coordinator, change: &Change, _now: Now) {
+        if let Change::ReportFolded { key, report, .. } = change {
+            self.world.confirmed(key, report);
+        }
+        let node = self.node;
+        if let Change::Record(change) = change {
+            self.world.tell(|| format!("broadcaster {node}: {change:?}"));
         }
     }
 }

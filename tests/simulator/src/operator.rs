@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rotacast_protocol::coordinator::{ConditionName, Input, Order};
+use rotacast_protocol::coordinator::{ConditionName, Order};
 use rotacast_protocol::{InstanceKey, OperatorName, Version};
 
 use crate::clock::SECOND;
@@ -21,7 +21,7 @@ impl World {
         let by = OperatorName::new("ada").expect("a valid name");
         if let Some(node) = (0..self.leaders.len()).find(|node| self.leaders[*node].term.is_some()) {
             self.counts.orders += 1;
-            let mail = Mail::Input(Input::Operator { by, order });
+            let mail = Mail::Order { by, order };
             let at = self.now + self.delay();
             self.at(at, Event::ToLeader(node, Box::new(mail)));
         }
@@ -95,7 +95,7 @@ impl World {
         };
         let Some(term) = &self.leaders[node].term else { return };
         let now = self.leaders[node].clock.now(self.now);
-        let record = term.coordinator.record();
+        let record = term.coordinator().record();
         let current = record.current;
         if record.paused.is_some() {
             return self.order(Order::Resume);
@@ -103,7 +103,7 @@ impl World {
         if record.safe_mode.is_some() {
             return self.order(Order::LeaveSafeMode);
         }
-        if term.coordinator.overlays(now).iter().any(|overlay| overlay.as_str() == "awaiting_approval") {
+        if term.coordinator().overlays(now).iter().any(|overlay| overlay.as_str() == "awaiting_approval") {
             return self.order(Order::Approve);
         }
         if current.is_none()
@@ -114,7 +114,7 @@ impl World {
             self.outside.put(false);
             return;
         }
-        let blockers = term.coordinator.blockers(now);
+        let blockers = term.coordinator().blockers(now);
         // What a report asks for can be had: more instances.
         if blockers
             .iter()
@@ -145,7 +145,7 @@ impl World {
         if self.now < healed + HANDS_OFF {
             return;
         }
-        let members: Vec<InstanceKey> = term.coordinator.members().map(|member| member.key.clone()).collect();
+        let members: Vec<InstanceKey> = term.coordinator().members().map(|member| member.key.clone()).collect();
         let retiring: Vec<Version> = record.retirements.keys().copied().collect();
         for blocker in blockers {
             let who = members.iter().find(|key| key.to_string() == blocker.who).cloned();

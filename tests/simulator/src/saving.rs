@@ -4,21 +4,21 @@ use std::rc::Rc;
 
 use rotacast_holder::InstanceInput;
 use rotacast_protocol::Epoch;
-use rotacast_protocol::coordinator::Change;
-use rotacast_protocol::message::SyncReply;
+use rotacast_protocol::machine::SaveId;
+use rotacast_protocol::message::{SecretGrant, SyncReply};
 use rotacast_protocol::record::SecretRecord;
 
 use crate::clock::MS;
 use crate::event::{Event, Mail};
 use crate::instance::ToInstance;
-use crate::leader::{Answer, Saving};
+use crate::leader::Asker;
 use crate::mutant::Around;
 use crate::outside::Stored;
 use crate::world::World;
 
 impl World {
     /// What the store said of a save, or that it said nothing: then it is asked, until it is known.
-    pub(crate) fn saved(&mut self, node: usize, epoch: Epoch, id: u64, outcome: Option<bool>) {
+    pub(crate) fn saved(&mut self, node: usize, epoch: Epoch, id: SaveId, outcome: Option<bool>) {
         let guesses = self.is_broken(Around::UnknownIsAsked);
         let Some(term) = self.leaders[node].term.as_mut().filter(|term| term.epoch == epoch) else { return };
         if term.saving.as_ref().is_none_or(|saving| saving.id != id) {
@@ -31,46 +31,37 @@ impl World {
         match outcome {
             Some(true) => {}
             _ if landed => {}
-            None if guesses => {
-                // It takes no answer for a no, and forgets what it wanted to save.
-                if let Some(term) = self.leaders[node].term.as_mut() {
-                    term.cursor = cursor;
-                    term.saving = None;
-                }
-                return;
-            }
+            // It takes no answer for a yes.
+            None if guesses => {}
             None if cursor == term.cursor => {
                 self.counts.unknown += 1;
                 self.send_save(node);
                 return;
             }
             _ => {
-                // Somebody else leads.
+                // Another broadcaster leads.
                 self.counts.deposed += 1;
                 self.leaders[node].term = None;
                 return;
             }
         }
-        let now = self.leader_now(node);
-        let Some(term) = self.leaders[node].term.as_mut() else { return };
+        let Some(mut term) = self.leaders[node].term.take() else { return };
         let Some(saving) = term.saving.take() else { return };
         term.cursor = cursor;
-        let revision = term.coordinator.record().revision;
-        for change in &saving.changes {
-            term.coordinator.apply(now, change);
-        }
-        if *term.coordinator.record() != *saving.record {
-            let (found, expected) = (term.coordinator.record().revision, saving.record.revision);
+        let revision = term.machine.coordinator().record().revision;
+        let now = self.leader_now(node);
+        self.within(node, &mut term, |machine, watcher| machine.saved(now, id, watcher));
+        let record = term.machine.coordinator().record();
+        if *record != *saving.record {
+            let (found, expected) = (record.revision, saving.record.revision);
             self.violated("I", format!("what was saved ({expected}) is not what was applied ({found})"));
-        } else if term.coordinator.record().revision <= revision {
+        } else if record.revision <= revision {
             self.violated("I", "a saved change did not raise the revision".into());
         }
-        if let Some(answer) = saving.answer {
-            self.answer(node, &answer);
-        }
+        self.leaders[node].term = Some(term);
     }
 
-    fn send_save(&mut self, node: usize) {
+    pub(crate) fn send_save(&mut self, node: usize) {
         let leader = &self.leaders[node];
         let Some(term) = &leader.term else { return };
         let Some(saving) = &term.saving else { return };
@@ -90,7 +81,7 @@ impl World {
         &mut self,
         node: usize,
         epoch: Epoch,
-        id: u64,
+        id: SaveId,
         bytes: Rc<Vec<u8>>,
         record: Rc<SecretRecord>,
         cursor: u64,
@@ -122,41 +113,17 @@ impl World {
         }
     }
 
-    pub(crate) fn commit(&mut self, node: usize, changes: Vec<Change>, answer: Option<Answer>) {
-        let now = self.leader_now(node);
-        let Some(term) = self.leaders[node].term.as_mut() else { return };
-        if let Some(after) = term.coordinator.record_after(&changes) {
-            let bytes = Rc::new(after.encode());
-            let id = self.number();
-            let saving = Saving { id, changes, bytes, record: Rc::new(after), answer };
-            if let Some(term) = self.leaders[node].term.as_mut() {
-                term.saving = Some(saving);
-            }
-            self.send_save(node);
-            return;
-        }
-        for change in &changes {
-            term.coordinator.apply(now, change);
-        }
-        if let Some(answer) = answer {
-            self.answer(node, &answer);
-        }
-    }
-
-    fn answer(&mut self, node: usize, answer: &Answer) {
-        let Some(term) = &self.leaders[node].term else { return };
-        let key = &answer.request.report.key;
-        let grant = term.coordinator.grant(key);
-        let unregistered = !term.coordinator.members().any(|member| member.key == *key && member.registered);
+    /// A broadcaster's answer to a Sync, on its way.
+    pub(crate) fn answer(&mut self, asker: &Asker, epoch: Epoch, unregistered: bool, grant: SecretGrant) {
         let reply = SyncReply {
-            key: key.clone(),
-            nonce: answer.request.nonce,
-            epoch: term.epoch,
-            covered: answer.request.report.sequence,
+            key: asker.request.report.key.clone(),
+            nonce: asker.request.nonce,
+            epoch,
+            covered: asker.request.report.sequence,
             unregistered,
-            secrets: grant.into_iter().map(|grant| (self.secret.clone(), grant)).collect(),
+            secrets: [(self.secret.clone(), grant)].into(),
         };
-        let (index, life) = answer.from;
+        let (index, life) = asker.from;
         if self.instances[index].deaf > self.now {
             return;
         }

@@ -8,18 +8,9 @@ use tracing::warn;
 use super::SecretTask;
 
 impl SecretTask {
-    /// Numbers from `missing` to before `found` that were used in a history that the store has lost: taken, and not listed.
-    /// One that is listed is about to be written, or was.
-    pub(super) fn lost_between(&self, missing: Version, found: Version) -> BTreeSet<Version> {
-        let record = self.coordinator.record();
-        let end = found.min(record.last_version.map_or(Version::FIRST, Version::next));
-        let numbers = (missing.get()..end.get()).filter_map(|number| Version::new(number).ok());
-        numbers.filter(|number| !record.versions.contains_key(number)).collect()
-    }
-
-    /// Somebody may write a number that instances know from a history that the store has lost. It is not taken in.
+    /// A client may write a number that instances know from a history that the store has lost. It is not taken in.
     pub(super) fn warn_of_taken(&self, version: Version) {
-        let record = self.coordinator.record();
+        let record = self.machine.coordinator().record();
         let newest = record.versions.keys().next_back().copied();
         if let Some(last) = record.last_version.filter(|last| newest < Some(version) && version <= *last) {
             let secret = &self.secret;
@@ -33,7 +24,7 @@ impl SecretTask {
 
     /// Numbers of a history that the store has lost must be no gap for the versions that follow.
     pub(super) async fn note_lost(&self, numbers: BTreeSet<Version>) {
-        let epoch = self.coordinator.tenure().epoch;
+        let epoch = self.machine.coordinator().tenure().epoch;
         match self.environment.tree.note_lost(&self.secret, &numbers, epoch).await {
             Ok(()) => {
                 let secret = &self.secret;

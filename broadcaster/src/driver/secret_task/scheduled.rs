@@ -3,20 +3,28 @@
 use std::time::Duration;
 
 use rotacast_clock as clock;
-use rotacast_protocol::coordinator::{Input, Order, Rejection};
+use rotacast_protocol::coordinator::{Order, Rejection};
+use rotacast_protocol::machine::Event;
 use rotacast_protocol::{Instant, Now, OperatorName};
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::{Ended, SecretTask};
+use super::{SecretTask, Waiting};
 use crate::schedule::SCHEDULE;
 
 /// Pause before a scheduled rotation that was refused is asked for again. What refuses one needs an operator, or minutes.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
+/// Longest time between two looks at the wall clock, by which schedules go: a clock that was set is noticed by then.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(60);
+
 impl SecretTask {
-    /// When the schedule's rotation is due; none while it may not start.
+    /// When the schedule's rotation is to be looked at; none while it may not start.
     pub(super) fn scheduled(&self, now: Now) -> Option<Instant> {
-        let record = self.coordinator.record();
+        Some(self.due(now)?.min(now.instant + LOOK_AT_CLOCK))
+    }
+
+    fn due(&self, now: Now) -> Option<Instant> {
+        let record = self.machine.coordinator().record();
         if record.paused.is_some() || record.safe_mode.is_some() {
             return None;
         }
@@ -25,27 +33,22 @@ impl SecretTask {
         Some(self.ask_again.map_or(at, |again| again.max(at)))
     }
 
-    /// Starts the rotation that is due, as an operator's order would.
-    pub(super) async fn keep_schedule(&mut self) -> Result<(), Ended> {
+    /// Orders the rotation that is due, as an operator would. Whether one is.
+    pub(super) fn ask_for_scheduled_rotation(&mut self) -> bool {
         let now = clock::now();
-        if self.scheduled(now).is_none_or(|due| due > now.instant) {
-            return Ok(());
+        if self.due(now).is_none_or(|due| due > now.instant) {
+            return false;
         }
-        self.ask_again = None;
+        // Until it is answered, and in case that it is refused.
+        self.ask_again = Some(now.instant + ASK_AGAIN);
         let by = OperatorName::new(SCHEDULE).expect("a valid name");
-        match self.coordinator.decide(now, Input::Operator { by: by.clone(), order: Order::Rotate }) {
-            Ok(changes) => {
-                info!(secret = %self.secret, "rotated by its schedule");
-                self.commit_for(changes, Some(&by)).await?;
-                self.settle().await
-            }
-            Err(rejection) => {
-                if !matches!(rejection, Rejection::Deposed { .. }) {
-                    warn!(secret = %self.secret, %rejection, "its schedule's rotation cannot start; it is tried again");
-                }
-                self.ask_again = Some(now.instant + ASK_AGAIN);
-                Ok(())
-            }
+        self.machine.handle(Event::Order { by, order: Order::Rotate, reply: Waiting::Schedule });
+        true
+    }
+
+    pub(super) fn schedule_refused(&self, rejection: &Rejection) {
+        if !matches!(rejection, Rejection::Deposed { .. }) {
+            warn!(secret = %self.secret, %rejection, "its schedule's rotation cannot start; it is tried again");
         }
     }
 }

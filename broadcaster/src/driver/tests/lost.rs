@@ -30,7 +30,7 @@ fn safe_mode() -> RecordChange {
 
 async fn last_version(secrets: &Secrets) -> Option<Version> {
     let (reply, answer) = oneshot::channel();
-    secrets.get(&name()).unwrap().mail.send(Mail::LastVersion(reply)).await.unwrap();
+    secrets.get(&name()).unwrap().mail.send(Mail::Question(Question::LastVersion(reply))).await.unwrap();
     answer.await.unwrap()
 }
 
@@ -142,7 +142,7 @@ async fn a_state_that_no_leap_reaches_is_told_as_trouble_in_the_end() {
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     let claims =
-        |status: &v1::SecretStatus| status.blockers.iter().any(|it| it.why.contains("somebody else writes states"));
+        |status: &v1::SecretStatus| status.blockers.iter().any(|it| it.why.contains("another client writes states"));
     until(&secrets, claims).await;
     stop.cancel();
     running.await.unwrap().unwrap();

@@ -98,6 +98,18 @@ impl CommandKind {
             | Self::Retire { version, .. } => Some(*version),
         }
     }
+
+    /// The version whose credential it uses or changes. No two commands on one version run at once.
+    #[must_use]
+    pub fn works_on(&self) -> Option<Version> {
+        match self {
+            Self::Create { version }
+            | Self::Test { version }
+            | Self::ReadUsage { version }
+            | Self::Retire { version, .. } => Some(*version),
+            Self::Publish | Self::PassBarrier { .. } | Self::Audit { .. } => None,
+        }
+    }
 }
 
 /// A command with what it was derived from. Two leaders derive equal commands from equal records, so the pair
@@ -159,7 +171,9 @@ impl Coordinator {
         kinds.into_iter().map(|kind| Command { kind, revision: self.record.revision }).collect()
     }
 
-    pub(super) fn leads(&self, now: Instant) -> bool {
+    /// Whether this leader's term is known to last at this moment.
+    #[must_use]
+    pub fn leads(&self, now: Instant) -> bool {
         now < self.tenure.valid_until || self.broken.is(Rule::Leads)
     }
 

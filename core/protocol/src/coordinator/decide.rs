@@ -16,7 +16,7 @@ use crate::time::{Instant, Now};
 const LOST_VERSIONS: u64 = 10_000;
 
 /// Why an input changes nothing, by whose fault it is.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Error)]
 pub enum Rejection {
     /// It is older than what is known, or known already.
     #[error("stale {what}: expected {expected}, found {found}")]

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use rotacast_holder::{Input as Takes, Instance, InstanceInput};
 use rotacast_protocol::coordinator::{Input, Order};
+use rotacast_protocol::machine::Event;
 use rotacast_protocol::{Incarnation, InstanceKey, OperatorName, Version};
 
 use super::model::{Bounds, Fixed, Life, Model, Wire};
@@ -82,7 +83,8 @@ impl Model {
             .retain(|wire| (0..model.lives.len()).all(|index| !model.lives[index].storebound || !to(wire, index)));
         // Everyone settles on version 1, with a long lease; then version 2 lands.
         for _ in 0..20 {
-            model.read_roster(fixed, 0);
+            model.read_roster(0);
+            model.settle(fixed, 0);
             while !model.wire.is_empty() {
                 let wire = model.wire.remove(0);
                 model.arrives(fixed, wire, 0);
@@ -175,7 +177,7 @@ impl Model {
             if left.kills > 0 {
                 actions.push(Action::Killed(node));
             }
-            let rotates = it.coordinator.record().rotation.is_some();
+            let rotates = it.machine.coordinator().record().rotation.is_some();
             if left.rollbacks > 0 && rotates && self.lock.is_some_and(|(holder, ..)| holder == node) {
                 actions.push(Action::RollsBack);
             }
@@ -240,7 +242,7 @@ impl Model {
                 self.arrives(fixed, wire, node);
             }
             Action::HearsRoster(node) => {
-                self.read_roster(fixed, node);
+                self.read_roster(node);
                 self.settle(fixed, node);
             }
             Action::TakesOver(node) => self.take_over(fixed, node),
@@ -258,7 +260,7 @@ impl Model {
                 // Whoever knows that its time is over follows again.
                 let now = fixed.leaders[node].at(self.now);
                 let knows = fixed.mutant != Some(Mutant::Leader(rotacast_protocol::rules::Rule::Leads));
-                if knows && self.nodes[node].as_ref().is_some_and(|it| it.coordinator.tenure().valid_until <= now) {
+                if knows && self.nodes[node].as_ref().is_some_and(|it| it.leads_until <= now) {
                     self.nodes[node] = None;
                 }
                 self.settle(fixed, node);
@@ -302,7 +304,7 @@ impl Model {
                 let by = OperatorName::new("ada").expect("a valid name");
                 let order = Order::rollback("no").expect("a reason");
                 if let Some((node, ..)) = self.lock {
-                    self.input(fixed, node, Input::Operator { by, order });
+                    self.handle(node, Event::Input(Input::Operator { by, order }));
                     self.settle(fixed, node);
                 }
             }
@@ -317,7 +319,7 @@ impl Model {
     fn arrives(&mut self, fixed: &mut Fixed, wire: Wire, node: usize) {
         let secret = fixed.secret.clone();
         match wire {
-            Wire::Sync(index, request) => self.sync(fixed, node, index, &request),
+            Wire::Sync(index, request) => self.sync(fixed, node, index, request),
             Wire::Reply(index, reply) => {
                 if self.lives[index].syncing.is_some_and(|(nonce, _)| nonce == reply.nonce) {
                     self.lives[index].syncing = None;
@@ -347,7 +349,7 @@ impl Model {
         };
         for node in 0..2 {
             if let Some(it) = self.nodes[node].as_ref().filter(|it| !self.stopped[node] && it.saving.is_none())
-                && let Some(at) = it.coordinator.next_wakeup(fixed.leaders[node].now(self.now))
+                && let Some(at) = it.machine.next_wakeup(fixed.leaders[node].now(self.now))
             {
                 meet(fixed.leaders[node].when(at));
             }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rotacast_holder::Instance;
-use rotacast_protocol::coordinator::{Change, Coordinator};
+use rotacast_protocol::machine::{Machine, SaveId};
 use rotacast_protocol::message::{SecretState, SyncReply, SyncRequest};
 use rotacast_protocol::record::SecretRecord;
 use rotacast_protocol::{Epoch, InstanceKey, Instant, Nonce, Policy, SecretName, Version};
@@ -51,15 +51,18 @@ pub struct Bounds {
     pub drift: bool,
 }
 
+/// The sender of a Sync, and what it sent.
+pub(super) type Asker = (usize, Rc<SyncRequest>);
+
 /// A broadcaster with a term.
 #[derive(Clone, Hash)]
 pub(super) struct Node {
-    pub(super) coordinator: Rc<Coordinator>,
+    pub(super) machine: Rc<Machine<Asker>>,
+    pub(super) leads_until: Instant,
     pub(super) epoch: Epoch,
     pub(super) cursor: u64,
-    pub(super) saving: Option<Rc<Vec<Change>>>,
+    pub(super) saving: Option<(SaveId, Rc<SecretRecord>)>,
     pub(super) roster_read: usize,
-    pub(super) published: u64,
 }
 
 /// A process life.

@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use rotacast_holder::{Command as Owed, Input as Takes, InstanceCommand, InstanceInput};
-use rotacast_protocol::coordinator::{Change, CommandKind, Coordinator, Evidence, GuardStanding, Input, Tenure};
-use rotacast_protocol::message::SyncReply;
+use rotacast_protocol::coordinator::{
+    Change, Command, CommandKind, Coordinator, Evidence, GuardStanding, Input, Tenure,
+};
+use rotacast_protocol::machine::{Action, Answer, Event, Jitter, Machine};
+use rotacast_protocol::message::{SyncReply, SyncRequest};
 use rotacast_protocol::record::{Cause, RecordChange, RetireStep, SecretRecord, Timing};
 use rotacast_protocol::{Epoch, Nonce, Version};
 
-use super::model::{Fixed, LOCK, Model, Node, Wire};
+use super::model::{Asker, Fixed, LOCK, Model, Node, Wire};
 use crate::clock::{MS, ms};
 use crate::mutant::{Around, Mutant};
 
@@ -17,42 +20,16 @@ use crate::mutant::{Around, Mutant};
 pub(super) const TIMEOUT: u64 = 250 * MS;
 
 impl Model {
-    fn change(&mut self, fixed: &Fixed, node: usize, changes: &[Change]) {
-        let now = fixed.leaders[node].now(self.now);
+    pub(super) fn handle(&mut self, node: usize, event: Event<Asker>) {
         if let Some(it) = &mut self.nodes[node] {
-            let coordinator = Rc::make_mut(&mut it.coordinator);
-            changes.iter().for_each(|change| coordinator.apply(now, change));
+            Rc::make_mut(&mut it.machine).handle(event);
         }
-    }
-
-    pub(super) fn input(&mut self, fixed: &mut Fixed, node: usize, input: Input) {
-        let now = fixed.leaders[node].now(self.now);
-        let Some(it) = &self.nodes[node] else { return };
-        if let Ok(changes) = it.coordinator.decide(now, input) {
-            self.commit(fixed, node, changes);
-        }
-    }
-
-    /// Saves what is durable, at once or, when it is stopped right there, later.
-    fn commit(&mut self, fixed: &mut Fixed, node: usize, changes: Vec<Change>) {
-        let Some(it) = &mut self.nodes[node] else { return };
-        if it.coordinator.record_after(&changes).is_none() {
-            return self.change(fixed, node, &changes);
-        }
-        it.saving = Some(Rc::new(changes));
-        if self.stops_in_save == Some(node) {
-            self.stops_in_save = None;
-            self.stopped[node] = true;
-            return;
-        }
-        self.land(fixed, node);
     }
 
     /// A save arrives at the store: the record's cursor and the leader's key decide.
     pub(super) fn land(&mut self, fixed: &mut Fixed, node: usize) {
         let Some(it) = &mut self.nodes[node] else { return };
-        let Some(changes) = it.saving.take() else { return };
-        let Some(after) = it.coordinator.record_after(&changes) else { return };
+        let Some((id, after)) = it.saving.take() else { return };
         let leads =
             self.lock.is_some_and(|(holder, epoch, until)| holder == node && epoch == it.epoch && until > self.now)
                 || fixed.mutant == Some(Mutant::Around(Around::SaveComparesKey));
@@ -72,22 +49,21 @@ impl Model {
             self.violation.get_or_insert(text);
         }
         it.cursor = cursor + 1;
-        self.reached(fixed, node, &changes);
-        self.stored = Some((Rc::new(after), cursor + 1));
-        self.change(fixed, node, &changes);
+        self.stored = Some((after, cursor + 1));
+        let now = fixed.leaders[node].now(self.now);
+        Rc::make_mut(&mut it.machine).saved(now, id, &mut ());
     }
 
     /// What the search has seen, so that it is known not to be empty.
     fn reached(&self, fixed: &mut Fixed, node: usize, changes: &[Change]) {
         let Some(it) = &self.nodes[node] else { return };
-        let now = fixed.leaders[node].now(self.now);
+        let (now, coordinator) = (fixed.leaders[node].now(self.now), it.machine.coordinator());
         for change in changes {
             let Change::Record(RecordChange::RetireBegan { version, .. }) = change else { continue };
-            let Some(retirement) = it.coordinator.record().retirements.get(version) else { continue };
-            let standings: Vec<GuardStanding> = it
-                .coordinator
+            let Some(retirement) = coordinator.record().retirements.get(version) else { continue };
+            let standings: Vec<GuardStanding> = coordinator
                 .members()
-                .map(|member| it.coordinator.guard_standing(member, *version, retirement, now).0)
+                .map(|member| coordinator.guard_standing(member, *version, retirement, now).0)
                 .collect();
             let seen = &mut fixed.reached;
             seen.retired += 1;
@@ -116,8 +92,9 @@ impl Model {
         if let Some(Mutant::Leader(rule)) = fixed.mutant {
             coordinator.break_rule(rule);
         }
-        let coordinator = Rc::new(coordinator);
-        self.nodes[node] = Some(Node { coordinator, epoch, cursor, saving: None, roster_read: 0, published: 0 });
+        let machine = Rc::new(Machine::new(coordinator));
+        self.nodes[node] =
+            Some(Node { machine, leads_until: valid_until, epoch, cursor, saving: None, roster_read: 0 });
         self.settle(fixed, node);
     }
 
@@ -128,76 +105,104 @@ impl Model {
         if leads && !self.stopped[node] && until > self.now {
             self.lock = Some((node, epoch, self.now + LOCK));
             let until = fixed.leaders[node].at(self.now) + ms(LOCK / MS * 97 / 100);
-            self.change(fixed, node, &[Change::LeadershipExtended { until }]);
+            if let Some(it) = &mut self.nodes[node] {
+                it.leads_until = it.leads_until.max(until);
+            }
         }
     }
 
-    pub(super) fn read_roster(&mut self, fixed: &mut Fixed, node: usize) {
-        let Some(it) = &mut self.nodes[node] else { return };
+    /// The roster's news.
+    fn roster_news(&mut self, node: usize) -> Vec<Input> {
+        let Some(it) = &mut self.nodes[node] else { return Vec::new() };
         let from = std::mem::replace(&mut it.roster_read, self.roster.len());
-        let news = self.roster[from.min(self.roster.len())..].to_vec();
-        for key in news {
-            self.input(fixed, node, Input::Registered { key, exclusive: false, live: false });
+        let news = self.roster[from.min(self.roster.len())..].iter().cloned();
+        let mut inputs: Vec<Input> = news.map(|key| Input::Registered { key, exclusive: false, live: false }).collect();
+        inputs.push(Input::RosterRead);
+        inputs
+    }
+
+    pub(super) fn read_roster(&mut self, node: usize) {
+        for input in self.roster_news(node) {
+            self.handle(node, Event::Input(input));
         }
-        self.input(fixed, node, Input::RosterRead);
     }
 
     /// Everything a broadcaster can do by itself. Provider, audit log and roster answer at once.
     pub(super) fn settle(&mut self, fixed: &mut Fixed, node: usize) {
-        for _ in 0..200 {
-            let Some(it) = &self.nodes[node] else { return };
+        for _ in 0..400 {
+            let Some(it) = &mut self.nodes[node] else { return };
             if self.stopped[node] || it.saving.is_some() {
                 return;
             }
-            let now = fixed.leaders[node].now(self.now);
-            let changes = it.coordinator.decide(now, Input::Tick).unwrap_or_default();
-            if !changes.is_empty() {
-                self.commit(fixed, node, changes);
+            let (now, leads_until) = (fixed.leaders[node].now(self.now), it.leads_until);
+            let machine = Rc::make_mut(&mut it.machine);
+            let Some(action) = machine.poll(now, leads_until, &mut ()) else {
+                let last = machine.coordinator().record().last_version.map_or(0, Version::get);
+                let Ok(version) = Version::new(last + 1) else { return };
+                if last >= self.versions || machine.awaits_leadership() {
+                    return;
+                }
+                machine.handle(Event::Input(Input::VersionSeen { version }));
                 continue;
-            }
-            let last = it.coordinator.record().last_version.map_or(0, Version::get);
-            if last < self.versions
-                && let Ok(version) = Version::new(last + 1)
-            {
-                self.input(fixed, node, Input::VersionSeen { version });
-                continue;
-            }
-            let owed = it.coordinator.commands(now);
-            let revision = it.coordinator.record().revision;
-            let Some(command) = owed.into_iter().next() else { return };
-            match command.kind {
-                CommandKind::Publish => {
-                    self.publish(node);
-                    self.input(fixed, node, Input::Published { revision });
-                }
-                CommandKind::Create { .. } => return,
-                CommandKind::Test { version } => self.input(fixed, node, Input::Verified { version }),
-                CommandKind::PassBarrier { version } => {
-                    self.read_roster(fixed, node);
-                    self.input(fixed, node, Input::BarrierPassed { version, revision });
-                }
-                CommandKind::ReadUsage { version } => {
-                    let evidence = Evidence::None;
-                    self.input(fixed, node, Input::UsageRead { version, sent: now.instant, evidence });
-                }
-                CommandKind::Audit { version } => {
-                    self.audit.insert(version);
-                    self.input(fixed, node, Input::Audited { version, revision });
-                }
-                CommandKind::Retire { version, step } => {
-                    if step == RetireStep::Disable && self.disabled.insert(version) {
-                        self.judge(fixed, version);
+            };
+            match action {
+                Action::Save { id, record, changes, .. } => {
+                    it.saving = Some((id, Rc::new(*record)));
+                    if self.stops_in_save == Some(node) {
+                        self.stops_in_save = None;
+                        self.stopped[node] = true;
+                        return;
                     }
-                    self.input(fixed, node, Input::StepDone { version, step });
+                    self.reached(fixed, node, &changes);
+                    self.land(fixed, node);
+                }
+                Action::Run { id, command } => {
+                    if let Some(inputs) = self.carry_out(fixed, node, &command) {
+                        self.handle(node, Event::CommandDone { id, outcome: Ok(inputs), jitter: Jitter::NONE });
+                    }
+                }
+                Action::Reply { to, answer } => self.reply(node, &to, answer),
+                Action::Changed { .. } | Action::NoteLost { .. } | Action::AwaitVersion { .. } | Action::Refused(_) => {
                 }
             }
         }
         self.violated(format!("L: broadcaster {node} never settles"));
     }
 
+    fn carry_out(&mut self, fixed: &Fixed, node: usize, command: &Command) -> Option<Vec<Input>> {
+        let now = fixed.leaders[node].now(self.now);
+        let revision = command.revision;
+        Some(match command.kind {
+            CommandKind::Publish => {
+                self.publish(node);
+                vec![Input::Published { revision }]
+            }
+            CommandKind::Create { .. } => return None,
+            CommandKind::Test { version } => vec![Input::Verified { version }],
+            CommandKind::PassBarrier { version } => {
+                let mut inputs = self.roster_news(node);
+                inputs.push(Input::BarrierPassed { version, revision });
+                inputs
+            }
+            CommandKind::ReadUsage { version } => {
+                vec![Input::UsageRead { version, sent: now.instant, evidence: Evidence::None }]
+            }
+            CommandKind::Audit { version } => {
+                self.audit.insert(version);
+                vec![Input::Audited { version, revision }]
+            }
+            CommandKind::Retire { version, step } => {
+                if step == RetireStep::Disable && self.disabled.insert(version) {
+                    self.judge(fixed, version);
+                }
+                vec![Input::StepDone { version, step }]
+            }
+        })
+    }
+
     fn publish(&mut self, node: usize) {
         let Some(it) = &self.nodes[node] else { return };
-        let state = Rc::new(it.coordinator.record().state());
+        let state = Rc::new(it.machine.coordinator().record().state());
         for index in 0..self.lives.len() {
             if self.lives[index].cut || self.lives[index].storebound {
                 continue;
@@ -286,38 +291,30 @@ impl Model {
         }
     }
 
-    /// A Sync reaches a broadcaster, and is answered.
-    pub(super) fn sync(
-        &mut self,
-        fixed: &mut Fixed,
-        node: usize,
-        index: usize,
-        request: &rotacast_protocol::message::SyncRequest,
-    ) {
+    /// A Sync reaches a broadcaster.
+    pub(super) fn sync(&mut self, fixed: &mut Fixed, node: usize, index: usize, request: Rc<SyncRequest>) {
         let Some(report) = request.report.secrets.get(&fixed.secret).cloned() else { return };
-        let key = request.report.key.clone();
-        let now = fixed.leaders[node].now(self.now);
         let Some(it) = &self.nodes[node] else { return };
         if self.stopped[node] || it.saving.is_some() {
             return;
         }
-        let sequence = request.report.sequence;
-        let Ok(changes) = it.coordinator.decide(now, Input::Sync { key: key.clone(), sequence, report }) else {
-            return;
-        };
-        self.change(fixed, node, &changes);
-        let Some(it) = &self.nodes[node] else { return };
-        let unregistered = !it.coordinator.members().any(|member| member.key == key && member.registered);
-        let grant = it.coordinator.grant(&key);
+        let (key, sequence) = (request.report.key.clone(), request.report.sequence);
+        self.handle(node, Event::Sync { key, sequence, report, reply: (index, request) });
+        self.settle(fixed, node);
+    }
+
+    fn reply(&mut self, node: usize, (index, request): &Asker, answer: Answer) {
+        let (Answer::Granted(grant), Some(it)) = (answer, &self.nodes[node]) else { return };
+        let coordinator = it.machine.coordinator();
+        let key = request.report.key.clone();
         let reply = SyncReply {
+            unregistered: !coordinator.member_of(&key).is_some_and(|member| member.registered),
             key,
             nonce: request.nonce,
             epoch: it.epoch,
-            covered: sequence,
-            unregistered,
-            secrets: grant.into_iter().map(|grant| (fixed.secret.clone(), grant)).collect(),
+            covered: request.report.sequence,
+            secrets: [(coordinator.record().secret.clone(), grant)].into(),
         };
-        self.wire.push(Wire::Reply(index, Rc::new(reply)));
-        self.settle(fixed, node);
+        self.wire.push(Wire::Reply(*index, Rc::new(reply)));
     }
 }

@@ -1,0 +1,83 @@
+//! Makes changes durable: the record in the store, the audit entries around it.
+
+use rotacast_protocol::OperatorName;
+use rotacast_protocol::coordinator::Change;
+use rotacast_protocol::machine::Recorded;
+use rotacast_protocol::record::RecordChange;
+use rotacast_store::{Committed, StoreError};
+use tracing::{error, warn};
+
+use super::super::{backoff, effect, pause};
+use super::{Ended, SecretTask};
+
+impl SecretTask {
+    /// Saves the record by compare-and-swap. When the outcome is unknown, the store is asked until it is known: the
+    /// next decision must not be made on a guess.
+    pub(super) async fn save(&mut self, bytes: Vec<u8>) -> Result<(), Ended> {
+        let mut pauses = backoff();
+        let epoch = self.machine.coordinator().tenure().epoch;
+        loop {
+            let outcome = self.environment.tree.save_record(&self.secret, bytes.clone(), self.cursor, epoch).await;
+            let refused = matches!(outcome, Ok(Committed::Conflict));
+            let problem = match outcome {
+                Ok(Committed::Done(cursor)) => {
+                    self.cursor = Some(cursor);
+                    return Ok(());
+                }
+                Ok(Committed::Conflict) => "the record was changed, or the leadership is over".to_owned(),
+                Err(StoreError::NotLeader { problem }) => return Err(Ended::Deposed(problem)),
+                Err(problem) => problem.to_string(),
+            };
+            // A first attempt may have landed although its answer was lost.
+            match self.environment.tree.read_record(&self.secret).await {
+                Ok(Some(stored)) if stored.bytes == bytes => {
+                    self.cursor = Some(stored.cursor);
+                    return Ok(());
+                }
+                Ok(stored) if stored.as_ref().map(|stored| stored.cursor) != self.cursor => {
+                    return Err(Ended::Deposed(format!("another client has written the record: {problem}")));
+                }
+                Ok(_) if refused => return Err(Ended::Deposed(problem)),
+                Ok(_) => {}
+                Err(unreadable) => warn!(secret = %self.secret, problem = %unreadable, "cannot read the record back"),
+            }
+            warn!(secret = %self.secret, %problem, "cannot save the record; trying again");
+            pause(&mut pauses, &self.stop).await;
+            if self.stop.is_cancelled() {
+                return Err(Ended::Stopped);
+            }
+        }
+    }
+
+    /// An override cuts instances or sessions off: its entry is durable before it takes effect. So is the intent to
+    /// retire, which has a command of its own.
+    pub(super) async fn audit_overrides(&self, changes: &[Change], by: Option<&OperatorName>) -> Result<(), Ended> {
+        let coordinator = self.machine.coordinator();
+        let rotation = coordinator.record().rotation.as_ref().map(|rotation| rotation.generation);
+        for change in changes {
+            let Change::Record(change @ RecordChange::Overridden { .. }) = change else { continue };
+            let mut pauses = backoff();
+            while let Err(problem) = effect::record(&self.environment, coordinator, rotation, change, by).await {
+                error!(secret = %self.secret, %problem, "the audit log takes no entry; the override waits");
+                pause(&mut pauses, &self.stop).await;
+                if self.stop.is_cancelled() {
+                    return Err(Ended::Stopped);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing irreversible rests on these entries; those on which it does are written before their action.
+    pub(super) async fn audit(&self, changes: &[Recorded], by: Option<&OperatorName>) {
+        for Recorded { change, rotation } in changes {
+            if matches!(change, RecordChange::Overridden { .. }) {
+                continue;
+            }
+            let coordinator = self.machine.coordinator();
+            if let Err(problem) = effect::record(&self.environment, coordinator, *rotation, change, by).await {
+                error!(secret = %self.secret, %problem, "the audit log takes no entry");
+            }
+        }
+    }
+}
