@@ -11,6 +11,7 @@ mod condition;
 mod decide;
 mod guard;
 mod input;
+mod lease;
 mod member;
 mod order;
 mod outlook;
@@ -31,8 +32,7 @@ use crate::id::{Epoch, Incarnation, InstanceKey, LeaseSequence, ReportSequence, 
 use crate::message::{SecretGrant, SecretReport};
 use crate::policy::Policy;
 use crate::record::{RecordChange, SecretRecord};
-use crate::rules::{Broken, Rule};
-use crate::time::{Instant, Now, WallTime, outlast};
+use crate::time::{Instant, Now, WallTime};
 
 /// Most process lives of one secret a leader tracks. Beyond it, newcomers are refused their lease and so run on
 /// self-leases, which every retire outlasts.
@@ -177,6 +177,13 @@ impl RetireProgress {
     fn unsealed(sealed_at: Revision) -> Self {
         Self { sealed: None, sealed_wall: None, sealed_at, barrier: false, audited: false }
     }
+
+    /// Whether a reading that began at a revision began after the seal: an earlier one may have missed an instance that read the
+    /// version just before it.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(BarrierAfterSeal, true))]
+    fn sealed_before(&self, revision: Revision) -> bool {
+        revision >= self.sealed_at
+    }
 }
 
 /// The leader's side of one secret.
@@ -204,7 +211,6 @@ pub struct Coordinator {
     deadline_extended: u32,
     /// Below every grant of this term.
     first_lease: LeaseSequence,
-    broken: Broken,
 }
 
 impl Coordinator {
@@ -215,7 +221,7 @@ impl Coordinator {
         let inherited_over = if record.revision == Revision(0) {
             since
         } else {
-            since + outlast(record.bounds.lease) + outlast(record.bounds.max_use)
+            since + lease::outlast(record.bounds.lease) + lease::use_time(&record)
         };
         let unsealed = RetireProgress::unsealed(record.revision);
         let sealed = RetireProgress { sealed: Some(since), ..unsealed };
@@ -242,35 +248,8 @@ impl Coordinator {
             short_since: since,
             activated_at: since,
             deadline_extended: 0,
-            // Above everything an earlier term has issued: terms only grow.
-            first_lease: LeaseSequence(tenure.epoch.0 << 24),
-            broken: Broken::default(),
+            first_lease: lease::first_of_term(tenure.epoch),
         }
-    }
-
-    /// Switches a rule off: for builds in which the tests are tested.
-    #[cfg(feature = "mutants")]
-    pub fn break_rule(&mut self, rule: Rule) {
-        self.broken.rule = Some(rule);
-        let broken = self.broken;
-        self.members.values_mut().for_each(|member| member.break_rule(broken));
-        self.inherited_over = match self.record.revision {
-            Revision(0) => self.tenure.since.instant,
-            _ => self.tenure.since.instant + self.outlast(self.record.bounds.lease) + self.use_time(),
-        };
-        if rule == Rule::GrantNumbers {
-            self.first_lease = LeaseSequence(0);
-        }
-    }
-
-    /// How long to wait until a span of another's clock is surely over.
-    fn outlast(&self, span: Duration) -> Duration {
-        if self.broken.is(Rule::Drift) { span } else { outlast(span) }
-    }
-
-    /// How long to wait until a use is over that began when its lease ended.
-    fn use_time(&self) -> Duration {
-        if self.broken.is(Rule::UseTime) { Duration::ZERO } else { self.outlast(self.record.bounds.max_use) }
     }
 
     /// The record as of the last applied change.
@@ -320,7 +299,7 @@ impl Coordinator {
         let mut record: Option<SecretRecord> = None;
         for change in changes {
             if let Change::Record(change) = change {
-                self.broken.change(record.get_or_insert_with(|| self.record.clone()), change);
+                record.get_or_insert_with(|| self.record.clone()).apply(change);
             }
         }
         record
@@ -406,14 +385,12 @@ impl Coordinator {
         }
     }
 
+    /// A registration alone proves no earlier life over: it may have been under way for longer than the life that is heard.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ProvenOnly, { if exclusive { self.end_earlier_lives(key, at.instant); } let member = self.member(key, at); member.registered = true; member.exclusive = exclusive; }))]
     fn register(&mut self, key: &InstanceKey, exclusive: bool, at: Now) {
-        let unproven = exclusive && self.broken.is(Rule::ProvenOnly);
         let member = self.member(key, at);
         member.registered = true;
         member.exclusive = exclusive;
-        if unproven {
-            self.end_earlier_lives(key, at.instant);
-        }
     }
 
     /// A life that holds its name alone and has heard of a grant was alive after that grant was given. So every life of
@@ -445,14 +422,13 @@ impl Coordinator {
         {
             self.members.remove(&over);
         }
-        let broken = self.broken;
-        self.members.entry(key.clone()).or_insert_with(|| Member::new(key.clone(), at, broken))
+        self.members.entry(key.clone()).or_insert_with(|| Member::new(key.clone(), at))
     }
 
     /// The store lost a part of its history: whoever was granted or has read something in it goes by that, whatever the
     /// record says of such waits.
     fn wait_anew(&mut self, now: Now) {
-        let over = now.instant + self.outlast(self.record.bounds.lease) + self.use_time();
+        let over = now.instant + lease::outlast(self.record.bounds.lease) + lease::use_time(&self.record);
         self.inherited_over = self.inherited_over.max(over);
         self.short_since = now.instant;
         let revision = self.record.revision;
@@ -468,7 +444,7 @@ impl Coordinator {
     fn apply_to_record(&mut self, now: Now, change: &RecordChange) {
         let before = self.record.rotation.as_ref().map(|rotation| (rotation.generation, rotation.phase));
         let was_rotating = self.record.is_rotating();
-        self.broken.change(&mut self.record, change);
+        self.record.apply(change);
         let after = self.record.rotation.as_ref().map(|rotation| (rotation.generation, rotation.phase));
         if before != after {
             self.phase_began = now.instant;

@@ -9,15 +9,12 @@ pub mod coordinator;
 pub mod id;
 pub mod machine;
 pub mod message;
+#[cfg(rotacast_mutants)]
+pub mod mutation;
 pub mod name;
 pub mod phase;
 pub mod policy;
 pub mod record;
-#[cfg(feature = "mutants")]
-pub mod rules;
-#[cfg(not(feature = "mutants"))]
-#[allow(dead_code, unreachable_pub, reason = "a build without the switch names rules and never breaks one")]
-mod rules;
 pub mod time;
 pub mod word;
 

@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rotacast_protocol::message::{
-    Failure, FailureKind, MAX_FAILURE_TEXT_BYTES, MAX_HELD_VERSIONS, SecretGrant, SecretReport, SecretState, Stage,
+    Failure, FailureKind, LostHistory, MAX_FAILURE_TEXT_BYTES, MAX_HELD_VERSIONS, SecretGrant, SecretReport,
+    SecretState, Stage,
 };
 use rotacast_protocol::{Generation, Instant, LeaseSequence, Nonce, Revision, SecretName, Version};
 
 use crate::input::{Input, Rejection, Setback, Step};
 use crate::lease::Leases;
-use crate::rules::{Broken, Rule};
 use crate::slot::Slot;
 
 pub use schedule::{SYNC_PACE_CEILING, SYNC_PACE_FLOOR};
@@ -54,7 +54,6 @@ pub struct Holder {
     owes_acknowledgement: bool,
     read_sent: Option<Instant>,
     read_not_before: Instant,
-    broken: Broken,
 }
 
 impl Holder {
@@ -81,15 +80,7 @@ impl Holder {
             owes_acknowledgement: false,
             read_sent: None,
             read_not_before: Instant::ZERO,
-            broken: Broken::default(),
         }
-    }
-
-    /// Switches a rule off: for builds in which the tests are tested.
-    #[cfg(feature = "mutants")]
-    pub(crate) fn break_rule(&mut self, rule: Rule) {
-        self.broken.rule = Some(rule);
-        self.leases.break_rule(self.broken);
     }
 
     /// The newest desired state it acts on.
@@ -109,7 +100,7 @@ impl Holder {
     #[must_use]
     pub fn usable(&self, version: Version, now: Instant) -> Option<Instant> {
         let until = self.leases.until(version);
-        (self.serving == Some(version) && (until > now || self.broken.is(Rule::ClockOnUse))).then_some(until)
+        (self.serving == Some(version) && lasts(until, now)).then_some(until)
     }
 
     /// The version that may be handed out now, and until when.
@@ -188,15 +179,14 @@ impl Holder {
             return Err(Rejection::OtherSecret { expected: self.secret.clone(), found: state.secret });
         }
         if let Some(newest) = &self.state {
-            if state.revision <= newest.revision && !self.broken.is(Rule::NewerState) {
+            if !is_newer(&state, newest) {
                 return Err(Rejection::Stale { newest: newest.revision, found: state.revision });
             }
             let same_direction = state.generation == newest.generation;
             let current_comes_back = state.current != newest.current && state.current < self.highest;
             let pending_comes_back = state.pending.is_some() && state.pending < self.highest;
-            let comes_back = same_direction && (current_comes_back || pending_comes_back);
-            let turns_back = state.generation < newest.generation;
-            if turns_back && !self.broken.is(Rule::NewerDirection) || comes_back && !self.broken.is(Rule::NoComeback) {
+            let comes_back = current_comes_back || pending_comes_back;
+            if turns_back(&state, newest) || is_comeback(same_direction, comes_back) {
                 return Err(Rejection::GoesBack {
                     revision: state.revision,
                     generation: state.generation,
@@ -210,8 +200,7 @@ impl Holder {
             }
             // Heard of for the first time, however long ago it was: what is held is of the history that was lost, but for
             // what the store has kept.
-            let lost = state.lost_history.filter(|lost| lost.noticed > newest.revision && !self.broken.is(Rule::Lost));
-            if let Some(lost) = lost {
+            if let Some(lost) = newly_lost(&state, newest) {
                 self.lost.extend(self.slots.keys().filter(|version| Some(**version) > lost.kept_to));
             }
         }
@@ -233,10 +222,15 @@ impl Holder {
         }
         let concerned = self.concerned();
         self.leases.grant(now, at, &grant, |version| concerned.contains(&version))?;
-        let held = self.held();
-        self.owes_acknowledgement |= !self.broken.is(Rule::Acknowledge)
-            && grant.leases.keys().any(|version| !held.contains(version) && !self.wants(*version));
+        self.owes_acknowledgement |= self.must_acknowledge(&grant);
         Ok(())
+    }
+
+    /// A grant for what is held no more is acknowledged, so that the leader need not outwait it.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(Acknowledge, false))]
+    fn must_acknowledge(&self, grant: &SecretGrant) -> bool {
+        let held = self.held();
+        grant.leases.keys().any(|version| !held.contains(version) && !self.wants(*version))
     }
 
     /// Rule 8: what a linearizable read shows unsealed and wanted may be used for a self-lease from its send time.
@@ -250,14 +244,11 @@ impl Holder {
         let newest = self.state.as_ref();
         let stays = self.serving.filter(|_| read.stay);
         let allowed = [read.current, read.pending, read.previous, stays].into_iter().flatten().filter(|version| {
-            let unsealed = |state: &SecretState| !state.sealed.contains(version);
             let concerns = self.wants(*version) || self.slots.contains_key(version);
-            (unsealed(&read) || self.broken.is(Rule::ReadUnsealed))
-                && (newest.is_none_or(unsealed) && concerns || self.broken.is(Rule::ReadNewest))
+            shows_unsealed(&read, *version) && agrees(newest, *version, concerns)
         });
         let allowed: Vec<Version> = allowed.collect();
-        let from = if self.broken.is(Rule::ReadFromSend) { now } else { sent };
-        self.leases.read(from, &read, allowed);
+        self.leases.read(read_begins(sent, now), &read, allowed);
         accepted
     }
 
@@ -293,13 +284,22 @@ impl Holder {
             slot.touched = true;
             if step == Step::Switch {
                 slot.activated = true;
-                // From here the service may use either one.
-                if !self.broken.is(Rule::SwitchDoubt) {
-                    self.applied = None;
-                }
+                self.doubt();
             }
         }
         Ok(())
+    }
+
+    /// From the begin of a switch on the service may use either version, also when the switch fails.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(SwitchDoubt, ()))]
+    fn doubt(&mut self) {
+        self.applied = None;
+    }
+
+    /// An instance that was handed the old version a moment before the switch counts until the runtime says otherwise.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(SwitchHolds, None))]
+    fn handed_out_before(&self, version: Version) -> Option<Version> {
+        self.serving.filter(|old| *old != version)
     }
 
     fn finished(
@@ -323,9 +323,7 @@ impl Holder {
                 self.applied = Some(version);
                 self.clear_failure(FailureKind::SwitchFailed, version);
                 if self.current() == Some(version) {
-                    // Whoever was handed the old version a moment ago counts until the runtime says otherwise.
-                    let counts = !self.broken.is(Rule::SwitchHolds);
-                    self.guards.extend(self.serving.filter(|old| *old != version && counts));
+                    self.guards.extend(self.handed_out_before(version));
                     self.serving = Some(version);
                 }
             }
@@ -355,9 +353,8 @@ impl Holder {
     /// Drops what no longer matters. Everything that could keep a version from being reported as let go is decided here.
     fn settle(&mut self) {
         let (wanted, guards, serving, running) = (self.wanted(), &self.guards, self.serving, self.running);
-        let touched_forgotten = self.broken.is(Rule::TouchedHeld);
         self.slots.retain(|version, slot| {
-            slot.touched && !touched_forgotten
+            is_shown(slot)
                 || wanted.contains(version)
                 || guards.contains(version)
                 || serving == Some(*version)
@@ -382,8 +379,9 @@ impl Holder {
     }
 
     /// The version it stays with while nobody knows which one is good. A sealed one cannot be leased: it goes on from that.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(Stay, None))]
     fn stays(&self) -> Option<Version> {
-        let state = self.state.as_ref().filter(|state| state.stay && !self.broken.is(Rule::Stay))?;
+        let state = self.state.as_ref().filter(|state| state.stay)?;
         self.serving.filter(|serving| !state.sealed.contains(serving))
     }
 
@@ -419,15 +417,10 @@ impl Holder {
     }
 
     /// Versions this instance may be using, or could begin to use without a further desired state.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ServingHeld, self.slots.keys().chain(&self.guards).copied().filter(|version| self.serving != Some(*version) || self.wants(*version)).collect()))]
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardsHeld, self.slots.keys().chain(&self.serving).copied().filter(|version| self.serving == Some(*version) || !self.guards.contains(version)).collect()))]
     fn held(&self) -> BTreeSet<Version> {
-        let guards = self.guards.iter().filter(|_| !self.broken.is(Rule::GuardsHeld));
-        let serving = self.serving.iter().filter(|_| !self.broken.is(Rule::ServingHeld));
-        let held = self.slots.keys().chain(guards).chain(serving).copied();
-        let forgotten = |version: &Version| {
-            self.broken.is(Rule::ServingHeld) && self.serving == Some(*version) && !self.wants(*version)
-                || self.broken.is(Rule::GuardsHeld) && self.serving != Some(*version) && self.guards.contains(version)
-        };
-        held.filter(|version| !forgotten(version)).collect()
+        self.slots.keys().chain(&self.guards).chain(&self.serving).copied().collect()
     }
 
     /// What to tell the broadcaster.
@@ -483,6 +476,60 @@ impl Holder {
             (None, None) => None,
         }
     }
+}
+
+/// Lease rule 2: every use compares the clock.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ClockOnUse, true))]
+fn lasts(until: Instant, now: Instant) -> bool {
+    until > now
+}
+
+/// Only newer states count.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(NewerState, true))]
+fn is_newer(state: &SecretState, newest: &SecretState) -> bool {
+    state.revision > newest.revision
+}
+
+/// A lower generation does not count.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(NewerDirection, false))]
+fn turns_back(state: &SecretState, newest: &SecretState) -> bool {
+    state.generation < newest.generation
+}
+
+/// Within a generation no version comes back.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(NoComeback, false))]
+fn is_comeback(same_direction: bool, comes_back: bool) -> bool {
+    same_direction && comes_back
+}
+
+/// A number that comes again after the store lost its history is another version.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(Lost, None))]
+fn newly_lost(state: &SecretState, newest: &SecretState) -> Option<LostHistory> {
+    state.lost_history.filter(|lost| lost.noticed > newest.revision)
+}
+
+/// A read allows what it shows unsealed.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ReadUnsealed, true))]
+fn shows_unsealed(state: &SecretState, version: Version) -> bool {
+    !state.sealed.contains(&version)
+}
+
+/// A read allows what nothing newer has sealed or stopped asking for.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ReadNewest, true))]
+fn agrees(newest: Option<&SecretState>, version: Version, concerns: bool) -> bool {
+    concerns && newest.is_none_or(|newest| !newest.sealed.contains(&version))
+}
+
+/// Lease rule 8: a self-lease counts from the read's send time.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ReadFromSend, _now))]
+fn read_begins(sent: Instant, _now: Instant) -> Instant {
+    sent
+}
+
+/// What the service was shown is held until it has let go.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(TouchedHeld, false))]
+fn is_shown(slot: &Slot) -> bool {
+    slot.touched
 }
 
 fn failure(kind: FailureKind, version: Version, mut text: String) -> Failure {

@@ -9,7 +9,6 @@ use rotacast_protocol::{InstanceKey, Instant, Nonce, ReportSequence, SecretName}
 
 use crate::holder::Holder;
 use crate::input::{Command, Input, Rejection};
-use crate::rules::{Broken, Rule};
 
 /// Something that happened to an instance.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -62,7 +61,6 @@ pub struct Instance {
     /// The newest report with news in it.
     news: ReportSequence,
     reported: ReportSequence,
-    broken: Broken,
 }
 
 impl Instance {
@@ -79,19 +77,11 @@ impl Instance {
             reports: BTreeMap::new(),
             news: ReportSequence(0),
             reported: ReportSequence(0),
-            broken: Broken::default(),
         }
     }
 
-    /// Switches a rule off: for builds in which the tests are tested.
-    #[cfg(feature = "mutants")]
-    pub fn break_rule(&mut self, rule: Rule) {
-        self.broken.rule = Some(rule);
-        self.holders.values_mut().for_each(|holder| holder.break_rule(rule));
-    }
-
     fn may_ask(&self, secret: &SecretName) -> bool {
-        self.registered.contains(secret) || self.broken.is(Rule::RegisteredFirst)
+        is_registered(&self.registered, secret)
     }
 
     /// Who it is.
@@ -157,9 +147,8 @@ impl Instance {
             }
             InstanceInput::SyncSent { nonce, at } => {
                 // What is not registered yet asks for no lease.
-                let early = self.broken.is(Rule::RegisteredFirst);
                 let known = &self.registered;
-                let registered = self.holders.iter_mut().filter(|(secret, _)| known.contains(*secret) || early);
+                let registered = self.holders.iter_mut().filter(|(secret, _)| is_registered(known, secret));
                 first(registered.map(|(_, holder)| holder.handle(now, Input::SyncSent { nonce, at })))
             }
             InstanceInput::SyncFailed { nonce } => self.each(now, || Input::SyncFailed { nonce }),
@@ -183,8 +172,14 @@ impl Instance {
         first(results.filter(|result| !matches!(result, Err(Rejection::UnknownNonce { .. }))))
     }
 
+    /// A reply is for the instance that asked.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(OwnReply, true))]
+    fn is_addressee(&self, reply: &SyncReply) -> bool {
+        reply.key == self.key
+    }
+
     fn answered(&mut self, now: Instant, mut reply: SyncReply) -> Result<(), Rejection> {
-        if reply.key != self.key && !self.broken.is(Rule::OwnReply) {
+        if !self.is_addressee(&reply) {
             return Err(Rejection::OtherInstance { expected: self.key.clone(), found: reply.key });
         }
         self.unknown_to_leader |= reply.unregistered;
@@ -254,6 +249,12 @@ impl Instance {
     pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
         self.holders.values().filter_map(|holder| holder.next_wakeup(now)).min()
     }
+}
+
+/// The joiner's barrier: the registration is durable before a lease is asked for.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(RegisteredFirst, true))]
+fn is_registered(registered: &BTreeSet<SecretName>, secret: &SecretName) -> bool {
+    registered.contains(secret)
 }
 
 fn first(results: impl IntoIterator<Item = Result<(), Rejection>>) -> Result<(), Rejection> {

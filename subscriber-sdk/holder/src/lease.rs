@@ -6,7 +6,6 @@ use rotacast_protocol::message::{SecretGrant, SecretState};
 use rotacast_protocol::{Instant, LeaseSequence, Nonce, Version};
 
 use crate::input::Rejection;
-use crate::rules::{Broken, Rule};
 
 /// Most Sync requests whose answers are still awaited; the oldest is given up beyond it. The driver
 /// keeps one in flight, so this many leaves room for answers that come after their timeout.
@@ -26,15 +25,9 @@ pub struct Leases {
     granted: BTreeMap<Version, Span>,
     own: BTreeMap<Version, Span>,
     sequence: LeaseSequence,
-    broken: Broken,
 }
 
 impl Leases {
-    #[cfg(feature = "mutants")]
-    pub(crate) fn break_rule(&mut self, broken: Broken) {
-        self.broken = broken;
-    }
-
     /// The newest grant received.
     #[must_use]
     pub fn sequence(&self) -> LeaseSequence {
@@ -69,12 +62,27 @@ impl Leases {
     pub(crate) fn answered(&mut self, nonce: Nonce) -> Result<Instant, Rejection> {
         let position = self.outstanding.iter().position(|(outstanding, _)| *outstanding == nonce);
         position
-            .and_then(|position| match self.broken.is(Rule::OneAnswer) {
-                true => self.outstanding.get(position).copied(),
-                false => self.outstanding.remove(position),
-            })
+            .and_then(|position| self.answer(position))
             .map(|(_, at)| at)
             .ok_or(Rejection::UnknownNonce { found: nonce })
+    }
+
+    /// Each request is answered once.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(OneAnswer, self.outstanding.get(position).copied()))]
+    fn answer(&mut self, position: usize) -> Option<(Nonce, Instant)> {
+        self.outstanding.remove(position)
+    }
+
+    /// An overtaken grant is not taken over.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(StaleGrant, false))]
+    fn is_overtaken(&self, grant: &SecretGrant) -> bool {
+        grant.sequence <= self.sequence
+    }
+
+    /// The newest grant replaces the one before, even a longer one.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(NewestGrant, { let longest = self.granted.get(&version).filter(|before| before.until > span.until).copied(); self.granted.insert(version, longest.unwrap_or(span)); }))]
+    fn replace(&mut self, version: Version, span: Span) {
+        self.granted.insert(version, span);
     }
 
     /// Takes over a grant that answers a request sent at `at`, for the versions `concerns` knows.
@@ -89,29 +97,21 @@ impl Leases {
         grant: &SecretGrant,
         concerns: impl Fn(Version) -> bool,
     ) -> Result<(), Rejection> {
-        if grant.sequence <= self.sequence && !self.broken.is(Rule::StaleGrant) {
+        if self.is_overtaken(grant) {
             return if grant.leases.is_empty() {
                 Ok(())
             } else {
                 Err(Rejection::StaleGrant { newest: self.sequence, found: grant.sequence })
             };
         }
-        // Acknowledging a grant that is over already would tell the leader that nothing runs any more, while a use
-        // that began a moment ago under the earlier lease still does.
-        let at = if self.broken.is(Rule::FromSend) { now } else { at };
-        if grant.leases.values().any(|length| at + *length <= now) && !self.broken.is(Rule::LateGrant) {
+        let at = lease_begins(at, now);
+        if is_late(grant, at, now) {
             return Err(Rejection::LateGrant { found: grant.sequence });
         }
         self.sequence = grant.sequence;
         for (version, length) in &grant.leases {
             if concerns(*version) {
-                let span = Span { from: at, until: at + *length };
-                let before = self.granted.insert(*version, span);
-                if let Some(before) = before.filter(|before| before.until > span.until)
-                    && self.broken.is(Rule::NewestGrant)
-                {
-                    self.granted.insert(*version, before);
-                }
+                self.replace(*version, Span { from: at, until: at + *length });
             }
         }
         Ok(())
@@ -133,4 +133,17 @@ impl Leases {
         self.granted.retain(|version, _| concerns(*version));
         self.own.retain(|version, _| concerns(*version));
     }
+}
+
+/// Lease rule 1: a lease counts from the request's send time.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(FromSend, _now))]
+fn lease_begins(sent: Instant, _now: Instant) -> Instant {
+    sent
+}
+
+/// A grant that is over when it arrives is not taken over. Acknowledging it would tell the leader that nothing runs any more,
+/// while a use that began a moment ago under the earlier lease still does.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LateGrant, false))]
+fn is_late(grant: &SecretGrant, at: Instant, now: Instant) -> bool {
+    grant.leases.values().any(|length| at + *length <= now)
 }

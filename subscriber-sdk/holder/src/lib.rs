@@ -13,12 +13,10 @@ mod holder;
 mod input;
 mod instance;
 mod lease;
-#[cfg(feature = "mutants")]
-pub mod rules;
-#[cfg(not(feature = "mutants"))]
-#[allow(dead_code, unreachable_pub, reason = "a build without the switch names rules and never breaks one")]
-mod rules;
 mod slot;
+
+#[cfg(rotacast_mutants)]
+use rotacast_protocol::mutation;
 
 pub use holder::{Holder, READ_PATIENCE, SYNC_PACE_CEILING, SYNC_PACE_FLOOR};
 pub use input::{Command, Input, Rejection, Setback, Step};

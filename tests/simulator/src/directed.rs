@@ -3,21 +3,20 @@
 
 mod restored;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use rotacast_holder::rules::Rule as HolderRule;
 use rotacast_holder::{Instance, InstanceInput, Step};
 use rotacast_protocol::coordinator::{Change, ConditionName, Evidence, GuardStanding, Input, Order};
 use rotacast_protocol::message::{LostHistory, SecretGrant, SecretState, Stage, SyncReply};
 use rotacast_protocol::policy::WhenUnreachable;
 use rotacast_protocol::record::RetireStep;
-use rotacast_protocol::rules::Rule;
 use rotacast_protocol::{
     Epoch, Generation, Instant, LeaseSequence, Nonce, Policy, ReportSequence, Revision, SecretName, Version,
 };
 
 use crate::bench::{Bench, key, seconds, v};
-use crate::mutant::Mutant;
+use crate::mutant::{HolderRule, Mutant, Rule};
 
 /// The test of a rule, if it has one here: `Err` says which promise is broken.
 ///
@@ -36,9 +35,10 @@ fn says(wrong: bool, what: &str) -> Result<(), String> {
 }
 
 fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
-    let spoil = |bench: &mut Bench| {
+    let scope = Cell::new(None);
+    let spoil = || {
         if broken {
-            bench.coordinator.break_rule(rule);
+            scope.set(Mutant::Leader(rule).breaks());
         }
     };
     let result = match rule {
@@ -46,7 +46,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             let mut bench = Bench::draining(Policy::default(), &["api/a"]);
             let before = bench.revision();
             bench.sync("api/a", 2, Stage::Released, &[2]);
-            spoil(&mut bench);
+            spoil();
             let early = Input::BarrierPassed { version: v(1), revision: before };
             says(bench.input(early).is_ok(), "joiner: a roster that was read before the seal counts")
         }
@@ -56,7 +56,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             bench.input(Input::UsageRead { version: v(1), sent, evidence: Evidence::Sessions(Vec::new()) }).ok();
             bench.pass(seconds(1));
             bench.sync("api/a", 2, Stage::Released, &[2]);
-            spoil(&mut bench);
+            spoil();
             let guard = bench.coordinator.guard(v(1), bench.now);
             let counts = guard.conditions.iter().any(|it| it.name == ConditionName::UsageEvidence && it.met);
             says(counts, "S1: sessions that were looked for before the seal count as none")
@@ -67,7 +67,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             let (sequence, before) = bench.report_of("api/a", 1, Stage::Released, &[1]);
             bench.sync("api/a", 2, Stage::Prepared, &[1, 2]);
             bench.order(Order::rollback("no").expect("a reason")).ok();
-            spoil(&mut bench);
+            spoil();
             let (_, mut old) = bench.report_of("api/a", 1, Stage::Released, &[1]);
             (old.generation, old.revision) = (before.generation, before.revision);
             let sequence = ReportSequence(sequence.0 + 100);
@@ -80,7 +80,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             let mut bench = Bench::draining(Policy::default(), &["api/a"]);
             bench.sync("api/a", 2, Stage::Released, &[2]);
             bench.drains(1, seconds(100));
-            spoil(&mut bench);
+            spoil();
             bench.input(Input::StepDone { version: v(1), step: RetireStep::Erase }).ok();
             let gone = !bench.coordinator.record().retirements.contains_key(&v(1));
             says(gone, "S1: version 1 counts as gone and was never disabled")
@@ -91,7 +91,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             for life in ["api/a#1", "api/a#2"] {
                 bench.input(Input::Registered { key: key(life), exclusive: true, live: true }).ok();
                 bench.pass(seconds(1));
-                spoil(&mut bench);
+                spoil();
                 bench.sync(life, 2, Stage::Switched, &[1, 2]);
             }
             bench.pass(seconds(1));
@@ -105,7 +105,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
         }
         Rule::ReleaseLease => {
             let mut bench = Bench::draining(Policy::default(), &["api/a"]);
-            spoil(&mut bench);
+            spoil();
             bench.sync_without_reply("api/a", 2, Stage::Switched, &[1, 2]);
             bench.report("api/a", 2, Stage::Released, &[2]).ok();
             says(!blocks(&bench, "api/a"), "S1: a release counts while a lease is under way that it has not heard of")
@@ -116,8 +116,8 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
                 bench.sync_without_reply("api/a", 1, Stage::Released, &[1]);
             }
             let earlier = bench.coordinator.grant(&key("api/a")).map(|grant| grant.sequence);
+            spoil();
             bench.take_over();
-            spoil(&mut bench);
             bench.register("api/a");
             bench.sync_without_reply("api/a", 1, Stage::Released, &[1]);
             let later = bench.coordinator.grant(&key("api/a")).map(|grant| grant.sequence);
@@ -128,7 +128,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             bench.pass(seconds(2 * 3600));
             bench.sync("api/a", 2, Stage::Released, &[2]);
             bench.drains(1, seconds(100));
-            spoil(&mut bench);
+            spoil();
             while let Some(step) = bench.coordinator.record().retirements.get(&v(1)).and_then(|it| it.step) {
                 apply(&mut bench, Input::StepDone { version: v(1), step });
             }
@@ -260,9 +260,7 @@ impl Hand {
 fn holder(rule: HolderRule, broken: bool) -> Option<Result<(), String>> {
     use rotacast_holder::Input as Takes;
     let mut hand = Hand::new();
-    if broken {
-        hand.instance.break_rule(rule);
-    }
+    let _broken = broken.then(|| Mutant::Holder(rule).breaks());
     let first = hand.state(1, 1, 1);
     hand.rules(Takes::State(first));
     let result = match rule {

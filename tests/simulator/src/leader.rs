@@ -13,7 +13,7 @@ use rotacast_protocol::{Epoch, InstanceKey, Instant, Now};
 
 use crate::clock::{Clock, MS, ms};
 use crate::event::{Event, Mail};
-use crate::mutant::{Around, Mutant};
+use crate::mutant::{Around, Mutant, Rule};
 use crate::outside::{Lock, Stored};
 use crate::setup::LOCK_TIME;
 use crate::world::World;
@@ -118,7 +118,7 @@ impl World {
         }
         let sent = leader.clock.at(self.now);
         // Whoever knows that its time is over follows again.
-        let believes = self.mutant == Some(Mutant::Leader(rotacast_protocol::rules::Rule::Leads));
+        let believes = self.mutant == Some(Mutant::Leader(Rule::Leads));
         if !believes && leader.term.as_ref().is_some_and(|term| term.leads_until <= sent) {
             self.leaders[node].term = None;
         }
@@ -181,10 +181,7 @@ impl World {
         };
         self.counts.terms += 1;
         self.tell(|| format!("broadcaster {node} takes over: {epoch:?}"));
-        let mut coordinator = Coordinator::take_over(record, self.policy.clone(), Tenure { epoch, since, valid_until });
-        if let Some(Mutant::Leader(rule)) = self.mutant {
-            coordinator.break_rule(rule);
-        }
+        let coordinator = Coordinator::take_over(record, self.policy.clone(), Tenure { epoch, since, valid_until });
         let roster_listed = self.outside.roster.len();
         let warning = went_back.then(|| Mail::Input(Input::StoreWentBack { reason: "another store".into() }));
         self.leaders[node].term = Some(Term {

@@ -2,9 +2,206 @@
 
 use std::fmt;
 
-use rotacast_holder::rules::Rule as HolderRule;
 use rotacast_protocol::coordinator::ConditionName;
-use rotacast_protocol::rules::Rule;
+
+/// Declares the rules of a core with all their names.
+macro_rules! rules {
+    ($(#[$attribute:meta])* pub enum $name:ident { $($(#[$doc:meta])* $rule:ident,)+ } $($extra:tt)*) => {
+        $(#[$attribute])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum $name {
+            $($(#[$doc])* $rule,)+
+            $($extra)*
+        }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$rule),+];
+        }
+    };
+}
+
+rules! {
+    /// A rule of the coordinator; [`Rule::ALL`] leaves out the guard's conditions, which are in [`GUARD`].
+    pub enum Rule {
+    /// Lease rule 3: whoever does not surely lead decides nothing.
+    Leads,
+    /// Lease rule 6: waits outlast clocks that drift.
+    Drift,
+    /// Lease rule 2: waits include the time a use may outlast its checkout.
+    UseTime,
+    /// Under `fence`, a silent member holds the retire back until its lease is over.
+    FenceWaits,
+    /// Under `hold`, silence never counts.
+    HoldWaits,
+    /// Under `presume_dead_after`, the silence is waited for.
+    SilenceWaits,
+    /// A release was said of a desired state that no longer asks for the version.
+    ReleaseRevision,
+    /// A release was said of a state that this record has had.
+    ReleaseKnown,
+    /// A release holds the version no more.
+    ReleaseHeld,
+    /// Lease rule 5: a release has heard of the last grant.
+    ReleaseLease,
+    /// The newest report counts, whatever the order of arrival.
+    ReportOrder,
+    /// Only an exclusive name proves earlier lives over.
+    ExclusiveOnly,
+    /// A listing's order proves nobody over.
+    LiveOnly,
+    /// A registration alone proves nobody over: it may be older than the life that is heard.
+    ProvenOnly,
+    /// Whoever speaks lives.
+    HeardLives,
+    /// A grant does not end the wait for a longer one before it.
+    LongerGrant,
+    /// Only the acknowledged grant replaces earlier ones, and only for what it names.
+    AcknowledgedGrant,
+    /// Grant numbers only grow, over all terms.
+    GrantNumbers,
+    /// The seal: no lease for a sealed version.
+    SealedUnleased,
+    /// After a break in the store's history, what an instance holds is leased although nobody knows it.
+    StayLeased,
+    /// What has ended and is no longer listed is not taken for a version of the lost history.
+    EndedUnleased,
+    /// Grants of versions that nobody knows are bounded.
+    GrantsBounded,
+    /// Numbers of the lost history that somebody uses never come again.
+    NumbersLost,
+    /// A number that is taken in after a break may have been leased in the lost history.
+    LostAnnounced,
+    /// A break is one however often it happens: in safe mode too, everything lost is waited for anew.
+    LeapAgain,
+    /// What is leapt to is above every earlier leap, of whatever history.
+    LeapAbove,
+    /// A break ends an operator's word.
+    LeapVoidsWords,
+    /// After safe mode whoever stays goes on doing so while a version waits.
+    StayWaits,
+    /// The joiner's barrier: no lease before the registration was read.
+    RegisteredOnly,
+    /// The record carries a leader's term before it grants.
+    TermFirst,
+    /// Long leases only where the record says that they may be running.
+    TierBound,
+    /// Longer times are durable before anybody goes by them.
+    BoundRaised,
+    /// The bound is lowered only when every longer lease is over.
+    BoundLowered,
+    /// The guard is evaluated again at the moment of no return.
+    GuardTwice,
+    /// The audit entry comes first.
+    AuditFirst,
+    /// The audit entry is about this seal, not about an earlier one.
+    AuditOfSeal,
+    /// The roster is read after the seal.
+    BarrierAfterSeal,
+    /// The usage is read after the seal.
+    UsageAfterSeal,
+    /// No version is left out.
+    VersionGap,
+    /// A version that fails its test login is never activated.
+    TestLogin,
+    /// There is no way back from the point of no return.
+    NoReturn,
+    /// A pause holds the activation.
+    PauseActivation,
+    /// A pause holds what is left of a retire.
+    PauseSteps,
+    /// The activation waits for the approval.
+    Approval,
+    /// Safe mode holds the activation.
+    SafeModeActivation,
+    /// Safe mode holds the start of a rotation.
+    SafeModeStart,
+    /// In safe mode nothing goes back by itself.
+    SafeModeRollback,
+    /// In safe mode no credential is made.
+    SafeModeCreate,
+    /// A rollback that nobody follows, since all stay, makes way for the version that waits.
+    StayMakesWay,
+    /// Everyone prepares before the activation, and switches before draining.
+    Stages,
+    /// What was said before a change of direction confirms nothing.
+    ConfirmedDirection,
+    /// An empty set is never unanimous.
+    EmptySet,
+    /// A leader that has just taken over does not take those it knows for all.
+    RosterFirst,
+    /// A rollback ends the old version's retirement.
+    RollbackSpares,
+    /// A rollback is a new generation.
+    RollbackGeneration,
+    /// A replaced version is retired under a guard of its own.
+    ReplacedRetires,
+    /// No more versions are valid at once than the policy says.
+    LiveVersions,
+    /// An excuse is for preparing and switching, not for the retire.
+    ExcuseStages,
+    /// An override cuts off those it names, nobody else.
+    OverrideNames,
+    /// Disable, destroy, erase, in this order, each once it is owed.
+    StepOrder,
+    }
+    /// A condition of the retire guard.
+    Guard(ConditionName),
+}
+
+rules! {
+    /// A rule of the holder.
+    pub enum HolderRule {
+    /// Lease rule 1: a lease counts from the request's send time.
+    FromSend,
+    /// Lease rule 2: every use compares the clock.
+    ClockOnUse,
+    /// A grant that is over when it arrives is not taken over.
+    LateGrant,
+    /// An overtaken grant is not taken over.
+    StaleGrant,
+    /// The newest grant replaces the one before, even a longer one.
+    NewestGrant,
+    /// Each request is answered once.
+    OneAnswer,
+    /// Lease rule 8: a self-lease counts from the read's send time.
+    ReadFromSend,
+    /// A read allows what it shows unsealed.
+    ReadUnsealed,
+    /// A read allows what nothing newer has sealed or stopped asking for.
+    ReadNewest,
+    /// Only newer states count.
+    NewerState,
+    /// A lower generation does not count.
+    NewerDirection,
+    /// Within a generation no version comes back.
+    NoComeback,
+    /// The joiner's barrier: the registration is durable before a lease is asked for.
+    RegisteredFirst,
+    /// The joiner's barrier: the lease comes before the value.
+    LeaseFirst,
+    /// What is handed out is held.
+    ServingHeld,
+    /// What a guard points to is held.
+    GuardsHeld,
+    /// What the service was shown is held until it has let go.
+    TouchedHeld,
+    /// Whoever was handed the old version counts from the switch on.
+    SwitchHolds,
+    /// The service lets go of nothing that a guard points to.
+    GuardsRelease,
+    /// A service in doubt after a failed switch may use either version.
+    SwitchDoubt,
+    /// A grant for what is held no more is acknowledged, so that the leader need not outwait it.
+    Acknowledge,
+    /// Whoever serves a version stays with it while nobody knows which one is good.
+    Stay,
+    /// A number that comes again after the store lost its history is another version.
+    Lost,
+    /// A reply is for the instance that asked.
+    OwnReply,
+    }
+}
 
 /// A rule that is not the cores' but that of what is around them: drivers, store, provider, clocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,108 +259,21 @@ impl fmt::Display for Mutant {
     }
 }
 
-/// The coordinator's rules.
-pub const LEADER: [Rule; 72] = [
-    Rule::Guard(ConditionName::Leads),
-    Rule::Guard(ConditionName::Phase),
-    Rule::Guard(ConditionName::NotPaused),
-    Rule::Guard(ConditionName::NotInSafeMode),
-    Rule::Guard(ConditionName::OverlapOver),
-    Rule::Guard(ConditionName::InheritedLeasesOver),
-    Rule::Guard(ConditionName::MembersReleased),
-    Rule::Guard(ConditionName::SomebodyConfirmed),
-    Rule::Guard(ConditionName::RequiredServices),
-    Rule::Guard(ConditionName::Sealed),
-    Rule::Guard(ConditionName::SelfLeasesOver),
-    Rule::Guard(ConditionName::Barrier),
-    Rule::Guard(ConditionName::UsageEvidence),
-    Rule::Leads,
-    Rule::Drift,
-    Rule::UseTime,
-    Rule::FenceWaits,
-    Rule::HoldWaits,
-    Rule::SilenceWaits,
-    Rule::ReleaseRevision,
-    Rule::ReleaseKnown,
-    Rule::ReleaseHeld,
-    Rule::ReleaseLease,
-    Rule::ReportOrder,
-    Rule::ExclusiveOnly,
-    Rule::LiveOnly,
-    Rule::ProvenOnly,
-    Rule::HeardLives,
-    Rule::LongerGrant,
-    Rule::AcknowledgedGrant,
-    Rule::GrantNumbers,
-    Rule::SealedUnleased,
-    Rule::StayLeased,
-    Rule::EndedUnleased,
-    Rule::GrantsBounded,
-    Rule::NumbersLost,
-    Rule::LostAnnounced,
-    Rule::LeapAgain,
-    Rule::LeapAbove,
-    Rule::LeapVoidsWords,
-    Rule::StayWaits,
-    Rule::RegisteredOnly,
-    Rule::TermFirst,
-    Rule::TierBound,
-    Rule::BoundRaised,
-    Rule::BoundLowered,
-    Rule::GuardTwice,
-    Rule::AuditFirst,
-    Rule::AuditOfSeal,
-    Rule::BarrierAfterSeal,
-    Rule::UsageAfterSeal,
-    Rule::VersionGap,
-    Rule::TestLogin,
-    Rule::NoReturn,
-    Rule::PauseActivation,
-    Rule::PauseSteps,
-    Rule::Approval,
-    Rule::SafeModeActivation,
-    Rule::SafeModeStart,
-    Rule::SafeModeRollback,
-    Rule::SafeModeCreate,
-    Rule::StayMakesWay,
-    Rule::Stages,
-    Rule::ConfirmedDirection,
-    Rule::EmptySet,
-    Rule::RosterFirst,
-    Rule::RollbackSpares,
-    Rule::RollbackGeneration,
-    Rule::ReplacedRetires,
-    Rule::LiveVersions,
-    Rule::ExcuseStages,
-    Rule::OverrideNames,
-];
-
-/// The holder's.
-pub const HOLDER: [HolderRule; 24] = [
-    HolderRule::FromSend,
-    HolderRule::ClockOnUse,
-    HolderRule::LateGrant,
-    HolderRule::StaleGrant,
-    HolderRule::NewestGrant,
-    HolderRule::OneAnswer,
-    HolderRule::ReadFromSend,
-    HolderRule::ReadUnsealed,
-    HolderRule::ReadNewest,
-    HolderRule::NewerState,
-    HolderRule::NewerDirection,
-    HolderRule::NoComeback,
-    HolderRule::RegisteredFirst,
-    HolderRule::LeaseFirst,
-    HolderRule::ServingHeld,
-    HolderRule::GuardsHeld,
-    HolderRule::TouchedHeld,
-    HolderRule::SwitchHolds,
-    HolderRule::GuardsRelease,
-    HolderRule::SwitchDoubt,
-    HolderRule::Acknowledge,
-    HolderRule::Stay,
-    HolderRule::Lost,
-    HolderRule::OwnReply,
+/// The conditions of the retire guard.
+pub const GUARD: [ConditionName; 13] = [
+    ConditionName::Leads,
+    ConditionName::Phase,
+    ConditionName::NotPaused,
+    ConditionName::NotInSafeMode,
+    ConditionName::OverlapOver,
+    ConditionName::InheritedLeasesOver,
+    ConditionName::MembersReleased,
+    ConditionName::SomebodyConfirmed,
+    ConditionName::RequiredServices,
+    ConditionName::Sealed,
+    ConditionName::SelfLeasesOver,
+    ConditionName::Barrier,
+    ConditionName::UsageEvidence,
 ];
 
 /// Those around them.
@@ -188,9 +298,49 @@ pub const AROUND: [Around; 15] = [
 impl Mutant {
     /// All of them.
     pub fn all() -> impl Iterator<Item = Mutant> {
-        let leader = LEADER.into_iter().chain([Rule::StepOrder]).map(Mutant::Leader);
-        leader.chain(HOLDER.into_iter().map(Mutant::Holder)).chain(AROUND.into_iter().map(Mutant::Around))
+        let guard = GUARD.into_iter().map(|condition| Mutant::Leader(Rule::Guard(condition)));
+        let leader = Rule::ALL.iter().copied().map(Mutant::Leader);
+        let holder = HolderRule::ALL.iter().copied().map(Mutant::Holder);
+        guard.chain(leader).chain(holder).chain(AROUND.into_iter().map(Mutant::Around))
     }
+
+    /// As the attribute in the cores' sources names it; none for what is around them.
+    #[must_use]
+    pub fn rule(self) -> Option<String> {
+        match self {
+            Mutant::Leader(Rule::Guard(condition)) => Some(format!("Guard{condition:?}")),
+            Mutant::Leader(rule) => Some(format!("{rule:?}")),
+            Mutant::Holder(rule) => Some(format!("{rule:?}")),
+            Mutant::Around(_) => None,
+        }
+    }
+
+    /// Breaks its rule on this thread for as long as what is returned lives. What is around the cores is broken by the world.
+    ///
+    /// # Panics
+    /// In a build whose cores cannot be broken: see `tools/mutants`.
+    #[must_use]
+    pub fn breaks(self) -> Option<Broken> {
+        self.rule().map(broken)
+    }
+}
+
+/// While it lives, a rule of the cores is broken on this thread.
+#[cfg(rotacast_mutants)]
+pub type Broken = rotacast_protocol::mutation::Broken;
+/// Does not exist: the cores of this build are those that ship.
+#[cfg(not(rotacast_mutants))]
+#[derive(Debug)]
+pub enum Broken {}
+
+#[cfg(rotacast_mutants)]
+fn broken(rule: String) -> Broken {
+    Broken::rule(rule)
+}
+
+#[cfg(not(rotacast_mutants))]
+fn broken(rule: String) -> Broken {
+    panic!("rule {rule} can only be broken in a build of tools/mutants")
 }
 
 /// Rules that nothing can be seen of when they alone are broken, and why: another rule stands behind each.

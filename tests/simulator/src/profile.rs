@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use rotacast_holder::rules::Rule as HolderRule;
 use rotacast_protocol::coordinator::ConditionName;
 use rotacast_protocol::policy::WhenUnreachable;
-use rotacast_protocol::rules::Rule;
 use rotacast_protocol::{Phase, Policy};
 
 use crate::clock::{MS, SECOND, ms};
 use crate::fault::{Act, Fault, When};
-use crate::mutant::{Around, Mutant};
+use crate::mutant::{Around, HolderRule, Mutant, Rule};
 
 /// How a world differs from any other.
 #[derive(Clone, Default, Debug)]

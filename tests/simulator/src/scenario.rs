@@ -1,14 +1,12 @@
 //! Scenarios: a fault at a moment, told by a script, and the rules that stand against it.
 
-use rotacast_holder::rules::Rule as HolderRule;
 use rotacast_protocol::coordinator::ConditionName;
-use rotacast_protocol::rules::Rule;
 use rotacast_protocol::{Phase, Policy};
 
 use crate::clock::{MS, SECOND};
 use crate::fault::{Act, Fault, When};
 use crate::kill::kill;
-use crate::mutant::{Around, Mutant};
+use crate::mutant::{Around, HolderRule, Mutant, Rule};
 use crate::setup::Setup;
 use crate::world::World;
 

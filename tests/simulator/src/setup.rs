@@ -182,9 +182,6 @@ impl World {
 
     pub(crate) fn start_life(&mut self, index: usize, key: InstanceKey, life: u64, clock: Clock, exclusive: bool) {
         let mut running = Running::new(index, key, clock, life, exclusive, self.secret.clone());
-        if let Some(Mutant::Holder(rule)) = self.mutant {
-            running.rules.break_rule(rule);
-        }
         if let Some(before) = self.instances.get(index) {
             // The network is cut where it was cut.
             running.no_leader = before.no_leader;

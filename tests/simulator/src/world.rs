@@ -67,6 +67,7 @@ impl World {
     /// # Errors
     /// The promise that was broken, and how.
     pub fn run(&mut self) -> Result<(), String> {
+        let _broken = self.mutant.map(Mutant::breaks);
         let result = self.run_on();
         self.counts.time = self.now;
         result

@@ -5,7 +5,6 @@ use super::{Change, Coordinator};
 use crate::phase::{Outcome, Phase};
 use crate::policy::{OnDeadline, OnFailure};
 use crate::record::{Label, RecordChange, Rotation, Timing};
-use crate::rules::Rule;
 use crate::time::Now;
 
 impl Coordinator {
@@ -14,15 +13,6 @@ impl Coordinator {
         let changes = self.begin_term();
         if !changes.is_empty() {
             return changes.into_iter().map(Change::Record).collect();
-        }
-        if self.broken.is(Rule::AuditFirst)
-            && let Some((version, _)) = self
-                .record
-                .retirements
-                .iter()
-                .find(|(version, retirement)| retirement.step.is_none() && self.guard(**version, now).holds())
-        {
-            return vec![Change::Record(RecordChange::RetireBegan { version: *version, at: now.wall })];
         }
         if let Some(change) = self.lower_lease_bound(now) {
             return vec![Change::Record(change)];
@@ -39,20 +29,11 @@ impl Coordinator {
         if changes.is_empty() { self.lengthen_leases() } else { changes }
     }
 
-    /// When nothing rotates any more and nothing waits to, long leases may run again.
-    fn lengthen_leases(&self) -> Vec<Change> {
-        let timing = &self.record.timing;
-        if self.record.is_rotating() || self.record.bounds.lease >= timing.lease_idle {
-            return Vec::new();
-        }
-        vec![Change::Record(RecordChange::TimingSet { timing: timing.clone() })]
-    }
-
     /// A leader signs the record before it grants or moves anything, and makes the policy's times durable before it
     /// goes by them.
     fn begin_term(&self) -> Vec<RecordChange> {
         let mut changes = Vec::new();
-        if self.record.epoch != self.tenure.epoch && !self.broken.is(Rule::TermFirst) {
+        if !self.is_signed() {
             changes.push(RecordChange::TermBegan { epoch: self.tenure.epoch });
         }
         let timing = Timing::of(&self.policy);
@@ -62,20 +43,15 @@ impl Coordinator {
         changes
     }
 
-    /// Once every long lease from before the rotation is over, the record says so: a successor then waits for the
-    /// short ones only.
-    fn lower_lease_bound(&self, now: Now) -> Option<RecordChange> {
-        let short = self.record.timing.lease_rotating;
-        let waited = self.broken.is(Rule::BoundLowered);
-        let over = self.short_since + self.outlast(self.record.bounds.lease);
-        (self.record.is_rotating() && self.record.bounds.lease > short && (now.instant >= over || waited))
-            .then_some(RecordChange::LeaseBoundLowered { to: short })
+    /// Safe mode holds the start of a rotation.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(SafeModeStart, true))]
+    fn may_start(&self) -> bool {
+        self.record.safe_mode.is_none()
     }
 
     fn start_rotation(&self, now: Now) -> Option<Vec<Change>> {
         let new = self.waiting_version()?;
-        let safe = self.record.safe_mode.is_none() || self.broken.is(Rule::SafeModeStart);
-        if !safe || !self.has_room() {
+        if !self.may_start() || !self.has_room() {
             return None;
         }
         let mut changes = self.skip_older(new, now);
@@ -126,9 +102,10 @@ impl Coordinator {
 
     /// After history was lost everybody may stay with the very version that is rolled back until the one that waits is
     /// current: that one cannot wait for them. The rejected version goes on to wait for its own guard.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(StayMakesWay, false))]
     fn nobody_goes_back(&self) -> bool {
         let stays = self.record.stay && self.record.safe_mode.is_none();
-        stays && self.waiting_version().is_some() && self.has_room() && !self.broken.is(Rule::StayMakesWay)
+        stays && self.waiting_version().is_some() && self.has_room()
     }
 
     fn all_met(&self, now: Now) -> bool {
@@ -173,8 +150,12 @@ impl Coordinator {
     /// Nothing goes back by itself in a pause, nor in safe mode: what the record calls new may be what everybody uses, and
     /// what it would go back to may have ended.
     fn holds_rollback(&self) -> bool {
-        let safe_mode = self.record.safe_mode.is_some() && !self.broken.is(Rule::SafeModeRollback);
-        self.record.paused.is_some() || safe_mode
+        self.record.paused.is_some() || self.safe_mode_holds_rollback()
+    }
+
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(SafeModeRollback, false))]
+    fn safe_mode_holds_rollback(&self) -> bool {
+        self.record.safe_mode.is_some()
     }
 
     fn first_refusal(&self, version: crate::Version) -> String {

@@ -6,7 +6,6 @@ use super::Coordinator;
 use crate::id::{Revision, Version};
 use crate::phase::Phase;
 use crate::record::RetireStep;
-use crate::rules::Rule;
 use crate::time::{Instant, Now};
 use crate::word::words;
 
@@ -128,8 +127,7 @@ impl Coordinator {
     #[must_use]
     pub fn commands(&self, now: Now) -> Vec<Command> {
         let mut kinds = Vec::new();
-        let signed = self.record.epoch == self.tenure.epoch || self.broken.is(Rule::TermFirst);
-        if !self.leads(now.instant) || !signed {
+        if !self.leads(now.instant) || !self.is_signed() {
             return Vec::new();
         }
         if self.published < Some(self.record.revision) {
@@ -141,17 +139,14 @@ impl Coordinator {
             let version = rotation.new;
             if rotation.created {
                 kinds.push(CommandKind::Test { version });
-            } else if self.record.safe_mode.is_none() || self.broken.is(Rule::SafeModeCreate) {
-                // In a lost history a credential of this number may have been made, and be in use.
+            } else if self.may_create() {
                 kinds.push(CommandKind::Create { version });
             }
         }
         for (version, retirement) in &self.record.retirements {
             let version = *version;
             if let Some(step) = retirement.step {
-                // Past the point of no return, but each step still ends something for good.
-                let paused = self.record.paused.is_some() && !self.broken.is(Rule::PauseSteps);
-                if paused || self.record.safe_mode.is_some() {
+                if self.pause_holds_steps() || self.record.safe_mode.is_some() {
                     continue;
                 }
                 kinds.push(CommandKind::Retire { version, step });
@@ -171,10 +166,16 @@ impl Coordinator {
         kinds.into_iter().map(|kind| Command { kind, revision: self.record.revision }).collect()
     }
 
-    /// Whether this leader's term is known to last at this moment.
-    #[must_use]
-    pub fn leads(&self, now: Instant) -> bool {
-        now < self.tenure.valid_until || self.broken.is(Rule::Leads)
+    /// In a lost history a credential of this number may have been made, and be in use.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(SafeModeCreate, true))]
+    fn may_create(&self) -> bool {
+        self.record.safe_mode.is_none()
+    }
+
+    /// Past the point of no return, but each step still ends something for good.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(PauseSteps, false))]
+    fn pause_holds_steps(&self) -> bool {
+        self.record.paused.is_some()
     }
 
     fn usage_is_due(&self, version: Version, now: Instant) -> bool {

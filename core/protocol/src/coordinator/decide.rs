@@ -1,15 +1,12 @@
 //! What an input changes.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use thiserror::Error;
 
 use super::{Change, CommandKind, Coordinator, Evidence, Input, MAX_MEMBERS, Member};
-use crate::id::{Epoch, InstanceKey, LeaseSequence, ReportSequence, Revision, Version};
+use crate::id::{Epoch, InstanceKey, ReportSequence, Revision, Version};
 use crate::message::{MAX_FAILURE_TEXT_BYTES, MAX_HELD_VERSIONS, SecretReport};
 use crate::phase::Phase;
 use crate::record::{Label, MAX_RECORD_BYTES, Origin, RecordChange, RetireStep, SafeMode, Timing, Unknown};
-use crate::rules::Rule;
 use crate::time::{Instant, Now};
 
 /// More versions than a secret gets between a backup and its restoration. A bound on what instances can claim, all in all.
@@ -58,7 +55,7 @@ pub enum Rejection {
     },
 }
 
-fn stale(what: &'static str, expected: impl ToString, found: impl ToString) -> Rejection {
+pub(super) fn stale(what: &'static str, expected: impl ToString, found: impl ToString) -> Rejection {
     Rejection::Stale { what, expected: expected.to_string(), found: found.to_string() }
 }
 
@@ -86,8 +83,7 @@ impl Coordinator {
             Input::Verified { version } => self.verified(now, version),
             Input::VerifyFailed { version, reason } => self.verify_failed(now, version, &reason),
             Input::Registered { key, exclusive, live } => {
-                let exclusive = exclusive || self.broken.is(Rule::ExclusiveOnly);
-                self.registered(now, key, exclusive && (live || self.broken.is(Rule::LiveOnly)))
+                self.registered(now, key, proves_earlier_lives_over(exclusive, live))
             }
             Input::RosterRead if self.roster_read => {
                 Err(stale("roster", "a first reading in this term", "a further one"))
@@ -113,7 +109,7 @@ impl Coordinator {
             if version <= last {
                 return Err(stale("version", last.next(), version));
             }
-            if version != last.next() && !self.broken.is(Rule::VersionGap) {
+            if !follows(last, version) {
                 return Err(Rejection::Gap { expected: last.next(), found: version });
             }
         }
@@ -164,11 +160,10 @@ impl Coordinator {
         })])
     }
 
+    /// A version that fails its test login is never activated.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(TestLogin, self.verified(now, version)))]
     fn verify_failed(&self, now: Now, version: Version, reason: &str) -> Result<Vec<Change>, Rejection> {
         self.verifying(version)?;
-        if self.broken.is(Rule::TestLogin) {
-            return self.verified(now, version);
-        }
         let reason = bounded(format!("version {version} failed its test login: {reason}"));
         Ok(vec![self.roll_back(now, reason)])
     }
@@ -206,7 +201,7 @@ impl Coordinator {
         self.members.len() >= MAX_MEMBERS && !self.members.values().any(Member::is_gone)
     }
 
-    fn report(
+    pub(super) fn report(
         &self,
         now: Now,
         key: InstanceKey,
@@ -219,9 +214,7 @@ impl Coordinator {
         }
         match self.members.get(&key) {
             Some(member) if member.left => Err(Rejection::Sender { key, problem: "it has left".into() }),
-            Some(member)
-                if member.report.is_some() && sequence <= member.sequence && !self.broken.is(Rule::ReportOrder) =>
-            {
+            Some(member) if !member.is_news(sequence) => {
                 Err(stale("report", format!("above {}", member.sequence), sequence))
             }
             None if self.is_full() => {
@@ -235,84 +228,18 @@ impl Coordinator {
     }
 
     /// A version that is used and that the record does not know is of the history that was lost: its number is taken.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(NumbersLost, None))]
     fn numbers_lost(&self, report: &SecretReport) -> Option<RecordChange> {
-        let lost = self.record.lost_history.filter(|_| !self.broken.is(Rule::NumbersLost))?;
+        let lost = self.record.lost_history?;
         let last = report.held.last().copied().filter(|last| Some(*last) > self.record.last_version)?;
         let kept = lost.kept_to.map_or(0, Version::get);
         (last.get().saturating_sub(kept) <= LOST_VERSIONS).then_some(RecordChange::NumbersLost { last })
     }
 
-    fn sync(
-        &self,
-        now: Now,
-        key: InstanceKey,
-        sequence: ReportSequence,
-        report: SecretReport,
-    ) -> Result<Vec<Change>, Rejection> {
-        // Leases are granted for what the newest report holds; an overtaken Sync gets nothing it no longer asks for.
-        let wanted: BTreeSet<Version> =
-            report.held.iter().copied().chain(report.reached.map(|(version, _)| version)).collect();
-        let lease = report.lease;
-        let mut changes = match self.report(now, key.clone(), sequence, report) {
-            Ok(changes) => changes,
-            // The same report again: it repeats its request for leases. An older one asks for nothing.
-            Err(Rejection::Stale { .. }) if self.members.get(&key).is_some_and(|m| m.sequence == sequence) => {
-                vec![Change::Heard { key: key.clone(), at: now }]
-            }
-            Err(rejection) => return Err(rejection),
-        };
-        let registered = self.members.get(&key).is_some_and(|member| member.registered);
-        let registered = registered || self.broken.is(Rule::RegisteredOnly);
-        if registered && (self.record.epoch == self.tenure.epoch || self.broken.is(Rule::TermFirst)) {
-            let member = self.members.get(&key);
-            let over: BTreeMap<Version, Instant> = wanted
-                .into_iter()
-                .filter(|version| self.may_lease(*version))
-                .filter(|v| self.record.versions.contains_key(v) || member.is_some_and(|it| it.has_room_for(*v)))
-                .map(|v| (v, self.lease_over(now)))
-                .collect();
-            let first = LeaseSequence(self.first_lease.0.max(lease.0));
-            let sequence = self.members.get(&key).map_or(first.next(), |member| member.next_lease(first));
-            changes.push(Change::LeaseGranted { key, sequence, length: self.lease(), over });
-        }
-        Ok(changes)
-    }
-
-    /// The length of a lease granted now.
-    pub(super) fn lease(&self) -> std::time::Duration {
-        let timing = &self.record.timing;
-        // The long tier only when the record says, durably, that leases of that length may be running.
-        let bounded = self.record.bounds.lease < timing.lease_idle && !self.broken.is(Rule::TierBound);
-        if self.record.is_rotating() || bounded { timing.lease_rotating } else { timing.lease_idle }
-    }
-
-    /// When nobody can be using a version on the strength of a lease granted now.
-    fn lease_over(&self, now: Now) -> Instant {
-        now.instant + self.outlast(self.lease()) + self.use_time()
-    }
-
-    /// Whether a version's use may be allowed: it is wanted, now or next, or still being let go, and not sealed.
-    fn may_lease(&self, version: Version) -> bool {
-        if self.record.stay && !self.record.versions.contains_key(&version) && !self.broken.is(Rule::StayLeased) {
-            // Of the lost history, and then nothing here can end it; or it ended long ago.
-            return Some(version) > self.record.ended_to || self.broken.is(Rule::EndedUnleased);
-        }
-        let sealed = self.record.versions.get(&version).is_none_or(|version| version.sealed)
-            && !self.broken.is(Rule::SealedUnleased);
-        let leaving = self.record.retirements.get(&version).is_some_and(|retirement| retirement.step.is_none());
-        let wanted = self.record.current == Some(version) || self.record.pending() == Some(version);
-        let known = self.record.versions.get(&version).map(|version| version.label);
-        let stays = self.record.stay && known.is_some_and(|label| matches!(label, Label::Pending));
-        !sealed && (wanted || leaving || stays)
-    }
-
     fn barrier_passed(&self, version: Version, revision: Revision) -> Result<Vec<Change>, Rejection> {
         match self.retiring.get(&version) {
             // A reading that began before the seal may have missed whoever read the version just before it.
-            Some(progress)
-                if progress.sealed.is_some()
-                    && (revision >= progress.sealed_at || self.broken.is(Rule::BarrierAfterSeal)) =>
-            {
+            Some(progress) if progress.sealed.is_some() && progress.sealed_before(revision) => {
                 Ok(vec![Change::BarrierPassed { version }])
             }
             _ => Err(stale("barrier", "a reading that began after the seal", format!("revision {revision}"))),
@@ -331,15 +258,26 @@ impl Coordinator {
         Ok(vec![Change::UsageRead { version, sent, evidence }])
     }
 
+    /// The record's revision at the seal. An entry that took so long that a rollback and a further rotation went by is
+    /// about another retirement.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(AuditOfSeal, Revision(0)))]
+    fn sealed_at(&self, version: Version) -> Revision {
+        self.retiring.get(&version).map_or(Revision(0), |progress| progress.sealed_at)
+    }
+
+    /// The guard is checked once more, at the moment of no return: what the entry says must hold now.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardTwice, true))]
+    fn still_holds(&self, version: Version, now: Now) -> bool {
+        self.guard(version, now).holds()
+    }
+
     fn audited(&self, now: Now, version: Version, revision: Revision) -> Result<Vec<Change>, Rejection> {
-        // An entry that took so long that a rollback and a further rotation went by is about another retirement.
-        let sealed_at = self.retiring.get(&version).map_or(Revision(0), |progress| progress.sealed_at);
-        if revision < sealed_at && !self.broken.is(Rule::AuditOfSeal) {
+        let sealed_at = self.sealed_at(version);
+        if revision < sealed_at {
             return Err(stale("audit entry", format!("revision {sealed_at} or later"), format!("revision {revision}")));
         }
         let waiting = self.record.retirements.get(&version).is_some_and(|retirement| retirement.step.is_none());
-        // The guard is checked once more, at the moment of no return: what the entry says must hold now.
-        if waiting && (self.guard(version, now).holds() || self.broken.is(Rule::GuardTwice)) {
+        if waiting && self.still_holds(version, now) {
             return Ok(vec![
                 Change::Audited { version },
                 Change::Record(RecordChange::RetireBegan { version, at: now.wall }),
@@ -350,7 +288,7 @@ impl Coordinator {
 
     fn step_done(&self, version: Version, step: RetireStep) -> Result<Vec<Change>, Rejection> {
         let owed = self.record.retirements.get(&version).and_then(|retirement| retirement.step);
-        if owed != Some(step) && !self.broken.is(Rule::StepOrder) {
+        if !is_owed(owed, step) {
             return Err(stale("retire step", owed.map_or("none", RetireStep::as_str), step));
         }
         Ok(vec![Change::Record(match step {
@@ -367,17 +305,20 @@ impl Coordinator {
         Ok(vec![Change::Troubled { command, problem: bounded(problem), at: now }])
     }
 
+    /// A break is one however often it happens: in safe mode too, everything lost is waited for anew.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LeapAgain, if self.record.safe_mode.is_some() { Err(stale("store warning", "no safe mode yet", reason)) } else { Ok(self.enter_safe_mode(now, reason)) }))]
     fn store_went_back(&self, now: Now, reason: String) -> Result<Vec<Change>, Rejection> {
-        if self.record.safe_mode.is_some() && self.broken.is(Rule::LeapAgain) {
-            return Err(stale("store warning", "no safe mode yet", reason));
-        }
+        Ok(self.enter_safe_mode(now, reason))
+    }
+
+    fn enter_safe_mode(&self, now: Now, reason: String) -> Vec<Change> {
         let safe_mode = SafeMode { reason: bounded(reason), at: now.wall, unknown: Unknown::new() };
         // In the history that was lost, leases as long as the policy allows may have been granted.
         let timing = Timing::of(&self.policy);
-        Ok(vec![
+        vec![
             Change::Record(RecordChange::TimingSet { timing }),
             Change::Record(RecordChange::SafeModeEntered(safe_mode)),
-        ])
+        ]
     }
 
     /// The newest version that waits for its rotation.
@@ -397,11 +338,32 @@ impl Coordinator {
     }
 
     /// The same, with so many of the waiting ones counted.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LiveVersions, true))]
     pub(super) fn has_room_beside(&self, counted: usize) -> bool {
         let waiting = self.record.versions.values().filter(|version| version.label == Label::Pending).count();
         let live = self.record.live_versions().count();
-        (live + counted).saturating_sub(waiting) < self.policy.max_live_versions || self.broken.is(Rule::LiveVersions)
+        (live + counted).saturating_sub(waiting) < self.policy.max_live_versions
     }
+}
+
+/// Whether a registration may later prove that earlier incarnations of its name are over: the name is exclusive, and it was
+/// published just now, since the order of a listing proves nothing.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ExclusiveOnly, live))]
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LiveOnly, exclusive))]
+fn proves_earlier_lives_over(exclusive: bool, live: bool) -> bool {
+    exclusive && live
+}
+
+/// No version is left out.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(VersionGap, true))]
+fn follows(last: Version, version: Version) -> bool {
+    version == last.next()
+}
+
+/// Disable, destroy, erase, in this order, each once it is owed.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(StepOrder, true))]
+fn is_owed(owed: Option<RetireStep>, step: RetireStep) -> bool {
+    owed == Some(step)
 }
 
 /// Words from outside are kept short: records have a bound.

@@ -1,17 +1,15 @@
 //! The retire guard: every condition under which an old credential may end, with the evidence.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::condition::{Blocker, Condition, ConditionName};
 use super::member::{GuardStanding, Member};
-use super::{Coordinator, Evidence};
+use super::{Coordinator, Evidence, lease};
 use crate::id::Version;
 use crate::message::Stage;
 use crate::phase::Phase;
 use crate::policy::{WhenEmpty, WhenUnreachable};
-use crate::record::{Cause, Retirement};
-use crate::rules::Rule;
+use crate::record::{Cause, Override, Retirement};
 use crate::time::{Instant, Now, WallTime};
 
 /// Most blockers listed by name in one condition; the evidence counts them all.
@@ -70,14 +68,16 @@ impl Coordinator {
             self.barrier_condition(version),
             self.usage_condition(version, retirement, now),
         ]);
-        for condition in &mut conditions {
-            condition.met |= self.broken.is(Rule::Guard(condition.name));
-        }
         Guard { version, conditions }
     }
 
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardLeads, true))]
+    fn still_leads(&self, now: Now) -> bool {
+        self.leads(now.instant)
+    }
+
     fn leads_condition(&self, now: Now) -> Condition {
-        Condition::judged(ConditionName::Leads, self.leads(now.instant), format!("epoch {}", self.tenure.epoch)).or(
+        Condition::judged(ConditionName::Leads, self.still_leads(now), format!("epoch {}", self.tenure.epoch)).or(
             "",
             "this broadcaster's leadership has not been renewed",
             None,
@@ -96,9 +96,14 @@ impl Coordinator {
         }
     }
 
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardPhase, true))]
+    fn phase_allows(&self, version: Version) -> bool {
+        self.may_drain(version)
+    }
+
     fn phase_condition(&self, version: Version, retirement: &Retirement) -> Condition {
         let phase = self.record.rotation.as_ref().map_or_else(|| "none", |rotation| rotation.phase.words());
-        Condition::judged(ConditionName::Phase, self.may_drain(version), format!("phase {phase}")).or(
+        Condition::judged(ConditionName::Phase, self.phase_allows(version), format!("phase {phase}")).or(
             "",
             format!("the rotation is still {phase}"),
             Some(retirement.since),
@@ -106,11 +111,16 @@ impl Coordinator {
         )
     }
 
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardNotPaused, true))]
+    fn is_not_paused(&self) -> bool {
+        self.record.paused.is_none()
+    }
+
     fn pause_condition(&self) -> Condition {
         let Some(pause) = &self.record.paused else {
             return Condition::judged(ConditionName::NotPaused, true, "not paused");
         };
-        Condition::judged(ConditionName::NotPaused, false, format!("paused by {}", pause.by)).or(
+        Condition::judged(ConditionName::NotPaused, self.is_not_paused(), format!("paused by {}", pause.by)).or(
             pause.by.as_str(),
             format!("paused: {}", pause.reason),
             Some(pause.at),
@@ -118,11 +128,16 @@ impl Coordinator {
         )
     }
 
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardNotInSafeMode, true))]
+    fn is_not_in_safe_mode(&self) -> bool {
+        self.record.safe_mode.is_none()
+    }
+
     fn safe_mode_condition(&self) -> Condition {
         let Some(safe_mode) = &self.record.safe_mode else {
             return Condition::judged(ConditionName::NotInSafeMode, true, "store continuous");
         };
-        Condition::judged(ConditionName::NotInSafeMode, false, safe_mode.reason.clone()).or(
+        Condition::judged(ConditionName::NotInSafeMode, self.is_not_in_safe_mode(), safe_mode.reason.clone()).or(
             "",
             format!("safe mode: {}", safe_mode.reason),
             Some(safe_mode.at),
@@ -135,15 +150,24 @@ impl Coordinator {
         if retirement.cause != Cause::Rotated || minimum.is_zero() {
             return Condition::judged(ConditionName::OverlapOver, true, "no minimum overlap");
         }
-        let over = self.activated_at + self.outlast(minimum);
-        Condition::judged(ConditionName::OverlapOver, now.instant >= over, format!("minimum overlap {minimum:?}"))
-            .or(
-                "",
-                format!("old and new stay valid together for {minimum:?}"),
-                Some(retirement.since),
-                "it passes by itself",
-            )
-            .until(over)
+        let over = self.activated_at + lease::outlast(minimum);
+        Condition::judged(
+            ConditionName::OverlapOver,
+            overlap_is_over(over, now),
+            format!("minimum overlap {minimum:?}"),
+        )
+        .or(
+            "",
+            format!("old and new stay valid together for {minimum:?}"),
+            Some(retirement.since),
+            "it passes by itself",
+        )
+        .until(over)
+    }
+
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardInheritedLeasesOver, true))]
+    fn inherited_leases_are_over(&self, now: Now) -> bool {
+        now.instant >= self.inherited_over
     }
 
     /// Leases that an earlier leader granted, to anybody, known or not.
@@ -151,7 +175,7 @@ impl Coordinator {
         if !announced {
             return Condition::judged(ConditionName::InheritedLeasesOver, true, "never announced, so never leased");
         }
-        let met = now.instant >= self.inherited_over;
+        let met = self.inherited_leases_are_over(now);
         Condition::judged(
             ConditionName::InheritedLeasesOver,
             met,
@@ -184,7 +208,7 @@ impl Coordinator {
         }
         Condition {
             name: ConditionName::MembersReleased,
-            met: holding == 0,
+            met: all_released(holding),
             evidence: format!("{holding} of {total} members may still use version {version}"),
             blockers,
             until: next,
@@ -247,40 +271,45 @@ impl Coordinator {
         if !announced && member.report.as_ref().is_none_or(|report| !report.held.contains(&version)) {
             return (GuardStanding::Released, None);
         }
-        if !retirement.overrides.is_empty() {
-            let name = member.name();
-            let named = |names: &BTreeSet<String>| names.contains(&name) || self.broken.is(Rule::OverrideNames);
-            if retirement.overrides.iter().any(|word| named(&word.instances)) {
-                return (GuardStanding::Overridden, None);
-            }
+        if self.is_cut_off(member, retirement) {
+            return (GuardStanding::Overridden, None);
         }
-        if self.broken.is(Rule::ExcuseStages) {
-            let excused = self.record.rotation.as_ref().map(|rotation| &rotation.excused);
-            if excused.is_some_and(|excused| excused.contains(&member.name())) {
-                return (GuardStanding::Overridden, None);
-            }
+        match self.holds_until(member, version) {
+            Some(until) if now.instant >= until => match self.policy.when_unreachable {
+                WhenUnreachable::PresumeDeadAfter(_) => (GuardStanding::PresumedDead, None),
+                WhenUnreachable::Fence | WhenUnreachable::Hold => (GuardStanding::Fenced, None),
+            },
+            until => (GuardStanding::Holding, until),
         }
+    }
+
+    /// An override cuts off those it names, no others. An excuse is for preparing and switching, not for the retire.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ExcuseStages, retirement.overrides.iter().any(|word| word.instances.contains(&member.name())) || self.record.rotation.as_ref().is_some_and(|rotation| rotation.excused.contains(&member.name()))))]
+    fn is_cut_off(&self, member: &Member, retirement: &Retirement) -> bool {
+        retirement.overrides.iter().any(|word| is_named(word, member))
+    }
+
+    /// When a member that stays silent stops holding a version's retire back, if ever.
+    fn holds_until(&self, member: &Member, version: Version) -> Option<Instant> {
         let granted_over = member.grants.get(&version).map_or(Instant::ZERO, |granted| granted.over);
         let leases_over = granted_over.max(self.inherited_over);
-        match self.policy.when_unreachable {
-            WhenUnreachable::Fence if now.instant >= leases_over || self.broken.is(Rule::FenceWaits) => {
-                (GuardStanding::Fenced, None)
-            }
-            WhenUnreachable::Fence => (GuardStanding::Holding, Some(leases_over)),
-            WhenUnreachable::Hold if self.broken.is(Rule::HoldWaits) && now.instant >= leases_over => {
-                (GuardStanding::Fenced, None)
-            }
-            WhenUnreachable::Hold => (GuardStanding::Holding, None),
-            WhenUnreachable::PresumeDeadAfter(silence) => {
-                let silent = self.last_sign(member) + self.outlast(silence);
-                let over = if self.broken.is(Rule::SilenceWaits) { leases_over } else { leases_over.max(silent) };
-                if now.instant >= over {
-                    (GuardStanding::PresumedDead, None)
-                } else {
-                    (GuardStanding::Holding, Some(over))
-                }
-            }
+        match self.patience() {
+            WhenUnreachable::Fence => Some(fenced_at(leases_over)),
+            WhenUnreachable::Hold => None,
+            WhenUnreachable::PresumeDeadAfter(silence) => Some(self.presumed_dead_at(member, leases_over, silence)),
         }
+    }
+
+    /// Under `hold`, silence never counts.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(HoldWaits, match self.policy.when_unreachable { WhenUnreachable::Hold => WhenUnreachable::Fence, other => other }))]
+    fn patience(&self) -> WhenUnreachable {
+        self.policy.when_unreachable
+    }
+
+    /// Under `presume_dead_after`, the silence is waited for.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(SilenceWaits, leases_over))]
+    fn presumed_dead_at(&self, member: &Member, leases_over: Instant, silence: Duration) -> Instant {
+        leases_over.max(self.last_sign(member) + lease::outlast(silence))
     }
 
     /// When a member was last heard; a member that was never heard in this term counts from its start.
@@ -298,13 +327,14 @@ impl Coordinator {
     pub(super) fn out_of_reach_at(&self, member: &Member) -> Option<Instant> {
         let leases_over = member.leases_over().max(self.inherited_over);
         // One that was heard just now is there, whether or not it has asked for a lease yet.
-        let quiet =
-            member.heard.map_or(Instant::ZERO, |heard| heard.instant + self.outlast(self.record.timing.lease_rotating));
+        let quiet = member
+            .heard
+            .map_or(Instant::ZERO, |heard| heard.instant + lease::outlast(self.record.timing.lease_rotating));
         match self.policy.when_unreachable {
             WhenUnreachable::Fence => Some(leases_over.max(quiet)),
             WhenUnreachable::Hold => None,
             WhenUnreachable::PresumeDeadAfter(silence) => {
-                Some(leases_over.max(self.last_sign(member) + self.outlast(silence)))
+                Some(leases_over.max(self.last_sign(member) + lease::outlast(silence)))
             }
         }
     }
@@ -314,13 +344,18 @@ impl Coordinator {
     }
 
     /// An empty set is never unanimous.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardSomebodyConfirmed, true))]
+    fn is_confirmed(&self, confirmed: usize) -> bool {
+        confirmed > 0 || self.policy.when_empty == WhenEmpty::Proceed
+    }
+
     fn confirmed_condition(&self, now: Now) -> Condition {
         let current = self.record.current;
         let confirmed = self
             .reachable(now)
             .filter(|member| current.is_some_and(|current| self.has_confirmed(member, current, Stage::Switched)))
             .count();
-        let met = confirmed > 0 || self.policy.when_empty == WhenEmpty::Proceed;
+        let met = self.is_confirmed(confirmed);
         Condition::judged(ConditionName::SomebodyConfirmed, met, format!("{confirmed} live members on the new version"))
             .or(
                 "",
@@ -335,15 +370,26 @@ impl Coordinator {
             return Vec::new();
         }
         let Some(current) = self.record.current else { return Vec::new() };
-        vec![self.required_reached(ConditionName::RequiredServices, current, Stage::Switched, now)]
+        vec![self.required_confirmed(current, now)]
+    }
+
+    #[cfg_attr(
+        rotacast_mutants,
+        rotacast_mutate::rule(GuardRequiredServices, Condition::met(ConditionName::RequiredServices))
+    )]
+    fn required_confirmed(&self, current: Version, now: Now) -> Condition {
+        self.required_reached(ConditionName::RequiredServices, current, Stage::Switched, now)
     }
 
     /// Whether it has reached a stage with a version in this direction: what it said before a change of direction
     /// confirms nothing.
     pub(super) fn has_confirmed(&self, member: &Member, version: Version, stage: Stage) -> bool {
-        let generation = self.record.generation;
-        let this_direction = member.report.as_ref().is_some_and(|report| report.generation == generation);
-        (this_direction || self.broken.is(Rule::ConfirmedDirection)) && member.has_reached(version, stage)
+        self.speaks_of_this_direction(member) && member.has_reached(version, stage)
+    }
+
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ConfirmedDirection, true))]
+    fn speaks_of_this_direction(&self, member: &Member) -> bool {
+        member.report.as_ref().is_some_and(|report| report.generation == self.record.generation)
     }
 
     /// Whether every required service has its minimum of live instances at a stage.
@@ -367,8 +413,13 @@ impl Coordinator {
         short
     }
 
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardSealed, true))]
+    fn is_sealed_for_good(&self, version: Version) -> bool {
+        self.retiring.get(&version).is_some_and(|progress| progress.sealed.is_some())
+    }
+
     fn sealed_condition(&self, version: Version) -> Condition {
-        let sealed = self.retiring.get(&version).is_some_and(|progress| progress.sealed.is_some());
+        let sealed = self.is_sealed_for_good(version);
         Condition::judged(ConditionName::Sealed, sealed, if sealed { "sealed in the store" } else { "not sealed" }).or(
             "",
             format!("version {version} is not sealed yet"),
@@ -382,9 +433,9 @@ impl Coordinator {
         if !announced {
             return Condition::judged(ConditionName::SelfLeasesOver, true, "never announced, so never read");
         }
-        let wait: Duration = self.outlast(self.record.bounds.self_lease) + self.use_time();
+        let wait: Duration = lease::outlast(self.record.bounds.self_lease) + lease::use_time(&self.record);
         let sealed = self.retiring.get(&version).and_then(|progress| progress.sealed);
-        let met = sealed.is_some_and(|sealed| now.instant >= sealed + wait);
+        let met = self_leases_are_over(sealed, wait, now);
         let condition = Condition::judged(ConditionName::SelfLeasesOver, met, format!("{wait:?} from the seal"));
         match sealed {
             Some(sealed) => condition
@@ -404,8 +455,13 @@ impl Coordinator {
         self.retiring.get(&version).and_then(|progress| progress.sealed_wall)
     }
 
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardBarrier, true))]
+    fn barrier_is_passed(&self, version: Version) -> bool {
+        self.retiring.get(&version).is_some_and(|progress| progress.barrier)
+    }
+
     fn barrier_condition(&self, version: Version) -> Condition {
-        let passed = self.retiring.get(&version).is_some_and(|progress| progress.barrier);
+        let passed = self.barrier_is_passed(version);
         let evidence = if passed { "roster and versions read after the seal" } else { "not read since the seal" };
         let sealed = self.retiring.get(&version).is_some_and(|progress| progress.sealed.is_some());
         let condition = Condition::judged(ConditionName::Barrier, passed, evidence);
@@ -426,8 +482,7 @@ impl Coordinator {
         let sealed = self.retiring.get(&version).and_then(|progress| progress.sealed);
         let reading = self.usage.get(&version);
         let fresh = reading.is_some_and(|(sent, _)| {
-            sealed.is_some_and(|sealed| *sent >= sealed || self.broken.is(Rule::UsageAfterSeal))
-                && now.instant.since(*sent) <= super::command::USAGE_INTERVAL * 5
+            is_read_after_seal(sealed, *sent) && now.instant.since(*sent) <= super::command::USAGE_INTERVAL * 5
         });
         let (free, evidence, sessions): (bool, String, &[String]) = match reading {
             None => (false, "not read yet".into(), &[]),
@@ -438,7 +493,7 @@ impl Coordinator {
                 (false, format!("{} live session{plural}", sessions.len()), sessions)
             }
         };
-        let met = (free && fresh) || (overridden && reading.is_some());
+        let met = usage_allows(free && fresh, overridden && reading.is_some());
         let mut condition = Condition::judged(ConditionName::UsageEvidence, met, evidence);
         if !met {
             for session in sessions.iter().take(MAX_LISTED) {
@@ -453,6 +508,43 @@ impl Coordinator {
         }
         condition
     }
+}
+
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardOverlapOver, true))]
+fn overlap_is_over(over: Instant, now: Now) -> bool {
+    now.instant >= over
+}
+
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardMembersReleased, true))]
+fn all_released(holding: usize) -> bool {
+    holding == 0
+}
+
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardSelfLeasesOver, true))]
+fn self_leases_are_over(sealed: Option<Instant>, wait: Duration, now: Now) -> bool {
+    sealed.is_some_and(|sealed| now.instant >= sealed + wait)
+}
+
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardUsageEvidence, true))]
+fn usage_allows(shows_none: bool, overridden: bool) -> bool {
+    shows_none || overridden
+}
+
+/// The usage is read after the seal.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(UsageAfterSeal, sealed.is_some()))]
+fn is_read_after_seal(sealed: Option<Instant>, sent: Instant) -> bool {
+    sealed.is_some_and(|sealed| sent >= sealed)
+}
+
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(OverrideNames, true))]
+fn is_named(word: &Override, member: &Member) -> bool {
+    word.instances.contains(&member.name())
+}
+
+/// Under `fence`, a silent member holds the retire back until its lease has expired.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(FenceWaits, Instant::ZERO))]
+fn fenced_at(leases_over: Instant) -> Instant {
+    leases_over
 }
 
 /// A duration for people: whole seconds, rounded up.

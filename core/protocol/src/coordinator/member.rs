@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::id::{InstanceKey, LeaseSequence, ReportSequence, Revision, Version};
 use crate::message::{MAX_HELD_VERSIONS, SecretReport, Stage};
 use crate::record::Retirement;
-use crate::rules::{Broken, Rule};
 use crate::time::{Instant, Now};
 use crate::word::words;
 
@@ -23,6 +22,15 @@ pub struct Granted {
     pub over: Instant,
     /// The same for the newest grant alone: it replaces the earlier ones once it is known to have arrived.
     newest_over: Instant,
+}
+
+impl Granted {
+    /// Whether a report that has heard of a grant has heard of this one: only the acknowledged grant replaces earlier ones, and only
+    /// for what it names.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(AcknowledgedGrant, true))]
+    fn is_acknowledged_by(&self, heard: LeaseSequence) -> bool {
+        self.sequence == heard
+    }
 }
 
 /// One process life.
@@ -54,7 +62,6 @@ pub struct Member {
     pub(super) granted_at: Instant,
     /// The length the newest grant was given, which is what `over` counts with.
     granted_length: Duration,
-    broken: Broken,
 }
 
 words! {
@@ -82,7 +89,7 @@ words! {
 }
 
 impl Member {
-    pub(super) fn new(key: InstanceKey, at: Now, broken: Broken) -> Self {
+    pub(super) fn new(key: InstanceKey, at: Now) -> Self {
         Self {
             key,
             exclusive: false,
@@ -97,13 +104,7 @@ impl Member {
             granted_sequence: LeaseSequence(0),
             granted_at: Instant::ZERO,
             granted_length: Duration::ZERO,
-            broken,
         }
-    }
-
-    #[cfg(feature = "mutants")]
-    pub(super) fn break_rule(&mut self, broken: Broken) {
-        self.broken = broken;
     }
 
     /// Whether it is known to be over for good.
@@ -118,20 +119,26 @@ impl Member {
         full_name(&self.key)
     }
 
+    /// It speaks, so it lives: an incarnation that claimed the name exclusively was wrong about it.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(HeardLives, self.heard = Some(at)))]
     pub(super) fn heard(&mut self, at: Now) {
         self.heard = Some(at);
-        // It speaks, so it lives: whoever claimed the name exclusively was wrong about it.
-        self.superseded &= self.broken.is(Rule::HeardLives);
+        self.superseded = false;
+    }
+
+    /// The newest report counts, whatever the order of arrival.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ReportOrder, true))]
+    pub(super) fn is_news(&self, sequence: ReportSequence) -> bool {
+        sequence > self.sequence || self.report.is_none()
     }
 
     /// Folds a report: the newest sequence wins, whatever the order of arrival.
     pub(super) fn fold(&mut self, sequence: ReportSequence, report: SecretReport, at: Now) {
         self.heard(at);
-        if sequence > self.sequence || self.report.is_none() || self.broken.is(Rule::ReportOrder) {
+        if self.is_news(sequence) {
             // It goes by the newest grant that names a version, so earlier and longer ones are over with its arrival.
             // Only that very grant says so: a later one may name other versions only.
-            let any = self.broken.is(Rule::AcknowledgedGrant);
-            for granted in self.grants.values_mut().filter(|granted| granted.sequence == report.lease || any) {
+            for granted in self.grants.values_mut().filter(|granted| granted.is_acknowledged_by(report.lease)) {
                 granted.over = granted.newest_over;
             }
             self.sequence = sequence;
@@ -140,10 +147,9 @@ impl Member {
     }
 
     /// Whether a further grant for a version that the record does not know can be remembered, among all that one Sync asks for.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GrantsBounded, true))]
     pub(super) fn has_room_for(&self, version: Version) -> bool {
-        self.grants.contains_key(&version)
-            || self.grants.len() + MAX_HELD_VERSIONS < MAX_GRANTS
-            || self.broken.is(Rule::GrantsBounded)
+        self.grants.contains_key(&version) || self.grants.len() + MAX_HELD_VERSIONS < MAX_GRANTS
     }
 
     /// Grants of live versions and of a few that the record does not know: see [`Member::has_room_for`].
@@ -160,7 +166,7 @@ impl Member {
         for (version, over) in over {
             let granted = self.grants.entry(*version).or_insert(Granted { sequence, over: *over, newest_over: *over });
             granted.sequence = granted.sequence.max(sequence);
-            granted.over = if self.broken.is(Rule::LongerGrant) { *over } else { granted.over.max(*over) };
+            granted.over = later(granted.over, *over);
             granted.newest_over = *over;
         }
     }
@@ -186,12 +192,17 @@ impl Member {
     #[must_use]
     pub fn has_released(&self, version: Version, retirement: &Retirement, newest: Revision) -> bool {
         self.report.as_ref().is_some_and(|report| {
-            (report.revision >= retirement.unwanted_since || self.broken.is(Rule::ReleaseRevision))
-                && (report.revision <= newest || self.broken.is(Rule::ReleaseKnown))
-                && (!report.held.contains(&version) || self.broken.is(Rule::ReleaseHeld))
-                && (self.grants.get(&version).is_none_or(|granted| report.lease >= granted.sequence)
-                    || self.broken.is(Rule::ReleaseLease))
+            has_acted_since(report, retirement.unwanted_since)
+                && has_acted_on_this_history(report, newest)
+                && holds_no_more(report, version)
+                && self.has_heard_of_last_grant(report, version)
         })
+    }
+
+    /// Lease rule 5: a release has heard of the last grant.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ReleaseLease, true))]
+    fn has_heard_of_last_grant(&self, report: &SecretReport, version: Version) -> bool {
+        self.grants.get(&version).is_none_or(|granted| report.lease >= granted.sequence)
     }
 
     /// Whether it has reached a stage with a version.
@@ -208,6 +219,30 @@ impl Member {
     pub fn leases_over(&self) -> Instant {
         self.grants.values().map(|granted| granted.over).max().unwrap_or(Instant::ZERO)
     }
+}
+
+/// A grant does not end the wait for a longer one before it.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LongerGrant, new))]
+fn later(before: Instant, new: Instant) -> Instant {
+    before.max(new)
+}
+
+/// A release was said of a desired state that no longer asks for the version.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ReleaseRevision, true))]
+fn has_acted_since(report: &SecretReport, unwanted_since: Revision) -> bool {
+    report.revision >= unwanted_since
+}
+
+/// A release was said of a state that this record has had.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ReleaseKnown, true))]
+fn has_acted_on_this_history(report: &SecretReport, newest: Revision) -> bool {
+    report.revision <= newest
+}
+
+/// A release holds the version no more.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ReleaseHeld, true))]
+fn holds_no_more(report: &SecretReport, version: Version) -> bool {
+    !report.held.contains(&version)
 }
 
 /// `service/instance/incarnation`.

@@ -13,7 +13,6 @@ use crate::id::{InstanceKey, Version};
 use crate::name::OperatorName;
 use crate::phase::Phase;
 use crate::record::{Origin, Override, Pause, RecordChange, SecretRecord, Unknown};
-use crate::rules::Rule;
 use crate::time::Now;
 use crate::word::words;
 
@@ -298,7 +297,7 @@ impl Coordinator {
     fn order_roll_back(&self, now: Now, by: &OperatorName, reason: &Reason) -> Result<Vec<Change>, Rejection> {
         let Some(rotation) = &self.record.rotation else { return Err(operator("no rotation is in flight")) };
         match rotation.phase {
-            Phase::Retiring if !self.broken.is(Rule::NoReturn) => Err(operator(format!(
+            phase if !may_turn_back(phase) => Err(operator(format!(
                 "it is retiring: version {} is being destroyed and cannot come back; rotate to a new version instead",
                 rotation.old.map_or_else(String::new, |old| old.to_string())
             ))),
@@ -341,6 +340,12 @@ impl Coordinator {
         }
         self.fitting(vec![Change::Record(RecordChange::Excused { instance: full_name(instance) })])
     }
+}
+
+/// There is no way back from the point of no return.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(NoReturn, true))]
+fn may_turn_back(phase: Phase) -> bool {
+    phase != Phase::Retiring
 }
 
 #[cfg(test)]

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use super::condition::{Blocker, Condition, ConditionName};
 use super::guard::{MAX_LISTED, seconds};
+use super::lease;
 use super::{CommandKind, Coordinator, Member, Standing};
 use crate::id::Version;
 use crate::message::{FailureKind, Stage};
 use crate::name::ServiceName;
 use crate::phase::Phase;
 use crate::policy::{Deadline, OnDeadline, WhenEmpty, WhenUnreachable};
-use crate::record::RetireStep;
-use crate::rules::Rule;
+use crate::record::{RetireStep, Rotation};
 use crate::time::{Instant, Now, WallTime};
 use crate::word::words;
 
@@ -274,7 +274,7 @@ impl Coordinator {
             }
             Phase::Preparing => {
                 let mut conditions = self.stage_conditions(ConditionName::Prepared, rotation.new, Stage::Prepared, now);
-                if self.policy.approval && rotation.approved.is_none() && !self.broken.is(Rule::Approval) {
+                if self.policy.approval && needs_approval(rotation) {
                     conditions.push(Condition::waiting(
                         ConditionName::Approval,
                         "the activation needs an operator's approval",
@@ -292,10 +292,11 @@ impl Coordinator {
         }
     }
 
+    /// A pause holds the activation.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(PauseActivation, Condition::met(ConditionName::NotPaused)))]
     fn pause_gate(&self) -> Condition {
         match &self.record.paused {
             None => Condition::met(ConditionName::NotPaused),
-            Some(_) if self.broken.is(Rule::PauseActivation) => Condition::met(ConditionName::NotPaused),
             Some(pause) => {
                 let mut condition =
                     Condition::waiting(ConditionName::NotPaused, &pause.reason, pause.at, "an operator resumes");
@@ -305,10 +306,14 @@ impl Coordinator {
         }
     }
 
+    /// Safe mode holds the activation.
+    #[cfg_attr(
+        rotacast_mutants,
+        rotacast_mutate::rule(SafeModeActivation, Condition::met(ConditionName::NotInSafeMode))
+    )]
     fn safe_mode_gate(&self) -> Condition {
         match &self.record.safe_mode {
             None => Condition::met(ConditionName::NotInSafeMode),
-            Some(_) if self.broken.is(Rule::SafeModeActivation) => Condition::met(ConditionName::NotInSafeMode),
             Some(mode) => {
                 Condition::waiting(ConditionName::NotInSafeMode, &mode.reason, mode.at, "an operator leaves safe mode")
             }
@@ -336,13 +341,12 @@ impl Coordinator {
         }
         let everyone = Condition {
             name,
-            met: missing == 0 || self.broken.is(Rule::Stages),
+            met: all_reached(missing),
             evidence: format!("{reached} of {} reachable members", reached + missing),
             blockers,
             until,
         };
-        let holds = self.policy.when_empty == WhenEmpty::Hold && !self.broken.is(Rule::EmptySet);
-        let empty = reached == 0 && missing == 0 && holds;
+        let empty = reached == 0 && missing == 0 && self.empty_set_waits();
         let somebody = if empty {
             Condition::waiting(
                 ConditionName::Somebody,
@@ -357,11 +361,22 @@ impl Coordinator {
         vec![self.roster_condition(now), everyone, somebody, required]
     }
 
+    /// An empty set is never unanimous.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(EmptySet, false))]
+    fn empty_set_waits(&self) -> bool {
+        self.policy.when_empty == WhenEmpty::Hold
+    }
+
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(RosterFirst, true))]
+    fn knows_roster(&self) -> bool {
+        self.roster_read
+    }
+
     /// A new leader does not take those it has heard for all there are. Whoever is alive has sent two Syncs by the end
     /// of the wait, so that a roster that cannot be read costs time only.
     fn roster_condition(&self, now: Now) -> Condition {
-        let over = self.tenure.since.instant + self.outlast(self.record.timing.sync_rotating * 2);
-        if self.roster_read || self.broken.is(Rule::RosterFirst) || now.instant >= over {
+        let over = self.tenure.since.instant + lease::outlast(self.record.timing.sync_rotating * 2);
+        if self.knows_roster() || now.instant >= over {
             return Condition::met(ConditionName::RosterRead);
         }
         let why = "this leader has just taken over and does not know all members yet";
@@ -445,10 +460,22 @@ impl Coordinator {
         }
         times.extend(self.deadline().map(|(_, over)| over));
         if self.record.is_rotating() && self.record.bounds.lease > self.record.timing.lease_rotating {
-            times.push(self.short_since + self.outlast(self.record.bounds.lease));
+            times.push(self.long_leases_expire());
         }
         times.into_iter().filter(|time| *time > now.instant).min()
     }
+}
+
+/// The activation waits for the approval.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(Approval, false))]
+fn needs_approval(rotation: &Rotation) -> bool {
+    rotation.approved.is_none()
+}
+
+/// Everyone prepares before the activation, and switches before draining.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(Stages, true))]
+fn all_reached(missing: usize) -> bool {
+    missing == 0
 }
 
 fn describe(command: &CommandKind) -> String {

@@ -169,8 +169,8 @@ impl SecretRecord {
                 let unknown = std::mem::take(&mut self.timing.unknown);
                 self.timing = Timing { unknown, ..timing.clone() };
                 self.bounds.lease = self.bounds.lease.max(timing.lease_idle);
-                self.bounds.self_lease = self.bounds.self_lease.max(timing.self_lease);
-                self.bounds.max_use = self.bounds.max_use.max(timing.max_use);
+                self.bounds.self_lease = raised(self.bounds.self_lease, timing.self_lease);
+                self.bounds.max_use = raised(self.bounds.max_use, timing.max_use);
             }
             RecordChange::LeaseBoundLowered { to } => self.bounds.lease = *to,
             RecordChange::VersionAdded { version, origin, at } => {
@@ -181,8 +181,7 @@ impl SecretRecord {
                         label: Label::Pending,
                         origin: *origin,
                         sealed: false,
-                        // In a history that was lost, the number may have been another's.
-                        announced: self.lost_history.is_some(),
+                        announced: self.may_have_been_announced(),
                         seen: *at,
                         note: String::new(),
                         unknown: Unknown::new(),
@@ -190,7 +189,7 @@ impl SecretRecord {
                 );
             }
             RecordChange::VersionSkipped { version, by, at } => {
-                self.reject(*version, Cause::Superseded, format!("replaced by version {by}"), *at);
+                self.replace(*version, format!("replaced by version {by}"), *at);
             }
             RecordChange::RotationStarted { new, trigger, at } => {
                 self.generation = self.generation.next();
@@ -269,9 +268,7 @@ impl SecretRecord {
             }
             RecordChange::SafeModeLeft => {
                 self.safe_mode = None;
-                // Whoever stayed has nothing to go to, or would go back to a version that may have ended, only to leave it
-                // at once.
-                self.stay = self.current.is_none() || self.waits();
+                self.stay = self.stays_after_safe_mode();
             }
             RecordChange::NumbersLost { last } => self.last_version = self.last_version.max(Some(*last)),
         }
@@ -279,22 +276,52 @@ impl SecretRecord {
 
     /// Leaves every revision and generation behind that a lost history may have had, an earlier leap in it included.
     fn leap(&mut self, at: WallTime) {
-        let above = |number: u64| number.saturating_add(LOST_CHANGES).max(at.0.saturating_mul(CHANGES_PER_MILLI));
-        self.revision = Revision(above(self.revision.0));
-        self.generation = Generation(above(self.generation.0));
+        self.revision = revision_above(self.revision, at);
+        self.generation = Generation(above(self.generation.0, at));
         let revision = self.revision;
         self.lost_history = Some(LostHistory { noticed: revision, kept_to: self.last_version });
         // Whatever the record says: in the lost history they may have been.
         self.versions.values_mut().for_each(|version| version.announced = true);
         for retirement in self.retirements.values_mut() {
             retirement.unwanted_since = revision;
-            retirement.overrides.clear();
+            void_words(retirement);
         }
         if let Some(rotation) = &mut self.rotation {
             rotation.approved = None;
             rotation.excused.clear();
             rotation.activated = rotation.activated.map(|_| revision);
         }
+    }
+
+    /// In a history that was lost, the number may have been another's.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LostAnnounced, self.stay))]
+    fn may_have_been_announced(&self) -> bool {
+        self.lost_history.is_some()
+    }
+
+    /// Instances that stayed have nothing to go to, or would go back to a version that may have ended, only to leave it at
+    /// once.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(StayWaits, self.current.is_none() || self.rotation.is_none() && self.waits()))]
+    fn stays_after_safe_mode(&self) -> bool {
+        self.current.is_none() || self.waits()
+    }
+
+    /// A rollback is a new generation.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(RollbackGeneration, ()))]
+    fn turn(&mut self) {
+        self.generation = self.generation.next();
+    }
+
+    /// A rollback ends the old version's retirement.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(RollbackSpares, ()))]
+    fn spare(&mut self, version: Version) {
+        self.retirements.remove(&version);
+    }
+
+    /// A replaced version is retired under a guard of its own.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ReplacedRetires, { let _ = (note, at); self.label(version, Label::Rejected) }))]
+    fn replace(&mut self, version: Version, note: String, at: WallTime) {
+        self.reject(version, Cause::Superseded, note, at);
     }
 
     fn enter(&mut self, phase: Phase, at: WallTime) {
@@ -363,7 +390,7 @@ impl SecretRecord {
     }
 
     fn roll_back(&mut self, reason: &str, at: WallTime) {
-        self.generation = self.generation.next();
+        self.turn();
         let revision = self.revision;
         let Some(rotation) = &mut self.rotation else { return };
         let (old, new) = (rotation.old, rotation.new);
@@ -373,8 +400,8 @@ impl SecretRecord {
         self.current = old;
         if let Some(old) = old {
             self.label(old, Label::Current);
-            // It is wanted again: its retirement is off, and so is its seal.
-            self.retirements.remove(&old);
+            self.spare(old);
+            // It is wanted again, and so its seal is off.
             if let Some(version) = self.versions.get_mut(&old) {
                 version.sealed = false;
             }
@@ -396,7 +423,7 @@ impl SecretRecord {
     fn end_rotation(&mut self, outcome: Outcome, at: WallTime) {
         let Some(rotation) = self.rotation.take() else { return };
         if outcome == Outcome::Superseded {
-            self.reject(rotation.new, Cause::Superseded, "replaced by a newer version".into(), at);
+            self.replace(rotation.new, "replaced by a newer version".into(), at);
         }
         self.history.push(Finished {
             generation: rotation.generation,
@@ -413,4 +440,27 @@ impl SecretRecord {
             self.history.remove(0);
         }
     }
+}
+
+/// Longer times are durable before anybody goes by them.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(BoundRaised, { let _ = to; bound }))]
+fn raised(bound: Duration, to: Duration) -> Duration {
+    bound.max(to)
+}
+
+/// Above every number that a lost history may have had, an earlier leap in it included.
+fn above(number: u64, at: WallTime) -> u64 {
+    number.saturating_add(LOST_CHANGES).max(at.0.saturating_mul(CHANGES_PER_MILLI))
+}
+
+/// What is leapt to is above every earlier leap, of whatever history.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LeapAbove, { let _ = at; Revision(revision.0 + (1 << 32)) }))]
+fn revision_above(revision: Revision, at: WallTime) -> Revision {
+    Revision(above(revision.0, at))
+}
+
+/// A break ends an operator's word.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LeapVoidsWords, { let _ = retirement; }))]
+fn void_words(retirement: &mut Retirement) {
+    retirement.overrides.clear();
 }

@@ -7,7 +7,6 @@ use rotacast_protocol::{Instant, Version};
 
 use super::{Holder, READ_PATIENCE};
 use crate::input::{Command, Step};
-use crate::rules::Rule;
 
 /// A Sync that says nothing new, because the last one brought no lease or no answer, follows after 1/8 of the Sync
 /// interval: a leader that answers without granting is not asked in a loop.
@@ -62,7 +61,7 @@ impl Holder {
         for (version, slot) in &self.slots {
             let wanted = self.wants(*version);
             let let_go = !slot.activated || self.applied.is_some_and(|applied| applied != *version);
-            let guarded = self.guards.contains(version) && !self.broken.is(Rule::GuardsRelease);
+            let guarded = self.is_guarded(*version);
             if slot.touched && !wanted && let_go && self.serving != Some(*version) && !guarded {
                 steps.push((Step::Release, *version, slot.not_before));
             }
@@ -83,13 +82,23 @@ impl Holder {
         commands.extend(self.next_step(now).map(|(step, version)| Command::Run(step, version)));
         for version in self.wanted() {
             let waits = self.load_not_before.get(&version).is_some_and(|at| *at > now);
-            // The joiner's barrier: the lease first, then the value.
-            let leased = self.leases.until(version) > now || self.broken.is(Rule::LeaseFirst);
-            if self.owes_load(version) && !waits && leased {
+            if self.owes_load(version) && !waits && self.is_leased(version, now) {
                 commands.push(Command::Load(version));
             }
         }
         commands
+    }
+
+    /// The service lets go of nothing that a guard points to.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardsRelease, false))]
+    fn is_guarded(&self, version: Version) -> bool {
+        self.guards.contains(&version)
+    }
+
+    /// The joiner's barrier: the lease first, then the value.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LeaseFirst, true))]
+    fn is_leased(&self, version: Version, now: Instant) -> bool {
+        self.leases.until(version) > now
     }
 
     fn owes_load(&self, version: Version) -> bool {

@@ -116,6 +116,10 @@ fn small_worlds(options: &Options) -> bool {
 }
 
 fn mutants(options: &Options) -> bool {
+    if !cfg!(rotacast_mutants) {
+        println!("mutants killed      none in this build, whose cores are those that ship: `tools/mutants --proof`");
+        return true;
+    }
     let (mut killed, mut covered, mut alive) = (0, 0, Vec::new());
     for mutant in Mutant::all() {
         if let Some(why) = mutant.covered() {
@@ -146,7 +150,8 @@ fn mutants(options: &Options) -> bool {
 fn rows(options: &Options) -> bool {
     let (mut green, mut good) = (0, true);
     for scenario in scenarios() {
-        match scenario.holds().and_then(|()| scenario.needs_its_rules()) {
+        let needs = || if cfg!(rotacast_mutants) { scenario.needs_its_rules() } else { Ok(()) };
+        match scenario.holds().and_then(|()| needs()) {
             Ok(()) => {
                 green += 1;
                 if !options.quiet {

@@ -6,19 +6,19 @@ use rotacast_protocol::coordinator::{CommandKind, Coordinator, Input, Order, Ten
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::policy::{Deadline, OnDeadline};
 use rotacast_protocol::record::SecretRecord;
-use rotacast_protocol::rules::Rule;
 use rotacast_protocol::{Epoch, Phase, Policy};
 
 use super::{apply, says};
 use crate::bench::{Bench, key, seconds, v};
+use crate::mutant::Rule;
 
 /// See [`super::directed`].
-pub(super) fn leader(rule: Rule, spoil: &impl Fn(&mut Bench)) -> Option<Result<(), String>> {
+pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>> {
     let result = match rule {
         Rule::StayLeased => {
             let mut bench = Bench::running(Policy::default(), &["api/a"]);
             went_back(&mut bench);
-            spoil(&mut bench);
+            spoil();
             says(
                 !leased(&mut bench, 7),
                 "L: after a break in the store's history, an instance may not go on with what it uses",
@@ -36,13 +36,13 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn(&mut Bench)) -> Option<Result<(
             bench.now = now;
             bench.register("api/a");
             went_back(&mut bench);
-            spoil(&mut bench);
+            spoil();
             says(leased(&mut bench, 1), "L: a version that ended long ago is leased")
         }
         Rule::GrantsBounded => {
             let mut bench = Bench::running(Policy::default(), &["api/a"]);
             went_back(&mut bench);
-            spoil(&mut bench);
+            spoil();
             for round in 0..20_u64 {
                 let held: Vec<u64> = (0..16).map(|n| 1_000_000 + round * 16 + n).collect();
                 bench.sync("api/a", 1, Stage::Released, &held);
@@ -54,7 +54,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn(&mut Bench)) -> Option<Result<(
             let mut bench = Bench::running(Policy::default(), &["api/a"]);
             went_back(&mut bench);
             bench.order(Order::LeaveSafeMode).ok();
-            spoil(&mut bench);
+            spoil();
             bench.sync("api/a", 7, Stage::Released, &[7]);
             let comes_again = bench.input(Input::VersionSeen { version: v(2) }).is_ok();
             says(comes_again, "truth: a number comes again while somebody uses the version that had it before")
@@ -63,7 +63,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn(&mut Bench)) -> Option<Result<(
             let mut bench = Bench::running(Policy::default(), &["api/a"]);
             went_back(&mut bench);
             bench.order(Order::LeaveSafeMode).ok();
-            spoil(&mut bench);
+            spoil();
             bench.input(Input::VersionSeen { version: v(2) }).ok();
             let announced = bench.coordinator.record().versions.get(&v(2)).is_some_and(|version| version.announced);
             says(!announced, "S1: leases of a lost version of this number are not waited for")
@@ -71,7 +71,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn(&mut Bench)) -> Option<Result<(
         Rule::LeapAgain => {
             let mut bench = Bench::running(Policy::default(), &["api/a"]);
             went_back(&mut bench);
-            spoil(&mut bench);
+            spoil();
             let before = bench.coordinator.record().revision;
             went_back(&mut bench);
             says(bench.coordinator.record().revision == before, "S1: leases of what was lost since are not waited for")
@@ -84,7 +84,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn(&mut Bench)) -> Option<Result<(
             let first = bench.coordinator.record().revision;
             bench.pass(seconds(1));
             takes_over(&mut bench, backup);
-            spoil(&mut bench);
+            spoil();
             went_back(&mut bench);
             says(
                 bench.coordinator.record().revision <= first,
@@ -96,14 +96,14 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn(&mut Bench)) -> Option<Result<(
             let instances = BTreeSet::from([key("api/a")]);
             let word = Order::cut_off(v(1), instances, false, "it hangs").expect("a reason");
             bench.order(word).ok();
-            spoil(&mut bench);
+            spoil();
             went_back(&mut bench);
             let stands = bench.coordinator.record().retirements.values().any(|it| !it.overrides.is_empty());
             says(stands, "S1: a word that may have been taken back in the lost history cuts somebody off")
         }
         Rule::ReleaseKnown => {
             let mut bench = Bench::draining(Policy::default(), &["api/a"]);
-            spoil(&mut bench);
+            spoil();
             let (sequence, mut report) = bench.report_of("api/a", 1, Stage::Seen, &[]);
             report.revision = report.revision.next();
             bench.input(Input::Report { key: key("api/a"), sequence, report }).ok();
@@ -116,7 +116,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn(&mut Bench)) -> Option<Result<(
             let mut bench = Bench::draining(Policy::default(), &["api/a"]);
             went_back(&mut bench);
             bench.input(Input::VersionSeen { version: v(3) }).ok();
-            spoil(&mut bench);
+            spoil();
             bench.order(Order::LeaveSafeMode).ok();
             says(!bench.coordinator.record().stay, "A: everybody is sent back while a newer version waits")
         }
@@ -125,7 +125,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn(&mut Bench)) -> Option<Result<(
             policy.deadlines.insert(Phase::Preparing, Deadline { after: seconds(600), then: OnDeadline::RollBack });
             let mut bench = Bench::preparing(policy, &["api/a"]);
             went_back(&mut bench);
-            spoil(&mut bench);
+            spoil();
             bench.pass(seconds(601));
             says(bench.phase() == "rolling_back", "safe mode: a rotation goes back in it by itself")
         }
@@ -133,7 +133,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn(&mut Bench)) -> Option<Result<(
             let mut bench = Bench::running(Policy::default(), &["api/a"]);
             bench.order(Order::Rotate).ok();
             went_back(&mut bench);
-            spoil(&mut bench);
+            spoil();
             says(bench.owes(&CommandKind::Create { version: v(2) }), "safe mode: a credential is made in it")
         }
         Rule::StayMakesWay => {
@@ -141,7 +141,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn(&mut Bench)) -> Option<Result<(
             went_back(&mut bench);
             bench.input(Input::VersionSeen { version: v(3) }).ok();
             bench.order(Order::LeaveSafeMode).ok();
-            spoil(&mut bench);
+            spoil();
             bench.order(Order::rollback("in the way").expect("a reason")).ok();
             bench.pass(seconds(1));
             bench.sync("api/a", 1, Stage::Seen, &[2]);

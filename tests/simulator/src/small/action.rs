@@ -9,7 +9,7 @@ use rotacast_protocol::{Incarnation, InstanceKey, OperatorName, Version};
 
 use super::model::{Bounds, Fixed, Life, Model, Wire};
 use crate::clock::MS;
-use crate::mutant::{Around, Mutant};
+use crate::mutant::{Around, Mutant, Rule};
 
 /// One thing that happens.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -117,9 +117,6 @@ impl Model {
     fn fresh(&self, fixed: &Fixed, key: InstanceKey) -> Life {
         let mut rules = Instance::new(key, false);
         rules.add(fixed.secret.clone());
-        if let Some(Mutant::Holder(rule)) = fixed.mutant {
-            rules.break_rule(rule);
-        }
         Life {
             rules: Rc::new(rules),
             guards: Vec::new(),
@@ -259,7 +256,7 @@ impl Model {
                 self.land(fixed, node);
                 // Whoever knows that its time is over follows again.
                 let now = fixed.leaders[node].at(self.now);
-                let knows = fixed.mutant != Some(Mutant::Leader(rotacast_protocol::rules::Rule::Leads));
+                let knows = fixed.mutant != Some(Mutant::Leader(Rule::Leads));
                 if knows && self.nodes[node].as_ref().is_some_and(|it| it.leads_until <= now) {
                     self.nodes[node] = None;
                 }

@@ -88,10 +88,7 @@ impl Model {
             None => (SecretRecord::new(fixed.secret.clone(), epoch, Timing::of(&fixed.policy)), 0),
         };
         let tenure = Tenure { epoch, since, valid_until };
-        let mut coordinator = Coordinator::take_over(record, fixed.policy.clone(), tenure);
-        if let Some(Mutant::Leader(rule)) = fixed.mutant {
-            coordinator.break_rule(rule);
-        }
+        let coordinator = Coordinator::take_over(record, fixed.policy.clone(), tenure);
         let machine = Rc::new(Machine::new(coordinator));
         self.nodes[node] =
             Some(Node { machine, leads_until: valid_until, epoch, cursor, saving: None, roster_read: 0 });

@@ -58,6 +58,7 @@ pub struct Found {
 /// Looks at every state within the bounds, the nearest first, up to so many.
 #[must_use]
 pub fn search(bounds: &Bounds, mutant: Option<Mutant>, most: usize) -> Found {
+    let _broken = mutant.map(Mutant::breaks);
     let mut fixed = Fixed::new(bounds, mutant);
     let first = Model::first(&mut fixed, bounds.clone());
     // A state's predecessor, and what led from it.

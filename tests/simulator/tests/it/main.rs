@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod exhaustive;
+#[cfg(rotacast_mutants)]
 mod mutants;
+mod rules;
 mod scenarios;
 mod seeds;
 mod table;

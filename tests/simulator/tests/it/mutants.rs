@@ -1,35 +1,80 @@
-//! Every rule, broken, is noticed: by the world of a seed, or by its directed test. A rule that another stands behind is
-//! named with the reason.
+//! Every rule, broken, is noticed: by the world of a seed, by its directed test, by a row of docs/understand/scenarios.md, or in a
+//! small world. A rule that another stands behind is named with the reason. Built by `tools/mutants` alone.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use rotacast_protocol::coordinator::ConditionName;
 use rotacast_simulator::Mutant;
-use rotacast_simulator::directed::directed;
 use rotacast_simulator::kill::kill;
+use rotacast_simulator::mutant::{Around, HolderRule, Rule};
+use rotacast_simulator::scenario::scenarios;
+use rotacast_simulator::small::{configurations, search};
 
 /// Seeds in which a broken rule must be noticed.
 const SEEDS: u64 = 600;
 
+/// Does something for each, side by side, and lists what it complains about.
+fn complaints<T: Sync>(all: &[T], check: impl Fn(&T) -> Option<String> + Sync) -> Vec<String> {
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let complaint = check(one);
+                    found.lock().unwrap_or_else(PoisonError::into_inner).extend(complaint);
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn every_broken_rule_is_noticed() {
-    let mut unnoticed = Vec::new();
-    for mutant in Mutant::all() {
+    let all: Vec<Mutant> = Mutant::all().collect();
+    let unnoticed = complaints(&all, |mutant| {
         if let Some(why) = mutant.covered() {
             println!("{mutant}: another rule stands behind it: {why}");
-            continue;
+            return None;
         }
-        match kill(mutant, 0..SEEDS) {
+        match kill(*mutant, 0..SEEDS) {
             Some(kill) => {
                 let by = kill.seed.map_or_else(|| "directed test".to_owned(), |seed| format!("seed {seed}"));
                 println!("{mutant}: {by}: {}", kill.violation);
+                None
             }
-            None => unnoticed.push(mutant.to_string()),
+            None => Some(mutant.to_string()),
         }
-    }
+    });
     assert!(unnoticed.is_empty(), "{unnoticed:#?}");
 }
 
 #[test]
-fn directed_tests_pass_with_their_rule_in_force() {
-    for mutant in Mutant::all() {
-        assert!(directed(mutant, false).is_none_or(|result| result.is_ok()), "{mutant}");
-    }
+fn no_scenario_holds_without_its_rules() {
+    let idle = complaints(&scenarios(), |scenario| scenario.needs_its_rules().err());
+    assert!(idle.is_empty(), "{idle:#?}");
+}
+
+#[test]
+fn small_worlds_find_broken_rules() {
+    let broken = [
+        Mutant::Leader(Rule::FenceWaits),
+        Mutant::Leader(Rule::UseTime),
+        Mutant::Leader(Rule::Guard(ConditionName::SelfLeasesOver)),
+        Mutant::Leader(Rule::Guard(ConditionName::MembersReleased)),
+        Mutant::Holder(HolderRule::ClockOnUse),
+        Mutant::Around(Around::UseEnds),
+    ];
+    let unnoticed = complaints(&broken, |mutant| {
+        let found = configurations(false).into_iter().find_map(|bounds| {
+            let (way, violation) = search(&bounds, Some(*mutant), 60_000).violation?;
+            Some((bounds.name, way.len(), violation))
+        });
+        println!("{mutant}: {found:?}");
+        found.is_none().then(|| mutant.to_string())
+    });
+    assert!(unnoticed.is_empty(), "{unnoticed:#?}");
 }
