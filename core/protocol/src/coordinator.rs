@@ -15,6 +15,7 @@ mod lease;
 mod member;
 mod order;
 mod outlook;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,6 +34,7 @@ use crate::message::{SecretGrant, SecretReport};
 use crate::policy::Policy;
 use crate::record::{RecordChange, SecretRecord};
 use crate::time::{Instant, Now, WallTime};
+use tally::Tally;
 
 /// Most process lives of one secret a leader tracks. Beyond it, newcomers are refused their lease and so run on
 /// self-leases, which every retire outlasts.
@@ -211,6 +213,7 @@ pub struct Coordinator {
     deadline_extended: u32,
     /// Below every grant of this term.
     first_lease: LeaseSequence,
+    tally: Tally,
 }
 
 impl Coordinator {
@@ -233,7 +236,7 @@ impl Coordinator {
                 (*version, if is_sealed { sealed } else { unsealed })
             })
             .collect();
-        Self {
+        let mut coordinator = Self {
             policy,
             tenure,
             record,
@@ -249,7 +252,10 @@ impl Coordinator {
             activated_at: since,
             deadline_extended: 0,
             first_lease: lease::first_of_term(tenure.epoch),
-        }
+            tally: Tally::default(),
+        };
+        coordinator.recount();
+        coordinator
     }
 
     /// The record as of the last applied change.
@@ -325,27 +331,22 @@ impl Coordinator {
             Change::MemberRegistered { key, exclusive, at } => self.register(key, *exclusive, *at),
             Change::RosterRead => self.roster_read = true,
             Change::MemberLeft { key, at } => {
-                let member = self.member(key, *at);
-                member.left = true;
-                member.heard = Some(*at);
+                self.know(key, *at);
+                self.change_member(key, |member| {
+                    member.left = true;
+                    member.heard = Some(*at);
+                });
             }
             Change::ReportFolded { key, sequence, report, at } => {
-                // The common case first, and without a copy of the key.
-                match self.members.get_mut(key) {
-                    Some(member) => member.fold(*sequence, report.clone(), *at),
-                    None => self.member(key, *at).fold(*sequence, report.clone(), *at),
-                }
+                self.know(key, *at);
+                self.change_member(key, |member| member.fold(*sequence, report.clone(), *at));
                 self.prove_earlier_lives_over(key);
             }
             Change::Heard { key, at } => {
-                if let Some(member) = self.members.get_mut(key) {
-                    member.heard(*at);
-                }
+                self.change_member(key, |member| member.heard(*at));
             }
             Change::LeaseGranted { key, sequence, length, over } => {
-                if let Some(member) = self.members.get_mut(key) {
-                    member.grant(*sequence, *length, over, now.instant);
-                }
+                self.change_member(key, |member| member.grant(*sequence, *length, over, now.instant));
             }
             Change::LeadershipExtended { until } => self.tenure.valid_until = self.tenure.valid_until.max(*until),
             Change::BarrierPassed { version } => {
@@ -381,16 +382,25 @@ impl Coordinator {
                 self.phase_began = at.instant;
                 self.deadline_extended = self.deadline_extended.saturating_add(1);
             }
-            Change::PolicySet(policy) => self.policy = (**policy).clone(),
+            Change::PolicySet(policy) => {
+                self.policy = (**policy).clone();
+                self.recount();
+            }
         }
     }
 
     /// A registration alone proves no earlier life over: it may have been under way for longer than the life that is heard.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ProvenOnly, { if exclusive { self.end_earlier_lives(key, at.instant); } let member = self.member(key, at); member.registered = true; member.exclusive = exclusive; }))]
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ProvenOnly, { self.enroll(key, exclusive, at); if exclusive { self.end_earlier_lives(key, at.instant); } }))]
     fn register(&mut self, key: &InstanceKey, exclusive: bool, at: Now) {
-        let member = self.member(key, at);
-        member.registered = true;
-        member.exclusive = exclusive;
+        self.enroll(key, exclusive, at);
+    }
+
+    fn enroll(&mut self, key: &InstanceKey, exclusive: bool, at: Now) {
+        self.know(key, at);
+        self.change_member(key, |member| {
+            member.registered = true;
+            member.exclusive = exclusive;
+        });
     }
 
     /// A life that holds its name alone and has heard of a grant was alive after that grant was given. So every life of
@@ -408,21 +418,28 @@ impl Coordinator {
     /// Lives of the same name that were known before a moment and were not heard since are over.
     fn end_earlier_lives(&mut self, key: &InstanceKey, alive: Instant) {
         let life = |incarnation| InstanceKey { incarnation: Incarnation(incarnation), ..key.clone() };
-        for (other, member) in self.members.range_mut(life(0)..=life(u128::MAX)) {
+        let over = self.members.range(life(0)..=life(u128::MAX)).filter(|(other, member)| {
             let before = member.heard.map_or(member.first_seen, |heard| heard).instant < alive;
-            member.superseded |= before && other.incarnation != key.incarnation;
+            before && !member.superseded && other.incarnation != key.incarnation
+        });
+        for over in over.map(|(over, _)| over.clone()).collect::<Vec<_>>() {
+            self.change_member(&over, |member| member.superseded = true);
         }
     }
 
-    /// A member, known or new. A new one takes the place of one that is over when there is no other.
-    fn member(&mut self, key: &InstanceKey, at: Now) -> &mut Member {
+    /// From now on the member is known. A new one takes the place of one that is over when there is no other.
+    fn know(&mut self, key: &InstanceKey, at: Now) {
+        if self.members.contains_key(key) {
+            return;
+        }
         if self.members.len() >= MAX_MEMBERS
-            && !self.members.contains_key(key)
             && let Some(over) = self.members.values().find(|member| member.is_gone()).map(|member| member.key.clone())
         {
-            self.members.remove(&over);
+            self.remove_member(&over);
         }
-        self.members.entry(key.clone()).or_insert_with(|| Member::new(key.clone(), at))
+        let id = self.tally.next_id();
+        self.members.insert(key.clone(), Member::new(id, key.clone(), at));
+        self.count_member(key);
     }
 
     /// The store lost a part of its history: whoever was granted or has read something in it goes by that, whatever the
@@ -478,7 +495,10 @@ impl Coordinator {
             let unsealed = RetireProgress::unsealed(record.revision);
             *progress = RetireProgress { sealed: Some(now.instant), sealed_wall: Some(now.wall), ..unsealed };
         }
-        let owed: Vec<CommandKind> = self.commands(now).into_iter().map(|command| command.kind).collect();
-        self.troubles.retain(|command, _| owed.contains(command));
+        self.recount();
+        // Trouble with what is no longer to be done is over.
+        let mut troubles = std::mem::take(&mut self.troubles);
+        troubles.retain(|command, _| self.may_be_owed(command));
+        self.troubles = troubles;
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -44,7 +45,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(Box<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Checks and wraps a name.
@@ -54,7 +55,7 @@ macro_rules! name {
             pub fn new(name: impl Into<String>) -> Result<Self, InvalidName> {
                 let name = name.into();
                 match check(&name, $segments) {
-                    Ok(()) => Ok(Self(name.into_boxed_str())),
+                    Ok(()) => Ok(Self(name.into())),
                     Err(problem) => {
                         // The offending name is shown, but never more of it than a valid one could have.
                         let found = name.chars().take(MAX_NAME_BYTES).collect();
@@ -98,7 +99,7 @@ macro_rules! name {
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0.into_string()
+                name.0.as_ref().to_owned()
             }
         }
     };

@@ -38,6 +38,8 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
     let scope = Cell::new(None);
     let spoil = || {
         if broken {
+            // The one before restores what was in force when it ends.
+            drop(scope.take());
             scope.set(Mutant::Leader(rule).breaks());
         }
     };

@@ -84,10 +84,10 @@ impl Coordinator {
         }
         match rotation.phase {
             Phase::Verifying => Vec::new(),
-            Phase::Preparing if self.all_met(now) => record(RecordChange::Activated { at }),
+            Phase::Preparing if self.phase_met(now) => record(RecordChange::Activated { at }),
             // A first version replaces nothing: there is nobody to wait for and nothing to retire.
             Phase::Activating if rotation.old.is_none() => ended(Outcome::Retired),
-            Phase::Activating if self.all_met(now) => record(RecordChange::DrainingBegan { at }),
+            Phase::Activating if self.phase_met(now) => record(RecordChange::DrainingBegan { at }),
             Phase::Draining | Phase::Retiring
                 if rotation.old.is_none_or(|old| !self.record.retirements.contains_key(&old)) =>
             {
@@ -106,10 +106,6 @@ impl Coordinator {
     fn nobody_goes_back(&self) -> bool {
         let stays = self.record.stay && self.record.safe_mode.is_none();
         stays && self.waiting_version().is_some() && self.has_room()
-    }
-
-    fn all_met(&self, now: Now) -> bool {
-        self.phase_conditions(now).iter().all(|condition| condition.met)
     }
 
     /// A newer version replaces the new one before it is activated. Not while the credential is being made: the
@@ -134,14 +130,14 @@ impl Coordinator {
         if !open || self.policy.on_failure == OnFailure::Hold || self.holds_rollback() {
             return None;
         }
-        let refusals = self.refusals(rotation.new);
+        let refusals = self.tally.refusals;
         if refusals > usize::try_from(self.policy.failure_budget).unwrap_or(usize::MAX) {
             let text = self.first_refusal(rotation.new);
             return Some(
                 self.roll_back(now, bounded(format!("{refusals} instances refuse version {}: {text}", rotation.new))),
             );
         }
-        let failures = self.auth_failures(rotation.new);
+        let failures = self.tally.auth_failures();
         (failures > self.policy.auth_failure_budget).then(|| {
             self.roll_back(now, format!("{failures} failed logins with version {} were reported", rotation.new))
         })
@@ -197,7 +193,7 @@ impl Coordinator {
             .iter()
             .filter(|(_, retirement)| retirement.step.is_none())
             .filter(|(version, _)| self.record.versions.get(version).is_some_and(|version| !version.sealed))
-            .filter(|(version, _)| self.guard(**version, now).may_seal())
+            .filter(|(version, _)| self.may_seal(**version, now))
             .map(|(version, _)| Change::Record(RecordChange::Sealed { version: *version }))
             .collect()
     }

@@ -159,11 +159,31 @@ impl Coordinator {
             if progress.is_some_and(|progress| progress.sealed.is_some() && !progress.barrier) {
                 kinds.push(CommandKind::PassBarrier { version });
             }
-            if progress.is_some_and(|progress| !progress.audited) && self.guard(version, now).holds() {
+            if progress.is_some_and(|progress| !progress.audited) && self.guard_holds(version, now) {
                 kinds.push(CommandKind::Audit { version });
             }
         }
         kinds.into_iter().map(|kind| Command { kind, revision: self.record.revision }).collect()
+    }
+
+    /// Whether the record asks for a command, now or once the time has come.
+    pub(super) fn may_be_owed(&self, command: &CommandKind) -> bool {
+        let verifying = self.record.rotation.as_ref().filter(|rotation| rotation.phase == Phase::Verifying);
+        let verifies = |version, created| verifying.is_some_and(|it| it.new == version && it.created == created);
+        let retirement = |version| self.record.retirements.get(version);
+        let progress =
+            |version| self.retiring.get(version).filter(|_| retirement(version).is_some_and(|it| it.step.is_none()));
+        match command {
+            CommandKind::Publish => self.published < Some(self.record.revision),
+            CommandKind::Create { version } => verifies(*version, false),
+            CommandKind::Test { version } => verifies(*version, true),
+            CommandKind::PassBarrier { version } => {
+                progress(version).is_some_and(|it| it.sealed.is_some() && !it.barrier)
+            }
+            CommandKind::ReadUsage { version } => progress(version).is_some(),
+            CommandKind::Audit { version } => progress(version).is_some_and(|it| !it.audited),
+            CommandKind::Retire { version, step } => retirement(version).is_some_and(|it| it.step == Some(*step)),
+        }
     }
 
     /// In a lost history a credential of this number may have been made, and be in use.

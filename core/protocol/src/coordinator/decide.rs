@@ -268,7 +268,7 @@ impl Coordinator {
     /// The guard is checked once more, at the moment of no return: what the entry says must hold now.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardTwice, true))]
     fn still_holds(&self, version: Version, now: Now) -> bool {
-        self.guard(version, now).holds()
+        self.guard_holds(version, now)
     }
 
     fn audited(&self, now: Now, version: Version, revision: Revision) -> Result<Vec<Change>, Rejection> {

@@ -7,6 +7,7 @@ use super::member::{GuardStanding, Member};
 use super::{Coordinator, Evidence, lease};
 use crate::id::Version;
 use crate::message::Stage;
+use crate::name::ServiceName;
 use crate::phase::Phase;
 use crate::policy::{WhenEmpty, WhenUnreachable};
 use crate::record::{Cause, Override, Retirement};
@@ -30,15 +31,94 @@ impl Guard {
     pub fn holds(&self) -> bool {
         self.conditions.iter().all(|condition| condition.met)
     }
-
-    /// Whether everything holds that a seal waits for: all but what can only be judged after it.
-    #[must_use]
-    pub(super) fn may_seal(&self) -> bool {
-        self.conditions.iter().all(|condition| condition.met || condition.name.judged_after_seal())
-    }
 }
 
+/// The conditions of the guard, in their order.
+const CONDITIONS: [ConditionName; 13] = [
+    ConditionName::Leads,
+    ConditionName::Phase,
+    ConditionName::NotPaused,
+    ConditionName::NotInSafeMode,
+    ConditionName::OverlapOver,
+    ConditionName::InheritedLeasesOver,
+    ConditionName::MembersReleased,
+    ConditionName::SomebodyConfirmed,
+    ConditionName::RequiredServices,
+    ConditionName::Sealed,
+    ConditionName::SelfLeasesOver,
+    ConditionName::Barrier,
+    ConditionName::UsageEvidence,
+];
+
 impl Coordinator {
+    /// Whether a version that is not past the point of no return may be retired now: what [`Coordinator::guard`] says in words,
+    /// from counts that are kept.
+    pub(super) fn guard_holds(&self, version: Version, now: Now) -> bool {
+        self.holds(version, now, CONDITIONS.iter().copied())
+    }
+
+    /// Whether everything holds that a seal waits for: all but what can only be judged after it.
+    pub(super) fn may_seal(&self, version: Version, now: Now) -> bool {
+        self.holds(version, now, CONDITIONS.iter().copied().filter(|name| !name.judged_after_seal()))
+    }
+
+    fn holds(&self, version: Version, now: Now, mut conditions: impl Iterator<Item = ConditionName>) -> bool {
+        let Some(retirement) = self.record.retirements.get(&version) else { return false };
+        conditions.all(|name| self.condition_holds(name, version, retirement, now))
+    }
+
+    fn condition_holds(&self, name: ConditionName, version: Version, retirement: &Retirement, now: Now) -> bool {
+        let announced = self.record.versions.get(&version).is_some_and(|version| version.announced);
+        let sealed = self.retiring.get(&version).and_then(|progress| progress.sealed);
+        match name {
+            ConditionName::Leads => self.still_leads(now),
+            ConditionName::Phase => self.phase_allows(version),
+            ConditionName::NotPaused => self.is_not_paused(),
+            ConditionName::NotInSafeMode => self.is_not_in_safe_mode(),
+            ConditionName::OverlapOver => self.overlap_until(retirement).is_none_or(|over| overlap_is_over(over, now)),
+            ConditionName::InheritedLeasesOver => !announced || self.inherited_leases_are_over(now),
+            ConditionName::MembersReleased => {
+                all_released(!self.tally.holding.get(&version).is_some_and(|holding| holding.any(now)))
+            }
+            ConditionName::SomebodyConfirmed => {
+                let any = self.tally.current.as_ref().is_some_and(|current| current.reached.any(now));
+                retirement.cause != Cause::Rotated || self.is_confirmed(any)
+            }
+            ConditionName::RequiredServices => {
+                retirement.cause == Cause::Superseded || self.record.current.is_none() || self.required_are_there(now)
+            }
+            ConditionName::Sealed => self.is_sealed_for_good(version),
+            ConditionName::SelfLeasesOver => !announced || self_leases_are_over(sealed, self.self_lease_wait(), now),
+            ConditionName::Barrier => self.barrier_is_passed(version),
+            ConditionName::UsageEvidence => self.usage_holds(version, retirement, now),
+            _ => true,
+        }
+    }
+
+    /// When time alone may change a retirement's guard.
+    pub(super) fn guard_wakeups(&self, version: Version, retirement: &Retirement, now: Now) -> [Option<Instant>; 5] {
+        let announced = self.record.versions.get(&version).is_some_and(|version| version.announced);
+        let sealed = self.retiring.get(&version).and_then(|progress| progress.sealed);
+        [
+            self.overlap_until(retirement),
+            announced.then_some(self.inherited_over),
+            self.tally.holding.get(&version).and_then(|holding| holding.next(now)),
+            sealed.filter(|_| announced).map(|sealed| sealed + self.self_lease_wait()),
+            self.next_usage(version),
+        ]
+    }
+
+    /// When old and new have been valid together for the policy's minimum; none if there is none.
+    fn overlap_until(&self, retirement: &Retirement) -> Option<Instant> {
+        let minimum = self.policy.min_overlap;
+        (retirement.cause == Cause::Rotated && !minimum.is_zero()).then(|| self.activated_at + lease::outlast(minimum))
+    }
+
+    /// From the seal until every use has ended that a store read before it allowed.
+    fn self_lease_wait(&self) -> Duration {
+        lease::outlast(self.record.bounds.self_lease) + lease::use_time(&self.record)
+    }
+
     /// Evaluates the guard of a version that is on its way out.
     #[must_use]
     pub fn guard(&self, version: Version, now: Now) -> Guard {
@@ -147,10 +227,9 @@ impl Coordinator {
 
     fn overlap_condition(&self, retirement: &Retirement, now: Now) -> Condition {
         let minimum = self.policy.min_overlap;
-        if retirement.cause != Cause::Rotated || minimum.is_zero() {
+        let Some(over) = self.overlap_until(retirement) else {
             return Condition::judged(ConditionName::OverlapOver, true, "no minimum overlap");
-        }
-        let over = self.activated_at + lease::outlast(minimum);
+        };
         Condition::judged(
             ConditionName::OverlapOver,
             overlap_is_over(over, now),
@@ -208,7 +287,7 @@ impl Coordinator {
         }
         Condition {
             name: ConditionName::MembersReleased,
-            met: all_released(holding),
+            met: all_released(holding == 0),
             evidence: format!("{holding} of {total} members may still use version {version}"),
             blockers,
             until: next,
@@ -257,22 +336,8 @@ impl Coordinator {
         retirement: &Retirement,
         now: Now,
     ) -> (GuardStanding, Option<Instant>) {
-        if member.left {
-            return (GuardStanding::Left, None);
-        }
-        if member.superseded {
-            return (GuardStanding::Superseded, None);
-        }
-        if member.has_released(version, retirement, self.record.revision) {
-            return (GuardStanding::Released, None);
-        }
-        // Nobody was told of it: only somebody who says so can hold it.
-        let announced = self.record.versions.get(&version).is_some_and(|version| version.announced);
-        if !announced && member.report.as_ref().is_none_or(|report| !report.held.contains(&version)) {
-            return (GuardStanding::Released, None);
-        }
-        if self.is_cut_off(member, retirement) {
-            return (GuardStanding::Overridden, None);
+        if let Some(settled) = self.settled_standing(member, version, retirement) {
+            return (settled, None);
         }
         match self.holds_until(member, version) {
             Some(until) if now.instant >= until => match self.policy.when_unreachable {
@@ -283,6 +348,33 @@ impl Coordinator {
         }
     }
 
+    /// How it stands whatever the time; none: it may hold the version.
+    pub(super) fn settled_standing(
+        &self,
+        member: &Member,
+        version: Version,
+        retirement: &Retirement,
+    ) -> Option<GuardStanding> {
+        if member.left {
+            return Some(GuardStanding::Left);
+        }
+        if member.superseded {
+            return Some(GuardStanding::Superseded);
+        }
+        if member.has_released(version, retirement, self.record.revision) {
+            return Some(GuardStanding::Released);
+        }
+        // Nobody was told of it: only somebody who says so can hold it.
+        let announced = self.record.versions.get(&version).is_some_and(|version| version.announced);
+        if !announced && member.report.as_ref().is_none_or(|report| !report.held.contains(&version)) {
+            return Some(GuardStanding::Released);
+        }
+        if self.is_cut_off(member, retirement) {
+            return Some(GuardStanding::Overridden);
+        }
+        None
+    }
+
     /// An override cuts off those it names, no others. An excuse is for preparing and switching, not for the retire.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ExcuseStages, retirement.overrides.iter().any(|word| word.instances.contains(&member.name())) || self.record.rotation.as_ref().is_some_and(|rotation| rotation.excused.contains(&member.name()))))]
     fn is_cut_off(&self, member: &Member, retirement: &Retirement) -> bool {
@@ -290,7 +382,7 @@ impl Coordinator {
     }
 
     /// When a member that stays silent stops holding a version's retire back, if ever.
-    fn holds_until(&self, member: &Member, version: Version) -> Option<Instant> {
+    pub(super) fn holds_until(&self, member: &Member, version: Version) -> Option<Instant> {
         let granted_over = member.grants.get(&version).map_or(Instant::ZERO, |granted| granted.over);
         let leases_over = granted_over.max(self.inherited_over);
         match self.patience() {
@@ -345,8 +437,8 @@ impl Coordinator {
 
     /// An empty set is never unanimous.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardSomebodyConfirmed, true))]
-    fn is_confirmed(&self, confirmed: usize) -> bool {
-        confirmed > 0 || self.policy.when_empty == WhenEmpty::Proceed
+    fn is_confirmed(&self, any: bool) -> bool {
+        any || self.policy.when_empty == WhenEmpty::Proceed
     }
 
     fn confirmed_condition(&self, now: Now) -> Condition {
@@ -355,7 +447,7 @@ impl Coordinator {
             .reachable(now)
             .filter(|member| current.is_some_and(|current| self.has_confirmed(member, current, Stage::Switched)))
             .count();
-        let met = self.is_confirmed(confirmed);
+        let met = self.is_confirmed(confirmed > 0);
         Condition::judged(ConditionName::SomebodyConfirmed, met, format!("{confirmed} live members on the new version"))
             .or(
                 "",
@@ -373,12 +465,17 @@ impl Coordinator {
         vec![self.required_confirmed(current, now)]
     }
 
-    #[cfg_attr(
-        rotacast_mutants,
-        rotacast_mutate::rule(GuardRequiredServices, Condition::met(ConditionName::RequiredServices))
-    )]
     fn required_confirmed(&self, current: Version, now: Now) -> Condition {
-        self.required_reached(ConditionName::RequiredServices, current, Stage::Switched, now)
+        let mut condition = self.required_reached(ConditionName::RequiredServices, current, Stage::Switched, now);
+        condition.met = required_suffice(condition.met);
+        condition
+    }
+
+    fn required_are_there(&self, now: Now) -> bool {
+        let there = |(service, minimum): (&ServiceName, &u32)| {
+            self.tally.current.as_ref().is_some_and(|current| current.has(service, *minimum, now))
+        };
+        required_suffice(self.policy.required.iter().all(there))
     }
 
     /// Whether it has reached a stage with a version in this direction: what it said before a change of direction
@@ -433,7 +530,7 @@ impl Coordinator {
         if !announced {
             return Condition::judged(ConditionName::SelfLeasesOver, true, "never announced, so never read");
         }
-        let wait: Duration = lease::outlast(self.record.bounds.self_lease) + lease::use_time(&self.record);
+        let wait = self.self_lease_wait();
         let sealed = self.retiring.get(&version).and_then(|progress| progress.sealed);
         let met = self_leases_are_over(sealed, wait, now);
         let condition = Condition::judged(ConditionName::SelfLeasesOver, met, format!("{wait:?} from the seal"));
@@ -476,24 +573,37 @@ impl Coordinator {
         condition
     }
 
-    fn usage_condition(&self, version: Version, retirement: &Retirement, now: Now) -> Condition {
-        let overridden = retirement.overrides.iter().any(|word| word.sessions);
-        // A credential that was to be made and never was has no sessions, but asking costs little.
+    /// The latest usage reading, if it was taken after the seal and not long ago.
+    fn fresh_usage(&self, version: Version, now: Now) -> bool {
         let sealed = self.retiring.get(&version).and_then(|progress| progress.sealed);
-        let reading = self.usage.get(&version);
-        let fresh = reading.is_some_and(|(sent, _)| {
+        self.usage.get(&version).is_some_and(|(sent, _)| {
             is_read_after_seal(sealed, *sent) && now.instant.since(*sent) <= super::command::USAGE_INTERVAL * 5
+        })
+    }
+
+    fn usage_holds(&self, version: Version, retirement: &Retirement, now: Now) -> bool {
+        let reading = self.usage.get(&version);
+        let free = reading.is_some_and(|(_, evidence)| match evidence {
+            Evidence::None => true,
+            Evidence::Sessions(sessions) => sessions.is_empty(),
         });
-        let (free, evidence, sessions): (bool, String, &[String]) = match reading {
-            None => (false, "not read yet".into(), &[]),
-            Some((_, Evidence::None)) => (true, "the provider cannot tell".into(), &[]),
-            Some((_, Evidence::Sessions(sessions))) if sessions.is_empty() => (true, "no session".into(), &[]),
+        let overridden = retirement.overrides.iter().any(|word| word.sessions);
+        usage_allows(free && self.fresh_usage(version, now), overridden && reading.is_some())
+    }
+
+    fn usage_condition(&self, version: Version, retirement: &Retirement, now: Now) -> Condition {
+        // A credential that was to be made and never was has no sessions, but asking costs little.
+        let reading = self.usage.get(&version);
+        let (evidence, sessions): (String, &[String]) = match reading {
+            None => ("not read yet".into(), &[]),
+            Some((_, Evidence::None)) => ("the provider cannot tell".into(), &[]),
+            Some((_, Evidence::Sessions(sessions))) if sessions.is_empty() => ("no session".into(), &[]),
             Some((_, Evidence::Sessions(sessions))) => {
                 let plural = if sessions.len() == 1 { "" } else { "s" };
-                (false, format!("{} live session{plural}", sessions.len()), sessions)
+                (format!("{} live session{plural}", sessions.len()), sessions)
             }
         };
-        let met = usage_allows(free && fresh, overridden && reading.is_some());
+        let met = self.usage_holds(version, retirement, now);
         let mut condition = Condition::judged(ConditionName::UsageEvidence, met, evidence);
         if !met {
             for session in sessions.iter().take(MAX_LISTED) {
@@ -515,9 +625,14 @@ fn overlap_is_over(over: Instant, now: Now) -> bool {
     now.instant >= over
 }
 
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardRequiredServices, true))]
+fn required_suffice(all_there: bool) -> bool {
+    all_there
+}
+
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardMembersReleased, true))]
-fn all_released(holding: usize) -> bool {
-    holding == 0
+fn all_released(none_holds: bool) -> bool {
+    none_holds
 }
 
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardSelfLeasesOver, true))]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::tally::MemberId;
 use crate::id::{InstanceKey, LeaseSequence, ReportSequence, Revision, Version};
 use crate::message::{MAX_HELD_VERSIONS, SecretReport, Stage};
 use crate::record::Retirement;
@@ -36,6 +37,7 @@ impl Granted {
 /// One process life.
 #[derive(Clone, Hash, Debug)]
 pub struct Member {
+    pub(super) id: MemberId,
     /// Who.
     pub key: InstanceKey,
     /// Its registration says that at most one life holds its name at a time.
@@ -89,8 +91,9 @@ words! {
 }
 
 impl Member {
-    pub(super) fn new(key: InstanceKey, at: Now) -> Self {
+    pub(super) fn new(id: MemberId, key: InstanceKey, at: Now) -> Self {
         Self {
+            id,
             key,
             exclusive: false,
             registered: false,

@@ -7,7 +7,7 @@ use super::guard::{MAX_LISTED, seconds};
 use super::lease;
 use super::{CommandKind, Coordinator, Member, Standing};
 use crate::id::Version;
-use crate::message::{FailureKind, Stage};
+use crate::message::Stage;
 use crate::name::ServiceName;
 use crate::phase::Phase;
 use crate::policy::{Deadline, OnDeadline, WhenEmpty, WhenUnreachable};
@@ -260,6 +260,43 @@ impl Coordinator {
         Some((*deadline, self.phase_began + deadline.after))
     }
 
+    /// Whether everything holds that the phase in force waits for: what [`Coordinator::phase_conditions`] says in words, from
+    /// counts that are kept.
+    pub(super) fn phase_met(&self, now: Now) -> bool {
+        let Some(rotation) = &self.record.rotation else { return true };
+        match rotation.phase {
+            Phase::Verifying => false,
+            Phase::Preparing => {
+                self.stage_met(now)
+                    && !(self.policy.approval && needs_approval(rotation))
+                    && self.pause_gate().met
+                    && self.safe_mode_gate().met
+            }
+            Phase::Activating => self.stage_met(now),
+            Phase::Retiring | Phase::Draining | Phase::RollingBack => true,
+        }
+    }
+
+    fn stage_met(&self, now: Now) -> bool {
+        let Some(phase) = &self.tally.phase else { return false };
+        let (reached, missing) = (phase.reached.any(now), phase.missing.any(now));
+        (self.knows_roster() || now.instant >= self.roster_known_by())
+            && all_reached(!missing)
+            && (reached || missing || !self.empty_set_waits())
+            && self.policy.required.iter().all(|(service, minimum)| phase.has(service, *minimum, now))
+    }
+
+    /// When every live instance has been heard, although the roster cannot be read.
+    fn roster_known_by(&self) -> Instant {
+        self.tenure.since.instant + lease::outlast(self.record.timing.sync_rotating * 2)
+    }
+
+    /// Whether an operator has excused it from preparing and switching.
+    pub(super) fn is_excused(&self, member: &Member) -> bool {
+        let excused = self.record.rotation.as_ref().map(|rotation| &rotation.excused);
+        excused.is_some_and(|excused| !excused.is_empty() && excused.contains(&member.name()))
+    }
+
     /// What the phase in force waits for.
     pub(super) fn phase_conditions(&self, now: Now) -> Vec<Condition> {
         let Some(rotation) = &self.record.rotation else { return Vec::new() };
@@ -323,7 +360,6 @@ impl Coordinator {
     /// Whether everyone who counts has reached a stage: somebody at least, every reachable member, every required
     /// service's minimum.
     fn stage_conditions(&self, name: ConditionName, version: Version, stage: Stage, now: Now) -> Vec<Condition> {
-        let excused = self.record.rotation.as_ref().map(|rotation| &rotation.excused);
         let mut reached = 0_usize;
         let mut missing = 0_usize;
         let mut blockers = Vec::new();
@@ -331,7 +367,7 @@ impl Coordinator {
         for member in self.reachable(now) {
             if self.has_confirmed(member, version, stage) {
                 reached += 1;
-            } else if excused.is_none_or(|excused| excused.is_empty() || !excused.contains(&member.name())) {
+            } else if !self.is_excused(member) {
                 missing += 1;
                 until = [until, self.out_of_reach_at(member)].into_iter().flatten().min();
                 if blockers.len() < MAX_LISTED {
@@ -341,7 +377,7 @@ impl Coordinator {
         }
         let everyone = Condition {
             name,
-            met: all_reached(missing),
+            met: all_reached(missing == 0),
             evidence: format!("{reached} of {} reachable members", reached + missing),
             blockers,
             until,
@@ -375,7 +411,7 @@ impl Coordinator {
     /// A new leader does not take those it has heard for all there are. Whoever is alive has sent two Syncs by the end
     /// of the wait, so that a roster that cannot be read costs time only.
     fn roster_condition(&self, now: Now) -> Condition {
-        let over = self.tenure.since.instant + lease::outlast(self.record.timing.sync_rotating * 2);
+        let over = self.roster_known_by();
         if self.knows_roster() || now.instant >= over {
             return Condition::met(ConditionName::RosterRead);
         }
@@ -425,21 +461,12 @@ impl Coordinator {
         Blocker { condition: name, who: member.key.to_string(), why, since: Some(since), next }
     }
 
-    /// How many instances refuse the version being moved to, in this direction.
-    pub(super) fn refusals(&self, version: Version) -> usize {
-        self.members
-            .values()
-            .filter(|member| !member.is_gone())
-            .filter_map(|member| member.report.as_ref())
-            .filter(|report| report.generation == self.record.generation)
-            .filter_map(|report| report.failure.as_ref())
-            .filter(|failure| failure.version == version && failure.kind != FailureKind::Fetch)
-            .count()
-    }
-
     /// How many failed logins with a version were reported.
     #[must_use]
     pub fn auth_failures(&self, version: Version) -> u64 {
+        if self.record.rotation.as_ref().is_some_and(|rotation| rotation.new == version) {
+            return self.tally.auth_failures();
+        }
         self.members
             .values()
             .filter_map(|member| member.report.as_ref())
@@ -451,11 +478,13 @@ impl Coordinator {
     #[must_use]
     pub fn next_wakeup(&self, now: Now) -> Option<Instant> {
         let mut times: Vec<Instant> = Vec::new();
-        times.extend(self.phase_conditions(now).into_iter().filter_map(|condition| condition.until));
+        if let Some(phase) = &self.tally.phase {
+            times.extend((!self.knows_roster()).then(|| self.roster_known_by()));
+            times.extend(phase.missing.next(now));
+        }
         for (version, retirement) in &self.record.retirements {
             if retirement.step.is_none() && self.may_drain(*version) {
-                times.extend(self.guard(*version, now).conditions.into_iter().filter_map(|condition| condition.until));
-                times.extend(self.next_usage(*version));
+                times.extend(self.guard_wakeups(*version, retirement, now).into_iter().flatten());
             }
         }
         times.extend(self.deadline().map(|(_, over)| over));
@@ -474,8 +503,8 @@ fn needs_approval(rotation: &Rotation) -> bool {
 
 /// Everyone prepares before the activation, and switches before draining.
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(Stages, true))]
-fn all_reached(missing: usize) -> bool {
-    missing == 0
+fn all_reached(none_missing: bool) -> bool {
+    none_missing
 }
 
 fn describe(command: &CommandKind) -> String {

@@ -1,0 +1,464 @@
+//! What the rules count among all members, kept up to date as each member changes, so that a report costs the same however many
+//! members there are.
+//!
+//! A member counts until a moment that its own state and the record say (see [`Coordinator::out_of_reach_at`] and
+//! [`Coordinator::holds_until`]). The sets here are ordered by that moment: whether any member still counts is whether the last
+//! one does, and when that may change is the first moment that is not past. Everything is derived: before a member changes it is
+//! taken out, afterwards it is put in again, and a change of the record or the policy counts anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
+
+use super::{Coordinator, Member};
+use crate::id::{InstanceKey, Version};
+use crate::message::{FailureKind, Stage};
+use crate::name::ServiceName;
+use crate::phase::Phase;
+use crate::time::{Instant, Now};
+
+/// A member's place in the sets. Says nothing about the member, so it is no part of a state's identity.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct MemberId(pub(super) u32);
+
+impl Hash for MemberId {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+/// Stands for a member that counts for as long as it is silent.
+const NEVER: Instant = Instant::from_nanos(u64::MAX);
+
+/// Members by the moment until which they count.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Until(BTreeSet<(Instant, MemberId)>);
+
+impl Until {
+    fn add(&mut self, until: Option<Instant>, id: MemberId) {
+        self.0.insert((until.unwrap_or(NEVER), id));
+    }
+
+    fn take(&mut self, until: Option<Instant>, id: MemberId) {
+        self.0.remove(&(until.unwrap_or(NEVER), id));
+    }
+
+    /// Whether any member counts.
+    pub(super) fn any(&self, now: Now) -> bool {
+        self.0.last().is_some_and(|(until, _)| *until > now.instant)
+    }
+
+    /// Whether at least so many count. Looks at so many.
+    fn at_least(&self, minimum: usize, now: Now) -> bool {
+        minimum == 0
+            || self.0.len() >= minimum
+                && self.0.iter().rev().nth(minimum - 1).is_some_and(|(until, _)| *until > now.instant)
+    }
+
+    /// When the first of those that count stops counting, if one ever does.
+    pub(super) fn next(&self, now: Now) -> Option<Instant> {
+        let after = (now.instant + Duration::from_nanos(1), MemberId(0));
+        self.0.range(after..).next().map(|(until, _)| *until).filter(|until| *until != NEVER)
+    }
+}
+
+/// Who has reached a stage with a version, and who has not.
+#[derive(Clone, Debug)]
+pub(super) struct Progress {
+    version: Version,
+    stage: Stage,
+    pub(super) reached: Until,
+    pub(super) missing: Until,
+    /// Of the required services alone.
+    by_service: BTreeMap<ServiceName, Until>,
+}
+
+impl Progress {
+    fn new(version: Version, stage: Stage) -> Self {
+        let (reached, missing) = (Until::default(), Until::default());
+        Self { version, stage, reached, missing, by_service: BTreeMap::new() }
+    }
+
+    /// Whether a required service has at least so many instances there.
+    pub(super) fn has(&self, service: &ServiceName, minimum: u32, now: Now) -> bool {
+        let minimum = usize::try_from(minimum).unwrap_or(usize::MAX);
+        self.by_service.get(service).is_some_and(|there| there.at_least(minimum, now))
+    }
+}
+
+/// All counts.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Tally {
+    /// Of the phase in force, if it waits for a stage.
+    pub(super) phase: Option<Progress>,
+    /// Of the current version, while something retires.
+    pub(super) current: Option<Progress>,
+    /// Who may still use a version that retires.
+    pub(super) holding: BTreeMap<Version, Until>,
+    /// How many refuse the version being moved to, in this direction.
+    pub(super) refusals: usize,
+    /// Failed logins with the version being moved to.
+    auth_failures: u128,
+    next_id: u32,
+}
+
+impl Hash for Tally {
+    /// Derived from what is hashed already.
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+impl Tally {
+    pub(super) fn next_id(&mut self) -> MemberId {
+        self.next_id = self.next_id.wrapping_add(1);
+        MemberId(self.next_id)
+    }
+
+    pub(super) fn auth_failures(&self) -> u64 {
+        u64::try_from(self.auth_failures).unwrap_or(u64::MAX)
+    }
+
+    /// Puts a member in, or takes it out.
+    fn count(&mut self, counted: &Counted, id: MemberId, service: &ServiceName, put: bool) {
+        let change = |until: &mut Until, at: Option<Instant>| if put { until.add(at, id) } else { until.take(at, id) };
+        for (progress, there) in [(&mut self.phase, counted.phase), (&mut self.current, counted.current)] {
+            let (Some(progress), Some(there)) = (progress, there) else { continue };
+            match there {
+                Reached::There => {
+                    change(&mut progress.reached, counted.until);
+                    if counted.required {
+                        let services = &mut progress.by_service;
+                        if put {
+                            change(services.entry(service.clone()).or_default(), counted.until);
+                        } else if let Some(until) = services.get_mut(service) {
+                            change(until, counted.until);
+                            if until.0.is_empty() {
+                                services.remove(service);
+                            }
+                        }
+                    }
+                }
+                Reached::Missing => change(&mut progress.missing, counted.until),
+                Reached::Excused => {}
+            }
+        }
+        for (version, until) in &counted.holding {
+            if let Some(holding) = self.holding.get_mut(version) {
+                change(holding, *until);
+            }
+        }
+        let (refusal, failures) = (usize::from(counted.refuses), u128::from(counted.auth_failures));
+        if put {
+            self.refusals += refusal;
+            self.auth_failures += failures;
+        } else {
+            self.refusals -= refusal;
+            self.auth_failures -= failures;
+        }
+    }
+}
+
+/// Whether a member is where it is waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reached {
+    There,
+    Missing,
+    /// Not there, and not waited for.
+    Excused,
+}
+
+/// What is counted of one member.
+struct Counted {
+    /// When it is out of reach if it stays silent.
+    until: Option<Instant>,
+    phase: Option<Reached>,
+    current: Option<Reached>,
+    /// It is of a required service.
+    required: bool,
+    /// The retiring versions that it may still use, and until when if it stays silent.
+    holding: Vec<(Version, Option<Instant>)>,
+    refuses: bool,
+    auth_failures: u64,
+}
+
+impl Coordinator {
+    /// Changes one member and what is counted of it. Nothing, if it is not known.
+    pub(super) fn change_member(&mut self, key: &InstanceKey, change: impl FnOnce(&mut Member)) {
+        let Some(before) = self.members.get(key) else { return };
+        let (id, counted) = (before.id, self.counted(before));
+        self.tally.count(&counted, id, &key.service, false);
+        if let Some(member) = self.members.get_mut(key) {
+            change(member);
+        }
+        self.count_member(key);
+    }
+
+    /// Counts a member that is not counted yet.
+    pub(super) fn count_member(&mut self, key: &InstanceKey) {
+        let Some(member) = self.members.get(key) else { return };
+        let (id, counted) = (member.id, self.counted(member));
+        self.tally.count(&counted, id, &key.service, true);
+    }
+
+    /// Forgets a member.
+    pub(super) fn remove_member(&mut self, key: &InstanceKey) {
+        let Some(member) = self.members.get(key) else { return };
+        let (id, counted) = (member.id, self.counted(member));
+        self.tally.count(&counted, id, &key.service, false);
+        self.members.remove(key);
+    }
+
+    /// Counts everything anew: the record or the policy has changed, and with it what is counted.
+    pub(super) fn recount(&mut self) {
+        let record = &self.record;
+        let mut tally = Tally { next_id: self.tally.next_id, ..Tally::default() };
+        tally.phase = record.rotation.as_ref().and_then(|rotation| match rotation.phase {
+            Phase::Preparing => Some(Progress::new(rotation.new, Stage::Prepared)),
+            Phase::Activating => Some(Progress::new(rotation.new, Stage::Switched)),
+            Phase::Verifying | Phase::Draining | Phase::Retiring | Phase::RollingBack => None,
+        });
+        let waiting = record.retirements.iter().filter(|(_, retirement)| retirement.step.is_none());
+        tally.holding = waiting.map(|(version, _)| (*version, Until::default())).collect();
+        if !tally.holding.is_empty() {
+            tally.current = record.current.map(|current| Progress::new(current, Stage::Switched));
+        }
+        self.tally = tally;
+        if record.rotation.is_none() && self.tally.holding.is_empty() {
+            return;
+        }
+        let members = std::mem::take(&mut self.members);
+        for member in members.values() {
+            let counted = self.counted(member);
+            self.tally.count(&counted, member.id, &member.key.service, true);
+        }
+        self.members = members;
+    }
+
+    fn counted(&self, member: &Member) -> Counted {
+        let rotation = self.record.rotation.as_ref();
+        let gone = member.is_gone();
+        let place = |progress: &Option<Progress>| {
+            let progress = progress.as_ref().filter(|_| !gone)?;
+            let there = self.has_confirmed(member, progress.version, progress.stage);
+            Some(if there { Reached::There } else { Reached::Missing })
+        };
+        let excused = |reached: Reached| match reached {
+            Reached::Missing if self.is_excused(member) => Reached::Excused,
+            reached => reached,
+        };
+        let open = self.tally.holding.keys().filter_map(|version| {
+            let retirement = self.record.retirements.get(version)?;
+            let settled = self.settled_standing(member, *version, retirement);
+            settled.is_none().then(|| (*version, self.holds_until(member, *version)))
+        });
+        let report = member.report.as_ref();
+        Counted {
+            until: if gone { None } else { self.out_of_reach_at(member) },
+            phase: place(&self.tally.phase).map(excused),
+            // Nothing waits for those that are missing here.
+            current: place(&self.tally.current).filter(|reached| *reached == Reached::There),
+            required: self.policy.required.contains_key(&member.key.service),
+            holding: open.collect(),
+            refuses: rotation.is_some_and(|rotation| self.refuses(member, rotation.new)),
+            auth_failures: rotation.and_then(|rotation| report?.auth_failures.get(&rotation.new).copied()).unwrap_or(0),
+        }
+    }
+
+    /// Whether it refuses a version, in this direction.
+    pub(super) fn refuses(&self, member: &Member, version: Version) -> bool {
+        let report = member.report.as_ref().filter(|report| report.generation == self.record.generation);
+        !member.is_gone()
+            && report
+                .and_then(|report| report.failure.as_ref())
+                .is_some_and(|failure| failure.version == version && failure.kind != FailureKind::Fetch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::coordinator::{Evidence, Input, Order, Tenure};
+    use crate::id::{Epoch, Generation, Incarnation, LeaseSequence, ReportSequence, Revision};
+    use crate::message::{Failure, SecretReport};
+    use crate::policy::{Policy, WhenUnreachable};
+    use crate::record::{SecretRecord, Timing};
+    use crate::time::WallTime;
+
+    /// What can happen, with the choices left open.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Pass(u64),
+        Registered { who: u8, exclusive: bool },
+        Left { who: u8 },
+        Sync { who: u8, version: u64, stage: u8, held: BTreeSet<u64>, fails: u8, logins: u64, old: bool },
+        Seen,
+        Verified,
+        Sealed,
+        Order(u8, u8),
+        PolicyChanged(u8),
+        WentBack,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let sync =
+            (0..6_u8, 1..4_u64, 0..4_u8, prop::collection::btree_set(1..4_u64, 0..3), 0..4_u8, 0..3_u64, any::<bool>());
+        prop_oneof![
+            4 => (1..40_u64).prop_map(Step::Pass),
+            3 => (0..6_u8, any::<bool>()).prop_map(|(who, exclusive)| Step::Registered { who, exclusive }),
+            1 => (0..6_u8).prop_map(|who| Step::Left { who }),
+            12 => sync.prop_map(|(who, version, stage, held, fails, logins, old)| {
+                Step::Sync { who, version, stage, held, fails, logins, old: old && fails > 0 }
+            }),
+            2 => Just(Step::Seen),
+            3 => Just(Step::Verified),
+            2 => Just(Step::Sealed),
+            2 => (0..6_u8, 0..6_u8).prop_map(|(order, who)| Step::Order(order, who)),
+            1 => (0..4_u8).prop_map(Step::PolicyChanged),
+            1 => Just(Step::WentBack),
+        ]
+    }
+
+    fn key(who: u8) -> InstanceKey {
+        // Two lives of each of three names.
+        InstanceKey {
+            service: if who.is_multiple_of(2) { "api" } else { "jobs" }.parse().unwrap(),
+            instance: format!("pod-{}", who % 3).parse().unwrap(),
+            incarnation: Incarnation(u128::from(who)),
+        }
+    }
+
+    fn policy(choice: u8) -> Policy {
+        let seconds = Duration::from_secs;
+        Policy {
+            lease_idle: seconds(60),
+            sync_idle: seconds(20),
+            when_unreachable: match choice % 3 {
+                0 => WhenUnreachable::Fence,
+                1 => WhenUnreachable::Hold,
+                _ => WhenUnreachable::PresumeDeadAfter(seconds(50)),
+            },
+            required: if choice == 3 { BTreeMap::from([("api".parse().unwrap(), 2)]) } else { BTreeMap::new() },
+            min_overlap: seconds(u64::from(choice) * 20),
+            failure_budget: 2,
+            ..Policy::default()
+        }
+    }
+
+    fn inputs(coordinator: &Coordinator, number: u64, now: Now, step: Step) -> Vec<Input> {
+        let record = coordinator.record();
+        let version = |number: u64| Version::new(number).unwrap();
+        vec![match step {
+            Step::Pass(_) => Input::Tick,
+            Step::Registered { who, exclusive } => Input::Registered { key: key(who), exclusive, live: true },
+            Step::Left { who } => Input::Left { key: key(who) },
+            Step::Sync { who, version: reached, stage, held, fails, logins, old } => {
+                let kind = if fails == 1 { FailureKind::Fetch } else { FailureKind::PrepareRefused };
+                let heard = coordinator.member_of(&key(who)).map_or(LeaseSequence(0), |member| member.granted_sequence);
+                let report = SecretReport {
+                    generation: if old { Generation(0) } else { record.generation },
+                    revision: if old { Revision(0) } else { record.revision },
+                    reached: Some((version(reached), Stage::ALL[usize::from(stage)])),
+                    held: held.into_iter().map(version).collect(),
+                    lease: heard,
+                    failure: (fails == 1 || fails == 2).then(|| Failure {
+                        kind,
+                        version: version(reached),
+                        text: "no".into(),
+                    }),
+                    auth_failures: (1..=reached).map(|number| (version(number), logins)).collect(),
+                };
+                Input::Sync { key: key(who), sequence: ReportSequence(number), report }
+            }
+            Step::Seen => Input::VersionSeen { version: record.last_version.map_or(Version::FIRST, Version::next) },
+            Step::Verified => Input::Verified { version: record.rotation.as_ref().map_or(Version::FIRST, |it| it.new) },
+            Step::Sealed => {
+                let Some(version) = record.retirements.keys().next().copied() else { return Vec::new() };
+                return vec![
+                    Input::BarrierPassed { version, revision: record.revision },
+                    Input::UsageRead { version, sent: now.instant, evidence: Evidence::None },
+                    Input::Audited { version, revision: record.revision },
+                ];
+            }
+            Step::Order(order, who) => {
+                let order = match order {
+                    0 => Order::pause("p").unwrap(),
+                    1 => Order::Resume,
+                    2 => Order::rollback("r").unwrap(),
+                    3 => Order::Excuse { instance: key(who) },
+                    4 => {
+                        let Some(version) = record.retirements.keys().next() else { return Vec::new() };
+                        Order::cut_off(*version, BTreeSet::from([key(who)]), false, "o").unwrap()
+                    }
+                    _ => Order::LeaveSafeMode,
+                };
+                Input::Operator { by: "ada".parse().unwrap(), order }
+            }
+            Step::PolicyChanged(choice) => Input::PolicyChanged(Box::new(policy(choice))),
+            Step::WentBack => Input::StoreWentBack { reason: "restored".into() },
+        }]
+    }
+
+    /// What the sets say is what looking at every member says.
+    fn agrees(coordinator: &Coordinator, now: Now) {
+        let mut anew = coordinator.clone();
+        anew.recount();
+        assert_eq!(format!("{:?}", anew.tally), format!("{:?}", coordinator.tally));
+        let phase = coordinator.phase_conditions(now);
+        assert_eq!(coordinator.phase_met(now), phase.iter().all(|it| it.met), "{phase:#?}");
+        let mut times: Vec<Instant> = phase.iter().filter_map(|condition| condition.until).collect();
+        let open = coordinator.record().retirements.iter().filter(|(_, retirement)| retirement.step.is_none());
+        for version in open.map(|(version, _)| version) {
+            let guard = coordinator.guard(*version, now);
+            assert_eq!(coordinator.guard_holds(*version, now), guard.holds(), "{guard:#?}");
+            let sealable = guard.conditions.iter().all(|it| it.met || it.name.judged_after_seal());
+            assert_eq!(coordinator.may_seal(*version, now), sealable, "{guard:#?}");
+            if coordinator.may_drain(*version) {
+                times.extend(guard.conditions.iter().filter_map(|condition| condition.until));
+            }
+        }
+        // A wake-up too many costs little; one that is missing is a rotation that hangs.
+        if let Some(first) = times.into_iter().filter(|time| *time > now.instant).min() {
+            assert!(coordinator.next_wakeup(now).is_some_and(|wakeup| wakeup <= first), "{first:?}");
+        }
+        if let Some(rotation) = &coordinator.record().rotation {
+            let members = || coordinator.members();
+            let refusals = members().filter(|member| coordinator.refuses(member, rotation.new)).count();
+            let failures: u64 =
+                members().filter_map(|member| member.report.as_ref()?.auth_failures.get(&rotation.new).copied()).sum();
+            assert_eq!((coordinator.tally.refusals, coordinator.tally.auth_failures()), (refusals, failures));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+        #[test]
+        fn what_is_counted_is_what_counting_anew_says(
+            steps in prop::collection::vec(step(), 1..80),
+            choice in 0..4_u8,
+        ) {
+            let policy = policy(choice);
+            let mut now = Now { instant: Instant::from_nanos(1), wall: WallTime(0) };
+            let tenure = Tenure { epoch: Epoch(1), since: now, valid_until: NEVER };
+            let record = SecretRecord::new("payments/db".parse().unwrap(), Epoch(1), Timing::of(&policy));
+            let mut coordinator = Coordinator::take_over(record, policy, tenure);
+            for (number, step) in steps.into_iter().enumerate() {
+                if let Step::Pass(seconds) = step {
+                    now.instant = now.instant + Duration::from_secs(seconds);
+                    now.wall.0 += seconds * 1000;
+                }
+                for input in inputs(&coordinator, number as u64, now, step) {
+                    for change in coordinator.decide(now, input).unwrap_or_default() {
+                        coordinator.apply(now, &change);
+                    }
+                }
+                for _ in 0..5 {
+                    for change in coordinator.decide(now, Input::Tick).unwrap_or_default() {
+                        coordinator.apply(now, &change);
+                    }
+                }
+                agrees(&coordinator, now);
+            }
+        }
+    }
+}
