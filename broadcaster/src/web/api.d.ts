@@ -1,5 +1,5 @@
-// What the broadcaster's HTTP API answers, for the type check of the dashboard's scripts. Every interface is named after the
-// Rust type that it describes, and a test compares their fields. Words come from the vocabulary, which Rust writes.
+// What the broadcaster's HTTP API answers, for the type check of the dashboard's scripts. Words come from the vocabulary, which
+// Rust writes; fields are written by hand after the Rust types that are serialized.
 
 declare namespace Api {
   type Words = typeof import("./assets/words/vocabulary.js");
