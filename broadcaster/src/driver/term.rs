@@ -201,7 +201,7 @@ impl Term {
             self.secrets.clone(),
             self.over.clone(),
         );
-        let (name, turn) = (secret.clone(), self.turns.save());
+        let (name, turn) = (secret.clone(), self.turns.beginning());
         self.tasks().spawn(async move { (name, task.run(turn).await) });
         let handle = TaskHandle { mail, status };
         // First the task can be found, then the roster is read: whoever registers in between is told to it at least once.

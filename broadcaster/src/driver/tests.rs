@@ -153,7 +153,7 @@ async fn a_version_seen_while_a_renewal_is_late_is_not_forgotten() {
         secrets.clone(),
         stop.clone(),
     );
-    let running = tokio::spawn(task.run(turns.save()));
+    let running = tokio::spawn(task.run(turns.beginning()));
     mail.send(Mail::Input(Box::new(Input::VersionSeen { version: version(1) }))).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     renewals.send_replace(clock::instant() + PATIENCE * 2);

@@ -6,15 +6,15 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Places for first saves, and as many for publications. A term begins with one save and one publication for every secret: more
-/// of them at once than a store answers within its time limit would only be repeated, and keep the renewals of the
-/// leadership waiting.
+/// Places of each kind. When many secrets have something to write, such as at the beginning of a term, more writes at
+/// once than a store answers within its time limit would only be repeated, and keep the renewals of the leadership waiting.
 pub(super) const PLACES: usize = 32;
 
-/// The places of one term. Publications have their own: a secret that was saved early must not wait for the saves of
-/// all others before it is published.
+/// The places of one term. Each kind has its own: a secret that was saved early must not wait for the saves of all others
+/// before it is published, and a task that begins holds its place while it saves.
 #[derive(Clone)]
 pub(super) struct Turns {
+    beginnings: Arc<Semaphore>,
     saves: Arc<Semaphore>,
     publications: Arc<Semaphore>,
 }
@@ -22,12 +22,17 @@ pub(super) struct Turns {
 impl Default for Turns {
     fn default() -> Self {
         let places = || Arc::new(Semaphore::new(PLACES));
-        Self { saves: places(), publications: places() }
+        Self { beginnings: places(), saves: places(), publications: places() }
     }
 }
 
 impl Turns {
-    /// Waits for the place of a first save.
+    /// Waits for the place of a task that looks at the bus and makes its record this term's.
+    pub(super) fn beginning(&self) -> Turn {
+        turn(&self.beginnings)
+    }
+
+    /// Waits for the place of one attempt to save a record.
     pub(super) fn save(&self) -> Turn {
         turn(&self.saves)
     }

@@ -17,7 +17,9 @@ impl SecretTask {
         let mut pauses = backoff();
         let epoch = self.machine.coordinator().tenure().epoch;
         loop {
+            let place = self.turns.save().await;
             let outcome = self.environment.tree.save_record(&self.secret, bytes.clone(), self.cursor, epoch).await;
+            drop(place);
             let refused = matches!(outcome, Ok(Committed::Conflict));
             let problem = match outcome {
                 Ok(Committed::Done(cursor)) => {
