@@ -112,7 +112,7 @@ fn source(
             format!("transport {url:?} is not known to this build"),
             format!("expected one of {}", EXPECTED.join(", ")),
         )),
-        #[cfg(any(feature = "nats", feature = "grpc"))]
+        #[cfg(any(feature = "nats", feature = "kafka"))]
         _ => Err(Error::new(
             ErrorKind::Config,
             format!("transport {url} carries no values, and no other source of values is set"),

@@ -1,12 +1,11 @@
-//! The bus seam: the broadcaster's side and the instance's side.
+//! The bus seam: the instance's side, and what both sides have in common.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use rotacast_proto::{Envelope, Finding, MAX_PAYLOAD_BYTES};
-use rotacast_protocol::{InstanceKey, Revision, SecretName};
-use tokio::sync::oneshot;
+use rotacast_proto::{Envelope, MAX_PAYLOAD_BYTES};
+use rotacast_protocol::{InstanceKey, SecretName};
 
 use crate::BusError;
 
@@ -24,71 +23,7 @@ pub enum BusEvent {
     Resync,
 }
 
-/// One Sync request with the way back.
-pub struct SyncCall {
-    /// The signed request.
-    pub request: Envelope,
-    /// Where the answer goes.
-    pub reply: Replier,
-}
-
-/// The way back of one Sync. Dropping it leaves the caller to its timeout.
-pub struct Replier(oneshot::Sender<Envelope>);
-
-impl Replier {
-    /// A replier and the end an implementation forwards from.
-    #[must_use]
-    pub fn channel() -> (Self, oneshot::Receiver<Envelope>) {
-        let (sender, receiver) = oneshot::channel();
-        (Self(sender), receiver)
-    }
-
-    /// Answers. A caller that has gone away is no error: it asks again.
-    pub fn send(self, reply: Envelope) {
-        // The receiver is gone when the caller timed out; its next Sync repairs that.
-        drop(self.0.send(reply));
-    }
-}
-
-/// The broadcaster's side.
-///
-/// The contract, which `conformance` checks on every implementation:
-/// - Subscriptions deliver the last message of every key to a newcomer, then `CaughtUp`, then every
-///   later message at least once; after any loss of continuity `Resync` and all again. They reconnect
-///   by themselves and end only with an error that retrying cannot mend.
-/// - `read_roster` shows every registration acknowledged before it was called.
-/// - Every call ends within [`CALL_TIMEOUT`] or with `Unreachable`.
-/// - No call buffers without bound: a slow consumer gets a `Resync`, never unbounded memory.
-#[async_trait]
-pub trait LeaderBus: Send + Sync + 'static {
-    /// What and where it is, for people.
-    fn describe(&self) -> String;
-
-    /// Publishes a secret's desired state as the last message of its key; durable when it returns. States
-    /// with an older revision than what was published last, by anybody, are refused with `Fenced` where the
-    /// bus can tell.
-    async fn publish_state(&self, secret: &SecretName, revision: Revision, state: &Envelope) -> Result<(), BusError>;
-
-    /// The roster: one message per process life (a Registration, or its leave).
-    fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>>;
-
-    /// The whole roster as it stands now: the last message of every process life.
-    async fn read_roster(&self) -> Result<Vec<Envelope>, BusError>;
-
-    /// Forgets a process life that is over for good.
-    async fn prune_roster(&self, key: &InstanceKey) -> Result<(), BusError>;
-
-    /// Reports: soft, the last of every process life and then all later ones.
-    fn watch_reports(&self) -> BoxStream<'static, Result<BusEvent, BusError>>;
-
-    /// Sync requests. Only the leader listens; while nobody does, callers get `NoLeader` or a timeout.
-    fn serve_sync(&self) -> BoxStream<'static, Result<SyncCall, BusError>>;
-
-    /// Checks version and stream settings, for `doctor` and the log at start.
-    async fn examine(&self) -> Vec<Finding>;
-}
-
-/// The instance's side. Same contract as [`LeaderBus`] where they meet.
+/// The instance's side. Of the contract of `LeaderBus`, of feature `leader`, what concerns it.
 #[async_trait]
 pub trait InstanceBus: Send + Sync + 'static {
     /// What and where it is, for people.

@@ -1,14 +1,13 @@
 //! How Rotacast's broadcaster and instances reach each other.
 //!
-//! Two sides, one trait each: [`LeaderBus`] for the broadcaster and [`InstanceBus`] for the SDK.
-//! Both carry signed [`Envelope`]s they do not look into. Safety never rests on a bus: it may lose,
+//! Two sides, one trait each: [`InstanceBus`] for the SDK and, behind the feature `leader`, `LeaderBus` for the
+//! broadcaster. Both carry signed [`Envelope`]s they do not look into. Safety never rests on a bus: it may lose,
 //! double, reorder and replay, and costs time only.
 //!
 //! Implementations: NATS and Kafka (both sides), embedded (both sides, in one process), and gRPC (the
-//! instance's side, against a broadcaster that serves any [`InstanceBus`] through [`Gateway`]).
+//! instance's side, against a broadcaster that serves any [`InstanceBus`] through `Gateway`, of feature `leader`).
 //!
 //! [`Envelope`]: rotacast_proto::Envelope
-//! [`Gateway`]: crate::Gateway
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -20,29 +19,33 @@ mod embedded;
 mod error;
 #[cfg(any(feature = "grpc", feature = "kafka", feature = "nats"))]
 mod feed;
-#[cfg(feature = "grpc")]
+#[cfg(all(feature = "grpc", feature = "leader"))]
 mod gateway;
 #[cfg(feature = "grpc")]
 mod grpc;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod kafka_property;
+#[cfg(feature = "leader")]
+mod leader;
 #[cfg(feature = "nats")]
 mod nats;
 #[cfg(feature = "grpc")]
 mod status;
 
-pub use bus::{BusEvent, CALL_TIMEOUT, InstanceBus, LeaderBus, MAX_MESSAGE_BYTES, Replier, SyncCall};
+pub use bus::{BusEvent, CALL_TIMEOUT, InstanceBus, MAX_MESSAGE_BYTES};
 #[cfg(feature = "embedded")]
 pub use embedded::EmbeddedBus;
 pub use error::BusError;
-#[cfg(feature = "grpc")]
+#[cfg(all(feature = "grpc", feature = "leader"))]
 pub use gateway::{Admission, Gateway, ValueSource};
 #[cfg(feature = "grpc")]
 pub use grpc::{ClientCertificate, GrpcBus, GrpcOptions};
 #[cfg(feature = "kafka")]
 pub use kafka::{KafkaBus, KafkaLogin, KafkaOptions, KafkaSync, KafkaTls, KafkaTopics, SaslMechanism};
 pub use kafka_property::refused_kafka_property;
+#[cfg(feature = "leader")]
+pub use leader::{LeaderBus, Replier, SyncCall};
 #[cfg(feature = "nats")]
 pub use nats::{NatsBus, NatsCredentials, NatsOptions, NatsStreams, StreamLimits};
 pub use rotacast_proto::{Finding, Level};

@@ -1,5 +1,6 @@
 //! Errors of a bus as gRPC statuses, and back: by whose fault, so that a retry is tried only where it helps.
 
+#[cfg(any(feature = "leader", test))]
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
@@ -14,6 +15,7 @@ const LIMIT: &str = "rotacast-limit-bytes";
 /// Longest problem text taken over from a server, in characters.
 const MAX_PROBLEM: usize = 512;
 
+#[cfg(any(feature = "leader", test))]
 pub(crate) fn to_status(error: &BusError) -> Status {
     let (code, kind) = match error {
         BusError::Unreachable { .. } => (Code::Unavailable, "unreachable"),

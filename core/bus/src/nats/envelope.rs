@@ -3,12 +3,8 @@
 use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use rotacast_proto::{Envelope, EnvelopeError};
-use rotacast_protocol::Revision;
 
 use crate::BusError;
-
-/// The revision of a state, so that a publisher can tell whose is newer without reading the payload.
-const REVISION: &str = "rotacast-revision";
 
 /// The headers of a message.
 pub(super) fn headers(envelope: &Envelope, endpoint: &str) -> Result<HeaderMap, BusError> {
@@ -21,14 +17,6 @@ pub(super) fn headers(envelope: &Envelope, endpoint: &str) -> Result<HeaderMap, 
         headers.insert(name, value);
     }
     Ok(headers)
-}
-
-pub(super) fn set_revision(headers: &mut HeaderMap, revision: Revision) {
-    headers.insert(REVISION, HeaderValue::from(revision.0));
-}
-
-pub(super) fn revision(headers: &HeaderMap) -> Option<Revision> {
-    headers.get(REVISION).and_then(|value| value.as_str().parse().ok()).map(Revision)
 }
 
 /// The envelope of a message.

@@ -2,14 +2,15 @@
 
 mod connect;
 mod envelope;
-mod state;
+#[cfg(feature = "leader")]
+mod leader;
 mod stream;
 mod subject;
 mod subscription;
 mod sync;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
@@ -17,24 +18,23 @@ use async_nats::connection::State as ConnectionState;
 use async_nats::jetstream::context::{
     Context, CreateStreamErrorKind, GetStreamErrorKind, PublishError, PublishErrorKind,
 };
-use async_nats::jetstream::stream::{Config, LastRawMessageErrorKind};
+use async_nats::jetstream::stream::Config;
 use async_nats::jetstream::{self, ErrorCode};
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_proto::Envelope;
-use rotacast_protocol::{InstanceKey, Revision, SecretName};
+use rotacast_protocol::{InstanceKey, SecretName};
 use tokio::sync::{mpsc, watch};
 
 pub use self::connect::{NatsCredentials, NatsOptions, NatsStreams};
-use self::state::LastStates;
 pub use self::stream::StreamLimits;
 use self::stream::{Kind, SERVER_HEADERS};
 use self::subject::Names;
 use self::subscription::{Broken, Reading, Step};
-use crate::bus::{check_size, message_bytes};
+use crate::bus::check_size;
 use crate::feed::{self, Gone, deliver, next_pause, pauses};
-use crate::{BusError, BusEvent, CALL_TIMEOUT, Finding, InstanceBus, LeaderBus, Level, MAX_MESSAGE_BYTES, SyncCall};
+use crate::{BusError, BusEvent, CALL_TIMEOUT, InstanceBus, Level, MAX_MESSAGE_BYTES};
 
 /// Messages under way to a slow reader before flow control holds the server back.
 const WATCH_BUFFER: usize = 256;
@@ -60,7 +60,8 @@ struct Inner {
     context: Context,
     /// Moves whenever continuity may have been lost.
     continuity: watch::Sender<u64>,
-    last_states: Mutex<LastStates>,
+    #[cfg(feature = "leader")]
+    last_states: leader::LastStates,
 }
 
 /// How a publish failed.
@@ -87,9 +88,17 @@ impl NatsBus {
             .backpressure_on_inflight(true)
             .build(client.clone());
         let names = Names::new(&options.cluster);
-        let last_states = Mutex::new(LastStates::default());
-        let bus =
-            Self { inner: Arc::new(Inner { endpoint, options, names, client, context, continuity, last_states }) };
+        let inner = Inner {
+            endpoint,
+            options,
+            names,
+            client,
+            context,
+            continuity,
+            #[cfg(feature = "leader")]
+            last_states: leader::LastStates::default(),
+        };
+        let bus = Self { inner: Arc::new(inner) };
         let server = bus.inner.client.server_info();
         let (major, minor, patch) = OLDEST_SERVER;
         if !bus.inner.client.is_server_compatible(major, minor, patch) {
@@ -311,82 +320,6 @@ impl NatsBus {
         }
         Err(self.unreachable(format!("stream {name} appears and vanishes")))
     }
-
-    /// The filter that lets every subject of a stream through.
-    fn everything(&self, kind: Kind) -> Vec<String> {
-        vec![kind.subjects(&self.inner.names)]
-    }
-
-    /// The last message of every process life, with everything acknowledged before this call.
-    async fn read_whole_roster(&self) -> Result<Vec<Envelope>, BusError> {
-        let mut row = pauses();
-        loop {
-            let mut reading = self.begin(Kind::Roster, self.everything(Kind::Roster)).await?;
-            let mut roster = BTreeMap::new();
-            let complete = loop {
-                match reading.next().await {
-                    Ok(Step::Message { subject, envelope }) => {
-                        roster.insert(subject, envelope);
-                    }
-                    Ok(Step::CaughtUp) => break true,
-                    Err(why) => {
-                        tracing::debug!(?why, "reading of the roster begins anew");
-                        break false;
-                    }
-                }
-            };
-            if complete {
-                self.read_tail(&reading, &mut roster).await?;
-                reading.end().await;
-                return Ok(roster.into_values().collect());
-            }
-            tokio::time::sleep(next_pause(&mut row)).await;
-        }
-    }
-
-    /// A consumer may live on a replica that is behind: what was acknowledged, and is not in its copy of the
-    /// log yet, comes after what it has shown. The stream's leader knows; normally it says at once that there
-    /// is nothing.
-    async fn read_tail(&self, reading: &Reading, roster: &mut BTreeMap<String, Envelope>) -> Result<(), BusError> {
-        let filter = Kind::Roster.subjects(&self.inner.names);
-        let mut next = reading.reached() + 1;
-        loop {
-            let found =
-                reading.stream().raw_message_builder().sequence(next).next_by_subject(filter.clone()).send().await;
-            let message = match found {
-                Ok(message) => message,
-                Err(problem) => match problem.kind() {
-                    LastRawMessageErrorKind::NoMessageFound => return Ok(()),
-                    LastRawMessageErrorKind::JetStream(error) => return Err(self.api_error(&error)),
-                    _ => return Err(self.request_error(&problem)),
-                },
-            };
-            next = message.sequence + 1;
-            match envelope::read(Some(&message.headers), message.payload) {
-                Ok(envelope) => {
-                    roster.insert(message.subject.to_string(), envelope);
-                }
-                Err(problem) => tracing::warn!(subject = %message.subject, %problem, "message that is none of ours"),
-            }
-        }
-    }
-
-    async fn forget(&self, kind: Kind, subject: String) -> Result<(), BusError> {
-        let name = kind.stream(&self.inner.names);
-        let stream =
-            self.inner.context.get_stream_no_info(&name).await.map_err(|problem| self.request_error(&problem))?;
-        match stream.purge().filter(subject).await {
-            Ok(_) => Ok(()),
-            Err(problem) => match problem.kind() {
-                jetstream::stream::PurgeErrorKind::JetStream(error) => match error.error_code() {
-                    // Nothing there to forget.
-                    ErrorCode::STREAM_NOT_FOUND => Ok(()),
-                    _ => Err(self.api_error(&error)),
-                },
-                _ => Err(self.request_error(&problem)),
-            },
-        }
-    }
 }
 
 /// Why a feed stops.
@@ -402,95 +335,9 @@ impl From<Gone> for Stop {
 }
 
 #[async_trait]
-impl LeaderBus for NatsBus {
-    fn describe(&self) -> String {
-        format!("NATS {} (cluster {})", self.inner.endpoint, self.inner.options.cluster)
-    }
-
-    async fn publish_state(&self, secret: &SecretName, revision: Revision, state: &Envelope) -> Result<(), BusError> {
-        self.check(state)?;
-        self.within(self.publish_state_fenced(secret, revision, state)).await
-    }
-
-    fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
-        self.watch(Kind::Roster, self.everything(Kind::Roster))
-    }
-
-    async fn read_roster(&self) -> Result<Vec<Envelope>, BusError> {
-        self.within(self.read_whole_roster()).await
-    }
-
-    async fn prune_roster(&self, key: &InstanceKey) -> Result<(), BusError> {
-        self.within(async {
-            self.forget(Kind::Roster, self.inner.names.roster(key)).await?;
-            self.forget(Kind::Reports, self.inner.names.report(key)).await
-        })
-        .await
-    }
-
-    fn watch_reports(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
-        self.watch(Kind::Reports, self.everything(Kind::Reports))
-    }
-
-    fn serve_sync(&self) -> BoxStream<'static, Result<SyncCall, BusError>> {
-        sync::serve(self.clone())
-    }
-
-    async fn examine(&self) -> Vec<Finding> {
-        let server = self.inner.client.server_info();
-        let subject = format!("NATS {}", self.inner.endpoint);
-        let mut findings = Vec::new();
-        if !self.is_connected() {
-            let text = "not connected; reconnecting".to_owned();
-            findings.push(Finding { level: Level::Error, subject, text, fix: "start the server".into() });
-            return findings;
-        }
-        let text = format!("server {} {}", server.server_name, server.version);
-        findings.push(Finding { level: Level::Ok, subject: subject.clone(), text, fix: String::new() });
-        if server.max_payload < MAX_MESSAGE_BYTES {
-            let text = format!("takes messages of {} bytes, expected {MAX_MESSAGE_BYTES}", server.max_payload);
-            findings.push(Finding {
-                level: Level::Warning,
-                subject: subject.clone(),
-                text,
-                fix: "raise max_payload".into(),
-            });
-        }
-        let mut replicated = true;
-        for kind in Kind::ALL {
-            let name = kind.stream(&self.inner.names);
-            match self.inner.context.get_stream(&name).await {
-                Ok(stream) => {
-                    let config = &stream.cached_info().config;
-                    replicated &= kind == Kind::Reports || config.num_replicas >= 3;
-                    findings.extend(kind.audit(&self.inner.names, config));
-                }
-                Err(problem) => findings.push(Finding {
-                    level: Level::Error,
-                    subject: format!("stream {name}"),
-                    text: format!("cannot be examined: {problem}"),
-                    fix: "start a broadcaster, which creates it, with rights to do so".into(),
-                }),
-            }
-        }
-        if !replicated {
-            findings.push(Finding {
-                level: Level::Warning,
-                subject,
-                text: "acknowledges before the disk has synced, unless its sync_interval is `always`, which cannot be \
-                       seen from here: a power failure may cost registrations, and then time (never safety)"
-                    .into(),
-                fix: "3 replicas, or `jetstream { sync_interval: always }`".into(),
-            });
-        }
-        findings
-    }
-}
-
-#[async_trait]
 impl InstanceBus for NatsBus {
     fn describe(&self) -> String {
-        LeaderBus::describe(self)
+        format!("NATS {} (cluster {})", self.inner.endpoint, self.inner.options.cluster)
     }
 
     async fn register(&self, key: &InstanceKey, registration: &Envelope) -> Result<(), BusError> {
@@ -527,9 +374,4 @@ impl InstanceBus for NatsBus {
         self.check(request)?;
         sync::ask(self, request, timeout).await
     }
-}
-
-/// Whether a reply fits the server.
-fn fits(client: &Client, envelope: &Envelope) -> bool {
-    message_bytes(envelope) <= client.max_payload()
 }

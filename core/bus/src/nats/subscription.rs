@@ -28,7 +28,12 @@ const INACTIVE: Duration = Duration::from_secs(10);
 // Nearly every step is a message, so that boxing it would cost an allocation and save nothing.
 #[allow(clippy::large_enum_variant)]
 pub(super) enum Step {
-    Message { subject: String, envelope: Envelope },
+    Message {
+        /// By which the leader folds what it reads.
+        #[cfg_attr(not(feature = "leader"), allow(dead_code))]
+        subject: String,
+        envelope: Envelope,
+    },
     CaughtUp,
 }
 
@@ -121,15 +126,6 @@ impl Reading {
         Ok(reading)
     }
 
-    /// The stream's sequence of the newest message read.
-    pub(super) fn reached(&self) -> u64 {
-        self.reached
-    }
-
-    pub(super) fn stream(&self) -> &Stream<()> {
-        &self.stream
-    }
-
     /// The next step. Cancel-safe only in that a dropped call ends the reading.
     pub(super) async fn next(&mut self) -> Result<Step, Broken> {
         loop {
@@ -220,6 +216,19 @@ impl Reading {
     fn now_caught_up(&mut self) {
         self.caught_up = true;
         self.ready.push_back(Step::CaughtUp);
+    }
+}
+
+/// What reading a whole stream once needs beside.
+#[cfg(feature = "leader")]
+impl Reading {
+    /// The stream's sequence of the newest message read.
+    pub(super) fn reached(&self) -> u64 {
+        self.reached
+    }
+
+    pub(super) fn stream(&self) -> &Stream<()> {
+        &self.stream
     }
 
     /// Takes the consumer off the server. Left alone it goes by itself a little later.

@@ -6,23 +6,27 @@ use std::sync::PoisonError;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use async_nats::{HeaderMap, HeaderValue};
 use rotacast_proto::Envelope;
 use rotacast_protocol::{Revision, SecretName};
 
-use super::stream::Kind;
-use super::{NatsBus, PublishFailure, envelope};
 use crate::BusError;
 use crate::feed::{next_pause, pauses};
+use crate::nats::stream::Kind;
+use crate::nats::{NatsBus, PublishFailure, envelope};
 
 /// Most secrets whose place in the stream is remembered; beyond it all are forgotten and read again.
 const MAX_REMEMBERED: usize = 100_000;
 
+/// The revision of a state, so that a publisher can tell whose is newer without reading the payload.
+const REVISION: &str = "rotacast-revision";
+
 /// What was last published of each secret, as far as this process knows.
-pub(super) type LastStates = HashMap<SecretName, Last>;
+pub(in crate::nats) type LastStates = HashMap<SecretName, Last>;
 
 /// The last message of one subject.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub(super) struct Last {
+pub(in crate::nats) struct Last {
     /// Its sequence; 0: there is none.
     sequence: u64,
     revision: Revision,
@@ -39,7 +43,7 @@ impl NatsBus {
     ) -> Result<(), BusError> {
         let subject = self.inner.names.state(secret);
         let mut headers = envelope::headers(state, &self.inner.endpoint)?;
-        envelope::set_revision(&mut headers, revision);
+        set_revision(&mut headers, revision);
         let mut row = pauses();
         let mut deduplicate = true;
         loop {
@@ -105,7 +109,7 @@ impl NatsBus {
                     return Ok(Last {
                         sequence: message.sequence,
                         // A message without it is none of ours; ours is newer.
-                        revision: envelope::revision(&message.headers).unwrap_or_default(),
+                        revision: revision_of(&message.headers).unwrap_or_default(),
                         id: envelope::read(Some(&message.headers), message.payload).map(|e| e.id).unwrap_or_default(),
                     });
                 }
@@ -146,4 +150,12 @@ impl NatsBus {
         // A map is whole after every call on it, so a panic elsewhere poisons nothing.
         self.inner.last_states.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn set_revision(headers: &mut HeaderMap, revision: Revision) {
+    headers.insert(REVISION, HeaderValue::from(revision.0));
+}
+
+fn revision_of(headers: &HeaderMap) -> Option<Revision> {
+    headers.get(REVISION).and_then(|value| value.as_str().parse().ok()).map(Revision)
 }

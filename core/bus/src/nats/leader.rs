@@ -1,0 +1,187 @@
+//! The broadcaster's side of the bus over NATS.
+
+mod state;
+mod sync;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use async_nats::jetstream::{self, ErrorCode};
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use rotacast_proto::Envelope;
+use rotacast_protocol::{InstanceKey, Revision, SecretName};
+
+use super::stream::Kind;
+use super::subscription::{Reading, Step};
+use super::{NatsBus, envelope};
+use crate::feed::{next_pause, pauses};
+use crate::{BusError, BusEvent, Finding, InstanceBus, LeaderBus, Level, MAX_MESSAGE_BYTES, SyncCall};
+
+/// What this handle published last, by secret.
+pub(super) type LastStates = Mutex<state::LastStates>;
+
+#[async_trait]
+impl LeaderBus for NatsBus {
+    fn describe(&self) -> String {
+        InstanceBus::describe(self)
+    }
+
+    async fn publish_state(&self, secret: &SecretName, revision: Revision, state: &Envelope) -> Result<(), BusError> {
+        self.check(state)?;
+        self.within(self.publish_state_fenced(secret, revision, state)).await
+    }
+
+    fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
+        self.watch(Kind::Roster, self.everything(Kind::Roster))
+    }
+
+    async fn read_roster(&self) -> Result<Vec<Envelope>, BusError> {
+        self.within(self.read_whole_roster()).await
+    }
+
+    async fn prune_roster(&self, key: &InstanceKey) -> Result<(), BusError> {
+        self.within(async {
+            self.forget(Kind::Roster, self.inner.names.roster(key)).await?;
+            self.forget(Kind::Reports, self.inner.names.report(key)).await
+        })
+        .await
+    }
+
+    fn watch_reports(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
+        self.watch(Kind::Reports, self.everything(Kind::Reports))
+    }
+
+    fn serve_sync(&self) -> BoxStream<'static, Result<SyncCall, BusError>> {
+        sync::serve(self.clone())
+    }
+
+    async fn examine(&self) -> Vec<Finding> {
+        let server = self.inner.client.server_info();
+        let subject = format!("NATS {}", self.inner.endpoint);
+        let mut findings = Vec::new();
+        if !self.is_connected() {
+            let text = "not connected; reconnecting".to_owned();
+            findings.push(Finding { level: Level::Error, subject, text, fix: "start the server".into() });
+            return findings;
+        }
+        let text = format!("server {} {}", server.server_name, server.version);
+        findings.push(Finding { level: Level::Ok, subject: subject.clone(), text, fix: String::new() });
+        if server.max_payload < MAX_MESSAGE_BYTES {
+            let text = format!("takes messages of {} bytes, expected {MAX_MESSAGE_BYTES}", server.max_payload);
+            findings.push(Finding {
+                level: Level::Warning,
+                subject: subject.clone(),
+                text,
+                fix: "raise max_payload".into(),
+            });
+        }
+        let mut replicated = true;
+        for kind in Kind::ALL {
+            let name = kind.stream(&self.inner.names);
+            match self.inner.context.get_stream(&name).await {
+                Ok(stream) => {
+                    let config = &stream.cached_info().config;
+                    replicated &= kind == Kind::Reports || config.num_replicas >= 3;
+                    findings.extend(kind.audit(&self.inner.names, config));
+                }
+                Err(problem) => findings.push(Finding {
+                    level: Level::Error,
+                    subject: format!("stream {name}"),
+                    text: format!("cannot be examined: {problem}"),
+                    fix: "start a broadcaster, which creates it, with rights to do so".into(),
+                }),
+            }
+        }
+        if !replicated {
+            findings.push(Finding {
+                level: Level::Warning,
+                subject,
+                text: "acknowledges before the disk has synced, unless its sync_interval is `always`, which cannot be \
+                       seen from here: a power failure may cost registrations, and then time (never safety)"
+                    .into(),
+                fix: "3 replicas, or `jetstream { sync_interval: always }`".into(),
+            });
+        }
+        findings
+    }
+}
+
+impl NatsBus {
+    /// The filter that lets every subject of a stream through.
+    fn everything(&self, kind: Kind) -> Vec<String> {
+        vec![kind.subjects(&self.inner.names)]
+    }
+
+    /// The last message of every process life, with everything acknowledged before this call.
+    async fn read_whole_roster(&self) -> Result<Vec<Envelope>, BusError> {
+        let mut row = pauses();
+        loop {
+            let mut reading = self.begin(Kind::Roster, self.everything(Kind::Roster)).await?;
+            let mut roster = BTreeMap::new();
+            let complete = loop {
+                match reading.next().await {
+                    Ok(Step::Message { subject, envelope }) => {
+                        roster.insert(subject, envelope);
+                    }
+                    Ok(Step::CaughtUp) => break true,
+                    Err(why) => {
+                        tracing::debug!(?why, "reading of the roster begins anew");
+                        break false;
+                    }
+                }
+            };
+            if complete {
+                self.read_tail(&reading, &mut roster).await?;
+                reading.end().await;
+                return Ok(roster.into_values().collect());
+            }
+            tokio::time::sleep(next_pause(&mut row)).await;
+        }
+    }
+
+    /// A consumer may live on a replica that is behind: what was acknowledged, and is not in its copy of the
+    /// log yet, comes after what it has shown. The stream's leader knows; normally it says at once that there
+    /// is nothing.
+    async fn read_tail(&self, reading: &Reading, roster: &mut BTreeMap<String, Envelope>) -> Result<(), BusError> {
+        let filter = Kind::Roster.subjects(&self.inner.names);
+        let mut next = reading.reached() + 1;
+        loop {
+            let found =
+                reading.stream().raw_message_builder().sequence(next).next_by_subject(filter.clone()).send().await;
+            let message = match found {
+                Ok(message) => message,
+                Err(problem) => match problem.kind() {
+                    LastRawMessageErrorKind::NoMessageFound => return Ok(()),
+                    LastRawMessageErrorKind::JetStream(error) => return Err(self.api_error(&error)),
+                    _ => return Err(self.request_error(&problem)),
+                },
+            };
+            next = message.sequence + 1;
+            match envelope::read(Some(&message.headers), message.payload) {
+                Ok(envelope) => {
+                    roster.insert(message.subject.to_string(), envelope);
+                }
+                Err(problem) => tracing::warn!(subject = %message.subject, %problem, "message that is none of ours"),
+            }
+        }
+    }
+
+    async fn forget(&self, kind: Kind, subject: String) -> Result<(), BusError> {
+        let name = kind.stream(&self.inner.names);
+        let stream =
+            self.inner.context.get_stream_no_info(&name).await.map_err(|problem| self.request_error(&problem))?;
+        match stream.purge().filter(subject).await {
+            Ok(_) => Ok(()),
+            Err(problem) => match problem.kind() {
+                jetstream::stream::PurgeErrorKind::JetStream(error) => match error.error_code() {
+                    // Nothing there to forget.
+                    ErrorCode::STREAM_NOT_FOUND => Ok(()),
+                    _ => Err(self.api_error(&error)),
+                },
+                _ => Err(self.request_error(&problem)),
+            },
+        }
+    }
+}
