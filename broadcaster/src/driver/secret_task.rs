@@ -45,6 +45,10 @@ const LOOK_AT_BUS: Duration = Duration::from_secs(1);
 /// Shortest time between two status updates to listeners.
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Longest time for which an instance that fell silent is shown as live: while a secret has members, its status is made
+/// anew at least this often.
+const STANDINGS_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Why a task ends.
 #[derive(Debug)]
 pub(super) enum Ended {
@@ -189,7 +193,11 @@ impl SecretTask {
     async fn wait(&mut self) -> Result<(), Ended> {
         let now = clock::now();
         // A status that was held back is due soon after.
-        let status = self.changed.then(|| self.told.0 + STATUS_INTERVAL);
+        let has_members = || self.machine.coordinator().members().any(|member| !member.is_gone());
+        let status = match self.changed {
+            true => Some(self.told.0 + STATUS_INTERVAL),
+            false => has_members().then(|| self.told.0 + STANDINGS_INTERVAL),
+        };
         let due = [self.machine.next_wakeup(now), status, self.scheduled(now)].into_iter().flatten().min();
         let sleep = async {
             match due {
@@ -199,7 +207,8 @@ impl SecretTask {
         };
         let mut mails = Vec::new();
         tokio::select! {
-            count = self.mail.recv_many(&mut mails, self.machine.room()) => {
+            // Without room nothing is received: `recv_many` would say at once that the channel is closed.
+            count = self.mail.recv_many(&mut mails, self.machine.room()), if self.machine.room() > 0 => {
                 if count == 0 {
                     return Err(Ended::Stopped);
                 }
@@ -208,7 +217,8 @@ impl SecretTask {
             Some(outcome) = self.effects.join_next() => self.effect_ended(outcome)?,
             // A renewal wakes the task only if it waits for one: thousands of secrets that rest cost nothing.
             Ok(()) = self.leadership.changed(), if self.machine.awaits_leadership() => {}
-            () = sleep => {}
+            // What time alone changes is shown too: a deadline that passes makes no event.
+            () = sleep => self.changed = true,
         }
         Ok(())
     }
@@ -256,7 +266,10 @@ impl SecretTask {
                 self.environment.metrics.intake().order(counted, answer.is_ok());
                 drop(reply.send(answer));
             }
-            (Waiting::Schedule, Answer::Ordered(_)) => info!(secret = %self.secret, "rotated by its schedule"),
+            (Waiting::Schedule, Answer::Ordered(_)) => {
+                self.ask_again = None;
+                info!(secret = %self.secret, "rotated by its schedule");
+            }
             (Waiting::Schedule, Answer::Refused(rejection)) => self.schedule_refused(&rejection),
             (Waiting::Question(question), _) => {
                 question.answer(self.machine.coordinator(), &self.settings, clock::now());

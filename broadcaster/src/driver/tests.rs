@@ -14,11 +14,12 @@ use rotacast_bus::{EmbeddedBus, InstanceBus as _, LeaderBus as _};
 use rotacast_clock as clock;
 use rotacast_proto::{SecretValue, WireMessage as _, v1};
 use rotacast_protocol::coordinator::{Coordinator, Input, Order, Tenure};
+use rotacast_protocol::machine::MAX_EVENTS;
 use rotacast_protocol::message::{InstanceReport, Registration, SecretReport, SyncReply, SyncRequest};
-use rotacast_protocol::policy::WhenEmpty;
+use rotacast_protocol::policy::{Deadline, OnDeadline, WhenEmpty};
 use rotacast_protocol::record::{RecordChange, SecretRecord, Timing};
 use rotacast_protocol::{
-    Generation, Incarnation, InstanceKey, LeaseSequence, Nonce, OperatorName, Policy, ReportSequence, Revision,
+    Generation, Incarnation, InstanceKey, LeaseSequence, Nonce, OperatorName, Phase, Policy, ReportSequence, Revision,
     SecretName, Version,
 };
 use rotacast_provider::{GenerateProvider, Provider};
@@ -126,6 +127,15 @@ async fn until(secrets: &Secrets, wanted: impl Fn(&v1::SecretStatus) -> bool) ->
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_seen_while_a_renewal_is_late_is_not_forgotten() {
+    is_not_forgotten_while_a_renewal_is_late(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_machine_has_no_room_while_a_renewal_is_late_goes_on_afterwards() {
+    is_not_forgotten_while_a_renewal_is_late(MAX_EVENTS + 1).await;
+}
+
+async fn is_not_forgotten_while_a_renewal_is_late(times: usize) {
     let folder = tempfile::tempdir().unwrap();
     let (environment, _bus) = environment(folder.path(), Policy::default()).await;
     let settings = environment.settings.of(&name());
@@ -136,7 +146,7 @@ async fn a_version_seen_while_a_renewal_is_late_is_not_forgotten() {
     let tenure = Tenure { epoch: term.epoch, since: clock::now(), valid_until: late };
     let record = SecretRecord::new(name(), term.epoch, Timing::of(&settings.policy));
     let coordinator = Coordinator::take_over(record, settings.policy.clone(), tenure);
-    let (mail, mailbox) = mpsc::channel(16);
+    let (mail, mailbox) = mpsc::channel(times);
     let (told, status) = watch::channel(Arc::new(v1::SecretStatus::default()));
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let turns = Turns::default();
@@ -154,13 +164,35 @@ async fn a_version_seen_while_a_renewal_is_late_is_not_forgotten() {
         stop.clone(),
     );
     let running = tokio::spawn(task.run(turns.beginning()));
-    mail.send(Mail::Input(Box::new(Input::VersionSeen { version: version(1) }))).await.unwrap();
+    for _ in 0..times {
+        mail.send(Mail::Input(Box::new(Input::VersionSeen { version: version(1) }))).await.unwrap();
+    }
     tokio::time::sleep(Duration::from_millis(200)).await;
     renewals.send_replace(clock::instant() + PATIENCE * 2);
     secrets.insert(name(), TaskHandle { mail, status });
     until(&secrets, |status| status.versions.iter().any(|known| known.version == 1)).await;
     stop.cancel();
     running.await.unwrap();
+}
+
+/// No instance speaks and no command runs: time alone changes the status that listeners, metrics and the doctor read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_that_passes_is_shown_although_nothing_else_happens() {
+    let folder = tempfile::tempdir().unwrap();
+    let deadline = Deadline { after: Duration::from_secs(2), then: OnDeadline::Hold };
+    let policy = Policy { deadlines: [(Phase::Preparing, deadline)].into(), ..Policy::default() };
+    let (environment, _bus) = environment(folder.path(), policy).await;
+    put(&environment, "first").await;
+    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
+    until(&secrets, |status| status.current == 1 && status.rotation.is_none()).await;
+    put(&environment, "second").await;
+    // Not asked of the task, which would answer as of now: this is what it has published by itself.
+    let mut shown = secrets.get(&name()).expect("known by now").status;
+    let stuck = shown.wait_for(|status| status.overlays.iter().any(|overlay| overlay == "stuck"));
+    tokio::time::timeout(PATIENCE, stuck).await.expect("never shown as stuck").unwrap();
+    stop.cancel();
+    running.await.unwrap().unwrap();
 }
 
 /// A store that once went back, as some call found that had nothing to do with any watch, or as the next campaign finds.

@@ -238,6 +238,8 @@ impl<R> Machine<R> {
         true
     }
 
+    /// Every event with a reply token is answered once.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(Answered, { let _ = (to, answer); }))]
     fn reply(&mut self, to: R, answer: Answer) {
         self.actions.push_back(Action::Reply { to, answer });
     }
@@ -259,7 +261,14 @@ impl<R> Machine<R> {
         let id = SaveId(record.revision.0);
         let action = Action::Save { id, record: Box::new(record), changes: changes.clone(), by: by.clone() };
         self.actions.push_back(action);
-        self.saving = Some(Saving { id, changes, by, then });
+        self.await_save(now, Saving { id, changes, by, then }, observer);
+    }
+
+    /// Nothing takes effect before its save is confirmed.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(SaveAwaited, self.apply(now, saving.changes, saving.by, saving.then, observer)))]
+    fn await_save(&mut self, now: Now, saving: Saving<R>, observer: &mut impl Observer) {
+        let _ = (now, observer);
+        self.saving = Some(saving);
     }
 
     fn apply(

@@ -144,6 +144,10 @@ rules! {
     OverrideNames,
     /// Disable, destroy, erase, in this order, each once it is owed.
     StepOrder,
+    /// The machine: every Sync, order and question is answered.
+    Answered,
+    /// The machine: nothing takes effect before its save is confirmed.
+    SaveAwaited,
     }
     /// A condition of the retire guard.
     Guard(ConditionName),
