@@ -10,8 +10,9 @@ use crate::probe::Probe;
 use crate::until::LOOK_EVERY;
 use crate::{Process, Scratch};
 
-/// For a server to become ready. They take a second or two; a machine with two busy cores, longer.
-const START_LIMIT: Duration = Duration::from_secs(60);
+/// For a server to become ready. They take a second or two, Kafka some more; a machine with ten times as much to do as it
+/// has cores, minutes.
+const START_LIMIT: Duration = Duration::from_secs(240);
 
 /// For a server to end when asked to. etcd and PostgreSQL finish writing first.
 const STOP_LIMIT: Duration = Duration::from_secs(60);

@@ -73,14 +73,25 @@ fn listen(address: String, path: String) -> JoinHandle<Told> {
     tokio::spawn(async move { http::get(&address, &path).await })
 }
 
+/// The files of a folder of the repository and of those in it, by their paths below `folder`.
+fn list(folder: &Path, prefix: &str, files: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).expect("the page's files are in the repository") {
+        let entry = entry.expect("the folder can be listed");
+        let name = format!("{prefix}{}", entry.file_name().to_str().expect("a name in UTF-8"));
+        if entry.path().is_dir() {
+            list(&entry.path(), &format!("{name}/"), files);
+        } else {
+            files.insert(name);
+        }
+    }
+}
+
 /// Everything that is asked for once: the page's files, JSON, health and metrics.
 pub(super) async fn pages(world: &World, hunt: &mut Hunt, when: &str) {
     let address = address(world);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../broadcaster/src/web/assets");
-    let files: BTreeSet<String> = std::fs::read_dir(&folder)
-        .expect("the page's files are in the repository")
-        .map(|entry| entry.expect("the folder can be listed").file_name().into_string().expect("a name in UTF-8"))
-        .collect();
+    let mut files = BTreeSet::new();
+    list(&folder, "", &mut files);
     assert!(files.contains("index.html"), "{files:?}");
     let assets = files.iter().map(|name| format!("/assets/{name}"));
     let all = ROUTES.map(str::to_owned).into_iter().chain(["/".to_owned()]).chain(assets);
