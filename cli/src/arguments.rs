@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use rotacast_admin::parse_duration;
-use rotacast_protocol::{ClusterName, Generation, OperatorName, SecretName, Version};
+use rotacast_protocol::{Generation, SecretName, Version};
 
 use crate::build;
+use crate::global::Global;
 use crate::goal::Goal;
 use crate::instance_pattern::InstancePattern;
 use crate::support_bundle::BundleArgs;
@@ -24,51 +25,6 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// Flags that every command takes.
-#[derive(Args)]
-pub(crate) struct Global {
-    /// Where the broadcaster listens; https needs --ca. Of several, with commas or by repeating it, the leader is found.
-    #[arg(
-        long,
-        global = true,
-        env = "ROTACAST_SERVER",
-        value_name = "URL",
-        value_delimiter = ',',
-        default_value = "http://127.0.0.1:7400"
-    )]
-    pub(crate) server: Vec<String>,
-    /// In whose name commands are given; `operator` if the key is the one that `rotacast dev` made.
-    #[arg(long, global = true, env = "ROTACAST_OPERATOR", value_name = "NAME")]
-    pub(crate) operator: Option<OperatorName>,
-    /// The operator's private key; ./rotacast-data/keys/operator.key if that exists.
-    #[arg(long, global = true, env = "ROTACAST_OPERATOR_KEY", value_name = "FILE")]
-    pub(crate) operator_key: Option<PathBuf>,
-    /// Which cluster commands are meant for; the server is asked if it is not given.
-    #[arg(long, global = true, env = "ROTACAST_CLUSTER", value_name = "NAME")]
-    pub(crate) cluster: Option<ClusterName>,
-    /// Certificates (PEM) that the server's must lead back to.
-    #[arg(long, global = true, env = "ROTACAST_CA", value_name = "FILE")]
-    pub(crate) ca: Option<PathBuf>,
-    /// This client's own certificate (PEM), where the server asks for one.
-    #[arg(long, global = true, env = "ROTACAST_CLIENT_CERT", value_name = "FILE", requires = "client_key")]
-    pub(crate) client_cert: Option<PathBuf>,
-    /// The private key (PEM) of --client-cert.
-    #[arg(long, global = true, env = "ROTACAST_CLIENT_KEY", value_name = "FILE", requires = "client_cert")]
-    pub(crate) client_key: Option<PathBuf>,
-    /// Tables for people, with all columns if wide; JSON or YAML for programs.
-    #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t = Format::Table)]
-    pub(crate) output: Format,
-}
-
-/// How results are written.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    Table,
-    Wide,
-    Json,
-    Yaml,
 }
 
 #[derive(Subcommand)]

@@ -13,8 +13,8 @@ use rotacast_protocol::{ClusterName, OperatorName, SecretName, Version};
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
-use crate::arguments::Global;
 use crate::error::Stop;
+use crate::global::Global;
 use crate::servers::Servers;
 use rotacast_admin::view::{InstancesView, StatusView};
 

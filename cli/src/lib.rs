@@ -16,6 +16,7 @@ mod completions;
 mod doctor;
 mod error;
 mod follow;
+mod global;
 mod goal;
 mod human_time;
 mod instance_pattern;
@@ -41,9 +42,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
 
-use arguments::{Cli, Command, Global};
+use arguments::{Cli, Command};
 use client::Client;
 use error::{Exit, Stop};
+use global::Global;
 use output::Output;
 
 /// What every command works with.

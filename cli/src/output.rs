@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
-use crate::arguments::Format;
 use crate::error::{Failure, Stop};
+use crate::global::Format;
 use rotacast_admin::view::{ErrorBody, ErrorView};
 
 /// How a text is marked on a terminal. Never the only carrier of a meaning.

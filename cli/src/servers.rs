@@ -14,8 +14,8 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use tower::{Service as _, ServiceExt as _};
 
-use crate::arguments::Global;
 use crate::error::{Stop, innermost};
+use crate::global::Global;
 
 /// How long a connection may take: on one network it takes milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -5,6 +5,7 @@
 
 mod alone;
 mod orders;
+mod pasted;
 mod reading;
 mod replicas;
 mod scripted_broadcaster;
