@@ -278,7 +278,7 @@ impl Collector for AllFigures {
         let help = "Incarnations that rotations and retires wait for, once for each secret; at most 100 a secret.";
         to.one("blocking_instances", help, float(sums.blocking_instances))?;
         let help = "Incarnations that use secrets, once for each secret, by standing.";
-        to.by("instances", help, "standing", sums.standings.by_label().into_iter())?;
+        to.by("instances", help, "standing", sums.standings.by_label())?;
         let help = "Failed logins with the versions that rotations in flight move to, as instances report them now.";
         to.one("rotating_authentication_failures", help, float(sums.auth_failures))
     }
