@@ -39,7 +39,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
     let spoil = || {
         if broken {
             // The one before restores what was in force when it ends.
-            drop(scope.take());
+            scope.set(None);
             scope.set(Mutant::Leader(rule).breaks());
         }
     };

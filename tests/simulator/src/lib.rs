@@ -10,7 +10,7 @@
 // An internal crate: a doc comment is there where it says more than the name.
 #![allow(missing_docs)]
 
-#[allow(clippy::expect_used)]
+#[allow(clippy::expect_used, clippy::unwrap_used, reason = "a bench of the tests: what fails there fails the test")]
 #[path = "../../../core/protocol/tests/it/bench.rs"]
 mod bench;
 pub mod chaos;
