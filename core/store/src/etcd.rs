@@ -37,7 +37,7 @@ mod generated {
 /// lease, and its epoch is the revision at which that key was created.
 ///
 /// A cluster that shows another identity or an earlier revision than before is told as
-/// [`StoreError::WentBackwards`] by every watch and call under way, and stays visible in [`Store::setback`]: a
+/// [`StoreError::WentBackwards`] by every watch and call under way, and stays visible in `Store::setback`: a
 /// restored backup must be looked at by a person.
 #[derive(Clone)]
 pub struct EtcdStore {

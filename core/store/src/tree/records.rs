@@ -17,7 +17,7 @@ impl SecretTree {
         listing.entries.into_iter().map(|entry| RecordEntry::parse(entry, &folder)).collect()
     }
 
-    /// See [`SecretReader::read_record`].
+    /// See `SecretReader::read_record`.
     ///
     /// # Errors
     /// What the store says.

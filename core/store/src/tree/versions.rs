@@ -50,7 +50,7 @@ pub(super) fn attempts() -> impl Iterator<Item = Duration> {
 }
 
 impl SecretTree {
-    /// See [`SecretReader::read_version`].
+    /// See `SecretReader::read_version`.
     ///
     /// # Errors
     /// What the store says.
