@@ -44,7 +44,7 @@ fn print_what_next(folder: &Folder, address: SocketAddr) {
 
 Write a secret's first version, then rotate it:
 
-    printf 'first value' | rotacast put demo/token
+    printf 'first value' | rotacast put demo/token --wait
     rotacast rotate demo/token
     rotacast status
     rotacast why demo/token        # what it waits for, and who
