@@ -78,7 +78,13 @@ impl Default for Metrics {
             ConstGauge::new(started()),
         );
         let registry = all.sub_registry_with_prefix(PREFIX);
-        label::gauge_of_one(registry, "build_info", "Version of the running build", "version", env!("CARGO_PKG_VERSION"));
+        label::gauge_of_one(
+            registry,
+            "build_info",
+            "Version of the running build",
+            "version",
+            env!("CARGO_PKG_VERSION"),
+        );
         let inner = Inner {
             store: store::StoreCounts::register(registry),
             bus: bus::BusCounts::register(registry),
