@@ -153,7 +153,7 @@ mod tests {
         let response = file(VOCABULARY, &HeaderMap::new());
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()[CONTENT_TYPE], "text/javascript; charset=utf-8");
-        assert!(word::script().contains("\"rolling_back\":{\"meaning\":"));
+        assert!(word::script().contains("\"rolling_back\":{\"words\":"));
     }
 
     #[test]

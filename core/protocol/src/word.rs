@@ -68,8 +68,8 @@ pub fn script() -> String {
     for set in vocabulary() {
         // In their order, which a JSON map would not keep.
         let word = |it: &Word| {
-            let entry = serde_json::json!({ "words": it.words, "meaning": it.meaning });
-            format!("{:?}:{entry}", it.name)
+            let (words, meaning) = (serde_json::json!(it.words), serde_json::json!(it.meaning));
+            format!("{:?}:{{\"words\":{words},\"meaning\":{meaning}}}", it.name)
         };
         let words = set.words.iter().map(word).collect::<Vec<_>>().join(",");
         let name = set.noun.to_uppercase().replace(' ', "_");
