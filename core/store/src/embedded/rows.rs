@@ -10,7 +10,7 @@ use crate::{Check, Commit, Committed, Cursor, Entry, Key, Listing, StoreEvent, W
 const MAX_CHANGES: i64 = 10_000;
 /// How many more may pile up before that is done, so that it is not done at every commit.
 const CHANGES_SLACK: i64 = 500;
-/// At every how many commits the changes are counted, which takes longer the more there are.
+/// After about how many changes they are counted, which takes longer the more there are.
 const COUNTED_EVERY: u64 = 64;
 /// Changes read at once: bounds the memory of a batch to 16 MiB of values.
 const BATCH: i64 = 64;
@@ -116,7 +116,9 @@ pub(super) fn commit(connection: &mut Connection, commit: &Commit) -> Result<Com
         return Ok(Committed::Done(Cursor(before)));
     }
     transaction.prepare_cached("UPDATE position SET cursor = ?1")?.execute([cursor])?;
-    if cursor.is_multiple_of(COUNTED_EVERY) {
+    // The more changes a commit has, the fewer commits pass until they are counted.
+    let changes = u64::try_from(ordinal).unwrap_or(COUNTED_EVERY);
+    if cursor.is_multiple_of((COUNTED_EVERY / changes).max(1)) {
         trim(&transaction)?;
     }
     transaction.commit()?;
