@@ -61,17 +61,17 @@ fn expected() -> Vec<String> {
     for phase in ["verifying", "preparing", "activating", "draining", "retiring"] {
         all.push(format!("{root} > {phase}"));
     }
-    for call in ["Verifying > provider create", "Verifying > provider test"] {
+    for call in ["verifying > provider create", "verifying > provider test"] {
         all.push(format!("{root} > {call}"));
     }
-    for call in ["Retiring > provider disable", "Retiring > provider destroy"] {
+    for call in ["retiring > provider disable", "retiring > provider destroy"] {
         all.push(format!("{root} > {call}"));
     }
     for instance in INSTANCES {
-        for step in ["Preparing > rotacast load", "Preparing > rotacast prepare", "Activating > rotacast switch"] {
+        for step in ["preparing > rotacast load", "preparing > rotacast prepare", "activating > rotacast switch"] {
             all.push(format!("{root} > {step} of {instance}"));
         }
-        let drain = format!("{root} > Activating > rotacast drain of {instance}");
+        let drain = format!("{root} > activating > rotacast drain of {instance}");
         all.push(format!("{drain} > rotacast release of {instance}"));
         all.push(drain);
     }
@@ -189,14 +189,14 @@ async fn a_leader_that_is_killed_leaves_the_trace_to_its_successor() {
     for service in &mut services {
         service.uses(1).await;
     }
-    // Somebody is still on the old version: the rotation waits in Draining.
+    // An instance is still on the old version: the rotation waits while draining.
     let held = world.session(1).await;
     let order = world.operator.order(Action::Rotate(v1::Rotate {})).await;
     assert_eq!(order.expect("the order is taken").version, 2);
     let draining = |status: &v1::SecretStatus| {
         status.rotation.as_ref().is_some_and(|rotation| rotation.phase() == v1::Phase::Draining).then_some(())
     };
-    world.until("the rotation to wait in Draining", draining).await;
+    world.until("the rotation to wait while draining", draining).await;
     let called = |span: &&Span| span.name == "provider create" && span.attributes["rotacast.version"] == "2";
     let first = collector.until("the first leader's call", |spans| spans.iter().find(called).cloned()).await;
     world.broadcaster.kill().await;

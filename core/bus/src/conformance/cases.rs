@@ -28,7 +28,7 @@ pub async fn a_newcomer_gets_the_last_state_of_each_secret<F: Fixture>(f: F) {
     for revision in 1..=3 {
         for name in &secrets {
             let state = sample.state(name, format!("{name} {revision}"));
-            leader.publish_state(name, Revision(revision), &state).await.unwrap();
+            persist(async || leader.publish_state(name, Revision(revision), &state).await).await;
         }
     }
     let mut watch = Watching::settled(f.instance().watch_states(&secrets)).await;
@@ -36,7 +36,7 @@ pub async fn a_newcomer_gets_the_last_state_of_each_secret<F: Fixture>(f: F) {
     for name in &secrets {
         assert_eq!(watch.payload(name.as_str()).unwrap(), format!("{name} 3").as_bytes());
     }
-    leader.publish_state(&secrets[0], Revision(4), &sample.state(&secrets[0], "newer")).await.unwrap();
+    persist(async || leader.publish_state(&secrets[0], Revision(4), &sample.state(&secrets[0], "newer")).await).await;
     watch.until("the newer state", |w| w.payload("payments/db").is_some_and(|p| p == "newer")).await;
 }
 
@@ -45,8 +45,9 @@ pub async fn a_newcomer_gets_the_last_roster_entry_and_report_of_each_life<F: Fi
     for round in 1..=3 {
         for number in 1..=2 {
             let text = format!("{number} round {round}");
-            bus.register(&life(number), &sample.registration(&life(number), text.clone())).await.unwrap();
-            bus.report(&life(number), &sample.report(&life(number), text)).await.unwrap();
+            persist(async || bus.register(&life(number), &sample.registration(&life(number), text.clone())).await)
+                .await;
+            persist(async || bus.report(&life(number), &sample.report(&life(number), text.clone())).await).await;
         }
     }
     let mut roster = Watching::settled(leader.watch_roster()).await;
@@ -62,8 +63,8 @@ pub async fn a_newcomer_gets_the_last_roster_entry_and_report_of_each_life<F: Fi
     assert!(both(&newcomer));
     assert_eq!(newcomer.since_resync, 2);
 
-    bus.register(&life(3), &sample.registration(&life(3), "new")).await.unwrap();
-    bus.report(&life(3), &sample.report(&life(3), "new")).await.unwrap();
+    persist(async || bus.register(&life(3), &sample.registration(&life(3), "new")).await).await;
+    persist(async || bus.report(&life(3), &sample.report(&life(3), "new")).await).await;
     roster.until("a later registration", |w| w.last.len() == 3).await;
     reports.until("a later report", |w| w.last.len() == 3).await;
 }
@@ -73,15 +74,16 @@ pub async fn empty_logs_are_caught_up<F: Fixture>(f: F) {
     assert_eq!(Watching::settled(f.leader().watch_reports()).await.since_resync, 0);
     assert_eq!(Watching::settled(f.instance().watch_states(&[secret("a")])).await.since_resync, 0);
     assert_eq!(Watching::settled(f.instance().watch_states(&[])).await.since_resync, 0);
-    assert!(f.leader().read_roster().await.unwrap().is_empty());
+    assert!(persist(async || f.leader().read_roster().await).await.is_empty());
 }
 
 pub async fn a_watch_of_absent_secrets_is_caught_up<F: Fixture>(f: F) {
     let (sample, leader) = (Sample::new(), f.leader());
-    leader.publish_state(&secret("there"), Revision(1), &sample.state(&secret("there"), "x")).await.unwrap();
+    persist(async || leader.publish_state(&secret("there"), Revision(1), &sample.state(&secret("there"), "x")).await)
+        .await;
     let mut watch = Watching::settled(f.instance().watch_states(&[secret("absent"), secret("too")])).await;
     assert_eq!(watch.since_resync, 0);
-    leader.publish_state(&secret("too"), Revision(1), &sample.state(&secret("too"), "y")).await.unwrap();
+    persist(async || leader.publish_state(&secret("too"), Revision(1), &sample.state(&secret("too"), "y")).await).await;
     watch.until("a state that comes later", |w| w.last.contains_key("too")).await;
 }
 
@@ -89,7 +91,8 @@ pub async fn only_the_watched_secrets_arrive<F: Fixture>(f: F) {
     let (sample, leader) = (Sample::new(), f.leader());
     let mut watch = Watching::settled(f.instance().watch_states(&[secret("b"), secret("d"), secret("b")])).await;
     for name in ["a", "b", "c", "d", "e"] {
-        leader.publish_state(&secret(name), Revision(1), &sample.state(&secret(name), name)).await.unwrap();
+        persist(async || leader.publish_state(&secret(name), Revision(1), &sample.state(&secret(name), name)).await)
+            .await;
     }
     watch.until("the last watched one", |w| w.last.contains_key("d")).await;
     assert_eq!(watch.last.keys().collect::<Vec<_>>(), ["b", "d"]);
@@ -103,18 +106,18 @@ pub async fn many_keys_arrive_once_each<F: Fixture>(f: F) {
     futures::stream::iter(1..=LIVES)
         .for_each_concurrent(64, |number| {
             let (bus, envelope) = (&bus, sample.registration(&life(number), number.to_string()));
-            async move { bus.register(&life(number), &envelope).await.unwrap() }
+            async move { persist(async || bus.register(&life(number), &envelope).await).await }
         })
         .await;
     futures::stream::iter(&secrets)
         .for_each_concurrent(64, |name| {
             let (leader, envelope) = (&leader, sample.state(name, name.as_str().to_owned()));
-            async move { leader.publish_state(name, Revision(1), &envelope).await.unwrap() }
+            async move { persist(async || leader.publish_state(name, Revision(1), &envelope).await).await }
         })
         .await;
     let roster = Watching::settled(leader.watch_roster()).await;
     assert_eq!((roster.since_resync, roster.last.len()), (1500, 1500));
-    assert_eq!(leader.read_roster().await.unwrap().len(), 1500);
+    assert_eq!(persist(async || leader.read_roster().await).await.len(), 1500);
     let states = Watching::settled(f.another_instance().await.watch_states(&secrets)).await;
     assert_eq!((states.since_resync, states.last.len()), (SECRETS, SECRETS));
 }
@@ -124,29 +127,29 @@ pub async fn duplicates_are_harmless<F: Fixture>(f: F) {
     let (name, key) = (secret("payments/db"), life(1));
     let (state, registration) = (sample.state(&name, "one"), sample.registration(&key, "one"));
     for _ in 0..3 {
-        leader.publish_state(&name, Revision(1), &state).await.unwrap();
-        bus.register(&key, &registration).await.unwrap();
+        persist(async || leader.publish_state(&name, Revision(1), &state).await).await;
+        persist(async || bus.register(&key, &registration).await).await;
     }
     // Also from a broadcaster that does not remember the first attempt.
-    f.another_leader().await.publish_state(&name, Revision(1), &state).await.unwrap();
+    persist(async || f.another_leader().await.publish_state(&name, Revision(1), &state).await).await;
     let watch = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
     assert_eq!((watch.since_resync, &watch.last[name.as_str()]), (1, &state));
-    assert_eq!(leader.read_roster().await.unwrap(), [registration]);
+    assert_eq!(persist(async || leader.read_roster().await).await, [registration]);
     // The same revision once more under a new id (a broadcaster that restarted) is no step back.
     let again = sample.state(&name, "one, again");
-    leader.publish_state(&name, Revision(1), &again).await.unwrap();
+    persist(async || leader.publish_state(&name, Revision(1), &again).await).await;
     let watch = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
     assert_eq!(watch.last[name.as_str()], again);
     // The old copy, late: refused or taken, never both.
-    leader.publish_state(&name, Revision(2), &sample.state(&name, "two")).await.unwrap();
+    persist(async || leader.publish_state(&name, Revision(2), &sample.state(&name, "two")).await).await;
     let late = leader.publish_state(&name, Revision(1), &state).await;
     assert!(matches!(late, Err(BusError::Fenced { .. })), "{late:?}");
 }
 
 pub async fn states_and_roster_survive_a_restart<F: Fixture>(mut f: F) {
     let (sample, name) = (Sample::new(), secret("payments/db"));
-    f.leader().publish_state(&name, Revision(1), &sample.state(&name, "before")).await.unwrap();
-    f.instance().register(&life(1), &sample.registration(&life(1), "before")).await.unwrap();
+    persist(async || f.leader().publish_state(&name, Revision(1), &sample.state(&name, "before")).await).await;
+    persist(async || f.instance().register(&life(1), &sample.registration(&life(1), "before")).await).await;
     let mut roster = Watching::settled(f.leader().watch_roster()).await;
     let mut states = Watching::settled(f.instance().watch_states(std::slice::from_ref(&name))).await;
     f.stop().await;
@@ -200,9 +203,9 @@ pub async fn a_bus_that_is_down_says_so<F: Fixture>(mut f: F) {
 pub async fn a_recreated_log_is_read_anew<F: Fixture>(mut f: F) {
     let (sample, leader, bus, name) = (Sample::new(), f.leader(), f.instance(), secret("payments/db"));
     for revision in 1..=5 {
-        leader.publish_state(&name, Revision(revision), &sample.state(&name, "before")).await.unwrap();
+        persist(async || leader.publish_state(&name, Revision(revision), &sample.state(&name, "before")).await).await;
         let key = life(u128::from(revision));
-        bus.register(&key, &sample.registration(&key, "before")).await.unwrap();
+        persist(async || bus.register(&key, &sample.registration(&key, "before")).await).await;
     }
     let mut states = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
     let mut roster = Watching::settled(leader.watch_roster()).await;
@@ -216,12 +219,12 @@ pub async fn a_recreated_log_is_read_anew<F: Fixture>(mut f: F) {
     let arrived = |w: &Watching| w.resyncs > 0 && w.caught_up && w.last.values().any(|e| e.payload == "after");
     states.until("a resync and the new state", arrived).await;
     roster.until("a resync and the new registration", arrived).await;
-    assert_eq!(leader.read_roster().await.unwrap(), [entry]);
+    assert_eq!(persist(async || leader.read_roster().await).await, [entry]);
     // The numbering began anew, and publishing goes on.
-    leader.publish_state(&name, Revision(7), &sample.state(&name, "later")).await.unwrap();
+    persist(async || leader.publish_state(&name, Revision(7), &sample.state(&name, "later")).await).await;
     states.until("a later state", |w| w.last[name.as_str()].payload == "later").await;
     let report = sample.report(&life(9), "after");
-    bus.report(&life(9), &report).await.unwrap();
+    persist(async || bus.report(&life(9), &report).await).await;
 }
 
 pub async fn s27_a_slow_reader_ends_with_the_newest<F: Fixture>(f: F) {
@@ -269,14 +272,17 @@ pub async fn what_is_too_large_is_refused_and_the_largest_passes<F: Fixture>(f: 
 
     let largest = vec![b'y'; MAX_PAYLOAD_BYTES];
     let state = sample.state(&name, largest.clone());
-    leader.publish_state(&name, Revision(1), &state).await.unwrap();
+    persist(async || leader.publish_state(&name, Revision(1), &state).await).await;
     let registration = sample.registration(&key, largest.clone());
-    bus.register(&key, &registration).await.unwrap();
+    persist(async || bus.register(&key, &registration).await).await;
     let watch = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
     assert!(watch.last[name.as_str()] == state, "the largest state changed on its way");
-    assert!(leader.read_roster().await.unwrap() == [registration], "the largest registration changed on its way");
+    assert!(
+        persist(async || leader.read_roster().await).await == [registration],
+        "the largest registration changed on its way"
+    );
     let mut reports = Watching::settled(leader.watch_reports()).await;
-    bus.report(&key, &sample.report(&key, largest)).await.unwrap();
+    persist(async || bus.report(&key, &sample.report(&key, largest.clone())).await).await;
     reports.until("the largest report", |w| !w.last.is_empty()).await;
 }
 
@@ -391,7 +397,7 @@ pub async fn a_dropped_sync_stream_leads_no_more<F: Fixture>(f: F) {
 pub async fn dropped_watches_leave_the_bus_working<F: Fixture>(f: F) {
     let (sample, leader, bus) = (Sample::new(), f.leader(), f.instance());
     let name = secret("payments/db");
-    leader.publish_state(&name, Revision(1), &sample.state(&name, "one")).await.unwrap();
+    persist(async || leader.publish_state(&name, Revision(1), &sample.state(&name, "one")).await).await;
     for round in 0..100 {
         let mut states = Watching::new(bus.watch_states(std::slice::from_ref(&name)));
         let roster = leader.watch_roster();
@@ -404,17 +410,18 @@ pub async fn dropped_watches_leave_the_bus_working<F: Fixture>(f: F) {
         drop(roster);
     }
     let mut watch = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
-    leader.publish_state(&name, Revision(2), &sample.state(&name, "two")).await.unwrap();
+    persist(async || leader.publish_state(&name, Revision(2), &sample.state(&name, "two")).await).await;
     watch.until("the newer state", |w| w.last[name.as_str()].payload == "two").await;
 }
 
 pub async fn an_older_revision_is_fenced<F: Fixture>(f: F) {
     let (sample, leader, name) = (Sample::new(), f.leader(), secret("payments/db"));
-    leader.publish_state(&name, Revision(5), &sample.state(&name, "five")).await.unwrap();
+    persist(async || leader.publish_state(&name, Revision(5), &sample.state(&name, "five")).await).await;
     let outcome = leader.publish_state(&name, Revision(4), &sample.state(&name, "four")).await;
     assert!(matches!(outcome, Err(BusError::Fenced { .. })), "{outcome:?}");
     // Other secrets have revisions of their own.
-    leader.publish_state(&secret("other"), Revision(1), &sample.state(&secret("other"), "x")).await.unwrap();
+    persist(async || leader.publish_state(&secret("other"), Revision(1), &sample.state(&secret("other"), "x")).await)
+        .await;
     let watch = Watching::settled(f.instance().watch_states(std::slice::from_ref(&name))).await;
     assert_eq!(watch.last[name.as_str()].payload, "five");
 }
@@ -423,13 +430,13 @@ pub async fn s22_a_later_leader_fences_an_earlier_one<F: Fixture>(f: F) {
     let (sample, name) = (Sample::new(), secret("payments/db"));
     let (earlier, later) = (f.leader(), f.another_leader().await);
     let publish = |text: &'static str| sample.state(&name, text);
-    earlier.publish_state(&name, Revision(5), &publish("five")).await.unwrap();
-    later.publish_state(&name, Revision(6), &publish("six")).await.unwrap();
+    persist(async || earlier.publish_state(&name, Revision(5), &publish("five")).await).await;
+    persist(async || later.publish_state(&name, Revision(6), &publish("six")).await).await;
     let outcome = earlier.publish_state(&name, Revision(5), &publish("five, late")).await;
     assert!(matches!(outcome, Err(BusError::Fenced { .. })), "{outcome:?}");
     // Whoever has the newest revision may publish, whatever it remembers.
-    earlier.publish_state(&name, Revision(7), &publish("seven")).await.unwrap();
-    later.publish_state(&name, Revision(8), &publish("eight")).await.unwrap();
+    persist(async || earlier.publish_state(&name, Revision(7), &publish("seven")).await).await;
+    persist(async || later.publish_state(&name, Revision(8), &publish("eight")).await).await;
     // Two at once: the larger one stays.
     for round in 0..20 {
         let (low, high) = (Revision(10 + 2 * round), Revision(11 + 2 * round));
@@ -452,10 +459,13 @@ pub async fn a_register_that_returned_is_in_the_roster<F: Fixture>(f: F) {
         async move {
             let key = life(number);
             let (entry, leave) = (sample.registration(&key, "here"), sample.registration(&key, "left"));
-            bus.register(&key, &entry).await.unwrap();
-            assert!(leader.read_roster().await.unwrap().contains(&entry), "registration {number} is missing");
-            bus.register(&key, &leave).await.unwrap();
-            let roster = leader.read_roster().await.unwrap();
+            persist(async || bus.register(&key, &entry).await).await;
+            assert!(
+                persist(async || leader.read_roster().await).await.contains(&entry),
+                "registration {number} is missing"
+            );
+            persist(async || bus.register(&key, &leave).await).await;
+            let roster = persist(async || leader.read_roster().await).await;
             assert!(roster.contains(&leave) && !roster.contains(&entry), "leave {number} is missing");
         }
     });
@@ -466,33 +476,33 @@ pub async fn a_pruned_life_is_gone_and_may_return<F: Fixture>(f: F) {
     let (sample, leader, bus) = (Sample::new(), f.leader(), f.instance());
     let entries = [1, 2].map(|number| sample.registration(&life(number), "here"));
     for (number, entry) in [1, 2].into_iter().zip(&entries) {
-        bus.register(&life(number), entry).await.unwrap();
+        persist(async || bus.register(&life(number), entry).await).await;
     }
     let mut watch = Watching::settled(leader.watch_roster()).await;
-    leader.prune_roster(&life(1)).await.unwrap();
-    leader.prune_roster(&life(1)).await.unwrap();
-    leader.prune_roster(&life(77)).await.unwrap();
-    assert_eq!(leader.read_roster().await.unwrap(), [entries[1].clone()]);
+    persist(async || leader.prune_roster(&life(1)).await).await;
+    persist(async || leader.prune_roster(&life(1)).await).await;
+    persist(async || leader.prune_roster(&life(77)).await).await;
+    assert_eq!(persist(async || leader.read_roster().await).await, [entries[1].clone()]);
     assert_eq!(Watching::settled(leader.watch_roster()).await.last.len(), 1);
     // The last one too: an emptied log is caught up.
-    leader.prune_roster(&life(2)).await.unwrap();
-    assert!(leader.read_roster().await.unwrap().is_empty());
+    persist(async || leader.prune_roster(&life(2)).await).await;
+    assert!(persist(async || leader.read_roster().await).await.is_empty());
     assert_eq!(Watching::settled(leader.watch_roster()).await.last.len(), 0);
     // The same message, same id: it was pruned by mistake and is told to register again.
-    bus.register(&life(1), &entries[0]).await.unwrap();
-    assert_eq!(leader.read_roster().await.unwrap(), [entries[0].clone()]);
-    bus.register(&life(3), &sample.registration(&life(3), "here")).await.unwrap();
+    persist(async || bus.register(&life(1), &entries[0]).await).await;
+    assert_eq!(persist(async || leader.read_roster().await).await, [entries[0].clone()]);
+    persist(async || bus.register(&life(3), &sample.registration(&life(3), "here")).await).await;
     watch.until("a registration after the prune", |w| w.last.contains_key(&subject(&life(3)))).await;
 }
 
 pub async fn a_leave_replaces_the_registration<F: Fixture>(f: F) {
     let (sample, leader, bus, key) = (Sample::new(), f.leader(), f.instance(), life(1));
-    bus.register(&key, &sample.registration(&key, "here")).await.unwrap();
+    persist(async || bus.register(&key, &sample.registration(&key, "here")).await).await;
     let mut watch = Watching::settled(leader.watch_roster()).await;
     let leave = sample.registration(&key, "left");
-    bus.register(&key, &leave).await.unwrap();
+    persist(async || bus.register(&key, &leave).await).await;
     watch.until("the leave", |w| w.last[&leave.subject] == leave).await;
-    assert_eq!(leader.read_roster().await.unwrap(), [leave]);
+    assert_eq!(persist(async || leader.read_roster().await).await, [leave]);
 }
 
 pub async fn a_thousand_instances_register_at_once<F: Fixture>(f: F) {
@@ -505,7 +515,7 @@ pub async fn a_thousand_instances_register_at_once<F: Fixture>(f: F) {
         async move { persist(|| bus.register(&key, &entry)).await }
     });
     join_all(registrations).await;
-    assert_eq!(leader.read_roster().await.unwrap().len(), 1000);
+    assert_eq!(persist(async || leader.read_roster().await).await.len(), 1000);
     watch.until("a thousand registrations", |w| w.last.len() == 1000).await;
 }
 
@@ -519,20 +529,20 @@ pub async fn signatures_and_attributes_survive<F: Fixture>(f: F) {
     };
     for payload in [every_byte, Bytes::new(), Bytes::from_static(b"NATS/1.0\r\nce-id: forged\r\n\r\n")] {
         let state = with_trace(sample.state(&name, payload.clone()));
-        leader.publish_state(&name, Revision(1), &state).await.unwrap();
+        persist(async || leader.publish_state(&name, Revision(1), &state).await).await;
         let states = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
         assert_eq!(states.last[name.as_str()], state);
         sample.assert_verifies(&states.last[name.as_str()], Kind::SecretState);
 
         let entry = with_trace(sample.registration(&key, payload.clone()));
-        bus.register(&key, &entry).await.unwrap();
-        assert_eq!(leader.read_roster().await.unwrap(), std::slice::from_ref(&entry));
+        persist(async || bus.register(&key, &entry).await).await;
+        assert_eq!(persist(async || leader.read_roster().await).await, std::slice::from_ref(&entry));
         assert_eq!(Watching::settled(leader.watch_roster()).await.last[&entry.subject], entry);
         sample.assert_verifies(&entry, Kind::Registration);
 
         let mut reports = Watching::settled(leader.watch_reports()).await;
         let report = with_trace(sample.report(&key, payload.clone()));
-        bus.report(&key, &report).await.unwrap();
+        persist(async || bus.report(&key, &report).await).await;
         reports.until("the report as sent", |w| w.last.get(&report.subject) == Some(&report)).await;
 
         let mut calls = leader.serve_sync();
@@ -559,7 +569,8 @@ pub async fn names_with_dots_and_slashes_stay_apart<F: Fixture>(f: F) {
     let (sample, leader, bus) = (Sample::new(), f.leader(), f.instance());
     let names = ["a", "a.b", "a/b", "a-b", "a_b", "a.b/c.d", "a/b.c/d", "a.b.c.d"];
     for name in names {
-        leader.publish_state(&secret(name), Revision(1), &sample.state(&secret(name), name)).await.unwrap();
+        persist(async || leader.publish_state(&secret(name), Revision(1), &sample.state(&secret(name), name)).await)
+            .await;
     }
     for name in names {
         let watch = Watching::settled(bus.watch_states(&[secret(name)])).await;
@@ -568,11 +579,12 @@ pub async fn names_with_dots_and_slashes_stay_apart<F: Fixture>(f: F) {
     }
     let keys = [("a.b", "c"), ("a", "b.c"), ("a", "b"), ("a.b.c", "d.e.f")].map(|(s, i)| instance(s, i, 1));
     for key in &keys {
-        bus.register(key, &sample.registration(key, subject(key))).await.unwrap();
+        persist(async || bus.register(key, &sample.registration(key, subject(key))).await).await;
     }
-    assert_eq!(leader.read_roster().await.unwrap().len(), keys.len());
-    leader.prune_roster(&keys[0]).await.unwrap();
-    let left: Vec<_> = leader.read_roster().await.unwrap().into_iter().map(|entry| entry.subject).collect();
+    assert_eq!(persist(async || leader.read_roster().await).await.len(), keys.len());
+    persist(async || leader.prune_roster(&keys[0]).await).await;
+    let left: Vec<_> =
+        persist(async || leader.read_roster().await).await.into_iter().map(|entry| entry.subject).collect();
     assert_eq!(left.len(), keys.len() - 1);
     assert!(!left.contains(&subject(&keys[0])));
 }
@@ -600,7 +612,8 @@ pub async fn random_traffic_converges<F: Fixture>(f: F) {
                 let state = sample.state(&secrets[which], step.to_string());
                 let leader = &leaders[random.random_range(0..2)];
                 for _ in 0..random.random_range(1..3) {
-                    leader.publish_state(&secrets[which], Revision(revisions[which]), &state).await.unwrap();
+                    persist(async || leader.publish_state(&secrets[which], Revision(revisions[which]), &state).await)
+                        .await;
                 }
                 states.insert(state.subject.clone(), state);
             }
@@ -619,13 +632,15 @@ pub async fn random_traffic_converges<F: Fixture>(f: F) {
                 let key = &lives[random.random_range(0..lives.len())];
                 let entry = sample.registration(key, step.to_string());
                 for _ in 0..random.random_range(1..3) {
-                    buses[random.random_range(0..2)].register(key, &entry).await.unwrap();
+                    let bus = &buses[random.random_range(0..2)];
+                    persist(async || bus.register(key, &entry).await).await;
                 }
                 roster.insert(entry.subject.clone(), entry);
             }
             8 => {
                 let key = &lives[random.random_range(0..lives.len())];
-                leaders[random.random_range(0..2)].prune_roster(key).await.unwrap();
+                let leader = &leaders[random.random_range(0..2)];
+                persist(async || leader.prune_roster(key).await).await;
                 roster.remove(&subject(key));
                 // Watches are not told of a prune; those that have seen the entry keep it.
                 rosters.clear();
@@ -639,7 +654,8 @@ pub async fn random_traffic_converges<F: Fixture>(f: F) {
             }
         }
         if step % 50 == 49 {
-            let read = leaders[random.random_range(0..2)].read_roster().await.unwrap();
+            let leader = &leaders[random.random_range(0..2)];
+            let read = persist(async || leader.read_roster().await).await;
             let read: BTreeMap<_, _> = read.into_iter().map(|entry| (entry.subject.clone(), entry)).collect();
             assert_eq!(read, roster, "seed {seed} step {step}");
         }
@@ -653,7 +669,7 @@ pub async fn random_traffic_converges<F: Fixture>(f: F) {
 }
 
 /// Repeats a call while a retry may help; unlike `persist` it hands any other error back.
-async fn persist_outcome<T, C: Future<Output = Result<T, BusError>>>(call: impl Fn() -> C) -> Result<T, BusError> {
+async fn persist_outcome<T>(call: impl AsyncFn() -> Result<T, BusError>) -> Result<T, BusError> {
     loop {
         match call().await {
             // A pause between attempts, not in place of a condition.

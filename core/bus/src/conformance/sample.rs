@@ -77,7 +77,7 @@ pub(super) fn instance(service: &str, instance: &str, number: u128) -> InstanceK
 }
 
 /// Repeats a call while the bus says that a retry may help, as every user of it does.
-pub(super) async fn persist<T, F: Future<Output = Result<T, BusError>>>(call: impl Fn() -> F) -> T {
+pub(super) async fn persist<T>(call: impl AsyncFn() -> Result<T, BusError>) -> T {
     loop {
         match call().await {
             Ok(value) => return value,
