@@ -10,7 +10,8 @@ use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData
 use rotacast_subscriber::testing::FakeCluster;
 use rotacast_subscriber::{Hooks, Refusal, Version, traceparent};
 
-const SECRET: &str = "payments/db";
+/// No other test uses it: the tracer provider is the process's, and takes their spans too.
+const SECRET: &str = "traced/db";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PREPARING: &str = "b7ad6b7169203331";
 const ACTIVATING: &str = "00f067aa0ba902b7";
@@ -120,6 +121,7 @@ fn is(span: &SpanData, name: &str, version: Version) -> bool {
     let number = i64::try_from(version.get()).unwrap();
     span.name == format!("rotacast {name}")
         && span.attributes.iter().any(|it| it.key.as_str() == "rotacast.version" && it.value == number.into())
+        && span.attributes.iter().any(|it| it.key.as_str() == "rotacast.secret" && it.value == SECRET.into())
 }
 
 async fn until(spans: &InMemorySpanExporter, fits: impl Fn(&[SpanData]) -> bool) -> Vec<SpanData> {

@@ -128,7 +128,7 @@ async fn a_rotation_over_two_services_is_one_trace() {
     let (root, trace) = whole(&collector, 2).await;
     println!("{}", trace.paths().join("\n"));
     assert_eq!((root.service.as_str(), root.error.as_deref()), ("rotacast", None));
-    assert_eq!(root.attributes["rotacast.outcome"], "Retired");
+    assert_eq!(root.attributes["rotacast.outcome"], "retired");
     assert_eq!(root.attributes["rotacast.rotation"], format!("{SECRET}@2"));
     let senders: std::collections::BTreeSet<&str> = trace.0.values().map(|span| span.service.as_str()).collect();
     assert_eq!(senders, ["ledger", "payments-api", "rotacast"].into());
