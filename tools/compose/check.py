@@ -34,7 +34,7 @@ def expected(profile):
 def variables_of_code():
     """Every ROTACAST_… and POOL_SERVICE_… that the programs read."""
     found = set()
-    for folder in ("broadcaster", "subscriber-sdk", "tests/src"):
+    for folder in ("broadcaster", "cli", "subscriber-sdk", "tests/src"):
         for file in Path(folder).rglob("*.rs"):
             found.update(re.findall(r'"((?:ROTACAST|POOL_SERVICE)_[A-Z_]+)"', file.read_text()))
     return found
