@@ -117,7 +117,8 @@ impl GrpcBus {
                     return Ok(Self { targets: targets.into(), first: Arc::new(AtomicUsize::new(which)) });
                 }
                 Ok(Err(problem)) => last = Some(unreachable(chain(&problem))),
-                Err(_) => last = Some(unreachable("no answer in time".into())),
+                // Silence does not hide what another one was told.
+                Err(_) => last = last.or_else(|| Some(unreachable("no answer in time".into()))),
             }
         }
         Err(last.unwrap_or_else(nobody))

@@ -34,6 +34,7 @@ pub use etcd::{EtcdOptions, EtcdStore, EtcdTls, EtcdUser};
 pub use key::{InvalidPrefix, Key, Prefix};
 pub use reader::{RecordEntry, SecretReader, StoredVersion};
 pub use rotacast_proto::{Finding, Level};
+use store::NO_ANSWER;
 pub use store::{CALL_TIMEOUT, Cursor, Entry, Listing, ReadStore, StoreEvent};
 
 #[cfg(any(feature = "leader", feature = "consul", feature = "etcd"))]

@@ -86,3 +86,6 @@ pub trait ReadStore: Send + Sync + 'static {
 /// How long one call to a store may take, retries included: beyond it, callers are told `Unreachable`. Far
 /// above a healthy store's milliseconds, well below the shortest sensible lease.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The problem of a call that ran out of time without a word from the other side.
+pub(crate) const NO_ANSWER: &str = "no answer in time";

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 use super::Shared;
-use crate::{CALL_TIMEOUT, Key, StoreError};
+use crate::{CALL_TIMEOUT, Key, NO_ANSWER, StoreError};
 
 /// Largest answer that is accepted. Consul has no pages: a listing comes whole.
 const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
@@ -99,9 +99,12 @@ impl Shared {
             .with_jitter()
             .without_max_times()
             .build();
+        let mut reason = None;
         loop {
             let begun_until = deadline.min(Instant::now() + READ_ATTEMPT);
             let error = match self.attempt(call, begun_until, deadline).await {
+                // Silence does not hide what an earlier attempt was told.
+                Err(silence) if is_silence(&silence) => reason.take().unwrap_or(silence),
                 Err(error) if error.is_transient() => error,
                 done => return done,
             };
@@ -109,6 +112,7 @@ impl Shared {
             if Instant::now() + pause >= deadline {
                 return Err(error);
             }
+            reason = Some(error);
             tokio::time::sleep(pause).await;
         }
     }
@@ -127,7 +131,7 @@ impl Shared {
         let response = match timeout_at(begun_until, request.send()).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(self.explain(&error)),
-            Err(_) => return Err(self.unreachable("no answer in time")),
+            Err(_) => return Err(self.unreachable(NO_ANSWER)),
         };
         let status = response.status();
         let index = response.headers().get("x-consul-index").and_then(|index| index.to_str().ok()?.parse().ok());
@@ -218,6 +222,10 @@ impl Shared {
         };
         self.unreachable(format!("{}{fix}", clipped(&text)))
     }
+}
+
+fn is_silence(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unreachable { problem, .. } if problem == NO_ANSWER)
 }
 
 pub(super) fn clipped(text: &str) -> String {

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::file::explain;
-use crate::{CALL_TIMEOUT, StoreError};
+use crate::{CALL_TIMEOUT, NO_ANSWER, StoreError};
 
 /// Jobs waiting for the thread; beyond it callers wait, within [`CALL_TIMEOUT`].
 const QUEUE: usize = 256;
@@ -74,7 +74,7 @@ impl Worker {
             Ok(Ok(Err(Failure::Store(error)))) => Err(error),
             Ok(Ok(Err(Failure::Sql(error)))) => Err(explain(&self.name, &error)),
             Ok(Err(())) => Err(unreachable("its thread has ended")),
-            Err(_) => Err(unreachable("no answer in time")),
+            Err(_) => Err(unreachable(NO_ANSWER)),
         }
     }
 }

@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use super::Shared;
 use super::client::Client;
-use crate::{CALL_TIMEOUT, StoreError};
+use crate::{CALL_TIMEOUT, NO_ANSWER, StoreError};
 
 /// How long one attempt at a read may take; leaves time for a second one, on another member.
 const READ_ATTEMPT: Duration = Duration::from_secs(2);
@@ -48,16 +48,23 @@ impl Shared {
             .with_jitter()
             .without_max_times()
             .build();
+        let mut reason = None;
         loop {
             let attempt_until = deadline.min(Instant::now() + READ_ATTEMPT);
-            let error = match self.within(attempt_until, call()).await {
-                Err(error) if error.is_transient() => error,
-                done => return done,
+            let error = match timeout_at(attempt_until, call()).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(status)) => self.explain(&status),
+                // Silence does not hide what an earlier attempt was told.
+                Err(_) => reason.take().unwrap_or_else(|| self.unreachable(NO_ANSWER)),
             };
+            if !error.is_transient() {
+                return Err(error);
+            }
             let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
             if Instant::now() + pause >= deadline {
                 return Err(error);
             }
+            reason = Some(error);
             tokio::time::sleep(pause).await;
         }
     }
@@ -70,7 +77,7 @@ impl Shared {
         match timeout_at(deadline, call).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(self.explain(&error)),
-            Err(_) => Err(self.unreachable("no answer in time")),
+            Err(_) => Err(self.unreachable(NO_ANSWER)),
         }
     }
 

@@ -8,3 +8,4 @@ mod consul_server;
 mod embedded_file;
 mod etcd_server;
 mod etcd_tls;
+mod silence;
