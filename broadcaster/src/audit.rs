@@ -4,6 +4,7 @@
 //! swapped line shows. [`AuditLog::append`] returns once the entry is durable; an action that
 //! cannot be undone waits for that, and does not happen without it. See `docs/operate/audit.md` for the format.
 
+mod change;
 mod entry;
 mod error;
 mod files;

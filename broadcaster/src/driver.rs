@@ -14,8 +14,8 @@ mod listener;
 mod mail;
 mod replica;
 mod secret_task;
-mod share;
 mod status;
+mod sync_places;
 mod term;
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,13 @@
 //! The broadcaster as operators and tools see it.
 
+mod doctor;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use rotacast_clock as clock;
-use rotacast_proto::{Finding, Level, SecretValue, v1};
+use rotacast_proto::{SecretValue, v1};
 use rotacast_protocol::coordinator::{Order, Rejection};
 use rotacast_protocol::{Epoch, OperatorName, SecretName, Version};
 use rotacast_store::StoreError;
@@ -127,100 +128,6 @@ fn refusal(rejection: Rejection) -> Refusal {
     }
 }
 
-impl DriverControl {
-    fn audit_finding(&self) -> Finding {
-        let file = self.environment.audit.path().display();
-        let fails = self.environment.audit.fails();
-        Finding {
-            level: if fails { Level::Error } else { Level::Ok },
-            subject: "audit log".into(),
-            text: if fails {
-                format!("{file} takes no entries: nothing is retired until it does")
-            } else {
-                format!("{file} takes entries")
-            },
-            fix: if fails {
-                "look at the disk's space and the file's owner; the log says what failed".into()
-            } else {
-                String::new()
-            },
-        }
-    }
-
-    /// What is to be known of the secrets and of those who use them, in a line each; nothing where it is not known.
-    fn secret_findings(&self) -> Vec<Finding> {
-        if self.role() == Role::Follower {
-            return Vec::new();
-        }
-        let statuses: Vec<_> =
-            self.secrets.all().into_iter().map(|(_, task)| Arc::clone(&task.status.borrow())).collect();
-        let with = |overlay: &str| -> Vec<&str> {
-            let has = |status: &&Arc<v1::SecretStatus>| status.overlays.iter().any(|it| it == overlay);
-            statuses.iter().filter(has).map(|status| status.secret.as_str()).collect()
-        };
-        let finding = |level, subject: &str, text: String, fix: &str| Finding {
-            level,
-            subject: subject.into(),
-            text,
-            fix: fix.into(),
-        };
-        let mut findings = Vec::new();
-        for (overlay, level, fix) in [
-            (
-                "safe_mode",
-                Level::Error,
-                "`rotacast why NAME` says what was noticed; `rotacast leave-safe-mode NAME` once it was looked at",
-            ),
-            (
-                "staying",
-                Level::Warning,
-                "`rotacast why NAME` says which version is waited for; without one, write one, or `rotacast leave-safe-mode NAME` \
-                 once more",
-            ),
-            ("stuck", Level::Error, "`rotacast why NAME` says who or what blocks, and what happens next"),
-            ("awaiting_approval", Level::Warning, "`rotacast approve NAME`"),
-            ("paused", Level::Warning, "`rotacast resume NAME`"),
-        ] {
-            let names = with(overlay);
-            if !names.is_empty() {
-                findings.push(finding(level, &overlay.replace('_', " "), named(&names), fix));
-            }
-        }
-        let rotating = statuses.iter().filter(|status| status.rotation.is_some()).count();
-        let text = format!("{} known, {rotating} rotating", statuses.len());
-        findings.push(finding(Level::Ok, "secrets", text, ""));
-        let sum = |of: fn(&v1::StageCounts) -> u32| -> u64 {
-            statuses.iter().flat_map(|status| &status.services).map(|counts| u64::from(of(counts))).sum()
-        };
-        let (members, out_of_reach) = (sum(|counts| counts.members), sum(|counts| counts.fenced));
-        findings.push(match out_of_reach {
-            0 => finding(
-                Level::Ok,
-                "leases",
-                format!("{members} uses of secrets by instances, every lease is renewed"),
-                "",
-            ),
-            lost => finding(
-                Level::Warning,
-                "leases",
-                format!("{lost} of {members} uses of secrets are by instances whose leases have run out"),
-                "`rotacast instances` shows them as fenced: they are dead, cut off or asleep",
-            ),
-        });
-        findings
-    }
-}
-
-/// The first few of many names.
-fn named(names: &[&str]) -> String {
-    const SHOWN: usize = 5;
-    let first = names[..names.len().min(SHOWN)].join(", ");
-    match names.len().saturating_sub(SHOWN) {
-        0 => first,
-        more => format!("{first} and {more} more"),
-    }
-}
-
 #[async_trait]
 impl Control for DriverControl {
     async fn status(&self, secret: Option<SecretName>) -> Result<v1::StatusReply, Refusal> {
@@ -312,36 +219,6 @@ impl Control for DriverControl {
     }
 
     async fn doctor(&self) -> v1::DoctorReply {
-        let mut findings = self.environment.tree.examine().await;
-        findings.extend(self.environment.bus.examine().await);
-        let own = &self.environment.replica.name;
-        let (level, text, fix) = match (self.role(), follower::leader(&self.environment).await) {
-            (Role::Leader { epoch, .. }, _) => {
-                (Level::Ok, format!("this broadcaster ({own}) leads, epoch {epoch}"), "")
-            }
-            (Role::Follower, Some(leader)) => {
-                (Level::Ok, format!("this broadcaster ({own}) does not lead; {} does", leader.name), "")
-            }
-            (Role::Follower, None) => (
-                Level::Warning,
-                format!("this broadcaster ({own}) does not lead, and the store names no leader"),
-                "fine for some seconds after a leader died; otherwise look at the logs of all replicas",
-            ),
-        };
-        findings.push(Finding { level, subject: "leadership".into(), text, fix: fix.into() });
-        let refused = self.environment.identities.refused();
-        findings.push(Finding {
-            level: if refused == 0 { Level::Ok } else { Level::Warning },
-            subject: "messages refused".into(),
-            text: format!("{refused} since the start"),
-            fix: if refused == 0 {
-                String::new()
-            } else {
-                "the log names the keys: compare them with [services.*].key".into()
-            },
-        });
-        findings.push(self.audit_finding());
-        findings.extend(self.secret_findings());
-        v1::DoctorReply { findings: findings.into_iter().map(v1::Finding::from).collect(), now_ms: clock::wall().0 }
+        self.examine().await
     }
 }

@@ -1,53 +1,42 @@
 //! One secret's task: the shell of its machine, and the only writer of its record.
 
 mod commands;
+mod listeners;
 mod lost;
+mod mailbox;
 mod observers;
 mod question;
 mod save;
 mod scheduled;
+mod setback;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
-use rotacast_bus::BusError;
 use rotacast_clock as clock;
-use rotacast_proto::WireMessage as _;
 use rotacast_proto::v1::SecretStatus;
-use rotacast_protocol::coordinator::{CommandKind, Coordinator, Input, Rejection};
-use rotacast_protocol::machine::{Action, Answer, CommandId, Event, Machine};
+use rotacast_protocol::coordinator::{CommandKind, Coordinator, Input};
+use rotacast_protocol::machine::{Action, CommandId, Event, Machine};
 use rotacast_protocol::{Instant, Revision, SecretName};
 use rotacast_store::Cursor;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, debug, info, warn};
+use tracing::{Instrument as _, warn};
 
 use self::observers::Observers;
 use self::question::Waiting;
+use super::Environment;
 use super::directory::Secrets;
-use super::effect::{EffectOutcome, EndedByOthers, newer_on_bus};
-use super::mail::{Granted, Mail, OrderOutcome};
+use super::effect::{EffectOutcome, EndedByOthers};
+use super::mail::Mail;
 use super::turns::{Turn, Turns};
-use super::{Environment, status};
-use crate::metrics::{Figures, FiguresSlot, Intake};
+use crate::metrics::FiguresSlot;
 use crate::settings::SecretSettings;
-use crate::traces::envelope_of;
 
 /// Inputs that may wait for one task. At one input per instance, a burst of this size is taken in at once; beyond it
 /// senders wait, and reports are dropped, which their resending repairs.
 pub(super) const MAILBOX: usize = 4096;
-
-/// How long a new leader waits for the bus to say whether it knows more than the store: leases are granted after it.
-const LOOK_AT_BUS: Duration = Duration::from_secs(1);
-
-/// Shortest time between two status updates to listeners.
-const STATUS_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Longest time for which an instance that fell silent is shown as live: while a secret has members, its status is made
-/// anew at least this often.
-const STANDINGS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why a task ends.
 #[derive(Debug)]
@@ -192,13 +181,7 @@ impl SecretTask {
     /// Waits for the next thing to happen, and takes in all that has.
     async fn wait(&mut self) -> Result<(), Ended> {
         let now = clock::now();
-        // A status that was held back is due soon after.
-        let has_members = || self.machine.coordinator().members().any(|member| !member.is_gone());
-        let status = match self.changed {
-            true => Some(self.told.0 + STATUS_INTERVAL),
-            false => has_members().then(|| self.told.0 + STANDINGS_INTERVAL),
-        };
-        let due = [self.machine.next_wakeup(now), status, self.scheduled(now)].into_iter().flatten().min();
+        let due = [self.machine.next_wakeup(now), self.status_due(), self.scheduled(now)].into_iter().flatten().min();
         let sleep = async {
             match due {
                 Some(due) => tokio::time::sleep(due.since(clock::instant())).await,
@@ -221,116 +204,5 @@ impl SecretTask {
             () = sleep => self.changed = true,
         }
         Ok(())
-    }
-
-    fn take_in(&mut self, mail: Mail) {
-        self.changed = true;
-        let event = match mail {
-            Mail::Input(input) => {
-                if let Input::VersionSeen { version } = &*input {
-                    self.warn_of_taken(*version);
-                }
-                Event::Input(*input)
-            }
-            Mail::Sync { key, sequence, report, reply } => {
-                Event::Sync { key, sequence, report, reply: Waiting::Sync(reply) }
-            }
-            Mail::Operator { by, order, reply } => {
-                let counted = Intake::label(&order);
-                Event::Order { by, order, reply: Waiting::Order { counted, reply } }
-            }
-            Mail::Gap { missing, found } => Event::Gap { missing, found },
-            Mail::Reconfigured => {
-                self.settings = self.environment.settings.of(&self.secret);
-                Event::Input(Input::PolicyChanged(Box::new(self.settings.policy.clone())))
-            }
-            Mail::Question(question) => Event::Question { reply: Waiting::Question(question) },
-        };
-        self.machine.handle(event);
-    }
-
-    /// Answers. A caller that has given up waiting asks again.
-    fn reply(&mut self, to: Waiting, answer: Answer) {
-        match (to, answer) {
-            (Waiting::Sync(reply), Answer::Granted(grant)) => {
-                let traceparent =
-                    grant.state.as_ref().and_then(|_| self.observers.spans.traceparent()).unwrap_or_default();
-                drop(reply.send(Granted { grant, traceparent }));
-            }
-            (Waiting::Order { counted, reply }, answer) => {
-                let answer = match answer {
-                    Answer::Refused(rejection) => Err(rejection),
-                    Answer::Ordered(rotation) => Ok(OrderOutcome { rotation }),
-                    Answer::Granted(_) | Answer::Now => return,
-                };
-                self.environment.metrics.intake().order(counted, answer.is_ok());
-                drop(reply.send(answer));
-            }
-            (Waiting::Schedule, Answer::Ordered(_)) => {
-                self.ask_again = None;
-                info!(secret = %self.secret, "rotated by its schedule");
-            }
-            (Waiting::Schedule, Answer::Refused(rejection)) => self.schedule_refused(&rejection),
-            (Waiting::Question(question), _) => {
-                question.answer(self.machine.coordinator(), &self.settings, clock::now());
-            }
-            (Waiting::Sync(_), Answer::Refused(rejection)) => {
-                debug!(secret = %self.secret, %rejection, "refused a Sync")
-            }
-            (Waiting::Sync(_) | Waiting::Schedule, _) => {}
-        }
-    }
-
-    fn log_refused(&self, rejection: &Rejection) {
-        let secret = &self.secret;
-        match rejection {
-            Rejection::Stale { .. } | Rejection::Deposed { .. } => debug!(%secret, %rejection, "nothing new"),
-            // Such as a report that was under way when its instance left.
-            Rejection::Sender { .. } => info!(%secret, %rejection, "refused"),
-            Rejection::Gap { .. } | Rejection::Operator { .. } => warn!(%secret, %rejection, "refused"),
-        }
-    }
-
-    /// Whether the bus has a newer state than the record as it was loaded: then the store has lost what it had. Asked by
-    /// publishing that record's state once more, before this term adds to it and hides the difference. A bus that does not
-    /// answer is not waited for: every later publish asks again, if less sharply.
-    async fn bus_knows_more(&self) -> Option<String> {
-        let record = self.machine.coordinator().record();
-        if record.revision == Revision(0) {
-            return None;
-        }
-        let Environment { key, cluster, bus, tree, traces, .. } = &self.environment;
-        let id = format!("{}:{}:{}", self.secret, record.epoch, record.revision);
-        let state = envelope_of(traces, record, record.state().seal(key, cluster, id, clock::wall()));
-        let asked = bus.publish_state(&self.secret, record.revision, &state);
-        match tokio::time::timeout(LOOK_AT_BUS, asked).await {
-            Ok(Err(BusError::Fenced { .. })) => Some(newer_on_bus(record.revision, &tree.store().describe())),
-            _ => None,
-        }
-    }
-
-    /// Updates listeners: of a new revision at once, of anything else at most every so often, since a status looks at
-    /// every member.
-    fn publish_status(&mut self) {
-        let coordinator = self.machine.coordinator();
-        let (at, revision) = (clock::now(), coordinator.record().revision);
-        let held_back = at.instant.since(self.told.0) < STATUS_INTERVAL;
-        if revision == self.told.1 && (!self.changed || held_back) {
-            return;
-        }
-        self.told = (at.instant, revision);
-        self.changed = false;
-        let fresh = status::of(coordinator, &self.settings, at);
-        self.figures.tell(Figures::of(coordinator, &fresh, status::standings(coordinator, at)));
-        let changed = self.status.send_if_modified(|status| {
-            let changed = **status != fresh;
-            if changed {
-                *status = Arc::new(fresh);
-            }
-            changed
-        });
-        if changed {
-            self.secrets.announce(self.secret.clone());
-        }
     }
 }

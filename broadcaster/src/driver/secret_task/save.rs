@@ -7,8 +7,9 @@ use rotacast_protocol::record::RecordChange;
 use rotacast_store::{Committed, StoreError};
 use tracing::{error, warn};
 
-use super::super::{backoff, effect, pause};
+use super::super::{backoff, pause};
 use super::{Ended, SecretTask};
+use crate::audit::Entry;
 
 impl SecretTask {
     /// Saves the record by compare-and-swap. When the outcome is unknown, the store is asked until it is known: the
@@ -54,12 +55,13 @@ impl SecretTask {
     /// An override cuts instances or sessions off: its entry is durable before it takes effect. So is the intent to
     /// retire, which has a command of its own.
     pub(super) async fn audit_overrides(&self, changes: &[Change], by: Option<&OperatorName>) -> Result<(), Ended> {
-        let coordinator = self.machine.coordinator();
-        let rotation = coordinator.record().rotation.as_ref().map(|rotation| rotation.generation);
+        let record = self.machine.coordinator().record();
+        let rotation = record.rotation.as_ref().map(|rotation| rotation.generation);
         for change in changes {
             let Change::Record(change @ RecordChange::Overridden { .. }) = change else { continue };
+            let Some(entry) = Entry::of_change(record, rotation, change, by) else { continue };
             let mut pauses = backoff();
-            while let Err(problem) = effect::record(&self.environment, coordinator, rotation, change, by).await {
+            while let Err(problem) = self.environment.audit.append(entry.clone()).await {
                 error!(secret = %self.secret, %problem, "the audit log takes no entry; the override waits");
                 pause(&mut pauses, &self.stop).await;
                 if self.stop.is_cancelled() {
@@ -72,12 +74,13 @@ impl SecretTask {
 
     /// Nothing irreversible rests on these entries; those on which it does are written before their action.
     pub(super) async fn audit(&self, changes: &[Recorded], by: Option<&OperatorName>) {
+        let record = self.machine.coordinator().record();
         for Recorded { change, rotation } in changes {
             if matches!(change, RecordChange::Overridden { .. }) {
                 continue;
             }
-            let coordinator = self.machine.coordinator();
-            if let Err(problem) = effect::record(&self.environment, coordinator, *rotation, change, by).await {
+            let Some(entry) = Entry::of_change(record, *rotation, change, by) else { continue };
+            if let Err(problem) = self.environment.audit.append(entry).await {
                 error!(secret = %self.secret, %problem, "the audit log takes no entry");
             }
         }

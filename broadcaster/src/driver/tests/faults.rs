@@ -10,7 +10,7 @@ use rotacast_proto::Envelope;
 use rotacast_protocol::policy::WhenEmpty;
 use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Verdict};
 
-use super::super::share::{SYNCS_OF_ONE_LIFE, SYNCS_UNREGISTERED};
+use super::super::sync_places::{SYNCS_OF_ONE_LIFE, SYNCS_UNREGISTERED};
 use super::super::term::SYNCS_AT_ONCE;
 use super::*;
 

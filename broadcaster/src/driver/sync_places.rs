@@ -13,53 +13,53 @@ pub(super) const SYNCS_OF_ONE_LIFE: usize = 2;
 pub(super) const SYNCS_UNREGISTERED: usize = 256;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-enum Whose {
+enum Holder {
     Life(InstanceKey),
     Unregistered(ServiceName),
 }
 
 /// The places taken; no more entries than Syncs under way.
 #[derive(Default)]
-pub(super) struct Shares {
-    taken: Mutex<HashMap<Whose, usize>>,
+pub(super) struct SyncPlaces {
+    taken: Mutex<HashMap<Holder, usize>>,
 }
 
 /// One place, until it is dropped.
-pub(super) struct Share {
-    shares: Arc<Shares>,
-    whose: Whose,
+pub(super) struct SyncPlace {
+    places: Arc<SyncPlaces>,
+    holder: Holder,
 }
 
-impl Shares {
+impl SyncPlaces {
     /// A place for a Sync of this life; nothing when it has all that it may have. The caller has checked who it is.
-    pub(super) fn take(self: &Arc<Self>, key: &InstanceKey, registered: bool) -> Option<Share> {
-        let (whose, most) = if registered {
-            (Whose::Life(key.clone()), SYNCS_OF_ONE_LIFE)
+    pub(super) fn take(self: &Arc<Self>, key: &InstanceKey, registered: bool) -> Option<SyncPlace> {
+        let (holder, most) = if registered {
+            (Holder::Life(key.clone()), SYNCS_OF_ONE_LIFE)
         } else {
-            (Whose::Unregistered(key.service.clone()), SYNCS_UNREGISTERED)
+            (Holder::Unregistered(key.service.clone()), SYNCS_UNREGISTERED)
         };
         let mut taken = self.taken();
-        let count = taken.entry(whose.clone()).or_default();
+        let count = taken.entry(holder.clone()).or_default();
         if *count >= most {
             return None;
         }
         *count += 1;
-        Some(Share { shares: Arc::clone(self), whose })
+        Some(SyncPlace { places: Arc::clone(self), holder })
     }
 
-    fn taken(&self) -> std::sync::MutexGuard<'_, HashMap<Whose, usize>> {
+    fn taken(&self) -> std::sync::MutexGuard<'_, HashMap<Holder, usize>> {
         // Whole after every call on it.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Share {
+impl Drop for SyncPlace {
     fn drop(&mut self) {
-        let mut taken = self.shares.taken();
-        if let Some(count) = taken.get_mut(&self.whose) {
+        let mut taken = self.places.taken();
+        if let Some(count) = taken.get_mut(&self.holder) {
             *count -= 1;
             if *count == 0 {
-                taken.remove(&self.whose);
+                taken.remove(&self.holder);
             }
         }
     }

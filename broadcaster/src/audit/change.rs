@@ -1,0 +1,94 @@
+//! The entry of a change of a record.
+
+use rotacast_protocol::record::{RecordChange, SecretRecord};
+use rotacast_protocol::{Generation, OperatorName, Version};
+
+use super::Entry;
+
+impl Entry {
+    /// A change of `record`, which it has been applied to or is about to be, as part of the rotation that a generation
+    /// opened, and as the act of the operator who ordered it, if one did. `None`: bookkeeping that the log leaves out.
+    #[must_use]
+    pub fn of_change(
+        record: &SecretRecord,
+        rotation: Option<Generation>,
+        change: &RecordChange,
+        operator: Option<&OperatorName>,
+    ) -> Option<Self> {
+        let entry = match change {
+            RecordChange::TermBegan { .. } => taken_over(record),
+            change => of(change)?,
+        };
+        let entry = entry.secret(record.secret.clone()).rotation(rotation).detail("epoch", record.epoch.0);
+        Some(match operator {
+            Some(operator) => entry.by(operator.as_str()),
+            None => entry,
+        })
+    }
+}
+
+/// What a leader found in the record. An entry that its predecessor had no time to write is made up for by this one: it
+/// names the rotation in flight and how the last ones ended.
+fn taken_over(record: &SecretRecord) -> Entry {
+    let ended = record.history.iter().map(|ended| {
+        serde_json::json!({
+            "rotation": ended.generation.0,
+            "outcome": ended.outcome,
+            "new": ended.new.get(),
+            "ended": ended.ended.to_string(),
+        })
+    });
+    let entry = Entry::new("broadcaster", "taken_over")
+        .detail("revision", record.revision.0)
+        .detail("current", record.current.map(Version::get))
+        .detail("ended", ended.collect::<Vec<_>>());
+    match &record.rotation {
+        None => entry,
+        Some(rotation) => entry
+            .detail("phase", rotation.phase.as_str())
+            .detail("old", rotation.old.map(Version::get))
+            .detail("new", rotation.new.get()),
+    }
+}
+
+fn of(change: &RecordChange) -> Option<Entry> {
+    let by_us = |action| Entry::new("broadcaster", action);
+    Some(match change {
+        RecordChange::TermBegan { .. } | RecordChange::TimingSet { .. } | RecordChange::LeaseBoundLowered { .. } => {
+            return None;
+        }
+        RecordChange::VersionAdded { version, origin, .. } => {
+            by_us("version_added").detail("version", version.get()).detail("origin", origin.as_str())
+        }
+        RecordChange::VersionSkipped { version, by, .. } => {
+            by_us("version_skipped").detail("version", version.get()).detail("by", by.get())
+        }
+        RecordChange::RotationStarted { new, trigger, .. } => {
+            Entry::new(trigger, "rotation_started").detail("new", new.get())
+        }
+        RecordChange::CredentialCreated { .. } => by_us("credential_created"),
+        RecordChange::PreparingBegan { .. } => by_us("preparing"),
+        RecordChange::Approved { by } => Entry::new(by.as_str(), "approved"),
+        RecordChange::Excused { instance } => by_us("excused").detail("instance", instance.clone()),
+        RecordChange::Activated { .. } => by_us("activated"),
+        RecordChange::DrainingBegan { .. } => by_us("draining"),
+        RecordChange::RollbackStarted { reason, .. } => by_us("rollback_started").detail("reason", reason.clone()),
+        RecordChange::Sealed { version } => by_us("sealed").detail("version", version.get()),
+        RecordChange::Overridden { version, word } => Entry::new(word.by.as_str(), "override")
+            .detail("version", version.get())
+            .detail("reason", word.reason.clone())
+            .detail("instances", word.instances.iter().cloned().collect::<Vec<_>>())
+            .detail("sessions", word.sessions),
+        RecordChange::RetireBegan { version, .. } => by_us("retire_began").detail("version", version.get()),
+        RecordChange::RetireAdvanced { version, step } => {
+            by_us("retire_advanced").detail("version", version.get()).detail("next", step.as_str())
+        }
+        RecordChange::RetireFinished { version } => by_us("retired").detail("version", version.get()),
+        RecordChange::RotationEnded { outcome, .. } => by_us("rotation_ended").detail("outcome", outcome.as_str()),
+        RecordChange::Paused(pause) => Entry::new(pause.by.as_str(), "paused").detail("reason", pause.reason.clone()),
+        RecordChange::Resumed => by_us("resumed"),
+        RecordChange::SafeModeEntered(mode) => by_us("safe_mode_entered").detail("reason", mode.reason.clone()),
+        RecordChange::SafeModeLeft => by_us("safe_mode_left"),
+        RecordChange::NumbersLost { last } => by_us("numbers_lost").detail("last", last.get()),
+    })
+}

@@ -1,0 +1,60 @@
+//! Makes the credential of a version, and tries it.
+
+use rotacast_protocol::Version;
+use rotacast_protocol::coordinator::Input;
+use rotacast_protocol::record::Origin;
+use rotacast_provider::{Credential, LiveSessions, Verdict};
+use rotacast_store::Published;
+use tracing::warn;
+
+use super::super::Environment;
+use super::Effect;
+
+impl Effect {
+    /// The value is durable in the journal before the outside call, so that a lost answer leads to the same credential
+    /// again; it gets its version key only once it is valid.
+    pub(super) async fn create(&self, version: Version) -> anyhow::Result<Vec<Input>> {
+        let Environment { tree, .. } = &self.environment;
+        let epoch = self.record.epoch;
+        let provider = &self.settings.provider;
+        let journalled = tree.read_journal(self.secret(), version).await?;
+        if journalled.is_none() && self.credential(version).await?.is_some() {
+            // It was published before an answer was lost, or somebody else has taken the number.
+            return Ok(vec![Input::Created { version, origin: Origin::Managed }]);
+        }
+        let value = match journalled {
+            Some(value) => value,
+            None => tree.journal(self.secret(), version, provider.draw(self.secret(), version)?, epoch).await?,
+        };
+        let credential = Credential { secret: self.secret().clone(), version, value };
+        self.must_lead()?;
+        provider.create(&credential).await?;
+        let origin = match tree.publish_journalled(self.secret(), version, epoch).await? {
+            Published::Done(_) => Origin::Managed,
+            // Nothing was journalled and nothing is stored: begin again.
+            Published::Missing => anyhow::bail!("the journal entry of version {version} is gone"),
+            Published::Taken => {
+                // Somebody wrote this version at the same moment. Theirs stands; ours was never used by anyone.
+                warn!(secret = %self.secret(), %version, "somebody else has written this version; using theirs");
+                let theirs: Vec<Credential> = self.credential(version).await?.into_iter().collect();
+                provider.disable(&credential, &theirs, LiveSessions::ByPolicy).await?;
+                provider.destroy(&credential, &theirs, LiveSessions::ByPolicy).await?;
+                tree.clear_journal(self.secret(), version, epoch).await?;
+                Origin::Watched
+            }
+        };
+        Ok(vec![Input::Created { version, origin }])
+    }
+
+    pub(super) async fn test(&self, version: Version) -> anyhow::Result<Vec<Input>> {
+        let Some(credential) = self.credential(version).await? else {
+            let reason = "its value is no longer in the store".to_owned();
+            return Ok(vec![Input::VerifyFailed { version, reason }]);
+        };
+        let others = self.others(version).await?;
+        Ok(vec![match self.settings.provider.test(&credential, &others).await? {
+            Verdict::Works => Input::Verified { version },
+            Verdict::Rejected(reason) => Input::VerifyFailed { version, reason },
+        }])
+    }
+}

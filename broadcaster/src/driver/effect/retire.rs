@@ -1,0 +1,89 @@
+//! Ends a credential, step by step, after its entry in the audit log.
+
+use rotacast_protocol::Version;
+use rotacast_protocol::coordinator::Input;
+use rotacast_protocol::record::RetireStep;
+use rotacast_provider::{Credential, LiveSessions, ProviderError};
+use tracing::info;
+
+use super::super::Environment;
+use super::Effect;
+use crate::audit::Entry;
+
+impl Effect {
+    pub(super) async fn audit(&self, version: Version) -> anyhow::Result<Vec<Input>> {
+        let Some(guard) = &self.guard else { return Ok(Vec::new()) };
+        let conditions: serde_json::Map<String, serde_json::Value> = guard
+            .conditions
+            .iter()
+            .map(|condition| (condition.name.to_string(), condition.evidence.clone().into()))
+            .collect();
+        let entry = Entry::new("broadcaster", "retire_intent")
+            .secret(self.secret().clone())
+            .rotation(self.record.rotation.as_ref().map(|rotation| rotation.generation))
+            .detail("version", version.get())
+            .detail("revision", self.record.revision.0)
+            .detail("epoch", self.record.epoch.0)
+            .detail("guard", conditions);
+        self.environment.audit.append(entry).await?;
+        Ok(vec![Input::Audited { version, revision: self.record.revision }])
+    }
+
+    pub(super) async fn retire(&self, version: Version, step: RetireStep) -> anyhow::Result<Vec<Input>> {
+        let done = Ok(vec![Input::StepDone { version, step }]);
+        let Environment { tree, .. } = &self.environment;
+        if step == RetireStep::Erase {
+            tree.destroy_version(self.secret(), version, self.record.epoch).await?;
+            tree.clear_journal(self.secret(), version, self.record.epoch).await?;
+            return done;
+        }
+        let credential = match self.credential(version).await? {
+            Some(credential) => credential,
+            // Rolled back while it was being made: the credential may exist although its version key does not.
+            None => match tree.read_journal(self.secret(), version).await? {
+                Some(value) => Credential { secret: self.secret().clone(), version, value },
+                None if self.may_skip_the_provider(version) => return done,
+                None => anyhow::bail!(
+                    "the value of version {version} is gone from the store, so Rotacast cannot name the credential to revoke: \
+                     write the value back, or revoke it by hand and say so with `rotacast retire --override --sessions`"
+                ),
+            },
+        };
+        let others = self.others(version).await?;
+        let provider = &self.settings.provider;
+        let sessions = if self.overrides_sessions(version) { LiveSessions::End } else { LiveSessions::ByPolicy };
+        self.must_lead()?;
+        let outcome = match step {
+            RetireStep::Disable => provider.disable(&credential, &others, sessions).await,
+            RetireStep::Destroy | RetireStep::Erase => provider.destroy(&credential, &others, sessions).await,
+        };
+        match outcome {
+            Ok(()) => done,
+            // A rejected value may name somebody else's credential: that one is not ours to end.
+            Err(ProviderError::Refused { problem, .. }) if self.is_rejected(version) => {
+                info!(secret = %self.secret(), %version, problem, "a rejected version's credential is left alone");
+                let entry = Entry::new("broadcaster", "left_alone")
+                    .secret(self.secret().clone())
+                    .rotation(self.record.rotation.as_ref().map(|rotation| rotation.generation))
+                    .detail("version", version.get())
+                    .detail("step", step.as_str())
+                    .detail("reason", problem);
+                self.environment.audit.append(entry).await?;
+                done
+            }
+            Err(problem) => Err(problem.into()),
+        }
+    }
+
+    /// A version whose value never reached the store made no credential; one whose sessions an operator has overridden
+    /// was revoked by hand. Instances that were cut off say nothing about that.
+    fn may_skip_the_provider(&self, version: Version) -> bool {
+        self.overrides_sessions(version) || self.is_rejected(version)
+    }
+
+    /// Whether an operator has said that the provider's live sessions are cut off.
+    fn overrides_sessions(&self, version: Version) -> bool {
+        let retirement = self.record.retirements.get(&version);
+        retirement.is_some_and(|retirement| retirement.overrides.iter().any(|word| word.sessions))
+    }
+}

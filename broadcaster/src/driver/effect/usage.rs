@@ -1,0 +1,97 @@
+//! Asks the provider for the sessions of a credential, and whether it still works.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rotacast_clock as clock;
+use rotacast_protocol::Version;
+use rotacast_protocol::coordinator::{Evidence, Input};
+use rotacast_protocol::record::Label;
+use rotacast_provider::{Credential, ProviderError, Verdict};
+use tracing::{debug, error};
+
+use super::Effect;
+use crate::audit::Entry;
+
+/// How long the look may take whether somebody else has ended a credential: it must not hold up the reading it comes with.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Versions whose credential was found to have been ended by somebody else: told once in a term. At most those that the
+/// record lists.
+pub(in crate::driver) type EndedByOthers = Arc<Mutex<BTreeSet<Version>>>;
+
+impl Effect {
+    pub(super) async fn read_usage(&self, version: Version) -> anyhow::Result<Vec<Input>> {
+        let sent = clock::instant();
+        let evidence = match self.credential(version).await? {
+            // Nobody can look for the sessions of a credential nobody knows any more.
+            None => Evidence::None,
+            Some(credential) => match self.settings.provider.usage(&credential, &self.others(version).await?).await {
+                Ok(evidence) => {
+                    self.look_whether_it_works(&credential).await?;
+                    match evidence {
+                        rotacast_provider::Evidence::None => Evidence::None,
+                        rotacast_provider::Evidence::Sessions(sessions) => {
+                            Evidence::Sessions(sessions.into_iter().map(|session| session.description).collect())
+                        }
+                    }
+                }
+                // A rejected value that is not this provider's has no sessions of its own.
+                Err(ProviderError::Refused { .. }) if self.is_rejected(version) => Evidence::None,
+                Err(problem) => return Err(problem.into()),
+            },
+        };
+        Ok(vec![Input::UsageRead { version, sent, evidence }])
+    }
+
+    /// The alarm when somebody else has deleted or disabled a credential that services may be using. It worked when it was
+    /// announced, and Rotacast disables nothing before [`RetireStep::Disable`]. The retire goes on: it ends what is left.
+    async fn look_whether_it_works(&self, credential: &Credential) -> anyhow::Result<()> {
+        let version = credential.version;
+        let known = self.record.versions.get(&version);
+        let announced = known.is_some_and(|known| known.announced && known.label != Label::Rejected);
+        let retirement = self.record.retirements.get(&version);
+        let ours = retirement.is_some_and(|it| it.step.is_some() || it.overrides.iter().any(|word| word.sessions));
+        if !announced || ours || self.told_ended().contains(&version) {
+            return Ok(());
+        }
+        let tested = tokio::time::timeout(LOOK_TIMEOUT, self.settings.provider.test(credential, &[])).await;
+        let tested = tested.unwrap_or_else(|_| {
+            let provider = self.settings.provider.describe();
+            Err(ProviderError::Unreachable { provider, problem: "no answer in time".into() })
+        });
+        let reason = match tested {
+            Ok(Verdict::Works) => return Ok(()),
+            Ok(Verdict::Rejected(reason)) => reason,
+            // The usage was read; that this login could not be tried holds nothing up.
+            Err(problem) => {
+                debug!(secret = %self.secret(), %version, %problem, "whether it still works cannot be told");
+                return Ok(());
+            }
+        };
+        if self.must_lead().is_err() {
+            // It may be what a successor has done.
+            return Ok(());
+        }
+        error!(
+            secret = %self.secret(), %version, reason,
+            "somebody else has ended this version's credential before its time: services still on it cannot log in"
+        );
+        let entry = Entry::new("broadcaster", "ended_by_others")
+            .secret(self.secret().clone())
+            .rotation(self.record.rotation.as_ref().map(|rotation| rotation.generation))
+            .detail("version", version.get())
+            .detail("reason", reason);
+        self.environment.audit.append(entry).await?;
+        let mut told = self.told_ended();
+        told.retain(|version| self.record.versions.contains_key(version));
+        told.insert(version);
+        Ok(())
+    }
+
+    fn told_ended(&self) -> std::sync::MutexGuard<'_, BTreeSet<Version>> {
+        // A set is whole after every call on it.
+        self.ended_by_others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

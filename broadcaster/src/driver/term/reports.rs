@@ -1,0 +1,40 @@
+//! Follows the reports of the instances.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use futures::StreamExt as _;
+use rotacast_bus::BusEvent;
+use rotacast_clock as clock;
+use rotacast_protocol::coordinator::Input;
+use tracing::debug;
+
+use super::super::mail::Mail;
+use super::Term;
+
+impl Term {
+    pub(super) async fn follow_reports(self: Arc<Self>) -> anyhow::Result<()> {
+        let mut events = self.environment.bus.watch_reports();
+        while let Some(event) = events.next().await {
+            let BusEvent::Message(envelope) = event.context("watching the reports")? else { continue };
+            let intake = self.environment.metrics.intake();
+            let Ok(report) = self.environment.identities.report(&envelope) else {
+                intake.report_refused();
+                continue;
+            };
+            let mut dropped = false;
+            for (secret, part) in report.secrets {
+                if let Some(task) = self.secrets.get(&secret) {
+                    let input = Input::Report { key: report.key.clone(), sequence: report.sequence, report: part };
+                    // A full mailbox drops reports: they are resent with every Sync.
+                    if task.mail.try_send(Mail::Input(Box::new(input))).is_err() {
+                        debug!(%secret, "dropped a report");
+                        dropped = true;
+                    }
+                }
+            }
+            intake.report(&envelope.time, clock::wall(), dropped);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! Follows the roster, and takes out of it what nothing waits for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::StreamExt as _;
+use rotacast_bus::BusEvent;
+use rotacast_protocol::SecretName;
+use rotacast_protocol::coordinator::Input;
+use rotacast_protocol::message::Registration;
+use tokio::sync::oneshot;
+use tracing::{debug, warn};
+
+use super::super::mail::{Mail, Question};
+use super::{Term, send};
+
+/// How long a process life stays in the roster after it is over or was last heard, and how often that is looked at. Long
+/// enough for people to ask about it; without an end, every restart of every instance would stay on the bus for ever.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+/// See [`REMEMBERED`].
+const SWEEP: Duration = Duration::from_secs(600);
+
+impl Term {
+    pub(super) async fn follow_roster(self: Arc<Self>) -> anyhow::Result<()> {
+        let mut events = self.environment.bus.watch_roster();
+        let mut live = false;
+        while let Some(event) = events.next().await {
+            match event.context("watching the roster")? {
+                BusEvent::CaughtUp => {
+                    live = true;
+                    // Before it is read, whoever has not been heard yet would be missing from every count.
+                    self.roster_read.store(true, Ordering::Release);
+                    for (_, task) in self.secrets.all() {
+                        send(&task, Input::RosterRead).await;
+                    }
+                }
+                BusEvent::Resync => live = false,
+                BusEvent::Message(envelope) => {
+                    if let Ok(registration) = self.environment.identities.registration(&envelope) {
+                        self.registered(registration, live).await;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn registered(&self, registration: Registration, live: bool) {
+        {
+            let mut roster = self.roster();
+            // A leave is final, whatever arrives after it.
+            if roster.get(&registration.key).is_some_and(|known| known.left) {
+                return;
+            }
+            roster.insert(registration.key.clone(), registration.clone());
+        }
+        for secret in &registration.secrets {
+            if let Some(task) = self.secrets.get(secret) {
+                send(&task, registered(&registration, live)).await;
+            }
+        }
+    }
+
+    /// Takes process lives out of the roster that nothing waits for any more. One that comes back after all is told to
+    /// register again.
+    pub(super) async fn sweep_roster(self: Arc<Self>) -> anyhow::Result<()> {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            let lives: Vec<Registration> = self.roster().values().cloned().collect();
+            let mut expendable = BTreeMap::new();
+            for (secret, task) in self.secrets.all() {
+                let (reply, answer) = oneshot::channel();
+                if task.mail.send(Mail::Question(Question::Expendable { silent: REMEMBERED, reply })).await.is_ok()
+                    && let Ok(keys) = answer.await
+                {
+                    expendable.insert(secret, keys);
+                }
+            }
+            for life in lives {
+                // A secret without a task has nothing that could wait for anybody.
+                let over = |secret: &SecretName| expendable.get(secret).is_none_or(|keys| keys.contains(&life.key));
+                if life.secrets.iter().all(over) {
+                    match self.environment.bus.prune_roster(&life.key).await {
+                        Ok(()) => {
+                            self.roster().remove(&life.key);
+                            debug!(instance = %life.key, "taken out of the roster");
+                        }
+                        Err(problem) => warn!(instance = %life.key, %problem, "cannot be taken out of the roster"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn registered(registration: &Registration, live: bool) -> Input {
+    let key = registration.key.clone();
+    if registration.left {
+        Input::Left { key }
+    } else {
+        Input::Registered { key, exclusive: registration.exclusive, live }
+    }
+}

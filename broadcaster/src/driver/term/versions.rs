@@ -1,0 +1,105 @@
+//! Follows the versions in the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use futures::StreamExt as _;
+use rotacast_protocol::coordinator::Input;
+use rotacast_protocol::{SecretName, Version};
+use rotacast_store::{StoreError, VersionEvent};
+use tracing::{debug, error, warn};
+
+use super::super::mail::Mail;
+use super::{Term, send};
+
+/// Events of the versions that are taken in together, if so many wait.
+const EVENTS_AT_ONCE: usize = 256;
+
+impl Term {
+    /// Versions, in order and without a gap. `known`: the secrets that were taken up already.
+    pub(super) async fn follow_versions(self: Arc<Self>, mut known: BTreeSet<SecretName>) -> anyhow::Result<()> {
+        let mut events = self.environment.tree.watch_versions().ready_chunks(EVENTS_AT_ONCE);
+        // What is told of secrets that are not: the newest version, and what else there is.
+        let (mut newest, mut later) = (BTreeMap::new(), Vec::new());
+        let mut read = false;
+        while let Some(chunk) = events.next().await {
+            for event in chunk {
+                let event = match event {
+                    Ok(event) => event,
+                    Err(StoreError::WentBackwards { endpoint, problem }) => {
+                        let reason = format!("store {endpoint}: {problem}");
+                        error!(reason, "safe mode: nothing irreversible happens until an operator has looked");
+                        for (_, task) in self.secrets.all() {
+                            send(&task, Input::StoreWentBack { reason: reason.clone() }).await;
+                        }
+                        anyhow::bail!("{reason}");
+                    }
+                    Err(problem) => return Err(problem).context("watching the versions"),
+                };
+                self.environment.metrics.intake().version(&event);
+                read |= matches!(event, VersionEvent::Resynced(_));
+                match event {
+                    VersionEvent::Listed { secret, stamp } | VersionEvent::Added { secret, stamp }
+                        if !known.contains(&secret) =>
+                    {
+                        newest.insert(secret, stamp.version);
+                    }
+                    VersionEvent::Gap { ref secret, .. } if newest.contains_key(secret) => later.push(event),
+                    event => self.version_event(event).await,
+                }
+            }
+            // Until the listing is read, something newer may follow.
+            if read {
+                for (secret, version) in std::mem::take(&mut newest) {
+                    self.take_up(&secret, version).await;
+                    known.insert(secret);
+                }
+                for event in later.drain(..) {
+                    self.version_event(event).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn version_event(&self, event: VersionEvent) {
+        match event {
+            VersionEvent::Listed { secret, stamp } | VersionEvent::Added { secret, stamp } => {
+                if let Some(task) = self.secrets.get(&secret) {
+                    send(&task, Input::VersionSeen { version: stamp.version }).await;
+                }
+            }
+            VersionEvent::Changed { secret, stamp } => {
+                error!(
+                    %secret, version = %stamp.version,
+                    "the value of this version was changed in place; versions never change: write the next number instead"
+                );
+            }
+            VersionEvent::Deleted { secret, version, .. } => {
+                debug!(%secret, %version, "the value of this version is gone from the store");
+            }
+            VersionEvent::Gap { secret, missing, found } => {
+                if let Some(task) = self.secrets.get(&secret)
+                    && task.mail.send(Mail::Gap { missing, found }).await.is_err()
+                {
+                    debug!(%secret, "a task is gone");
+                }
+            }
+            VersionEvent::Ignored { key, problem } => warn!(%key, problem, "ignored a key"),
+            VersionEvent::Resynced(cursor) => debug!(cursor = cursor.0, "the versions are read in full"),
+        }
+    }
+
+    /// Takes up a secret that is new to Rotacast, or whose record knows of no version: a predecessor may have begun it, and
+    /// crashed before it did. It starts with its newest version: older ones are not Rotacast's to manage.
+    async fn take_up(&self, secret: &SecretName, newest: Version) {
+        let task = match self.secrets.get(secret) {
+            Some(task) => task,
+            // All records were read in this term, which alone writes them since: this secret has none.
+            None if self.has_room_for(secret) => self.start_task(secret.clone(), None).await,
+            None => return,
+        };
+        send(&task, Input::VersionSeen { version: newest }).await;
+    }
+}
