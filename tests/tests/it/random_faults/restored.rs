@@ -71,10 +71,12 @@ impl Run {
         let known: BTreeSet<u64> = status.versions.iter().map(|info| info.version).collect();
         for role in roles {
             let version = number(&role).expect("the role of a version");
-            // A version that the record knows is Rotacast's own to retire.
-            if !known.contains(&version) && self.world.database.logins().await.contains(&role) {
+            // A version that the record knows is Rotacast's own to retire; the lost history may have made a role of the
+            // newest one's number too, if no instance has said that it holds it.
+            let lost = !known.contains(&version) || (version == newest && role != again);
+            if lost && self.world.database.logins().await.contains(&role) {
                 self.world.database.drop_unused(&role).await;
-                self.lost.insert(version);
+                self.lost.extend(Some(version).filter(|_| version != newest));
             }
         }
     }
