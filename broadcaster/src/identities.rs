@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use rotacast_bus::Admission;
 use rotacast_proto::{Envelope, EnvelopeError, Kind, VerifyingKey, WireMessage};
 use rotacast_protocol::message::{FetchRequest, InstanceReport, Registration, SyncRequest};
-use rotacast_protocol::{ClusterName, InstanceKey, SecretName, ServiceName};
+use rotacast_protocol::{ClusterName, SecretName, ServiceName};
 use tonic::Status;
 use tracing::warn;
 
@@ -145,8 +145,8 @@ impl Identities {
     }
 
     fn restrict(&self, report: &mut InstanceReport) {
-        let InstanceReport { key: InstanceKey { service, .. }, secrets, .. } = report;
-        secrets.retain(|secret, _| self.may_use(service, secret));
+        let InstanceReport { key, secrets, .. } = report;
+        secrets.retain(|secret, _| self.may_use(&key.service, secret));
     }
 }
 

@@ -326,7 +326,7 @@ impl Builder {
         )
         .map_err(|error| invalid(".cluster(…) or ROTACAST_CLUSTER", &error))?;
         Ok(Plan {
-            key: InstanceKey { service, instance, incarnation: Incarnation(rand::random()) },
+            key: InstanceKey::new(service, instance, Incarnation(rand::random())),
             cluster,
             identity: self.find_identity()?,
             trust: Arc::new(Trust::new(self.find_trust()?)),

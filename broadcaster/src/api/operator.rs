@@ -214,11 +214,11 @@ fn instance_key(wire: v1::InstanceKey) -> Result<InstanceKey, Refusal> {
         .as_ref()
         .try_into()
         .map_err(|_| Refusal::Invalid(format!("incarnation of {} bytes; expected 16", wire.incarnation.len())))?;
-    Ok(InstanceKey {
-        service: wire.service.parse().map_err(invalid)?,
-        instance: wire.instance.parse().map_err(invalid)?,
-        incarnation: Incarnation(u128::from_be_bytes(incarnation)),
-    })
+    Ok(InstanceKey::new(
+        wire.service.parse().map_err(invalid)?,
+        wire.instance.parse().map_err(invalid)?,
+        Incarnation(u128::from_be_bytes(incarnation)),
+    ))
 }
 
 fn invalid(error: impl std::fmt::Display) -> Refusal {

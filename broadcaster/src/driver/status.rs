@@ -134,7 +134,7 @@ pub(super) fn instances(coordinator: &Coordinator, not_on: Option<Version>, now:
 }
 
 fn is_only_on(member: &Member, version: Version) -> bool {
-    member.report.as_ref().is_some_and(|report| {
+    member.report().is_some_and(|report| {
         report.reached.is_some_and(|(reached, _)| reached == version) && report.held.iter().all(|held| *held == version)
     })
 }
@@ -149,9 +149,9 @@ pub(super) fn standings(coordinator: &Coordinator, now: Now) -> Standings {
 }
 
 fn instance(coordinator: &Coordinator, member: &Member, now: Now) -> v1::InstanceInfo {
-    let report = member.report.as_ref();
+    let report = member.report();
     let reached = report.and_then(|report| report.reached);
-    let silent = member.heard.map(|heard| now.instant.since(heard.instant));
+    let silent = member.heard().map(|heard| now.instant.since(heard));
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     v1::InstanceInfo {
         key: Some(v1::InstanceKey {

@@ -366,11 +366,7 @@ async fn a_new_leader_judges_as_soon_as_it_has_read_the_roster() {
     // So long that waiting for two of them would be noticed.
     let policy = Policy { sync_rotating: PATIENCE * 2, sync_idle: PATIENCE * 2, ..Policy::default() };
     let (environment, bus) = environment(folder.path(), policy).await;
-    let key = InstanceKey {
-        service: "payments".parse().unwrap(),
-        instance: "payments-1".parse().unwrap(),
-        incarnation: Incarnation(1),
-    };
+    let key = InstanceKey::new("payments".parse().unwrap(), "payments-1".parse().unwrap(), Incarnation(1));
     let registration = Registration { key: key.clone(), exclusive: true, secrets: [name()].into(), left: false };
     let envelope = registration.seal(&environment.key, &environment.cluster, "1", clock::wall());
     bus.register(&key, &envelope).await.unwrap();
@@ -451,11 +447,7 @@ async fn a_secret_that_cannot_answer_costs_the_others_nothing() {
         held.push(sender);
         secrets.insert(format!("stuck/{number}").parse().unwrap(), TaskHandle { mail: mail.clone(), status });
     }
-    let key = InstanceKey {
-        service: "payments".parse().unwrap(),
-        instance: "payments-1".parse().unwrap(),
-        incarnation: Incarnation(1),
-    };
+    let key = InstanceKey::new("payments".parse().unwrap(), "payments-1".parse().unwrap(), Incarnation(1));
     let names: Vec<SecretName> = secrets.all().into_iter().map(|(name, _)| name).collect();
     let registration =
         Registration { key: key.clone(), exclusive: true, secrets: names.iter().cloned().collect(), left: false };

@@ -145,7 +145,7 @@ impl Rotations {
             return;
         }
         let Some(member) = coordinator.member_of(key) else { return };
-        let Some(last) = member.report.as_ref().filter(|_| sequence > member.sequence) else { return };
+        let Some(last) = member.report().filter(|_| sequence > member.sequence) else { return };
         for (version, count) in &report.auth_failures {
             let counted = last.auth_failures.get(version).copied().unwrap_or(0);
             let label = if Some(*version) == newest(coordinator) { "new" } else { "old" };

@@ -87,10 +87,10 @@ impl TryFrom<&InstanceBody> for InstanceKey {
         let mut incarnation = [0; 16];
         hex::decode_to_slice(&body.incarnation, &mut incarnation)
             .map_err(|error| Refusal::Invalid(format!("incarnation: {error}; expected 32 hexadecimal digits")))?;
-        Ok(Self {
-            service: body.service.parse().map_err(invalid)?,
-            instance: body.instance.parse().map_err(invalid)?,
-            incarnation: Incarnation(u128::from_be_bytes(incarnation)),
-        })
+        Ok(Self::new(
+            body.service.parse().map_err(invalid)?,
+            body.instance.parse().map_err(invalid)?,
+            Incarnation(u128::from_be_bytes(incarnation)),
+        ))
     }
 }

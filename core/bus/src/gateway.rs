@@ -175,11 +175,11 @@ fn sender(envelope: &Envelope) -> Result<InstanceKey, Status> {
     else {
         return Err(malformed());
     };
-    Ok(InstanceKey {
-        service: ServiceName::new(service).map_err(|_| malformed())?,
-        instance: InstanceName::new(instance).map_err(|_| malformed())?,
-        incarnation: life.parse::<Incarnation>().map_err(|_| malformed())?,
-    })
+    Ok(InstanceKey::new(
+        ServiceName::new(service).map_err(|_| malformed())?,
+        InstanceName::new(instance).map_err(|_| malformed())?,
+        life.parse::<Incarnation>().map_err(|_| malformed())?,
+    ))
 }
 
 /// How many watches are open, by peer address (`None`: a connection without one, such as a Unix socket).

@@ -13,6 +13,7 @@ mod guard;
 mod input;
 mod lease;
 mod member;
+mod members;
 mod order;
 mod outlook;
 mod tally;
@@ -25,15 +26,16 @@ pub use condition::{Blocker, Condition, ConditionName};
 pub use decide::Rejection;
 pub use guard::{Guard, MAX_LISTED};
 pub use input::{Evidence, Input};
-pub use member::{Granted, GuardStanding, Member, Standing};
+pub use member::{Granted, GuardStanding, Member, Reported, Standing};
 pub use order::{CutOff, InvalidOrder, Order, OrderName, Reason};
 pub use outlook::{Overlay, StageCounts};
 
-use crate::id::{Epoch, Incarnation, InstanceKey, LeaseSequence, ReportSequence, Revision, Version};
+use crate::id::{Epoch, InstanceKey, LeaseSequence, ReportSequence, Revision, Version};
 use crate::message::{SecretGrant, SecretReport};
 use crate::policy::Policy;
 use crate::record::{RecordChange, SecretRecord};
 use crate::time::{Instant, Now, WallTime};
+use members::Members;
 use tally::Tally;
 
 /// Most process lives of one secret a leader tracks. Beyond it, newcomers are refused their lease and so run on
@@ -198,7 +200,7 @@ pub struct Coordinator {
     inherited_over: Instant,
     /// The roster was read in this term.
     roster_read: bool,
-    members: BTreeMap<InstanceKey, Member>,
+    members: Members,
     retiring: BTreeMap<Version, RetireProgress>,
     usage: BTreeMap<Version, (Instant, Evidence)>,
     published: Option<Revision>,
@@ -242,7 +244,7 @@ impl Coordinator {
             record,
             inherited_over,
             roster_read: false,
-            members: BTreeMap::new(),
+            members: Members::new(since),
             retiring,
             usage: BTreeMap::new(),
             published: None,
@@ -278,13 +280,13 @@ impl Coordinator {
 
     /// Everyone ever heard of in this term.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
-        self.members.values()
+        self.members.iter()
     }
 
     /// Somebody, if ever heard of in this term.
     #[must_use]
     pub fn member_of(&self, key: &InstanceKey) -> Option<&Member> {
-        self.members.get(key)
+        self.members.find(key)
     }
 
     /// When this leader saw the phase in force begin, or its deadline extended.
@@ -315,8 +317,8 @@ impl Coordinator {
     /// rejected, nothing may be replied: an earlier grant's leases do not count from a later request.
     #[must_use]
     pub fn grant(&self, key: &InstanceKey) -> Option<SecretGrant> {
-        let member = self.members.get(key)?;
-        let known = member.report.as_ref().map_or(Revision(0), |report| report.revision);
+        let member = self.members.find(key)?;
+        let known = member.report().map_or(Revision(0), |report| report.revision);
         Some(SecretGrant {
             sequence: member.granted_sequence,
             leases: member.leases(),
@@ -332,21 +334,21 @@ impl Coordinator {
             Change::RosterRead => self.roster_read = true,
             Change::MemberLeft { key, at } => {
                 self.know(key, *at);
-                self.change_member(key, |member| {
+                self.change_member(key, |member, _| {
                     member.left = true;
-                    member.heard = Some(*at);
+                    member.speaks(at.instant);
                 });
             }
             Change::ReportFolded { key, sequence, report, at } => {
                 self.know(key, *at);
-                self.change_member(key, |member| member.fold(*sequence, report.clone(), *at));
+                self.change_member(key, |member, reports| member.fold(reports, *sequence, report, at.instant));
                 self.prove_earlier_lives_over(key);
             }
             Change::Heard { key, at } => {
-                self.change_member(key, |member| member.heard(*at));
+                self.change_member(key, |member, _| member.hear(at.instant));
             }
             Change::LeaseGranted { key, sequence, length, over } => {
-                self.change_member(key, |member| member.grant(*sequence, *length, over, now.instant));
+                self.change_member(key, |member, _| member.grant(*sequence, *length, over, now.instant));
             }
             Change::LeadershipExtended { until } => self.tenure.valid_until = self.tenure.valid_until.max(*until),
             Change::BarrierPassed { version } => {
@@ -397,7 +399,7 @@ impl Coordinator {
 
     fn enroll(&mut self, key: &InstanceKey, exclusive: bool, at: Now) {
         self.know(key, at);
-        self.change_member(key, |member| {
+        self.change_member(key, |member, _| {
             member.registered = true;
             member.exclusive = exclusive;
         });
@@ -407,9 +409,8 @@ impl Coordinator {
     /// that name that was known before it, and was not heard since, is over. A registration alone proves nothing: it may
     /// have been under way for longer than the life that is heard now.
     fn prove_earlier_lives_over(&mut self, key: &InstanceKey) {
-        let Some(member) = self.members.get(key) else { return };
-        let heard_of = member.report.as_ref().map(|report| report.lease);
-        if member.exclusive && !member.superseded && heard_of == Some(member.granted_sequence) {
+        let Some(member) = self.members.find(key) else { return };
+        if member.exclusive && !member.superseded && member.acknowledged() == Some(member.granted_sequence) {
             let alive = member.granted_at;
             self.end_earlier_lives(key, alive);
         }
@@ -417,29 +418,26 @@ impl Coordinator {
 
     /// Lives of the same name that were known before a moment and were not heard since are over.
     fn end_earlier_lives(&mut self, key: &InstanceKey, alive: Instant) {
-        let life = |incarnation| InstanceKey { incarnation: Incarnation(incarnation), ..key.clone() };
-        let over = self.members.range(life(0)..=life(u128::MAX)).filter(|(other, member)| {
-            let before = member.heard.map_or(member.first_seen, |heard| heard).instant < alive;
-            before && !member.superseded && other.incarnation != key.incarnation
+        let over = self.members.incarnations(key).filter(|(_, member)| {
+            let before = member.last_known() < alive;
+            before && !member.superseded && member.key.incarnation != key.incarnation
         });
-        for over in over.map(|(over, _)| over.clone()).collect::<Vec<_>>() {
-            self.change_member(&over, |member| member.superseded = true);
+        for over in over.map(|(_, member)| member.key.clone()).collect::<Vec<_>>() {
+            self.change_member(&over, |member, _| member.superseded = true);
         }
     }
 
     /// From now on the member is known. A new one takes the place of one that is over when there is no other.
     fn know(&mut self, key: &InstanceKey, at: Now) {
-        if self.members.contains_key(key) {
+        if self.members.id(key).is_some() {
             return;
         }
-        if self.members.len() >= MAX_MEMBERS
-            && let Some(over) = self.members.values().find(|member| member.is_gone()).map(|member| member.key.clone())
-        {
-            self.remove_member(&over);
+        if self.members.len() >= MAX_MEMBERS {
+            let over = self.members.iter().find(|member| member.is_gone()).map(|member| member.key.clone());
+            over.into_iter().for_each(|over| self.remove_member(&over));
         }
-        let id = self.tally.next_id();
-        self.members.insert(key.clone(), Member::new(id, key.clone(), at));
-        self.count_member(key);
+        let id = self.members.insert(Member::new(key.clone(), at.instant));
+        self.count_member(id, key, true);
     }
 
     /// The store lost a part of its history: whoever was granted or has read something in it goes by that, whatever the
@@ -475,9 +473,7 @@ impl Coordinator {
             self.wait_anew(now);
         }
         if let RecordChange::RetireFinished { version } = change {
-            for member in self.members.values_mut() {
-                member.grants.remove(version);
-            }
+            self.members.for_each_mut(|member| member.forget_grant(*version));
         }
         if matches!(change, RecordChange::Activated { .. } | RecordChange::RollbackStarted { .. }) {
             self.activated_at = now.instant;

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
+use std::ops::Deref;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -166,15 +168,40 @@ impl FromStr for Incarnation {
     }
 }
 
-/// Who somebody is, down to the process life.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct InstanceKey {
+/// Who an instance is, down to the incarnation. Clones share one allocation, names included.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceKey(Arc<KeyParts>);
+
+/// What an [`InstanceKey`] consists of, in the order in which keys are sorted.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct KeyParts {
     /// The deployable.
     pub service: ServiceName,
     /// The running copy.
     pub instance: InstanceName,
-    /// The process life.
+    /// One run of that copy.
     pub incarnation: Incarnation,
+}
+
+impl InstanceKey {
+    /// Puts a key together.
+    #[must_use]
+    pub fn new(service: ServiceName, instance: InstanceName, incarnation: Incarnation) -> Self {
+        Self(Arc::new(KeyParts { service, instance, incarnation }))
+    }
+}
+
+impl Deref for InstanceKey {
+    type Target = KeyParts;
+    fn deref(&self) -> &KeyParts {
+        &self.0
+    }
+}
+
+impl fmt::Debug for InstanceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 impl fmt::Display for InstanceKey {

@@ -101,7 +101,7 @@ words! {
 }
 
 /// An instance's last failure with a version.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Failure {
     /// What went wrong.
     pub kind: FailureKind,

@@ -68,6 +68,15 @@ pub struct Now {
     pub wall: WallTime,
 }
 
+impl Now {
+    /// What the wall clock shows for an earlier moment, counted back from now.
+    #[must_use]
+    pub fn wall_at(self, earlier: Instant) -> WallTime {
+        let passed = u64::try_from(self.instant.since(earlier).as_millis()).unwrap_or(u64::MAX);
+        WallTime(self.wall.0.saturating_sub(passed))
+    }
+}
+
 /// How far one machine's clock may run fast or slow, in percent: the ρ of the lease rules. Crystal
 /// oscillators stay within 0.01 %; a whole percent leaves room for slewing time daemons and virtual machines.
 pub const CLOCK_DRIFT_PERCENT: u32 = 1;

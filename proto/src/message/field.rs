@@ -165,10 +165,10 @@ impl TryFrom<v1::InstanceKey> for InstanceKey {
     fn try_from(wire: v1::InstanceKey) -> Result<Self, FieldError> {
         let incarnation = <[u8; 16]>::try_from(&wire.incarnation[..])
             .map_err(|_| FieldError::new("incarnation", format!("{} bytes, expected 16", wire.incarnation.len())))?;
-        Ok(Self {
-            service: plain_name("service", wire.service, |name| ServiceName::new(name).ok())?,
-            instance: plain_name("instance", wire.instance, |name| InstanceName::new(name).ok())?,
-            incarnation: Incarnation(u128::from_be_bytes(incarnation)),
-        })
+        Ok(Self::new(
+            plain_name("service", wire.service, |name| ServiceName::new(name).ok())?,
+            plain_name("instance", wire.instance, |name| InstanceName::new(name).ok())?,
+            Incarnation(u128::from_be_bytes(incarnation)),
+        ))
     }
 }

@@ -239,11 +239,8 @@ mod tests {
         let url = |listener: &tokio::net::TcpListener| format!("http://{}", listener.local_addr().unwrap());
         let targets = [url(&hangs), url(&other)].map(|url| FetchTarget::new(&url, None).unwrap());
         let identity = SigningKey::generate();
-        let key = InstanceKey {
-            service: "payments".parse().unwrap(),
-            instance: "one".parse().unwrap(),
-            incarnation: rotacast_protocol::Incarnation(1),
-        };
+        let key =
+            InstanceKey::new("payments".parse().unwrap(), "one".parse().unwrap(), rotacast_protocol::Incarnation(1));
         let trust = Arc::new(Trust::new(vec![identity.public().clone()]));
         let cluster = ClusterName::new("test").unwrap();
         let source = Arc::new(FetchSource::new(targets.into(), key, cluster, identity, trust));

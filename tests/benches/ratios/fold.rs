@@ -22,10 +22,12 @@ pub(super) fn run() {
     let policy = Policy::default();
     let record = SecretRecord::new(SecretName::new("payments/db").unwrap(), Epoch(1), Timing::of(&policy));
     let mut coordinator = Coordinator::take_over(record, policy, Tenure { epoch: Epoch(1), since: now, valid_until });
-    let key = |number: u64| InstanceKey {
-        service: format!("service-{}", number % 50).parse().unwrap(),
-        instance: format!("pod-{number}").parse().unwrap(),
-        incarnation: Incarnation(number.into()),
+    let key = |number: u64| {
+        InstanceKey::new(
+            format!("service-{}", number % 50).parse().unwrap(),
+            format!("pod-{number}").parse().unwrap(),
+            Incarnation(number.into()),
+        )
     };
     let report = SecretReport {
         generation: Generation(1),

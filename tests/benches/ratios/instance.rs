@@ -18,11 +18,11 @@ use super::carrier::cluster;
 pub(super) const SERVICES: usize = 20;
 
 pub(super) fn key_of(number: usize) -> InstanceKey {
-    InstanceKey {
-        service: format!("service-{}", number % SERVICES).parse().unwrap(),
-        instance: format!("pod-{number}").parse().unwrap(),
-        incarnation: Incarnation(number as u128),
-    }
+    InstanceKey::new(
+        format!("service-{}", number % SERVICES).parse().unwrap(),
+        format!("pod-{number}").parse().unwrap(),
+        Incarnation(number as u128),
+    )
 }
 
 pub(super) fn service_key(number: usize) -> SigningKey {

@@ -48,7 +48,7 @@ pub(super) struct Sizes {
 pub(super) fn identities() -> Identities {
     let named = (0..SERVICES).map(|number| {
         let service = Service { key: service_key(number).public().clone(), secrets: vec!["*".parse().unwrap()] };
-        (key_of(number).service, service)
+        (key_of(number).service.clone(), service)
     });
     Identities::new(cluster(), Services { named: named.collect(), anyone: None })
 }

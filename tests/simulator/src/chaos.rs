@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use rotacast_protocol::Version;
 use rotacast_protocol::coordinator::{Input, Order};
+use rotacast_protocol::{Incarnation, InstanceKey, Version};
 
 use crate::clock::{MS, SECOND};
 use crate::event::{Event, Mail};
@@ -236,10 +236,11 @@ impl World {
             return;
         }
         let (clock, exclusive) = (self.instances[index].clock.clone(), self.instances[index].exclusive);
-        let mut key = self.instances[index].rules.key().clone();
         // No two lives have the same number, also when one life gets a second twin.
         let twin = self.instances.len();
-        key.incarnation.0 += u128::try_from(16 * twin).unwrap_or(0) << 96;
+        let key = self.instances[index].rules.key();
+        let incarnation = Incarnation(key.incarnation.0 + (u128::try_from(16 * twin).unwrap_or(0) << 96));
+        let key = InstanceKey::new(key.service.clone(), key.instance.clone(), incarnation);
         self.start_life(twin, key, 1, clock, exclusive);
     }
 

@@ -289,7 +289,7 @@ impl World {
         for change in changes {
             if let Change::ReportFolded { key, sequence, .. } = change
                 && let Some(member) = coordinator.member_of(key)
-                && member.report.is_some()
+                && member.report().is_some()
                 && member.sequence >= *sequence
             {
                 problem = Some(("I", format!("report {sequence} of {key} counts after report {}", member.sequence)));

@@ -172,11 +172,11 @@ impl World {
 
     pub(crate) fn start_instance(&mut self, index: usize, clock: Clock, exclusive: bool) {
         let life = self.instances.get(index).map_or(1, |before| before.life + 1);
-        let key = InstanceKey {
-            service: (if index == 3 { "worker" } else { "api" }).parse().expect("a valid name"),
-            instance: format!("i{index}").parse().expect("a valid name"),
-            incarnation: Incarnation(u128::from(life) << 96 | u128::try_from(index).unwrap_or(0)),
-        };
+        let key = InstanceKey::new(
+            (if index == 3 { "worker" } else { "api" }).parse().expect("a valid name"),
+            format!("i{index}").parse().expect("a valid name"),
+            Incarnation(u128::from(life) << 96 | u128::try_from(index).unwrap_or(0)),
+        );
         self.start_life(index, key, life, clock, exclusive);
     }
 

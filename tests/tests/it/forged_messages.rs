@@ -97,11 +97,11 @@ async fn instance(world: &World, service: &str, instance: &str) -> v1::InstanceI
 fn key_of(info: &v1::InstanceInfo) -> InstanceKey {
     let key = info.key.as_ref().expect("an instance has a key");
     let incarnation: [u8; 16] = key.incarnation.as_ref().try_into().expect("128 bits");
-    InstanceKey {
-        service: key.service.parse().expect("a valid name"),
-        instance: key.instance.parse().expect("a valid name"),
-        incarnation: Incarnation(u128::from_be_bytes(incarnation)),
-    }
+    InstanceKey::new(
+        key.service.parse().expect("a valid name"),
+        key.instance.parse().expect("a valid name"),
+        Incarnation(u128::from_be_bytes(incarnation)),
+    )
 }
 
 /// What would let version 1 go, if it were believed.
@@ -153,8 +153,8 @@ async fn s53_what_nobody_entitled_has_signed_changes_nothing_and_is_counted() {
     let report = released(&victim, &status, BEYOND);
     let genuine = forger.seal(&payments, &report);
 
-    let mut other = victim.clone();
-    other.service = "ledger".parse().expect("a valid name");
+    let service = "ledger".parse().expect("a valid name");
+    let other = InstanceKey::new(service, victim.instance.clone(), victim.incarnation);
     let mut changed = genuine.clone();
     let mut bytes = changed.payload.to_vec();
     *bytes.last_mut().expect("not empty") ^= 1;

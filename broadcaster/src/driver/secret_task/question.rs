@@ -35,9 +35,8 @@ impl Question {
 
 fn expendable(coordinator: &Coordinator, silent: Duration, now: Now) -> BTreeSet<InstanceKey> {
     let over = |member: &&Member| {
-        let heard = member.heard.map_or(member.first_seen.instant, |heard| heard.instant);
         let gone = member.is_gone() || coordinator.is_out_of_reach(member, now);
-        gone && now.instant.since(heard) >= silent
+        gone && now.instant.since(member.last_known()) >= silent
     };
     coordinator.members().filter(over).map(|member| member.key.clone()).collect()
 }

@@ -191,7 +191,7 @@ fn guard(status: &v1::SecretStatus) -> impl Iterator<Item = &v1::GuardCondition>
 
 fn life(service: &str, incarnation: u128) -> InstanceKey {
     let (service, instance) = (service.parse().unwrap(), format!("pod-{incarnation}").parse().unwrap());
-    InstanceKey { service, instance, incarnation: Incarnation(incarnation) }
+    InstanceKey::new(service, instance, Incarnation(incarnation))
 }
 
 async fn register(environment: &Environment, bus: &EmbeddedBus, key: &InstanceKey, secrets: &[SecretName]) {

@@ -69,11 +69,7 @@ pub(super) fn life(number: u128) -> InstanceKey {
 }
 
 pub(super) fn instance(service: &str, instance: &str, number: u128) -> InstanceKey {
-    InstanceKey {
-        service: ServiceName::new(service).unwrap(),
-        instance: InstanceName::new(instance).unwrap(),
-        incarnation: Incarnation(number),
-    }
+    InstanceKey::new(ServiceName::new(service).unwrap(), InstanceName::new(instance).unwrap(), Incarnation(number))
 }
 
 /// Repeats a call while the bus says that a retry may help, as every user of it does.

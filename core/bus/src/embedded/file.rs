@@ -143,11 +143,11 @@ impl File {
         for row in rows {
             let ((service, instance, incarnation), envelope) = row.map_err(fail)?;
             let name = format!("{service}/{instance}/{incarnation}");
-            let key = InstanceKey {
-                service: ServiceName::new(service).map_err(|problem| self.corrupt(&name, &problem))?,
-                instance: InstanceName::new(instance).map_err(|problem| self.corrupt(&name, &problem))?,
-                incarnation: incarnation.parse::<Incarnation>().map_err(|problem| self.corrupt(&name, &problem))?,
-            };
+            let key = InstanceKey::new(
+                ServiceName::new(service).map_err(|problem| self.corrupt(&name, &problem))?,
+                InstanceName::new(instance).map_err(|problem| self.corrupt(&name, &problem))?,
+                incarnation.parse::<Incarnation>().map_err(|problem| self.corrupt(&name, &problem))?,
+            );
             log.put(key, self.decode(&name, &envelope)?);
         }
         Ok(())

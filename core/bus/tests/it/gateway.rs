@@ -77,11 +77,7 @@ fn message(subject: &str, payload: &'static str) -> Envelope {
 }
 
 fn key(service: &str) -> InstanceKey {
-    InstanceKey {
-        service: ServiceName::new(service).unwrap(),
-        instance: InstanceName::new("pod").unwrap(),
-        incarnation: Incarnation(1),
-    }
+    InstanceKey::new(ServiceName::new(service).unwrap(), InstanceName::new("pod").unwrap(), Incarnation(1))
 }
 
 #[tokio::test]

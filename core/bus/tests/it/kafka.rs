@@ -32,11 +32,7 @@ fn db() -> SecretName {
 }
 
 fn life(number: u128) -> InstanceKey {
-    InstanceKey {
-        service: ServiceName::new("payments").unwrap(),
-        instance: InstanceName::new("pod").unwrap(),
-        incarnation: Incarnation(number),
-    }
+    InstanceKey::new(ServiceName::new("payments").unwrap(), InstanceName::new("pod").unwrap(), Incarnation(number))
 }
 
 fn message(kind: Kind, subject: &str, text: &str) -> Envelope {

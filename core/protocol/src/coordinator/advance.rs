@@ -156,8 +156,8 @@ impl Coordinator {
 
     fn first_refusal(&self, version: crate::Version) -> String {
         self.members
-            .values()
-            .filter_map(|member| Some((member, member.report.as_ref()?.failure.as_ref()?)))
+            .iter()
+            .filter_map(|member| Some((member, member.report()?.failure.as_ref()?)))
             .find(|(_, failure)| failure.version == version)
             .map_or_else(String::new, |(member, failure)| {
                 format!("{}: {} ({})", member.key, failure.kind.words(), failure.text)

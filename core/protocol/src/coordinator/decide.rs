@@ -173,7 +173,7 @@ impl Coordinator {
     }
 
     fn registered(&self, now: Now, key: InstanceKey, exclusive: bool) -> Result<Vec<Change>, Rejection> {
-        match self.members.get(&key) {
+        match self.members.find(&key) {
             Some(member) if member.registered || member.left => Err(stale("registration", "a new process life", &key)),
             None if self.is_full() => Err(Rejection::Sender {
                 key,
@@ -187,7 +187,7 @@ impl Coordinator {
     }
 
     fn left(&self, now: Now, key: InstanceKey) -> Result<Vec<Change>, Rejection> {
-        match self.members.get(&key) {
+        match self.members.find(&key) {
             Some(member) if member.left => Err(stale("leave", "an instance that has not left yet", &key)),
             None if self.is_full() => {
                 Err(Rejection::Sender { key, problem: format!("{MAX_MEMBERS} process lives are tracked already") })
@@ -198,7 +198,7 @@ impl Coordinator {
 
     /// Whether there is no room for a further process life, not even in place of one that is over.
     fn is_full(&self) -> bool {
-        self.members.len() >= MAX_MEMBERS && !self.members.values().any(Member::is_gone)
+        self.members.len() >= MAX_MEMBERS && !self.members.iter().any(Member::is_gone)
     }
 
     pub(super) fn report(
@@ -212,7 +212,7 @@ impl Coordinator {
             let problem = format!("holds {} versions, expected at most {MAX_HELD_VERSIONS}", report.held.len());
             return Err(Rejection::Sender { key, problem });
         }
-        match self.members.get(&key) {
+        match self.members.find(&key) {
             Some(member) if member.left => Err(Rejection::Sender { key, problem: "it has left".into() }),
             Some(member) if !member.is_news(sequence) => {
                 Err(stale("report", format!("above {}", member.sequence), sequence))

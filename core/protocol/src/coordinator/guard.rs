@@ -274,7 +274,7 @@ impl Coordinator {
         let mut total = 0_usize;
         let mut blockers = Vec::new();
         let mut next: Option<Instant> = None;
-        for member in self.members.values() {
+        for member in self.members.iter() {
             let (standing, until) = self.guard_standing(member, version, retirement, now);
             total += usize::from(!member.is_gone());
             if standing == GuardStanding::Holding {
@@ -295,9 +295,9 @@ impl Coordinator {
     }
 
     fn holding_blocker(&self, member: &Member, version: Version, until: Option<Instant>, now: Now) -> Blocker {
-        let since = member.heard.map_or(member.first_seen.wall, |heard| heard.wall);
-        let silent = member.heard.map(|heard| now.instant.since(heard.instant));
-        let holds = member.report.as_ref().is_some_and(|report| report.held.contains(&version));
+        let since = now.wall_at(member.last_known());
+        let silent = member.heard().map(|heard| now.instant.since(heard));
+        let holds = member.report().is_some_and(|report| report.held.contains(&version));
         let speaks = silent.is_some_and(|silent| silent <= self.record.timing.sync_rotating * 2);
         let why = match (holds, silent) {
             (true, Some(_)) if speaks => format!("still holds version {version}"),
@@ -366,7 +366,7 @@ impl Coordinator {
         }
         // Nobody was told of it: only somebody who says so can hold it.
         let announced = self.record.versions.get(&version).is_some_and(|version| version.announced);
-        if !announced && member.report.as_ref().is_none_or(|report| !report.held.contains(&version)) {
+        if !announced && member.report().is_none_or(|report| !report.held.contains(&version)) {
             return Some(GuardStanding::Released);
         }
         if self.is_cut_off(member, retirement) {
@@ -383,7 +383,7 @@ impl Coordinator {
 
     /// When a member that stays silent stops holding a version's retire back, if ever.
     pub(super) fn holds_until(&self, member: &Member, version: Version) -> Option<Instant> {
-        let granted_over = member.grants.get(&version).map_or(Instant::ZERO, |granted| granted.over);
+        let granted_over = member.granted(version).map_or(Instant::ZERO, |granted| granted.over);
         let leases_over = granted_over.max(self.inherited_over);
         match self.patience() {
             WhenUnreachable::Fence => Some(fenced_at(leases_over)),
@@ -406,7 +406,7 @@ impl Coordinator {
 
     /// When a member was last heard; a member that was never heard in this term counts from its start.
     fn last_sign(&self, member: &Member) -> Instant {
-        member.heard.map_or(member.first_seen.instant.max(self.tenure.since.instant), |heard| heard.instant)
+        member.heard().unwrap_or(member.first_seen.max(self.tenure.since.instant))
     }
 
     /// Whether preparing and switching go on without a member: it is over, or silent for as long as the policy says.
@@ -419,9 +419,8 @@ impl Coordinator {
     pub(super) fn out_of_reach_at(&self, member: &Member) -> Option<Instant> {
         let leases_over = member.leases_over().max(self.inherited_over);
         // One that was heard just now is there, whether or not it has asked for a lease yet.
-        let quiet = member
-            .heard
-            .map_or(Instant::ZERO, |heard| heard.instant + lease::outlast(self.record.timing.lease_rotating));
+        let quiet =
+            member.heard().map_or(Instant::ZERO, |heard| heard + lease::outlast(self.record.timing.lease_rotating));
         match self.policy.when_unreachable {
             WhenUnreachable::Fence => Some(leases_over.max(quiet)),
             WhenUnreachable::Hold => None,
@@ -432,7 +431,7 @@ impl Coordinator {
     }
 
     pub(super) fn reachable(&self, now: Now) -> impl Iterator<Item = &Member> {
-        self.members.values().filter(move |member| !self.is_out_of_reach(member, now))
+        self.members.iter().filter(move |member| !self.is_out_of_reach(member, now))
     }
 
     /// An empty set is never unanimous.
@@ -486,7 +485,7 @@ impl Coordinator {
 
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ConfirmedDirection, true))]
     fn speaks_of_this_direction(&self, member: &Member) -> bool {
-        member.report.as_ref().is_some_and(|report| report.generation == self.record.generation)
+        member.report().is_some_and(|report| report.generation == self.record.generation)
     }
 
     /// Whether every required service has its minimum of live instances at a stage.

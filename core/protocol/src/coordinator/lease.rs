@@ -44,7 +44,7 @@ impl Coordinator {
     /// The joiner's barrier: no lease before the registration was read.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(RegisteredOnly, true))]
     fn is_registered(&self, key: &InstanceKey) -> bool {
-        self.members.get(key).is_some_and(|member| member.registered)
+        self.members.find(key).is_some_and(|member| member.registered)
     }
 
     pub(super) fn sync(
@@ -61,13 +61,13 @@ impl Coordinator {
         let mut changes = match self.report(now, key.clone(), sequence, report) {
             Ok(changes) => changes,
             // The same report again: it repeats its request for leases. An older one asks for nothing.
-            Err(Rejection::Stale { .. }) if self.members.get(&key).is_some_and(|m| m.sequence == sequence) => {
+            Err(Rejection::Stale { .. }) if self.members.find(&key).is_some_and(|m| m.sequence == sequence) => {
                 vec![Change::Heard { key: key.clone(), at: now }]
             }
             Err(rejection) => return Err(rejection),
         };
         if self.is_registered(&key) && self.is_signed() {
-            let member = self.members.get(&key);
+            let member = self.members.find(&key);
             let over: BTreeMap<Version, Instant> = wanted
                 .into_iter()
                 .filter(|version| self.may_lease(*version))
@@ -75,7 +75,7 @@ impl Coordinator {
                 .map(|v| (v, self.lease_over(now)))
                 .collect();
             let first = LeaseSequence(self.first_lease.0.max(lease.0));
-            let sequence = self.members.get(&key).map_or(first.next(), |member| member.next_lease(first));
+            let sequence = self.members.find(&key).map_or(first.next(), |member| member.next_lease(first));
             changes.push(Change::LeaseGranted { key, sequence, length: self.lease(), over });
         }
         Ok(changes)

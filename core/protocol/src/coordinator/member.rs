@@ -1,13 +1,13 @@
 //! What a leader knows of one process life that uses the secret.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::tally::MemberId;
-use crate::id::{InstanceKey, LeaseSequence, ReportSequence, Revision, Version};
-use crate::message::{MAX_HELD_VERSIONS, SecretReport, Stage};
+use crate::id::{Generation, InstanceKey, LeaseSequence, ReportSequence, Revision, Version};
+use crate::message::{Failure, MAX_HELD_VERSIONS, SecretReport, Stage};
 use crate::record::Retirement;
-use crate::time::{Instant, Now};
+use crate::time::Instant;
 use crate::word::words;
 
 /// Most versions whose grants are remembered of one process life. The live versions of a record are far fewer, and only
@@ -17,6 +17,8 @@ const MAX_GRANTS: usize = 4 * MAX_HELD_VERSIONS;
 /// What was granted for one version.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Granted {
+    /// The version.
+    pub version: Version,
     /// The newest grant's number.
     pub sequence: LeaseSequence,
     /// When nobody can be using the version on the strength of any grant any more, by the leader's clock.
@@ -34,11 +36,133 @@ impl Granted {
     }
 }
 
-/// One process life.
+/// Grants by version. Most members have the grant of one version, which takes no further allocation.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Grants {
+    One(Granted),
+    /// None, or more than one, sorted by version.
+    Other(Box<[Granted]>),
+}
+
+impl Grants {
+    fn all(&self) -> &[Granted] {
+        match self {
+            Self::One(granted) => std::slice::from_ref(granted),
+            Self::Other(all) => all,
+        }
+    }
+
+    fn all_mut(&mut self) -> &mut [Granted] {
+        match self {
+            Self::One(granted) => std::slice::from_mut(granted),
+            Self::Other(all) => all,
+        }
+    }
+
+    fn place(&self, version: Version) -> Result<usize, usize> {
+        self.all().binary_search_by_key(&version, |granted| granted.version)
+    }
+
+    fn get(&self, version: Version) -> Option<&Granted> {
+        self.place(version).ok().map(|place| &self.all()[place])
+    }
+
+    /// The grant of a version; this one if there is none.
+    fn get_or_insert(&mut self, granted: Granted) -> &mut Granted {
+        let place = self.place(granted.version).unwrap_or_else(|place| {
+            let mut all = self.all().to_vec();
+            all.insert(place, granted);
+            *self = all.into();
+            place
+        });
+        &mut self.all_mut()[place]
+    }
+
+    fn remove(&mut self, version: Version) {
+        if let Ok(place) = self.place(version) {
+            let mut all = self.all().to_vec();
+            all.remove(place);
+            *self = all.into();
+        }
+    }
+}
+
+impl From<Vec<Granted>> for Grants {
+    fn from(all: Vec<Granted>) -> Self {
+        match all[..] {
+            [granted] => Self::One(granted),
+            _ => Self::Other(all.into()),
+        }
+    }
+}
+
+/// What a report says, but for the grant that it acknowledges: the same for nearly all members of a secret, so it is kept once.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Reported {
+    /// The generation of the newest desired state it has acted on.
+    pub generation: Generation,
+    /// The revision of that state.
+    pub revision: Revision,
+    /// The version it is moving to or has arrived at, and how far it is.
+    pub reached: Option<(Version, Stage)>,
+    /// Every version it still holds.
+    pub held: BTreeSet<Version>,
+    /// What last went wrong, if the last step did.
+    pub failure: Option<Failure>,
+    /// Failed logins by version, since its incarnation began.
+    pub auth_failures: BTreeMap<Version, u64>,
+}
+
+impl Reported {
+    fn of(report: &SecretReport) -> Self {
+        let SecretReport { generation, revision, reached, held, lease: _, failure, auth_failures } = report.clone();
+        Self { generation, revision, reached, held, failure, auth_failures }
+    }
+
+    /// Compares without a copy.
+    fn is_of(&self, report: &SecretReport) -> bool {
+        let SecretReport { generation, revision, reached, held, lease: _, failure, auth_failures } = report;
+        (self.generation, self.revision, self.reached) == (*generation, *revision, *reached)
+            && self.held == *held
+            && self.failure == *failure
+            && self.auth_failures == *auth_failures
+    }
+}
+
+/// What members' newest reports say, each once.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Reports {
+    all: BTreeSet<Arc<Reported>>,
+    /// What the last report said: the next one often says the same.
+    last: Option<Arc<Reported>>,
+    /// How many there may be before those that no member has any more are dropped.
+    bound: usize,
+}
+
+impl Reports {
+    fn share(&mut self, report: &SecretReport) -> Arc<Reported> {
+        if let Some(last) = self.last.as_ref().filter(|last| last.is_of(report)) {
+            return Arc::clone(last);
+        }
+        let reported = Reported::of(report);
+        let shared = self.all.get(&reported).cloned().unwrap_or_else(|| {
+            if self.all.len() >= self.bound {
+                self.all.retain(|it| Arc::strong_count(it) > 1);
+                self.bound = self.all.len() * 2 + 16;
+            }
+            let new = Arc::new(reported);
+            self.all.insert(Arc::clone(&new));
+            new
+        });
+        self.last = Some(Arc::clone(&shared));
+        shared
+    }
+}
+
+/// One incarnation that uses the secret. There may be a million of them, so what is the same for many is kept elsewhere.
 #[derive(Clone, Hash, Debug)]
 pub struct Member {
-    pub(super) id: MemberId,
-    /// Who.
+    /// Who it is.
     pub key: InstanceKey,
     /// Its registration says that at most one life holds its name at a time.
     pub(super) exclusive: bool,
@@ -48,22 +172,24 @@ pub struct Member {
     pub left: bool,
     /// A later life of the same exclusive name was surely alive, and this one was not heard since.
     pub superseded: bool,
+    was_heard: bool,
     /// When this leader first knew of it.
-    pub first_seen: Now,
-    /// When it was last heard in this term.
-    pub heard: Option<Now>,
+    pub first_seen: Instant,
+    /// Meaningful if it was heard.
+    heard_at: Instant,
     /// Its newest report's number.
     pub sequence: ReportSequence,
-    /// Its newest report.
-    pub report: Option<SecretReport>,
+    reported: Option<Arc<Reported>>,
+    /// The newest grant that its newest report has heard of.
+    acknowledged: LeaseSequence,
     /// The newest grant by version, running or over.
-    pub grants: BTreeMap<Version, Granted>,
+    grants: Grants,
     /// The number of the newest grant.
     pub granted_sequence: LeaseSequence,
     /// When the newest grant was given.
     pub(super) granted_at: Instant,
-    /// The length the newest grant was given, which is what `over` counts with.
-    granted_length: Duration,
+    /// The length the newest grant was given in nanoseconds, which is what `over` counts with.
+    granted_length: u64,
 }
 
 words! {
@@ -91,23 +217,60 @@ words! {
 }
 
 impl Member {
-    pub(super) fn new(id: MemberId, key: InstanceKey, at: Now) -> Self {
+    pub(super) fn new(key: InstanceKey, at: Instant) -> Self {
         Self {
-            id,
             key,
             exclusive: false,
             registered: false,
             left: false,
             superseded: false,
+            was_heard: false,
             first_seen: at,
-            heard: None,
+            heard_at: Instant::ZERO,
             sequence: ReportSequence(0),
-            report: None,
-            grants: BTreeMap::new(),
+            reported: None,
+            acknowledged: LeaseSequence(0),
+            grants: Vec::new().into(),
             granted_sequence: LeaseSequence(0),
             granted_at: Instant::ZERO,
-            granted_length: Duration::ZERO,
+            granted_length: 0,
         }
+    }
+
+    /// When it was last heard in this term.
+    #[must_use]
+    pub fn heard(&self) -> Option<Instant> {
+        self.was_heard.then_some(self.heard_at)
+    }
+
+    /// When it was last heard, or first known of.
+    #[must_use]
+    pub fn last_known(&self) -> Instant {
+        self.heard().unwrap_or(self.first_seen)
+    }
+
+    /// Its newest report.
+    #[must_use]
+    pub fn report(&self) -> Option<&Reported> {
+        self.reported.as_deref()
+    }
+
+    /// The newest grant that its newest report has heard of.
+    #[must_use]
+    pub fn acknowledged(&self) -> Option<LeaseSequence> {
+        self.reported.is_some().then_some(self.acknowledged)
+    }
+
+    /// What was granted for a version.
+    #[must_use]
+    pub fn granted(&self, version: Version) -> Option<&Granted> {
+        self.grants.get(version)
+    }
+
+    /// Of how many versions grants are remembered.
+    #[must_use]
+    pub fn grants(&self) -> usize {
+        self.grants.all().len()
     }
 
     /// Whether it is known to be over for good.
@@ -123,36 +286,44 @@ impl Member {
     }
 
     /// It speaks, so it lives: an incarnation that claimed the name exclusively was wrong about it.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(HeardLives, self.heard = Some(at)))]
-    pub(super) fn heard(&mut self, at: Now) {
-        self.heard = Some(at);
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(HeardLives, self.speaks(at)))]
+    pub(super) fn hear(&mut self, at: Instant) {
+        self.speaks(at);
         self.superseded = false;
+    }
+
+    /// It was heard, which is what silence counts from.
+    pub(super) fn speaks(&mut self, at: Instant) {
+        (self.was_heard, self.heard_at) = (true, at);
     }
 
     /// The newest report counts, whatever the order of arrival.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ReportOrder, true))]
     pub(super) fn is_news(&self, sequence: ReportSequence) -> bool {
-        sequence > self.sequence || self.report.is_none()
+        sequence > self.sequence || self.reported.is_none()
     }
 
     /// Folds a report: the newest sequence wins, whatever the order of arrival.
-    pub(super) fn fold(&mut self, sequence: ReportSequence, report: SecretReport, at: Now) {
-        self.heard(at);
+    pub(super) fn fold(&mut self, reports: &mut Reports, sequence: ReportSequence, report: &SecretReport, at: Instant) {
+        self.hear(at);
         if self.is_news(sequence) {
             // It goes by the newest grant that names a version, so earlier and longer ones are over with its arrival.
             // Only that very grant says so: a later one may name other versions only.
-            for granted in self.grants.values_mut().filter(|granted| granted.is_acknowledged_by(report.lease)) {
+            for granted in self.grants.all_mut().iter_mut().filter(|granted| granted.is_acknowledged_by(report.lease)) {
                 granted.over = granted.newest_over;
             }
             self.sequence = sequence;
-            self.report = Some(report);
+            self.acknowledged = report.lease;
+            if !self.report().is_some_and(|reported| reported.is_of(report)) {
+                self.reported = Some(reports.share(report));
+            }
         }
     }
 
     /// Whether a further grant for a version that the record does not know can be remembered, among all that one Sync asks for.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GrantsBounded, true))]
     pub(super) fn has_room_for(&self, version: Version) -> bool {
-        self.grants.contains_key(&version) || self.grants.len() + MAX_HELD_VERSIONS < MAX_GRANTS
+        self.granted(version).is_some() || self.grants() + MAX_HELD_VERSIONS < MAX_GRANTS
     }
 
     /// Grants of live versions and of a few that the record does not know: see [`Member::has_room_for`].
@@ -165,9 +336,10 @@ impl Member {
     ) {
         self.granted_sequence = self.granted_sequence.max(sequence);
         self.granted_at = at;
-        self.granted_length = length;
+        self.granted_length = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
         for (version, over) in over {
-            let granted = self.grants.entry(*version).or_insert(Granted { sequence, over: *over, newest_over: *over });
+            let first = Granted { version: *version, sequence, over: *over, newest_over: *over };
+            let granted = self.grants.get_or_insert(first);
             granted.sequence = granted.sequence.max(sequence);
             granted.over = later(granted.over, *over);
             granted.newest_over = *over;
@@ -176,17 +348,18 @@ impl Member {
 
     /// The leases of the newest grant, as long as they were when it was given: what counts since then goes by that.
     pub(super) fn leases(&self) -> BTreeMap<Version, Duration> {
-        self.grants
-            .iter()
-            .filter(|(_, granted)| granted.sequence == self.granted_sequence)
-            .map(|(version, _)| (*version, self.granted_length))
-            .collect()
+        let newest = self.grants.all().iter().filter(|granted| granted.sequence == self.granted_sequence);
+        newest.map(|granted| (granted.version, Duration::from_nanos(self.granted_length))).collect()
+    }
+
+    /// A version that has ended is granted no more.
+    pub(super) fn forget_grant(&mut self, version: Version) {
+        self.grants.remove(version);
     }
 
     /// The number of its next grant: above every one it has had, from whatever leader.
     pub(super) fn next_lease(&self, first: LeaseSequence) -> LeaseSequence {
-        let heard = self.report.as_ref().map_or(LeaseSequence(0), |report| report.lease);
-        first.max(self.granted_sequence).max(heard).next()
+        first.max(self.granted_sequence).max(self.acknowledged).next()
     }
 
     /// Whether it has said that it will never use the version again: it has acted on a desired state that no longer
@@ -194,33 +367,30 @@ impl Member {
     /// the record (`newest`) is of a history that the store has lost: what it asked for is not known.
     #[must_use]
     pub fn has_released(&self, version: Version, retirement: &Retirement, newest: Revision) -> bool {
-        self.report.as_ref().is_some_and(|report| {
+        self.report().is_some_and(|report| {
             has_acted_since(report, retirement.unwanted_since)
                 && has_acted_on_this_history(report, newest)
                 && holds_no_more(report, version)
-                && self.has_heard_of_last_grant(report, version)
+                && self.has_heard_of_last_grant(version)
         })
     }
 
     /// Lease rule 5: a release has heard of the last grant.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ReleaseLease, true))]
-    fn has_heard_of_last_grant(&self, report: &SecretReport, version: Version) -> bool {
-        self.grants.get(&version).is_none_or(|granted| report.lease >= granted.sequence)
+    fn has_heard_of_last_grant(&self, version: Version) -> bool {
+        self.granted(version).is_none_or(|granted| self.acknowledged >= granted.sequence)
     }
 
     /// Whether it has reached a stage with a version.
     #[must_use]
     pub fn has_reached(&self, version: Version, stage: Stage) -> bool {
-        self.report
-            .as_ref()
-            .and_then(|report| report.reached)
-            .is_some_and(|(reached, at)| reached == version && at >= stage)
+        self.report().and_then(|report| report.reached).is_some_and(|(reached, at)| reached == version && at >= stage)
     }
 
     /// When the last lease this leader granted it is surely over.
     #[must_use]
     pub fn leases_over(&self) -> Instant {
-        self.grants.values().map(|granted| granted.over).max().unwrap_or(Instant::ZERO)
+        self.grants.all().iter().map(|granted| granted.over).max().unwrap_or(Instant::ZERO)
     }
 }
 
@@ -232,19 +402,19 @@ fn later(before: Instant, new: Instant) -> Instant {
 
 /// A release was said of a desired state that no longer asks for the version.
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ReleaseRevision, true))]
-fn has_acted_since(report: &SecretReport, unwanted_since: Revision) -> bool {
+fn has_acted_since(report: &Reported, unwanted_since: Revision) -> bool {
     report.revision >= unwanted_since
 }
 
 /// A release was said of a state that this record has had.
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ReleaseKnown, true))]
-fn has_acted_on_this_history(report: &SecretReport, newest: Revision) -> bool {
+fn has_acted_on_this_history(report: &Reported, newest: Revision) -> bool {
     report.revision <= newest
 }
 
 /// A release holds the version no more.
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ReleaseHeld, true))]
-fn holds_no_more(report: &SecretReport, version: Version) -> bool {
+fn holds_no_more(report: &Reported, version: Version) -> bool {
     !report.held.contains(&version)
 }
 

@@ -324,7 +324,7 @@ impl Coordinator {
             }
             Some(_) => {}
         }
-        if let Some(unknown) = instances.iter().find(|key| !self.members.contains_key(*key)) {
+        if let Some(unknown) = instances.iter().find(|key| self.members.id(key).is_none()) {
             return Err(operator(format!("{unknown} is no member of this rotation")));
         }
         Ok(())
@@ -335,7 +335,7 @@ impl Coordinator {
         if !matches!(phase, Some(Phase::Preparing | Phase::Activating)) {
             return Err(operator("excusing is for preparing and activating; a retire needs an override"));
         }
-        if !self.members.contains_key(instance) {
+        if self.members.id(instance).is_none() {
             return Err(operator(format!("{instance} is no member of this rotation")));
         }
         self.fitting(vec![Change::Record(RecordChange::Excused { instance: full_name(instance) })])

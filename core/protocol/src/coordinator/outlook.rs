@@ -62,7 +62,7 @@ impl Coordinator {
     pub fn stage_counts(&self, now: Now) -> BTreeMap<ServiceName, StageCounts> {
         let mut counts: BTreeMap<ServiceName, StageCounts> = BTreeMap::new();
         let Some(target) = self.target() else { return counts };
-        for member in self.members.values().filter(|member| !member.is_gone()) {
+        for member in self.members.iter().filter(|member| !member.is_gone()) {
             let count = counts.entry(member.key.service.clone()).or_default();
             count.members += 1;
             count.out_of_reach += u32::from(self.is_out_of_reach(member, now));
@@ -242,7 +242,7 @@ impl Coordinator {
     /// How a member stands, as status shows it.
     #[must_use]
     pub fn standing(&self, member: &Member, now: Now) -> Standing {
-        let silent = member.heard.map(|heard| now.instant.since(heard.instant));
+        let silent = member.heard().map(|heard| now.instant.since(heard));
         match silent {
             _ if member.is_gone() => Standing::Left,
             _ if self.is_out_of_reach(member, now) => Standing::Fenced,
@@ -424,14 +424,13 @@ impl Coordinator {
     }
 
     fn stage_blocker(&self, name: ConditionName, member: &Member, version: Version, now: Now) -> Blocker {
-        let silent = member.heard.map(|heard| now.instant.since(heard.instant));
-        let failure = member.report.as_ref().and_then(|report| report.failure.as_ref());
+        let silent = member.heard().map(|heard| now.instant.since(heard));
+        let failure = member.report().and_then(|report| report.failure.as_ref());
         let at = member
-            .report
-            .as_ref()
+            .report()
             .and_then(|report| report.reached)
             .map_or_else(|| "nothing yet".to_owned(), |(version, stage)| format!("{stage} version {version}"));
-        let ahead = member.report.as_ref().is_some_and(|report| report.revision > self.record.revision);
+        let ahead = member.report().is_some_and(|report| report.revision > self.record.revision);
         let why = match (failure, silent) {
             (Some(failure), _) if failure.version == version => {
                 format!("{}: version {version}: {}", failure.kind.words(), failure.text)
@@ -457,7 +456,7 @@ impl Coordinator {
             }
             _ => "it goes on by itself, or an operator excuses it".to_owned(),
         };
-        let since = member.heard.map_or(member.first_seen.wall, |heard| heard.wall);
+        let since = now.wall_at(member.last_known());
         Blocker { condition: name, who: member.key.to_string(), why, since: Some(since), next }
     }
 
@@ -468,8 +467,8 @@ impl Coordinator {
             return self.tally.auth_failures();
         }
         self.members
-            .values()
-            .filter_map(|member| member.report.as_ref())
+            .iter()
+            .filter_map(|member| member.report())
             .filter_map(|report| report.auth_failures.get(&version))
             .fold(0, |sum, count| sum.saturating_add(*count))
     }

@@ -10,20 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
+use super::member::Reports;
+use super::members::{MemberId, Members};
 use super::{Coordinator, Member};
 use crate::id::{InstanceKey, Version};
 use crate::message::{FailureKind, Stage};
 use crate::name::ServiceName;
 use crate::phase::Phase;
 use crate::time::{Instant, Now};
-
-/// A member's place in the sets. Says nothing about the member, so it is no part of a state's identity.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct MemberId(pub(super) u32);
-
-impl Hash for MemberId {
-    fn hash<H: Hasher>(&self, _: &mut H) {}
-}
 
 /// Stands for a member that counts for as long as it is silent.
 const NEVER: Instant = Instant::from_nanos(u64::MAX);
@@ -97,7 +91,6 @@ pub(super) struct Tally {
     pub(super) refusals: usize,
     /// Failed logins with the version being moved to.
     auth_failures: u128,
-    next_id: u32,
 }
 
 impl Hash for Tally {
@@ -106,11 +99,6 @@ impl Hash for Tally {
 }
 
 impl Tally {
-    pub(super) fn next_id(&mut self) -> MemberId {
-        self.next_id = self.next_id.wrapping_add(1);
-        MemberId(self.next_id)
-    }
-
     pub(super) fn auth_failures(&self) -> u64 {
         u64::try_from(self.auth_failures).unwrap_or(u64::MAX)
     }
@@ -180,58 +168,62 @@ struct Counted {
 
 impl Coordinator {
     /// Changes one member and what is counted of it. Nothing, if it is not known.
-    pub(super) fn change_member(&mut self, key: &InstanceKey, change: impl FnOnce(&mut Member)) {
-        let Some(before) = self.members.get(key) else { return };
-        let (id, counted) = (before.id, self.counted(before));
-        self.tally.count(&counted, id, &key.service, false);
-        if let Some(member) = self.members.get_mut(key) {
-            change(member);
+    pub(super) fn change_member(&mut self, key: &InstanceKey, change: impl FnOnce(&mut Member, &mut Reports)) {
+        let Some(id) = self.members.id(key) else { return };
+        self.count_member(id, key, false);
+        if let Some((member, reports)) = self.members.get_mut(id) {
+            change(member, reports);
         }
-        self.count_member(key);
+        self.count_member(id, key, true);
     }
 
-    /// Counts a member that is not counted yet.
-    pub(super) fn count_member(&mut self, key: &InstanceKey) {
-        let Some(member) = self.members.get(key) else { return };
-        let (id, counted) = (member.id, self.counted(member));
-        self.tally.count(&counted, id, &key.service, true);
+    /// Puts a member into the counts, or takes it out.
+    pub(super) fn count_member(&mut self, id: MemberId, key: &InstanceKey, put: bool) {
+        let Some(counted) = self.members.get(id).and_then(|member| self.counted(member)) else { return };
+        self.tally.count(&counted, id, &key.service, put);
     }
 
     /// Forgets a member.
     pub(super) fn remove_member(&mut self, key: &InstanceKey) {
-        let Some(member) = self.members.get(key) else { return };
-        let (id, counted) = (member.id, self.counted(member));
-        self.tally.count(&counted, id, &key.service, false);
-        self.members.remove(key);
+        let Some(id) = self.members.id(key) else { return };
+        self.count_member(id, key, false);
+        self.members.remove(id);
     }
 
     /// Counts everything anew: the record or the policy has changed, and with it what is counted.
     pub(super) fn recount(&mut self) {
         let record = &self.record;
-        let mut tally = Tally { next_id: self.tally.next_id, ..Tally::default() };
-        tally.phase = record.rotation.as_ref().and_then(|rotation| match rotation.phase {
+        let phase = record.rotation.as_ref().and_then(|rotation| match rotation.phase {
             Phase::Preparing => Some(Progress::new(rotation.new, Stage::Prepared)),
             Phase::Activating => Some(Progress::new(rotation.new, Stage::Switched)),
             Phase::Verifying | Phase::Draining | Phase::Retiring | Phase::RollingBack => None,
         });
         let waiting = record.retirements.iter().filter(|(_, retirement)| retirement.step.is_none());
-        tally.holding = waiting.map(|(version, _)| (*version, Until::default())).collect();
-        if !tally.holding.is_empty() {
-            tally.current = record.current.map(|current| Progress::new(current, Stage::Switched));
-        }
-        self.tally = tally;
-        if record.rotation.is_none() && self.tally.holding.is_empty() {
+        let holding: BTreeMap<_, _> = waiting.map(|(version, _)| (*version, Until::default())).collect();
+        let current = record.current.filter(|_| !holding.is_empty());
+        let current = current.map(|current| Progress::new(current, Stage::Switched));
+        self.tally = Tally { phase, current, holding, ..Tally::default() };
+        if !self.counts() {
             return;
         }
-        let members = std::mem::take(&mut self.members);
-        for member in members.values() {
-            let counted = self.counted(member);
-            self.tally.count(&counted, member.id, &member.key.service, true);
+        let members = std::mem::replace(&mut self.members, Members::new(Instant::ZERO));
+        for (id, member) in members.unordered() {
+            if let Some(counted) = self.counted(member) {
+                self.tally.count(&counted, id, &member.key.service, true);
+            }
         }
         self.members = members;
     }
 
-    fn counted(&self, member: &Member) -> Counted {
+    /// Whether anything is counted now.
+    fn counts(&self) -> bool {
+        self.record.rotation.is_some() || !self.tally.holding.is_empty()
+    }
+
+    fn counted(&self, member: &Member) -> Option<Counted> {
+        if !self.counts() {
+            return None;
+        }
         let rotation = self.record.rotation.as_ref();
         let gone = member.is_gone();
         let place = |progress: &Option<Progress>| {
@@ -248,8 +240,8 @@ impl Coordinator {
             let settled = self.settled_standing(member, *version, retirement);
             settled.is_none().then(|| (*version, self.holds_until(member, *version)))
         });
-        let report = member.report.as_ref();
-        Counted {
+        let report = member.report();
+        Some(Counted {
             until: if gone { None } else { self.out_of_reach_at(member) },
             phase: place(&self.tally.phase).map(excused),
             // Nothing waits for those that are missing here.
@@ -258,12 +250,12 @@ impl Coordinator {
             holding: open.collect(),
             refuses: rotation.is_some_and(|rotation| self.refuses(member, rotation.new)),
             auth_failures: rotation.and_then(|rotation| report?.auth_failures.get(&rotation.new).copied()).unwrap_or(0),
-        }
+        })
     }
 
     /// Whether it refuses a version, in this direction.
     pub(super) fn refuses(&self, member: &Member, version: Version) -> bool {
-        let report = member.report.as_ref().filter(|report| report.generation == self.record.generation);
+        let report = member.report().filter(|report| report.generation == self.record.generation);
         !member.is_gone()
             && report
                 .and_then(|report| report.failure.as_ref())
@@ -321,11 +313,11 @@ mod tests {
 
     fn key(who: u8) -> InstanceKey {
         // Two lives of each of three names.
-        InstanceKey {
-            service: if who.is_multiple_of(2) { "api" } else { "jobs" }.parse().unwrap(),
-            instance: format!("pod-{}", who % 3).parse().unwrap(),
-            incarnation: Incarnation(u128::from(who)),
-        }
+        InstanceKey::new(
+            if who.is_multiple_of(2) { "api" } else { "jobs" }.parse().unwrap(),
+            format!("pod-{}", who % 3).parse().unwrap(),
+            Incarnation(u128::from(who)),
+        )
     }
 
     fn policy(choice: u8) -> Policy {
@@ -425,7 +417,7 @@ mod tests {
             let members = || coordinator.members();
             let refusals = members().filter(|member| coordinator.refuses(member, rotation.new)).count();
             let failures: u64 =
-                members().filter_map(|member| member.report.as_ref()?.auth_failures.get(&rotation.new).copied()).sum();
+                members().filter_map(|member| member.report()?.auth_failures.get(&rotation.new).copied()).sum();
             assert_eq!((coordinator.tally.refusals, coordinator.tally.auth_failures()), (refusals, failures));
         }
     }

@@ -24,11 +24,7 @@ pub fn seconds(count: u64) -> Duration {
 pub fn key(name: &str) -> InstanceKey {
     let (name, life) = name.split_once('#').map_or((name, 1), |(name, life)| (name, life.parse().unwrap()));
     let (service, instance) = name.split_once('/').unwrap();
-    InstanceKey {
-        service: service.parse().unwrap(),
-        instance: instance.parse().unwrap(),
-        incarnation: Incarnation(life << 96),
-    }
+    InstanceKey::new(service.parse().unwrap(), instance.parse().unwrap(), Incarnation(life << 96))
 }
 
 pub fn operator() -> OperatorName {

@@ -51,7 +51,10 @@ fn observable(bench: &Bench) -> String {
     let members: Vec<_> = bench
         .coordinator
         .members()
-        .map(|member| (member.key.clone(), member.sequence, member.report.clone(), member.left, member.registered))
+        .map(|member| {
+            let said = (member.report().cloned(), member.acknowledged());
+            (member.key.clone(), member.sequence, said, member.left, member.registered)
+        })
         .collect();
     format!("{members:?} {:?} {:?}", bench.coordinator.record(), bench.coordinator.stage_counts(bench.now))
 }

@@ -238,7 +238,7 @@ fn grants_of_versions_nobody_knows_are_bounded() {
         let held: Vec<u64> = (0..16).map(|n| 1_000_000 + round * 16 + n).collect();
         bench.sync("api/a", 1, Stage::Released, &held);
     }
-    let grants = bench.coordinator.member_of(&key("api/a")).unwrap().grants.len();
+    let grants = bench.coordinator.member_of(&key("api/a")).unwrap().grants();
     assert!(grants <= 64, "B: {grants} grants of one member are remembered");
 }
 

@@ -29,10 +29,12 @@ pub(crate) fn cluster() -> impl Strategy<Value = ClusterName> {
 
 fn instance_key() -> impl Strategy<Value = InstanceKey> {
     let name = "[a-z0-9][a-z0-9._-]{0,127}";
-    (name, name, any::<u128>()).prop_map(|(service, instance, incarnation)| InstanceKey {
-        service: ServiceName::new(service).unwrap(),
-        instance: InstanceName::new(instance).unwrap(),
-        incarnation: Incarnation(incarnation),
+    (name, name, any::<u128>()).prop_map(|(service, instance, incarnation)| {
+        InstanceKey::new(
+            ServiceName::new(service).unwrap(),
+            InstanceName::new(instance).unwrap(),
+            Incarnation(incarnation),
+        )
     })
 }
 
@@ -210,11 +212,11 @@ pub(crate) fn largest_reply() -> SyncReply {
 }
 
 fn largest_key() -> InstanceKey {
-    InstanceKey {
-        service: ServiceName::new("s".repeat(128)).unwrap(),
-        instance: InstanceName::new("i".repeat(128)).unwrap(),
-        incarnation: Incarnation(u128::MAX),
-    }
+    InstanceKey::new(
+        ServiceName::new("s".repeat(128)).unwrap(),
+        InstanceName::new("i".repeat(128)).unwrap(),
+        Incarnation(u128::MAX),
+    )
 }
 
 fn largest_secret(index: usize) -> SecretName {

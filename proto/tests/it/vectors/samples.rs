@@ -42,11 +42,11 @@ fn versions(numbers: &[u64]) -> BTreeSet<Version> {
 }
 
 pub(crate) fn key() -> InstanceKey {
-    InstanceKey {
-        service: ServiceName::new("payments-api").unwrap(),
-        instance: InstanceName::new("payments-api-0").unwrap(),
-        incarnation: Incarnation(0x0123_4567_89ab_cdef_fedc_ba98_7654_3210),
-    }
+    InstanceKey::new(
+        ServiceName::new("payments-api").unwrap(),
+        InstanceName::new("payments-api-0").unwrap(),
+        Incarnation(0x0123_4567_89ab_cdef_fedc_ba98_7654_3210),
+    )
 }
 
 pub(crate) fn registration() -> Registration {

@@ -18,7 +18,7 @@ fn name(secret: &str) -> SecretName {
 
 fn key(incarnation: u128) -> InstanceKey {
     let (service, instance) = (ServiceName::new("api").unwrap(), InstanceName::new("pod-1").unwrap());
-    InstanceKey { service, instance, incarnation: Incarnation(incarnation) }
+    InstanceKey::new(service, instance, Incarnation(incarnation))
 }
 
 fn state(secret: &str) -> SecretState {

@@ -47,7 +47,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
                 let held: Vec<u64> = (0..16).map(|n| 1_000_000 + round * 16 + n).collect();
                 bench.sync("api/a", 1, Stage::Released, &held);
             }
-            let grants = bench.coordinator.member_of(&key("api/a")).map_or(0, |member| member.grants.len());
+            let grants = bench.coordinator.member_of(&key("api/a")).map_or(0, |member| member.grants());
             says(grants > 64, "B: grants are remembered without a bound")
         }
         Rule::NumbersLost => {

@@ -104,11 +104,11 @@ impl Model {
 
     fn start(&mut self, fixed: &Fixed, life: u128) {
         let index = self.lives.len();
-        let key = InstanceKey {
-            service: "api".parse().expect("a valid name"),
-            instance: format!("i{index}").parse().expect("a valid name"),
-            incarnation: Incarnation((life + 1) << 96),
-        };
+        let key = InstanceKey::new(
+            "api".parse().expect("a valid name"),
+            format!("i{index}").parse().expect("a valid name"),
+            Incarnation((life + 1) << 96),
+        );
         let life = self.fresh(fixed, key);
         self.lives.push(life);
         self.goes_on(fixed, index);
@@ -273,8 +273,9 @@ impl Model {
             }
             Action::Restarts(index) => {
                 self.left.restarts -= 1;
-                let mut key = self.lives[index].rules.key().clone();
-                key.incarnation.0 += 1 << 96;
+                let key = self.lives[index].rules.key();
+                let incarnation = Incarnation(key.incarnation.0 + (1 << 96));
+                let key = InstanceKey::new(key.service.clone(), key.instance.clone(), incarnation);
                 self.lives[index] = self.fresh(fixed, key);
                 self.wire.retain(|wire| !to(wire, index));
                 self.held.retain(|wire| !to(wire, index) || matches!(wire, Wire::Sync(..)));
