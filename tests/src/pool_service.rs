@@ -23,6 +23,8 @@ pub use status::Status;
 
 /// How often a status line is written, besides the first and the last.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// How often a file that is waited for is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// How the service runs, from arguments or `POOL_SERVICE_…` variables.
 #[derive(Debug, Clone, Parser)]
@@ -85,9 +87,9 @@ pub struct Misbehaviour {
     /// Go on with the first version for all work, and hold on to it.
     #[arg(long, env = "POOL_SERVICE_IGNORE_RELOAD")]
     pub ignore_reload: bool,
-    /// Take so long to switch to a new version, in milliseconds.
-    #[arg(long, env = "POOL_SERVICE_SWITCH_TAKES_MS", default_value_t = 0)]
-    pub switch_takes_ms: u64,
+    /// Switch to another version than the first only once this file exists.
+    #[arg(long, env = "POOL_SERVICE_SWITCH_WHEN")]
+    pub switch_when: Option<PathBuf>,
     /// Refuse every version after the first when asked to prepare it.
     #[arg(long, env = "POOL_SERVICE_REFUSE_PREPARE")]
     pub refuse_prepare: bool,
@@ -165,7 +167,7 @@ async fn connect(settings: &Settings) -> anyhow::Result<Subscriber> {
 /// A pool per version: opened and tried before it is needed, closed when the last query of it is over.
 fn hooks(settings: &Settings, pools: &Arc<Pools>) -> Hooks {
     let refuse = settings.misbehaviour.refuse_prepare;
-    let pause = Duration::from_millis(settings.misbehaviour.switch_takes_ms);
+    let awaited = settings.misbehaviour.switch_when.clone();
     let (prepare, switch, release) = (Arc::clone(pools), Arc::clone(pools), Arc::clone(pools));
     Hooks::new()
         .on_prepare(move |credential| {
@@ -178,9 +180,12 @@ fn hooks(settings: &Settings, pools: &Arc<Pools>) -> Hooks {
             }
         })
         .on_switch(move |credential| {
-            let pools = Arc::clone(&switch);
+            let (pools, awaited) = (Arc::clone(&switch), awaited.clone());
             async move {
-                tokio::time::sleep(pause).await;
+                let first = pools.oldest() == Some(credential.version());
+                while !first && awaited.as_ref().is_some_and(|file| !file.exists()) {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
                 pools.open(&credential).await
             }
         })

@@ -1,16 +1,18 @@
 //! Apache Kafka.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::process::Signal;
 use tokio::sync::OnceCell;
 
 use crate::probe::Probe;
-use crate::server::Plan;
+use crate::server::{DATA, Plan, copy_anew};
 use crate::{Scratch, Server, Shared, find, free_port};
 
 /// Any cluster id does; one for all, as nodes of different tests never meet.
@@ -194,9 +196,15 @@ impl Program {
     /// Writes the settings, formats the data folder if it is new, and says how to run the node.
     fn plan(&self, scratch: &Scratch, node: &Node, all: &[Node], config: KafkaConfig<'_>) -> Plan {
         let file = scratch.path().join("server.properties");
-        let text = settings(scratch.path(), node, all, config);
-        std::fs::write(&file, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
-        self.format(&file, config.scram);
+        write(&file, &settings(&scratch.path().join(DATA), node, all, config));
+        let data = scratch.path().join(DATA);
+        if !data.exists() {
+            if config.scram.is_empty() {
+                copy_anew(self.formatted(node.id).path(), &data);
+            } else {
+                self.format(&file, config.scram);
+            }
+        }
         let mut arguments: Vec<OsString> = JVM.iter().chain(config.jvm).map(Into::into).collect();
         arguments.push("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn".into());
         arguments.extend(["-cp".into(), self.classes(), "kafka.Kafka".into(), file.into()]);
@@ -208,6 +216,22 @@ impl Program {
             probe: Probe::Kafka { port: node.port },
             stop: Signal::TERM,
         }
+    }
+
+    /// A formatted data folder of a node of this number, to copy: formatting starts a JVM, so it is done once per test binary.
+    fn formatted(&self, id: u16) -> &'static Scratch {
+        static FORMATTED: Mutex<BTreeMap<u16, &'static Scratch>> = Mutex::new(BTreeMap::new());
+        let mut formatted = FORMATTED.lock().unwrap_or_else(PoisonError::into_inner);
+        formatted.entry(id).or_insert_with(|| {
+            let (folder, settings) = (Scratch::new("kafka-formatted"), Scratch::new("kafka-format"));
+            let node = Node { id, port: free_port(), controller_port: free_port(), secured_port: 0 };
+            let file = settings.path().join("server.properties");
+            let text = self::settings(folder.path(), &node, std::slice::from_ref(&node), KafkaConfig::default());
+            write(&file, &text);
+            self.format(&file, &[]);
+            // Removed with everything else of this process, by the watchdog.
+            Box::leak(Box::new(folder))
+        })
     }
 
     fn format(&self, settings: &Path, scram: &[(&str, &str)]) {
@@ -236,7 +260,11 @@ impl Program {
     }
 }
 
-fn settings(folder: &Path, node: &Node, all: &[Node], config: KafkaConfig<'_>) -> String {
+fn write(file: &Path, text: &str) {
+    std::fs::write(file, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
+}
+
+fn settings(data: &Path, node: &Node, all: &[Node], config: KafkaConfig<'_>) -> String {
     let voters: Vec<String> =
         all.iter().map(|node| format!("{}@127.0.0.1:{}", node.id, node.controller_port)).collect();
     let mut listeners = format!("PLAINTEXT://127.0.0.1:{}", node.port);
@@ -268,7 +296,7 @@ group.initial.rebalance.delay.ms=0
         id = node.id,
         voters = voters.join(","),
         controller = node.controller_port,
-        data = folder.join("data").display(),
+        data = data.display(),
         in_sync = copies.div_ceil(2),
         more = config.properties,
     )

@@ -3,14 +3,14 @@
 use std::ffi::OsString;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use rustix::process::Signal;
+use tokio::process::Command;
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
 use crate::probe::Probe;
-use crate::server::Plan;
+use crate::server::{DATA, Plan};
 use crate::{Scratch, Server, Shared, find, free_port};
 
 /// The superuser's password in these throw-away servers; logins are checked with SCRAM as in real ones.
@@ -46,7 +46,7 @@ impl Postgres {
         let scratch = Scratch::new("postgres");
         let account = Account::choose();
         account.own(scratch.path());
-        initialise(&folder, &scratch, &account).await;
+        copy_initialised(&folder, &scratch, &account).await;
         let mut port = 0;
         let server = Server::start(scratch, |scratch| {
             port = free_port();
@@ -177,6 +177,31 @@ impl Account {
     }
 }
 
+/// Makes the data folder: a copy of one that `initdb` makes once per test binary, since that takes longer than all the rest.
+async fn copy_initialised(folder: &Path, scratch: &Scratch, account: &Account) {
+    static INITIALISED: OnceCell<Scratch> = OnceCell::const_new();
+    let initialised = INITIALISED.get_or_init(async || {
+        let scratch = Scratch::new("postgres-initialised");
+        account.own(scratch.path());
+        initialise(folder, &scratch, account).await;
+        scratch
+    });
+    let from = initialised.await.path().join(DATA);
+    // By the account, which is to own the copy; with the owner's rights alone, which PostgreSQL insists on.
+    let arguments = vec!["-Rp".into(), from.into(), scratch.path().join(DATA).into()];
+    let (program, arguments) = account.run("cp".into(), arguments);
+    let mut command = Command::new(program);
+    command.args(arguments);
+    complete("cp", command).await;
+}
+
+/// Runs a command to its end.
+async fn complete(what: &str, mut command: Command) {
+    let output = command.kill_on_drop(true).output().await;
+    let output = output.unwrap_or_else(|error| panic!("cannot run {what}: {error}"));
+    assert!(output.status.success(), "{what}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+}
+
 /// Makes the data folder. Not flushed to disk: it need not survive a power cut of the test machine.
 async fn initialise(folder: &Path, scratch: &Scratch, account: &Account) {
     let password = scratch.path().join("password");
@@ -184,7 +209,7 @@ async fn initialise(folder: &Path, scratch: &Scratch, account: &Account) {
     account.own(&password);
     let arguments: Vec<OsString> = vec![
         "--pgdata".into(),
-        scratch.path().join("data").into(),
+        scratch.path().join(DATA).into(),
         "--pwfile".into(),
         password.into(),
         "--username=postgres".into(),
@@ -196,13 +221,11 @@ async fn initialise(folder: &Path, scratch: &Scratch, account: &Account) {
     let (program, arguments) = account.run(folder.join("initdb"), arguments);
     let mut command = Command::new(program);
     command.args(arguments).envs(variables(folder)).current_dir(scratch.path());
-    let command = tokio::process::Command::from(command).kill_on_drop(true).output();
-    let output = command.await.unwrap_or_else(|error| panic!("cannot run initdb in {}: {error}", folder.display()));
-    assert!(output.status.success(), "initdb: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    complete("initdb", command).await;
 }
 
 fn plan(folder: &Path, scratch: &Scratch, account: &Account, port: u16, settings: &[&str]) -> Plan {
-    let mut arguments: Vec<OsString> = vec!["-D".into(), scratch.path().join("data").into()];
+    let mut arguments: Vec<OsString> = vec!["-D".into(), scratch.path().join(DATA).into()];
     let ours = [
         format!("port={port}"),
         "listen_addresses=127.0.0.1".into(),

@@ -22,7 +22,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 const PORT_ATTEMPTS: u32 = 3;
 
 /// What every server calls the folder of its data.
-const DATA: &str = "data";
+pub(crate) const DATA: &str = "data";
 /// Where its copy is.
 const BACKUP: &str = "backup";
 
@@ -166,7 +166,7 @@ impl Server {
 }
 
 /// Copies a folder with all that is in it, in place of what is there.
-fn copy_anew(from: &Path, to: &Path) {
+pub(crate) fn copy_anew(from: &Path, to: &Path) {
     fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
         std::fs::create_dir_all(to)?;
         for entry in std::fs::read_dir(from)? {

@@ -7,21 +7,23 @@ use rotacast_proto::v1;
 use rotacast_tests::programs;
 use rotacast_tests::world::{Action, BusKind, CLUSTER, Options, Service, SessionLog, StoreKind, World};
 
-async fn begun(services: &[(&str, &[&str])]) -> Option<(World, Vec<Service>)> {
+/// Two services that use version 1. The second switches to another version only once the file exists.
+async fn begun(switch_when: Option<&str>) -> Option<(World, [Service; 2])> {
     let options = Options::default().on(StoreKind::Consul, BusKind::Kafka);
     let mut world = World::start(programs!(), options).await?;
     world.broadcaster.start(&world.operator).await;
     world.first_version().await;
-    let mut running: Vec<Service> =
-        services.iter().map(|(instance, arguments)| world.service("payments-api", instance, arguments)).collect();
-    for service in &mut running {
+    let waits = switch_when.map(|file| format!("--switch-when={}", world.folder().join(file).display()));
+    let waits: Vec<&str> = waits.iter().map(String::as_str).collect();
+    let mut services = [world.service("payments-api", "one", &[]), world.service("payments-api", "two", &waits)];
+    for service in &mut services {
         service.uses(1).await;
     }
-    Some((world, running))
+    Some((world, services))
 }
 
 /// The rotation to version 2 retires version 1, and no query ever failed.
-async fn ends_well(mut world: World, services: Vec<Service>) {
+async fn ends_well(mut world: World, services: [Service; 2]) {
     let ended = world.ended(2).await;
     assert_eq!(ended.outcome, "retired", "{ended:?}");
     for mut service in services {
@@ -38,9 +40,7 @@ async fn ends_well(mut world: World, services: Vec<Service>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_killed_during_activating_costs_time_only() {
-    // One of the two takes its time to switch, more than it takes to kill a broker and to ask, on a busy machine too.
-    let services: [(&str, &[&str]); 2] = [("one", &[]), ("two", &["--switch-takes-ms=25000"])];
-    let Some((mut world, services)) = begun(&services).await else { return };
+    let Some((mut world, services)) = begun(Some("switch")).await else { return };
     world.operator.order(Action::Rotate(v1::Rotate {})).await.expect("the order is accepted");
     let phase = |status: &v1::SecretStatus| Some(status.rotation.as_ref()?.phase());
     world.until("Activating", |status| (phase(status) == Some(v1::Phase::Activating)).then_some(())).await;
@@ -48,13 +48,14 @@ async fn a_broker_killed_during_activating_costs_time_only() {
     let found = world.until("an answer without a broker", |status| Some(phase(status))).await;
     println!("{found:?} when the broker was gone");
     assert_eq!(found, Some(v1::Phase::Activating));
+    std::fs::write(world.folder().join("switch"), "").expect("the world's folder can be written");
     world.bus.kafka().restart().await;
     ends_well(world, services).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn topics_deleted_and_made_anew_lead_to_the_same_end() {
-    let Some((mut world, services)) = begun(&[("one", &[]), ("two", &[])]).await else { return };
+    let Some((mut world, services)) = begun(None).await else { return };
     let hidden = world.session(1).await;
     world.operator.order(Action::Rotate(v1::Rotate {})).await.expect("the order is accepted");
     world

@@ -17,8 +17,12 @@ pub trait Fixture: Send + Sync + Sized + 'static {
     const HANDLES_SURVIVE: bool;
 
     /// A fresh bus with nothing in it; `None` when what it needs is not on this machine, which the fixture
-    /// has said loudly.
+    /// has said loudly. What it stands on may serve other cases at the same time: it is never stopped.
     async fn fresh() -> Option<Self>;
+    /// The same on servers of its own, for cases that stop them.
+    async fn alone() -> Option<Self> {
+        Self::fresh().await
+    }
     /// The broadcaster's side.
     fn leader(&self) -> Arc<dyn LeaderBus>;
     /// A broadcaster's side of its own connection, as far as there are connections.
@@ -27,7 +31,7 @@ pub trait Fixture: Send + Sync + Sized + 'static {
     fn instance(&self) -> Arc<dyn InstanceBus>;
     /// An instance's side of its own connection, as far as there are connections.
     async fn another_instance(&self) -> Arc<dyn InstanceBus>;
-    /// Ends the bus as hard as can be.
+    /// Ends the bus as hard as can be; only asked of one that is [`alone`](Fixture::alone).
     async fn stop(&mut self);
     /// Starts it again over the same storage.
     async fn start(&mut self);
@@ -36,10 +40,14 @@ pub trait Fixture: Send + Sync + Sized + 'static {
 }
 
 /// Runs one case.
-pub fn run<F: Fixture, C: Future<Output = ()>>(name: &str, case: impl FnOnce(F) -> C) {
+pub fn run<F: Fixture, C: Future<Output = ()>>(
+    name: &str,
+    fixture: impl Future<Output = Option<F>>,
+    case: impl FnOnce(F) -> C,
+) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let Some(fixture) = F::fresh().await else { return };
+        let Some(fixture) = fixture.await else { return };
         assert!(tokio::time::timeout(HANG, case(fixture)).await.is_ok(), "{name} hangs");
     });
     // Tasks that block must not keep a finished test from ending.

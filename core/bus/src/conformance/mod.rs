@@ -17,7 +17,11 @@ pub use fixture::{Fixture, run};
 #[macro_export]
 macro_rules! conformance {
     ($fixture:ty) => {
-        $crate::conformance!(@cases $fixture:
+        $crate::conformance!(@cases $fixture, alone:
+            states_and_roster_survive_a_restart,
+            a_bus_that_is_down_says_so,
+        );
+        $crate::conformance!(@cases $fixture, fresh:
             a_newcomer_gets_the_last_state_of_each_secret,
             a_newcomer_gets_the_last_roster_entry_and_report_of_each_life,
             empty_logs_are_caught_up,
@@ -25,8 +29,6 @@ macro_rules! conformance {
             only_the_watched_secrets_arrive,
             many_keys_arrive_once_each,
             duplicates_are_harmless,
-            states_and_roster_survive_a_restart,
-            a_bus_that_is_down_says_so,
             a_recreated_log_is_read_anew,
             s27_a_slow_reader_ends_with_the_newest,
             what_is_too_large_is_refused_and_the_largest_passes,
@@ -47,11 +49,12 @@ macro_rules! conformance {
             random_traffic_converges,
         );
     };
-    (@cases $fixture:ty: $($case:ident),* $(,)?) => {
+    (@cases $fixture:ty, $how:ident: $($case:ident),* $(,)?) => {
         $(
             #[test]
             fn $case() {
-                $crate::conformance::run::<$fixture, _>(stringify!($case), $crate::conformance::cases::$case);
+                use $crate::conformance::{Fixture, cases, run};
+                run(stringify!($case), <$fixture as Fixture>::$how(), cases::$case);
             }
         )*
     };

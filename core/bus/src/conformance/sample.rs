@@ -1,7 +1,7 @@
 //! Signed messages to send.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rotacast_proto::{Envelope, Kind, SigningKey, VerifyingKey};
@@ -72,14 +72,30 @@ pub(super) fn instance(service: &str, instance: &str, number: u128) -> InstanceK
     InstanceKey::new(ServiceName::new(service).unwrap(), InstanceName::new(instance).unwrap(), Incarnation(number))
 }
 
+/// After this long without success, what is repeated is taken to fail for good.
+const HANG: Duration = Duration::from_secs(90);
+
 /// Repeats a call while the bus says that a retry may help, as every user of it does.
 pub(super) async fn persist<T>(call: impl AsyncFn() -> Result<T, BusError>) -> T {
+    persist_outcome(call).await.unwrap_or_else(|problem| panic!("{problem:?}"))
+}
+
+/// The same, and hands any other error back.
+pub(super) async fn persist_outcome<T>(call: impl AsyncFn() -> Result<T, BusError>) -> Result<T, BusError> {
+    let begun = Instant::now();
     loop {
         match call().await {
-            Ok(value) => return value,
             // A pause between attempts, not in place of a condition: the loop ends when the call succeeds.
-            Err(problem) if problem.is_transient() => tokio::time::sleep(Duration::from_millis(20)).await,
-            Err(problem) => panic!("{problem:?}"),
+            Err(problem) if problem.is_transient() => {
+                assert!(begun.elapsed() < HANG, "still no success after {HANG:?}: {problem:?}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            outcome => return outcome,
         }
     }
+}
+
+/// How often something is done: more in `tools/test --long`.
+pub(super) fn usual<T>(ordinary: T, long: T) -> T {
+    if std::env::var_os("ROTACAST_LONG").is_some() { long } else { ordinary }
 }

@@ -17,7 +17,7 @@ use rotacast_proto::{Envelope, Kind, SigningKey};
 use rotacast_protocol::{
     ClusterName, Incarnation, InstanceKey, InstanceName, Revision, SecretName, ServiceName, WallTime,
 };
-use rotacast_test_servers::{Kafka, KafkaCluster, KafkaConfig};
+use rotacast_test_servers::{Kafka, KafkaCluster, KafkaConfig, Shared};
 use zeroize::Zeroizing;
 
 /// After this long a wait is taken to hang.
@@ -25,6 +25,11 @@ const HANG: Duration = Duration::from_secs(90);
 
 fn options(broker: String) -> KafkaOptions {
     KafkaOptions::new(vec![broker], ClusterName::new("dev").unwrap())
+}
+
+/// A cluster of its own on the broker that tests share which leave it alone.
+fn on(server: &Shared<Kafka>) -> KafkaOptions {
+    KafkaOptions::new(vec![server.broker()], ClusterName::new(server.name()).unwrap())
 }
 
 fn db() -> SecretName {
@@ -94,10 +99,10 @@ fn admin(broker: &str) -> AdminClient<DefaultClientContext> {
 }
 
 /// Another publisher of the same cluster, which a test can stop between two steps.
-fn rival(broker: &str) -> BaseProducer {
+fn rival(options: &KafkaOptions) -> BaseProducer {
     let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", broker)
-        .set("transactional.id", "rotacast.dev")
+        .set("bootstrap.servers", options.brokers.join(","))
+        .set("transactional.id", format!("rotacast.{}", options.cluster))
         .set("partitioner", "murmur2_random")
         .create()
         .unwrap();
@@ -105,14 +110,15 @@ fn rival(broker: &str) -> BaseProducer {
     producer
 }
 
-fn send(producer: &BaseProducer, revision: u64, envelope: &Envelope) {
+fn send(producer: &BaseProducer, options: &KafkaOptions, revision: u64, envelope: &Envelope) {
+    let topic = format!("rotacast.{}.state", options.cluster);
     let revision = revision.to_string();
     let headers = envelope
         .headers()
         .into_iter()
         .chain([("rotacast-revision", revision)])
         .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(&value) }));
-    let record = BaseRecord::to("rotacast.dev.state").key("db").payload(&envelope.payload[..]).headers(headers);
+    let record = BaseRecord::to(&topic).key("db").payload(&envelope.payload[..]).headers(headers);
     producer.send(record).map_err(|(problem, _)| problem).unwrap();
 }
 
@@ -126,15 +132,16 @@ async fn nobody_there_says_where_it_looked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s23_what_a_fenced_publisher_left_open_is_never_seen() {
-    let Some(server) = Kafka::start().await else { return };
-    let bus = KafkaBus::connect(options(server.broker())).await.unwrap();
+    let Some(server) = Kafka::shared().await else { return };
+    let options = on(&server);
+    let bus = KafkaBus::connect(options.clone()).await.unwrap();
     bus.publish_state(&db(), Revision(1), &state("one")).await.unwrap();
-    let rival = rival(&server.broker());
+    let rival = rival(&options);
     rival.begin_transaction().unwrap();
-    send(&rival, 9, &state("never committed"));
+    send(&rival, &options, 9, &state("never committed"));
     rival.flush(HANG).unwrap();
     // A newcomer neither sees it nor waits for it.
-    let reader = KafkaBus::connect(options(server.broker())).await.unwrap();
+    let reader = KafkaBus::connect(options.clone()).await.unwrap();
     let mut states = reader.watch_states(&[db()]);
     assert_eq!(listing(&mut states).await, ["one"]);
     // The rival has fenced the bus. The bus has the newer revision, so it takes over and fences the rival.
@@ -142,18 +149,19 @@ async fn s23_what_a_fenced_publisher_left_open_is_never_seen() {
     let outcome = rival.commit_transaction(HANG);
     assert!(outcome.is_err() && rival.client().fatal_error().is_some(), "{outcome:?}");
     until(&mut states, "two").await;
-    let mut newcomer = KafkaBus::connect(options(server.broker())).await.unwrap().watch_states(&[db()]);
+    let mut newcomer = KafkaBus::connect(options.clone()).await.unwrap().watch_states(&[db()]);
     assert_eq!(listing(&mut newcomer).await, ["two"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deposed_leader_changes_nothing_and_does_not_disturb_its_successor() {
-    let Some(server) = Kafka::start().await else { return };
-    let earlier = KafkaBus::connect(options(server.broker())).await.unwrap();
+    let Some(server) = Kafka::shared().await else { return };
+    let options = on(&server);
+    let earlier = KafkaBus::connect(options.clone()).await.unwrap();
     earlier.publish_state(&db(), Revision(5), &state("five")).await.unwrap();
-    let rival = rival(&server.broker());
+    let rival = rival(&options);
     rival.begin_transaction().unwrap();
-    send(&rival, 6, &state("six"));
+    send(&rival, &options, 6, &state("six"));
     rival.commit_transaction(HANG).unwrap();
     for _ in 0..3 {
         let outcome = earlier.publish_state(&db(), Revision(5), &state("five, late")).await;
@@ -161,25 +169,26 @@ async fn a_deposed_leader_changes_nothing_and_does_not_disturb_its_successor() {
     }
     // The successor has not been fenced by those attempts.
     rival.begin_transaction().unwrap();
-    send(&rival, 7, &state("seven"));
+    send(&rival, &options, 7, &state("seven"));
     rival.commit_transaction(HANG).unwrap();
-    let mut newcomer = KafkaBus::connect(options(server.broker())).await.unwrap().watch_states(&[db()]);
+    let mut newcomer = KafkaBus::connect(options.clone()).await.unwrap().watch_states(&[db()]);
     assert_eq!(listing(&mut newcomer).await, ["seven"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_made_anew_with_more_messages_than_before_is_read_anew() {
-    let Some(server) = Kafka::start().await else { return };
-    let (admin, topic) = (admin(&server.broker()), "rotacast.dev.roster");
-    let roster_topic = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+    let Some(server) = Kafka::shared().await else { return };
+    let options = on(&server);
+    let (admin, topic) = (admin(&server.broker()), format!("rotacast.{}.roster", options.cluster));
+    let roster_topic = NewTopic::new(&topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
     admin.create_topics([&roster_topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
-    let bus = KafkaBus::connect(options(server.broker())).await.unwrap();
+    let bus = KafkaBus::connect(options.clone()).await.unwrap();
     bus.register(&life(1), &registration(1, "before")).await.unwrap();
     let mut roster = bus.watch_roster();
     assert_eq!(listing(&mut roster).await, ["before"]);
     // By the hands of others, while the bus is looking away: it finds more messages than it has read.
-    let writer = KafkaBus::connect(options(server.broker())).await.unwrap();
-    admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    let writer = KafkaBus::connect(options.clone()).await.unwrap();
+    admin.delete_topics(&[&topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     tokio::time::timeout(HANG, async {
         while admin.create_topics([&roster_topic], &AdminOptions::new()).await.unwrap()[0].is_err() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -348,18 +357,20 @@ async fn tls_and_scram_let_in_who_they_should() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_without_compaction_is_refused_and_weaker_settings_are_told() {
-    let Some(server) = Kafka::start().await else { return };
+    let Some(server) = Kafka::shared().await else { return };
+    let options = on(&server);
     let admin = admin(&server.broker());
-    let wrong = NewTopic::new("rotacast.dev.roster", 1, TopicReplication::Fixed(1)).set("cleanup.policy", "delete");
+    let topic = format!("rotacast.{}.roster", options.cluster);
+    let wrong = NewTopic::new(&topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "delete");
     admin.create_topics([&wrong], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
-    let problem = failure(options(server.broker())).await;
+    let problem = failure(options.clone()).await;
     assert!(matches!(problem, BusError::Misconfigured { .. }), "{problem:?}");
     let text = problem.to_string();
-    assert!(text.contains("rotacast.dev.roster") && text.contains("cleanup.policy=compact"), "{text}");
+    assert!(text.contains(&topic) && text.contains("cleanup.policy=compact"), "{text}");
 
-    let mended = AlterConfig::new(ResourceSpecifier::Topic("rotacast.dev.roster")).set("cleanup.policy", "compact");
+    let mended = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("cleanup.policy", "compact");
     admin.alter_configs([&mended], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
-    let bus = KafkaBus::connect(options(server.broker())).await.unwrap();
+    let bus = KafkaBus::connect(options.clone()).await.unwrap();
     let findings = bus.examine().await;
     // One broker: one replica of the two durable topics, and nothing else.
     let warnings: Vec<_> = findings.iter().filter(|finding| finding.level > Level::Ok).collect();
@@ -369,8 +380,9 @@ async fn a_topic_without_compaction_is_refused_and_weaker_settings_are_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_creates_no_topics() {
-    let Some(server) = Kafka::start().await else { return };
-    let problem = failure(KafkaOptions { topics: KafkaTopics::Use, ..options(server.broker()) }).await;
+    let Some(server) = Kafka::shared().await else { return };
+    let options = on(&server);
+    let problem = failure(KafkaOptions { topics: KafkaTopics::Use, ..options }).await;
     assert!(matches!(problem, BusError::Unreachable { .. }), "{problem:?}");
     assert!(problem.to_string().contains("start a broadcaster"), "{problem}");
 }
