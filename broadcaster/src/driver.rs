@@ -14,7 +14,6 @@ mod listener;
 mod mail;
 mod replica;
 mod secret_task;
-mod status;
 mod sync_places;
 mod term;
 #[cfg(test)]

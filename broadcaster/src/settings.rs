@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rotacast_protocol::record::SecretRecord;
+use rotacast_protocol::status::Configured;
 use rotacast_protocol::{Policy, SecretName};
 use rotacast_provider::Provider;
 
@@ -16,6 +18,17 @@ pub struct SecretSettings {
     pub provider: Arc<dyn Provider>,
     /// When it is rotated without anybody asking; none: never.
     pub schedule: Option<Schedule>,
+}
+
+impl SecretSettings {
+    /// What a status says of them.
+    #[must_use]
+    pub fn shown(&self, record: &SecretRecord) -> Configured {
+        Configured {
+            provider: self.provider.describe(),
+            next_rotation_at: self.schedule.and_then(|schedule| schedule.next(record)),
+        }
+    }
 }
 
 /// Where a driver finds what applies to a secret. Every secret has settings; those nobody configured get the defaults.

@@ -146,11 +146,11 @@ pub(crate) struct Waiting {
 pub(crate) struct WaitArgs {
     /// Which secret.
     pub(crate) secret: SecretName,
-    /// For what: `retired` and `rolled-back` are ends of the rotation in flight (or of the last one, if none is),
+    /// For what: `retired` and `rolled_back` are ends of the rotation in flight (or of the last one, if none is),
     /// `idle` is no rotation in flight, `current=N` is version N in use.
     #[arg(long = "for", value_name = "GOAL")]
     pub(crate) goal: Goal,
-    /// Which rotation, as `rotate` printed it; for `retired` and `rolled-back`.
+    /// Which rotation, as `rotate` printed it; for `retired` and `rolled_back`.
     #[arg(long, value_name = "NUMBER", value_parser = parse_generation)]
     pub(crate) generation: Option<Generation>,
     /// How long at the most, e.g. `90s` or `10m`; without it, as long as it takes.

@@ -8,7 +8,9 @@ use prost::Message as _;
 use prost::bytes::{Bytes, BytesMut};
 use rotacast_proto::v1::admin_client::AdminClient;
 use rotacast_proto::v1::operator_command::Action;
-use rotacast_proto::{Envelope, Kind, SigningKey, v1};
+use rotacast_proto::{Envelope, FieldError, Kind, SigningKey, v1};
+use rotacast_protocol::coordinator::Order;
+use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus};
 use rotacast_protocol::{ClusterName, OperatorName, SecretName, Version};
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
@@ -16,7 +18,6 @@ use tonic::{Response, Status, Streaming};
 use crate::error::Stop;
 use crate::global::Global;
 use crate::servers::Servers;
-use rotacast_admin::view::{InstancesView, StatusView};
 
 /// How long an answer may take: the slowest, an order, waits for one write to the store.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,11 +43,12 @@ pub(crate) struct Signer {
     key: SigningKey,
 }
 
-/// What an order needs to be sent.
-pub(crate) struct Order {
-    pub(crate) secret: SecretName,
-    pub(crate) reason: String,
-    pub(crate) action: Action,
+/// What a broadcaster is to do with a secret.
+pub(crate) enum Instruction {
+    /// Write the next version.
+    Put(Bytes),
+    /// Any other.
+    Order(Order),
 }
 
 impl Signer {
@@ -138,18 +140,24 @@ impl Client {
         answer(self.server(), call).await
     }
 
-    pub(crate) async fn status(&self, secret: Option<&SecretName>) -> Result<StatusView, Stop> {
+    /// What it has sent, checked.
+    pub(crate) fn read<W, T: TryFrom<W, Error = FieldError>>(&self, wire: W) -> Result<T, Stop> {
+        T::try_from(wire).map_err(|error| Stop::unexpected(self.server(), &error))
+    }
+
+    pub(crate) async fn status(&self, secret: Option<&SecretName>) -> Result<BroadcasterStatus, Stop> {
         let request = v1::StatusRequest { secret: wire_name(secret), brief: false };
-        self.answer(self.admin.clone().status(request)).await.map(StatusView::from)
+        self.read(self.answer(self.admin.clone().status(request)).await?)
     }
 
     pub(crate) async fn instances(
         &self,
         secret: Option<&SecretName>,
         not_on: Option<Version>,
-    ) -> Result<InstancesView, Stop> {
+    ) -> Result<Vec<InstanceStatus>, Stop> {
         let request = v1::InstancesRequest { secret: wire_name(secret), not_on: not_on.map_or(0, Version::get) };
-        self.answer(self.admin.clone().instances(request)).await.map(InstancesView::from)
+        let reply = self.answer(self.admin.clone().instances(request)).await?;
+        reply.instances.into_iter().map(|instance| self.read(instance)).collect()
     }
 
     pub(crate) async fn doctor(&self) -> Result<v1::DoctorReply, Stop> {
@@ -175,7 +183,8 @@ impl Client {
         &self,
         signer: &Signer,
         cluster: Option<&ClusterName>,
-        order: Order,
+        secret: &SecretName,
+        instruction: &Instruction,
     ) -> Result<v1::CommandReply, Stop> {
         let count = self.servers.count();
         let mut refused: Option<Stop> = None;
@@ -198,7 +207,7 @@ impl Client {
                     continue;
                 }
             };
-            let envelope = sign(signer, cluster.unwrap_or(&its_cluster), epoch, &order);
+            let envelope = sign(signer, cluster.unwrap_or(&its_cluster), epoch, (secret, instruction));
             match answer(server, admin.command(v1::Envelope::from(envelope))).await {
                 Ok(reply) => return Ok(reply),
                 // One that knows who leads says more than one that is not there.
@@ -232,25 +241,34 @@ fn wire_name(secret: Option<&SecretName>) -> String {
     secret.map(ToString::to_string).unwrap_or_default()
 }
 
-fn sign(signer: &Signer, cluster: &ClusterName, epoch: u64, order: &Order) -> Envelope {
+fn sign(
+    signer: &Signer,
+    cluster: &ClusterName,
+    epoch: u64,
+    (secret, instruction): (&SecretName, &Instruction),
+) -> Envelope {
     let now = rotacast_clock::wall();
     let nonce: u64 = rand::random();
+    let (action, reason) = match instruction {
+        // A value's bytes are shared, not copied.
+        Instruction::Put(value) => (Action::Put(v1::Put { value: value.clone() }), None),
+        Instruction::Order(order) => (order.into(), order.reason()),
+    };
     let command = v1::OperatorCommand {
         operator: signer.operator.to_string(),
-        secret: order.secret.to_string(),
-        reason: order.reason.clone(),
+        secret: secret.to_string(),
+        reason: reason.map(ToString::to_string).unwrap_or_default(),
         nonce,
         issued_ms: now.0,
         epoch,
-        // A value's bytes are shared, not copied.
-        action: Some(order.action.clone()),
+        action: Some(action),
     };
     // One buffer of the final size, so that growing leaves no copy of a value behind.
     let mut payload = BytesMut::with_capacity(command.encoded_len());
     command.encode(&mut payload).expect("the buffer grows if it must");
     let payload: Bytes = payload.freeze();
     let id = format!("{}:{nonce:016x}", signer.operator);
-    Envelope::sign(&signer.key, Kind::OperatorCommand, cluster, order.secret.as_str(), id, now, payload)
+    Envelope::sign(&signer.key, Kind::OperatorCommand, cluster, secret.as_str(), id, now, payload)
 }
 
 #[cfg(test)]

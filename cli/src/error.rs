@@ -3,9 +3,9 @@
 use std::io;
 use std::process::ExitCode;
 
-use tonic::{Code, Status};
-
 use rotacast_admin::{RefusalKind, fix_of};
+use rotacast_proto::FieldError;
+use tonic::{Code, Status};
 
 /// Exit codes other than 0. Stable: see `docs/operate/cli.md`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,6 +107,19 @@ impl Stop {
             ),
             code => Self::failed(Exit::Failed, "refused", format!("{server}: {code}: {}", status.message()), fix),
         }
+    }
+
+    /// An answer that this build cannot read: most likely a later release has added a word.
+    pub(crate) fn unexpected(server: &str, error: &FieldError) -> Self {
+        let problem = format!("the answer of {server} cannot be read: {error}");
+        let fix = "use the `rotacast` of the broadcaster's release: `rotacast version` here and there says which";
+        Self::failed(Exit::Failed, "unexpected_answer", problem, fix)
+    }
+
+    /// An order was taken, and its answer leaves something out.
+    pub(crate) fn unfinished(what: &str) -> Self {
+        let problem = format!("the order was taken, but the answer {what}");
+        Self::failed(Exit::Failed, "unexpected_answer", problem, "`rotacast status` shows what came of it")
     }
 
     pub(crate) fn unreachable(server: &str, problem: &str) -> Self {

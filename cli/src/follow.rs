@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use rotacast_protocol::SecretName;
+use rotacast_protocol::status::SecretStatus;
+use rotacast_protocol::{Revision, SecretName};
 use tokio::time::Instant;
 
 use crate::Context;
 use crate::client::Client;
 use crate::error::{Exit, Stop};
-use rotacast_admin::view::SecretView;
 
 /// A status is asked for this often even if no change is announced: a change of leader ends announcements quietly.
 const ASK_EVERY: Duration = Duration::from_secs(5);
@@ -26,7 +26,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// What following brings.
 pub(crate) enum News {
     /// A secret, as it stands.
-    Status(Box<SecretView>),
+    Status(Box<SecretStatus>),
     /// The broadcaster is gone for the moment; it is tried again.
     Lost,
 }
@@ -121,7 +121,7 @@ impl Follow<'_> {
             status => status.map(|status| (status.leader, status.secrets))?,
         };
         *answered = Some(Instant::now());
-        let mut newest: BTreeMap<String, u64> = BTreeMap::new();
+        let mut newest: BTreeMap<SecretName, Revision> = BTreeMap::new();
         for status in statuses {
             newest.insert(status.secret.clone(), status.revision);
             if let ControlFlow::Break(decided) = each(News::Status(Box::new(status)))? {
@@ -133,13 +133,14 @@ impl Follow<'_> {
             match tokio::time::timeout_at(ask, changes.message()).await {
                 Err(_) => return Ok(ControlFlow::Continue(leader)),
                 Ok(Ok(Some(status))) => {
+                    let status: SecretStatus = client.read(status)?;
                     // The first announcements may have been made before the question was answered.
                     let known = newest.entry(status.secret.clone()).or_default();
                     if status.revision < *known {
                         continue;
                     }
                     *known = status.revision;
-                    if let ControlFlow::Break(decided) = each(News::Status(Box::new(SecretView::from(status))))? {
+                    if let ControlFlow::Break(decided) = each(News::Status(Box::new(status)))? {
                         return Ok(ControlFlow::Break(decided));
                     }
                 }

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rotacast_protocol::Version;
-
-use rotacast_admin::view::{FinishedView, SecretView};
+use rotacast_protocol::record::Label;
+use rotacast_protocol::status::{FinishedStatus, SecretStatus};
+use rotacast_protocol::{Generation, Outcome, Version};
 
 /// What `rotacast wait --for` waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,12 +21,14 @@ impl FromStr for Goal {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "retired" => Ok(Goal::Retired),
-            "rolled-back" => Ok(Goal::RolledBack),
             "idle" => Ok(Goal::Idle),
-            _ => match text.strip_prefix("current=") {
-                Some(version) => version.parse().map(Goal::Current).map_err(|error| format!("{error}")),
-                None => Err("expected retired, rolled-back, idle or current=N".into()),
+            _ => match (text.parse(), text.strip_prefix("current=")) {
+                (Ok(Outcome::Retired), _) => Ok(Goal::Retired),
+                (Ok(Outcome::RolledBack), _) => Ok(Goal::RolledBack),
+                (_, Some(version)) => version.parse().map(Goal::Current).map_err(|error| format!("{error}")),
+                (Ok(Outcome::Superseded) | Err(_), None) => {
+                    Err(format!("expected {}, {}, idle or current=N", Outcome::Retired, Outcome::RolledBack))
+                }
             },
         }
     }
@@ -35,8 +37,8 @@ impl FromStr for Goal {
 impl fmt::Display for Goal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Goal::Retired => f.write_str("retired"),
-            Goal::RolledBack => f.write_str("rolled-back"),
+            Goal::Retired => f.write_str(Outcome::Retired.as_str()),
+            Goal::RolledBack => f.write_str(Outcome::RolledBack.as_str()),
             Goal::Idle => f.write_str("idle"),
             Goal::Current(version) => write!(f, "current={version}"),
         }
@@ -49,9 +51,9 @@ pub(crate) enum Which {
     /// The one in flight or about to start when it is first looked at; else the last one.
     Newest,
     /// The one that this generation opened.
-    Generation(u64),
+    Generation(Generation),
     /// The one that moves to this version.
-    To(u64),
+    To(Version),
 }
 
 /// What is to be seen of the rotation that is waited for.
@@ -60,14 +62,14 @@ pub(crate) enum Seen {
     /// It goes on.
     NotYet,
     /// It is over.
-    Ended(FinishedView),
+    Ended(FinishedStatus),
     /// There will never be one, and why.
     Never(String),
 }
 
 impl Which {
     /// Looks for the end. A `Newest` settles on one rotation as soon as it can be told.
-    pub(crate) fn look(&mut self, status: &SecretView) -> Seen {
+    pub(crate) fn look(&mut self, status: &SecretStatus) -> Seen {
         if *self == Which::Newest {
             match (&status.rotation, status.waiting_version(), status.history.first()) {
                 (Some(rotation), ..) => *self = Which::Generation(rotation.generation),
@@ -101,8 +103,8 @@ impl Which {
                 if let Some(ended) = status.history.iter().find(|ended| ended.new == wanted) {
                     return Seen::Ended(ended.clone());
                 }
-                match status.versions.iter().find(|it| it.version == wanted) {
-                    Some(it) if it.label == "rejected" || it.label == "retired" => Seen::Never(format!(
+                match status.version(wanted) {
+                    Some(it) if matches!(it.label, Label::Rejected | Label::Retired) => Seen::Never(format!(
                         "version {wanted} is {} and was never rotated to: a newer version took its place",
                         it.label
                     )),
@@ -119,28 +121,31 @@ pub(crate) enum Verdict {
     /// Not decided yet.
     Wait,
     /// It has come. With the rotation that brought it, if one was waited for.
-    Reached(Option<FinishedView>),
+    Reached(Option<FinishedStatus>),
     /// It will not come: the rotation went back.
-    RolledBack(FinishedView),
+    RolledBack(FinishedStatus),
     /// It will not come: why.
-    Missed(String, Option<FinishedView>),
+    Missed(String, Option<FinishedStatus>),
 }
 
 impl Goal {
     /// Judges a status. `which` is kept from one to the next.
-    pub(crate) fn judge(self, which: &mut Which, status: &SecretView) -> Verdict {
+    pub(crate) fn judge(self, which: &mut Which, status: &SecretStatus) -> Verdict {
         match self {
             Goal::Idle if status.rotation.is_none() && status.waiting_version().is_none() => Verdict::Reached(None),
             Goal::Idle => Verdict::Wait,
-            Goal::Current(version) => judge_current(version.get(), status),
+            Goal::Current(version) => judge_current(version, status),
             Goal::Retired | Goal::RolledBack => match which.look(status) {
                 Seen::NotYet => Verdict::Wait,
                 Seen::Never(why) => Verdict::Missed(why, None),
-                Seen::Ended(ended) => match (self, ended.outcome.as_str()) {
-                    (Goal::Retired, "retired") | (Goal::RolledBack, "rolled_back") => Verdict::Reached(Some(ended)),
-                    (_, "rolled_back") => Verdict::RolledBack(ended),
-                    (_, outcome) => {
-                        Verdict::Missed(format!("rotation {} ended {outcome}", ended.generation), Some(ended))
+                Seen::Ended(ended) => match (self, ended.outcome) {
+                    (Goal::Retired, Outcome::Retired) | (Goal::RolledBack, Outcome::RolledBack) => {
+                        Verdict::Reached(Some(ended))
+                    }
+                    (_, Outcome::RolledBack) => Verdict::RolledBack(ended),
+                    (_, outcome @ (Outcome::Retired | Outcome::Superseded)) => {
+                        let why = format!("rotation {} ended {}", ended.generation, outcome.words());
+                        Verdict::Missed(why, Some(ended))
                     }
                 },
             },
@@ -148,57 +153,83 @@ impl Goal {
     }
 }
 
-fn judge_current(wanted: u64, status: &SecretView) -> Verdict {
+fn judge_current(wanted: Version, status: &SecretStatus) -> Verdict {
     if status.current == Some(wanted) {
         return Verdict::Reached(None);
     }
-    let label = status.versions.iter().find(|it| it.version == wanted).map(|it| it.label.as_str());
-    match label {
-        Some("rejected") => {
-            match status.history.iter().find(|ended| ended.new == wanted && ended.outcome == "rolled_back") {
+    match status.version(wanted).map(|it| it.label) {
+        Some(Label::Rejected) => {
+            match status.history.iter().find(|ended| ended.new == wanted && ended.outcome == Outcome::RolledBack) {
                 Some(ended) => Verdict::RolledBack(ended.clone()),
                 None => Verdict::Missed(format!("version {wanted} is rejected"), None),
             }
         }
-        Some(label @ ("retired" | "previous")) => {
+        Some(label @ (Label::Retired | Label::Previous)) => {
             Verdict::Missed(format!("version {wanted} is {label}: it will not be current again"), None)
         }
-        _ => Verdict::Wait,
+        Some(Label::Pending | Label::Current) | None => Verdict::Wait,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rotacast_proto::v1;
+    use rotacast_protocol::status::{RotationStatus, VersionStatus};
+    use rotacast_protocol::{Phase, WallTime};
 
-    fn status(wire: v1::SecretStatus) -> SecretView {
-        SecretView::from(wire)
+    const AT: WallTime = WallTime(1_795_392_000_000);
+
+    fn v(number: u64) -> Version {
+        Version::new(number).unwrap()
     }
 
-    fn rotation(generation: u64, new: u64) -> Option<v1::RotationInfo> {
-        Some(v1::RotationInfo { generation, new, phase: v1::Phase::Draining.into(), ..Default::default() })
+    fn status() -> SecretStatus {
+        SecretStatus::new("payments/db".parse().unwrap())
     }
 
-    fn ended(generation: u64, new: u64, outcome: &str) -> v1::FinishedRotation {
-        v1::FinishedRotation { generation, new, outcome: outcome.into(), ..Default::default() }
+    fn rotation(generation: u64, new: u64) -> Option<RotationStatus> {
+        Some(RotationStatus {
+            generation: Generation(generation),
+            phase: Phase::Draining,
+            old: None,
+            new: v(new),
+            started_at: AT,
+            phase_since: AT,
+            trigger: "store".into(),
+            rollback_reason: None,
+            phases: Vec::new(),
+        })
     }
 
-    fn version(version: u64, label: &str) -> v1::VersionInfo {
-        v1::VersionInfo { version, label: label.into(), ..Default::default() }
+    fn ended(generation: u64, new: u64, outcome: Outcome) -> FinishedStatus {
+        FinishedStatus {
+            generation: Generation(generation),
+            outcome,
+            old: None,
+            new: v(new),
+            started_at: AT,
+            ended_at: AT,
+            took_ms: Some(0),
+            reason: None,
+            phases: Vec::new(),
+        }
+    }
+
+    fn version(number: u64, label: Label) -> VersionStatus {
+        VersionStatus { version: v(number), label, sealed: false, seen_at: AT }
     }
 
     #[test]
     fn a_wait_stays_with_the_rotation_it_first_saw() {
         let mut which = Which::Newest;
-        let flying = status(v1::SecretStatus { generation: 3, rotation: rotation(3, 2), ..Default::default() });
+        let flying = SecretStatus { generation: Generation(3), rotation: rotation(3, 2), ..status() };
         assert!(Goal::Retired.judge(&mut which, &flying) == Verdict::Wait);
-        let next = status(v1::SecretStatus {
-            generation: 5,
+        let next = SecretStatus {
+            generation: Generation(5),
             rotation: rotation(5, 3),
-            history: vec![ended(3, 2, "rolled_back")],
-            ..Default::default()
-        });
+            history: vec![ended(3, 2, Outcome::RolledBack)],
+            ..status()
+        };
         assert!(matches!(Goal::Retired.judge(&mut which, &next), Verdict::RolledBack(_)));
         assert!(matches!(Goal::RolledBack.judge(&mut which, &next), Verdict::Reached(Some(_))));
     }
@@ -206,27 +237,27 @@ mod tests {
     #[test]
     fn a_version_that_waits_is_waited_for() {
         let mut which = Which::Newest;
-        let pending = status(v1::SecretStatus {
-            versions: vec![version(1, "current"), version(2, "pending")],
-            history: vec![ended(1, 1, "retired")],
-            ..Default::default()
-        });
+        let pending = SecretStatus {
+            versions: vec![version(1, Label::Current), version(2, Label::Pending)],
+            history: vec![ended(1, 1, Outcome::Retired)],
+            ..status()
+        };
         assert!(Goal::Retired.judge(&mut which, &pending) == Verdict::Wait);
         assert!(Goal::Idle.judge(&mut which, &pending) == Verdict::Wait);
-        assert_eq!(which, Which::To(2));
+        assert_eq!(which, Which::To(v(2)));
     }
 
     #[test]
     fn a_version_that_never_was_current_is_missed() {
-        let collapsed = status(v1::SecretStatus {
-            current: 3,
-            versions: vec![version(2, "rejected"), version(3, "current")],
-            history: vec![ended(4, 3, "retired")],
-            ..Default::default()
-        });
-        assert!(matches!(Which::To(2).look(&collapsed), Seen::Never(_)));
-        assert!(matches!(Which::To(4).look(&collapsed), Seen::NotYet));
-        let two = Goal::Current(Version::new(2).unwrap());
+        let collapsed = SecretStatus {
+            current: Some(v(3)),
+            versions: vec![version(2, Label::Rejected), version(3, Label::Current)],
+            history: vec![ended(4, 3, Outcome::Retired)],
+            ..status()
+        };
+        assert!(matches!(Which::To(v(2)).look(&collapsed), Seen::Never(_)));
+        assert!(matches!(Which::To(v(4)).look(&collapsed), Seen::NotYet));
+        let two = Goal::Current(v(2));
         assert!(matches!(two.judge(&mut Which::Newest, &collapsed), Verdict::Missed(..)));
     }
 }

@@ -19,13 +19,13 @@ pub(crate) fn span(millis: u64) -> String {
 }
 
 /// `2026-11-23 04:20:11 UTC`.
-pub(crate) fn moment(at_ms: u64) -> String {
-    format!("{} UTC", WallTime(at_ms).to_string().replace('T', " ").trim_end_matches('Z'))
+pub(crate) fn moment(at: WallTime) -> String {
+    format!("{} UTC", at.to_string().replace('T', " ").trim_end_matches('Z'))
 }
 
 /// `12 s ago`. A moment ahead of this machine's clock is now.
-pub(crate) fn ago(at_ms: u64, now: WallTime) -> String {
-    match now.0.saturating_sub(at_ms) {
+pub(crate) fn ago(at: WallTime, now: WallTime) -> String {
+    match now.0.saturating_sub(at.0) {
         0..1000 => "just now".into(),
         age => format!("{} ago", span(age)),
     }
@@ -42,8 +42,8 @@ mod tests {
         assert_eq!(span(185_000), "3 min 5 s");
         assert_eq!(span(7_800_000), "2 h 10 min");
         assert_eq!(span(86_400_000), "1 d");
-        assert_eq!(moment(951_827_696_789), "2000-02-29 12:34:56 UTC");
-        assert_eq!(ago(5_000, WallTime(17_000)), "12 s ago");
-        assert_eq!(ago(50_000, WallTime(17_000)), "just now");
+        assert_eq!(moment(WallTime(951_827_696_789)), "2000-02-29 12:34:56 UTC");
+        assert_eq!(ago(WallTime(5_000), WallTime(17_000)), "12 s ago");
+        assert_eq!(ago(WallTime(50_000), WallTime(17_000)), "just now");
     }
 }

@@ -2,11 +2,12 @@
 
 use std::str::FromStr;
 
-use rotacast_proto::v1;
+use rotacast_proto::instance_subject;
+use rotacast_protocol::coordinator::Standing;
+use rotacast_protocol::status::InstanceStatus;
 use rotacast_protocol::{InstanceName, ServiceName};
 
 use crate::error::{Exit, Stop};
-use rotacast_admin::view::InstanceView;
 
 /// Fewest digits of an incarnation that tell lives apart: as many as the tables show.
 const MIN_INCARNATION_DIGITS: usize = 8;
@@ -56,15 +57,16 @@ impl std::fmt::Display for InstancePattern {
 }
 
 impl InstancePattern {
-    fn matches(&self, found: &InstanceView) -> bool {
-        found.service == self.service.as_str()
-            && found.instance == self.instance.as_str()
-            && self.incarnation.as_ref().is_none_or(|incarnation| found.incarnation.starts_with(incarnation))
+    fn matches(&self, found: &InstanceStatus) -> bool {
+        let begins = |digits: &String| found.key.incarnation.to_string().starts_with(digits);
+        found.key.service == self.service
+            && found.key.instance == self.instance
+            && self.incarnation.as_ref().is_none_or(begins)
     }
 
     /// The lives that are meant and still count: those that left are nobody's concern any more.
-    pub(crate) fn find<'a>(&self, all: &'a [InstanceView]) -> Result<Vec<&'a InstanceView>, Stop> {
-        let found: Vec<_> = all.iter().filter(|it| it.standing != "left" && self.matches(it)).collect();
+    pub(crate) fn find<'a>(&self, all: &'a [InstanceStatus]) -> Result<Vec<&'a InstanceStatus>, Stop> {
+        let found: Vec<_> = all.iter().filter(|it| it.standing != Standing::Left && self.matches(it)).collect();
         if found.is_empty() {
             let fix = "`rotacast instances` lists who uses the secret; those that left need no command";
             return Err(Stop::failed(Exit::NotFound, "not_found", format!("instance {self}: not found"), fix));
@@ -73,29 +75,16 @@ impl InstancePattern {
     }
 
     /// The one life that is meant.
-    pub(crate) fn find_one<'a>(&self, all: &'a [InstanceView]) -> Result<&'a InstanceView, Stop> {
+    pub(crate) fn find_one<'a>(&self, all: &'a [InstanceStatus]) -> Result<&'a InstanceStatus, Stop> {
         match self.find(all)?.as_slice() {
             [one] => Ok(one),
             several => {
-                let names: Vec<String> = several.iter().map(|it| it.full_name()).collect();
+                let names: Vec<String> = several.iter().map(|it| instance_subject(&it.key)).collect();
                 let problem = format!("{self} is {} process lives: {}", names.len(), names.join(", "));
                 Err(Stop::failed(Exit::Usage, "usage", problem, "name one of them"))
             }
         }
     }
-}
-
-/// A life as the wire names it.
-pub(crate) fn wire_key(life: &InstanceView) -> Result<v1::InstanceKey, Stop> {
-    let incarnation = hex::decode(&life.incarnation).map_err(|_| {
-        let problem = format!("the server named an incarnation that is not hexadecimal: {:?}", life.incarnation);
-        Stop::failed(Exit::Failed, "unexpected_answer", problem, "use the same build for client and server")
-    })?;
-    Ok(v1::InstanceKey {
-        service: life.service.clone(),
-        instance: life.instance.clone(),
-        incarnation: incarnation.into(),
-    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! `rotacast instances`.
 
+use rotacast_admin::view::InstancesView;
+use rotacast_protocol::coordinator::Standing;
+use rotacast_protocol::message::Stage;
 use rotacast_protocol::{SecretName, Version};
 
 use crate::Context;
@@ -13,11 +16,11 @@ pub(crate) async fn run(context: &Context, secret: Option<&SecretName>, not_on: 
     let found = client.instances(secret, not_on).await?;
     let output = context.output;
     if output.is_data() {
-        return output.data(&found);
+        return output.data(&InstancesView { instances: found });
     }
-    if found.instances.is_empty() {
+    if found.is_empty() {
         // Nobody at all is not everybody.
-        let anybody = not_on.is_some() && !client.instances(secret, None).await?.instances.is_empty();
+        let anybody = not_on.is_some() && !client.instances(secret, None).await?.is_empty();
         return output.line(match (secret, not_on.filter(|_| anybody)) {
             (Some(secret), None) => format!("no instance uses {secret}"),
             (Some(secret), Some(version)) => {
@@ -41,26 +44,26 @@ pub(crate) async fn run(context: &Context, secret: Option<&SecretName>, not_on: 
     if output.is_wide() {
         table.more(["INCARNATION"]);
     }
-    for it in &found.instances {
-        let mark = match it.standing.as_str() {
-            "live" => Mark::Good,
-            "silent" | "fenced" => Mark::Warn,
-            _ => Mark::Plain,
+    for it in &found {
+        let mark = match it.standing {
+            Standing::Live => Mark::Good,
+            Standing::Silent | Standing::Fenced => Mark::Warn,
+            Standing::Registered | Standing::Left => Mark::Plain,
         };
-        let held: Vec<String> = it.held.iter().map(u64::to_string).collect();
+        let held: Vec<String> = it.held.iter().map(ToString::to_string).collect();
         table.row([
-            it.name().into(),
-            (&it.secret).into(),
+            it.key.to_string().into(),
+            it.secret.as_str().into(),
             it.version.into(),
-            it.stage.unwrap_or("-").into(),
+            it.stage.map_or("-", Stage::as_str).into(),
             held.join(" ").into(),
-            Cell::marked(&it.standing, mark),
+            Cell::marked(it.standing.as_str(), mark),
             it.silent_for_ms.map_or_else(|| "not yet".into(), |silent| format!("{} ago", span(silent))).into(),
             if it.lease_left_ms == 0 { "over".to_owned() } else { span(it.lease_left_ms) }.into(),
             it.last_failure.as_deref().unwrap_or("-").into(),
         ]);
         if output.is_wide() {
-            table.more_of_row([(&it.incarnation).into()]);
+            table.more_of_row([it.key.incarnation.to_string().into()]);
         }
     }
     table.print(output, "")

@@ -5,34 +5,29 @@ use std::path::Path;
 
 use prost::bytes::Bytes;
 use rotacast_proto::v1;
-use rotacast_proto::v1::operator_command::Action;
-use rotacast_protocol::SecretName;
+use rotacast_protocol::coordinator::{InvalidOrder, Order, OrderName};
+use rotacast_protocol::{Generation, SecretName, Version};
 use zeroize::Zeroizing;
 
 use crate::Context;
 use crate::arguments::{PutArgs, ReasonedArgs, RotateArgs, Waiting};
-use crate::client::{Client, Order, Signer};
+use crate::client::{Client, Instruction, Signer};
 use crate::error::Stop;
 use crate::goal::Which;
 use crate::output::note;
 use crate::summary::{count, ending};
 use crate::wait;
-use rotacast_admin::limits::{MAX_PUT_BYTES, MAX_REASON_BYTES};
+use rotacast_admin::limits::MAX_PUT_BYTES;
 use rotacast_admin::view::OrderView;
 
-/// Gives an order.
-pub(crate) async fn give(
-    context: &Context,
-    secret: &SecretName,
-    reason: String,
-    action: Action,
-) -> Result<v1::CommandReply, Stop> {
-    if reason.len() > MAX_REASON_BYTES {
-        return Err(Stop::usage(
-            format!("--reason of {} bytes", reason.len()),
-            format!("expected at most {MAX_REASON_BYTES}"),
-        ));
-    }
+/// What an order has led to.
+struct Done {
+    version: Option<Version>,
+    generation: Option<Generation>,
+}
+
+/// Gives an order, or writes a value.
+async fn give(context: &Context, secret: &SecretName, instruction: Instruction) -> Result<Done, Stop> {
     // A `rotacast dev` that is starting has yet to make its key.
     let keyless = Signer::open(&context.global).err();
     let client = match Client::connect_when_started(&context.global).await {
@@ -40,7 +35,7 @@ pub(crate) async fn give(
         Err(stop) => return Err(keyless.unwrap_or(stop)),
     };
     let signer = Signer::open(&context.global)?;
-    if matches!(action, Action::Put(_))
+    if matches!(instruction, Instruction::Put(_))
         && let Some(server) = client.in_the_clear()
     {
         return Err(Stop::usage(
@@ -48,54 +43,67 @@ pub(crate) async fn give(
             "use https with --ca, or run the command where the broadcaster runs",
         ));
     }
-    let order = Order { secret: secret.clone(), reason, action };
-    client.order(&signer, context.global.cluster.as_ref(), order).await
+    let reply = client.order(&signer, context.global.cluster.as_ref(), secret, &instruction).await?;
+    let v1::CommandReply { version, generation } = reply;
+    // 0 stands for none.
+    let generation = (generation != 0).then_some(Generation(generation));
+    Ok(Done { version: Version::new(version).ok(), generation })
 }
 
 /// Gives an order that makes nothing, and says so.
-pub(crate) async fn simple(
-    context: &Context,
-    secret: SecretName,
-    reason: String,
-    (command, done): (&'static str, &str),
-    action: Action,
-) -> Result<(), Stop> {
-    give(context, &secret, reason, action).await?;
+pub(crate) async fn simple(context: &Context, secret: SecretName, order: Order, done: &str) -> Result<(), Stop> {
+    let command = order.name().as_str();
+    give(context, &secret, Instruction::Order(order)).await?;
     if context.output.is_data() {
-        let secret = secret.to_string();
         return context.output.data(&OrderView { secret, command, version: None, generation: None, rotation: None });
     }
     context.output.line(format_args!("{secret}: {done}"))
 }
 
+/// What is wrong with what was typed.
+pub(crate) fn invalid(error: InvalidOrder) -> Stop {
+    let fix = match error {
+        InvalidOrder::NoReason => "say why with --reason: it goes on record",
+        InvalidOrder::LongReason { .. } => "shorten --reason",
+        InvalidOrder::CutsOffNothing => {
+            "name instances with --instance, the provider's sessions with --sessions, or both"
+        }
+    };
+    Stop::usage(error.to_string(), fix)
+}
+
 pub(crate) async fn approve(context: &Context, secret: SecretName) -> Result<(), Stop> {
-    simple(context, secret, String::new(), ("approve", "activation approved"), Action::Approve(v1::Approve {})).await
+    simple(context, secret, Order::Approve, "activation approved").await
 }
 
 pub(crate) async fn pause(context: &Context, args: ReasonedArgs) -> Result<(), Stop> {
-    let done = ("pause", "paused; nothing irreversible happens until `rotacast resume`");
-    simple(context, args.secret, args.reason, done, Action::Pause(v1::Pause {})).await
+    let order = Order::pause(&args.reason).map_err(invalid)?;
+    let done = format!("paused; nothing irreversible happens until `rotacast resume {}`", args.secret);
+    simple(context, args.secret, order, &done).await
 }
 
 pub(crate) async fn resume(context: &Context, secret: SecretName) -> Result<(), Stop> {
-    simple(context, secret, String::new(), ("resume", "resumed"), Action::Resume(v1::Resume {})).await
+    simple(context, secret, Order::Resume, "resumed").await
 }
 
 pub(crate) async fn roll_back(context: &Context, args: ReasonedArgs) -> Result<(), Stop> {
-    let done = ("rollback", "rolling back; `rotacast wait --for rolled-back` tells when it is done");
-    simple(context, args.secret, args.reason, done, Action::RollBack(v1::RollBack {})).await
+    let order = Order::rollback(&args.reason).map_err(invalid)?;
+    let done = format!("rolling back; `rotacast wait {} --for rolled_back` tells when it is done", args.secret);
+    simple(context, args.secret, order, &done).await
 }
 
 pub(crate) async fn leave_safe_mode(context: &Context, secret: SecretName) -> Result<(), Stop> {
-    let action = Action::LeaveSafeMode(v1::LeaveSafeMode {});
-    simple(context, secret, String::new(), ("leave_safe_mode", "safe mode left"), action).await
+    simple(context, secret, Order::LeaveSafeMode, "safe mode left").await
 }
 
 pub(crate) async fn rotate(context: &Context, args: RotateArgs) -> Result<(), Stop> {
-    let reply = give(context, &args.secret, String::new(), Action::Rotate(v1::Rotate {})).await?;
-    let started = format!("rotation {} to version {} started", reply.generation, reply.version);
-    let which = Which::Generation(reply.generation);
-    finish(context, args.secret, ("rotate", started), reply, (which, args.waiting)).await
+    let done = give(context, &args.secret, Instruction::Order(Order::Rotate)).await?;
+    let (Some(version), Some(generation)) = (done.version, done.generation) else {
+        return Err(Stop::unfinished("names neither the version nor the rotation that it has started"));
+    };
+    let started = format!("rotation {generation} to version {version} started");
+    let which = Which::Generation(generation);
+    finish(context, args.secret, (OrderName::Rotate.as_str(), started), done, (which, args.waiting)).await
 }
 
 pub(crate) async fn put(context: &Context, args: PutArgs) -> Result<(), Stop> {
@@ -105,11 +113,12 @@ pub(crate) async fn put(context: &Context, args: PutArgs) -> Result<(), Stop> {
         note("note: the value ends with a line break, which is part of it (`printf %s …` writes none)");
     }
     // Wiped when the last part of the message is dropped.
-    let action = Action::Put(v1::Put { value: Bytes::from_owner(value) });
-    let reply = give(context, &args.secret, String::new(), action).await?;
-    let written = format!("version {} written, {}", reply.version, count(length, "byte"));
-    let which = Which::To(reply.version);
-    finish(context, args.secret, ("put", written), reply, (which, args.waiting)).await
+    let done = give(context, &args.secret, Instruction::Put(Bytes::from_owner(value))).await?;
+    let Some(version) = done.version else {
+        return Err(Stop::unfinished("does not name the version that it has written"));
+    };
+    let written = format!("version {version} written, {}", count(length, "byte"));
+    finish(context, args.secret, ("put", written), done, (Which::To(version), args.waiting)).await
 }
 
 /// Says what an order has started, and how that ended if it is to be waited for.
@@ -117,7 +126,7 @@ async fn finish(
     context: &Context,
     secret: SecretName,
     (command, started): (&'static str, String),
-    reply: v1::CommandReply,
+    done: Done,
     (which, waiting): (Which, Waiting),
 ) -> Result<(), Stop> {
     let output = context.output;
@@ -130,10 +139,8 @@ async fn finish(
     };
     let verdict = rotation.as_ref().map_or(Ok(()), |ended| wait::verdict(&secret, ended));
     if output.is_data() {
-        let some = |number: u64| (number != 0).then_some(number);
-        let generation = some(reply.generation).or(rotation.as_ref().map(|ended| ended.generation));
-        let (secret, version) = (secret.to_string(), some(reply.version));
-        output.data(&OrderView { secret, command, version, generation, rotation })?;
+        let generation = done.generation.or(rotation.as_ref().map(|ended| ended.generation));
+        output.data(&OrderView { secret, command, version: done.version, generation, rotation })?;
     } else if let (Ok(()), Some(ended)) = (&verdict, &rotation) {
         output.line(format_args!("{secret}: {}", ending(ended)))?;
     }

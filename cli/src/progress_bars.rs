@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use rotacast_protocol::status::{SecretStatus, ServiceStatus};
+use rotacast_protocol::{SecretName, ServiceName};
 
-use crate::output::shown;
 use crate::summary;
-use rotacast_admin::view::{SecretView, ServiceView};
 
 /// How often the moving lines move.
 const TICK: Duration = Duration::from_millis(120);
@@ -19,13 +19,13 @@ const MAX_SERVICES: usize = 8;
 /// See the module.
 pub(crate) struct Bars {
     all: MultiProgress,
-    rotations: BTreeMap<String, Lines>,
+    rotations: BTreeMap<SecretName, Lines>,
 }
 
 /// The lines of one rotation.
 struct Lines {
     head: ProgressBar,
-    services: BTreeMap<String, ProgressBar>,
+    services: BTreeMap<ServiceName, ProgressBar>,
 }
 
 impl Bars {
@@ -39,7 +39,7 @@ impl Bars {
     }
 
     /// A rotation in flight has lines; one that is over has none.
-    pub(crate) fn tell(&mut self, status: &SecretView) {
+    pub(crate) fn tell(&mut self, status: &SecretStatus) {
         if status.rotation.is_none() {
             if let Some(lines) = self.rotations.remove(&status.secret) {
                 self.remove(&lines);
@@ -82,16 +82,17 @@ impl Drop for Bars {
     }
 }
 
-fn services(all: &MultiProgress, lines: &mut Lines, status: &SecretView) {
-    let stage = status.rotation.as_ref().and_then(|rotation| stage(rotation.phase));
-    let mut wanted: Vec<(&ServiceView, u32)> = match stage {
-        // Followers do not know.
-        Some((_, done)) if status.record_read_at.is_none() => {
-            status.services.iter().filter(|it| it.members > 0).map(|it| (it, done(it))).collect()
+fn services(all: &MultiProgress, lines: &mut Lines, status: &SecretStatus) {
+    let stage = status.rotation.as_ref().and_then(|rotation| Some((rotation.phase, rotation.phase.stage()?)));
+    let mut wanted: Vec<(&ServiceStatus, u32)> = match stage {
+        // A follower does not know.
+        Some((_, stage)) if status.record_read_at.is_none() => {
+            let present = status.services.iter().filter(|it| it.counts.members > 0);
+            present.map(|it| (it, it.counts.reached(stage))).collect()
         }
         _ => Vec::new(),
     };
-    wanted.sort_by_key(|(service, done)| (done >= &service.members, service.service.clone()));
+    wanted.sort_by_key(|(service, done)| (done >= &service.counts.members, service.service.clone()));
     wanted.truncate(MAX_SERVICES);
     lines.services.retain(|name, bar| {
         let stays = wanted.iter().any(|(service, _)| &service.service == name);
@@ -101,29 +102,15 @@ fn services(all: &MultiProgress, lines: &mut Lines, status: &SecretView) {
         }
         stays
     });
-    let word = stage.map_or("", |(word, _)| word);
+    let word = stage.map_or("", |(phase, stage)| summary::reached(phase, stage));
     for (service, done) in wanted {
         let bar = lines.services.entry(service.service.clone()).or_insert_with(|| {
             let bar = ProgressBar::new(0).with_style(style("        {bar:24.green/white.dim} {pos:>4} of {len} {msg}"));
             all.insert_after(&lines.head, bar)
         });
-        bar.set_length(service.members.into());
+        bar.set_length(service.counts.members.into());
         bar.set_position(done.into());
-        bar.set_message(format!("{word}  {}", shown(&service.service)));
-    }
-}
-
-/// How many members of a service have done something.
-type Count = fn(&ServiceView) -> u32;
-
-/// What a phase waits for, and who has done it.
-fn stage(phase: &str) -> Option<(&'static str, Count)> {
-    match phase {
-        "preparing" => Some(("prepared", |it| it.prepared)),
-        "activating" => Some(("switched", |it| it.switched)),
-        "rolling_back" => Some(("switched back", |it| it.switched)),
-        "draining" | "retiring" => Some(("released", |it| it.released)),
-        _ => None,
+        bar.set_message(format!("{word}  {}", service.service));
     }
 }
 

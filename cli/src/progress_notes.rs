@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use crate::output::note;
 use crate::progress_bars::Bars;
 use crate::summary;
-use rotacast_admin::view::SecretView;
+use rotacast_protocol::status::SecretStatus;
 
 /// What is told when the broadcaster is gone for the moment.
 pub(crate) const LOST: &str = "connection lost; trying again";
@@ -25,7 +25,7 @@ impl Progress {
     }
 
     /// Tells it if there is something new.
-    pub(crate) fn tell(&mut self, status: &SecretView) {
+    pub(crate) fn tell(&mut self, status: &SecretStatus) {
         match &mut self.bars {
             Some(bars) => bars.tell(status),
             None => self.line(summary::line(status)),

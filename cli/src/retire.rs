@@ -2,24 +2,22 @@
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
-use rotacast_proto::v1;
-use rotacast_proto::v1::operator_command::Action;
+use rotacast_proto::MAX_OVERRIDDEN;
 use rotacast_protocol::SecretName;
+use rotacast_protocol::coordinator::{ConditionName, Order, Reason};
+use rotacast_protocol::status::InstanceStatus;
 
 use crate::Context;
 use crate::arguments::RetireArgs;
 use crate::error::{Exit, Stop};
 use crate::human_time::span;
-use crate::instance_pattern::{InstancePattern, wire_key};
+use crate::instance_pattern::InstancePattern;
 use crate::order;
-use crate::output::{note, shown};
-use rotacast_admin::limits::MAX_OVERRIDDEN;
-use rotacast_admin::view::InstanceView;
+use crate::output::note;
 
 pub(crate) async fn run(context: &Context, args: RetireArgs) -> Result<(), Stop> {
-    if args.reason.trim().is_empty() {
-        return Err(Stop::usage("--reason is empty", "say why: it goes on record"));
-    }
+    // Before anything is asked.
+    Reason::new(&args.reason).map_err(order::invalid)?;
     let client = context.client().await?;
     if args.instance.is_empty() && !args.sessions {
         let status = client.status(Some(&args.secret)).await?;
@@ -27,7 +25,7 @@ pub(crate) async fn run(context: &Context, args: RetireArgs) -> Result<(), Stop>
             .secrets
             .iter()
             .flat_map(|it| &it.blockers)
-            .filter(|it| matches!(it.condition.as_str(), "members_released" | "usage_evidence"))
+            .filter(|it| matches!(it.condition, ConditionName::MembersReleased | ConditionName::UsageEvidence))
             .filter_map(|it| it.who.as_deref())
             .collect();
         who.dedup();
@@ -40,11 +38,11 @@ pub(crate) async fn run(context: &Context, args: RetireArgs) -> Result<(), Stop>
             "name instances with --instance, the provider's sessions with --sessions, or both",
         ));
     }
-    let all = client.instances(Some(&args.secret), None).await?.instances;
-    let mut cut: Vec<&InstanceView> = Vec::new();
+    let all = client.instances(Some(&args.secret), None).await?;
+    let mut cut: Vec<&InstanceStatus> = Vec::new();
     for pattern in &args.instance {
         for life in pattern.find(&all)? {
-            if !cut.iter().any(|known| known.full_name() == life.full_name()) {
+            if !cut.iter().any(|known| known.key == life.key) {
                 cut.push(life);
             }
         }
@@ -55,27 +53,27 @@ pub(crate) async fn run(context: &Context, args: RetireArgs) -> Result<(), Stop>
             format!("expected at most {MAX_OVERRIDDEN} in one override"),
         ));
     }
-    let instances = cut.iter().map(|life| wire_key(life)).collect::<Result<Vec<_>, _>>()?;
+    let instances = cut.iter().map(|life| life.key.clone()).collect();
+    let order = Order::cut_off(args.version, instances, args.sessions, &args.reason).map_err(order::invalid)?;
     if !args.yes {
         ask(&args, &cut)?;
     }
-    let action = Action::Override(v1::Override { version: args.version.get(), instances, sessions: args.sessions });
     let done = format!("override on record; version {} is retired without waiting for them", args.version);
-    order::simple(context, args.secret, args.reason, ("override", &done), action).await
+    order::simple(context, args.secret, order, &done).await
 }
 
 /// Says who is cut off, and has it confirmed.
-fn ask(args: &RetireArgs, cut: &[&InstanceView]) -> Result<(), Stop> {
+fn ask(args: &RetireArgs, cut: &[&InstanceStatus]) -> Result<(), Stop> {
     if !std::io::stdin().is_terminal() {
         return Err(Stop::usage("nobody is there to confirm who is cut off", "run it in a terminal, or add --yes"));
     }
     note(format_args!("Version {} of {} will be retired although these may still use it:", args.version, args.secret));
     for life in cut {
-        let held: Vec<String> = life.held.iter().map(u64::to_string).collect();
+        let held: Vec<String> = life.held.iter().map(ToString::to_string).collect();
         let holds = if held.is_empty() { "nothing".to_owned() } else { format!("version {}", held.join(", ")) };
         let heard =
             life.silent_for_ms.map_or_else(|| "never heard".to_owned(), |silent| format!("heard {} ago", span(silent)));
-        note(format_args!("  {} · holds {holds} · {} · {heard}", shown(&life.name()), shown(&life.standing)));
+        note(format_args!("  {} · holds {holds} · {} · {heard}", life.key, life.standing));
     }
     if args.sessions {
         note("  every session of that version that is live at the provider");
@@ -96,10 +94,9 @@ fn ask(args: &RetireArgs, cut: &[&InstanceView]) -> Result<(), Stop> {
 }
 
 pub(crate) async fn excuse(context: &Context, secret: SecretName, whom: &InstancePattern) -> Result<(), Stop> {
-    let all = context.client().await?.instances(Some(&secret), None).await?.instances;
+    let all = context.client().await?.instances(Some(&secret), None).await?;
     let life = whom.find_one(&all)?;
-    let done =
-        format!("{} is excused from preparing and switching; it still counts for the retire", shown(&life.name()));
-    let action = Action::Excuse(v1::Excuse { instance: Some(wire_key(life)?) });
-    order::simple(context, secret, String::new(), ("excuse", &done), action).await
+    let done = format!("{} is excused from preparing and switching; it still counts for the retire", life.key);
+    let order = Order::Excuse { instance: life.key.clone() };
+    order::simple(context, secret, order, &done).await
 }

@@ -1,14 +1,14 @@
 //! `rotacast status`.
 
-use rotacast_protocol::{SecretName, WallTime};
+use rotacast_protocol::status::{BroadcasterStatus, Leading, SecretStatus};
+use rotacast_protocol::{Outcome, SecretName, WallTime};
 
 use crate::Context;
 use crate::error::Stop;
 use crate::human_time::{ago, moment, span};
 use crate::output::{Mark, Output, shown};
-use crate::summary::{self, direction, words};
+use crate::summary::{self, direction};
 use crate::table::{Cell, Table};
-use rotacast_admin::view::{LeadingView, SecretView, StatusView};
 
 /// Of each list this many are shown, so that one secret fits a screen.
 const MAX_SHOWN: usize = 6;
@@ -29,15 +29,15 @@ pub(crate) async fn run(context: &Context, secret: Option<&SecretName>) -> Resul
     }
 }
 
-fn overview(output: Output, status: &StatusView, now: WallTime) -> Result<(), Stop> {
+fn overview(output: Output, status: &BroadcasterStatus, now: WallTime) -> Result<(), Stop> {
     let leads = match (status.leader, status.epoch) {
         (true, Some(epoch)) => format!("leading, epoch {epoch}"),
         (true, None) => "leading".into(),
         (false, _) => match &status.leading {
-            Some(LeadingView { replica, address: Some(address) }) => {
+            Some(Leading { replica, address: Some(address) }) => {
                 format!("not leading: {} does, at {}", shown(replica), shown(address))
             }
-            Some(LeadingView { replica, address: None }) => format!("not leading: {} does", shown(replica)),
+            Some(Leading { replica, address: None }) => format!("not leading: {} does", shown(replica)),
             None => "not leading: the store names no leader at the moment".into(),
         },
     };
@@ -70,38 +70,38 @@ fn overview(output: Output, status: &StatusView, now: WallTime) -> Result<(), St
 }
 
 /// That it is a follower's view, and how old.
-fn from_record(output: Output, secret: &SecretView, now: WallTime) -> Result<(), Stop> {
+fn from_record(output: Output, secret: &SecretStatus, now: WallTime) -> Result<(), Stop> {
     let Some(read) = secret.record_read_at else { return Ok(()) };
     output.line(format_args!(
         "from the store's records, read {}; instances and what is waited for are known to the leader only",
-        ago(read.0, now)
+        ago(read, now)
     ))
 }
 
 /// What `-o wide` adds.
-fn wide_row(secret: &SecretView) -> [Cell; 4] {
+fn wide_row(secret: &SecretStatus) -> [Cell; 4] {
     let versions: Vec<String> = secret.versions.iter().map(|it| format!("{} {}", it.version, it.label)).collect();
     let members = match secret.record_read_at {
         // Only the leader knows.
         Some(_) => "-".into(),
-        None => secret.services.iter().map(|it| it.members).sum::<u32>().into(),
+        None => secret.members().into(),
     };
-    [members, secret.revision.into(), versions.join(", ").into(), (&secret.provider).into()]
+    [members, secret.revision.0.into(), versions.join(", ").into(), (&secret.provider).into()]
 }
 
-fn row(secret: &SecretView, now: WallTime) -> [Cell; 7] {
-    let overlays: Vec<String> = secret.overlays.iter().map(|overlay| words(overlay)).collect();
+fn row(secret: &SecretStatus, now: WallTime) -> [Cell; 7] {
+    let overlays: Vec<&str> = secret.overlays.iter().map(|overlay| overlay.words()).collect();
     let with_overlays = |phase: &str| match overlays.is_empty() {
         true => phase.into(),
         false => Cell::marked(&format!("{phase}, {}", overlays.join(", ")), Mark::Warn),
     };
     match &secret.rotation {
         Some(rotation) => [
-            (&secret.secret).into(),
+            secret.secret.as_str().into(),
             secret.current.into(),
             format!("{} ({})", direction(rotation.old, rotation.new), rotation.generation).into(),
-            with_overlays(&words(rotation.phase)),
-            rotation.phase_since.map_or_else(|| "-".into(), |since| ago(since.0, now)).into(),
+            with_overlays(rotation.phase.words()),
+            ago(rotation.phase_since, now).into(),
             summary::progress(rotation, secret).into(),
             summary::waits_for(secret).into(),
         ],
@@ -110,27 +110,27 @@ fn row(secret: &SecretView, now: WallTime) -> [Cell; 7] {
             let waiting =
                 secret.waiting_version().map_or_else(String::new, |version| format!("version {version} pending"));
             [
-                (&secret.secret).into(),
+                secret.secret.as_str().into(),
                 secret.current.into(),
                 waiting.into(),
                 with_overlays("idle"),
-                last.and_then(|last| last.ended_at).map_or_else(|| "-".into(), |ended| ago(ended.0, now)).into(),
-                last.map_or_else(String::new, |last| format!("last: {}", words(&last.outcome))).into(),
+                last.map_or_else(|| "-".into(), |last| ago(last.ended_at, now)).into(),
+                last.map_or_else(String::new, |last| format!("last: {}", last.outcome.words())).into(),
                 summary::waits_for(secret).into(),
             ]
         }
     }
 }
 
-fn full(output: Output, secret: &SecretView, now: WallTime) -> Result<(), Stop> {
-    let mut first = output.paint(Mark::Strong, &shown(&secret.secret));
+fn full(output: Output, secret: &SecretStatus, now: WallTime) -> Result<(), Stop> {
+    let mut first = output.paint(Mark::Strong, secret.secret.as_str());
     first.push_str(&match secret.current {
         Some(current) => format!(" · current {current}"),
         None => " · no current version".into(),
     });
     first.push_str(&format!(" · provider {}", shown(&secret.provider)));
     for overlay in &secret.overlays {
-        first.push_str(&format!(" · {}", output.paint(Mark::Warn, &shown(&words(overlay)))));
+        first.push_str(&format!(" · {}", output.paint(Mark::Warn, overlay.words())));
     }
     output.line(first)?;
     let versions: Vec<String> = secret
@@ -144,7 +144,7 @@ fn full(output: Output, secret: &SecretView, now: WallTime) -> Result<(), Stop> 
         })
         .collect();
     if !versions.is_empty() {
-        output.line(format_args!("versions · {}", shown(&versions.join(" · "))))?;
+        output.line(format_args!("versions · {}", versions.join(" · ")))?;
     }
     rotation(output, secret, now)?;
     services(output, secret)?;
@@ -154,15 +154,15 @@ fn full(output: Output, secret: &SecretView, now: WallTime) -> Result<(), Stop> 
 }
 
 /// Nothing for a secret without a schedule.
-fn next_by_schedule(secret: &SecretView, now: WallTime) -> String {
+fn next_by_schedule(secret: &SecretStatus, now: WallTime) -> String {
     match secret.next_rotation_at {
         None => String::new(),
-        Some(at) if at.0 <= now.0 => format!("; the next has been due by its schedule since {}", moment(at.0)),
-        Some(at) => format!("; the next by its schedule at {} (in {})", moment(at.0), span(at.0 - now.0)),
+        Some(at) if at <= now => format!("; the next has been due by its schedule since {}", moment(at)),
+        Some(at) => format!("; the next by its schedule at {} (in {})", moment(at), span(at.0 - now.0)),
     }
 }
 
-fn rotation(output: Output, secret: &SecretView, now: WallTime) -> Result<(), Stop> {
+fn rotation(output: Output, secret: &SecretStatus, now: WallTime) -> Result<(), Stop> {
     let Some(rotation) = &secret.rotation else {
         return match secret.waiting_version() {
             Some(version) => {
@@ -171,14 +171,15 @@ fn rotation(output: Output, secret: &SecretView, now: WallTime) -> Result<(), St
             None => output.line(format_args!("rotation · none in flight{}", next_by_schedule(secret, now))),
         };
     };
-    let since =
-        rotation.phase_since.map(|at| format!(" since {} ({})", moment(at.0), ago(at.0, now))).unwrap_or_default();
-    let started = rotation.started_at.map(|at| format!(", started {}", ago(at.0, now))).unwrap_or_default();
+    let since = rotation.phase_since;
     output.line(format_args!(
-        "rotation {} · {} · {}{since}{started} by {}",
+        "rotation {} · {} · {} since {} ({}), started {} by {}",
         rotation.generation,
         direction(rotation.old, rotation.new),
-        output.paint(Mark::Strong, &words(rotation.phase)),
+        output.paint(Mark::Strong, rotation.phase.words()),
+        moment(since),
+        ago(since, now),
+        ago(rotation.started_at, now),
         shown(&rotation.trigger)
     ))?;
     match &rotation.rollback_reason {
@@ -187,7 +188,7 @@ fn rotation(output: Output, secret: &SecretView, now: WallTime) -> Result<(), St
     }
 }
 
-fn services(output: Output, secret: &SecretView) -> Result<(), Stop> {
+fn services(output: Output, secret: &SecretStatus) -> Result<(), Stop> {
     if secret.services.is_empty() {
         return Ok(());
     }
@@ -195,19 +196,19 @@ fn services(output: Output, secret: &SecretView) -> Result<(), Stop> {
     let mut table = Table::new(["SERVICE", "MEMBERS", "SEEN", "PREPARED", "SWITCHED", "RELEASED", "OUT OF REACH"]);
     for it in &secret.services {
         table.row([
-            (&it.service).into(),
-            it.members.into(),
-            it.seen.into(),
-            it.prepared.into(),
-            it.switched.into(),
-            it.released.into(),
-            it.fenced.into(),
+            it.service.as_str().into(),
+            it.counts.members.into(),
+            it.counts.seen.into(),
+            it.counts.prepared.into(),
+            it.counts.switched.into(),
+            it.counts.released.into(),
+            it.counts.fenced.into(),
         ]);
     }
     table.print(output, "")
 }
 
-fn blockers(output: Output, secret: &SecretView, now: WallTime) -> Result<(), Stop> {
+fn blockers(output: Output, secret: &SecretStatus, now: WallTime) -> Result<(), Stop> {
     if secret.blockers.is_empty() {
         return Ok(());
     }
@@ -215,23 +216,24 @@ fn blockers(output: Output, secret: &SecretView, now: WallTime) -> Result<(), St
     let mut table = Table::new(["WAITS FOR", "WHO", "SINCE", "WHY"]);
     for it in secret.blockers.iter().take(MAX_SHOWN) {
         table.row([
-            summary::condition(&it.condition).into(),
+            it.condition.words().into(),
             it.who.as_deref().unwrap_or("-").into(),
-            it.since.map_or_else(|| "-".into(), |since| ago(since.0, now)).into(),
+            it.since.map_or_else(|| "-".into(), |since| ago(since, now)).into(),
             (&it.why).into(),
         ]);
     }
     table.print(output, "")?;
     let more = secret.blockers.len().saturating_sub(MAX_SHOWN);
     let and = if more > 0 { format!("and {more} more; ") } else { String::new() };
-    output.line(format_args!("{and}`rotacast why {}` says what happens next", shown(&secret.secret)))
+    output.line(format_args!("{and}`rotacast why {}` says what happens next", secret.secret.as_str()))
 }
 
-fn guards(output: Output, secret: &SecretView) -> Result<(), Stop> {
+fn guards(output: Output, secret: &SecretStatus) -> Result<(), Stop> {
     for guard in &secret.guards {
-        let unmet: Vec<String> = guard.conditions.iter().filter(|it| !it.met).map(|it| words(&it.name)).collect();
+        let unmet: Vec<String> =
+            guard.conditions.iter().filter(|it| !it.met).map(|it| summary::spaced(it.name)).collect();
         let met = guard.conditions.len() - unmet.len();
-        let not_yet = if unmet.is_empty() { String::new() } else { format!("; not yet: {}", shown(&unmet.join(", "))) };
+        let not_yet = if unmet.is_empty() { String::new() } else { format!("; not yet: {}", unmet.join(", ")) };
         output.line("")?;
         output.line(format_args!(
             "retire guard of version {} · {met} of {} conditions hold{not_yet}",
@@ -242,19 +244,19 @@ fn guards(output: Output, secret: &SecretView) -> Result<(), Stop> {
     Ok(())
 }
 
-fn history(output: Output, secret: &SecretView, now: WallTime) -> Result<(), Stop> {
+fn history(output: Output, secret: &SecretStatus, now: WallTime) -> Result<(), Stop> {
     if secret.history.is_empty() {
         return Ok(());
     }
     output.line("")?;
     let mut table = Table::new(["ENDED", "ROTATION", "VERSIONS", "OUTCOME", "TOOK", "REASON"]);
     for it in secret.history.iter().take(MAX_SHOWN) {
-        let mark = if it.outcome == "retired" { Mark::Good } else { Mark::Warn };
+        let mark = if it.outcome == Outcome::Retired { Mark::Good } else { Mark::Warn };
         table.row([
-            it.ended_at.map_or_else(|| "-".into(), |ended| ago(ended.0, now)).into(),
-            it.generation.into(),
+            ago(it.ended_at, now).into(),
+            it.generation.0.into(),
             direction(it.old, it.new).into(),
-            Cell::marked(&words(&it.outcome), mark),
+            Cell::marked(it.outcome.words(), mark),
             it.took_ms.map_or_else(|| "-".into(), span).into(),
             it.reason.as_deref().unwrap_or("-").into(),
         ]);

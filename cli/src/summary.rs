@@ -1,26 +1,23 @@
 //! One secret on one line.
 
-use rotacast_admin::view::{FinishedView, RotationView, SecretView};
 use rotacast_protocol::coordinator::ConditionName;
+use rotacast_protocol::message::Stage;
+use rotacast_protocol::status::{FinishedStatus, RotationStatus, SecretStatus};
+use rotacast_protocol::{Outcome, Phase, Version};
 
 use crate::output::shown;
 
 /// `1 → 2`, or `first version 1`.
-pub(crate) fn direction(old: Option<u64>, new: u64) -> String {
+pub(crate) fn direction(old: Option<Version>, new: Version) -> String {
     match old {
         Some(old) => format!("{old} → {new}"),
         None => format!("first version {new}"),
     }
 }
 
-/// `rolling_back` as people write it.
-pub(crate) fn words(word: &str) -> String {
-    word.replace('_', " ")
-}
-
-/// A condition in a few words; a name of a later release as it stands.
-pub(crate) fn condition(name: &str) -> String {
-    name.parse::<ConditionName>().map_or_else(|_| words(name), |name| name.words().to_owned())
+/// `members_released` as people write it behind the instance that blocks.
+pub(crate) fn spaced(condition: ConditionName) -> String {
+    condition.as_str().replace('_', " ")
 }
 
 /// `1 warning`, `2 warnings`.
@@ -28,32 +25,31 @@ pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// How far the members of the rotation are, in the terms of its phase; empty where nobody is waited for.
-pub(crate) fn progress(rotation: &RotationView, status: &SecretView) -> String {
-    if status.record_read_at.is_some() {
-        // Only the leader knows.
-        return String::new();
+/// How far the members of the rotation are, in the terms of its phase; empty where no instance is waited for.
+pub(crate) fn progress(rotation: &RotationStatus, status: &SecretStatus) -> String {
+    // A follower does not know.
+    let known = status.progress().filter(|_| status.record_read_at.is_none());
+    match (known, status.members()) {
+        (None, _) => String::new(),
+        (Some(_), 0) => "no instances".into(),
+        (Some((stage, done)), total) => format!("{done} of {total} {}", reached(rotation.phase, stage)),
     }
-    let total: u32 = status.services.iter().map(|it| it.members).sum();
-    if total == 0 && rotation.phase != "verifying" {
-        return "no instances".into();
-    }
-    let sum = |of: fn(&rotacast_admin::view::ServiceView) -> u32| status.services.iter().map(of).sum::<u32>();
-    match rotation.phase {
-        "preparing" => format!("{} of {total} prepared", sum(|it| it.prepared)),
-        "activating" => format!("{} of {total} switched", sum(|it| it.switched)),
-        "draining" | "retiring" => format!("{} of {total} released", sum(|it| it.released)),
-        "rolling_back" => format!("{} of {total} switched back", sum(|it| it.switched)),
-        _ => String::new(),
+}
+
+/// A stage as people write it of those that have reached it.
+pub(crate) const fn reached(phase: Phase, stage: Stage) -> &'static str {
+    match phase {
+        Phase::RollingBack => "switched back",
+        _ => stage.words(),
     }
 }
 
 /// Who or what is waited for, without what changes by the second; empty: nothing.
-pub(crate) fn waits_for(status: &SecretView) -> String {
+pub(crate) fn waits_for(status: &SecretStatus) -> String {
     let Some(first) = status.blockers.first() else { return String::new() };
     let mut text = match &first.who {
-        Some(who) => format!("{who} ({})", words(&first.condition)),
-        None => condition(&first.condition),
+        Some(who) => format!("{who} ({})", spaced(first.condition)),
+        None => first.condition.words().to_owned(),
     };
     if status.blockers.len() > 1 {
         text.push_str(&format!(" and {} more", status.blockers.len() - 1));
@@ -62,18 +58,20 @@ pub(crate) fn waits_for(status: &SecretView) -> String {
 }
 
 /// How a rotation ended, as a sentence without its subject and full stop.
-pub(crate) fn ending(ended: &FinishedView) -> String {
+pub(crate) fn ending(ended: &FinishedStatus) -> String {
     let direction = direction(ended.old, ended.new);
     let took = ended.took_ms.map(|took| format!(" after {}", crate::human_time::span(took))).unwrap_or_default();
-    let mut text = match (ended.outcome.as_str(), ended.old) {
-        ("retired", Some(old)) => {
+    let mut text = match (ended.outcome, ended.old) {
+        (Outcome::Retired, Some(old)) => {
             format!("rotation {}: {direction} done{took}, version {old} is retired", ended.generation)
         }
-        ("retired", None) => format!("rotation {}: {direction} is current{took}", ended.generation),
-        ("rolled_back", _) => {
+        (Outcome::Retired, None) => format!("rotation {}: {direction} is current{took}", ended.generation),
+        (Outcome::RolledBack, _) => {
             format!("rotation {}: {direction} rolled back{took}, version {} is rejected", ended.generation, ended.new)
         }
-        (outcome, _) => format!("rotation {}: {direction} {}{took}", ended.generation, words(outcome)),
+        (Outcome::Superseded, _) => {
+            format!("rotation {}: {direction} {}{took}", ended.generation, ended.outcome.words())
+        }
     };
     if let Some(reason) = &ended.reason {
         text.push_str(&format!(": {reason}"));
@@ -82,7 +80,7 @@ pub(crate) fn ending(ended: &FinishedView) -> String {
 }
 
 /// The secret as it stands, escaped. Equal texts mean that nothing worth telling has changed.
-pub(crate) fn line(status: &SecretView) -> String {
+pub(crate) fn line(status: &SecretStatus) -> String {
     let mut text = format!("{}  ", status.secret);
     match &status.rotation {
         Some(rotation) => {
@@ -90,7 +88,7 @@ pub(crate) fn line(status: &SecretView) -> String {
                 "rotation {}: {}  {}",
                 rotation.generation,
                 direction(rotation.old, rotation.new),
-                words(rotation.phase)
+                rotation.phase.words()
             ));
             let progress = progress(rotation, status);
             if !progress.is_empty() {
@@ -106,12 +104,12 @@ pub(crate) fn line(status: &SecretView) -> String {
                 text.push_str(&format!("  version {version} pending"));
             }
             if let Some(last) = status.history.first() {
-                text.push_str(&format!("  last: rotation {} {}", last.generation, words(&last.outcome)));
+                text.push_str(&format!("  last: rotation {} {}", last.generation, last.outcome.words()));
             }
         }
     }
     for overlay in &status.overlays {
-        text.push_str(&format!("  [{}]", words(overlay)));
+        text.push_str(&format!("  [{}]", overlay.words()));
     }
     let waits_for = waits_for(status);
     if !waits_for.is_empty() {

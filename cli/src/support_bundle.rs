@@ -61,9 +61,9 @@ pub(crate) async fn run(context: &Context, args: BundleArgs) -> Result<(), Stop>
             add(
                 "instances",
                 client.instances(None, None).await.map(|mut found| {
-                    let total = found.instances.len();
-                    found.instances.truncate(MAX_INSTANCES);
-                    json!({ "total": total, "first": value(&found)["instances"] })
+                    let total = found.len();
+                    found.truncate(MAX_INSTANCES);
+                    json!({ "total": total, "first": found })
                 }),
             );
             add("doctor", reply.map(|found| value(&found)));

@@ -1,5 +1,7 @@
 //! Tables: columns aligned by what is seen, two spaces apart.
 
+use rotacast_protocol::Version;
+
 use crate::error::Stop;
 use crate::output::{Mark, Output, shown};
 
@@ -45,9 +47,9 @@ macro_rules! from_number {
 }
 from_number!(u32, u64);
 
-impl From<Option<u64>> for Cell {
-    fn from(number: Option<u64>) -> Self {
-        number.map_or_else(|| "-".into(), Cell::from)
+impl From<Option<Version>> for Cell {
+    fn from(version: Option<Version>) -> Self {
+        version.map_or_else(|| "-".into(), |version| version.get().into())
     }
 }
 

@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use rotacast_protocol::SecretName;
+use rotacast_protocol::status::FinishedStatus;
+use rotacast_protocol::{Outcome, SecretName};
 
 use crate::Context;
 use crate::arguments::WaitArgs;
@@ -12,18 +13,18 @@ use crate::follow::{Follow, News};
 use crate::goal::{Goal, Seen, Verdict, Which};
 use crate::progress_notes::Progress;
 use crate::summary::ending;
-use rotacast_admin::view::{FinishedView, WaitView};
+use rotacast_admin::view::WaitView;
 
 pub(crate) async fn run(context: &Context, args: WaitArgs) -> Result<(), Stop> {
     if args.generation.is_some() && !matches!(args.goal, Goal::Retired | Goal::RolledBack) {
         return Err(Stop::usage(
             format!("--generation with --for {}", args.goal),
-            "a rotation is named for `retired` and `rolled-back` only",
+            "a rotation is named for `retired` and `rolled_back` only",
         ));
     }
     let (verdict, current) = {
         let mut progress = Progress::new(context.output.is_data());
-        let mut which = args.generation.map_or(Which::Newest, |generation| Which::Generation(generation.0));
+        let mut which = args.generation.map_or(Which::Newest, Which::Generation);
         let follow = Follow { context, secret: Some(&args.secret), timeout: args.timeout, may_be_missing: false };
         follow
             .run(|news| {
@@ -54,7 +55,7 @@ pub(crate) async fn run(context: &Context, args: WaitArgs) -> Result<(), Stop> {
         Verdict::Wait => unreachable!("following goes on until there is a verdict"),
     };
     if context.output.is_data() {
-        let (secret, goal) = (args.secret.to_string(), args.goal.to_string());
+        let (secret, goal) = (args.secret.clone(), args.goal.to_string());
         context.output.data(&WaitView { secret, goal, reached, current, rotation: rotation.clone() })?;
     }
     match missed {
@@ -68,7 +69,7 @@ pub(crate) async fn run(context: &Context, args: WaitArgs) -> Result<(), Stop> {
     }
 }
 
-fn rolled_back(secret: &SecretName, ended: &FinishedView) -> Stop {
+fn rolled_back(secret: &SecretName, ended: &FinishedStatus) -> Stop {
     Stop::failed(Exit::RolledBack, "rolled_back", format!("{secret}: {}", ending(ended)), "")
 }
 
@@ -78,7 +79,7 @@ pub(crate) async fn for_end(
     secret: &SecretName,
     mut which: Which,
     timeout: Option<Duration>,
-) -> Result<FinishedView, Stop> {
+) -> Result<FinishedStatus, Stop> {
     let mut progress = Progress::new(context.output.is_data());
     // A put that was acknowledged may be ahead of the watch that makes the secret known.
     let follow = Follow { context, secret: Some(secret), timeout, may_be_missing: matches!(which, Which::To(_)) };
@@ -105,10 +106,12 @@ pub(crate) async fn for_end(
 }
 
 /// What the end of a rotation means for whoever started it.
-pub(crate) fn verdict(secret: &SecretName, ended: &FinishedView) -> Result<(), Stop> {
-    match ended.outcome.as_str() {
-        "retired" => Ok(()),
-        "rolled_back" => Err(rolled_back(secret, ended)),
-        outcome => Err(Stop::failed(Exit::Failed, outcome, format!("{secret}: {}", ending(ended)), "")),
+pub(crate) fn verdict(secret: &SecretName, ended: &FinishedStatus) -> Result<(), Stop> {
+    match ended.outcome {
+        Outcome::Retired => Ok(()),
+        Outcome::RolledBack => Err(rolled_back(secret, ended)),
+        Outcome::Superseded => {
+            Err(Stop::failed(Exit::Failed, ended.outcome.as_str(), format!("{secret}: {}", ending(ended)), ""))
+        }
     }
 }

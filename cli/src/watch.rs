@@ -5,6 +5,7 @@ use std::io::IsTerminal as _;
 use std::ops::ControlFlow;
 
 use rotacast_protocol::SecretName;
+use rotacast_protocol::status::SecretStatus;
 
 use crate::Context;
 use crate::error::Stop;
@@ -14,7 +15,6 @@ use crate::output::note;
 use crate::progress_bars::Bars;
 use crate::progress_notes::LOST;
 use crate::summary;
-use rotacast_admin::view::SecretView;
 
 pub(crate) async fn run(context: &Context, secret: Option<&SecretName>) -> Result<(), Stop> {
     let mut watch = Watch::new(context);
@@ -31,8 +31,8 @@ pub(crate) async fn run(context: &Context, secret: Option<&SecretName>) -> Resul
 
 struct Watch<'a> {
     context: &'a Context,
-    json: BTreeMap<String, SecretView>,
-    told: BTreeMap<String, String>,
+    json: BTreeMap<SecretName, SecretStatus>,
+    told: BTreeMap<SecretName, String>,
     bars: Option<Bars>,
 }
 
@@ -42,11 +42,11 @@ impl<'a> Watch<'a> {
         Self { context, json: BTreeMap::new(), told: BTreeMap::new(), bars: moving.then(Bars::new) }
     }
 
-    fn tell(&mut self, status: SecretView) -> Result<(), Stop> {
+    fn tell(&mut self, status: SecretStatus) -> Result<(), Stop> {
         let output = self.context.output;
         if output.is_data() {
             // When a follower has read the record is no change of it.
-            let content = SecretView { record_read_at: None, ..status.clone() };
+            let content = SecretStatus { record_read_at: None, ..status.clone() };
             if self.json.get(&status.secret) == Some(&content) {
                 return Ok(());
             }
@@ -58,7 +58,7 @@ impl<'a> Watch<'a> {
         if self.told.get(&status.secret) == Some(&line) {
             return Ok(());
         }
-        let stamped = format!("{}  {line}", moment(rotacast_clock::wall().0));
+        let stamped = format!("{}  {line}", moment(rotacast_clock::wall()));
         match &mut self.bars {
             Some(bars) => {
                 bars.above(|| output.line(&stamped))?;

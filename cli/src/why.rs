@@ -1,21 +1,22 @@
 //! `rotacast why`: plain sentences about what waits.
 
-use rotacast_protocol::coordinator::{ConditionName, Overlay};
+use rotacast_protocol::coordinator::Overlay;
+use rotacast_protocol::status::{BlockerStatus, BroadcasterStatus, Leading, SecretStatus};
 use rotacast_protocol::{SecretName, WallTime};
 
 use crate::Context;
 use crate::error::{Exit, Stop};
 use crate::human_time::{ago, moment};
 use crate::output::{Mark, Output, shown};
-use crate::summary::{direction, ending, words};
-use rotacast_admin::view::{BlockerView, LeadingView, Moment, SecretView, StatusView, WhyView};
+use crate::summary::{direction, ending};
+use rotacast_admin::view::WhyView;
 
 pub(crate) async fn run(context: &Context, secret: &SecretName) -> Result<(), Stop> {
     let status = context.client().await?.status(Some(secret)).await?;
     if !status.leader {
         return Err(not_leader(&status));
     }
-    let Some(status) = status.secrets.into_iter().find(|status| status.secret == secret.as_str()) else {
+    let Some(status) = status.secrets.into_iter().find(|status| status.secret == *secret) else {
         return Err(Stop::failed(
             Exit::NotFound,
             "not_found",
@@ -39,10 +40,10 @@ pub(crate) async fn run(context: &Context, secret: &SecretName) -> Result<(), St
 }
 
 /// What waits, and for whom, is in the leader's memory: from the record alone it would look as if nothing did.
-fn not_leader(status: &StatusView) -> Stop {
+fn not_leader(status: &BroadcasterStatus) -> Stop {
     let who = match &status.leading {
-        Some(LeadingView { replica, address: Some(address) }) => format!("{replica} leads, at {address}"),
-        Some(LeadingView { replica, address: None }) => format!("{replica} leads"),
+        Some(Leading { replica, address: Some(address) }) => format!("{replica} leads, at {address}"),
+        Some(Leading { replica, address: None }) => format!("{replica} leads"),
         None => "the store names no leader at the moment".into(),
     };
     Stop::failed(
@@ -53,21 +54,21 @@ fn not_leader(status: &StatusView) -> Stop {
     )
 }
 
-fn since(at: Option<Moment>, now: WallTime) -> Option<String> {
-    at.map(|at| format!("{} ({})", moment(at.0), ago(at.0, now)))
+fn since(at: WallTime, now: WallTime) -> String {
+    format!("{} ({})", moment(at), ago(at, now))
 }
 
-fn tell(output: Output, status: &SecretView, now: WallTime) -> Result<(), Stop> {
-    let secret = output.paint(Mark::Strong, &shown(&status.secret));
+fn tell(output: Output, status: &SecretStatus, now: WallTime) -> Result<(), Stop> {
+    let secret = output.paint(Mark::Strong, status.secret.as_str());
     match &status.rotation {
         Some(rotation) => {
-            let since = since(rotation.phase_since, now).map(|since| format!(" since {since}")).unwrap_or_default();
             output.line(format_args!(
-                "{secret}: rotation {} ({}, asked for by {}) is {}{since}.",
+                "{secret}: rotation {} ({}, asked for by {}) is {} since {}.",
                 rotation.generation,
                 direction(rotation.old, rotation.new),
                 shown(&rotation.trigger),
-                words(rotation.phase)
+                rotation.phase.words(),
+                since(rotation.phase_since, now)
             ))?;
             if let Some(reason) = &rotation.rollback_reason {
                 output.line(format_args!("It goes back because: {}.", shown(reason)))?;
@@ -79,7 +80,7 @@ fn tell(output: Output, status: &SecretView, now: WallTime) -> Result<(), Stop> 
         })?,
     }
     for overlay in &status.overlays {
-        output.line(output.paint(Mark::Warn, &overlay_sentence(&shown(&status.secret), overlay)))?;
+        output.line(output.paint(Mark::Warn, &overlay_sentence(&status.secret, *overlay)))?;
     }
     if status.blockers.is_empty() {
         output.line(match &status.rotation {
@@ -87,8 +88,7 @@ fn tell(output: Output, status: &SecretView, now: WallTime) -> Result<(), Stop> 
             None => "Nothing waits.".to_owned(),
         })?;
         if let Some(last) = status.history.first() {
-            let ended = since(last.ended_at, now).map(|since| format!(", ended {since}")).unwrap_or_default();
-            output.line(format_args!("Last: {}{ended}.", ending(last)))?;
+            output.line(format_args!("Last: {}, ended {}.", ending(last), since(last.ended_at, now)))?;
         }
         return Ok(());
     }
@@ -105,15 +105,16 @@ fn tell(output: Output, status: &SecretView, now: WallTime) -> Result<(), Stop> 
     Ok(())
 }
 
-fn tell_blocker(output: Output, number: usize, blocker: &BlockerView, now: WallTime) -> Result<(), Stop> {
+fn tell_blocker(output: Output, number: usize, blocker: &BlockerStatus, now: WallTime) -> Result<(), Stop> {
     let why = shown(&blocker.why);
     match &blocker.who {
         Some(who) => output.line(format_args!("{number}. {}: {why}.", output.paint(Mark::Strong, &shown(who))))?,
         None => output.line(format_args!("{number}. {}.", capitalised(&why)))?,
     }
-    output.line(format_args!("   Waiting for: {}.", waited_for(&blocker.condition)))?;
-    output.line(match since(blocker.since, now) {
-        Some(since) => format!("   Since: {since}."),
+    // What is waited for, with its name for scripts and documents.
+    output.line(format_args!("   Waiting for: {} ({}).", blocker.condition.words(), blocker.condition))?;
+    output.line(match blocker.since {
+        Some(at) => format!("   Since: {}.", since(at, now)),
         None => "   Since: not known to this leader.".into(),
     })?;
     output.line(format_args!("   Next: {}.", shown(&blocker.next)))
@@ -125,8 +126,7 @@ fn capitalised(text: &str) -> String {
 }
 
 /// What it means, and the command that helps.
-fn overlay_sentence(secret: &str, name: &str) -> String {
-    let Ok(overlay) = name.parse::<Overlay>() else { return format!("It is marked {}.", shown(name)) };
+fn overlay_sentence(secret: &SecretName, overlay: Overlay) -> String {
     let next = match overlay {
         Overlay::Paused => format!(" Next: `rotacast resume {secret}`."),
         Overlay::AwaitingApproval => format!(" Next: `rotacast approve {secret}`."),
@@ -135,12 +135,4 @@ fn overlay_sentence(secret: &str, name: &str) -> String {
         Overlay::Stuck => String::new(),
     };
     format!("{}. {}{next}", capitalised(overlay.words()), overlay.meaning())
-}
-
-/// What is waited for, with its name for scripts and documents.
-fn waited_for(condition: &str) -> String {
-    match condition.parse::<ConditionName>() {
-        Ok(name) => format!("{} ({name})", name.words()),
-        Err(_) => shown(condition),
-    }
 }

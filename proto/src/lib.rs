@@ -24,7 +24,7 @@ pub use finding::{Finding, Level};
 pub use key::{KeyError, KeyId, SigningKey, VerifyingKey};
 pub use key_file::KeyFileError;
 pub use message::{
-    FieldError, MAX_AUTH_FAILURE_VERSIONS, MAX_DURATION, MAX_LEASED_VERSIONS, MAX_SEALED_VERSIONS, WireMessage,
-    instance_subject,
+    FieldError, MAX_AUTH_FAILURE_VERSIONS, MAX_DURATION, MAX_LEASED_VERSIONS, MAX_OVERRIDDEN, MAX_SEALED_VERSIONS,
+    OrderError, WireMessage, instance_subject, order_from_wire,
 };
 pub use value::SecretValue;

@@ -2,9 +2,11 @@
 
 mod fetch;
 mod field;
+mod order;
 mod registration;
 mod report;
 mod state;
+mod status;
 mod sync;
 
 use bytes::Bytes;
@@ -14,6 +16,7 @@ use crate::envelope::{Envelope, EnvelopeError, Kind};
 use crate::key::{SigningKey, VerifyingKey};
 
 pub use field::{FieldError, MAX_DURATION, instance_subject};
+pub use order::{MAX_OVERRIDDEN, OrderError, order_from_wire};
 pub use report::MAX_AUTH_FAILURE_VERSIONS;
 pub use state::MAX_SEALED_VERSIONS;
 pub use sync::MAX_LEASED_VERSIONS;

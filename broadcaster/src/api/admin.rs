@@ -56,15 +56,15 @@ impl Admin for AdminFront {
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
         let request = request.into_inner();
         if request.brief {
-            return Ok(Response::new(self.control.broadcaster().await));
+            return Ok(Response::new(self.control.broadcaster().await.into()));
         }
         let secret = secret_or_all(request.secret)?;
-        Ok(Response::new(self.control.status(secret).await?))
+        Ok(Response::new(self.control.status(secret).await?.into()))
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let secret = secret_or_all(request.into_inner().secret)?;
-        let changes = self.control.watch(secret).map(|change| change.map_err(Status::from));
+        let changes = self.control.watch(secret).map(|change| change.map(v1::SecretStatus::from).map_err(Status::from));
         Ok(Response::new(changes.boxed()))
     }
 
@@ -72,7 +72,9 @@ impl Admin for AdminFront {
         let request = request.into_inner();
         let secret = secret_or_all(request.secret)?;
         let not_on = Version::new(request.not_on).ok();
-        Ok(Response::new(self.control.instances(secret, not_on).await?))
+        let instances = self.control.instances(secret, not_on).await?;
+        let instances = instances.into_iter().map(v1::InstanceInfo::from).collect();
+        Ok(Response::new(v1::InstancesReply { instances }))
     }
 
     async fn command(&self, request: Request<v1::Envelope>) -> Result<Response<v1::CommandReply>, Status> {

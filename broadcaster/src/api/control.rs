@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use rotacast_proto::{SecretValue, v1};
 use rotacast_protocol::coordinator::{InvalidOrder, Order};
+use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus, SecretStatus};
 use rotacast_protocol::{Epoch, Generation, OperatorName, SecretName, Version};
 
 use super::Refusal;
@@ -59,10 +60,10 @@ pub trait Control: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Refusal`]: an unknown secret, or state that is not there yet.
-    async fn status(&self, secret: Option<SecretName>) -> Result<v1::StatusReply, Refusal>;
+    async fn status(&self, secret: Option<SecretName>) -> Result<BroadcasterStatus, Refusal>;
 
     /// About the broadcaster itself: [`Control::status`] without secrets.
-    async fn broadcaster(&self) -> v1::StatusReply;
+    async fn broadcaster(&self) -> BroadcasterStatus;
 
     /// The term in which it leads. Commands given in another are not for it: whoever led then may have taken them.
     ///
@@ -72,7 +73,7 @@ pub trait Control: Send + Sync + 'static {
 
     /// The status of every matching secret, then one again whenever it changes. A listener that falls
     /// behind may be given only the newest; the stream ends when the broadcaster shuts down.
-    fn watch(&self, secret: Option<SecretName>) -> BoxStream<'static, Result<v1::SecretStatus, Refusal>>;
+    fn watch(&self, secret: Option<SecretName>) -> BoxStream<'static, Result<SecretStatus, Refusal>>;
 
     /// Who runs what. With `not_on`: only those that hold or have reached another version.
     ///
@@ -82,7 +83,7 @@ pub trait Control: Send + Sync + 'static {
         &self,
         secret: Option<SecretName>,
         not_on: Option<Version>,
-    ) -> Result<v1::InstancesReply, Refusal>;
+    ) -> Result<Vec<InstanceStatus>, Refusal>;
 
     /// Does what an operator asks. When this returns, it is durable.
     ///

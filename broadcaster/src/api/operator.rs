@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use rotacast_admin::limits::{MAX_OVERRIDDEN, MAX_PUT_BYTES};
-use rotacast_proto::{Envelope, Kind, SecretValue, VerifyingKey, v1};
-use rotacast_protocol::coordinator::Order;
-use rotacast_protocol::{ClusterName, Epoch, Incarnation, InstanceKey, OperatorName, SecretName, Version, WallTime};
+use rotacast_admin::limits::MAX_PUT_BYTES;
+use rotacast_proto::{Envelope, Kind, SecretValue, VerifyingKey, order_from_wire, v1};
+use rotacast_protocol::{ClusterName, Epoch, OperatorName, SecretName, WallTime};
 use zeroize::Zeroize as _;
 
 use super::Refusal;
@@ -165,39 +164,10 @@ fn parse(wire: v1::OperatorCommand, payload: Bytes) -> Result<OperatorCommand, R
             wipe(payload);
             Action::Put(value)
         }
-        Some(order) => Action::Order(parse_order(order, &wire.reason)?),
+        Some(order) => Action::Order(order_from_wire(order, &wire.reason).map_err(invalid)?),
         None => return Err(Refusal::Invalid("the command has no action this build knows; upgrade it".into())),
     };
     Ok(OperatorCommand { secret, action })
-}
-
-fn parse_order(wire: v1::operator_command::Action, reason: &str) -> Result<Order, Refusal> {
-    use v1::operator_command::Action as Wire;
-    Ok(match wire {
-        Wire::Put(_) => return Err(Refusal::Invalid("a value is no order".into())),
-        Wire::Rotate(_) => Order::Rotate,
-        Wire::Pause(_) => Order::pause(reason)?,
-        Wire::Resume(_) => Order::Resume,
-        Wire::Approve(_) => Order::Approve,
-        Wire::RollBack(_) => Order::rollback(reason)?,
-        Wire::Override(cut) => {
-            let found = cut.instances.len();
-            if found > MAX_OVERRIDDEN {
-                return Err(Refusal::Invalid(format!(
-                    "{found} instances; expected at most {MAX_OVERRIDDEN} in one override"
-                )));
-            }
-            let version = Version::new(cut.version).map_err(invalid)?;
-            let instances = cut.instances.into_iter().map(instance_key).collect::<Result<_, _>>()?;
-            Order::cut_off(version, instances, cut.sessions, reason)?
-        }
-        Wire::Excuse(excuse) => Order::Excuse {
-            instance: instance_key(
-                excuse.instance.ok_or_else(|| Refusal::Invalid("an excuse names the instance".into()))?,
-            )?,
-        },
-        Wire::LeaveSafeMode(_) => Order::LeaveSafeMode,
-    })
 }
 
 /// Wipes a received message that carried a value, where its buffer is ours alone. While the transport
@@ -206,19 +176,6 @@ fn wipe(payload: Bytes) {
     if let Ok(mut payload) = payload.try_into_mut() {
         payload.as_mut().zeroize();
     }
-}
-
-fn instance_key(wire: v1::InstanceKey) -> Result<InstanceKey, Refusal> {
-    let incarnation: [u8; 16] = wire
-        .incarnation
-        .as_ref()
-        .try_into()
-        .map_err(|_| Refusal::Invalid(format!("incarnation of {} bytes; expected 16", wire.incarnation.len())))?;
-    Ok(InstanceKey::new(
-        wire.service.parse().map_err(invalid)?,
-        wire.instance.parse().map_err(invalid)?,
-        Incarnation(u128::from_be_bytes(incarnation)),
-    ))
 }
 
 fn invalid(error: impl std::fmt::Display) -> Refusal {

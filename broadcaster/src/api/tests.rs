@@ -13,8 +13,11 @@ use rotacast_admin::{RefusalKind, fix_of};
 use rotacast_proto::v1::admin_client::AdminClient;
 use rotacast_proto::v1::operator_command::Action as Wire;
 use rotacast_proto::{Envelope, Kind, SigningKey, v1};
-use rotacast_protocol::coordinator::Order;
-use rotacast_protocol::{ClusterName, Epoch, Generation, OperatorName, SecretName, Version, WallTime};
+use rotacast_protocol::coordinator::{Order, Standing};
+use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus, SecretStatus};
+use rotacast_protocol::{
+    ClusterName, Epoch, Generation, Incarnation, InstanceKey, OperatorName, Revision, SecretName, Version, WallTime,
+};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -35,26 +38,35 @@ struct Notebook {
 
 #[async_trait]
 impl Control for Notebook {
-    async fn status(&self, secret: Option<SecretName>) -> Result<v1::StatusReply, Refusal> {
+    async fn status(&self, secret: Option<SecretName>) -> Result<BroadcasterStatus, Refusal> {
         match secret {
             Some(name) if name.as_str() != SECRET => {
                 Err(Refusal::NotFound { what: format!("secret {name}"), fix: format!("did you mean {SECRET}?") })
             }
-            _ => Ok(v1::StatusReply { cluster: "prod".into(), leader: true, ..v1::StatusReply::default() }),
+            _ => Ok(self.broadcaster().await),
         }
     }
 
-    async fn broadcaster(&self) -> v1::StatusReply {
-        v1::StatusReply { cluster: "prod".into(), leader: true, ..v1::StatusReply::default() }
+    async fn broadcaster(&self) -> BroadcasterStatus {
+        BroadcasterStatus {
+            cluster: "prod".into(),
+            epoch: Some(TERM),
+            leader: true,
+            store: "etcd".into(),
+            bus: "NATS".into(),
+            replica: "b-1".into(),
+            leading: None,
+            secrets: Vec::new(),
+        }
     }
 
     async fn term(&self) -> Result<Epoch, Refusal> {
         Ok(TERM)
     }
 
-    fn watch(&self, secret: Option<SecretName>) -> BoxStream<'static, Result<v1::SecretStatus, Refusal>> {
-        let secret = secret.map(String::from).unwrap_or_default();
-        let change = |revision| v1::SecretStatus { secret: secret.clone(), revision, ..v1::SecretStatus::default() };
+    fn watch(&self, secret: Option<SecretName>) -> BoxStream<'static, Result<SecretStatus, Refusal>> {
+        let secret = secret.unwrap_or_else(|| SECRET.parse().unwrap());
+        let change = |revision| SecretStatus { revision: Revision(revision), ..SecretStatus::new(secret.clone()) };
         let gone = Refusal::NotLeader { problem: "another took over".into() };
         futures::stream::iter([Ok(change(1)), Ok(change(2)), Err(gone)]).boxed()
     }
@@ -63,10 +75,18 @@ impl Control for Notebook {
         &self,
         _secret: Option<SecretName>,
         not_on: Option<Version>,
-    ) -> Result<v1::InstancesReply, Refusal> {
-        let version = not_on.map_or(0, Version::get);
-        let instance = v1::InstanceInfo { version, ..v1::InstanceInfo::default() };
-        Ok(v1::InstancesReply { instances: vec![instance] })
+    ) -> Result<Vec<InstanceStatus>, Refusal> {
+        Ok(vec![InstanceStatus {
+            key: InstanceKey::new("payments-api".parse().unwrap(), "pod-1".parse().unwrap(), Incarnation(1)),
+            secret: SECRET.parse().unwrap(),
+            version: not_on,
+            stage: None,
+            held: Vec::new(),
+            standing: Standing::Registered,
+            silent_for_ms: None,
+            lease_left_ms: 0,
+            last_failure: None,
+        }])
     }
 
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {
@@ -268,16 +288,16 @@ async fn commands_that_make_no_sense_are_refused_before_they_reach_the_broadcast
     let cases = [
         (command(Wire::Put(v1::Put { value: Bytes::new() })), "value of 0 bytes"),
         (command(Wire::Put(v1::Put { value: vec![b'x'; MAX_PUT_BYTES + 1].into() })), "expected 1 to 261120"),
-        (command(cut(0, vec![key.clone()], false)), "version \"0\" is not valid"),
+        (command(cut(0, vec![key.clone()], false)), "field version: 0 is no version"),
         (command(cut(1, vec![], false)), "name who is cut off"),
-        (command(cut(1, vec![short], false)), "incarnation of 4 bytes"),
+        (command(cut(1, vec![short], false)), "field incarnation: 4 bytes, expected 16"),
         (v1::OperatorCommand { reason: " ".into(), ..command(cut(1, vec![key], false)) }, "the reason is empty"),
         (v1::OperatorCommand { reason: String::new(), ..command(Wire::Pause(v1::Pause {})) }, "the reason is empty"),
         (
             v1::OperatorCommand { reason: "\t".into(), ..command(Wire::RollBack(v1::RollBack {})) },
             "the reason is empty",
         ),
-        (command(Wire::Excuse(v1::Excuse { instance: None })), "names the instance"),
+        (command(Wire::Excuse(v1::Excuse { instance: None })), "field instance: is missing"),
         (v1::OperatorCommand { action: None, ..command(Wire::Pause(v1::Pause {})) }, "no action this build knows"),
         (v1::OperatorCommand { secret: "No Name".into(), ..command(Wire::Pause(v1::Pause {})) }, "is not valid"),
         (

@@ -9,6 +9,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_proto::{SecretValue, v1};
 use rotacast_protocol::coordinator::{Order, Rejection};
+use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus, SecretStatus};
 use rotacast_protocol::{Epoch, OperatorName, SecretName, Version};
 use rotacast_store::StoreError;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -16,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::{Listener, MAX_READING};
-use super::{Environment, Mail, Question, Role, Secrets, TaskHandle, follower};
+use super::{Environment, Mail, Question, Replica, Role, Secrets, TaskHandle, follower};
 use crate::api::{Action, CommandReply, Control, OperatorCommand, Refusal};
 use crate::audit::Entry;
 
@@ -130,11 +131,11 @@ fn refusal(rejection: Rejection) -> Refusal {
 
 #[async_trait]
 impl Control for DriverControl {
-    async fn status(&self, secret: Option<SecretName>) -> Result<v1::StatusReply, Refusal> {
+    async fn status(&self, secret: Option<SecretName>) -> Result<BroadcasterStatus, Refusal> {
         let about = self.broadcaster().await;
         if !about.leader {
             let secrets = follower::statuses(&self.environment, secret.as_ref()).await?;
-            return Ok(v1::StatusReply { secrets, ..about });
+            return Ok(BroadcasterStatus { secrets, ..about });
         }
         let tasks = match &secret {
             Some(secret) => vec![self.task(secret).await?],
@@ -144,16 +145,16 @@ impl Control for DriverControl {
         for task in tasks {
             secrets.push(self.ask(&task, |reply| Mail::Question(Question::Status(reply))).await?);
         }
-        Ok(v1::StatusReply { secrets, ..about })
+        Ok(BroadcasterStatus { secrets, ..about })
     }
 
-    async fn broadcaster(&self) -> v1::StatusReply {
+    async fn broadcaster(&self) -> BroadcasterStatus {
         let Environment { cluster, replica, tree, bus, .. } = &self.environment;
         let (leader, epoch, leading) = match self.role() {
-            Role::Leader { epoch, .. } => (true, epoch.0, Some(replica.clone())),
-            Role::Follower => (false, 0, follower::leader(&self.environment).await),
+            Role::Leader { epoch, .. } => (true, Some(epoch), Some(replica.clone())),
+            Role::Follower => (false, None, follower::leader(&self.environment).await),
         };
-        v1::StatusReply {
+        BroadcasterStatus {
             cluster: cluster.to_string(),
             epoch,
             leader,
@@ -161,11 +162,11 @@ impl Control for DriverControl {
             bus: bus.describe(),
             secrets: Vec::new(),
             replica: replica.name.clone(),
-            leading: leading.map(|leading| leading.wire()),
+            leading: leading.map(Replica::leading),
         }
     }
 
-    fn watch(&self, secret: Option<SecretName>) -> BoxStream<'static, Result<v1::SecretStatus, Refusal>> {
+    fn watch(&self, secret: Option<SecretName>) -> BoxStream<'static, Result<SecretStatus, Refusal>> {
         let (statuses, stream) = mpsc::channel(STATUSES_BUFFERED);
         let listener = Listener {
             wanted: secret,
@@ -189,7 +190,7 @@ impl Control for DriverControl {
         &self,
         secret: Option<SecretName>,
         not_on: Option<Version>,
-    ) -> Result<v1::InstancesReply, Refusal> {
+    ) -> Result<Vec<InstanceStatus>, Refusal> {
         self.leads().await?;
         let tasks = match &secret {
             Some(secret) => vec![self.task(secret).await?],
@@ -199,7 +200,7 @@ impl Control for DriverControl {
         for task in tasks {
             instances.extend(self.ask(&task, |reply| Mail::Question(Question::Instances { not_on, reply })).await?);
         }
-        Ok(v1::InstancesReply { instances })
+        Ok(instances)
     }
 
     async fn term(&self) -> Result<Epoch, Refusal> {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use rotacast_proto::v1::SecretStatus;
 use rotacast_protocol::SecretName;
+use rotacast_protocol::status::SecretStatus;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::mail::Mail;

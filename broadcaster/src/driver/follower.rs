@@ -4,13 +4,13 @@
 //! rotation waits for is in the leader's memory only.
 
 use rotacast_clock as clock;
-use rotacast_proto::v1;
 use rotacast_protocol::SecretName;
 use rotacast_protocol::record::SecretRecord;
+use rotacast_protocol::status::SecretStatus;
 use rotacast_store::{RecordEntry, StoreError};
 use tracing::warn;
 
-use super::{Environment, Replica, status};
+use super::{Environment, Replica};
 use crate::api::Refusal;
 
 /// Whoever leads, as the store says; `None` also if it cannot be asked.
@@ -42,7 +42,7 @@ pub(super) async fn refusal(environment: &Environment) -> Refusal {
 pub(super) async fn statuses(
     environment: &Environment,
     secret: Option<&SecretName>,
-) -> Result<Vec<v1::SecretStatus>, Refusal> {
+) -> Result<Vec<SecretStatus>, Refusal> {
     let entries = match secret {
         None => environment.tree.load_records().await.map_err(|problem| unreadable(&problem))?,
         Some(name) => {
@@ -56,12 +56,13 @@ pub(super) async fn statuses(
     entries.iter().map(|entry| told(environment, entry)).collect()
 }
 
-fn told(environment: &Environment, entry: &RecordEntry) -> Result<v1::SecretStatus, Refusal> {
+fn told(environment: &Environment, entry: &RecordEntry) -> Result<SecretStatus, Refusal> {
     let record = SecretRecord::decode(&entry.bytes).map_err(|problem| Refusal::Unavailable {
         problem: format!("the record of {}: {problem}", entry.secret),
         fix: "a later release may have written it: upgrade this broadcaster".into(),
     })?;
-    Ok(status::of_record(&record, &environment.settings.of(&entry.secret), clock::wall()))
+    let configured = environment.settings.of(&entry.secret).shown(&record);
+    Ok(SecretStatus::of_record(&record, configured, clock::wall()))
 }
 
 fn unreadable(problem: &StoreError) -> Refusal {

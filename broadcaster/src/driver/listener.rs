@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rotacast_proto::v1;
-use rotacast_protocol::SecretName;
+use rotacast_protocol::status::SecretStatus;
+use rotacast_protocol::{Revision, SecretName};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -19,7 +19,7 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 /// many as there are at no cost to the store.
 pub(super) const MAX_READING: usize = 64;
 
-type Statuses = mpsc::Sender<Result<v1::SecretStatus, Refusal>>;
+type Statuses = mpsc::Sender<Result<SecretStatus, Refusal>>;
 
 /// See the module.
 pub(super) struct Listener {
@@ -46,7 +46,7 @@ impl Listener {
         }
     }
 
-    async fn send(&self, status: Result<v1::SecretStatus, Refusal>) -> Result<(), Over> {
+    async fn send(&self, status: Result<SecretStatus, Refusal>) -> Result<(), Over> {
         self.statuses.send(status).await.map_err(|_| Over)
     }
 
@@ -57,7 +57,7 @@ impl Listener {
         loop {
             for name in names.iter().filter(|name| self.wanted.as_ref().is_none_or(|wanted| wanted == *name)) {
                 let Some(task) = self.secrets.get(name) else { continue };
-                let status = v1::SecretStatus::clone(&task.status.borrow());
+                let status = SecretStatus::clone(&task.status.borrow());
                 self.send(Ok(status)).await?;
             }
             let change = tokio::select! {
@@ -85,7 +85,7 @@ impl Listener {
             self.send(Err(Refusal::Busy(problem))).await?;
             return Err(Over);
         };
-        let mut told: BTreeMap<String, u64> = BTreeMap::new();
+        let mut told: BTreeMap<SecretName, Revision> = BTreeMap::new();
         loop {
             match follower::statuses(&self.environment, self.wanted.as_ref()).await {
                 Ok(statuses) => {

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rotacast_proto::v1::{InstanceInfo, SecretStatus};
 use rotacast_protocol::coordinator::{Input, Order, Rejection};
 use rotacast_protocol::message::{SecretGrant, SecretReport};
+use rotacast_protocol::status::{InstanceStatus, SecretStatus};
 use rotacast_protocol::{Generation, InstanceKey, OperatorName, ReportSequence, Version};
 use tokio::sync::oneshot;
 
@@ -62,7 +62,7 @@ pub enum Question {
         /// Only those not on this version.
         not_on: Option<Version>,
         /// The answer.
-        reply: oneshot::Sender<Vec<InstanceInfo>>,
+        reply: oneshot::Sender<Vec<InstanceStatus>>,
     },
 }
 

@@ -1,6 +1,6 @@
 //! What a replica calls itself in the election, and what others learn from it.
 
-use rotacast_proto::v1;
+use rotacast_protocol::status::Leading;
 
 /// Longest name and address taken over from the store, in characters: they go into refusals, which travel in headers.
 const MAX_SHOWN: usize = 256;
@@ -34,9 +34,9 @@ impl Replica {
         }
     }
 
-    /// As it is told over the admin API.
-    pub(super) fn wire(&self) -> v1::Leader {
-        v1::Leader { replica: self.name.clone(), address: self.address.clone().unwrap_or_default() }
+    /// As a status shows the leader.
+    pub(super) fn leading(self) -> Leading {
+        Leading { replica: self.name, address: self.address }
     }
 }
 

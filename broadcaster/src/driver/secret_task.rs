@@ -14,9 +14,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rotacast_clock as clock;
-use rotacast_proto::v1::SecretStatus;
 use rotacast_protocol::coordinator::{CommandKind, Coordinator, Input};
 use rotacast_protocol::machine::{Action, CommandId, Event, Machine};
+use rotacast_protocol::status::SecretStatus;
 use rotacast_protocol::{Instant, Revision, SecretName};
 use rotacast_store::Cursor;
 use tokio::sync::{mpsc, watch};

@@ -12,12 +12,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::StreamExt as _;
 use rotacast_bus::{EmbeddedBus, InstanceBus as _, LeaderBus as _};
 use rotacast_clock as clock;
-use rotacast_proto::{SecretValue, WireMessage as _, v1};
-use rotacast_protocol::coordinator::{Coordinator, Input, Order, Tenure};
+use rotacast_proto::{SecretValue, WireMessage as _};
+use rotacast_protocol::coordinator::{ConditionName, Coordinator, Input, Order, Overlay, Tenure};
 use rotacast_protocol::machine::MAX_EVENTS;
 use rotacast_protocol::message::{InstanceReport, Registration, SecretReport, SyncReply, SyncRequest};
 use rotacast_protocol::policy::{Deadline, OnDeadline, WhenEmpty};
 use rotacast_protocol::record::{RecordChange, SecretRecord, Timing};
+use rotacast_protocol::status::SecretStatus;
 use rotacast_protocol::{
     Generation, Incarnation, InstanceKey, LeaseSequence, Nonce, OperatorName, Phase, Policy, ReportSequence, Revision,
     SecretName, Version,
@@ -107,7 +108,7 @@ async fn leave_an_empty_record(environment: &Environment, policy: &Policy) {
 }
 
 /// The status once it is as wanted.
-async fn until(secrets: &Secrets, wanted: impl Fn(&v1::SecretStatus) -> bool) -> v1::SecretStatus {
+async fn until(secrets: &Secrets, wanted: impl Fn(&SecretStatus) -> bool) -> SecretStatus {
     let attempts = async {
         loop {
             if let Some(task) = secrets.get(&name()) {
@@ -147,7 +148,7 @@ async fn is_not_forgotten_while_a_renewal_is_late(times: usize) {
     let record = SecretRecord::new(name(), term.epoch, Timing::of(&settings.policy));
     let coordinator = Coordinator::take_over(record, settings.policy.clone(), tenure);
     let (mail, mailbox) = mpsc::channel(times);
-    let (told, status) = watch::channel(Arc::new(v1::SecretStatus::default()));
+    let (told, status) = watch::channel(Arc::new(SecretStatus::new(name())));
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let turns = Turns::default();
     let task = SecretTask::new(
@@ -170,7 +171,7 @@ async fn is_not_forgotten_while_a_renewal_is_late(times: usize) {
     tokio::time::sleep(Duration::from_millis(200)).await;
     renewals.send_replace(clock::instant() + PATIENCE * 2);
     secrets.insert(name(), TaskHandle { mail, status });
-    until(&secrets, |status| status.versions.iter().any(|known| known.version == 1)).await;
+    until(&secrets, |status| status.versions.iter().any(|known| known.version == version(1))).await;
     stop.cancel();
     running.await.unwrap();
 }
@@ -185,11 +186,11 @@ async fn a_deadline_that_passes_is_shown_although_nothing_else_happens() {
     put(&environment, "first").await;
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
-    until(&secrets, |status| status.current == 1 && status.rotation.is_none()).await;
+    until(&secrets, |status| status.current == Some(version(1)) && status.rotation.is_none()).await;
     put(&environment, "second").await;
     // Not asked of the task, which would answer as of now: this is what it has published by itself.
     let mut shown = secrets.get(&name()).expect("known by now").status;
-    let stuck = shown.wait_for(|status| status.overlays.iter().any(|overlay| overlay == "stuck"));
+    let stuck = shown.wait_for(|status| status.overlays.contains(&Overlay::Stuck));
     tokio::time::timeout(PATIENCE, stuck).await.expect("never shown as stuck").unwrap();
     stop.cancel();
     running.await.unwrap().unwrap();
@@ -265,7 +266,7 @@ async fn safe_mode_after_a_setback(found_by_a_campaign: bool) {
     put(&environment, "first").await;
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
-    until(&secrets, |status| status.current == 1).await;
+    until(&secrets, |status| status.current == Some(version(1))).await;
     stop.cancel();
     running.await.unwrap().unwrap();
 
@@ -274,7 +275,7 @@ async fn safe_mode_after_a_setback(found_by_a_campaign: bool) {
     environment.tree = SecretTree::new(Arc::new(store), Prefix::new("rotacast").unwrap());
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
-    let in_safe_mode = |status: &v1::SecretStatus| status.overlays.iter().any(|overlay| overlay == "safe_mode");
+    let in_safe_mode = |status: &SecretStatus| status.overlays.contains(&Overlay::SafeMode);
     until(&secrets, in_safe_mode).await;
     stop.cancel();
     running.await.unwrap().unwrap();
@@ -289,14 +290,14 @@ async fn a_store_that_was_restored_while_nobody_led_is_found_out_by_what_the_bus
     let policy = Policy { when_empty: WhenEmpty::Proceed, ..Policy::default() };
     let (mut environment, bus) = environment(folder.path(), policy).await;
     put(&environment, "first").await;
-    let lead_until = async |environment: &Environment, wanted: &dyn Fn(&v1::SecretStatus) -> bool| {
+    let lead_until = async |environment: &Environment, wanted: &dyn Fn(&SecretStatus) -> bool| {
         let (secrets, stop) = (Secrets::default(), CancellationToken::new());
         let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
         until(&secrets, wanted).await;
         stop.cancel();
         running.await.unwrap().unwrap();
     };
-    lead_until(&environment, &|status| status.current == 1).await;
+    lead_until(&environment, &|status| status.current == Some(version(1))).await;
     put(&environment, "second").await;
     lead_until(&environment, &|status| status.rotation.is_some()).await;
 
@@ -304,7 +305,7 @@ async fn a_store_that_was_restored_while_nobody_led_is_found_out_by_what_the_bus
     let backup = EmbeddedStore::open(folder.path().join("backup.db")).await.unwrap();
     environment.tree = SecretTree::new(Arc::new(backup), Prefix::new("rotacast").unwrap());
     put(&environment, "first").await;
-    let in_safe_mode = |status: &v1::SecretStatus| status.overlays.iter().any(|overlay| overlay == "safe_mode");
+    let in_safe_mode = |status: &SecretStatus| status.overlays.contains(&Overlay::SafeMode);
     lead_until(&environment, &in_safe_mode).await;
     let record = environment.tree.read_record(&name()).await.unwrap().unwrap();
     let record = SecretRecord::decode(&record.bytes).unwrap();
@@ -340,7 +341,7 @@ async fn a_restored_store_that_lacks_one_change_is_found_out_before_another_is_m
     put(&environment, "first").await;
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
-    until(&secrets, |status| status.current == 1 && status.rotation.is_none()).await;
+    until(&secrets, |status| status.current == Some(version(1)) && status.rotation.is_none()).await;
     stop.cancel();
     running.await.unwrap().unwrap();
     let bytes = environment.tree.read_record(&name()).await.unwrap().unwrap().bytes;
@@ -355,7 +356,7 @@ async fn a_restored_store_that_lacks_one_change_is_found_out_before_another_is_m
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     environment.replica.name = "two".into();
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
-    until(&secrets, |status| status.overlays.iter().any(|overlay| overlay == "safe_mode")).await;
+    until(&secrets, |status| status.overlays.contains(&Overlay::SafeMode)).await;
     stop.cancel();
     running.await.unwrap().unwrap();
 }
@@ -370,7 +371,7 @@ async fn a_new_leader_judges_as_soon_as_it_has_read_the_roster() {
     let registration = Registration { key: key.clone(), exclusive: true, secrets: [name()].into(), left: false };
     let envelope = registration.seal(&environment.key, &environment.cluster, "1", clock::wall());
     bus.register(&key, &envelope).await.unwrap();
-    let lead_until = async |wanted: &dyn Fn(&v1::SecretStatus) -> bool| {
+    let lead_until = async |wanted: &dyn Fn(&SecretStatus) -> bool| {
         let (secrets, stop) = (Secrets::default(), CancellationToken::new());
         let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
         let status = until(&secrets, wanted).await;
@@ -379,14 +380,14 @@ async fn a_new_leader_judges_as_soon_as_it_has_read_the_roster() {
         status
     };
     put(&environment, "first").await;
-    lead_until(&|status| status.current == 1 && status.rotation.is_none()).await;
+    lead_until(&|status| status.current == Some(version(1)) && status.rotation.is_none()).await;
     put(&environment, "second").await;
     let status = lead_until(&|status| {
-        let preparing = status.rotation.as_ref().is_some_and(|it| it.phase() == v1::Phase::Preparing);
-        preparing && status.blockers.iter().all(|blocker| blocker.condition != "roster_read")
+        let preparing = status.rotation.as_ref().is_some_and(|it| it.phase == Phase::Preparing);
+        preparing && status.blockers.iter().all(|blocker| blocker.condition != ConditionName::RosterRead)
     })
     .await;
-    assert!(status.services.iter().any(|counts| counts.members == 1), "{status:?}");
+    assert!(status.services.iter().any(|service| service.counts.members == 1), "{status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -400,9 +401,9 @@ async fn versions_from_before_rotacast_stay_alone_after_a_crash_at_the_first_sig
     leave_an_empty_record(&environment, &policy).await;
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment, secrets.clone()).run(stop.clone()));
-    let status = until(&secrets, |status| status.current > 0).await;
-    let numbers: Vec<u64> = status.versions.iter().map(|known| known.version).collect();
-    assert_eq!((status.current, numbers), (3, vec![3]));
+    let status = until(&secrets, |status| status.current.is_some()).await;
+    let numbers: Vec<Version> = status.versions.iter().map(|known| known.version).collect();
+    assert_eq!((status.current, numbers), (Some(version(3)), vec![version(3)]));
     stop.cancel();
     running.await.unwrap().unwrap();
 }
@@ -414,7 +415,7 @@ async fn what_an_operator_orders_is_on_record_as_theirs() {
     put(&environment, "first").await;
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
-    until(&secrets, |status| status.current > 0 && status.rotation.is_none()).await;
+    until(&secrets, |status| status.current.is_some() && status.rotation.is_none()).await;
     let task = secrets.get(&name()).unwrap();
     for order in [Order::pause("a look").unwrap(), Order::Resume, Order::Rotate] {
         let (reply, answer) = oneshot::channel();
@@ -438,12 +439,12 @@ async fn a_secret_that_cannot_answer_costs_the_others_nothing() {
     put(&environment, "first").await;
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
-    until(&secrets, |status| status.current > 0 && status.rotation.is_none()).await;
+    until(&secrets, |status| status.current.is_some() && status.rotation.is_none()).await;
     // A task that takes no mail, as one whose record cannot be saved just now.
     let (mail, _unread) = mpsc::channel(16);
     let mut held = Vec::new();
     for number in 0..3 {
-        let (sender, status) = watch::channel(Arc::new(v1::SecretStatus::default()));
+        let (sender, status) = watch::channel(Arc::new(SecretStatus::new(name())));
         held.push(sender);
         secrets.insert(format!("stuck/{number}").parse().unwrap(), TaskHandle { mail: mail.clone(), status });
     }
@@ -453,7 +454,7 @@ async fn a_secret_that_cannot_answer_costs_the_others_nothing() {
         Registration { key: key.clone(), exclusive: true, secrets: names.iter().cloned().collect(), left: false };
     let envelope = registration.seal(&environment.key, &environment.cluster, "1", clock::wall());
     bus.register(&key, &envelope).await.unwrap();
-    until(&secrets, |status| status.services.iter().any(|counts| counts.members == 1)).await;
+    until(&secrets, |status| status.services.iter().any(|service| service.counts.members == 1)).await;
     let report = SecretReport {
         generation: Generation(0),
         revision: Revision(0),

@@ -10,8 +10,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use rotacast_clock as clock;
-use rotacast_proto::v1;
 use rotacast_protocol::coordinator::{ConditionName, Coordinator, Overlay, Standing};
+use rotacast_protocol::status::SecretStatus;
 use rotacast_protocol::{Instant, Now, Phase, WallTime};
 
 use super::rotations::newest;
@@ -27,12 +27,21 @@ pub(crate) struct Standings {
 }
 
 impl Standings {
-    /// One more that stands so.
-    pub(crate) fn count(&mut self, standing: Standing) {
-        *self.of(standing) += 1;
+    /// Of all members.
+    pub(crate) fn of(coordinator: &Coordinator, now: Now) -> Self {
+        let mut counts = Self::default();
+        for member in coordinator.members() {
+            counts.count(coordinator.standing(member, now));
+        }
+        counts
     }
 
-    fn of(&mut self, standing: Standing) -> &mut u64 {
+    /// One more that stands so.
+    pub(crate) fn count(&mut self, standing: Standing) {
+        *self.place(standing) += 1;
+    }
+
+    fn place(&mut self, standing: Standing) -> &mut u64 {
         match standing {
             Standing::Live => &mut self.live,
             Standing::Silent => &mut self.silent,
@@ -43,7 +52,7 @@ impl Standings {
     }
 
     fn by_label(mut self) -> impl Iterator<Item = (&'static str, u64)> {
-        Standing::ALL.iter().map(move |standing| (standing.as_str(), *self.of(*standing)))
+        Standing::ALL.iter().map(move |standing| (standing.as_str(), *self.place(*standing)))
     }
 
     fn add(&mut self, other: Self) {
@@ -74,7 +83,7 @@ pub(crate) struct Figures {
 
 impl Figures {
     /// From the core's state and the status that was made of it.
-    pub(crate) fn of(coordinator: &Coordinator, status: &v1::SecretStatus, standings: Standings) -> Self {
+    pub(crate) fn of(coordinator: &Coordinator, status: &SecretStatus, standings: Standings) -> Self {
         let record = coordinator.record();
         let mut figures = Self {
             rotation: record.rotation.as_ref().map(|rotation| (rotation.phase, rotation.started)),
@@ -87,16 +96,17 @@ impl Figures {
             ..Self::default()
         };
         for (lies, overlay) in figures.overlays.iter_mut().zip(Overlay::ALL) {
-            *lies = status.overlays.iter().any(|it| it == overlay.as_str());
+            *lies = status.overlays.contains(overlay);
         }
         let mut instances: Vec<&str> = Vec::new();
         for blocker in &status.blockers {
-            let found =
-                ConditionName::ALL.iter().zip(&mut figures.blockers).find(|(it, _)| it.as_str() == blocker.condition);
-            let Some((condition, count)) = found else { continue };
-            *count += 1;
-            if condition.names_instances() && !blocker.who.is_empty() {
-                instances.push(&blocker.who);
+            for (_, count) in
+                ConditionName::ALL.iter().zip(&mut figures.blockers).filter(|(it, _)| **it == blocker.condition)
+            {
+                *count += 1;
+            }
+            if blocker.condition.names_instances() {
+                instances.extend(blocker.who.as_deref());
             }
         }
         instances.sort_unstable();

@@ -1,22 +1,23 @@
 //! What the page's head shows: the broadcaster, and who looks.
 
-use rotacast_proto::v1;
+use rotacast_protocol::status::{BroadcasterStatus, Leading, moment};
+use rotacast_protocol::{Epoch, WallTime};
 use serde::Serialize;
 
 use super::access::Person;
-use rotacast_admin::view::{LeadingView, Moment, StatusView};
 
 #[derive(Clone, PartialEq, Serialize)]
 pub(super) struct AboutView {
     cluster: String,
     replica: Option<String>,
     leader: bool,
-    epoch: Option<u64>,
-    leading: Option<LeadingView>,
+    epoch: Option<Epoch>,
+    leading: Option<Leading>,
     store: String,
     bus: String,
     version: &'static str,
-    now: Moment,
+    #[serde(serialize_with = "moment")]
+    now: WallTime,
     signed_in: Option<PersonView>,
     sign_in_needed: bool,
 }
@@ -28,26 +29,27 @@ struct PersonView {
 }
 
 impl AboutView {
-    pub(super) fn new(broadcaster: v1::StatusReply, person: Option<&Person>, sign_in_needed: bool) -> Self {
-        let StatusView { cluster, epoch, leader, store, bus, replica, leading, secrets: _ } = broadcaster.into();
-        Self {
-            cluster,
-            replica,
-            leader,
-            epoch,
-            leading,
-            store,
-            bus,
-            version: env!("CARGO_PKG_VERSION"),
-            now: Moment(rotacast_clock::wall().0),
-            signed_in: person.map(|person| PersonView { name: person.name.to_string(), may_act: person.may_act }),
-            sign_in_needed,
-        }
+    pub(super) fn new(broadcaster: BroadcasterStatus, person: Option<&Person>, sign_in_needed: bool) -> Self {
+        let BroadcasterStatus { cluster, epoch, leader, store, bus, replica, leading, secrets: _ } = broadcaster;
+        let signed_in = person.map(|person| PersonView { name: person.name.to_string(), may_act: person.may_act });
+        let replica = Some(replica);
+        Self { replica, leader, epoch, leading, store, bus, signed_in, sign_in_needed, ..Self::sign_in_first(cluster) }
     }
 
-    /// For somebody who has yet to sign in: nothing but that.
+    /// For a person who has yet to sign in: nothing but that.
     pub(super) fn sign_in_first(cluster: String) -> Self {
-        let broadcaster = v1::StatusReply { cluster, ..Default::default() };
-        Self::new(broadcaster, None, true)
+        Self {
+            cluster,
+            replica: None,
+            leader: false,
+            epoch: None,
+            leading: None,
+            store: String::new(),
+            bus: String::new(),
+            version: env!("CARGO_PKG_VERSION"),
+            now: rotacast_clock::wall(),
+            signed_in: None,
+            sign_in_needed: true,
+        }
     }
 }

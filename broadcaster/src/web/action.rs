@@ -3,7 +3,7 @@
 use rotacast_protocol::{Incarnation, InstanceKey, SecretName, Version};
 use serde::{Deserialize, Serialize};
 
-use rotacast_admin::limits::MAX_OVERRIDDEN;
+use rotacast_proto::MAX_OVERRIDDEN;
 use rotacast_protocol::coordinator::{Order, OrderName};
 
 use crate::api::{Action, CommandReply, OperatorCommand, Refusal};

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rotacast_protocol::{SecretName, Version};
+use rotacast_proto::instance_subject;
+use rotacast_protocol::coordinator::Standing;
+use rotacast_protocol::status::{InstanceStatus, moment};
+use rotacast_protocol::{SecretName, ServiceName, Version, WallTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::api::{Control, Refusal};
-use rotacast_admin::view::{InstanceView, InstancesView, Moment};
 
 /// How old an answer may be: any number of pages costs the tasks no more than one question in that time.
 const FRESH: Duration = Duration::from_secs(2);
@@ -44,15 +46,17 @@ pub(super) struct FleetQuery {
 
 #[derive(Serialize)]
 pub(super) struct PageView {
-    taken_at: Moment,
+    #[serde(serialize_with = "moment")]
+    taken_at: WallTime,
     total: usize,
     matching: usize,
-    instances: Vec<InstanceView>,
+    instances: Vec<InstanceStatus>,
 }
 
 #[derive(Serialize)]
 pub(super) struct FleetView {
-    taken_at: Moment,
+    #[serde(serialize_with = "moment")]
+    taken_at: WallTime,
     total: usize,
     groups: Vec<GroupView>,
     truncated: bool,
@@ -61,18 +65,18 @@ pub(super) struct FleetView {
 /// The instances of one service on one version of one secret.
 #[derive(Serialize)]
 struct GroupView {
-    service: String,
-    secret: String,
-    version: Option<u64>,
+    service: ServiceName,
+    secret: SecretName,
+    version: Option<Version>,
     instances: usize,
-    standings: BTreeMap<String, usize>,
+    standings: BTreeMap<Standing, usize>,
 }
 
 /// Everybody, as of one moment.
 struct Snapshot {
     taken: Instant,
-    taken_at: Moment,
-    instances: Vec<InstanceView>,
+    taken_at: WallTime,
+    instances: Vec<InstanceStatus>,
 }
 
 /// The newest snapshot, shared by everybody who looks.
@@ -86,9 +90,8 @@ impl Fleet {
         if let Some(snapshot) = newest.as_ref().filter(|snapshot| snapshot.taken.elapsed() < FRESH) {
             return Ok(Arc::clone(snapshot));
         }
-        let taken_at = Moment(rotacast_clock::wall().0);
-        let reply = control.instances(None, None).await.inspect_err(|_| *newest = None)?;
-        let InstancesView { instances } = reply.into();
+        let taken_at = rotacast_clock::wall();
+        let instances = control.instances(None, None).await.inspect_err(|_| *newest = None)?;
         let snapshot = Arc::new(Snapshot { taken: Instant::now(), taken_at, instances });
         *newest = Some(Arc::clone(&snapshot));
         Ok(snapshot)
@@ -118,22 +121,23 @@ impl Fleet {
         let secret = query.secret.filter(|text| !text.is_empty()).map(SecretName::new).transpose();
         let secret = secret.map_err(|error| Refusal::Invalid(error.to_string()))?;
         let snapshot = self.snapshot(control).await?;
-        let mut counts: BTreeMap<(&str, &str, Option<u64>), BTreeMap<&str, usize>> = BTreeMap::new();
+        let mut counts: BTreeMap<(&ServiceName, &SecretName, Option<Version>), BTreeMap<Standing, usize>> =
+            BTreeMap::new();
         let mut total = 0;
         for it in &snapshot.instances {
-            if secret.as_ref().is_none_or(|secret| secret.as_str() == it.secret) {
+            if secret.as_ref().is_none_or(|secret| *secret == it.secret) {
                 total += 1;
-                let group = counts.entry((&it.service, &it.secret, it.version)).or_default();
-                *group.entry(&it.standing).or_default() += 1;
+                let group = counts.entry((&it.key.service, &it.secret, it.version)).or_default();
+                *group.entry(it.standing).or_default() += 1;
             }
         }
         let truncated = counts.len() > MAX_GROUPS;
         let groups = counts.into_iter().take(MAX_GROUPS).map(|((service, secret, version), standings)| GroupView {
-            service: service.to_owned(),
-            secret: secret.to_owned(),
+            service: service.clone(),
+            secret: secret.clone(),
             version,
             instances: standings.values().sum(),
-            standings: standings.into_iter().map(|(standing, count)| (standing.to_owned(), count)).collect(),
+            standings,
         });
         Ok(FleetView { taken_at: snapshot.taken_at, total, groups: groups.collect(), truncated })
     }
@@ -143,8 +147,8 @@ impl Fleet {
 struct Filter<'q> {
     secret: Option<&'q str>,
     service: Option<&'q str>,
-    version: Option<u64>,
-    not_on: Option<u64>,
+    version: Option<Version>,
+    not_on: Option<Version>,
     standing: Option<&'q str>,
     words: String,
 }
@@ -158,28 +162,27 @@ impl<'q> Filter<'q> {
         if words.len() > MAX_QUERY {
             return Err(Refusal::Invalid(format!("q of {} bytes; expected at most {MAX_QUERY}", words.len())));
         }
-        for version in [query.version, query.not_on].into_iter().flatten() {
-            Version::new(version).map_err(|error| Refusal::Invalid(error.to_string()))?;
-        }
+        let checked = |version: Option<u64>| version.map(Version::new).transpose();
+        let (version, not_on) = checked(query.version)
+            .and_then(|version| Ok((version, checked(query.not_on)?)))
+            .map_err(|error| Refusal::Invalid(error.to_string()))?;
         Ok(Self {
             secret: given(&query.secret),
             service: given(&query.service),
-            version: query.version,
-            not_on: query.not_on,
+            version,
+            not_on,
             standing: given(&query.standing),
             words,
         })
     }
 
-    fn admits(&self, it: &InstanceView) -> bool {
-        // As `rotacast instances --not-on`: whoever holds another version or has reached one.
-        let only_on = |version: u64| it.version == Some(version) && it.held.iter().all(|held| *held == version);
+    fn admits(&self, it: &InstanceStatus) -> bool {
         let found = |text: &str| text.to_lowercase().contains(&self.words);
-        self.secret.is_none_or(|secret| it.secret == secret)
-            && self.service.is_none_or(|service| it.service == service)
+        self.secret.is_none_or(|secret| it.secret.as_str() == secret)
+            && self.service.is_none_or(|service| it.key.service.as_str() == service)
             && self.version.is_none_or(|version| it.version == Some(version))
-            && self.not_on.is_none_or(|version| !only_on(version))
-            && self.standing.is_none_or(|standing| it.standing == standing)
-            && (self.words.is_empty() || found(&it.full_name()) || found(&it.secret))
+            && self.not_on.is_none_or(|version| !it.is_only_on(version))
+            && self.standing.is_none_or(|standing| it.standing.as_str() == standing)
+            && (self.words.is_empty() || found(&instance_subject(&it.key)) || found(it.secret.as_str()))
     }
 }

@@ -13,8 +13,8 @@ use axum::response::IntoResponse;
 use axum::response::sse::{Event, Sse};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use rotacast_proto::v1;
 use rotacast_protocol::SecretName;
+use rotacast_protocol::status::SecretStatus;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -24,7 +24,6 @@ use super::Front;
 use super::problem::ProblemView;
 use super::summary::SummaryView;
 use crate::api::Refusal;
-use rotacast_admin::view::SecretView;
 
 /// A sign of life, and the time for relative times: a page that hears none for three of them says so.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -57,7 +56,7 @@ struct Gone;
 
 /// What a browser was told of each secret's line, as a digest: most of what changes in a secret does not show there.
 #[derive(Default)]
-struct Told(BTreeMap<String, u64>);
+struct Told(BTreeMap<SecretName, u64>);
 
 impl Told {
     /// Whether it has not been told exactly that. From now on it has.
@@ -161,7 +160,7 @@ impl Listener {
     /// Tells of what changes within [`COLLECT`], each secret once.
     async fn changed(
         &self,
-        first: v1::SecretStatus,
+        first: SecretStatus,
         changes: &mut Statuses,
         told: &mut Told,
     ) -> Result<Option<Refusal>, Gone> {
@@ -194,7 +193,7 @@ impl Listener {
             match self.front.control.status(Some(name.clone())).await {
                 Ok(status) => {
                     for status in status.secrets {
-                        self.send("secret", &SecretView::from(status)).await?;
+                        self.send("secret", &status).await?;
                     }
                 }
                 Err(refusal) => return Ok(refusal),
@@ -214,7 +213,7 @@ impl Listener {
                                     None => ended = Some(stopping()),
                                 }
                             }
-                            self.send("secret", &SecretView::from(status)).await?;
+                            self.send("secret", &status).await?;
                             if let Some(refusal) = ended {
                                 return Ok(refusal);
                             }
@@ -241,7 +240,7 @@ impl Listener {
     }
 }
 
-type Statuses = BoxStream<'static, Result<v1::SecretStatus, Refusal>>;
+type Statuses = BoxStream<'static, Result<SecretStatus, Refusal>>;
 
 fn heartbeat() -> Interval {
     let mut beat = tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
@@ -255,26 +254,29 @@ fn stopping() -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use rotacast_protocol::Version;
+    use rotacast_protocol::coordinator::ConditionName;
+    use rotacast_protocol::status::BlockerStatus;
+
     use super::*;
 
     #[test]
     fn only_what_shows_on_its_line_is_news() {
-        let summary = |current, condition: &str| {
-            let second = v1::Blocker { condition: condition.into(), ..Default::default() };
-            let blockers = vec![v1::Blocker::default(), second];
-            SummaryView::from(v1::SecretStatus {
-                secret: "payments/db".into(),
-                current,
-                blockers,
-                ..Default::default()
+        let blocker =
+            |condition| BlockerStatus { condition, who: None, why: String::new(), since: None, next: String::new() };
+        let summary = |current, second| {
+            SummaryView::from(SecretStatus {
+                current: Some(Version::new(current).unwrap()),
+                blockers: vec![blocker(ConditionName::Prepared), blocker(second)],
+                ..SecretStatus::new("payments/db".parse().unwrap())
             })
         };
+        let (released, usage) = (ConditionName::MembersReleased, ConditionName::UsageEvidence);
         let mut told = Told::default();
-        let news: Vec<bool> =
-            [(1, "released"), (1, "released"), (1, "usage_evidence"), (2, "usage_evidence"), (1, "released")]
-                .into_iter()
-                .map(|(current, condition)| told.is_news(&summary(current, condition)))
-                .collect();
+        let news: Vec<bool> = [(1, released), (1, released), (1, usage), (2, usage), (1, released)]
+            .into_iter()
+            .map(|(current, condition)| told.is_news(&summary(current, condition)))
+            .collect();
         assert_eq!(news, [true, false, false, true, true]);
     }
 }

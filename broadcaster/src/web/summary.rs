@@ -1,120 +1,123 @@
 //! One secret on a line of the overview.
 
-use rotacast_proto::v1;
+use rotacast_protocol::coordinator::Overlay;
+use rotacast_protocol::message::Stage;
+use rotacast_protocol::status::{BlockerStatus, FinishedStatus, RotationStatus, SecretStatus, moment_or_null};
+use rotacast_protocol::{Generation, Revision, SecretName, Version, WallTime};
 use serde::Serialize;
-
-use rotacast_admin::view::{BlockerView, FinishedView, Moment, RotationView, SecretView};
 
 #[derive(Clone, PartialEq, Serialize)]
 pub(super) struct SummaryView {
-    pub(super) secret: String,
+    pub(super) secret: SecretName,
     provider: String,
-    current: Option<u64>,
+    current: Option<Version>,
     /// When the current version was first known.
-    current_seen_at: Option<Moment>,
-    revision: u64,
-    generation: u64,
-    overlays: Vec<String>,
-    waiting_version: Option<u64>,
-    rotation: Option<RotationView>,
+    #[serde(serialize_with = "moment_or_null")]
+    current_seen_at: Option<WallTime>,
+    revision: Revision,
+    generation: Generation,
+    overlays: Vec<Overlay>,
+    waiting_version: Option<Version>,
+    rotation: Option<RotationStatus>,
     progress: Option<ProgressView>,
     members: u32,
     blockers: usize,
     /// The first.
-    blocker: Option<BlockerView>,
-    last: Option<FinishedView>,
-    /// Null: when somebody writes a version or asks for one.
-    next_rotation_at: Option<Moment>,
-    record_read_at: Option<Moment>,
+    blocker: Option<BlockerStatus>,
+    last: Option<FinishedStatus>,
+    /// Null: when an operator writes a version or asks for one.
+    #[serde(serialize_with = "moment_or_null")]
+    next_rotation_at: Option<WallTime>,
+    #[serde(serialize_with = "moment_or_null")]
+    record_read_at: Option<WallTime>,
 }
 
 /// How many members have done what the phase waits for.
-#[derive(Clone, PartialEq, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 struct ProgressView {
-    stage: &'static str,
+    stage: Stage,
     done: u32,
     of: u32,
 }
 
-impl From<v1::SecretStatus> for SummaryView {
-    fn from(status: v1::SecretStatus) -> Self {
-        let view = SecretView::from(status);
-        let members = view.services.iter().map(|service| service.members).sum();
-        let seen = |version: u64| view.versions.iter().find(|it| it.version == version).and_then(|it| it.seen_at);
+impl From<SecretStatus> for SummaryView {
+    fn from(status: SecretStatus) -> Self {
+        let members = status.members();
+        // Without members no instance is waited for, and a record knows of none.
+        let progress = status.progress().filter(|_| members > 0);
         Self {
-            current_seen_at: view.current.and_then(seen),
-            waiting_version: view.waiting_version(),
-            progress: view.rotation.as_ref().and_then(|rotation| progress(rotation.phase, &view, members)),
+            current_seen_at: status.current.and_then(|current| status.version(current)).map(|it| it.seen_at),
+            waiting_version: status.waiting_version(),
+            progress: progress.map(|(stage, done)| ProgressView { stage, done, of: members }),
             members,
-            blockers: view.blockers.len(),
-            blocker: view.blockers.into_iter().next(),
-            last: view.history.into_iter().next(),
-            secret: view.secret,
-            provider: view.provider,
-            current: view.current,
-            revision: view.revision,
-            generation: view.generation,
-            overlays: view.overlays,
-            rotation: view.rotation,
-            next_rotation_at: view.next_rotation_at,
-            record_read_at: view.record_read_at,
+            blockers: status.blockers.len(),
+            blocker: status.blockers.into_iter().next(),
+            last: status.history.into_iter().next(),
+            secret: status.secret,
+            provider: status.provider,
+            current: status.current,
+            revision: status.revision,
+            generation: status.generation,
+            overlays: status.overlays,
+            rotation: status.rotation,
+            next_rotation_at: status.next_rotation_at,
+            record_read_at: status.record_read_at,
         }
     }
 }
 
-fn progress(phase: &str, view: &SecretView, members: u32) -> Option<ProgressView> {
-    // Without members no instance is waited for, and a record knows of none.
-    if members == 0 {
-        return None;
-    }
-    let sum = |of: fn(&rotacast_admin::view::ServiceView) -> u32| view.services.iter().map(of).sum();
-    let (stage, done) = match phase {
-        "preparing" => ("prepared", sum(|service| service.prepared)),
-        "activating" | "rolling_back" => ("switched", sum(|service| service.switched)),
-        "draining" | "retiring" => ("released", sum(|service| service.released)),
-        _ => return None,
-    };
-    Some(ProgressView { stage, done, of: members })
-}
-
 #[cfg(test)]
 mod tests {
+    use rotacast_protocol::Phase;
+    use rotacast_protocol::coordinator::StageCounts;
+    use rotacast_protocol::record::Label;
+    use rotacast_protocol::status::{ServiceStatus, VersionStatus};
+
     use super::*;
 
-    fn status(phase: v1::Phase) -> v1::SecretStatus {
-        let service = |members, switched, released| v1::StageCounts {
-            service: "s".into(),
-            members,
-            prepared: members,
-            switched,
-            released,
-            ..Default::default()
+    const SEEN: WallTime = WallTime(1_000);
+
+    fn status(phase: Phase) -> SecretStatus {
+        let service = |members, switched, released| ServiceStatus {
+            service: "s".parse().unwrap(),
+            counts: StageCounts { members, prepared: members, switched, released, ..Default::default() },
         };
-        v1::SecretStatus {
-            secret: "payments/db".into(),
-            current: 2,
-            versions: vec![v1::VersionInfo { version: 2, seen_ms: 1_000, ..Default::default() }],
-            rotation: Some(v1::RotationInfo { phase: phase.into(), ..Default::default() }),
+        let version = Version::new(2).unwrap();
+        SecretStatus {
+            current: Some(version),
+            versions: vec![VersionStatus { version, label: Label::Current, sealed: false, seen_at: SEEN }],
+            rotation: Some(RotationStatus {
+                generation: Generation(1),
+                phase,
+                old: None,
+                new: version,
+                started_at: SEEN,
+                phase_since: SEEN,
+                trigger: "store".into(),
+                rollback_reason: None,
+                phases: Vec::new(),
+            }),
             services: vec![service(3, 2, 1), service(1, 1, 1)],
-            ..Default::default()
+            ..SecretStatus::new("payments/db".parse().unwrap())
         }
     }
 
     #[test]
     fn progress_is_told_in_the_terms_of_the_phase() {
         for (phase, expected) in [
-            (v1::Phase::Verifying, None),
-            (v1::Phase::Preparing, Some(("prepared", 4))),
-            (v1::Phase::Activating, Some(("switched", 3))),
-            (v1::Phase::Draining, Some(("released", 2))),
-            (v1::Phase::RollingBack, Some(("switched", 3))),
+            (Phase::Verifying, None),
+            (Phase::Preparing, Some((Stage::Prepared, 4))),
+            (Phase::Activating, Some((Stage::Switched, 3))),
+            (Phase::Draining, Some((Stage::Released, 2))),
+            (Phase::Retiring, Some((Stage::Released, 2))),
+            (Phase::RollingBack, Some((Stage::Switched, 3))),
         ] {
             let view = SummaryView::from(status(phase));
             let expected = expected.map(|(stage, done)| ProgressView { stage, done, of: 4 });
-            assert!(view.progress == expected, "{phase:?}");
-            assert!(view.current_seen_at == Some(Moment(1_000)));
+            assert_eq!(view.progress, expected, "{phase}");
+            assert_eq!(view.current_seen_at, Some(SEEN));
         }
-        let nobody = v1::SecretStatus { services: Vec::new(), ..status(v1::Phase::Draining) };
-        assert!(SummaryView::from(nobody).progress.is_none());
+        let without_members = SecretStatus { services: Vec::new(), ..status(Phase::Draining) };
+        assert_eq!(SummaryView::from(without_members).progress, None);
     }
 }

@@ -9,7 +9,9 @@ use axum::http::{Method, header};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_proto::v1;
-use rotacast_protocol::{Epoch, OperatorName, Version};
+use rotacast_protocol::coordinator::Standing;
+use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus, SecretStatus};
+use rotacast_protocol::{Epoch, Incarnation, InstanceKey, OperatorName, Revision, Version};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -28,30 +30,43 @@ struct Notebook {
     asked: Mutex<u32>,
 }
 
-fn status(number: usize, revision: u64) -> v1::SecretStatus {
-    v1::SecretStatus { secret: format!("team/{number:05}"), revision, current: 1, ..Default::default() }
+fn status(number: usize, revision: u64) -> SecretStatus {
+    SecretStatus {
+        revision: Revision(revision),
+        current: Some(Version::FIRST),
+        ..SecretStatus::new(format!("team/{number:05}").parse().unwrap())
+    }
 }
 
 #[async_trait]
 impl Control for Notebook {
-    async fn status(&self, secret: Option<SecretName>) -> Result<v1::StatusReply, Refusal> {
+    async fn status(&self, secret: Option<SecretName>) -> Result<BroadcasterStatus, Refusal> {
         let secrets = match secret {
             None => (0..SECRETS).map(|number| status(number, 1)).collect(),
             Some(name) if name.as_str() == "team/00000" => vec![status(0, 1)],
             Some(name) => return Err(Refusal::NotFound { what: format!("secret {name}"), fix: "look".into() }),
         };
-        Ok(v1::StatusReply { secrets, ..self.broadcaster().await })
+        Ok(BroadcasterStatus { secrets, ..self.broadcaster().await })
     }
 
-    async fn broadcaster(&self) -> v1::StatusReply {
-        v1::StatusReply { cluster: "prod".into(), leader: true, epoch: 3, store: "etcd".into(), ..Default::default() }
+    async fn broadcaster(&self) -> BroadcasterStatus {
+        BroadcasterStatus {
+            cluster: "prod".into(),
+            epoch: Some(Epoch(3)),
+            leader: true,
+            store: "etcd".into(),
+            bus: "NATS".into(),
+            replica: "b-1".into(),
+            leading: None,
+            secrets: Vec::new(),
+        }
     }
 
     async fn term(&self) -> Result<Epoch, Refusal> {
         Ok(Epoch(3))
     }
 
-    fn watch(&self, _secret: Option<SecretName>) -> BoxStream<'static, Result<v1::SecretStatus, Refusal>> {
+    fn watch(&self, _secret: Option<SecretName>) -> BoxStream<'static, Result<SecretStatus, Refusal>> {
         // The same secret twice at once, another one, and then nothing more.
         let changes = [Ok(status(7, 2)), Ok(status(7, 3)), Ok(status(8, 2))];
         futures::stream::iter(changes).chain(futures::stream::pending()).boxed()
@@ -61,21 +76,28 @@ impl Control for Notebook {
         &self,
         _secret: Option<SecretName>,
         _not_on: Option<Version>,
-    ) -> Result<v1::InstancesReply, Refusal> {
+    ) -> Result<Vec<InstanceStatus>, Refusal> {
         *self.asked.lock().unwrap() += 1;
-        let instance = |number: u64| v1::InstanceInfo {
-            key: Some(v1::InstanceKey {
-                service: if number.is_multiple_of(5) { "ledger" } else { "api" }.into(),
-                instance: format!("pod-{number}"),
-                incarnation: vec![1; 16].into(),
-            }),
-            secret: "team/00000".into(),
-            version: 1 + number % 2,
-            held: vec![1 + number % 2],
-            standing: if number.is_multiple_of(10) { "silent" } else { "live" }.into(),
-            ..Default::default()
+        let instance = |number: u64| {
+            let version = Version::new(1 + number % 2).unwrap();
+            let service = if number.is_multiple_of(5) { "ledger" } else { "api" };
+            InstanceStatus {
+                key: InstanceKey::new(
+                    service.parse().unwrap(),
+                    format!("pod-{number}").parse().unwrap(),
+                    Incarnation(u128::from_be_bytes([1; 16])),
+                ),
+                secret: "team/00000".parse().unwrap(),
+                version: Some(version),
+                stage: None,
+                held: vec![version],
+                standing: if number.is_multiple_of(10) { Standing::Silent } else { Standing::Live },
+                silent_for_ms: None,
+                lease_left_ms: 0,
+                last_failure: None,
+            }
         };
-        Ok(v1::InstancesReply { instances: (0..INSTANCES).map(instance).collect() })
+        Ok((0..INSTANCES).map(instance).collect())
     }
 
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use rotacast_protocol::SecretName;
+use rotacast_protocol::{SecretName, WallTime};
 use serde::Serialize;
 
 use crate::error::{Exit, Stop};
@@ -177,11 +177,11 @@ fn show(
                 .collect();
             table.row([
                 it.sequence.into(),
-                moment(it.time_ms).into(),
+                moment(WallTime(it.time_ms)).into(),
                 (&it.actor).into(),
                 (&it.action).into(),
                 it.secret.as_ref().map_or("-", SecretName::as_str).into(),
-                it.rotation.map(|rotation| rotation.0).into(),
+                it.rotation.map_or_else(|| "-".into(), |rotation| rotation.to_string()).into(),
                 details.join(" ").into(),
             ]);
         }

@@ -1,7 +1,8 @@
 //! What operators order: signed, named, and refused with the reason.
 
 use rotacast_broadcaster::api::Refusal;
-use rotacast_proto::{SigningKey, v1};
+use rotacast_proto::SigningKey;
+use rotacast_protocol::coordinator::Standing;
 use serde_json::json;
 
 use super::scripted_broadcaster::{Order, Rig, SECRET, draining, instance};
@@ -143,10 +144,10 @@ async fn the_key_that_dev_made_is_found() {
 
 fn several_lives(rig: &Rig) {
     *rig.fake.instances.lock().unwrap() = vec![
-        instance("api", "pod-1", 0x0a, "live"),
-        instance("api", "pod-1", 0x0b, "silent"),
-        instance("api", "pod-1", 0x0c, "left"),
-        instance("api", "pod-2", 0x0d, "live"),
+        instance("api", "pod-1", 0x0a, Standing::Live),
+        instance("api", "pod-1", 0x0b, Standing::Silent),
+        instance("api", "pod-1", 0x0c, Standing::Left),
+        instance("api", "pod-2", 0x0d, Standing::Live),
     ];
 }
 
@@ -192,6 +193,6 @@ async fn an_excuse_is_for_one_life() {
     assert!(ran.err.contains("is 2 process lives"), "{}", ran.err);
     rig.run(&["excuse", SECRET, "api/pod-1#0b0b0b0b"]).await.exits(0);
     assert_eq!(lives(&rig.orders().pop().unwrap()), ["api/pod-1#0b0b0b0b"]);
-    *rig.fake.instances.lock().unwrap() = vec![v1::InstanceInfo::default()];
+    rig.fake.instances.lock().unwrap().clear();
     rig.run(&["excuse", SECRET, "api/pod-1"]).await.exits(5);
 }

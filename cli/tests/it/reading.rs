@@ -1,10 +1,12 @@
 //! What is shown: `status`, `why`, `instances`, `doctor`.
 
 use rotacast_proto::v1;
-use rotacast_protocol::Version;
+use rotacast_protocol::coordinator::{Overlay, Standing};
+use rotacast_protocol::status::SecretStatus;
+use rotacast_protocol::{Outcome, SecretName, Version, WallTime};
 use serde_json::json;
 
-use super::scripted_broadcaster::{Rig, SECRET, draining, instance, over};
+use super::scripted_broadcaster::{Rig, SECRET, draining, instance, over, v};
 
 #[tokio::test]
 async fn status_shows_every_secret_on_a_line() {
@@ -13,11 +15,10 @@ async fn status_shows_every_secret_on_a_line() {
     assert!(empty.out.contains("cluster prod · leading, epoch 7 · store etcd 3.6.14"), "{}", empty.out);
     assert!(empty.out.contains("rotacast put"), "{}", empty.out);
     rig.set(draining());
-    rig.set(v1::SecretStatus {
-        secret: "a".into(),
-        current: 3,
-        overlays: vec!["safe_mode".into()],
-        ..Default::default()
+    rig.set(SecretStatus {
+        current: Some(v(3)),
+        overlays: vec![Overlay::SafeMode],
+        ..SecretStatus::new("a".parse().unwrap())
     });
     let ran = rig.run(&["status"]).await.exits(0);
     let lines: Vec<&str> = ran.out.lines().skip(2).collect();
@@ -65,7 +66,7 @@ async fn yaml_says_what_json_says() {
         assert_eq!(parsed, json, "{yaml}");
     }
     // What could drive a terminal is escaped, and it is YAML all the same.
-    let hostile = v1::SecretStatus { provider: "a\u{202e}\x1b[2J: #\n- b".into(), ..draining() };
+    let hostile = SecretStatus { provider: "a\u{202e}\x1b[2J: #\n- b".into(), ..draining() };
     rig.set(hostile);
     let yaml = rig.run(&["-o", "yaml", "status"]).await.exits(0).out;
     assert!(!yaml.contains(['\x1b', '\u{202e}']), "{yaml:?}");
@@ -83,7 +84,7 @@ async fn wide_tables_leave_nothing_out() {
     let ran = rig.run(&["-o", "wide", "status"]).await.exits(0);
     assert!(ran.out.contains("MEMBERS  REVISION  VERSIONS"), "{}", ran.out);
     assert!(ran.out.contains("1 previous, 2 current  postgres main"), "{}", ran.out);
-    *rig.fake.instances.lock().unwrap() = vec![instance("payments-api", "pod-1", 10, "live")];
+    *rig.fake.instances.lock().unwrap() = vec![instance("payments-api", "pod-1", 10, Standing::Live)];
     let ran = rig.run(&["-o", "wide", "instances"]).await.exits(0);
     assert!(ran.out.contains(&"0a".repeat(16)), "{}", ran.out);
 }
@@ -142,7 +143,7 @@ async fn why_says_who_why_since_when_and_what_next() {
 #[tokio::test]
 async fn why_tells_the_last_outcome_when_nothing_waits() {
     let rig = Rig::start().await;
-    rig.set(over("rolled_back", "version 2 does not log in"));
+    rig.set(over(Outcome::RolledBack, "version 2 does not log in"));
     let ran = rig.run(&["why", SECRET]).await.exits(0);
     assert!(
         ran.out.starts_with("payments/db: no rotation is in flight; version 1 is current.\nNothing waits.\n"),
@@ -175,11 +176,11 @@ async fn what_instances_say_cannot_drive_the_terminal() {
 #[tokio::test]
 async fn instances_are_listed_and_can_be_narrowed() {
     let rig = Rig::start().await;
-    let mut silent = instance("ledger", "l-1", 0xbb, "silent");
+    let mut silent = instance("ledger", "l-1", 0xbb, Standing::Silent);
     silent.silent_for_ms = None;
     silent.lease_left_ms = 0;
-    silent.last_failure = "prepare_refused of version 2: pool is full".into();
-    *rig.fake.instances.lock().unwrap() = vec![instance("payments-api", "pod-1", 0x0a, "live"), silent];
+    silent.last_failure = Some("prepare_refused of version 2: pool is full".into());
+    *rig.fake.instances.lock().unwrap() = vec![instance("payments-api", "pod-1", 0x0a, Standing::Live), silent];
     let ran = rig.run(&["instances", SECRET, "--not-on", "2"]).await.exits(0);
     let lines: Vec<&str> = ran.out.lines().collect();
     assert_eq!(
@@ -228,8 +229,8 @@ async fn a_reader_that_has_had_enough_is_no_failure() {
     let rig = Rig::start().await;
     for number in 0..2000 {
         rig.fake.secrets.send_modify(|all| {
-            let secret = format!("secret-{number}");
-            all.insert(secret.clone(), v1::SecretStatus { secret, ..draining() });
+            let secret: SecretName = format!("secret-{number}").parse().unwrap();
+            all.insert(secret.clone(), SecretStatus { secret, ..draining() });
         });
     }
     let mut child = rig.spawn(&["status", "-o", "json"]);
@@ -246,15 +247,15 @@ async fn what_a_schedule_has_in_store_is_told_and_what_is_overdue_too() {
     for (due, expected) in
         [(now + 25 * 3_600_000 + 30_000, "(in 1 d 1 h)"), (now - 60_000, "has been due by its schedule since")]
     {
-        rig.set(v1::SecretStatus { next_rotation_ms: due, ..over("retired", "") });
+        rig.set(SecretStatus { next_rotation_at: Some(WallTime(due)), ..over(Outcome::Retired, "") });
         let ran = rig.run(&["status", SECRET]).await.exits(0);
         let line = ran.out.lines().find(|line| line.starts_with("rotation · none in flight; ")).unwrap_or_default();
         assert!(line.contains(expected), "expected {expected:?}, found {}", ran.out);
         let told = rig.run(&["status", SECRET, "-o", "json"]).await.exits(0).json();
         let at = told["secrets"][0]["next_rotation_at"].as_str().expect("a moment").to_owned();
-        assert_eq!(at, rotacast_protocol::WallTime(due).to_string());
+        assert_eq!(at, WallTime(due).to_string());
     }
-    rig.set(over("retired", ""));
+    rig.set(over(Outcome::Retired, ""));
     let told = rig.run(&["status", SECRET, "-o", "json"]).await.exits(0).json();
     assert!(told["secrets"][0]["next_rotation_at"].is_null(), "{told}");
 }

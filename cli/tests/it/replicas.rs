@@ -3,7 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use rotacast_broadcaster::api::Refusal;
-use rotacast_proto::{SigningKey, v1};
+use rotacast_proto::SigningKey;
+use rotacast_protocol::WallTime;
+use rotacast_protocol::status::{Leading, SecretStatus};
 use tokio::sync::oneshot;
 
 use super::scripted_broadcaster::{Rig, SECRET, draining, ended};
@@ -24,7 +26,7 @@ async fn some<const COUNT: usize>() -> [Rig; COUNT] {
 }
 
 fn follow(follower: &Rig, leader: &Rig) {
-    let leader = v1::Leader { replica: "b-2".into(), address: format!("http://{}", leader.address) };
+    let leader = Leading { replica: "b-2".into(), address: Some(format!("http://{}", leader.address)) };
     *follower.fake.follows.lock().unwrap() = Some(leader);
 }
 
@@ -117,8 +119,8 @@ async fn a_follower_alone_names_the_leader_and_what_to_do() {
         assert!(ran.err.contains(&format!("b-2 leads, at {at}")), "{}", ran.err);
         assert!(ran.err.contains("fix: name the broadcaster that leads with --server"), "{}", ran.err);
     }
-    let read = rotacast_clock::wall().0 - 5 * 60_000 - 30_000;
-    follower.set(v1::SecretStatus { record_read_ms: read, blockers: vec![], services: vec![], ..draining() });
+    let read = Some(WallTime(rotacast_clock::wall().0 - 5 * 60_000 - 30_000));
+    follower.set(SecretStatus { record_read_at: read, blockers: vec![], services: vec![], ..draining() });
     for arguments in [&["status"][..], &["status", SECRET]] {
         let ran = follower.run(arguments).await.exits(0);
         assert!(ran.out.contains("from the store's records, read 5 min "), "{}", ran.out);

@@ -12,7 +12,17 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_broadcaster::api::{Action, AdminFront, CommandReply, Control, OperatorCommand, Operators, Refusal};
 use rotacast_proto::{SigningKey, v1};
-use rotacast_protocol::{ClusterName, Epoch, Generation, InstanceKey, OperatorName, SecretName, Version};
+use rotacast_protocol::coordinator::{ConditionName, StageCounts, Standing};
+use rotacast_protocol::message::Stage;
+use rotacast_protocol::record::Label;
+use rotacast_protocol::status::{
+    BlockerStatus, BroadcasterStatus, ConditionStatus, FinishedStatus, GuardStatus, InstanceStatus, Leading,
+    PhaseStatus, RotationStatus, SecretStatus, ServiceStatus, VersionStatus,
+};
+use rotacast_protocol::{
+    ClusterName, Epoch, Generation, Incarnation, InstanceKey, OperatorName, Outcome, Phase, Revision, SecretName,
+    Version, WallTime,
+};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
@@ -44,8 +54,8 @@ pub(crate) struct Order {
 }
 
 pub(crate) struct Fake {
-    pub(crate) secrets: watch::Sender<BTreeMap<String, v1::SecretStatus>>,
-    pub(crate) instances: Mutex<Vec<v1::InstanceInfo>>,
+    pub(crate) secrets: watch::Sender<BTreeMap<SecretName, SecretStatus>>,
+    pub(crate) instances: Mutex<Vec<InstanceStatus>>,
     pub(crate) findings: Mutex<Vec<v1::Finding>>,
     pub(crate) orders: Mutex<Vec<Order>>,
     /// What the next order is refused with.
@@ -53,7 +63,7 @@ pub(crate) struct Fake {
     pub(crate) reply: Mutex<CommandReply>,
     pub(crate) asked_not_on: Mutex<Option<Version>>,
     /// Whom it follows; none: it leads.
-    pub(crate) follows: Mutex<Option<v1::Leader>>,
+    pub(crate) follows: Mutex<Option<Leading>>,
     /// It takes orders although it has just said that it follows.
     pub(crate) took_over: AtomicBool,
     /// The next order is told here, and never answered.
@@ -62,11 +72,11 @@ pub(crate) struct Fake {
 
 #[async_trait]
 impl Control for Fake {
-    async fn status(&self, secret: Option<SecretName>) -> Result<v1::StatusReply, Refusal> {
+    async fn status(&self, secret: Option<SecretName>) -> Result<BroadcasterStatus, Refusal> {
         let all = self.secrets.borrow().clone();
         let secrets = match secret {
             None => all.into_values().collect(),
-            Some(name) => match all.get(name.as_str()) {
+            Some(name) => match all.get(&name) {
                 Some(status) => vec![status.clone()],
                 None => {
                     let fix = format!("did you mean {SECRET}?");
@@ -74,40 +84,41 @@ impl Control for Fake {
                 }
             },
         };
-        Ok(v1::StatusReply { secrets, ..self.broadcaster().await })
+        Ok(BroadcasterStatus { secrets, ..self.broadcaster().await })
     }
 
-    async fn broadcaster(&self) -> v1::StatusReply {
+    async fn broadcaster(&self) -> BroadcasterStatus {
         let follows = self.follows.lock().unwrap().clone();
-        v1::StatusReply {
+        BroadcasterStatus {
             cluster: "prod".into(),
             // As asked for an order: whoever has taken over leads by then.
-            epoch: if follows.is_none() || self.took_over.load(Ordering::Relaxed) { 7 } else { 0 },
+            epoch: (follows.is_none() || self.took_over.load(Ordering::Relaxed)).then_some(Epoch(7)),
             leader: follows.is_none(),
             store: "etcd 3.6.14 at 127.0.0.1:2379".into(),
             bus: "NATS 2.15.1 at 127.0.0.1:4222".into(),
             secrets: Vec::new(),
             replica: "b-1".into(),
-            leading: Some(follows.unwrap_or(v1::Leader { replica: "b-1".into(), address: String::new() })),
+            leading: Some(follows.unwrap_or(Leading { replica: "b-1".into(), address: None })),
         }
     }
 
     async fn term(&self) -> Result<Epoch, Refusal> {
         match &*self.follows.lock().unwrap() {
             Some(leader) if !self.took_over.load(Ordering::Relaxed) => {
-                Err(Refusal::NotLeader { problem: format!("{} leads, at {}", leader.replica, leader.address) })
+                let address = leader.address.as_deref().unwrap_or("no address");
+                Err(Refusal::NotLeader { problem: format!("{} leads, at {address}", leader.replica) })
             }
             _ => Ok(Epoch(7)),
         }
     }
 
-    fn watch(&self, secret: Option<SecretName>) -> BoxStream<'static, Result<v1::SecretStatus, Refusal>> {
+    fn watch(&self, secret: Option<SecretName>) -> BoxStream<'static, Result<SecretStatus, Refusal>> {
         WatchStream::new(self.secrets.subscribe())
             .flat_map(move |all| {
                 let wanted = secret.clone();
                 let statuses = all
                     .into_values()
-                    .filter(move |status| wanted.as_ref().is_none_or(|wanted| wanted.as_str() == status.secret));
+                    .filter(move |status| wanted.as_ref().is_none_or(|wanted| *wanted == status.secret));
                 futures::stream::iter(statuses.map(Ok).collect::<Vec<_>>())
             })
             .boxed()
@@ -117,9 +128,9 @@ impl Control for Fake {
         &self,
         _secret: Option<SecretName>,
         not_on: Option<Version>,
-    ) -> Result<v1::InstancesReply, Refusal> {
+    ) -> Result<Vec<InstanceStatus>, Refusal> {
         *self.asked_not_on.lock().unwrap() = not_on;
-        Ok(v1::InstancesReply { instances: self.instances.lock().unwrap().clone() })
+        Ok(self.instances.lock().unwrap().clone())
     }
 
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {
@@ -260,7 +271,7 @@ impl Rig {
         }
     }
 
-    pub(crate) fn set(&self, status: v1::SecretStatus) {
+    pub(crate) fn set(&self, status: SecretStatus) {
         self.fake.secrets.send_modify(|all| {
             all.insert(status.secret.clone(), status);
         });
@@ -322,115 +333,124 @@ pub(crate) async fn ended(child: Child) -> Ran {
     Ran { exit: output.status.code().expect("not killed"), out: text(output.stdout), err: text(output.stderr) }
 }
 
+pub(crate) fn secret() -> SecretName {
+    SECRET.parse().unwrap()
+}
+
+pub(crate) fn v(number: u64) -> Version {
+    Version::new(number).unwrap()
+}
+
+fn before(now: WallTime, millis: u64) -> WallTime {
+    WallTime(now.0 - millis)
+}
+
 /// A draining rotation 1 → 2 that waits for one of three instances.
-pub(crate) fn draining() -> v1::SecretStatus {
-    let now = rotacast_clock::wall().0;
-    v1::SecretStatus {
-        next_rotation_ms: 0,
-        secret: SECRET.into(),
-        revision: 12,
-        generation: 4,
-        current: 2,
+pub(crate) fn draining() -> SecretStatus {
+    let now = rotacast_clock::wall();
+    let started_at = before(now, 4 * HOUR);
+    let phase_since = before(now, 3 * HOUR + 5 * MINUTE + HALF);
+    let condition = |name, met, evidence: &str| ConditionStatus { name, met, evidence: evidence.into() };
+    SecretStatus {
         provider: "postgres main".into(),
-        versions: vec![version(1, "previous", true), version(2, "current", false)],
-        rotation: Some(v1::RotationInfo {
-            generation: 4,
-            phase: v1::Phase::Draining.into(),
-            old: 1,
-            new: 2,
-            started_ms: now - 4 * HOUR,
-            phase_since_ms: now - 3 * HOUR - 5 * MINUTE - HALF,
+        revision: Revision(12),
+        generation: Generation(4),
+        current: Some(v(2)),
+        versions: vec![version(1, Label::Previous, true), version(2, Label::Current, false)],
+        rotation: Some(RotationStatus {
+            generation: Generation(4),
+            phase: Phase::Draining,
+            old: Some(v(1)),
+            new: v(2),
+            started_at,
+            phase_since,
             trigger: "ada".into(),
-            rollback_reason: String::new(),
+            rollback_reason: None,
             phases: vec![
-                v1::PhaseEntered { phase: v1::Phase::Verifying.into(), since_ms: now - 4 * HOUR },
-                v1::PhaseEntered { phase: v1::Phase::Draining.into(), since_ms: now - 3 * HOUR - 5 * MINUTE - HALF },
+                PhaseStatus { phase: Phase::Verifying, since: started_at },
+                PhaseStatus { phase: Phase::Draining, since: phase_since },
             ],
         }),
-        services: vec![v1::StageCounts {
-            service: "payments-api".into(),
-            members: 3,
-            seen: 3,
-            prepared: 3,
-            switched: 3,
-            released: 2,
-            fenced: 0,
+        services: vec![ServiceStatus {
+            service: "payments-api".parse().unwrap(),
+            counts: StageCounts { members: 3, seen: 3, prepared: 3, switched: 3, released: 2, fenced: 0 },
         }],
-        blockers: vec![v1::Blocker {
-            condition: "members_released".into(),
-            who: "payments-api/pod-1#0a0a0a0a".into(),
+        blockers: vec![BlockerStatus {
+            condition: ConditionName::MembersReleased,
+            who: Some("payments-api/pod-1#0a0a0a0a".into()),
             why: "still holds version 1".into(),
-            since_ms: now - 2 * HOUR - 30 * MINUTE - HALF,
+            since: Some(before(now, 2 * HOUR + 30 * MINUTE + HALF)),
             next: "it releases the version when its last use ends".into(),
         }],
-        guards: vec![v1::Guard {
-            version: 1,
+        guards: vec![GuardStatus {
+            version: v(1),
             conditions: vec![
-                v1::GuardCondition { name: "leads".into(), met: true, evidence: "epoch 7".into() },
-                v1::GuardCondition {
-                    name: "members_released".into(),
-                    met: false,
-                    evidence: "1 of 3 members may still use version 1".into(),
-                },
+                condition(ConditionName::Leads, true, "epoch 7"),
+                condition(ConditionName::MembersReleased, false, "1 of 3 members may still use version 1"),
             ],
         }],
-        history: vec![finished(2, "retired", 0, 1, "")],
-        overlays: Vec::new(),
-        record_read_ms: 0,
+        history: vec![finished(2, Outcome::Retired, None, 1, "")],
+        ..SecretStatus::new(secret())
     }
 }
 
 /// The same secret after its rotation.
-pub(crate) fn over(outcome: &str, reason: &str) -> v1::SecretStatus {
+pub(crate) fn over(outcome: Outcome, reason: &str) -> SecretStatus {
     let mut status = draining();
-    status.revision += 5;
+    status.revision = Revision(status.revision.0 + 5);
     status.rotation = None;
     status.blockers.clear();
     status.guards.clear();
-    status.history.insert(0, finished(4, outcome, 1, 2, reason));
-    if outcome == "rolled_back" {
-        status.current = 1;
-        status.generation = 5;
-        status.versions = vec![version(1, "current", false), version(2, "rejected", true)];
+    status.history.insert(0, finished(4, outcome, Some(v(1)), 2, reason));
+    if outcome == Outcome::RolledBack {
+        status.current = Some(v(1));
+        status.generation = Generation(5);
+        status.versions = vec![version(1, Label::Current, false), version(2, Label::Rejected, true)];
     } else {
-        status.versions = vec![version(1, "retired", true), version(2, "current", false)];
+        status.versions = vec![version(1, Label::Retired, true), version(2, Label::Current, false)];
     }
     status
 }
 
-pub(crate) fn version(version: u64, label: &str, sealed: bool) -> v1::VersionInfo {
-    v1::VersionInfo { version, label: label.into(), sealed, seen_ms: 1_795_392_000_000 }
+pub(crate) fn version(number: u64, label: Label, sealed: bool) -> VersionStatus {
+    VersionStatus { version: v(number), label, sealed, seen_at: WallTime(1_795_392_000_000) }
 }
 
-pub(crate) fn finished(generation: u64, outcome: &str, old: u64, new: u64, reason: &str) -> v1::FinishedRotation {
-    let ended_ms = rotacast_clock::wall().0 - 27 * HOUR - 30 * MINUTE;
-    let (outcome, reason) = (outcome.to_owned(), reason.to_owned());
-    v1::FinishedRotation {
-        generation,
+pub(crate) fn finished(
+    generation: u64,
+    outcome: Outcome,
+    old: Option<Version>,
+    new: u64,
+    reason: &str,
+) -> FinishedStatus {
+    let ended_at = before(rotacast_clock::wall(), 27 * HOUR + 30 * MINUTE);
+    FinishedStatus {
+        generation: Generation(generation),
         outcome,
         old,
-        new,
-        started_ms: ended_ms - 12_000,
-        ended_ms,
-        reason,
+        new: v(new),
+        started_at: before(ended_at, 12_000),
+        ended_at,
+        took_ms: Some(12_000),
+        reason: Some(reason.to_owned()).filter(|reason| !reason.is_empty()),
         phases: Vec::new(),
     }
 }
 
-pub(crate) fn instance(service: &str, name: &str, incarnation: u8, standing: &str) -> v1::InstanceInfo {
-    v1::InstanceInfo {
-        key: Some(v1::InstanceKey {
-            service: service.into(),
-            instance: name.into(),
-            incarnation: vec![incarnation; 16].into(),
-        }),
-        secret: SECRET.into(),
-        version: 2,
-        stage: v1::Stage::Switched.into(),
-        held: vec![1, 2],
+pub(crate) fn instance(service: &str, name: &str, incarnation: u8, standing: Standing) -> InstanceStatus {
+    InstanceStatus {
+        key: InstanceKey::new(
+            service.parse().unwrap(),
+            name.parse().unwrap(),
+            Incarnation(u128::from_be_bytes([incarnation; 16])),
+        ),
+        secret: secret(),
+        version: Some(v(2)),
+        stage: Some(Stage::Switched),
+        held: vec![v(1), v(2)],
+        standing,
         silent_for_ms: Some(3_000),
-        standing: standing.into(),
-        last_failure: String::new(),
         lease_left_ms: 27_000,
+        last_failure: None,
     }
 }

@@ -1,10 +1,12 @@
 //! Waiting and watching.
 
-use rotacast_proto::v1;
+use rotacast_protocol::record::Label;
+use rotacast_protocol::status::SecretStatus;
+use rotacast_protocol::{Generation, Outcome, Revision};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use super::scripted_broadcaster::{Rig, SECRET, draining, ended, finished, over, version};
+use super::scripted_broadcaster::{Rig, SECRET, draining, ended, finished, over, secret, v, version};
 
 /// Waits until a command has told of the rotation in flight, so that what comes next is news to it.
 async fn told(err: &mut (impl tokio::io::AsyncBufRead + Unpin)) {
@@ -17,7 +19,7 @@ async fn told(err: &mut (impl tokio::io::AsyncBufRead + Unpin)) {
 }
 
 /// Runs a wait that begins with a rotation in flight, which then ends.
-async fn wait_for_end(arguments: &[&str], end: v1::SecretStatus) -> super::scripted_broadcaster::Ran {
+async fn wait_for_end(arguments: &[&str], end: SecretStatus) -> super::scripted_broadcaster::Ran {
     let rig = Rig::start().await;
     rig.set(draining());
     let mut child = rig.spawn(arguments);
@@ -39,15 +41,17 @@ const ROLLED_BACK: &str =
 
 #[tokio::test]
 async fn rotate_waits_for_its_own_rotation() {
-    let ran = wait_for_end(&["rotate", SECRET, "--wait", "--timeout", "100s"], over("retired", "")).await.exits(0);
-    assert_eq!(ran.out, format!("payments/db: rotation 4 to version 2 started\n{RETIRED}"));
-    let ran = wait_for_end(&["rotate", SECRET, "--wait"], over("rolled_back", "logins fail")).await.exits(6);
-    assert_eq!(ran.err, ROLLED_BACK);
     let ran =
-        wait_for_end(&["rotate", SECRET, "--wait", "-o", "json"], over("rolled_back", "logins fail")).await.exits(6);
+        wait_for_end(&["rotate", SECRET, "--wait", "--timeout", "100s"], over(Outcome::Retired, "")).await.exits(0);
+    assert_eq!(ran.out, format!("payments/db: rotation 4 to version 2 started\n{RETIRED}"));
+    let ran = wait_for_end(&["rotate", SECRET, "--wait"], over(Outcome::RolledBack, "logins fail")).await.exits(6);
+    assert_eq!(ran.err, ROLLED_BACK);
+    let ran = wait_for_end(&["rotate", SECRET, "--wait", "-o", "json"], over(Outcome::RolledBack, "logins fail"))
+        .await
+        .exits(6);
     assert_eq!(ran.json()["rotation"]["outcome"], "rolled_back");
     assert_eq!(ran.json()["generation"], 4);
-    let ran = wait_for_end(&["rotate", SECRET, "--wait"], over("superseded", "")).await.exits(1);
+    let ran = wait_for_end(&["rotate", SECRET, "--wait"], over(Outcome::Superseded, "")).await.exits(1);
     assert!(ran.err.contains("superseded"), "{}", ran.err);
 }
 
@@ -61,13 +65,12 @@ async fn put_waits_for_a_secret_that_is_not_known_yet() {
         tokio::io::AsyncWriteExt::write_all(&mut child.stdin.take().unwrap(), b"x").await.unwrap();
         child
     };
-    let first = v1::SecretStatus {
-        secret: SECRET.into(),
-        generation: 1,
-        current: 1,
-        versions: vec![version(1, "current", false)],
-        history: vec![finished(1, "retired", 0, 1, "")],
-        ..Default::default()
+    let first = SecretStatus {
+        generation: Generation(1),
+        current: Some(v(1)),
+        versions: vec![version(1, Label::Current, false)],
+        history: vec![finished(1, Outcome::Retired, None, 1, "")],
+        ..SecretStatus::new(secret())
     };
     rig.set(first);
     let ran = ended(child).await.exits(0);
@@ -79,26 +82,28 @@ async fn put_waits_for_a_secret_that_is_not_known_yet() {
 
 #[tokio::test]
 async fn wait_reaches_misses_or_rolls_back() {
-    let ran = wait_for_end(&["wait", SECRET, "--for", "retired"], over("retired", "")).await.exits(0);
+    let ran = wait_for_end(&["wait", SECRET, "--for", "retired"], over(Outcome::Retired, "")).await.exits(0);
     assert_eq!(ran.out, RETIRED);
-    let ran = wait_for_end(&["wait", SECRET, "--for", "retired"], over("rolled_back", "logins fail")).await.exits(6);
+    let ran =
+        wait_for_end(&["wait", SECRET, "--for", "retired"], over(Outcome::RolledBack, "logins fail")).await.exits(6);
     assert_eq!(ran.err, ROLLED_BACK);
-    wait_for_end(&["wait", SECRET, "--for", "rolled-back"], over("rolled_back", "")).await.exits(0);
-    let ran = wait_for_end(&["wait", SECRET, "--for", "rolled-back"], over("retired", "")).await.exits(1);
+    wait_for_end(&["wait", SECRET, "--for", "rolled_back"], over(Outcome::RolledBack, "")).await.exits(0);
+    let ran = wait_for_end(&["wait", SECRET, "--for", "rolled_back"], over(Outcome::Retired, "")).await.exits(1);
     assert!(ran.err.contains("rotation 4 ended retired"), "{}", ran.err);
-    let ran = wait_for_end(&["wait", SECRET, "--for", "idle"], over("rolled_back", "")).await.exits(0);
+    let ran = wait_for_end(&["wait", SECRET, "--for", "idle"], over(Outcome::RolledBack, "")).await.exits(0);
     assert_eq!(ran.out, "payments/db: idle\n");
-    let ran = wait_for_end(&["wait", SECRET, "--for", "retired", "-o", "json"], over("rolled_back", "")).await.exits(6);
+    let ran =
+        wait_for_end(&["wait", SECRET, "--for", "retired", "-o", "json"], over(Outcome::RolledBack, "")).await.exits(6);
     assert_eq!((&ran.json()["for"], &ran.json()["reached"]), (&json!("retired"), &json!(false)));
 }
 
 #[tokio::test]
 async fn wait_judges_what_is_there_already() {
     let rig = Rig::start().await;
-    rig.set(over("retired", ""));
+    rig.set(over(Outcome::Retired, ""));
     for (goal, exit) in [
         ("retired", 0),
-        ("rolled-back", 1),
+        ("rolled_back", 1),
         ("idle", 0),
         ("current=2", 0),
         ("current=1", 1),
@@ -111,7 +116,7 @@ async fn wait_judges_what_is_there_already() {
     rig.run(&["wait", SECRET, "--for", "retired", "--generation", "1"]).await.exits(1);
     rig.run(&["wait", SECRET, "--for", "idle", "--generation", "2"]).await.exits(2);
     rig.run(&["wait", "nope", "--for", "idle"]).await.exits(5);
-    rig.set(over("rolled_back", ""));
+    rig.set(over(Outcome::RolledBack, ""));
     rig.run(&["wait", SECRET, "--for", "current=2"]).await.exits(6);
 }
 
@@ -135,7 +140,7 @@ async fn a_wait_outlives_the_broadcaster() {
     let mut line = String::new();
     err.read_line(&mut line).await.unwrap();
     assert_eq!(line, "connection lost; trying again\n");
-    rig.set(over("retired", ""));
+    rig.set(over(Outcome::Retired, ""));
     rig.serve().await;
     assert_eq!(ended(child).await.exits(0).out, RETIRED);
 }
@@ -150,10 +155,10 @@ async fn watch_tells_each_change_once() {
     assert!(first.contains(" UTC  payments/db  rotation 4: 1 → 2  draining  2 of 3 released"), "{first}");
     // Nothing worth telling, then something older than what is known, then news.
     let mut same = draining();
-    same.revision += 1;
+    same.revision = Revision(same.revision.0 + 1);
     same.blockers[0].why = "still holds version 1, a second later".into();
     rig.set(same);
-    rig.set(over("retired", ""));
+    rig.set(over(Outcome::Retired, ""));
     let last = lines.next_line().await.unwrap().unwrap();
     assert!(last.ends_with("payments/db  idle  current 2  last: rotation 4 retired"), "{last}");
     child.kill().await.unwrap();
@@ -167,7 +172,7 @@ async fn watch_as_json_is_one_status_a_line() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let first: serde_json::Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
     assert_eq!(first["rotation"]["phase"], "draining");
-    rig.set(over("retired", ""));
+    rig.set(over(Outcome::Retired, ""));
     let next: serde_json::Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
     assert_eq!(next["history"][0]["outcome"], "retired");
     child.kill().await.unwrap();

@@ -15,6 +15,7 @@ pub mod name;
 pub mod phase;
 pub mod policy;
 pub mod record;
+pub mod status;
 pub mod time;
 pub mod word;
 

@@ -1,5 +1,6 @@
 //! Where a rotation stands, and how it ended.
 
+use crate::message::Stage;
 use crate::word::words;
 
 words! {
@@ -13,6 +14,19 @@ words! {
         Retiring = "retiring": "Past the point of no return: the old credential is disabled, destroyed and erased.",
         RollingBack = "rolling_back" / "rolling back":
             "The old version is current again, and the new one drains under the same guard.",
+    }
+}
+
+impl Phase {
+    /// The stage that instances are to reach in it. `None`: no instance is waited for.
+    #[must_use]
+    pub const fn stage(self) -> Option<Stage> {
+        match self {
+            Self::Verifying => None,
+            Self::Preparing => Some(Stage::Prepared),
+            Self::Activating | Self::RollingBack => Some(Stage::Switched),
+            Self::Draining | Self::Retiring => Some(Stage::Released),
+        }
     }
 }
 

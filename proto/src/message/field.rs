@@ -15,7 +15,8 @@ use crate::v1;
 /// Longest duration on the wire: no policy may ask for more than seven days of lease.
 pub const MAX_DURATION: Duration = Duration::from_secs(7 * 86_400);
 
-/// A field that breaks a rule of the contract. Names the field, never what was in it.
+/// A field that breaks a rule of the contract. Names the field, and never what was in it, unless that should have been a word of
+/// the vocabulary.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("field {field}: {problem}")]
 pub struct FieldError {
@@ -73,7 +74,7 @@ pub(super) fn secret_name(field: &str, name: String) -> Result<SecretName, Field
     })
 }
 
-fn plain_name<T>(field: &str, name: String, new: impl FnOnce(String) -> Option<T>) -> Result<T, FieldError> {
+pub(super) fn plain_name<T>(field: &str, name: String, new: impl FnOnce(String) -> Option<T>) -> Result<T, FieldError> {
     let length = name.len();
     new(name).ok_or_else(|| {
         let rule = "expected a-z, 0-9, '.', '_', '-', beginning with a letter or digit, at most 128 bytes";

@@ -115,7 +115,7 @@ fn secret_from_wire(wire: v1::SecretReport) -> Result<(SecretName, SecretReport)
 
 /// A stage this build does not know is refused: taking it for a lower or a higher one would be a guess
 /// about who still uses the old version.
-fn stage(number: i32) -> Result<Option<Stage>, FieldError> {
+pub(super) fn stage(number: i32) -> Result<Option<Stage>, FieldError> {
     match v1::Stage::try_from(number) {
         Ok(stage) => Ok(stage.known()),
         Err(_) => Err(FieldError::new("stage", format!("{number} is no stage, expected 0 to 4"))),

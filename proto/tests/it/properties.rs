@@ -2,6 +2,7 @@
 //! nobody can change one bit of what is signed. A failing case prints its seed.
 
 mod arbitrary;
+mod status;
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -12,12 +13,13 @@ use proptest::sample::Index;
 use prost::Message as _;
 use rotacast_proto::{
     Envelope, EnvelopeError, MAX_AUTH_FAILURE_VERSIONS, MAX_FIELD_BYTES, MAX_PAYLOAD_BYTES, SecretValue, SigningKey,
-    WireMessage, v1,
+    WireMessage, order_from_wire, v1,
 };
 use rotacast_protocol::message::{
     Failure, FailureKind, FetchRequest, InstanceReport, MAX_FAILURE_TEXT_BYTES, Registration, SecretState, SyncReply,
     SyncRequest,
 };
+use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus, SecretStatus};
 use rotacast_protocol::{ClusterName, Version, WallTime};
 
 fn reads_back<M: WireMessage + PartialEq + Debug>(message: &M) {
@@ -66,6 +68,20 @@ proptest! {
     fn a_sync_reply_reads_back(message in arbitrary::sync_reply()) { reads_back(&message); }
     #[test]
     fn a_fetch_request_reads_back(message in arbitrary::fetch_request()) { reads_back(&message); }
+
+    #[test]
+    fn a_broadcasters_status_reads_back(status in status::broadcaster_status()) {
+        assert_eq!(BroadcasterStatus::try_from(v1::StatusReply::from(status.clone())).unwrap(), status);
+    }
+    #[test]
+    fn an_instances_status_reads_back(status in status::instance_status()) {
+        assert_eq!(InstanceStatus::try_from(v1::InstanceInfo::from(status.clone())).unwrap(), status);
+    }
+    #[test]
+    fn an_order_reads_back(order in status::order()) {
+        let reason = order.reason().map(ToString::to_string).unwrap_or_default();
+        assert_eq!(order_from_wire((&order).into(), &reason), Ok(order));
+    }
 
     #[test]
     fn envelopes_travel_in_headers_and_in_protobuf(
@@ -264,4 +280,16 @@ fn a_report_keeps_the_newest_counts_of_failed_logins() {
     let counted = &read.secrets.values().next().unwrap().auth_failures;
     assert_eq!(counted.len(), MAX_AUTH_FAILURE_VERSIONS);
     assert_eq!(counted.keys().next(), Some(&number(4)));
+}
+
+#[test]
+fn a_word_that_this_release_does_not_know_is_refused_by_its_place() {
+    let blocker = v1::Blocker { condition: "weather".into(), ..Default::default() };
+    let blockers = vec![v1::Blocker { condition: "prepared".into(), ..Default::default() }, blocker];
+    let secret = v1::SecretStatus { secret: "payments/db".into(), blockers, ..Default::default() };
+    let fine = v1::SecretStatus { blockers: Vec::new(), ..secret.clone() };
+    assert!(SecretStatus::try_from(fine.clone()).is_ok());
+    let reply = v1::StatusReply { secrets: vec![fine, secret], ..Default::default() };
+    let told = BroadcasterStatus::try_from(reply).unwrap_err().to_string();
+    assert_eq!(told, "field secrets[1].blockers[1].condition: \"weather\" is no condition that this release knows");
 }

@@ -9,7 +9,15 @@ use rotacast_broadcaster::api::{CommandReply, Control, OperatorCommand, Refusal}
 use rotacast_broadcaster::token::Tokens;
 use rotacast_broadcaster::web::{WebOptions, router};
 use rotacast_proto::v1;
-use rotacast_protocol::{Epoch, OperatorName, SecretName, Version};
+use rotacast_protocol::coordinator::{Overlay, StageCounts, Standing};
+use rotacast_protocol::message::Stage;
+use rotacast_protocol::record::Label;
+use rotacast_protocol::status::{
+    BroadcasterStatus, InstanceStatus, RotationStatus, SecretStatus, ServiceStatus, VersionStatus,
+};
+use rotacast_protocol::{
+    Epoch, Generation, Incarnation, InstanceKey, OperatorName, Phase, Revision, SecretName, Version, WallTime,
+};
 use rotacast_tests::browser::{Browser, Theme};
 use rotacast_tests::servers::Scratch;
 use rotacast_tests::world::usual;
@@ -37,69 +45,71 @@ struct Crowd {
     instances: u32,
 }
 
-fn name(number: u32) -> String {
-    format!("team-{:03}/service-{number:05}/db", number % 100)
+fn name(number: u32) -> SecretName {
+    format!("team-{:03}/service-{number:05}/db", number % 100).parse().unwrap()
 }
 
-fn status(number: u32, revision: u64) -> v1::SecretStatus {
-    let now = rotacast_clock::wall().0;
+fn status(number: u32, revision: u64) -> SecretStatus {
+    let now = rotacast_clock::wall();
+    let before = |millis| WallTime(now.0 - millis);
+    let (one, two) = (Version::FIRST, Version::FIRST.next());
     let rotates = number.is_multiple_of(100);
-    let rotation = v1::RotationInfo {
-        generation: 2,
-        phase: v1::Phase::Draining.into(),
-        old: 1,
-        new: 2,
-        started_ms: now - 60_000,
-        phase_since_ms: now - 30_000,
+    let rotation = RotationStatus {
+        generation: Generation(2),
+        phase: Phase::Draining,
+        old: Some(one),
+        new: two,
+        started_at: before(60_000),
+        phase_since: before(30_000),
         trigger: "store".into(),
-        ..Default::default()
+        rollback_reason: None,
+        phases: Vec::new(),
     };
-    let version = |version, label: &str| v1::VersionInfo {
-        version,
-        label: label.into(),
-        seen_ms: now - 86_400_000,
-        ..Default::default()
-    };
-    v1::SecretStatus {
-        secret: name(number),
-        revision,
-        generation: 2,
-        current: 2,
-        versions: vec![version(1, "previous"), version(2, "current")],
+    let version = |version, label| VersionStatus { version, label, sealed: false, seen_at: before(86_400_000) };
+    SecretStatus {
+        revision: Revision(revision),
+        generation: Generation(2),
+        current: Some(two),
+        versions: vec![version(one, Label::Previous), version(two, Label::Current)],
         rotation: rotates.then_some(rotation),
-        services: vec![v1::StageCounts {
-            service: "api".into(),
-            members: 10,
-            switched: 10,
-            released: 7,
-            ..Default::default()
+        services: vec![ServiceStatus {
+            service: "api".parse().unwrap(),
+            counts: StageCounts { members: 10, switched: 10, released: 7, ..Default::default() },
         }],
-        overlays: if number == 4_200 { vec!["stuck".into()] } else { Vec::new() },
-        blockers: Vec::new(),
+        overlays: if number == 4_200 { vec![Overlay::Stuck] } else { Vec::new() },
         provider: "postgres main".into(),
-        ..Default::default()
+        ..SecretStatus::new(name(number))
     }
 }
 
 #[tonic::async_trait]
 impl Control for Crowd {
-    async fn status(&self, secret: Option<SecretName>) -> Result<v1::StatusReply, Refusal> {
+    async fn status(&self, secret: Option<SecretName>) -> Result<BroadcasterStatus, Refusal> {
         let secrets = match secret {
             None => (0..self.secrets).map(|number| status(number, 1)).collect(),
             Some(_) => vec![status(0, 1)],
         };
-        Ok(v1::StatusReply { secrets, ..self.broadcaster().await })
+        Ok(BroadcasterStatus { secrets, ..self.broadcaster().await })
     }
 
-    async fn broadcaster(&self) -> v1::StatusReply {
-        v1::StatusReply { cluster: "crowd".into(), leader: true, epoch: 1, ..Default::default() }
+    async fn broadcaster(&self) -> BroadcasterStatus {
+        BroadcasterStatus {
+            cluster: "crowd".into(),
+            epoch: Some(Epoch(1)),
+            leader: true,
+            store: "store".into(),
+            bus: "bus".into(),
+            replica: "b-1".into(),
+            leading: None,
+            secrets: Vec::new(),
+        }
     }
 
     async fn term(&self) -> Result<Epoch, Refusal> {
         Ok(Epoch(1))
     }
 
-    fn watch(&self, _secret: Option<SecretName>) -> BoxStream<'static, Result<v1::SecretStatus, Refusal>> {
+    fn watch(&self, _secret: Option<SecretName>) -> BoxStream<'static, Result<SecretStatus, Refusal>> {
         let secrets = self.secrets;
         let ticks = tokio_stream::wrappers::IntervalStream::new(tokio::time::interval(CHANGE_EVERY)).enumerate();
         let changes = ticks.map(move |(count, _)| {
@@ -113,24 +123,28 @@ impl Control for Crowd {
         &self,
         _secret: Option<SecretName>,
         _not_on: Option<Version>,
-    ) -> Result<v1::InstancesReply, Refusal> {
+    ) -> Result<Vec<InstanceStatus>, Refusal> {
         // A hundred are on version 1.
-        let instance = |number: u32| v1::InstanceInfo {
-            key: Some(v1::InstanceKey {
-                service: format!("service-{:03}", number % 200),
-                instance: format!("pod-{number:06}"),
-                incarnation: u128::from(number).to_be_bytes().to_vec().into(),
-            }),
-            secret: name(number % self.secrets.max(1)),
-            version: u64::from(1 + u32::from(!number.is_multiple_of(self.instances / 100))),
-            stage: v1::Stage::Released.into(),
-            held: vec![u64::from(1 + u32::from(!number.is_multiple_of(self.instances / 100)))],
-            silent_for_ms: Some(u64::from(number % 3000)),
-            standing: "live".into(),
-            lease_left_ms: 60_000,
-            ..Default::default()
+        let instance = |number: u32| {
+            let number_of_version = 1 + u64::from(!number.is_multiple_of(self.instances / 100));
+            let version = Version::new(number_of_version).expect("1 or 2");
+            InstanceStatus {
+                key: InstanceKey::new(
+                    format!("service-{:03}", number % 200).parse().unwrap(),
+                    format!("pod-{number:06}").parse().unwrap(),
+                    Incarnation(u128::from(number)),
+                ),
+                secret: name(number % self.secrets.max(1)),
+                version: Some(version),
+                stage: Some(Stage::Released),
+                held: vec![version],
+                standing: Standing::Live,
+                silent_for_ms: Some(u64::from(number % 3000)),
+                lease_left_ms: 60_000,
+                last_failure: None,
+            }
         };
-        Ok(v1::InstancesReply { instances: (0..self.instances).map(instance).collect() })
+        Ok((0..self.instances).map(instance).collect())
     }
 
     async fn command(&self, _operator: OperatorName, _command: OperatorCommand) -> Result<CommandReply, Refusal> {
@@ -187,7 +201,7 @@ async fn ten_thousand_secrets_and_very_many_instances_stay_usable() {
     let begun = Instant::now();
     browser.open(&home).await;
     let first = browser.until_text("[data-testid=secrets] tbody tr", |text| !text.is_empty()).await;
-    assert!(first.starts_with(&name(4_200)), "the stuck one comes first: {first:.200}");
+    assert!(first.starts_with(name(4_200).as_str()), "the stuck one comes first: {first:.200}");
     println!("10,000 secrets: first rows after {:?}", begun.elapsed());
     browser.until_text("[data-testid=shown]", |text| text.contains("10,000 secrets")).await;
     println!("10,000 secrets: all known after {:?}", begun.elapsed());

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use rotacast_clock as clock;
 use rotacast_proto::{Finding, Level, v1};
+use rotacast_protocol::coordinator::{Overlay, StageCounts};
+use rotacast_protocol::status::SecretStatus;
 
 use super::super::{Role, follower};
 use super::DriverControl;
@@ -70,8 +72,8 @@ impl DriverControl {
         }
         let statuses: Vec<_> =
             self.secrets.all().into_iter().map(|(_, task)| Arc::clone(&task.status.borrow())).collect();
-        let with = |overlay: &str| -> Vec<&str> {
-            let has = |status: &&Arc<v1::SecretStatus>| status.overlays.iter().any(|it| it == overlay);
+        let with = |overlay: Overlay| -> Vec<&str> {
+            let has = |status: &&Arc<SecretStatus>| status.overlays.contains(&overlay);
             statuses.iter().filter(has).map(|status| status.secret.as_str()).collect()
         };
         let finding = |level, subject: &str, text: String, fix: &str| Finding {
@@ -83,30 +85,30 @@ impl DriverControl {
         let mut findings = Vec::new();
         for (overlay, level, fix) in [
             (
-                "safe_mode",
+                Overlay::SafeMode,
                 Level::Error,
                 "`rotacast why NAME` says what was noticed; `rotacast leave-safe-mode NAME` once it was looked at",
             ),
             (
-                "staying",
+                Overlay::Staying,
                 Level::Warning,
                 "`rotacast why NAME` says which version is waited for; without one, write one, or `rotacast leave-safe-mode NAME` \
                  once more",
             ),
-            ("stuck", Level::Error, "`rotacast why NAME` says who or what blocks, and what happens next"),
-            ("awaiting_approval", Level::Warning, "`rotacast approve NAME`"),
-            ("paused", Level::Warning, "`rotacast resume NAME`"),
+            (Overlay::Stuck, Level::Error, "`rotacast why NAME` says who or what blocks, and what happens next"),
+            (Overlay::AwaitingApproval, Level::Warning, "`rotacast approve NAME`"),
+            (Overlay::Paused, Level::Warning, "`rotacast resume NAME`"),
         ] {
             let names = with(overlay);
             if !names.is_empty() {
-                findings.push(finding(level, &overlay.replace('_', " "), named(&names), fix));
+                findings.push(finding(level, overlay.words(), named(&names), fix));
             }
         }
         let rotating = statuses.iter().filter(|status| status.rotation.is_some()).count();
         let text = format!("{} known, {rotating} rotating", statuses.len());
         findings.push(finding(Level::Ok, "secrets", text, ""));
-        let sum = |of: fn(&v1::StageCounts) -> u32| -> u64 {
-            statuses.iter().flat_map(|status| &status.services).map(|counts| u64::from(of(counts))).sum()
+        let sum = |of: fn(&StageCounts) -> u32| -> u64 {
+            statuses.iter().flat_map(|status| &status.services).map(|service| u64::from(of(&service.counts))).sum()
         };
         let (members, out_of_reach) = (sum(|counts| counts.members), sum(|counts| counts.fenced));
         findings.push(match out_of_reach {

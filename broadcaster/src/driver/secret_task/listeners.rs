@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use rotacast_clock as clock;
 use rotacast_protocol::Instant;
+use rotacast_protocol::status::SecretStatus;
 
-use super::super::status;
 use super::SecretTask;
-use crate::metrics::Figures;
+use crate::metrics::{Figures, Standings};
 
 /// Shortest time between two status updates to listeners.
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);
@@ -29,8 +29,8 @@ impl SecretTask {
         }
         self.told = (at.instant, revision);
         self.changed = false;
-        let fresh = status::of(coordinator, &self.settings, at);
-        self.figures.tell(Figures::of(coordinator, &fresh, status::standings(coordinator, at)));
+        let fresh = SecretStatus::of(coordinator, self.settings.shown(coordinator.record()), at);
+        self.figures.tell(Figures::of(coordinator, &fresh, Standings::of(coordinator, at)));
         let changed = self.status.send_if_modified(|status| {
             let changed = **status != fresh;
             if changed {

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rotacast_protocol::coordinator::{Coordinator, Member, Rejection};
+use rotacast_protocol::status::{InstanceStatus, SecretStatus};
 use rotacast_protocol::{InstanceKey, Now};
 use tokio::sync::oneshot;
 
 use super::super::mail::{Granted, OrderOutcome, Question};
-use super::super::status;
 use crate::settings::SecretSettings;
 
 /// The party that waits for an answer of the machine.
@@ -24,10 +24,12 @@ impl Question {
     pub(super) fn answer(self, coordinator: &Coordinator, settings: &SecretSettings, now: Now) {
         match self {
             Question::LastVersion(reply) => drop(reply.send(coordinator.record().last_version)),
-            Question::Status(reply) => drop(reply.send(status::of(coordinator, settings, now))),
+            Question::Status(reply) => {
+                drop(reply.send(SecretStatus::of(coordinator, settings.shown(coordinator.record()), now)));
+            }
             Question::Expendable { silent, reply } => drop(reply.send(expendable(coordinator, silent, now))),
             Question::Instances { not_on, reply } => {
-                drop(reply.send(status::instances(coordinator, not_on, now)));
+                drop(reply.send(InstanceStatus::all(coordinator, not_on, now)));
             }
         }
     }

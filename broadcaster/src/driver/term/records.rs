@@ -10,13 +10,13 @@ use rotacast_protocol::SecretName;
 use rotacast_protocol::coordinator::{Coordinator, Input};
 use rotacast_protocol::message::Registration;
 use rotacast_protocol::record::{SecretRecord, Timing};
+use rotacast_protocol::status::SecretStatus;
 use rotacast_store::Cursor;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
 use super::super::directory::{MAX_SECRETS, TaskHandle};
 use super::super::secret_task::{MAILBOX, SecretTask};
-use super::super::status;
 use super::roster::registered;
 use super::{Term, send};
 
@@ -69,7 +69,8 @@ impl Term {
         };
         let coordinator = Coordinator::take_over(record, settings.policy.clone(), self.tenure);
         let (mail, mailbox) = mpsc::channel(MAILBOX);
-        let (status_sender, status) = watch::channel(Arc::new(status::of(&coordinator, &settings, clock::now())));
+        let status = SecretStatus::of(&coordinator, settings.shown(coordinator.record()), clock::now());
+        let (status_sender, status) = watch::channel(Arc::new(status));
         let task = SecretTask::new(
             self.environment.clone(),
             settings,

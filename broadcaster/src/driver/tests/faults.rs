@@ -8,6 +8,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use rotacast_proto::Envelope;
 use rotacast_protocol::policy::WhenEmpty;
+use rotacast_protocol::status::ConditionStatus;
 use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Verdict};
 
 use super::super::sync_places::{SYNCS_OF_ONE_LIFE, SYNCS_UNREGISTERED};
@@ -123,10 +124,13 @@ async fn a_credential_is_not_disabled_while_a_reading_of_its_usage_logs_in_with_
     put(&environment, "first").await;
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
-    until(&secrets, |status| status.current == 1 && status.rotation.is_none()).await;
+    until(&secrets, |status| status.current == Some(version(1)) && status.rotation.is_none()).await;
     put(&environment, "second").await;
     // The next reading is held back, while time takes the last thing out of the retire's way.
-    until(&secrets, |status| guard(status).any(|condition| condition.name == "usage_evidence" && condition.met)).await;
+    until(&secrets, |status| {
+        guard(status).any(|condition| condition.name == ConditionName::UsageEvidence && condition.met)
+    })
+    .await;
     let allowed = *provider.begun.borrow();
     provider.allowed.send_replace(allowed);
     provider.begun.subscribe().wait_for(|begun| *begun > allowed).await.unwrap();
@@ -137,7 +141,7 @@ async fn a_credential_is_not_disabled_while_a_reading_of_its_usage_logs_in_with_
     };
     tokio::time::timeout(PATIENCE, intended).await.expect("the retire never began");
     provider.allowed.send_replace(u32::MAX);
-    until(&secrets, |status| status.current == 2 && status.rotation.is_none()).await;
+    until(&secrets, |status| status.current == Some(version(2)) && status.rotation.is_none()).await;
     stop.cancel();
     running.await.unwrap().unwrap();
     assert!(!provider.met.load(Ordering::SeqCst), "disabled while a login with it was under way");
@@ -169,10 +173,10 @@ async fn s46_a_credential_that_somebody_else_deleted_is_told_once_and_holds_noth
         put(&environment, "first").await;
         let (secrets, stop) = (Secrets::default(), CancellationToken::new());
         let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
-        until(&secrets, |status| status.current == 1 && status.rotation.is_none()).await;
+        until(&secrets, |status| status.current == Some(version(1)) && status.rotation.is_none()).await;
         provider.deleted.store(deleted, Ordering::SeqCst);
         put(&environment, "second").await;
-        until(&secrets, |status| status.current == 2 && status.rotation.is_none()).await;
+        until(&secrets, |status| status.current == Some(version(2)) && status.rotation.is_none()).await;
         stop.cancel();
         running.await.unwrap().unwrap();
         let log = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
@@ -185,7 +189,7 @@ async fn s46_a_credential_that_somebody_else_deleted_is_told_once_and_holds_noth
     }
 }
 
-fn guard(status: &v1::SecretStatus) -> impl Iterator<Item = &v1::GuardCondition> {
+fn guard(status: &SecretStatus) -> impl Iterator<Item = &ConditionStatus> {
     status.guards.iter().flat_map(|guard| &guard.conditions)
 }
 
@@ -223,7 +227,7 @@ fn stuck(secrets: &Secrets) -> (SecretName, impl Sized + use<>) {
     let name: SecretName = "stuck/one".parse().unwrap();
     let (mail, unread) = mpsc::channel(1);
     mail.try_send(Mail::Reconfigured).unwrap_or_else(|_| panic!("it has one place"));
-    let (sender, status) = watch::channel(Arc::new(v1::SecretStatus::default()));
+    let (sender, status) = watch::channel(Arc::new(SecretStatus::new(name.clone())));
     secrets.insert(name.clone(), TaskHandle { mail, status });
     (name, (sender, unread))
 }
@@ -235,7 +239,7 @@ async fn s55_whoever_floods_has_two_places_and_the_others_are_answered() {
     put(&environment, "first").await;
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
-    until(&secrets, |status| status.current > 0 && status.rotation.is_none()).await;
+    until(&secrets, |status| status.current.is_some() && status.rotation.is_none()).await;
     let (stuck, _held) = stuck(&secrets);
     let (flooder, other) = (life("flooder", 1), life("payments", 2));
     for key in [&flooder, &other] {
@@ -284,13 +288,14 @@ async fn s26_instances_that_come_back_all_at_once_are_answered_a_bounded_number_
     put(&environment, "first").await;
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
-    until(&secrets, |status| status.current > 0 && status.rotation.is_none()).await;
+    until(&secrets, |status| status.current.is_some() && status.rotation.is_none()).await;
     let (stuck, _held) = stuck(&secrets);
     let keys: Vec<_> = (1..=INSTANCES).map(|number| life("payments", number.into())).collect();
     let used = [name()];
     let registrations = keys.iter().map(|key| register(&environment, &bus, key, &used));
     futures::stream::iter(registrations).buffer_unordered(200).count().await;
-    until(&secrets, |status| status.services.iter().any(|counts| u64::from(counts.members) == INSTANCES)).await;
+    until(&secrets, |status| status.services.iter().any(|service| u64::from(service.counts.members) == INSTANCES))
+        .await;
     let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let most = std::cell::Cell::new(0);
     let come_back: FuturesUnordered<_> = keys

@@ -31,7 +31,7 @@ impl Two {
         let follower_role = watch::Sender::new(Role::Follower);
         let follower = DriverControl::new(other, secrets.clone(), follower_role.subscribe(), stop.clone());
         let running = tokio::spawn(driver.run(stop.clone()));
-        until(&secrets, |status| status.current == 1 && status.rotation.is_none()).await;
+        until(&secrets, |status| status.current == Some(version(1)) && status.rotation.is_none()).await;
         Self { _folder: folder, leader, follower, follower_role, secrets, stop, running }
     }
 
@@ -52,15 +52,15 @@ impl Two {
 async fn a_follower_tells_what_the_record_says_and_refuses_the_rest() {
     let two = Two::start().await;
     let told = two.follower.status(Some(name())).await.unwrap();
-    assert_eq!((told.leader, told.epoch, told.replica.as_str()), (false, 0, "two"));
+    assert_eq!((told.leader, told.epoch, told.replica.as_str()), (false, None, "two"));
     let (known, read) = (&two.leader.status(Some(name())).await.unwrap().secrets[0], &told.secrets[0]);
-    assert_eq!((read.current, read.revision, &read.versions), (1, known.revision, &known.versions));
-    assert_eq!((known.record_read_ms, read.record_read_ms > 0), (0, true));
+    assert_eq!((read.current, read.revision, &read.versions), (Some(version(1)), known.revision, &known.versions));
+    assert_eq!((known.record_read_at, read.record_read_at.is_some()), (None, true));
     // Read anew for each answer.
     two.order(Order::pause("a look").unwrap()).await;
     let told = two.follower.status(None).await.unwrap();
     assert_eq!(told.secrets.len(), 1);
-    assert_eq!(told.secrets[0].overlays, ["paused"]);
+    assert_eq!(told.secrets[0].overlays, [Overlay::Paused]);
     let unknown = two.follower.status(Some("payments/d".parse().unwrap())).await.err().unwrap();
     assert_eq!(unknown.kind(), RefusalKind::NotFound);
 
@@ -71,7 +71,7 @@ async fn a_follower_tells_what_the_record_says_and_refuses_the_rest() {
         let command = OperatorCommand { secret: name(), action };
         refused(two.follower.command("ada".parse().unwrap(), command).await.err());
     }
-    assert_eq!(two.follower.status(None).await.unwrap().secrets[0].overlays, ["paused"]);
+    assert_eq!(two.follower.status(None).await.unwrap().secrets[0].overlays, [Overlay::Paused]);
     two.stop().await;
 }
 
@@ -79,21 +79,21 @@ async fn a_follower_tells_what_the_record_says_and_refuses_the_rest() {
 async fn a_watch_of_a_follower_goes_on_when_it_takes_over_and_when_it_is_deposed() {
     let two = Two::start().await;
     let mut watch = two.follower.watch(Some(name()));
-    let paused = |status: &v1::SecretStatus| status.overlays.iter().any(|overlay| overlay == "paused");
+    let paused = |status: &SecretStatus| status.overlays.contains(&Overlay::Paused);
     let first = watch.next().await.unwrap().unwrap();
-    assert!(first.record_read_ms > 0 && !paused(&first), "{first:?}");
+    assert!(first.record_read_at.is_some() && !paused(&first), "{first:?}");
     two.order(Order::pause("a look").unwrap()).await;
     let second = watch.next().await.unwrap().unwrap();
-    assert!(second.record_read_ms > 0 && paused(&second), "{second:?}");
+    assert!(second.record_read_at.is_some() && paused(&second), "{second:?}");
     // As far as the listener can see, it leads from now on, over the tasks that are there.
     two.follower_role.send_replace(Role::Leader { epoch: Epoch(9) });
     let third = watch.next().await.unwrap().unwrap();
-    assert!(third.record_read_ms == 0 && paused(&third), "{third:?}");
+    assert!(third.record_read_at.is_none() && paused(&third), "{third:?}");
     two.follower_role.send_replace(Role::Follower);
     let told = async {
         loop {
             let status = watch.next().await.unwrap().unwrap();
-            if status.record_read_ms > 0 {
+            if status.record_read_at.is_some() {
                 return status;
             }
         }

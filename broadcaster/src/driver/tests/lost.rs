@@ -52,12 +52,12 @@ async fn numbers_that_are_taken_hold_nobody_up_although_nothing_noted_it() {
     assert!(matches!(created, Created::Done(_)));
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
-    until(&secrets, |status| status.current == 1).await;
+    until(&secrets, |status| status.current == Some(version(1))).await;
     let floor = last_version(&secrets).await;
     assert_eq!(floor, Some(version(7)));
     let value = SecretValue::new(b"next".to_vec());
     assert_eq!(environment.tree.put_next(&name(), value, floor).await.unwrap(), version(8));
-    until(&secrets, |status| status.current == 8).await;
+    until(&secrets, |status| status.current == Some(version(8))).await;
     stop.cancel();
     running.await.unwrap().unwrap();
 }
@@ -83,7 +83,7 @@ async fn a_number_that_is_about_to_be_made_is_not_taken_for_lost() {
     // It has dealt with the gap once it answers.
     assert_eq!(last_version(&secrets).await, Some(version(2)));
     order(&secrets, Order::LeaveSafeMode).await;
-    until(&secrets, |status| status.current == 2).await;
+    until(&secrets, |status| status.current == Some(version(2))).await;
     stop.cancel();
     running.await.unwrap().unwrap();
 }
@@ -96,7 +96,7 @@ async fn a_backup_that_was_taken_in_safe_mode_is_noticed_when_it_is_restored() {
     let (mut environment, bus) = environment(folder.path(), policy.clone()).await;
     leave(&environment, &policy, &[safe_mode()]).await;
     let backup = environment.tree.read_record(&name()).await.unwrap().unwrap().bytes;
-    let lead_until = async |environment: &Environment, wanted: &dyn Fn(&v1::SecretStatus) -> bool| {
+    let lead_until = async |environment: &Environment, wanted: &dyn Fn(&SecretStatus) -> bool| {
         let (secrets, stop) = (Secrets::default(), CancellationToken::new());
         let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
         let status = until(&secrets, wanted).await;
@@ -105,7 +105,7 @@ async fn a_backup_that_was_taken_in_safe_mode_is_noticed_when_it_is_restored() {
         let published = async {
             loop {
                 if let Some(Ok(rotacast_bus::BusEvent::Message(state))) = states.next().await
-                    && state.id.rsplit(':').next().unwrap().parse::<u64>().unwrap() >= status.revision
+                    && state.id.rsplit(':').next().unwrap().parse::<u64>().unwrap() >= status.revision.0
                 {
                     return;
                 }
@@ -116,7 +116,7 @@ async fn a_backup_that_was_taken_in_safe_mode_is_noticed_when_it_is_restored() {
         running.await.unwrap().unwrap();
         status.revision
     };
-    let lost = lead_until(&environment, &|status| status.current == 1).await;
+    let lost = lead_until(&environment, &|status| status.current == Some(version(1))).await;
 
     let again = EmbeddedStore::open(folder.path().join("again.db")).await.unwrap();
     environment.tree = SecretTree::new(Arc::new(again), Prefix::new("rotacast").unwrap());
@@ -125,7 +125,7 @@ async fn a_backup_that_was_taken_in_safe_mode_is_noticed_when_it_is_restored() {
     environment.tree.save_record(&name(), backup, None, term.epoch).await.unwrap();
     term.resign.cancel();
     term.resigned.await.unwrap();
-    lead_until(&environment, &|status| status.revision > lost + (1 << 31)).await;
+    lead_until(&environment, &|status| status.revision.0 > lost.0 + (1 << 31)).await;
 }
 
 /// Anybody who may write to the bus can claim any revision.
@@ -142,7 +142,7 @@ async fn a_state_that_no_leap_reaches_is_told_as_trouble_in_the_end() {
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     let claims =
-        |status: &v1::SecretStatus| status.blockers.iter().any(|it| it.why.contains("another client writes states"));
+        |status: &SecretStatus| status.blockers.iter().any(|it| it.why.contains("another client writes states"));
     until(&secrets, claims).await;
     stop.cancel();
     running.await.unwrap().unwrap();

@@ -2,6 +2,8 @@
 
 use std::sync::Mutex;
 
+use rotacast_protocol::Outcome;
+
 use super::*;
 
 /// Settings whose schedule is set while the driver runs.
@@ -31,18 +33,23 @@ async fn a_secret_is_rotated_by_its_schedule_and_not_while_it_is_paused() {
     put(&environment, "first").await;
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
-    let first = until(&secrets, |status| status.current == 1 && status.rotation.is_none()).await;
-    assert_eq!(first.next_rotation_ms, 0);
+    let first = until(&secrets, |status| status.current == Some(version(1)) && status.rotation.is_none()).await;
+    assert_eq!(first.next_rotation_at, None);
     order(&secrets, Order::pause("a freeze").unwrap()).await;
     *settings.schedule.lock().unwrap() = Some(Schedule::every(Duration::from_millis(100)));
     secrets.get(&name()).unwrap().mail.send(Mail::Reconfigured).await.unwrap();
-    let overdue = until(&secrets, |status| (1..clock::wall().0).contains(&status.next_rotation_ms)).await;
+    let overdue = until(&secrets, |status| status.next_rotation_at.is_some_and(|due| due < clock::wall())).await;
     // Whatever the task does about it, it has done once it answers again.
     let still = until(&secrets, |_| true).await;
-    assert_eq!((overdue.rotation, still.rotation, still.current), (None, None, 1), "rotated although it was paused");
+    assert_eq!(
+        (overdue.rotation, still.rotation, still.current),
+        (None, None, Some(version(1))),
+        "rotated although it was paused"
+    );
     order(&secrets, Order::Resume).await;
-    let retired =
-        |status: &v1::SecretStatus| status.history.iter().any(|ended| ended.new == 2 && ended.outcome == "retired");
+    let retired = |status: &SecretStatus| {
+        status.history.iter().any(|ended| ended.new == version(2) && ended.outcome == Outcome::Retired)
+    };
     until(&secrets, retired).await;
     stop.cancel();
     running.await.unwrap().unwrap();

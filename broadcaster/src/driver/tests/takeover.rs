@@ -47,7 +47,7 @@ async fn a_takeover_saves_every_record_once_few_at_a_time_and_rotating_secrets_f
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     hold("taken up", async || {
         let all = secrets.all();
-        all.len() == MANY + 1 && all.iter().all(|(_, task)| task.status.borrow().current == 1)
+        all.len() == MANY + 1 && all.iter().all(|(_, task)| task.status.borrow().current == Some(version(1)))
     })
     .await;
     // Its name is the last of all.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use super::condition::{Blocker, Condition, ConditionName};
 use super::guard::{MAX_LISTED, seconds};
 use super::lease;
@@ -31,7 +33,7 @@ words! {
 }
 
 /// How many members of one service have reached each stage.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct StageCounts {
     /// Members that are not gone.
     pub members: u32,
@@ -44,7 +46,20 @@ pub struct StageCounts {
     /// See [`StageCounts::seen`].
     pub released: u32,
     /// Out of reach: fenced, or presumed dead.
-    pub out_of_reach: u32,
+    pub fenced: u32,
+}
+
+impl StageCounts {
+    /// How many are at this stage or beyond.
+    #[must_use]
+    pub const fn reached(&self, stage: Stage) -> u32 {
+        match stage {
+            Stage::Seen => self.seen,
+            Stage::Prepared => self.prepared,
+            Stage::Switched => self.switched,
+            Stage::Released => self.released,
+        }
+    }
 }
 
 /// How often a command may fail before its rotation is reported as stuck.
@@ -65,7 +80,7 @@ impl Coordinator {
         for member in self.members.iter().filter(|member| !member.is_gone()) {
             let count = counts.entry(member.key.service.clone()).or_default();
             count.members += 1;
-            count.out_of_reach += u32::from(self.is_out_of_reach(member, now));
+            count.fenced += u32::from(self.is_out_of_reach(member, now));
             count.seen += u32::from(member.has_reached(target, Stage::Seen));
             count.prepared += u32::from(member.has_reached(target, Stage::Prepared));
             count.switched += u32::from(member.has_reached(target, Stage::Switched));

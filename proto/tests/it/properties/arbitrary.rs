@@ -27,7 +27,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = ClusterName> {
     "[a-z0-9][a-z0-9._-]{0,30}".prop_map(|name| ClusterName::new(name).unwrap())
 }
 
-fn instance_key() -> impl Strategy<Value = InstanceKey> {
+pub(crate) fn instance_key() -> impl Strategy<Value = InstanceKey> {
     let name = "[a-z0-9][a-z0-9._-]{0,127}";
     (name, name, any::<u128>()).prop_map(|(service, instance, incarnation)| {
         InstanceKey::new(
@@ -38,7 +38,7 @@ fn instance_key() -> impl Strategy<Value = InstanceKey> {
     })
 }
 
-fn version() -> impl Strategy<Value = Version> {
+pub(crate) fn version() -> impl Strategy<Value = Version> {
     prop_oneof![1..50_u64, 1..=u64::MAX].prop_map(|number| Version::new(number).unwrap())
 }
 
