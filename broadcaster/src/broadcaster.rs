@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rotacast_bus::{Gateway, InstanceBus};
-use rotacast_store::PlainImporter;
+use rotacast_proto::Level;
+use rotacast_store::{ImportEvent, PlainImporter};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
@@ -13,10 +14,11 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::{Server, ServerTlsConfig};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::api::{AdminFront, Operators};
 use crate::driver::{Driver, DriverControl, Environment, Role, Secrets, StoreFetch};
+use crate::findings::{Findings, Topic};
 use crate::health::{self, Health};
 use crate::systemd;
 use crate::token::Tokens;
@@ -124,35 +126,39 @@ impl Broadcaster {
         let looking = environment.metrics.servers();
         tokio::spawn(looking.look(environment.tree.clone(), Arc::clone(&environment.bus), ended.clone()));
         if let Some(importer) = importer {
-            tokio::spawn(import(importer, role, ended.clone()));
+            tokio::spawn(import(importer, environment.findings.clone(), role, ended.clone()));
         }
         let driving = driver.run(stop.clone());
         tokio::pin!(serving, driving);
-        let (served, drove) = tokio::select! {
+        let served = tokio::select! {
             served = &mut serving => {
                 stop.cancel();
-                (served.context("serving gRPC"), driving.await)
+                driving.await;
+                served.context("serving gRPC")
             }
-            drove = &mut driving => {
+            () = &mut driving => {
                 stop.cancel();
-                let served = match tokio::time::timeout(DRAIN, serving).await {
+                match tokio::time::timeout(DRAIN, serving).await {
                     Ok(served) => served.context("serving gRPC"),
                     // Watches that do not end by themselves are cut off; their clients reconnect elsewhere.
                     Err(_) => Ok(()),
-                };
-                (served, drove)
+                }
             }
         };
         // Both end with the stop.
         telling.await.context("telling how it is broke off")?;
         notifying.await.context("telling systemd broke off")?;
-        drove?;
         served
     }
 }
 
 /// Imports versions from an existing tree while this replica leads.
-async fn import(importer: PlainImporter, mut role: watch::Receiver<Role>, ended: CancellationToken) {
+async fn import(
+    importer: PlainImporter,
+    findings: Findings,
+    mut role: watch::Receiver<Role>,
+    ended: CancellationToken,
+) {
     loop {
         let leads = role.wait_for(|role| matches!(role, Role::Leader { .. }));
         let leading = tokio::select! {
@@ -163,12 +169,18 @@ async fn import(importer: PlainImporter, mut role: watch::Receiver<Role>, ended:
             return;
         }
         let mut events = importer.run();
+        findings.clear_all(Topic::Import);
         loop {
             tokio::select! {
                 event = events.next() => match event {
-                    Some(Ok(event)) => info!(?event, "plain layout"),
+                    Some(Ok(event)) => {
+                        findings.clear(Topic::Import, SOURCE);
+                        note_import(&findings, event);
+                    }
                     Some(Err(problem)) => {
-                        warn!(%problem, "the import from the plain tree ended");
+                        let text = format!("the import from the plain tree ended, and begins anew: {problem}");
+                        let fix = "look at the store, and at the rights below `store.source_prefix`";
+                        findings.raise(Topic::Import, SOURCE, Level::Error, text, fix);
                         break;
                     }
                     None => break,
@@ -181,5 +193,36 @@ async fn import(importer: PlainImporter, mut role: watch::Receiver<Role>, ended:
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
             () = ended.cancelled() => return,
         }
+    }
+}
+
+/// The subject of what is wrong with the import as a whole.
+const SOURCE: &str = "source";
+
+/// What one source key led to: it stands as a finding while its value is not imported.
+fn note_import(findings: &Findings, event: ImportEvent) {
+    match event {
+        ImportEvent::Imported { secret, version, key } => {
+            info!(%secret, %version, "imported a version from the plain tree");
+            findings.clear(Topic::Import, key.as_str());
+        }
+        ImportEvent::Unchanged { key } => findings.clear(Topic::Import, key.as_str()),
+        ImportEvent::Refused { key, problem } => {
+            let text = format!("its value is not imported: {problem}");
+            findings.raise(
+                Topic::Import,
+                key.as_str(),
+                Level::Warning,
+                text,
+                "write a value that can be imported, or delete the key",
+            );
+        }
+        ImportEvent::SourceDeleted { secret: Some(secret), key } => {
+            let text = format!("the source key is gone; secret {secret} and its versions stay as they are");
+            let fix = "write it again if that was a mistake; services go on with the current version";
+            findings.raise(Topic::Import, key.as_str(), Level::Warning, text, fix);
+        }
+        ImportEvent::SourceDeleted { secret: None, key } => findings.clear(Topic::Import, key.as_str()),
+        ImportEvent::Resynced(cursor) => info!(cursor = cursor.0, "the plain tree is read in full"),
     }
 }

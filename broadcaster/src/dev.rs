@@ -21,6 +21,7 @@ use crate::api::Operators;
 use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
 use crate::driver::{Environment, Replica, Secrets};
+use crate::findings::Findings;
 use crate::identities::{Identities, Service, Services};
 use crate::metrics::Metrics;
 use crate::settings::{SecretSettings, Settings};
@@ -141,8 +142,10 @@ async fn assemble(
         leader_ttl: LEADER_TTL,
         metrics: metrics.clone(),
         traces: Traces::off(),
+        findings: Findings::default(),
     };
     metrics.count_refusals_of(&environment.identities);
+    metrics.count_findings_of(&environment.findings);
     let broadcaster = Broadcaster {
         environment,
         secrets: Secrets::default(),

@@ -24,15 +24,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use rotacast_bus::LeaderBus;
-use rotacast_proto::SigningKey;
+use rotacast_proto::{Level, SigningKey};
 use rotacast_protocol::{ClusterName, Epoch};
-use rotacast_store::SecretTree;
+use rotacast_store::{SecretTree, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::info;
 
 pub use control::DriverControl;
 pub use directory::{Secrets, TaskHandle};
@@ -41,6 +40,7 @@ pub use mail::{Granted, Mail, OrderOutcome, Question};
 pub use replica::Replica;
 
 use crate::audit::AuditLog;
+use crate::findings::{Findings, Topic};
 use crate::identities::Identities;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
@@ -71,6 +71,8 @@ pub struct Environment {
     pub metrics: Metrics,
     /// Where spans go.
     pub traces: Traces,
+    /// What is wrong and stays wrong.
+    pub findings: Findings,
 }
 
 /// What this replica is at the moment.
@@ -111,11 +113,9 @@ impl Driver {
         self.secrets.clone()
     }
 
-    /// Campaigns, leads, and campaigns again, until `stop`.
-    ///
-    /// # Errors
-    /// An error that retrying cannot mend: access refused, a store of a later format.
-    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+    /// Campaigns, leads, and campaigns again, until `stop`. No error ends it: what a store refuses now, such as a changed
+    /// password, it may grant in a minute, and a broadcaster that has ended grants no lease then. Only the start gives up.
+    pub async fn run(self, stop: CancellationToken) {
         let mut pauses = backoff();
         let setbacks = Arc::new(AtomicU64::new(0));
         while !stop.is_cancelled() {
@@ -124,18 +124,17 @@ impl Driver {
             let campaign = environment.tree.campaign(&candidate, environment.leader_ttl, stop.clone());
             let leadership = match campaign.await {
                 Ok(leadership) => leadership,
-                Err(rotacast_store::StoreError::Cancelled) => break,
+                Err(StoreError::Cancelled) => break,
                 // A store that went back works from what it holds now, and the next term sees that it did.
-                Err(problem)
-                    if problem.is_transient()
-                        || matches!(problem, rotacast_store::StoreError::WentBackwards { .. }) =>
-                {
-                    warn!(%problem, "cannot run for leader; trying again");
+                Err(problem) => {
+                    let text = format!("cannot run for leader, and tries again: {problem}");
+                    environment.findings.raise(Topic::Leadership, CAMPAIGN, Level::Error, text, way_out(&problem));
+                    environment.metrics.leadership().refused();
                     pause(&mut pauses, &stop).await;
                     continue;
                 }
-                Err(problem) => return Err(problem).context("running for leader"),
             };
+            environment.findings.clear(Topic::Leadership, CAMPAIGN);
             let epoch = leadership.epoch;
             info!(%epoch, "this broadcaster leads");
             environment.metrics.leadership().won(epoch);
@@ -146,15 +145,41 @@ impl Driver {
             match ended {
                 Ok(()) => {
                     info!(%epoch, "this broadcaster no longer leads");
+                    environment.findings.clear(Topic::Leadership, TERM);
                     pauses = backoff();
                 }
                 Err(problem) => {
-                    error!(%epoch, problem = format!("{problem:#}"), "the term ended with an error");
+                    let text = format!("the last term ended with an error: {problem:#}");
+                    let fix = "the next term begins by itself; if this stays, look at the store and the bus: `rotacast doctor`";
+                    environment.findings.raise(Topic::Leadership, TERM, Level::Error, text, fix);
                     pause(&mut pauses, &stop).await;
                 }
             }
         }
-        Ok(())
+    }
+}
+
+/// The subjects of what is wrong with the leadership.
+const CAMPAIGN: &str = "campaign";
+const TERM: &str = "term";
+
+/// What mends a store that refuses a campaign.
+fn way_out(problem: &StoreError) -> &'static str {
+    match problem {
+        StoreError::Unreachable { .. } => {
+            "start the store, or let its network through; it is asked again until it answers"
+        }
+        StoreError::Denied { .. } => {
+            "give what the store's settings name the right to read and write below the prefix; after a change of user or \
+             password in the configuration start this broadcaster anew"
+        }
+        StoreError::Unwritable { .. } => "make room in the store, as its problem says",
+        StoreError::WentBackwards { .. } => "nothing: the next term works from what the store holds now, in safe mode",
+        StoreError::TooLarge { .. }
+        | StoreError::Invalid { .. }
+        | StoreError::Corrupt { .. }
+        | StoreError::NotLeader { .. }
+        | StoreError::Cancelled => "look at the store's own log, and at the settings of `[store]`",
     }
 }
 

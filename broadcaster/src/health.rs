@@ -92,6 +92,7 @@ impl Health {
             since_beat: known.beat.elapsed(),
             since_store: known.store.map(|at| at.elapsed()),
             audit_fails: environment.audit.fails(),
+            findings: environment.findings.counts().into_iter().filter(|(_, count)| *count > 0).collect(),
         }
     }
 

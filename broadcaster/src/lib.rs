@@ -11,6 +11,7 @@ pub mod broadcaster;
 pub mod config;
 pub mod dev;
 pub mod driver;
+pub mod findings;
 pub mod health;
 pub mod identities;
 pub mod log;

@@ -9,6 +9,7 @@ mod audit;
 mod bus;
 mod calls;
 mod figures;
+mod findings;
 mod identities;
 mod intake;
 mod label;
@@ -36,6 +37,7 @@ pub(crate) use leadership::LeadershipGauges;
 pub(crate) use rotations::{Rotations, Stood};
 pub(crate) use servers::Servers;
 
+use crate::findings::Findings;
 use crate::identities::Identities;
 use crate::settings::Settings;
 use bus::MeasuredBus;
@@ -66,6 +68,7 @@ struct Inner {
     figures: AllFigures,
     servers: Servers,
     refused: Refused,
+    standing: findings::Standing,
 }
 
 impl Default for Metrics {
@@ -96,6 +99,7 @@ impl Default for Metrics {
             figures: AllFigures::register(registry),
             servers: Servers::register(registry),
             refused: Refused::register(registry),
+            standing: findings::Standing::register(registry),
             registry: all,
         };
         Self { inner: Arc::new(inner) }
@@ -140,6 +144,11 @@ impl Metrics {
     /// Shows what these refuse. The first ones that are given stay.
     pub fn count_refusals_of(&self, identities: &Arc<Identities>) {
         self.inner.refused.of(identities);
+    }
+
+    /// Shows how many of these stand. The first ones that are given stay.
+    pub fn count_findings_of(&self, findings: &Findings) {
+        self.inner.standing.of(findings);
     }
 
     /// What the core decides.

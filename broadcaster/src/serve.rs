@@ -28,6 +28,7 @@ use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
 use crate::config::{Config, ServerTls, ServiceConfig, StoreConfig, changes};
 use crate::driver::{Environment, Mail, Replica, Secrets};
+use crate::findings::Findings;
 use crate::identities::{Identities, Service, Services};
 use crate::metrics::Metrics;
 use crate::schedule::Schedule;
@@ -79,8 +80,10 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
         leader_ttl: config.leader_ttl,
         metrics: metrics.clone(),
         traces: exporting.as_ref().map(Exporting::traces).unwrap_or_default(),
+        findings: Findings::default(),
     };
     metrics.count_refusals_of(&environment.identities);
+    metrics.count_findings_of(&environment.findings);
     report_findings(&environment).await;
     let identities = Arc::clone(&environment.identities);
     let secrets = Secrets::default();

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
+use super::directory::MAX_SECRETS;
 use super::listener::{Listener, MAX_READING};
 use super::{Environment, Mail, Question, Replica, Role, Secrets, TaskHandle, follower};
 use crate::api::{Action, CommandReply, Control, OperatorCommand, Refusal};
@@ -59,6 +60,7 @@ impl DriverControl {
 
     async fn task(&self, secret: &SecretName) -> Result<TaskHandle, Refusal> {
         self.leads().await?;
+        self.is_in_service(secret)?;
         self.secrets.get(secret).ok_or_else(|| {
             let names: Vec<String> = self.secrets.all().iter().map(|(name, _)| name.to_string()).collect();
             let similar = names
@@ -102,7 +104,10 @@ impl DriverControl {
         self.leads().await?;
         // Numbers are never used again: those the record knows count too, whatever the store still holds.
         let floor = match self.secrets.get(secret) {
-            None => None,
+            None => {
+                self.may_begin(secret)?;
+                None
+            }
             Some(task) => self.ask(&task, |reply| Mail::Question(Question::LastVersion(reply))).await?,
         };
         let version = self.environment.tree.put_next(secret, value, floor).await.map_err(|problem| match problem {
@@ -118,6 +123,30 @@ impl DriverControl {
             tracing::error!(%secret, %problem, "the audit log takes no entry");
         }
         Ok(CommandReply { version: Some(version), generation: None })
+    }
+}
+
+impl DriverControl {
+    fn is_in_service(&self, secret: &SecretName) -> Result<(), Refusal> {
+        match self.secrets.out_of_service(secret) {
+            None => Ok(()),
+            Some(reason) => Err(Refusal::Unavailable {
+                problem: format!("secret {secret} is out of service: {reason}"),
+                fix: "`rotacast doctor` says since when, and what mends it".into(),
+            }),
+        }
+    }
+
+    /// Whether a secret that has no task may get its first version. Refused before anything is written.
+    fn may_begin(&self, secret: &SecretName) -> Result<(), Refusal> {
+        self.is_in_service(secret)?;
+        if !self.secrets.has_room() {
+            return Err(Refusal::Conflict {
+                problem: format!("one broadcaster serves at most {MAX_SECRETS} secrets, and has as many"),
+                fix: "use a cluster of its own for further secrets".into(),
+            });
+        }
+        Ok(())
     }
 }
 

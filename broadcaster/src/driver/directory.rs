@@ -9,7 +9,8 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use super::mail::Mail;
 
-/// Most secrets of one broadcaster. Bounds tasks and memory; a secret beyond it is refused with a log line.
+/// Most secrets of one broadcaster: as many as were measured. Bounds tasks and memory. `put` refuses the first version of
+/// one more before anything is written; one that another program writes is not served, which is a finding.
 pub(super) const MAX_SECRETS: usize = 10_000;
 
 /// Changes a slow listener may lag behind before it is told to read everything anew.
@@ -28,12 +29,18 @@ pub struct TaskHandle {
 #[derive(Clone)]
 pub struct Secrets {
     tasks: Arc<RwLock<BTreeMap<SecretName, TaskHandle>>>,
+    /// Why secrets have no task although the store has a record of them. No more than it has records.
+    out_of_service: Arc<RwLock<BTreeMap<SecretName, String>>>,
     changed: broadcast::Sender<SecretName>,
 }
 
 impl Default for Secrets {
     fn default() -> Self {
-        Self { tasks: Arc::default(), changed: broadcast::Sender::new(CHANGES_BUFFERED) }
+        Self {
+            tasks: Arc::default(),
+            out_of_service: Arc::default(),
+            changed: broadcast::Sender::new(CHANGES_BUFFERED),
+        }
     }
 }
 
@@ -64,13 +71,41 @@ impl Secrets {
         self.changed.subscribe()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.read().len()
+    /// Whether one more secret can be served.
+    pub(super) fn has_room(&self) -> bool {
+        self.read().len() + self.unserved().len() < MAX_SECRETS
     }
 
     pub(super) fn insert(&self, secret: SecretName, task: TaskHandle) {
+        self.unserved_mut().remove(&secret);
         self.write().insert(secret.clone(), task);
         self.announce(secret);
+    }
+
+    /// Takes a secret out of service: it has no task until it is inserted again.
+    pub(super) fn take_out(&self, secret: SecretName, reason: String) {
+        self.write().remove(&secret);
+        self.unserved_mut().insert(secret.clone(), reason);
+        self.announce(secret);
+    }
+
+    /// Why a secret is out of service, if it is.
+    #[must_use]
+    pub fn out_of_service(&self, secret: &SecretName) -> Option<String> {
+        self.unserved().get(secret).cloned()
+    }
+
+    /// The secrets that are out of service.
+    pub(super) fn unserved_names(&self) -> Vec<SecretName> {
+        self.unserved().keys().cloned().collect()
+    }
+
+    fn unserved(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<SecretName, String>> {
+        self.out_of_service.read().expect("no code panics while holding this lock")
+    }
+
+    fn unserved_mut(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<SecretName, String>> {
+        self.out_of_service.write().expect("no code panics while holding this lock")
     }
 
     pub(super) fn announce(&self, secret: SecretName) {
@@ -80,5 +115,6 @@ impl Secrets {
 
     pub(super) fn clear(&self) {
         self.write().clear();
+        self.unserved_mut().clear();
     }
 }

@@ -4,6 +4,7 @@
 //! rotation waits for is in the leader's memory only.
 
 use rotacast_clock as clock;
+use rotacast_proto::Level;
 use rotacast_protocol::SecretName;
 use rotacast_protocol::record::SecretRecord;
 use rotacast_protocol::status::SecretStatus;
@@ -12,6 +13,7 @@ use tracing::warn;
 
 use super::{Environment, Replica};
 use crate::api::Refusal;
+use crate::findings::Topic;
 
 /// Whoever leads, as the store says; `None` also if it cannot be asked.
 pub(super) async fn leader(environment: &Environment) -> Option<Replica> {
@@ -43,17 +45,32 @@ pub(super) async fn statuses(
     environment: &Environment,
     secret: Option<&SecretName>,
 ) -> Result<Vec<SecretStatus>, Refusal> {
-    let entries = match secret {
-        None => environment.tree.load_records().await.map_err(|problem| unreadable(&problem))?,
-        Some(name) => {
-            let entry = environment.tree.read_record(name).await.map_err(|problem| unreadable(&problem))?;
-            vec![entry.ok_or_else(|| Refusal::NotFound {
-                what: format!("secret {name}"),
-                fix: format!("`rotacast put {name}` writes its first version"),
-            })?]
+    let Some(name) = secret else {
+        let records = environment.tree.load_records().await.map_err(|problem| unreadable(&problem))?;
+        let mut statuses = Vec::with_capacity(records.entries.len());
+        for entry in &records.entries {
+            let name = entry.secret.as_str();
+            match told(environment, entry) {
+                Ok(status) => {
+                    environment.findings.clear(Topic::OutOfService, name);
+                    statuses.push(status);
+                }
+                // The others are told all the same.
+                Err(refusal) => {
+                    let fix = "upgrade this broadcaster, or write the record back from a backup of the store";
+                    let text = refusal.to_string();
+                    environment.findings.raise(Topic::OutOfService, name, Level::Error, text, fix);
+                }
+            }
         }
+        return Ok(statuses);
     };
-    entries.iter().map(|entry| told(environment, entry)).collect()
+    let entry = environment.tree.read_record(name).await.map_err(|problem| unreadable(&problem))?;
+    let entry = entry.ok_or_else(|| Refusal::NotFound {
+        what: format!("secret {name}"),
+        fix: format!("`rotacast put {name}` writes its first version"),
+    })?;
+    Ok(vec![told(environment, &entry)?])
 }
 
 fn told(environment: &Environment, entry: &RecordEntry) -> Result<SecretStatus, Refusal> {

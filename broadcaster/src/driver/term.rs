@@ -6,7 +6,7 @@ mod roster;
 mod syncs;
 mod versions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use rotacast_protocol::message::Registration;
 use rotacast_protocol::{InstanceKey, SecretName};
 use rotacast_store::Leadership;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
@@ -30,6 +30,7 @@ use super::secret_task::Ended;
 use super::sync_places::SyncPlaces;
 use super::turns::Turns;
 use super::{Environment, Role};
+use crate::findings::Topic;
 
 /// How long a replica that steps down waits for the store to hear of it.
 const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
@@ -55,6 +56,7 @@ pub(super) async fn run(
         roster: Mutex::default(),
         roster_read: AtomicBool::new(false),
         tasks: Mutex::new(JoinSet::new()),
+        names: Mutex::default(),
         sync_places: Arc::default(),
         turns: Turns::default(),
         setback: setback
@@ -70,6 +72,7 @@ pub(super) async fn run(
         work.spawn(Arc::clone(&term).follow_reports());
         work.spawn(Arc::clone(&term).answer_syncs());
         work.spawn(Arc::clone(&term).sweep_roster());
+        work.spawn(Arc::clone(&term).mend_out_of_service());
         if let Some(setback) = setback {
             work.spawn(Arc::clone(&term).note_setback(setback.count, Arc::clone(setbacks)));
         }
@@ -89,6 +92,9 @@ pub(super) async fn run(
     .await;
     // First everything stops, then the leadership is given up: nothing is done in the name of a term that is over.
     over.cancel();
+    for topic in [Topic::OutOfService, Topic::Limit, Topic::StrangeKey] {
+        environment.findings.clear_all(topic);
+    }
     work.shutdown().await;
     term.end_tasks().await;
     leadership.resign.cancel();
@@ -111,15 +117,29 @@ struct Term {
     roster: Mutex<BTreeMap<InstanceKey, Registration>>,
     /// The roster was read to its end in this term.
     roster_read: AtomicBool,
-    tasks: Mutex<JoinSet<(SecretName, Ended)>>,
+    tasks: Mutex<JoinSet<Ended>>,
+    /// Whose each of them is.
+    names: Mutex<HashMap<task::Id, SecretName>>,
     /// Why the records that this term found may be older than what has happened.
     setback: Option<String>,
     over: CancellationToken,
 }
 
 impl Term {
-    fn tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<(SecretName, Ended)>> {
+    fn tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<Ended>> {
         self.tasks.lock().expect("nobody panics while holding this lock")
+    }
+
+    fn names(&self) -> std::sync::MutexGuard<'_, HashMap<task::Id, SecretName>> {
+        self.names.lock().expect("no code panics while holding this lock")
+    }
+
+    /// Runs a secret's task as one of this term's.
+    fn spawn(&self, secret: SecretName, task: impl Future<Output = Ended> + Send + 'static) {
+        // Held until its name is known, so that its end finds it.
+        let mut names = self.names();
+        let id = self.tasks().spawn(task).id();
+        names.insert(id, secret);
     }
 
     fn roster(&self) -> std::sync::MutexGuard<'_, BTreeMap<InstanceKey, Registration>> {
@@ -141,10 +161,11 @@ impl Term {
         std::future::pending().await
     }
 
-    /// Waits until a task ends by itself, which ends the term.
+    /// Waits until a task says that another leader is at work, which ends the term. One that breaks off takes its own
+    /// secret out of service.
     async fn a_task_ends(&self) -> anyhow::Error {
         loop {
-            let ended = std::future::poll_fn(|context| match self.tasks().poll_join_next(context) {
+            let ended = std::future::poll_fn(|context| match self.tasks().poll_join_next_with_id(context) {
                 // No task yet: one may be started later, and the watches below wake this term up.
                 std::task::Poll::Ready(None) => std::task::Poll::Pending,
                 other => other,
@@ -156,11 +177,17 @@ impl Term {
                 () = interval => continue,
             };
             match ended {
-                Some(Ok((secret, Ended::Deposed(problem)))) => {
-                    return anyhow::anyhow!("the record of {secret}: {problem}");
+                Some(Ok((id, Ended::Deposed(problem)))) => match self.names().remove(&id) {
+                    Some(secret) => return anyhow::anyhow!("the record of {secret}: {problem}"),
+                    None => return anyhow::anyhow!("a record: {problem}"),
+                },
+                Some(Ok((id, Ended::Stopped))) => drop(self.names().remove(&id)),
+                Some(Err(problem)) => {
+                    if let Some(secret) = self.names().remove(&problem.id()) {
+                        self.take_out_of_service(secret, format!("its task broke off: {problem}"));
+                    }
                 }
-                Some(Ok((_, Ended::Stopped))) | None => {}
-                Some(Err(problem)) => return anyhow::anyhow!("a secret's task broke off: {problem}"),
+                None => {}
             }
         }
     }

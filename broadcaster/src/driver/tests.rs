@@ -2,6 +2,7 @@
 
 mod faults;
 mod following;
+mod isolation;
 mod lost;
 mod scheduled;
 mod takeover;
@@ -84,6 +85,7 @@ async fn environment(folder: &Path, policy: Policy) -> (Environment, EmbeddedBus
         leader_ttl: Duration::from_secs(5),
         metrics: Metrics::default(),
         traces: Traces::off(),
+        findings: Findings::default(),
     };
     (environment, bus)
 }
@@ -193,7 +195,7 @@ async fn a_deadline_that_passes_is_shown_although_nothing_else_happens() {
     let stuck = shown.wait_for(|status| status.overlays.contains(&Overlay::Stuck));
     tokio::time::timeout(PATIENCE, stuck).await.expect("never shown as stuck").unwrap();
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
 }
 
 /// A store that once went back, as some call found that had nothing to do with any watch, or as the next campaign finds.
@@ -268,7 +270,7 @@ async fn safe_mode_after_a_setback(found_by_a_campaign: bool) {
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.current == Some(version(1))).await;
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
 
     let store = EmbeddedStore::open(folder.path().join("store.db")).await.unwrap();
     let store = WentBack { store, found_by_a_campaign: found_by_a_campaign.into() };
@@ -278,7 +280,7 @@ async fn safe_mode_after_a_setback(found_by_a_campaign: bool) {
     let in_safe_mode = |status: &SecretStatus| status.overlays.contains(&Overlay::SafeMode);
     until(&secrets, in_safe_mode).await;
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
     let record = environment.tree.read_record(&name()).await.unwrap().unwrap();
     let record = SecretRecord::decode(&record.bytes).unwrap();
     assert!(record.safe_mode.unwrap().reason.contains("restored from a backup"));
@@ -295,7 +297,7 @@ async fn a_store_that_was_restored_while_nobody_led_is_found_out_by_what_the_bus
         let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
         until(&secrets, wanted).await;
         stop.cancel();
-        running.await.unwrap().unwrap();
+        running.await.unwrap();
     };
     lead_until(&environment, &|status| status.current == Some(version(1))).await;
     put(&environment, "second").await;
@@ -329,7 +331,7 @@ async fn a_store_that_was_restored_while_nobody_led_is_found_out_by_what_the_bus
     let running = tokio::spawn(Driver::new(environment.clone(), secrets).run(stop.clone()));
     tokio::time::timeout(PATIENCE, published).await.unwrap();
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
 }
 
 /// Even if it is a single change: what the new term adds must not hide it.
@@ -343,7 +345,7 @@ async fn a_restored_store_that_lacks_one_change_is_found_out_before_another_is_m
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.current == Some(version(1)) && status.rotation.is_none()).await;
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
     let bytes = environment.tree.read_record(&name()).await.unwrap().unwrap().bytes;
     let record = SecretRecord::decode(&bytes).unwrap();
     // One more change was saved and published before the backup was brought back.
@@ -358,7 +360,7 @@ async fn a_restored_store_that_lacks_one_change_is_found_out_before_another_is_m
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.overlays.contains(&Overlay::SafeMode)).await;
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -376,7 +378,7 @@ async fn a_new_leader_judges_as_soon_as_it_has_read_the_roster() {
         let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
         let status = until(&secrets, wanted).await;
         stop.cancel();
-        running.await.unwrap().unwrap();
+        running.await.unwrap();
         status
     };
     put(&environment, "first").await;
@@ -405,7 +407,7 @@ async fn versions_from_before_rotacast_stay_alone_after_a_crash_at_the_first_sig
     let numbers: Vec<Version> = status.versions.iter().map(|known| known.version).collect();
     assert_eq!((status.current, numbers), (Some(version(3)), vec![version(3)]));
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -424,7 +426,7 @@ async fn what_an_operator_orders_is_on_record_as_theirs() {
         answer.await.unwrap().unwrap();
     }
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
     let log = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
     for action in ["paused", "resumed", "rotation_started"] {
         let line = log.lines().rev().find(|line| line.contains(&format!("\"action\":\"{action}\""))).unwrap();
@@ -473,5 +475,5 @@ async fn a_secret_that_cannot_answer_costs_the_others_nothing() {
     let reply = SyncReply::open(&reply, &environment.cluster, |_, _| Some(environment.key.public())).unwrap();
     assert!(reply.secrets.contains_key(&name()), "{reply:?}");
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
 }

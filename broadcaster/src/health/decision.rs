@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::findings::Topic;
+
 /// How long its own loop may not have turned: far above what a busy machine needs, twelve turns.
 pub const ALIVE_WITHIN: Duration = Duration::from_secs(60);
 
@@ -27,6 +29,8 @@ pub struct Facts {
     pub since_store: Option<Duration>,
     /// The audit log did not take its last entry.
     pub audit_fails: bool,
+    /// How many findings stand, by topic; none that has none.
+    pub findings: Vec<(Topic, u64)>,
 }
 
 /// How a broadcaster is. Reasons hold no addresses and no names but replicas': whoever probes sees them.
@@ -75,6 +79,10 @@ pub fn decide(facts: &Facts) -> HealthReport {
     if facts.audit_fails {
         // A leader without an audit log retires nothing, and still grants the leases that services live on.
         warnings.push("the audit log did not take its last entry: nothing is retired until it does".into());
+    }
+    for (topic, count) in &facts.findings {
+        // No names: whoever probes sees this.
+        warnings.push(format!("{}: {count}; `rotacast doctor` names them", topic.as_str().replace('_', " ")));
     }
     let leader = if facts.leads { Some(facts.replica.clone()) } else { facts.leader.clone() };
     if store && leader.is_none() {

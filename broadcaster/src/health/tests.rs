@@ -1,6 +1,7 @@
 //! The decision.
 
 use super::*;
+use crate::findings::Topic;
 
 fn follower() -> Facts {
     Facts {
@@ -11,6 +12,7 @@ fn follower() -> Facts {
         since_beat: Duration::from_secs(1),
         since_store: Some(Duration::from_secs(1)),
         audit_fails: false,
+        findings: Vec::new(),
     }
 }
 
@@ -58,6 +60,8 @@ fn an_audit_log_that_fails_and_an_election_are_warnings() {
     assert!(report.ready && report.warnings[0].contains("audit"), "{report:?}");
     let report = decide(&Facts { leader: None, ..follower() });
     assert!(report.ready && report.warnings[0].contains("no leader"), "{report:?}");
+    let report = decide(&Facts { findings: vec![(Topic::OutOfService, 2)], ..follower() });
+    assert!(report.ready && report.warnings[0].starts_with("out of service: 2"), "{report:?}");
 }
 
 #[test]

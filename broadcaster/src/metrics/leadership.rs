@@ -16,6 +16,7 @@ pub(crate) struct LeadershipGauges {
     since: Gauge,
     terms: Counter,
     ended: Counters<1>,
+    refused: Counter,
 }
 
 impl LeadershipGauges {
@@ -40,7 +41,17 @@ impl LeadershipGauges {
                 "how",
                 &["in_order", "error"],
             ),
+            refused: counter(
+                registry,
+                "leader_campaigns_failed",
+                "Attempts to run for leader that the store refused or did not answer; each is followed by another",
+            ),
         }
+    }
+
+    /// The store has refused to let this broadcaster run, or did not answer.
+    pub(crate) fn refused(&self) {
+        self.refused.inc();
     }
 
     /// An election was won.

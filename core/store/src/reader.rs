@@ -85,8 +85,8 @@ impl SecretReader {
     /// # Errors
     /// What the store says.
     pub async fn read_record(&self, secret: &SecretName) -> Result<Option<RecordEntry>, StoreError> {
-        let folder = self.folder("records");
-        self.store.get(&folder.child(secret)).await?.map(|entry| RecordEntry::parse(entry, &folder)).transpose()
+        let entry = self.store.get(&self.folder("records").child(secret)).await?;
+        Ok(entry.map(|entry| RecordEntry::new(secret.clone(), &entry)))
     }
 
     pub(crate) fn folder(&self, name: &str) -> Key {
@@ -103,10 +103,7 @@ impl SecretReader {
 }
 
 impl RecordEntry {
-    pub(crate) fn parse(entry: Entry, folder: &Key) -> Result<Self, StoreError> {
-        let corrupt = |problem: String| StoreError::Corrupt { key: entry.key.to_string(), problem };
-        let name = entry.key.below(folder).ok_or_else(|| corrupt(format!("the store listed it below {folder}")))?;
-        let secret = SecretName::new(name).map_err(|problem| corrupt(problem.to_string()))?;
-        Ok(Self { secret, bytes: entry.value.expose().to_vec(), cursor: entry.modified })
+    pub(crate) fn new(secret: SecretName, entry: &Entry) -> Self {
+        Self { secret, bytes: entry.value.expose().to_vec(), cursor: entry.modified }
     }
 }

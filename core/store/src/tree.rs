@@ -24,6 +24,7 @@ use crate::{
 pub(crate) use import::AT_ONCE as IMPORTS_AT_ONCE;
 pub use import::{ImportEvent, PlainImporter};
 pub use journal::Published;
+pub use records::Records;
 pub use version_log::VersionEvent;
 pub use versions::{Created, VersionStamp};
 

@@ -1,5 +1,6 @@
 //! etcd.
 
+use std::ffi::OsStr;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
@@ -97,7 +98,7 @@ impl Etcd {
     ///
     /// # Panics
     /// If etcdctl is missing or fails.
-    pub async fn ctl(&self, arguments: &[&str]) -> String {
+    pub async fn ctl<A: AsRef<OsStr>>(&self, arguments: &[A]) -> String {
         let program = find::binary("ROTACAST_ETCDCTL", "etcdctl").expect("etcdctl comes with 'tools/servers install'");
         let output = tokio::process::Command::new(program)
             .env("ETCDCTL_API", "3")

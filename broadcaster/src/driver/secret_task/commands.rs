@@ -1,7 +1,9 @@
 //! What the machine wants done outside: started, its end taken in.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use rotacast_clock as clock;
 use rotacast_protocol::coordinator::{Command, CommandKind};
 use rotacast_protocol::machine::{CommandId, Event, Jitter};
@@ -24,6 +26,7 @@ impl SecretTask {
             schedule: self.settings.schedule,
         };
         let (now, ended_by_others) = (clock::now(), &self.ended_by_others);
+        let kind = command.kind.clone();
         let effect =
             Effect::new(&self.environment, &settings, coordinator, &self.leadership, command, now, ended_by_others);
         let run = async move {
@@ -31,7 +34,10 @@ impl SecretTask {
                 Some(turn) => Some(turn.await),
                 None => None,
             };
-            (id, effect.run().await)
+            // A panic in one effect is a bug of ours. It is a failure of this effect, and of nothing else.
+            let outcome = AssertUnwindSafe(effect.run()).catch_unwind().await;
+            let broke_off = |_| EffectOutcome { kind, result: Err("it broke off, which is a bug: see the log".into()) };
+            (id, outcome.unwrap_or_else(broke_off))
         };
         self.effects.spawn(run.instrument(span));
     }
@@ -40,9 +46,8 @@ impl SecretTask {
         &mut self,
         outcome: Result<(CommandId, EffectOutcome), tokio::task::JoinError>,
     ) -> Result<(), Ended> {
-        // A panic in an effect is a bug of ours; the term ends and the next leader starts the effect again.
-        let (id, EffectOutcome { kind, result }) =
-            outcome.map_err(|problem| Ended::Deposed(format!("an effect broke off: {problem}")))?;
+        // Effects are cut off only when their task ends.
+        let (id, EffectOutcome { kind, result }) = outcome.map_err(|_| Ended::Stopped)?;
         self.changed = true;
         match &result {
             Ok(_) => {

@@ -3,37 +3,58 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rotacast_clock as clock;
-use rotacast_protocol::SecretName;
+use rotacast_proto::Level;
 use rotacast_protocol::coordinator::{Coordinator, Input};
 use rotacast_protocol::message::Registration;
 use rotacast_protocol::record::{SecretRecord, Timing};
 use rotacast_protocol::status::SecretStatus;
-use rotacast_store::Cursor;
+use rotacast_protocol::{SecretName, Version};
+use rotacast_store::{Cursor, Records};
 use tokio::sync::{mpsc, watch};
-use tracing::{error, info};
+use tracing::info;
 
 use super::super::directory::{MAX_SECRETS, TaskHandle};
 use super::super::secret_task::{MAILBOX, SecretTask};
 use super::roster::registered;
 use super::{Term, send};
+use crate::findings::Topic;
+
+/// How often it is looked whether a secret that is out of service can be served: soon after a repair, and rarely enough
+/// that a task that breaks off each time costs nothing.
+const MEND_EVERY: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(30) };
+
+const BACK_IN_SERVICE: &str = "write the record back from a backup of the store, or upgrade to the release that wrote it; a task \
+                               that broke off begins anew by itself, and its log line belongs into a bug report";
 
 impl Term {
     /// A linearizable read of all records: what earlier leaders have left. Tasks begin in this order: secrets that rotate
     /// first. The secrets whose record knows versions already.
     pub(super) async fn take_records_over(&self) -> anyhow::Result<BTreeSet<SecretName>> {
-        let entries = self.environment.tree.load_records().await.context("reading the rotation records")?;
+        let Records { entries, strangers } =
+            self.environment.tree.load_records().await.context("reading the rotation records")?;
+        for (key, problem) in strangers {
+            let text = format!("it is below the prefix of the records and names no secret: {problem}");
+            let fix = "delete the key, if nothing of yours needs it";
+            self.environment.findings.raise(Topic::StrangeKey, key.as_str(), Level::Warning, text, fix);
+        }
+        let mut known = BTreeSet::new();
         let mut records = Vec::with_capacity(entries.len());
         for entry in entries {
-            let record =
-                SecretRecord::decode(&entry.bytes).with_context(|| format!("the record of {}", entry.secret))?;
-            records.push((record, entry.cursor));
+            match SecretRecord::decode(&entry.bytes) {
+                Ok(record) => records.push((record, entry.cursor)),
+                Err(problem) => {
+                    // Not new: its versions are no reason to begin it anew.
+                    known.insert(entry.secret.clone());
+                    self.take_out_of_service(entry.secret, format!("its record cannot be read: {problem}"));
+                }
+            }
         }
         records.sort_by_key(|(record, _)| !record.is_rotating());
         let count = records.len();
-        let mut known = BTreeSet::new();
         for (record, cursor) in records {
             let secret = record.secret.clone();
             if !record.versions.is_empty() {
@@ -44,7 +65,8 @@ impl Term {
             }
         }
         for secret in self.environment.settings.configured() {
-            if self.secrets.get(&secret).is_none() && self.has_room_for(&secret) {
+            let begins = self.secrets.get(&secret).is_none() && self.secrets.out_of_service(&secret).is_none();
+            if begins && self.has_room_for(&secret) {
                 self.start_task(secret, None).await;
             }
         }
@@ -53,11 +75,56 @@ impl Term {
     }
 
     pub(super) fn has_room_for(&self, secret: &SecretName) -> bool {
-        let room = self.secrets.len() < MAX_SECRETS;
+        let room = self.secrets.has_room();
         if !room {
-            error!(%secret, "not served: one broadcaster serves at most {MAX_SECRETS} secrets");
+            let text = format!("not served: one broadcaster serves at most {MAX_SECRETS} secrets");
+            let fix = "move secrets to a cluster of their own";
+            self.environment.findings.raise(Topic::Limit, secret.as_str(), Level::Error, text, fix);
         }
         room
+    }
+
+    /// One secret's fault stays its own: the others go on.
+    pub(super) fn take_out_of_service(&self, secret: SecretName, reason: String) {
+        let text = format!("out of service, no lease and no rotation: {reason}");
+        self.environment.findings.raise(Topic::OutOfService, secret.as_str(), Level::Error, text, BACK_IN_SERVICE);
+        self.secrets.take_out(secret, reason);
+    }
+
+    /// Looks again and again whether what is out of service can be served.
+    pub(super) async fn mend_out_of_service(self: Arc<Self>) -> anyhow::Result<()> {
+        loop {
+            tokio::time::sleep(MEND_EVERY).await;
+            for secret in self.secrets.unserved_names() {
+                match self.serve_again(&secret).await {
+                    Ok(()) => self.environment.findings.clear(Topic::OutOfService, secret.as_str()),
+                    Err(problem) => self.take_out_of_service(secret, problem),
+                }
+            }
+        }
+    }
+
+    async fn serve_again(&self, secret: &SecretName) -> Result<(), String> {
+        let tree = &self.environment.tree;
+        let entry = tree.read_record(secret).await.map_err(|problem| problem.to_string())?;
+        let versions = tree.list_versions(secret).await.map_err(|problem| problem.to_string())?;
+        let stored = match entry {
+            None => None,
+            Some(entry) => {
+                let record = SecretRecord::decode(&entry.bytes)
+                    .map_err(|problem| format!("its record cannot be read: {problem}"))?;
+                Some((record, entry.cursor))
+            }
+        };
+        let begun = stored.as_ref().is_some_and(|(record, _)| !record.versions.is_empty());
+        let task = self.start_task(secret.clone(), stored).await;
+        // What was announced while it had no task. A secret that begins does so with its newest version.
+        let unseen = versions.iter().map(|stamp| stamp.version);
+        let unseen: Vec<Version> = if begun { unseen.collect() } else { unseen.max().into_iter().collect() };
+        for version in unseen {
+            send(&task, Input::VersionSeen { version }).await;
+        }
+        Ok(())
     }
 
     /// Starts a secret's task, with the record that was read in this term if there is one.
@@ -84,8 +151,7 @@ impl Term {
             self.secrets.clone(),
             self.over.clone(),
         );
-        let (name, turn) = (secret.clone(), self.turns.beginning());
-        self.tasks().spawn(async move { (name, task.run(turn).await) });
+        self.spawn(secret.clone(), task.run(self.turns.beginning()));
         let handle = TaskHandle { mail, status };
         // First the task can be found, then the roster is read: whoever registers in between is told to it at least once.
         self.secrets.insert(secret.clone(), handle.clone());

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
+use rotacast_proto::Level;
 use rotacast_protocol::coordinator::Input;
 use rotacast_protocol::{SecretName, Version};
 use rotacast_store::{StoreError, VersionEvent};
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use super::super::mail::Mail;
 use super::{Term, send};
+use crate::findings::Topic;
 
 /// Events of the versions that are taken in together, if so many wait.
 const EVENTS_AT_ONCE: usize = 256;
@@ -86,7 +88,11 @@ impl Term {
                     debug!(%secret, "a task is gone");
                 }
             }
-            VersionEvent::Ignored { key, problem } => warn!(%key, problem, "ignored a key"),
+            VersionEvent::Ignored { key, problem } => {
+                let text = format!("it is below the prefix of the versions and is none: {problem}");
+                let fix = "delete the key; `rotacast put` writes a version under the right number";
+                self.environment.findings.raise(Topic::StrangeKey, key.as_str(), Level::Warning, text, fix);
+            }
             VersionEvent::Resynced(cursor) => debug!(cursor = cursor.0, "the versions are read in full"),
         }
     }
@@ -97,6 +103,8 @@ impl Term {
         let task = match self.secrets.get(secret) {
             Some(task) => task,
             // All records were read in this term, which alone writes them since: this secret has none.
+            // It has a record, or its task broke off: it begins anew from there, not from its newest version.
+            None if self.secrets.out_of_service(secret).is_some() => return,
             None if self.has_room_for(secret) => self.start_task(secret.clone(), None).await,
             None => return,
         };

@@ -143,7 +143,7 @@ async fn a_credential_is_not_disabled_while_a_reading_of_its_usage_logs_in_with_
     provider.allowed.send_replace(u32::MAX);
     until(&secrets, |status| status.current == Some(version(2)) && status.rotation.is_none()).await;
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
     assert!(!provider.met.load(Ordering::SeqCst), "disabled while a login with it was under way");
 }
 
@@ -178,7 +178,7 @@ async fn s46_a_credential_that_somebody_else_deleted_is_told_once_and_holds_noth
         put(&environment, "second").await;
         until(&secrets, |status| status.current == Some(version(2)) && status.rotation.is_none()).await;
         stop.cancel();
-        running.await.unwrap().unwrap();
+        running.await.unwrap();
         let log = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
         let position = |action: &str| log.find(&format!("\"action\":\"{action}\""));
         let told = log.matches("\"action\":\"ended_by_others\"").count();
@@ -276,7 +276,7 @@ async fn s55_whoever_floods_has_two_places_and_the_others_are_answered() {
         assert!(answered <= most * times, "{answered} places were taken");
     }
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
 }
 
 /// As many as there may be instances take up their Syncs again at the same moment, and what they ask for takes its time.
@@ -324,5 +324,5 @@ async fn s26_instances_that_come_back_all_at_once_are_answered_a_bounded_number_
     assert!(most.get() > SYNCS_AT_ONCE / 2, "the bound was not reached: {}", most.get());
     assert!(most.get() <= SYNCS_AT_ONCE + 16, "{} Syncs were under way", most.get());
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
 }

@@ -16,7 +16,7 @@ struct Two {
     follower_role: watch::Sender<Role>,
     secrets: Secrets,
     stop: CancellationToken,
-    running: tokio::task::JoinHandle<anyhow::Result<()>>,
+    running: tokio::task::JoinHandle<()>,
 }
 
 impl Two {
@@ -44,7 +44,7 @@ impl Two {
 
     async fn stop(self) {
         self.stop.cancel();
-        self.running.await.unwrap().unwrap();
+        self.running.await.unwrap();
     }
 }
 

@@ -59,7 +59,7 @@ async fn numbers_that_are_taken_hold_nobody_up_although_nothing_noted_it() {
     assert_eq!(environment.tree.put_next(&name(), value, floor).await.unwrap(), version(8));
     until(&secrets, |status| status.current == Some(version(8))).await;
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,7 +85,7 @@ async fn a_number_that_is_about_to_be_made_is_not_taken_for_lost() {
     order(&secrets, Order::LeaveSafeMode).await;
     until(&secrets, |status| status.current == Some(version(2))).await;
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
 }
 
 /// Without a further leap, instances would refuse every state for good.
@@ -113,7 +113,7 @@ async fn a_backup_that_was_taken_in_safe_mode_is_noticed_when_it_is_restored() {
         };
         tokio::time::timeout(PATIENCE, published).await.unwrap();
         stop.cancel();
-        running.await.unwrap().unwrap();
+        running.await.unwrap();
         status.revision
     };
     let lost = lead_until(&environment, &|status| status.current == Some(version(1))).await;
@@ -145,5 +145,5 @@ async fn a_state_that_no_leap_reaches_is_told_as_trouble_in_the_end() {
         |status: &SecretStatus| status.blockers.iter().any(|it| it.why.contains("another client writes states"));
     until(&secrets, claims).await;
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
 }

@@ -52,7 +52,7 @@ async fn a_secret_is_rotated_by_its_schedule_and_not_while_it_is_paused() {
     };
     until(&secrets, retired).await;
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
     let log = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
     let by_schedule = |line: &str| line.contains("\"actor\":\"schedule\"") && line.contains("\"rotation_started\"");
     assert!(log.lines().any(by_schedule), "{log}");

@@ -18,7 +18,7 @@ fn nth(number: usize) -> SecretName {
 async fn epochs(environment: &Environment) -> BTreeMap<SecretName, Epoch> {
     let records = environment.tree.load_records().await.unwrap();
     let epoch = |bytes: &[u8]| SecretRecord::decode(bytes).unwrap().epoch;
-    records.into_iter().map(|entry| (entry.secret, epoch(&entry.bytes))).collect()
+    records.entries.into_iter().map(|entry| (entry.secret, epoch(&entry.bytes))).collect()
 }
 
 /// Waits until it holds.
@@ -54,7 +54,7 @@ async fn a_takeover_saves_every_record_once_few_at_a_time_and_rotating_secrets_f
     put(&environment, "second").await;
     until(&secrets, |status| status.rotation.is_some()).await;
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
     // Each was saved several times on the way to its first version.
     let most = counting.most_under_way();
     assert!((2..=PLACES).contains(&most), "{most} commits at once, expected 2 to {PLACES}");
@@ -76,7 +76,7 @@ async fn a_takeover_saves_every_record_once_few_at_a_time_and_rotating_secrets_f
     })
     .await;
     stop.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap();
 
     let written = counting.written();
     for secret in (0..MANY).map(nth) {

@@ -33,8 +33,13 @@ async fn next(events: &mut Events) -> ImportEvent {
 }
 
 async fn imported(events: &mut Events, secret: &str, number: u64) {
-    let expected = ImportEvent::Imported { secret: name(secret), version: version(number) };
-    assert_eq!(next(events).await, expected);
+    match next(events).await {
+        ImportEvent::Imported { secret: found, version: imported, key } => {
+            assert_eq!((found, imported), (name(secret), version(number)));
+            assert!(key.as_str().ends_with(secret), "{key}");
+        }
+        other => panic!("expected version {number} of {secret}, found {other:?}"),
+    }
 }
 
 pub async fn every_change_becomes_one_version(fixture: &impl StoreFixture) {
@@ -49,15 +54,16 @@ pub async fn every_change_becomes_one_version(fixture: &impl StoreFixture) {
     imported(&mut events, "payments/db", 2).await;
     // Written again without a change: no version. A version put by hand in between: the next number.
     write(&store, vec![put(&source_key(&source, "payments/db"), "two")]).await;
-    // Events come in the order of the source: once this one is there, the one before was looked at.
-    write(&store, vec![put(&source_key(&source, "mark"), "x")]).await;
-    imported(&mut events, "mark", 1).await;
+    assert_eq!(next(&mut events).await, ImportEvent::Unchanged { key: source_key(&source, "payments/db") });
     tree.put_next(&name("payments/db"), value("by hand"), None).await.unwrap();
     write(&store, vec![put(&source_key(&source, "payments/db"), "three")]).await;
     imported(&mut events, "payments/db", 4).await;
     // Deleting the source deletes nothing.
     write(&store, vec![Write::Delete(source_key(&source, "payments/db"))]).await;
-    assert_eq!(next(&mut events).await, ImportEvent::SourceDeleted { secret: name("payments/db") });
+    assert_eq!(
+        next(&mut events).await,
+        ImportEvent::SourceDeleted { secret: Some(name("payments/db")), key: source_key(&source, "payments/db") }
+    );
     assert_eq!(tree.list_versions(&name("payments/db")).await.unwrap().len(), 4);
 
     // A later life imports what came meanwhile, and nothing again.
@@ -152,6 +158,21 @@ pub async fn what_cannot_be_imported_is_told(fixture: &impl StoreFixture) {
     write(&store, vec![put(&source_key(&source, "b"), "canary")]).await;
     imported(&mut events, "b", 1).await;
     assert_eq!(tree.list_versions(&name("a")).await.unwrap().len(), 2);
+    write(&store, vec![put(&source_key(&source, "c"), "")]).await;
+    refused(&mut events, "c", "empty").await;
+
+    // A later life says it again: what is refused stays refused until it changes or goes.
+    drop(events);
+    let mut events = PlainImporter::new(tree.clone(), source.clone()).unwrap().run();
+    refused(&mut events, "Bad Name", "secret name").await;
+    refused(&mut events, "a", "imports/a").await;
+    refused(&mut events, "c", "empty").await;
+    assert!(matches!(next(&mut events).await, ImportEvent::Resynced(_)));
+    write(&store, vec![Write::Delete(source_key(&source, "Bad Name"))]).await;
+    let gone = ImportEvent::SourceDeleted { secret: None, key: source_key(&source, "Bad Name") };
+    assert_eq!(next(&mut events).await, gone);
+    write(&store, vec![put(&source_key(&source, "c"), "canary")]).await;
+    imported(&mut events, "c", 1).await;
 }
 
 /// Keys of a large source: many times as many as are imported at once.
@@ -188,7 +209,7 @@ pub async fn many_keys_cost_no_reads_of_each_and_a_bounded_number_of_commits_at_
     let mut found = Vec::new();
     loop {
         match next(&mut events).await {
-            ImportEvent::Imported { secret, version } => found.push((secret, version.get())),
+            ImportEvent::Imported { secret, version, .. } => found.push((secret, version.get())),
             ImportEvent::Resynced(_) => break,
             other => panic!("expected only imports, found {other:?}"),
         }

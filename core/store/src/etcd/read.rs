@@ -22,7 +22,7 @@ impl Shared {
         let request = RangeRequest { key: key.as_str().into(), ..RangeRequest::default() };
         let mut answer = self.read(|| client.range(&request)).await?;
         self.answered(floor, self.header(answer.header.as_ref())?)?;
-        answer.kvs.pop().map(|kv| self.entry(kv)).transpose()
+        Ok(answer.kvs.pop().map(entry))
     }
 
     pub(super) async fn list(&self, parent: &Key) -> Result<Listing, StoreError> {
@@ -55,11 +55,11 @@ impl Shared {
             if request.revision == 0 {
                 request.revision = header.revision;
             }
-            for kv in answer.kvs {
-                entries.push(self.entry(kv)?);
-            }
-            match entries.last() {
-                Some(last) if answer.more => request.key = format!("{}\0", last.key).into(),
+            // As etcd has it: the next page begins behind it even if it is no text.
+            let last = answer.kvs.last().map(|kv| kv.key.clone());
+            entries.extend(answer.kvs.into_iter().map(entry));
+            match last {
+                Some(last) if answer.more => request.key = [&*last, &[0]].concat().into(),
                 _ => return Ok(Some(Listing { entries, cursor: Cursor(unsigned(request.revision)) })),
             }
         }
@@ -72,15 +72,19 @@ impl Shared {
     pub(super) fn header<'h>(&self, header: Option<&'h ResponseHeader>) -> Result<&'h ResponseHeader, StoreError> {
         header.ok_or_else(|| self.unreachable("its answer has no header: is a proxy in between?"))
     }
+}
 
-    pub(super) fn entry(&self, kv: KeyValue) -> Result<Entry, StoreError> {
-        let (created, modified) = (Cursor(unsigned(kv.create_revision)), Cursor(unsigned(kv.mod_revision)));
-        let value = SecretValue::new(kv.value);
-        let key = String::from_utf8(kv.key).map_err(|error| StoreError::Corrupt {
-            key: String::from_utf8_lossy(error.as_bytes()).into_owned(),
-            problem: "a key that is no text".into(),
-        })?;
-        Ok(Entry { key: Key::new(key), value, created, modified })
+pub(super) fn entry(kv: KeyValue) -> Entry {
+    let (created, modified) = (Cursor(unsigned(kv.create_revision)), Cursor(unsigned(kv.mod_revision)));
+    Entry { key: key_of(&kv.key), value: SecretValue::new(kv.value), created, modified }
+}
+
+/// A key that is no text is shown with escapes such as `\xff`. No name of ours has a backslash, so that it is reported
+/// as a key that does not parse, and stands for no other.
+pub(super) fn key_of(bytes: &[u8]) -> Key {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Key::new(text),
+        Err(_) => Key::new(bytes.escape_ascii().to_string()),
     }
 }
 

@@ -17,7 +17,7 @@ use super::call::{is_compacted, is_future, is_too_much};
 use super::client::WatchStream;
 use super::generated::mvccpb::event::EventType;
 use super::pb::{RangeRequest, WatchCreateRequest, WatchResponse};
-use super::read::unsigned;
+use super::read::{entry, key_of, unsigned};
 use crate::history::Floor;
 use crate::{Cursor, Key, Listing, StoreError, StoreEvent};
 
@@ -256,11 +256,8 @@ impl Watch {
             }
             last = last.max(Some(revision));
             let change = match kind {
-                EventType::Put => StoreEvent::Put(self.shared.entry(kv)?),
-                EventType::Delete => StoreEvent::Deleted {
-                    key: Key::new(String::from_utf8_lossy(&kv.key).into_owned()),
-                    cursor: Cursor(unsigned(revision)),
-                },
+                EventType::Put => StoreEvent::Put(entry(kv)),
+                EventType::Delete => StoreEvent::Deleted { key: key_of(&kv.key), cursor: Cursor(unsigned(revision)) },
             };
             self.tell(change).await?;
         }

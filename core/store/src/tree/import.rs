@@ -39,11 +39,20 @@ pub enum ImportEvent {
         secret: SecretName,
         /// Under which number.
         version: Version,
+        /// The source key.
+        key: Key,
     },
-    /// A source key was deleted. Its secret and versions stay.
+    /// A source key was written again with the newest value.
+    Unchanged {
+        /// The source key.
+        key: Key,
+    },
+    /// A source key was deleted. Its secret, if it named one, and versions stay.
     SourceDeleted {
         /// Whose.
-        secret: SecretName,
+        secret: Option<SecretName>,
+        /// The source key.
+        key: Key,
     },
     /// A source key's value was not imported, and will not be until it changes.
     Refused {
@@ -61,6 +70,7 @@ enum Outcome {
     Imported(Version),
     /// By an earlier run of this importer, or by another one.
     DealtWith,
+    Unchanged,
     Refused(String),
 }
 
@@ -146,7 +156,7 @@ impl PlainImporter {
 
     /// What to do about an event, and the source key whose earlier steps must have ended before.
     fn step(&self, event: StoreEvent, source: &mut Source) -> (Option<Key>, Step<'_>) {
-        let deleted = |key: &Key| self.secret_of(key).ok().map(|secret| ImportEvent::SourceDeleted { secret });
+        let deleted = |key: &Key| ImportEvent::SourceDeleted { secret: self.secret_of(key).ok(), key: key.clone() };
         let told: Vec<ImportEvent> = match event {
             StoreEvent::Init => {
                 source.listed.clear();
@@ -161,7 +171,7 @@ impl PlainImporter {
             StoreEvent::Ready(cursor) => {
                 source.tree = Arc::default();
                 let listed = std::mem::take(&mut source.listed);
-                let gone = source.known.difference(&listed).filter_map(deleted);
+                let gone = source.known.difference(&listed).map(deleted);
                 let told = gone.chain([ImportEvent::Resynced(cursor)]).collect();
                 source.known = listed;
                 told
@@ -170,9 +180,7 @@ impl PlainImporter {
                 source.known.insert(entry.key.clone());
                 return (Some(entry.key.clone()), async move { self.import(entry, None).await }.boxed());
             }
-            StoreEvent::Deleted { key, .. } => {
-                source.known.remove(&key).then(|| deleted(&key)).flatten().into_iter().collect()
-            }
+            StoreEvent::Deleted { key, .. } => source.known.remove(&key).then(|| deleted(&key)).into_iter().collect(),
         };
         (None, std::future::ready(Ok(told)).boxed())
     }
@@ -197,8 +205,11 @@ impl PlainImporter {
         let mut pauses = backoff.build();
         loop {
             match self.import_once(&secret, &entry, listed.take()).await {
-                Ok(Outcome::Imported(version)) => return Ok(vec![ImportEvent::Imported { secret, version }]),
+                Ok(Outcome::Imported(version)) => {
+                    return Ok(vec![ImportEvent::Imported { secret, version, key: entry.key }]);
+                }
                 Ok(Outcome::DealtWith) => return Ok(Vec::new()),
+                Ok(Outcome::Unchanged) => return Ok(vec![ImportEvent::Unchanged { key: entry.key }]),
                 Ok(Outcome::Refused(problem)) => return refused(problem),
                 // One secret's broken marker must not stop the others.
                 Err(error @ StoreError::Corrupt { .. }) => return refused(error.to_string()),
@@ -227,8 +238,10 @@ impl PlainImporter {
                 Some(listed) => listed.marker(tree, secret).await?,
                 None => Marker::read(tree, secret).await?,
             };
-            if marker.as_ref().is_some_and(|marker| marker.modified >= entry.modified.0) {
-                return Ok(Outcome::DealtWith);
+            if let Some(marker) = marker.as_ref().filter(|marker| marker.modified >= entry.modified.0) {
+                // It stays refused whoever asks.
+                let refused = marker.refused.clone().filter(|_| marker.modified == entry.modified.0);
+                return Ok(refused.map_or(Outcome::DealtWith, Outcome::Refused));
             }
             let held = match listed {
                 Some(listed) => listed.held(tree, secret).await?,
@@ -249,7 +262,11 @@ impl PlainImporter {
                     writes.push(Write::Put(key, entry.value.clone()));
                     Outcome::Imported(number)
                 }
-                Some(refusal) => refusal,
+                Some(outcome) => outcome,
+            };
+            next.refused = match &outcome {
+                Outcome::Refused(problem) => Some(problem.clone()),
+                Outcome::Imported(_) | Outcome::Unchanged | Outcome::DealtWith => None,
             };
             writes.push(Write::Put(marker_key, next.encode()));
             if let Committed::Done(_) = tree.commit(checks, writes).await? {
@@ -284,8 +301,7 @@ fn judge(secret: &SecretName, entry: &Entry, held: &Held) -> Option<Outcome> {
     }
     let at = held.versions.iter().rposition(|(_, value)| *value == entry.value)?;
     if at + 1 == held.versions.len() {
-        // Written again without a change.
-        return Some(Outcome::DealtWith);
+        return Some(Outcome::Unchanged);
     }
     // Retiring the older version would revoke this one with it.
     let version = held.versions[at].0;

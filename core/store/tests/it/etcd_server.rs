@@ -1,5 +1,7 @@
 //! What is the etcd store's own: a full database, authentication, a restored backup, old servers.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
@@ -292,4 +294,50 @@ async fn s11_a_watch_on_a_member_that_fell_silent_goes_on_at_another() {
     };
     // Never healed: that it arrives at all is what counts.
     assert!(tokio::time::timeout(std::time::Duration::from_secs(100), news).await.is_ok(), "the watch is stuck");
+}
+
+#[tokio::test]
+async fn a_key_that_is_no_text_hides_no_other() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let store = store(&etcd);
+    // One page of a listing holds 128 keys: it ends with the first of the two, and the next begins behind it.
+    for number in 0..127 {
+        store.commit(put(&format!("rotacast/versions/a/{number:03}"), b"x".to_vec())).await.unwrap();
+    }
+    let put_raw = async |key: &[u8]| {
+        etcd.ctl(&[OsStr::new("put"), OsStr::from_bytes(key), OsStr::new("x")]).await;
+    };
+    put_raw(b"rotacast/versions/z\xfe/1").await;
+    put_raw(b"rotacast/versions/z\xff/1").await;
+    let listing = store.list(&Key::new("rotacast/versions")).await.unwrap();
+    assert_eq!(listing.entries.len(), 129);
+    let last: Vec<&str> = listing.entries[127..].iter().map(|entry| entry.key.as_str()).collect();
+    assert_eq!(last, [r"rotacast/versions/z\xfe/1", r"rotacast/versions/z\xff/1"]);
+
+    let tree = SecretTree::new(Arc::new(store.clone()), Prefix::new("rotacast").unwrap());
+    let mut events = tree.watch_versions();
+    let mut ignored = Vec::new();
+    let resynced = async |events: &mut futures::stream::BoxStream<'static, _>, ignored: &mut Vec<String>| {
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(VersionEvent::Resynced(_)) => return,
+                Ok(VersionEvent::Ignored { key, .. }) => ignored.push(key.to_string()),
+                Ok(_) => {}
+                Err(problem) => panic!("{problem}"),
+            }
+        }
+    };
+    resynced(&mut events, &mut ignored).await;
+    assert!(ignored.iter().any(|key| key == r"rotacast/versions/z\xff/1"), "{ignored:?}");
+    // Nor does it end a watch that is open.
+    put_raw(b"rotacast/versions/y\xff/1").await;
+    let secret = SecretName::new("payments/db").unwrap();
+    tree.put_next(&secret, SecretValue::new(b"x".to_vec()), None).await.unwrap();
+    loop {
+        match events.next().await.unwrap().unwrap() {
+            VersionEvent::Added { secret: found, .. } if found == secret => break,
+            VersionEvent::Ignored { .. } => {}
+            other => panic!("expected version 1 of {secret}, found {other:?}"),
+        }
+    }
 }

@@ -27,6 +27,9 @@ pub(super) struct Marker {
     pub(super) modified: u64,
     /// The version made of the newest value that was imported.
     pub(super) version: Option<Version>,
+    /// Why that value is no version. Never the value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) refused: Option<String>,
     /// What a later minor version wrote.
     #[serde(flatten)]
     unknown: serde_json::Map<String, serde_json::Value>,
@@ -48,7 +51,14 @@ impl Marker {
     }
 
     pub(super) fn new(source: &Key) -> Self {
-        Self { format: FORMAT, source: source.to_string(), modified: 0, version: None, unknown: serde_json::Map::new() }
+        Self {
+            format: FORMAT,
+            source: source.to_string(),
+            modified: 0,
+            version: None,
+            refused: None,
+            unknown: serde_json::Map::new(),
+        }
     }
 
     fn decode(key: &Key, bytes: &[u8]) -> Result<Self, StoreError> {

@@ -1,0 +1,202 @@
+//! What is wrong and stays wrong until it is mended: one bounded list, written by every background task.
+//!
+//! `doctor`, `/readyz` and the metrics read it. A finding stands from the moment it is raised until the same task clears
+//! it; raising it again keeps the time at which it began.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rotacast_clock as clock;
+use rotacast_proto::{Finding, Level};
+use rotacast_protocol::WallTime;
+use tracing::{error, info, warn};
+
+/// Most findings that are kept by name. An answer of `doctor` stays readable, and a source with a million bad keys costs
+/// no memory; those beyond it are counted.
+pub const MAX_FINDINGS: usize = 256;
+
+/// What a finding is about. The label of the gauge.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Topic {
+    /// This broadcaster cannot run for leader, or its terms end with errors.
+    Leadership,
+    /// A secret is out of service: its record cannot be read, or its task broke off.
+    OutOfService,
+    /// A secret is not served, because the limit on secrets is reached.
+    Limit,
+    /// A key below our own prefix that is none of ours.
+    StrangeKey,
+    /// A source key's value is not imported, or the source key is gone.
+    Import,
+}
+
+impl Topic {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Leadership, Self::OutOfService, Self::Limit, Self::StrangeKey, Self::Import];
+
+    /// The name, as label and as the subject that people read.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Leadership => "leadership",
+            Self::OutOfService => "out_of_service",
+            Self::Limit => "limit",
+            Self::StrangeKey => "strange_key",
+            Self::Import => "import",
+        }
+    }
+}
+
+/// One finding that stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// What it is about.
+    pub topic: Topic,
+    /// Which secret, key or server.
+    pub subject: String,
+    /// How bad.
+    pub level: Level,
+    /// What is wrong.
+    pub text: String,
+    /// What mends it.
+    pub fix: String,
+    /// Since when.
+    pub since: WallTime,
+}
+
+impl From<Standing> for Finding {
+    fn from(standing: Standing) -> Self {
+        let Standing { topic, subject, level, mut text, fix, since } = standing;
+        // A String takes everything.
+        let _ = write!(text, " (since {since})");
+        Self { level, subject: format!("{} {subject}", topic.as_str().replace('_', " ")), text, fix }
+    }
+}
+
+/// The list. Clones are of the same one.
+#[derive(Clone, Default, Debug)]
+pub struct Findings(Arc<Mutex<List>>);
+
+#[derive(Default, Debug)]
+struct List {
+    standing: BTreeMap<(Topic, String), Standing>,
+    /// Raised while the list was full, by topic; those are no longer told apart.
+    left_out: BTreeMap<Topic, u64>,
+}
+
+impl Findings {
+    fn list(&self) -> MutexGuard<'_, List> {
+        // Whole after every call on it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Raises a finding, or says that it is another one by now. Logged when it is new or different.
+    pub fn raise(&self, topic: Topic, subject: impl Into<String>, level: Level, text: String, fix: &str) {
+        let subject = subject.into();
+        let mut list = self.list();
+        let key = (topic, subject.clone());
+        let since = match list.standing.get(&key) {
+            Some(known) if known.text == text && known.level == level => return,
+            Some(known) => known.since,
+            None => clock::wall(),
+        };
+        if list.standing.len() >= MAX_FINDINGS && !list.standing.contains_key(&key) {
+            let left_out = list.left_out.entry(topic).or_default();
+            *left_out += 1;
+            if left_out.is_power_of_two() {
+                warn!(topic = topic.as_str(), left_out, "more findings stand than are kept by name");
+            }
+            return;
+        }
+        match level {
+            Level::Error => error!(topic = topic.as_str(), subject, fix, "{text}"),
+            Level::Warning | Level::Ok => warn!(topic = topic.as_str(), subject, fix, "{text}"),
+        }
+        list.standing.insert(key, Standing { topic, subject, level, text, fix: fix.to_owned(), since });
+    }
+
+    /// It is over.
+    pub fn clear(&self, topic: Topic, subject: &str) {
+        if self.list().standing.remove(&(topic, subject.to_owned())).is_some() {
+            info!(topic = topic.as_str(), subject, "a finding is over");
+        }
+    }
+
+    /// Everything about a topic is over: whoever writes it begins anew.
+    pub fn clear_all(&self, topic: Topic) {
+        let mut list = self.list();
+        list.standing.retain(|(of, _), _| *of != topic);
+        list.left_out.remove(&topic);
+    }
+
+    /// What stands, by topic and subject, and how many more of each topic.
+    #[must_use]
+    pub fn standing(&self) -> Vec<Standing> {
+        self.list().standing.values().cloned().collect()
+    }
+
+    /// What stands as `doctor` tells it.
+    #[must_use]
+    pub fn told(&self) -> Vec<Finding> {
+        let mut told: Vec<Finding> = self.standing().into_iter().map(Finding::from).collect();
+        for (topic, count) in &self.list().left_out {
+            told.push(Finding {
+                level: Level::Warning,
+                subject: topic.as_str().replace('_', " "),
+                text: format!("{count} more were found while {MAX_FINDINGS} stood; the log has the first of them"),
+                fix: "mend those above; what is still wrong is found again".into(),
+            });
+        }
+        told
+    }
+
+    /// How many stand, by topic.
+    #[must_use]
+    pub fn counts(&self) -> [(Topic, u64); Topic::ALL.len()] {
+        let list = self.list();
+        Topic::ALL.map(|topic| {
+            let named = list.standing.keys().filter(|(of, _)| *of == topic).count() as u64;
+            (topic, named + list.left_out.get(&topic).copied().unwrap_or(0))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raise(findings: &Findings, subject: &str, text: &str) {
+        findings.raise(Topic::Import, subject, Level::Warning, text.into(), "mend it");
+    }
+
+    #[test]
+    fn a_finding_stands_once_keeps_its_beginning_and_goes_when_it_is_over() {
+        let findings = Findings::default();
+        raise(&findings, "a", "it is empty");
+        let since = findings.standing()[0].since;
+        raise(&findings, "a", "it is too large");
+        let standing = findings.standing();
+        assert_eq!((standing.len(), &*standing[0].text, standing[0].since), (1, "it is too large", since));
+        let told = Finding::from(standing[0].clone());
+        assert!(told.subject == "import a" && told.text.starts_with("it is too large (since "), "{told:?}");
+        findings.clear(Topic::Limit, "a");
+        assert_eq!(findings.standing().len(), 1, "of another topic");
+        findings.clear(Topic::Import, "a");
+        assert_eq!(findings.standing(), []);
+    }
+
+    #[test]
+    fn beyond_the_bound_findings_are_counted() {
+        let findings = Findings::default();
+        for number in 0..MAX_FINDINGS + 3 {
+            raise(&findings, &number.to_string(), "it is empty");
+        }
+        assert_eq!(findings.standing().len(), MAX_FINDINGS);
+        let count = findings.counts().into_iter().find(|(topic, _)| *topic == Topic::Import).unwrap().1;
+        assert_eq!(count, MAX_FINDINGS as u64 + 3);
+        assert!(findings.told().last().unwrap().text.starts_with("3 more"));
+        findings.clear_all(Topic::Import);
+        assert!(findings.told().is_empty());
+    }
+}
