@@ -22,7 +22,7 @@ use retry::Retries;
 use crate::coordinator::{Change, CommandKind, Coordinator, Input, Rejection};
 use crate::id::{InstanceKey, Version};
 use crate::name::OperatorName;
-use crate::record::RecordChange;
+use crate::record::{Label, RecordChange};
 use crate::time::{Instant, Now};
 
 /// Events that wait in the machine. They are taken in together before time-driven rules are looked at again; a shell that
@@ -279,7 +279,9 @@ impl<R> Machine<R> {
         then: Then<R>,
         observer: &mut impl Observer,
     ) {
-        let last = self.coordinator.record().last_version;
+        let record = self.coordinator.record();
+        let last = record.last_version;
+        let unmade = record.rotation.as_ref().filter(|rotation| !rotation.created).map(|rotation| rotation.new);
         let mut recorded = Vec::new();
         for change in changes {
             let before = self.rotation();
@@ -290,6 +292,8 @@ impl<R> Machine<R> {
                 recorded.push(Recorded { change, rotation: self.rotation().or(before) });
             }
         }
+        let broke = |it: &Recorded| matches!(it.change, RecordChange::SafeModeEntered(_));
+        let mut numbers: BTreeSet<Version> = unmade.filter(|_| recorded.iter().any(broke)).into_iter().collect();
         let lost = recorded.iter().find_map(|recorded| match recorded.change {
             RecordChange::NumbersLost { last } => Some(last),
             _ => None,
@@ -298,10 +302,10 @@ impl<R> Machine<R> {
             self.actions.push_back(Action::Changed { changes: recorded, by });
         }
         if let Some(newest) = lost {
-            let numbers = self.lost_between(last.map_or(Version::FIRST, Version::next), newest.next());
-            if !numbers.is_empty() {
-                self.actions.push_back(Action::NoteLost { numbers });
-            }
+            numbers.extend(self.lost_between(last.map_or(Version::FIRST, Version::next), newest.next()));
+        }
+        if !numbers.is_empty() {
+            self.actions.push_back(Action::NoteLost { numbers });
         }
         match then {
             Then::Nothing => {}
@@ -383,13 +387,14 @@ impl<R> Machine<R> {
         ))
     }
 
-    /// Numbers from `missing` to before `found` that were used in a history that the store has lost: taken, and not
-    /// listed. One that is listed is about to be written, or was.
+    /// Numbers from `missing` to before `found` that were used in a history that the store has lost, or may have been: taken,
+    /// and not listed, or rejected before they were written. Any other that is listed is about to be written, or was.
     fn lost_between(&self, missing: Version, found: Version) -> BTreeSet<Version> {
         let record = self.coordinator.record();
         let end = found.min(record.last_version.map_or(Version::FIRST, Version::next));
         let numbers = (missing.get()..end.get()).filter_map(|number| Version::new(number).ok());
-        numbers.filter(|number| !record.versions.contains_key(number)).collect()
+        let rejected = |label| record.lost_history.is_some() && label == Label::Rejected;
+        numbers.filter(|number| record.versions.get(number).is_none_or(|it| rejected(it.label))).collect()
     }
 }
 

@@ -353,6 +353,12 @@ impl World {
         let mut stored = self.outside.earlier[count - 1 - back].clone();
         // A restored store is another one: its keys' revisions begin anew.
         stored.cursor = self.outside.stored.as_ref().map_or(0, |stored| stored.cursor) + 1000;
+        // The backup has neither the value nor the journal's entry of a version that was still to be made in it.
+        let unmade = stored.record.rotation.as_ref().filter(|rotation| !rotation.created).map(|rotation| rotation.new);
+        if let Some(version) = unmade {
+            self.outside.journal.remove(&version);
+            self.outside.written.remove(&version);
+        }
         self.outside.stored = Some(stored);
         self.outside.lock = None;
         self.outside.restored = true;

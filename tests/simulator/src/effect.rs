@@ -74,7 +74,7 @@ impl World {
                 self.publish(state);
                 Ok(vec![Input::Published { revision: command.revision }])
             }
-            CommandKind::Create { version } => self.create(version),
+            CommandKind::Create { version } => self.create(node, epoch, version),
             CommandKind::Test { version } if self.outside.bad.contains(&version) => {
                 Ok(vec![Input::VerifyFailed { version, reason: "refused".into() }])
             }
@@ -144,14 +144,19 @@ impl World {
 
     /// The value into the journal, the credential at the provider, the version into the store: it may break off after
     /// each.
-    fn create(&mut self, version: Version) -> Result<Vec<Input>, ()> {
+    fn create(&mut self, node: usize, epoch: Epoch, version: Version) -> Result<Vec<Input>, ()> {
         if self.outside.written.contains(&version) && !self.outside.journal.contains_key(&version) {
             return Ok(vec![Input::Created { version, origin: Origin::Watched }]);
         }
         let drawn = self.number();
         let value = match self.is_broken(Around::JournalFirst) {
             true => drawn,
-            false => *self.outside.journal.entry(version).or_insert(drawn),
+            false => match self.outside.journal.get(&version) {
+                Some(journalled) => *journalled,
+                // The write compares the leader's key.
+                None if !self.outside.leads(node, epoch, self.now) => return Err(()),
+                None => *self.outside.journal.entry(version).or_insert(drawn),
+            },
         };
         if self.by_half() {
             return Err(());

@@ -118,8 +118,10 @@ rules! {
     SafeModeStart,
     /// In safe mode nothing goes back by itself.
     SafeModeRollback,
-    /// In safe mode no credential is made.
-    SafeModeCreate,
+    /// A credential that was to be made when the history broke is never made: one of its number may be in use.
+    UnmadeGivenUp,
+    /// A credential is made only once the bus has shown that it has no newer state.
+    CreateKnowsBus,
     /// A rollback that nobody follows, since all stay, makes way for the version that waits.
     StayMakesWay,
     /// Everyone prepares before the activation, and switches before draining.

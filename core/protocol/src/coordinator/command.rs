@@ -139,7 +139,7 @@ impl Coordinator {
             let version = rotation.new;
             if rotation.created {
                 kinds.push(CommandKind::Test { version });
-            } else if self.may_create() {
+            } else if self.knows_bus() {
                 kinds.push(CommandKind::Create { version });
             }
         }
@@ -186,10 +186,11 @@ impl Coordinator {
         }
     }
 
-    /// In a lost history a credential of this number may have been made, and be in use.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(SafeModeCreate, true))]
-    fn may_create(&self) -> bool {
-        self.record.safe_mode.is_none()
+    /// A credential is made only once the bus has taken a state of this term: if it has a newer one, the store was restored,
+    /// and a credential of this number may be in use.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(CreateKnowsBus, true))]
+    pub(super) fn knows_bus(&self) -> bool {
+        self.published.is_some()
     }
 
     /// Past the point of no return, but each step still ends something for good.

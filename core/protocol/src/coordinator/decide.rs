@@ -5,7 +5,7 @@ use thiserror::Error;
 use super::{Change, CommandKind, Coordinator, Evidence, Input, MAX_MEMBERS, Member};
 use crate::id::{Epoch, InstanceKey, ReportSequence, Revision, Version};
 use crate::message::{MAX_FAILURE_TEXT_BYTES, MAX_HELD_VERSIONS, SecretReport};
-use crate::phase::Phase;
+use crate::phase::{Outcome, Phase};
 use crate::record::{Label, MAX_RECORD_BYTES, Origin, RecordChange, RetireStep, SafeMode, Timing, Unknown};
 use crate::time::{Instant, Now};
 
@@ -315,10 +315,23 @@ impl Coordinator {
         let safe_mode = SafeMode { reason: bounded(reason), at: now.wall, unknown: Unknown::new() };
         // In the history that was lost, leases as long as the policy allows may have been granted.
         let timing = Timing::of(&self.policy);
-        vec![
-            Change::Record(RecordChange::TimingSet { timing }),
-            Change::Record(RecordChange::SafeModeEntered(safe_mode)),
-        ]
+        let mut changes = vec![RecordChange::TimingSet { timing }, RecordChange::SafeModeEntered(safe_mode)];
+        if let Some(version) = self.unmade() {
+            let reason = format!(
+                "the store's history broke while version {version} was still to be made: in what was lost it may have been \
+                 made, and be in use"
+            );
+            changes.push(RecordChange::RollbackStarted { reason, at: now.wall });
+            changes.push(RecordChange::RotationEnded { outcome: Outcome::RolledBack, at: now.wall });
+        }
+        changes.into_iter().map(Change::Record).collect()
+    }
+
+    /// The version whose credential is still to be made. When the history breaks it is given up: a credential that the lost
+    /// history made under this number would be made once more, with another value.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(UnmadeGivenUp, None))]
+    fn unmade(&self) -> Option<Version> {
+        self.record.rotation.as_ref().filter(|rotation| !rotation.created).map(|rotation| rotation.new)
     }
 
     /// The newest version that waits for its rotation.

@@ -317,12 +317,16 @@ impl Coordinator {
         let Some(rotation) = &self.record.rotation else { return Vec::new() };
         match rotation.phase {
             Phase::Verifying => {
-                let (name, why) = if rotation.created {
-                    (ConditionName::Verified, "the test login with the new credential has not come back yet")
+                let (name, why, next) = if rotation.created {
+                    let why = "the test login with the new credential has not come back yet";
+                    (ConditionName::Verified, why, "the provider answers")
+                } else if self.knows_bus() {
+                    (ConditionName::Created, "the new credential is being made", "the provider answers")
                 } else {
-                    (ConditionName::Created, "the new credential is being made")
+                    let why = "the new credential is made once the bus has taken a state of this leader";
+                    (ConditionName::Created, why, "the bus answers")
                 };
-                vec![Condition::waiting(name, why, rotation.phase_since, "the provider answers")]
+                vec![Condition::waiting(name, why, rotation.phase_since, next)]
             }
             Phase::Preparing => {
                 let mut conditions = self.stage_conditions(ConditionName::Prepared, rotation.new, Stage::Prepared, now);

@@ -175,3 +175,25 @@ fn the_bus_is_believed_to_know_more_a_bounded_number_of_times() {
     }
     assert!(machine.coordinator().troubles().any(|(_, trouble)| trouble.problem.contains("another client")));
 }
+
+#[test]
+fn a_number_that_was_to_be_made_when_the_history_broke_is_no_gap() {
+    let version = |number| Version::new(number).unwrap();
+    let mut machine = machine();
+    for input in [Input::VersionSeen { version: version(1) }, Input::Verified { version: version(1) }] {
+        machine.handle(Event::Input(input));
+        settle(&mut machine, at(0));
+    }
+    machine.handle(rotate("rotate"));
+    settle(&mut machine, at(1));
+    let gap = || Event::Gap { missing: version(2), found: version(3) };
+    machine.handle(gap());
+    let waits = settle(&mut machine, at(2));
+    assert!(waits.contains(&Action::AwaitVersion { missing: version(2), found: version(3) }), "{waits:?}");
+    machine.handle(Event::Input(Input::StoreWentBack { reason: "restored".into() }));
+    let noted = Action::NoteLost { numbers: [version(2)].into() };
+    let broke = settle(&mut machine, at(3));
+    assert!(broke.contains(&noted), "what already waits behind it follows: {broke:?}");
+    machine.handle(gap());
+    assert_eq!(settle(&mut machine, at(4)), [noted], "what is written later follows");
+}

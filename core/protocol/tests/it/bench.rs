@@ -120,6 +120,12 @@ impl Bench {
         panic!("it never settles");
     }
 
+    /// The bus has taken the newest state.
+    pub fn published(&mut self) {
+        let revision = self.coordinator.record().revision;
+        self.input(Input::Published { revision }).unwrap();
+    }
+
     pub fn owes(&self, kind: &CommandKind) -> bool {
         self.coordinator.commands(self.now).iter().any(|command| command.kind == *kind)
     }
@@ -227,6 +233,7 @@ impl Bench {
             bench.register(name);
             bench.sync(name, 1, Stage::Released, &[1]);
         }
+        bench.published();
         bench
     }
 

@@ -9,7 +9,7 @@ use rotacast_protocol::coordinator::{CommandKind, ConditionName, Coordinator, In
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::policy::{Deadline, OnDeadline};
 use rotacast_protocol::record::SecretRecord;
-use rotacast_protocol::{Epoch, Now, Phase, Policy, Version};
+use rotacast_protocol::{Epoch, Now, Outcome, Phase, Policy, Version};
 
 fn restored(backup: &[u8], at: Now, epoch: u64) -> Bench {
     let record = SecretRecord::decode(backup).unwrap();
@@ -296,14 +296,44 @@ fn a_number_in_use_is_taken_although_its_user_was_silent_in_safe_mode() {
 }
 
 #[test]
-fn no_credential_is_made_in_safe_mode() {
+fn a_credential_that_was_to_be_made_when_the_history_broke_is_given_up() {
     let mut bench = Bench::running(Policy::default(), &["api/a"]);
     bench.order(Order::Rotate).unwrap();
     let create = CommandKind::Create { version: v(2) };
     assert!(bench.owes(&create));
     assert!(went_back(&mut bench));
-    assert!(!bench.owes(&create), "in the lost history, a credential of this number may be in use");
+    let record = bench.coordinator.record();
+    let finished = record.history.last().unwrap();
+    assert_eq!((finished.new, finished.outcome, &record.rotation), (v(2), Outcome::RolledBack, &None));
+    assert!(finished.reason.contains("the store's history broke"), "{}", finished.reason);
+    // The lost history had made version 2, and after it version 3: the instance uses both.
+    let leases = bench.sync("api/a", 3, Stage::Switched, &[2, 3]);
+    assert!(leases.contains_key(&v(2)) && leases.contains_key(&v(3)), "{leases:?}");
+    bench.seen(4);
     bench.order(Order::LeaveSafeMode).unwrap();
+    bench.settle();
+    assert!(!bench.owes(&create), "a credential of this number is in use");
+    bench.verified(4);
+    bench.sync("api/a", 4, Stage::Prepared, &[2, 3, 4]);
+    assert_eq!(bench.current(), Some(4));
+    // Version 2 ends like every rejected one: not while it is held.
+    let holds = |bench: &mut Bench| drop(bench.sync("api/a", 4, Stage::Switched, &[2, 4]));
+    holds(&mut bench);
+    assert!(until_retires(&mut bench, 1, 5000, holds).is_some(), "no instance uses version 1");
+    bench.destroy(1);
+    bench.settle();
+    assert_eq!(until_retires(&mut bench, 2, 5000, holds), None, "S1: a holds version 2");
+    assert!(until_retires(&mut bench, 2, 5000, |bench| drop(bench.sync("api/a", 4, Stage::Released, &[4]))).is_some());
+}
+
+#[test]
+fn a_credential_is_made_only_once_the_bus_has_taken_a_state_of_the_term() {
+    let mut bench = Bench::running(Policy::default(), &["api/a"]);
+    bench.order(Order::Rotate).unwrap();
+    let create = CommandKind::Create { version: v(2) };
+    bench.take_over();
+    assert!(!bench.owes(&create), "the store may have been restored, and the bus may know of it");
+    bench.published();
     assert!(bench.owes(&create));
 }
 

@@ -184,6 +184,10 @@ impl Story {
                 self.owed.clear();
                 Ok(())
             }
+            ["state", "published"] => {
+                bench.published();
+                Ok(())
+            }
             ["store", "went", "back"] => bench.input(Input::StoreWentBack { reason: "another cluster id".into() }),
             ["why"] => {
                 for blocker in bench.coordinator.blockers(bench.now) {

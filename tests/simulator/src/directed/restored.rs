@@ -129,12 +129,23 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             bench.pass(seconds(601));
             says(bench.phase() == "rolling_back", "safe mode: a rotation goes back in it by itself")
         }
-        Rule::SafeModeCreate => {
+        Rule::UnmadeGivenUp => {
             let mut bench = Bench::running(Policy::default(), &["api/a"]);
             bench.order(Order::Rotate).ok();
-            went_back(&mut bench);
             spoil();
-            says(bench.owes(&CommandKind::Create { version: v(2) }), "safe mode: a credential is made in it")
+            went_back(&mut bench);
+            bench.sync("api/a", 2, Stage::Released, &[2]);
+            bench.order(Order::LeaveSafeMode).ok();
+            let made_again = bench.owes(&CommandKind::Create { version: v(2) });
+            says(made_again, "S1: a credential whose number is in use is made once more, with another value")
+        }
+        Rule::CreateKnowsBus => {
+            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            bench.order(Order::Rotate).ok();
+            bench.take_over();
+            spoil();
+            let made = bench.owes(&CommandKind::Create { version: v(2) });
+            says(made, "S1: a credential is made from a record that the bus may know to be older than what is in use")
         }
         Rule::StayMakesWay => {
             let mut bench = Bench::draining(Policy::default(), &["api/a"]);
