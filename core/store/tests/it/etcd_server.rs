@@ -341,3 +341,20 @@ async fn a_key_that_is_no_text_hides_no_other() {
         }
     }
 }
+
+/// A user in the settings while authentication is off there, and after it is turned on under a running client.
+#[tokio::test]
+async fn authentication_may_be_turned_on_and_off_under_a_client_with_a_user() {
+    let Some(etcd) = Etcd::start().await else { return };
+    for command in [&["user", "add", "root:root-pw"][..], &["user", "grant-role", "root", "root"]] {
+        etcd.ctl(command).await;
+    }
+    let store = with_user(&etcd, "root", "root-pw");
+    store.commit(put("rotacast/x", b"off".to_vec())).await.unwrap();
+    etcd.ctl(&["auth", "enable"]).await;
+    store.commit(put("rotacast/x", b"on".to_vec())).await.unwrap();
+    etcd.ctl(&["--user=root:root-pw", "auth", "disable"]).await;
+    store.commit(put("rotacast/x", b"off again".to_vec())).await.unwrap();
+    let late = with_user(&etcd, "root", "root-pw");
+    assert_eq!(late.get(&Key::new("rotacast/x")).await.unwrap().unwrap().value.expose(), b"off again");
+}
