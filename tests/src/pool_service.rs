@@ -22,7 +22,7 @@ use status::Counts;
 pub use status::Status;
 
 /// How often a status line is written, besides the first and the last.
-const STATUS_EVERY: Duration = Duration::from_secs(1);
+const STATUS_EVERY: Duration = Duration::from_millis(250);
 /// How often a file that is waited for is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -71,7 +71,7 @@ pub struct Settings {
     #[arg(long, env = "POOL_SERVICE_WORKERS", default_value_t = 4)]
     pub workers: usize,
     /// How long each query takes in the database, in milliseconds.
-    #[arg(long, env = "POOL_SERVICE_QUERY_MS", default_value_t = 5)]
+    #[arg(long, env = "POOL_SERVICE_QUERY_MS", default_value_t = 20)]
     pub query_ms: u32,
     /// What it does wrong.
     #[command(flatten)]

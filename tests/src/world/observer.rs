@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use super::database::Database;
 
 /// How often it looks.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// One login role's life, as seen from outside. Times are those of the readings.
 #[derive(Clone, Debug)]

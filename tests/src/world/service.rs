@@ -1,5 +1,7 @@
 //! A sample service's process.
 
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -8,6 +10,9 @@ use rustix::process::Signal;
 use super::{LIMIT, Programs};
 use crate::pool_service::Status;
 use crate::servers::{Network, Process, Scratch, until};
+
+/// More than two lines of a status have.
+const STATUS_BYTES: u64 = 64 * 1024;
 
 /// `pool-service`, started, stopped, paused and killed at will.
 #[derive(Debug)]
@@ -65,8 +70,14 @@ impl Service {
     /// If its output is not what it should be.
     #[must_use]
     pub fn status(&self) -> Option<Status> {
-        let text = std::fs::read_to_string(&self.output).expect("the output file was made at the start");
+        // Its end only: it is looked at often, and grows as long as the service runs.
+        let mut file = File::open(&self.output).expect("the output file was made at the start");
+        let start = file.metadata().expect("it is open").len().saturating_sub(STATUS_BYTES);
+        file.seek(SeekFrom::Start(start)).expect("it is a file");
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).expect("it is a file");
         // What stands behind the last line feed is being written at this moment.
+        let text = String::from_utf8_lossy(&bytes);
         let last = text.rsplit_once('\n')?.0.lines().next_back()?;
         Some(serde_json::from_str(last).unwrap_or_else(|error| panic!("{}: {error}: {last}", self.name)))
     }

@@ -1,7 +1,7 @@
 //! The main job on real servers: a credential rotated again and again under services that never stop querying, on every
 //! pair of a store and a bus.
 //!
-//! `ROTACAST_E2E_ROTATIONS` sets how many rotations there are where there are many (6 unless set, 40 in `tools/test --long`, at least 4).
+//! `ROTACAST_E2E_ROTATIONS` sets how many rotations there are where there are many (4 unless set, 40 in `tools/test --long`, at least 4).
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ struct Row {
 /// Many rotations, for a pair that stands for the others.
 fn many() -> Vec<Way> {
     let count = std::env::var("ROTACAST_E2E_ROTATIONS")
-        .map_or(usual(6, 40), |text| text.parse().expect("a number of rotations"));
+        .map_or(usual(4, 40), |text| text.parse().expect("a number of rotations"));
     assert!(count >= 4, "ROTACAST_E2E_ROTATIONS: expected at least 4, found {count}");
     let way = |number: usize| match number {
         _ if number == count / 3 => Way::Bad,

@@ -26,7 +26,7 @@ const LONG_TTL: &str = "60s";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_query_fails_while_leaders_come_and_go_on_etcd_and_nats() {
-    leaders_come_and_go(Options::default().on(StoreKind::Etcd, BusKind::Nats).leader_ttl("3s"), usual(4, 20)).await;
+    leaders_come_and_go(Options::default().on(StoreKind::Etcd, BusKind::Nats).leader_ttl("3s"), usual(2, 20)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -33,7 +33,8 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) fn draw(random: &mut StdRng, store: StoreKind, as_root: bool) -> Self {
+    /// Any of those that there can be; `restores`: the store may lose its present.
+    pub(crate) fn draw(random: &mut StdRng, store: StoreKind, as_root: bool, restores: bool) -> Self {
         let which = random.random_range(0..REPLICAS);
         let mut all = vec![
             Self::BroadcasterKilled(which),
@@ -49,11 +50,13 @@ impl Fault {
             Self::ServiceWithoutBus,
             Self::StorePaused,
             Self::StoreKilled,
-            Self::StoreRestored,
             Self::BusKilled,
             Self::BusPaused,
             Self::StreamsLost,
         ];
+        if restores {
+            all.push(Self::StoreRestored);
+        }
         if store == StoreKind::Etcd {
             all.push(Self::StoreCompacted);
         }
