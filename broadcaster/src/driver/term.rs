@@ -184,7 +184,7 @@ impl Term {
                 Some(Ok((id, Ended::Stopped))) => drop(self.names().remove(&id)),
                 Some(Err(problem)) => {
                     if let Some(secret) = self.names().remove(&problem.id()) {
-                        self.take_out_of_service(secret, format!("its task broke off: {problem}"));
+                        self.take_out_of_service(secret, format!("its task broke off: {problem}"), records::MEND_TASK);
                     }
                 }
                 None => {}

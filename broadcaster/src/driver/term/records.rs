@@ -27,8 +27,9 @@ use crate::findings::Topic;
 /// that a task that breaks off each time costs nothing.
 const MEND_EVERY: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(30) };
 
-const BACK_IN_SERVICE: &str = "write the record back from a backup of the store, or upgrade to the release that wrote it; a task \
-                               that broke off begins anew by itself, and its log line belongs into a bug report";
+const MEND_RECORD: &str = "write the record back from a backup of the store, or upgrade to the release that wrote it; it is \
+                           read again every 30 s";
+pub(super) const MEND_TASK: &str = "nothing: it begins anew within 30 s. Its log line belongs into a bug report";
 
 impl Term {
     /// A linearizable read of all records: what earlier leaders have left. Tasks begin in this order: secrets that rotate
@@ -49,7 +50,11 @@ impl Term {
                 Err(problem) => {
                     // Not new: its versions are no reason to begin it anew.
                     known.insert(entry.secret.clone());
-                    self.take_out_of_service(entry.secret, format!("its record cannot be read: {problem}"));
+                    self.take_out_of_service(
+                        entry.secret,
+                        format!("its record cannot be read: {problem}"),
+                        MEND_RECORD,
+                    );
                 }
             }
         }
@@ -85,9 +90,9 @@ impl Term {
     }
 
     /// One secret's fault stays its own: the others go on.
-    pub(super) fn take_out_of_service(&self, secret: SecretName, reason: String) {
-        let text = format!("out of service, no lease and no rotation: {reason}");
-        self.environment.findings.raise(Topic::OutOfService, secret.as_str(), Level::Error, text, BACK_IN_SERVICE);
+    pub(super) fn take_out_of_service(&self, secret: SecretName, reason: String, fix: &str) {
+        let text = format!("it gets no lease and does not rotate: {reason}");
+        self.environment.findings.raise(Topic::OutOfService, secret.as_str(), Level::Error, text, fix);
         self.secrets.take_out(secret, reason);
     }
 
@@ -98,7 +103,7 @@ impl Term {
             for secret in self.secrets.unserved_names() {
                 match self.serve_again(&secret).await {
                     Ok(()) => self.environment.findings.clear(Topic::OutOfService, secret.as_str()),
-                    Err(problem) => self.take_out_of_service(secret, problem),
+                    Err(problem) => self.take_out_of_service(secret, problem, MEND_RECORD),
                 }
             }
         }

@@ -101,7 +101,7 @@ async fn a_record_that_cannot_be_read_takes_its_secret_alone_out_of_service_unti
     put(&environment, "second").await;
     running.reaches(&name(), 2).await;
     assert!(running.secrets.out_of_service(&other()).unwrap().contains("record"));
-    assert!(running.finding(Topic::OutOfService).unwrap().starts_with("billing/db: out of service"));
+    assert!(running.finding(Topic::OutOfService).unwrap().starts_with("billing/db: it gets no lease"));
     let told = running.control.doctor().await.findings;
     assert!(told.iter().any(|finding| finding.subject.ends_with("billing/db") && finding.level == "error"), "{told:?}");
     let refused = running.control.status(Some(other())).await.unwrap_err();
