@@ -9,6 +9,7 @@ mod dashboard_scale;
 mod forged_messages;
 mod kafka_faults;
 mod main_job;
+mod one_fault;
 mod pool_service;
 mod prometheus;
 mod random_faults;

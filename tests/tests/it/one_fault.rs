@@ -1,0 +1,58 @@
+//! One fault stays one fault: services notice neither a store that refuses everybody for a while, nor what is broken about
+//! another secret.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
+use rotacast_proto::v1;
+use rotacast_tests::programs;
+use rotacast_tests::servers::until;
+use rotacast_tests::world::{Action, BusKind, LIMIT, Options, StoreKind, World};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_notice_neither_a_store_that_refuses_everybody_nor_a_broken_record_of_another_secret() {
+    // Longer than the refusals take on a slow machine: what is granted before them is what the service works with.
+    let options = Options::default().on(StoreKind::Etcd, BusKind::Nats).policy("lease_idle", "\"5m\"");
+    let Some(mut world) = World::start(programs!(), options).await else { return };
+    world.broadcaster.start(&world.operator).await;
+    world.first_version().await;
+    let mut service = world.service("payments-api", "one", &[]);
+    service.uses(1).await;
+
+    // The next term reads a record cut in half, and keys that are no text where versions and records are.
+    let etcd = world.store.etcd();
+    etcd.ctl(&["put", "rotacast/records/broken/db", r#"{"format":1,"secret":"bro"#]).await;
+    for key in [&b"rotacast/records/z\xff"[..], b"rotacast/versions/z\xff/1"] {
+        etcd.ctl(&[OsStr::new("put"), OsStr::from_bytes(key), OsStr::new("x")]).await;
+    }
+    // Rotacast has no user.
+    for command in [&["user", "add", "root:root-pw"][..], &["user", "grant-role", "root", "root"], &["auth", "enable"]]
+    {
+        etcd.ctl(command).await;
+    }
+    until("the broadcaster to lead no more, and to say why", LIMIT, async || {
+        let leads = world.operator.broadcaster().await.is_ok_and(|status| status.leader);
+        (!leads && world.broadcaster.log().contains("cannot run for leader")).then_some(())
+    })
+    .await;
+    world.broadcaster.assert_runs();
+    etcd.ctl(&["--user=root:root-pw", "auth", "disable"]).await;
+    world.broadcaster.leads(&world.operator).await;
+    let second = world.next_version().await;
+    world.operator.order(Action::Rotate(v1::Rotate {})).await.expect("the broadcaster leads");
+    service.uses(second).await;
+    let doctor = world.cli(&["doctor"]).await;
+    let told = String::from_utf8(doctor.stdout).unwrap();
+    for named in
+        ["out of service broken/db", r"strange key rotacast/records/z\xff", r"strange key rotacast/versions/z\xff/1"]
+    {
+        assert!(told.contains(named), "{named} is not in:\n{told}");
+    }
+    let order = world.cli(&["rotate", "broken/db"]).await;
+    let refused = String::from_utf8(order.stderr).unwrap();
+    assert!(!order.status.success() && refused.contains("broken/db is out of service: its record"), "{refused}");
+
+    let last = service.stop().await;
+    assert_eq!(last.queries_failed, 0, "{last:?}");
+    world.broadcaster.stop().await;
+}
