@@ -63,16 +63,19 @@ pub fn search(bounds: &Bounds, mutant: Option<Mutant>, most: usize) -> Found {
     let first = Model::first(&mut fixed, bounds.clone());
     // A state's predecessor, and what led from it.
     let mut known: HashMap<u64, (u64, Option<Action>)> = HashMap::new();
-    known.insert(first.fingerprint(), (0, None));
-    let mut layer = vec![first];
+    let print = first.fingerprint();
+    known.insert(print, (0, None));
+    // Each state with its fingerprint.
+    let mut layer = vec![(print, first)];
     let mut found =
         Found { states: 1, steps: 0, depth: 0, complete: false, reached: Reached::default(), violation: None };
     while !layer.is_empty() {
         let mut next = Vec::new();
-        for model in &layer {
-            let from = model.fingerprint();
-            for action in model.actions(&fixed) {
-                let mut after = model.clone();
+        for (from, model) in layer {
+            let actions = model.actions(&fixed);
+            // From most states there is one way on: the last of them takes the state itself.
+            let copies = std::iter::repeat_n(model, actions.len());
+            for (action, mut after) in actions.into_iter().zip(copies) {
                 after.act(&mut fixed, action);
                 found.steps += 1;
                 if let Some(violation) = after.violation.take() {
@@ -91,7 +94,7 @@ pub fn search(bounds: &Bounds, mutant: Option<Mutant>, most: usize) -> Found {
                 let print = after.fingerprint();
                 if let std::collections::hash_map::Entry::Vacant(entry) = known.entry(print) {
                     entry.insert((from, Some(action)));
-                    next.push(after);
+                    next.push((print, after));
                 }
             }
             if known.len() >= most {
