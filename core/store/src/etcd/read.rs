@@ -59,7 +59,7 @@ impl Shared {
             let last = answer.kvs.last().map(|kv| kv.key.clone());
             entries.extend(answer.kvs.into_iter().map(entry));
             match last {
-                Some(last) if answer.more => request.key = [&*last, &[0]].concat().into(),
+                Some(last) if answer.more => request.key = [&*last, &[0]].concat(),
                 _ => return Ok(Some(Listing { entries, cursor: Cursor(unsigned(request.revision)) })),
             }
         }
