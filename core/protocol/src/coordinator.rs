@@ -16,7 +16,13 @@ mod member;
 mod members;
 mod order;
 mod outlook;
+mod restored;
+mod retire;
+mod roster;
+mod rotation;
+mod standing;
 mod tally;
+mod version;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,7 +51,6 @@ pub const MAX_MEMBERS: usize = 200_000;
 /// A leader's term, by the leader's own clock.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Tenure {
-    /// The term.
     pub epoch: Epoch,
     /// When the leader learned that it leads.
     pub since: Now,
@@ -61,43 +66,21 @@ pub enum Change {
     Record(RecordChange),
     /// A registration was read from the roster.
     MemberRegistered {
-        /// Who.
         key: InstanceKey,
         /// It holds its name alone: once it is surely alive, earlier lives of the name are over.
         exclusive: bool,
-        /// When.
         at: Now,
     },
     /// Everyone in the roster is known.
     RosterRead,
     /// An instance has left for good.
-    MemberLeft {
-        /// Who.
-        key: InstanceKey,
-        /// When.
-        at: Now,
-    },
+    MemberLeft { key: InstanceKey, at: Now },
     /// A report was folded.
-    ReportFolded {
-        /// Who.
-        key: InstanceKey,
-        /// Its number.
-        sequence: ReportSequence,
-        /// What it says.
-        report: SecretReport,
-        /// When.
-        at: Now,
-    },
+    ReportFolded { key: InstanceKey, sequence: ReportSequence, report: SecretReport, at: Now },
     /// An instance was heard, with nothing new to say.
-    Heard {
-        /// Who.
-        key: InstanceKey,
-        /// When.
-        at: Now,
-    },
+    Heard { key: InstanceKey, at: Now },
     /// Leases were granted.
     LeaseGranted {
-        /// To whom.
         key: InstanceKey,
         /// What the reply says.
         sequence: LeaseSequence,
@@ -112,24 +95,16 @@ pub enum Change {
         until: Instant,
     },
     /// Roster and versions were read anew after a seal.
-    BarrierPassed {
-        /// Whose seal.
-        version: Version,
-    },
+    BarrierPassed { version: Version },
     /// The provider's usage evidence was read.
     UsageRead {
-        /// Of which version.
         version: Version,
         /// When the reading was asked for.
         sent: Instant,
-        /// What it says.
         evidence: Evidence,
     },
     /// The intent to retire is in the audit log.
-    Audited {
-        /// Which version's.
-        version: Version,
-    },
+    Audited { version: Version },
     /// The desired state is on the bus.
     Published {
         /// Up to which revision.
@@ -137,18 +112,13 @@ pub enum Change {
     },
     /// A command fails.
     Troubled {
-        /// Which.
         command: CommandKind,
         /// In words, without values.
         problem: String,
-        /// When.
         at: Now,
     },
     /// A deadline was extended.
-    DeadlineExtended {
-        /// When.
-        at: Now,
-    },
+    DeadlineExtended { at: Now },
     /// The policy was changed.
     PolicySet(Box<Policy>),
 }
@@ -158,9 +128,7 @@ pub enum Change {
 pub struct Trouble {
     /// In words.
     pub problem: String,
-    /// Since when.
     pub since: Now,
-    /// How often.
     pub times: u32,
 }
 
@@ -266,13 +234,11 @@ impl Coordinator {
         &self.record
     }
 
-    /// The policy in force.
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// The term.
     #[must_use]
     pub fn tenure(&self) -> &Tenure {
         &self.tenure
@@ -388,71 +354,6 @@ impl Coordinator {
                 self.policy = (**policy).clone();
                 self.recount();
             }
-        }
-    }
-
-    /// A registration alone proves no earlier life over: it may have been under way for longer than the life that is heard.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ProvenOnly, { self.enroll(key, exclusive, at); if exclusive { self.end_earlier_lives(key, at.instant); } }))]
-    fn register(&mut self, key: &InstanceKey, exclusive: bool, at: Now) {
-        self.enroll(key, exclusive, at);
-    }
-
-    fn enroll(&mut self, key: &InstanceKey, exclusive: bool, at: Now) {
-        self.know(key, at);
-        self.change_member(key, |member, _| {
-            member.registered = true;
-            member.exclusive = exclusive;
-        });
-    }
-
-    /// A life that holds its name alone and has heard of a grant was alive after that grant was given. So every life of
-    /// that name that was known before it, and was not heard since, is over. A registration alone proves nothing: it may
-    /// have been under way for longer than the life that is heard now.
-    fn prove_earlier_lives_over(&mut self, key: &InstanceKey) {
-        let Some(member) = self.members.find(key) else { return };
-        if member.exclusive && !member.superseded && member.acknowledged() == Some(member.granted_sequence) {
-            let alive = member.granted_at;
-            self.end_earlier_lives(key, alive);
-        }
-    }
-
-    /// Lives of the same name that were known before a moment and were not heard since are over.
-    fn end_earlier_lives(&mut self, key: &InstanceKey, alive: Instant) {
-        let over = self.members.incarnations(key).filter(|(_, member)| {
-            let before = member.last_known() < alive;
-            before && !member.superseded && member.key.incarnation != key.incarnation
-        });
-        for over in over.map(|(_, member)| member.key.clone()).collect::<Vec<_>>() {
-            self.change_member(&over, |member, _| member.superseded = true);
-        }
-    }
-
-    /// From now on the member is known. A new one takes the place of one that is over when there is no other.
-    fn know(&mut self, key: &InstanceKey, at: Now) {
-        if self.members.id(key).is_some() {
-            return;
-        }
-        if self.members.len() >= MAX_MEMBERS {
-            let over = self.members.iter().find(|member| member.is_gone()).map(|member| member.key.clone());
-            over.into_iter().for_each(|over| self.remove_member(&over));
-        }
-        let id = self.members.insert(Member::new(key.clone(), at.instant));
-        self.count_member(id, key, true);
-    }
-
-    /// The store lost a part of its history: whoever was granted or has read something in it goes by that, whatever the
-    /// record says of such waits.
-    fn wait_anew(&mut self, now: Now) {
-        let over = now.instant + lease::outlast(self.record.bounds.lease) + lease::use_time(&self.record);
-        self.inherited_over = self.inherited_over.max(over);
-        self.short_since = now.instant;
-        let revision = self.record.revision;
-        for progress in self.retiring.values_mut() {
-            progress.sealed = progress.sealed.map(|_| now.instant);
-            // What is under way from before that is about what was.
-            progress.sealed_at = revision;
-            progress.barrier = false;
-            progress.audited = false;
         }
     }
 

@@ -41,7 +41,6 @@ impl Version {
         })
     }
 
-    /// The number.
     #[must_use]
     pub fn get(self) -> u64 {
         self.0.get()
@@ -175,9 +174,7 @@ pub struct InstanceKey(Arc<KeyParts>);
 /// What an [`InstanceKey`] consists of, in the order in which keys are sorted.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct KeyParts {
-    /// The deployable.
     pub service: ServiceName,
-    /// The running copy.
     pub instance: InstanceName,
     /// One run of that copy.
     pub incarnation: Incarnation,
@@ -214,7 +211,6 @@ impl fmt::Display for InstanceKey {
 /// One rotation: the secret and the generation it started.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct RotationId {
-    /// Whose rotation.
     pub secret: SecretName,
     /// The generation the rotation opened; unique, since generations only grow.
     pub generation: Generation,

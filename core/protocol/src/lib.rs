@@ -3,6 +3,7 @@
 //! Pure: no IO, no clock, no randomness, no threads. Time is an argument, what happened comes in as
 //! an input, what the world is owed goes out as commands.
 
+#![allow(missing_docs, reason = "a comment stands where it says more than the name")]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod coordinator;

@@ -21,7 +21,6 @@ pub const MAX_FAILURE_TEXT_BYTES: usize = 256;
 /// One roster entry: an instance says that it exists, or that it is gone for good.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Registration {
-    /// Who.
     pub key: InstanceKey,
     /// Whether at most one process life holds this instance name at a time (a StatefulSet pod, a
     /// systemd unit): a later life then proves the earlier one over.
@@ -35,7 +34,6 @@ pub struct Registration {
 /// What the broadcaster wants of everyone who uses a secret. Whole, never a delta.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SecretState {
-    /// Which secret.
     pub secret: SecretName,
     /// The term of the leader that wrote it.
     pub epoch: Epoch,
@@ -43,7 +41,6 @@ pub struct SecretState {
     pub revision: Revision,
     /// The direction; see [`Generation`].
     pub generation: Generation,
-    /// The rotation in flight.
     pub rotation: Option<RotationId>,
     /// Where that rotation stands.
     pub phase: Option<Phase>,
@@ -134,7 +131,6 @@ pub struct SecretReport {
 /// One instance's whole observed state. Soft: resent until covered.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct InstanceReport {
-    /// Who.
     pub key: InstanceKey,
     /// Orders the reports of this incarnation.
     pub sequence: ReportSequence,
@@ -154,7 +150,6 @@ pub struct SyncRequest {
 /// The leader's answer to one Sync.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SyncReply {
-    /// To whom.
     pub key: InstanceKey,
     /// Of which request.
     pub nonce: Nonce,
@@ -182,11 +177,9 @@ pub struct SecretGrant {
 /// Asks the broadcaster for one version's value, or for the desired state as the store has it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct FetchRequest {
-    /// Who.
     pub key: InstanceKey,
     /// Echoed by the reply; a self-lease counts from the moment this was sent.
     pub nonce: Nonce,
-    /// Which secret.
     pub secret: SecretName,
     /// Which version's value; none: only the state.
     pub version: Option<Version>,

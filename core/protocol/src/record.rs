@@ -50,7 +50,6 @@ words! {
 pub struct VersionRecord {
     /// What it is now.
     pub label: Label,
-    /// Who made it.
     pub origin: Origin,
     /// Nobody may begin to use it.
     #[serde(default)]
@@ -71,26 +70,20 @@ pub struct VersionRecord {
 /// A phase, and when a rotation entered it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct PhaseEntered {
-    /// Which.
     pub phase: Phase,
-    /// When.
     pub at: WallTime,
 }
 
-/// The rotation in flight.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Rotation {
     /// The generation it opened: its id, with the secret.
     pub generation: Generation,
     /// From; none for a secret's first version.
     pub old: Option<Version>,
-    /// To.
     pub new: Version,
     /// Who asked: an operator's name, or `store`.
     pub trigger: String,
-    /// Where it stands.
     pub phase: Phase,
-    /// When it started.
     pub started: WallTime,
     /// When the phase was entered.
     pub phase_since: WallTime,
@@ -109,7 +102,6 @@ pub struct Rotation {
     /// for the retire guard.
     #[serde(default)]
     pub excused: BTreeSet<String>,
-    /// Why it goes back.
     #[serde(default)]
     pub rollback: Option<String>,
     /// See [`Unknown`].
@@ -138,11 +130,8 @@ words! {
 /// An operator's word that a retire may cut somebody off.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Override {
-    /// Who says so.
     pub by: OperatorName,
-    /// Why.
     pub reason: String,
-    /// When.
     pub at: WallTime,
     /// The process lives that are cut off, as `service/instance/incarnation`.
     pub instances: BTreeSet<String>,
@@ -156,14 +145,11 @@ pub struct Override {
 /// A version on its way out, with its own guard.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Retirement {
-    /// Why.
     pub cause: Cause,
     /// The revision from which no desired state asks for this version: who has acted on that
     /// revision and holds the version no more will never use it again.
     pub unwanted_since: Revision,
-    /// When that was.
     pub since: WallTime,
-    /// Operators' overrides.
     #[serde(default)]
     pub overrides: Vec<Override>,
     /// Past the point of no return: what is to be done next.
@@ -174,14 +160,10 @@ pub struct Retirement {
     pub unknown: Unknown,
 }
 
-/// An operator's pause.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Pause {
-    /// Who.
     pub by: OperatorName,
-    /// Why.
     pub reason: String,
-    /// When.
     pub at: WallTime,
     /// See [`Unknown`].
     #[serde(flatten)]
@@ -191,9 +173,7 @@ pub struct Pause {
 /// Nothing irreversible happens until an operator says so: the store is not what it was.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct SafeMode {
-    /// What was noticed.
     pub reason: String,
-    /// When.
     pub at: WallTime,
     /// See [`Unknown`].
     #[serde(flatten)]
@@ -205,15 +185,10 @@ pub struct SafeMode {
 pub struct Finished {
     /// The generation it opened.
     pub generation: Generation,
-    /// How it ended.
     pub outcome: Outcome,
-    /// From.
     pub old: Option<Version>,
-    /// To.
     pub new: Version,
-    /// When it started.
     pub started: WallTime,
-    /// When it ended.
     pub ended: WallTime,
     /// The phases it went through, in order.
     #[serde(default)]
@@ -290,7 +265,6 @@ pub struct Bounds {
 /// The truth about one secret.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct SecretRecord {
-    /// Which secret.
     pub secret: SecretName,
     /// The term of the leader that wrote it last.
     pub epoch: Epoch,
@@ -304,11 +278,9 @@ pub struct SecretRecord {
     pub last_version: Option<Version>,
     /// Live versions, and the newest [`MAX_HISTORY`] ended ones.
     pub versions: BTreeMap<Version, VersionRecord>,
-    /// The rotation in flight.
     pub rotation: Option<Rotation>,
     /// Versions on their way out.
     pub retirements: BTreeMap<Version, Retirement>,
-    /// An operator's pause.
     pub paused: Option<Pause>,
     /// See [`SafeMode`].
     pub safe_mode: Option<SafeMode>,

@@ -19,37 +19,17 @@ pub enum CommandKind {
     /// Publish the desired state.
     Publish,
     /// Make a managed version's value durable, then the credential at the provider, then the version key.
-    Create {
-        /// Its number.
-        version: Version,
-    },
+    Create { version: Version },
     /// Log in with it.
-    Test {
-        /// Which version.
-        version: Version,
-    },
+    Test { version: Version },
     /// Read the roster up to its end and list the versions, then say `BarrierPassed`.
-    PassBarrier {
-        /// Whose seal.
-        version: Version,
-    },
+    PassBarrier { version: Version },
     /// Ask the provider who uses it.
-    ReadUsage {
-        /// Which version.
-        version: Version,
-    },
+    ReadUsage { version: Version },
     /// Make the intent to retire durable in the audit log, with the guard's evidence.
-    Audit {
-        /// Which version's.
-        version: Version,
-    },
+    Audit { version: Version },
     /// Carry out a step past the point of no return.
-    Retire {
-        /// Which version.
-        version: Version,
-        /// Which step.
-        step: RetireStep,
-    },
+    Retire { version: Version, step: RetireStep },
 }
 
 words! {
@@ -68,7 +48,6 @@ words! {
 }
 
 impl CommandKind {
-    /// Its name.
     #[must_use]
     pub fn name(&self) -> CommandName {
         match self {
@@ -115,9 +94,7 @@ impl CommandKind {
 /// of kind and revision names the effect across a crash.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Command {
-    /// What.
     pub kind: CommandKind,
-    /// The record's revision.
     pub revision: Revision,
 }
 
@@ -184,13 +161,6 @@ impl Coordinator {
             CommandKind::Audit { version } => progress(version).is_some_and(|it| !it.audited),
             CommandKind::Retire { version, step } => retirement(version).is_some_and(|it| it.step == Some(*step)),
         }
-    }
-
-    /// A credential is made only once the bus has taken a state of this term: if it has a newer one, the store was restored,
-    /// and a credential of this number may be in use.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(CreateKnowsBus, true))]
-    pub(super) fn knows_bus(&self) -> bool {
-        self.published.is_some()
     }
 
     /// Past the point of no return, but each step still ends something for good.

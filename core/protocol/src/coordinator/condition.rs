@@ -76,7 +76,6 @@ pub struct Blocker {
     pub condition: ConditionName,
     /// Who holds it up; empty: no one in particular.
     pub who: String,
-    /// Why.
     pub why: String,
     /// Since when, if known.
     pub since: Option<WallTime>,
@@ -87,7 +86,6 @@ pub struct Blocker {
 /// One condition, judged.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Condition {
-    /// Its name.
     pub name: ConditionName,
     /// Whether it holds.
     pub met: bool,

@@ -10,7 +10,7 @@ use crate::message::Stage;
 use crate::name::ServiceName;
 use crate::phase::Phase;
 use crate::policy::{WhenEmpty, WhenUnreachable};
-use crate::record::{Cause, Override, Retirement};
+use crate::record::{Cause, Retirement};
 use crate::time::{Instant, Now, WallTime};
 
 /// Most blockers listed by name in one condition; the evidence counts them all.
@@ -19,7 +19,6 @@ pub const MAX_LISTED: usize = 100;
 /// The guard of one version's retire.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Guard {
-    /// Which version.
     pub version: Version,
     /// All conditions, met or not.
     pub conditions: Vec<Condition>,
@@ -208,23 +207,6 @@ impl Coordinator {
         )
     }
 
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardNotInSafeMode, true))]
-    fn is_not_in_safe_mode(&self) -> bool {
-        self.record.safe_mode.is_none()
-    }
-
-    fn safe_mode_condition(&self) -> Condition {
-        let Some(safe_mode) = &self.record.safe_mode else {
-            return Condition::judged(ConditionName::NotInSafeMode, true, "store continuous");
-        };
-        Condition::judged(ConditionName::NotInSafeMode, self.is_not_in_safe_mode(), safe_mode.reason.clone()).or(
-            "",
-            format!("safe mode: {}", safe_mode.reason),
-            Some(safe_mode.at),
-            "an operator checks the store and leaves safe mode",
-        )
-    }
-
     fn overlap_condition(&self, retirement: &Retirement, now: Now) -> Condition {
         let minimum = self.policy.min_overlap;
         let Some(over) = self.overlap_until(retirement) else {
@@ -327,113 +309,6 @@ impl Coordinator {
         }
     }
 
-    /// Whether and why a member holds back a version's retire, and when it stops doing so if it stays silent.
-    #[must_use]
-    pub fn guard_standing(
-        &self,
-        member: &Member,
-        version: Version,
-        retirement: &Retirement,
-        now: Now,
-    ) -> (GuardStanding, Option<Instant>) {
-        if let Some(settled) = self.settled_standing(member, version, retirement) {
-            return (settled, None);
-        }
-        match self.holds_until(member, version) {
-            Some(until) if now.instant >= until => match self.policy.when_unreachable {
-                WhenUnreachable::PresumeDeadAfter(_) => (GuardStanding::PresumedDead, None),
-                WhenUnreachable::Fence | WhenUnreachable::Hold => (GuardStanding::Fenced, None),
-            },
-            until => (GuardStanding::Holding, until),
-        }
-    }
-
-    /// How it stands whatever the time; none: it may hold the version.
-    pub(super) fn settled_standing(
-        &self,
-        member: &Member,
-        version: Version,
-        retirement: &Retirement,
-    ) -> Option<GuardStanding> {
-        if member.left {
-            return Some(GuardStanding::Left);
-        }
-        if member.superseded {
-            return Some(GuardStanding::Superseded);
-        }
-        if member.has_released(version, retirement, self.record.revision) {
-            return Some(GuardStanding::Released);
-        }
-        // Nobody was told of it: only somebody who says so can hold it.
-        let announced = self.record.versions.get(&version).is_some_and(|version| version.announced);
-        if !announced && member.report().is_none_or(|report| !report.held.contains(&version)) {
-            return Some(GuardStanding::Released);
-        }
-        if self.is_cut_off(member, retirement) {
-            return Some(GuardStanding::Overridden);
-        }
-        None
-    }
-
-    /// An override cuts off those it names, no others. An excuse is for preparing and switching, not for the retire.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ExcuseStages, retirement.overrides.iter().any(|word| word.instances.contains(&member.name())) || self.record.rotation.as_ref().is_some_and(|rotation| rotation.excused.contains(&member.name()))))]
-    fn is_cut_off(&self, member: &Member, retirement: &Retirement) -> bool {
-        retirement.overrides.iter().any(|word| is_named(word, member))
-    }
-
-    /// When a member that stays silent stops holding a version's retire back, if ever.
-    pub(super) fn holds_until(&self, member: &Member, version: Version) -> Option<Instant> {
-        let granted_over = member.granted(version).map_or(Instant::ZERO, |granted| granted.over);
-        let leases_over = granted_over.max(self.inherited_over);
-        match self.patience() {
-            WhenUnreachable::Fence => Some(fenced_at(leases_over)),
-            WhenUnreachable::Hold => None,
-            WhenUnreachable::PresumeDeadAfter(silence) => Some(self.presumed_dead_at(member, leases_over, silence)),
-        }
-    }
-
-    /// Under `hold`, silence never counts.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(HoldWaits, match self.policy.when_unreachable { WhenUnreachable::Hold => WhenUnreachable::Fence, other => other }))]
-    fn patience(&self) -> WhenUnreachable {
-        self.policy.when_unreachable
-    }
-
-    /// Under `presume_dead_after`, the silence is waited for.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(SilenceWaits, leases_over))]
-    fn presumed_dead_at(&self, member: &Member, leases_over: Instant, silence: Duration) -> Instant {
-        leases_over.max(self.last_sign(member) + lease::outlast(silence))
-    }
-
-    /// When a member was last heard; a member that was never heard in this term counts from its start.
-    fn last_sign(&self, member: &Member) -> Instant {
-        member.heard().unwrap_or(member.first_seen.max(self.tenure.since.instant))
-    }
-
-    /// Whether preparing and switching go on without a member: it is over, or silent for as long as the policy says.
-    #[must_use]
-    pub fn is_out_of_reach(&self, member: &Member, now: Now) -> bool {
-        member.is_gone() || self.out_of_reach_at(member).is_some_and(|at| now.instant >= at)
-    }
-
-    /// When a member that stays silent is out of reach, if ever.
-    pub(super) fn out_of_reach_at(&self, member: &Member) -> Option<Instant> {
-        let leases_over = member.leases_over().max(self.inherited_over);
-        // One that was heard just now is there, whether or not it has asked for a lease yet.
-        let quiet =
-            member.heard().map_or(Instant::ZERO, |heard| heard + lease::outlast(self.record.timing.lease_rotating));
-        match self.policy.when_unreachable {
-            WhenUnreachable::Fence => Some(leases_over.max(quiet)),
-            WhenUnreachable::Hold => None,
-            WhenUnreachable::PresumeDeadAfter(silence) => {
-                Some(leases_over.max(self.last_sign(member) + lease::outlast(silence)))
-            }
-        }
-    }
-
-    pub(super) fn reachable(&self, now: Now) -> impl Iterator<Item = &Member> {
-        self.members.iter().filter(move |member| !self.is_out_of_reach(member, now))
-    }
-
     /// An empty set is never unanimous.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardSomebodyConfirmed, true))]
     fn is_confirmed(&self, any: bool) -> bool {
@@ -475,38 +350,6 @@ impl Coordinator {
             self.tally.current.as_ref().is_some_and(|current| current.has(service, *minimum, now))
         };
         required_suffice(self.policy.required.iter().all(there))
-    }
-
-    /// Whether it has reached a stage with a version in this direction: what it said before a change of direction
-    /// confirms nothing.
-    pub(super) fn has_confirmed(&self, member: &Member, version: Version, stage: Stage) -> bool {
-        self.speaks_of_this_direction(member) && member.has_reached(version, stage)
-    }
-
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ConfirmedDirection, true))]
-    fn speaks_of_this_direction(&self, member: &Member) -> bool {
-        member.report().is_some_and(|report| report.generation == self.record.generation)
-    }
-
-    /// Whether every required service has its minimum of live instances at a stage.
-    pub(super) fn required_reached(&self, name: ConditionName, version: Version, stage: Stage, now: Now) -> Condition {
-        let mut short = Condition::judged(name, true, format!("{} required services", self.policy.required.len()));
-        for (service, minimum) in &self.policy.required {
-            let there = self
-                .reachable(now)
-                .filter(|member| member.key.service == *service && self.has_confirmed(member, version, stage))
-                .count();
-            if there < usize::try_from(*minimum).unwrap_or(usize::MAX) {
-                short.met = false;
-                short = short.or(
-                    service.as_str(),
-                    format!("required service {service}: {there} of at least {minimum} instances have {stage} version {version}"),
-                    None,
-                    "start more instances of it, or lower its minimum",
-                );
-            }
-        }
-        short
     }
 
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardSealed, true))]
@@ -648,17 +491,6 @@ fn usage_allows(shows_none: bool, overridden: bool) -> bool {
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(UsageAfterSeal, sealed.is_some()))]
 fn is_read_after_seal(sealed: Option<Instant>, sent: Instant) -> bool {
     sealed.is_some_and(|sealed| sent >= sealed)
-}
-
-#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(OverrideNames, true))]
-fn is_named(word: &Override, member: &Member) -> bool {
-    word.instances.contains(&member.name())
-}
-
-/// Under `fence`, a silent member holds the retire back until its lease has expired.
-#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(FenceWaits, Instant::ZERO))]
-fn fenced_at(leases_over: Instant) -> Instant {
-    leases_over
 }
 
 /// A duration for people: whole seconds, rounded up.

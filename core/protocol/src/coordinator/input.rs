@@ -28,32 +28,23 @@ pub enum Input {
         until: Instant,
     },
     /// A version was read from the store; in order, without gaps, maybe doubled.
-    VersionSeen {
-        /// Its number.
-        version: Version,
-    },
+    VersionSeen { version: Version },
     /// A managed credential exists and its value is in the store.
     Created {
-        /// Its number.
         version: Version,
         /// Whose value is in the store: somebody else may have taken the number.
         origin: Origin,
     },
     /// The test login worked.
-    Verified {
-        /// Of which version.
-        version: Version,
-    },
+    Verified { version: Version },
     /// The test login was refused for good.
     VerifyFailed {
-        /// Of which version.
         version: Version,
         /// Why, in words, without the value.
         reason: String,
     },
     /// A registration that names this secret.
     Registered {
-        /// Who.
         key: InstanceKey,
         /// At most one life holds the name at a time.
         exclusive: bool,
@@ -63,59 +54,33 @@ pub enum Input {
     /// The roster was read to its end as it stood at this leader's takeover, and all that was found has been input.
     RosterRead,
     /// An instance has left for good.
-    Left {
-        /// Who.
-        key: InstanceKey,
-    },
+    Left { key: InstanceKey },
     /// A report, over the bus.
-    Report {
-        /// Who.
-        key: InstanceKey,
-        /// Its number.
-        sequence: ReportSequence,
-        /// This secret's part.
-        report: SecretReport,
-    },
+    Report { key: InstanceKey, sequence: ReportSequence, report: SecretReport },
     /// A Sync: a report that asks for leases.
-    Sync {
-        /// Who.
-        key: InstanceKey,
-        /// The report's number.
-        sequence: ReportSequence,
-        /// This secret's part.
-        report: SecretReport,
-    },
+    Sync { key: InstanceKey, sequence: ReportSequence, report: SecretReport },
     /// After a version's seal, the roster was read up to its end and the versions were listed anew, and all that was
     /// found has been input.
     BarrierPassed {
-        /// Whose seal.
         version: Version,
         /// The record's revision when the reading began: the seal must not be younger.
         revision: Revision,
     },
     /// The provider's usage reading.
     UsageRead {
-        /// Of which version.
         version: Version,
         /// When it was asked for.
         sent: Instant,
-        /// What it says.
         evidence: Evidence,
     },
     /// The intent to retire is durable in the audit log.
     Audited {
-        /// Which version's.
         version: Version,
         /// The record's revision when the entry was asked for: the seal must not be younger.
         revision: Revision,
     },
     /// A step past the point of no return is done.
-    StepDone {
-        /// Of which version's retire.
-        version: Version,
-        /// Which step.
-        step: RetireStep,
-    },
+    StepDone { version: Version, step: RetireStep },
     /// The desired state is on the bus.
     Published {
         /// Up to which revision.
@@ -123,23 +88,14 @@ pub enum Input {
     },
     /// A command failed and will be tried again.
     Troubled {
-        /// Which.
         command: CommandKind,
         /// In words, without values.
         problem: String,
     },
     /// The store is another one than before, or went back in time.
-    StoreWentBack {
-        /// What was noticed.
-        reason: String,
-    },
+    StoreWentBack { reason: String },
     /// An operator's order, checked for who gave it.
-    Operator {
-        /// Who.
-        by: OperatorName,
-        /// What.
-        order: Order,
-    },
+    Operator { by: OperatorName, order: Order },
     /// The configuration has changed.
     PolicyChanged(Box<Policy>),
 }

@@ -41,12 +41,6 @@ impl Coordinator {
         self.record.epoch == self.tenure.epoch
     }
 
-    /// The joiner's barrier: no lease before the registration was read.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(RegisteredOnly, true))]
-    fn is_registered(&self, key: &InstanceKey) -> bool {
-        self.members.find(key).is_some_and(|member| member.registered)
-    }
-
     pub(super) fn sync(
         &self,
         now: Now,
@@ -112,18 +106,6 @@ impl Coordinator {
         let known = self.record.versions.get(&version).map(|version| version.label);
         let stays = self.record.stay && known.is_some_and(|label| matches!(label, Label::Pending));
         !self.is_sealed(version) && (wanted || leaving || stays)
-    }
-
-    /// After a break in the store's history, what an instance holds is leased although the record does not list it.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(StayLeased, false))]
-    fn is_of_lost_history(&self, version: Version) -> bool {
-        self.record.stay && !self.record.versions.contains_key(&version)
-    }
-
-    /// Of the lost history, and then nothing here can end it; what ended before it is not taken for such a version.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(EndedUnleased, true))]
-    fn may_be_running(&self, version: Version) -> bool {
-        Some(version) > self.record.ended_to
     }
 
     /// A sealed version gets no lease, nor does one that the record does not list.

@@ -17,7 +17,6 @@ const MAX_GRANTS: usize = 4 * MAX_HELD_VERSIONS;
 /// What was granted for one version.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Granted {
-    /// The version.
     pub version: Version,
     /// The newest grant's number.
     pub sequence: LeaseSequence,
@@ -162,7 +161,6 @@ impl Reports {
 /// One incarnation that uses the secret. There may be a million of them, so what is the same for many is kept elsewhere.
 #[derive(Clone, Hash, Debug)]
 pub struct Member {
-    /// Who it is.
     pub key: InstanceKey,
     /// Its registration says that at most one life holds its name at a time.
     pub(super) exclusive: bool,
@@ -249,7 +247,6 @@ impl Member {
         self.heard().unwrap_or(self.first_seen)
     }
 
-    /// Its newest report.
     #[must_use]
     pub fn report(&self) -> Option<&Reported> {
         self.reported.as_deref()

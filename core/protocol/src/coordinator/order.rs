@@ -12,7 +12,7 @@ use super::{Change, Coordinator, Rejection};
 use crate::id::{InstanceKey, Version};
 use crate::name::OperatorName;
 use crate::phase::Phase;
-use crate::record::{Origin, Override, Pause, RecordChange, SecretRecord, Unknown};
+use crate::record::{Origin, Override, Pause, RecordChange, Unknown};
 use crate::time::Now;
 use crate::word::words;
 
@@ -38,10 +38,7 @@ pub enum InvalidOrder {
     NoReason,
     /// The reason is longer than [`Reason::MAX_BYTES`].
     #[error("the reason has {found} bytes, expected at most {}", Reason::MAX_BYTES)]
-    LongReason {
-        /// Its length.
-        found: usize,
-    },
+    LongReason { found: usize },
     /// An override that cuts off neither instances nor sessions.
     #[error("name who is cut off: instances, or the provider's sessions")]
     CutsOffNothing,
@@ -67,7 +64,6 @@ impl Reason {
         }
     }
 
-    /// The reason as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -113,7 +109,6 @@ impl CutOff {
         Ok(Self { version, instances, sessions, reason })
     }
 
-    /// Of which version's retire.
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
@@ -138,26 +133,17 @@ pub enum Order {
     /// See [`OrderName::Rotate`].
     Rotate,
     /// See [`OrderName::Pause`].
-    Pause {
-        /// Why.
-        reason: Reason,
-    },
+    Pause { reason: Reason },
     /// See [`OrderName::Resume`].
     Resume,
     /// See [`OrderName::Approve`].
     Approve,
     /// See [`OrderName::Rollback`].
-    Rollback {
-        /// Why.
-        reason: Reason,
-    },
+    Rollback { reason: Reason },
     /// See [`OrderName::Override`].
     Override(CutOff),
     /// See [`OrderName::Excuse`].
-    Excuse {
-        /// Which.
-        instance: InstanceKey,
-    },
+    Excuse { instance: InstanceKey },
     /// See [`OrderName::LeaveSafeMode`].
     LeaveSafeMode,
 }
@@ -201,7 +187,6 @@ impl Order {
         }
     }
 
-    /// Its name.
     #[must_use]
     pub fn name(&self) -> OrderName {
         match self {
@@ -238,19 +223,6 @@ impl Coordinator {
             }
             Order::Excuse { instance } => self.order_excuse(&instance),
             Order::LeaveSafeMode => self.order_leave_safe_mode(),
-        }
-    }
-
-    /// Ordered once more, it ends the staying that safe mode has left behind, if nothing is there to wait for.
-    fn order_leave_safe_mode(&self) -> Result<Vec<Change>, Rejection> {
-        let SecretRecord { safe_mode, stay, current, .. } = &self.record;
-        match (safe_mode, stay) {
-            (None, false) => Err(operator("it is not in safe mode")),
-            (None, true) if self.record.waits() || current.is_none() => Err(operator(
-                "safe mode is left already, and instances stay with what they serve until the next version is current: \
-                 wait for it, or write one",
-            )),
-            _ => Ok(vec![Change::Record(RecordChange::SafeModeLeft)]),
         }
     }
 

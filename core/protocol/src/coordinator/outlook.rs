@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::condition::{Blocker, Condition, ConditionName};
-use super::guard::{MAX_LISTED, seconds};
-use super::lease;
+use super::condition::{Blocker, ConditionName};
+use super::guard::seconds;
 use super::{CommandKind, Coordinator, Member, Standing};
 use crate::id::Version;
 use crate::message::Stage;
 use crate::name::ServiceName;
 use crate::phase::Phase;
-use crate::policy::{Deadline, OnDeadline, WhenEmpty, WhenUnreachable};
-use crate::record::{RetireStep, Rotation};
-use crate::time::{Instant, Now, WallTime};
+use crate::policy::{OnDeadline, WhenUnreachable};
+use crate::record::RetireStep;
+use crate::time::{Instant, Now};
 use crate::word::words;
 
 words! {
@@ -267,182 +266,7 @@ impl Coordinator {
         }
     }
 
-    /// The deadline of the phase in force, and when it passes.
-    #[must_use]
-    pub fn deadline(&self) -> Option<(Deadline, Instant)> {
-        let rotation = self.record.rotation.as_ref()?;
-        let deadline = self.policy.deadlines.get(&rotation.phase)?;
-        Some((*deadline, self.phase_began + deadline.after))
-    }
-
-    /// Whether everything holds that the phase in force waits for: what [`Coordinator::phase_conditions`] says in words, from
-    /// counts that are kept.
-    pub(super) fn phase_met(&self, now: Now) -> bool {
-        let Some(rotation) = &self.record.rotation else { return true };
-        match rotation.phase {
-            Phase::Verifying => false,
-            Phase::Preparing => {
-                self.stage_met(now)
-                    && !(self.policy.approval && needs_approval(rotation))
-                    && self.pause_gate().met
-                    && self.safe_mode_gate().met
-            }
-            Phase::Activating => self.stage_met(now),
-            Phase::Retiring | Phase::Draining | Phase::RollingBack => true,
-        }
-    }
-
-    fn stage_met(&self, now: Now) -> bool {
-        let Some(phase) = &self.tally.phase else { return false };
-        let (reached, missing) = (phase.reached.any(now), phase.missing.any(now));
-        (self.knows_roster() || now.instant >= self.roster_known_by())
-            && all_reached(!missing)
-            && (reached || missing || !self.empty_set_waits())
-            && self.policy.required.iter().all(|(service, minimum)| phase.has(service, *minimum, now))
-    }
-
-    /// When every live instance has been heard, although the roster cannot be read.
-    fn roster_known_by(&self) -> Instant {
-        self.tenure.since.instant + lease::outlast(self.record.timing.sync_rotating * 2)
-    }
-
-    /// Whether an operator has excused it from preparing and switching.
-    pub(super) fn is_excused(&self, member: &Member) -> bool {
-        let excused = self.record.rotation.as_ref().map(|rotation| &rotation.excused);
-        excused.is_some_and(|excused| !excused.is_empty() && excused.contains(&member.name()))
-    }
-
-    /// What the phase in force waits for.
-    pub(super) fn phase_conditions(&self, now: Now) -> Vec<Condition> {
-        let Some(rotation) = &self.record.rotation else { return Vec::new() };
-        match rotation.phase {
-            Phase::Verifying => {
-                let (name, why, next) = if rotation.created {
-                    let why = "the test login with the new credential has not come back yet";
-                    (ConditionName::Verified, why, "the provider answers")
-                } else if self.knows_bus() {
-                    (ConditionName::Created, "the new credential is being made", "the provider answers")
-                } else {
-                    let why = "the new credential is made once the bus has taken a state of this leader";
-                    (ConditionName::Created, why, "the bus answers")
-                };
-                vec![Condition::waiting(name, why, rotation.phase_since, next)]
-            }
-            Phase::Preparing => {
-                let mut conditions = self.stage_conditions(ConditionName::Prepared, rotation.new, Stage::Prepared, now);
-                if self.policy.approval && needs_approval(rotation) {
-                    conditions.push(Condition::waiting(
-                        ConditionName::Approval,
-                        "the activation needs an operator's approval",
-                        rotation.phase_since,
-                        "an operator approves",
-                    ));
-                }
-                conditions.push(self.pause_gate());
-                conditions.push(self.safe_mode_gate());
-                conditions
-            }
-            Phase::Activating => self.stage_conditions(ConditionName::Switched, rotation.new, Stage::Switched, now),
-            Phase::Retiring => Vec::new(),
-            Phase::Draining | Phase::RollingBack => Vec::new(),
-        }
-    }
-
-    /// A pause holds the activation.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(PauseActivation, Condition::met(ConditionName::NotPaused)))]
-    fn pause_gate(&self) -> Condition {
-        match &self.record.paused {
-            None => Condition::met(ConditionName::NotPaused),
-            Some(pause) => {
-                let mut condition =
-                    Condition::waiting(ConditionName::NotPaused, &pause.reason, pause.at, "an operator resumes");
-                condition.blockers.iter_mut().for_each(|blocker| blocker.who = pause.by.to_string());
-                condition
-            }
-        }
-    }
-
-    /// Safe mode holds the activation.
-    #[cfg_attr(
-        rotacast_mutants,
-        rotacast_mutate::rule(SafeModeActivation, Condition::met(ConditionName::NotInSafeMode))
-    )]
-    fn safe_mode_gate(&self) -> Condition {
-        match &self.record.safe_mode {
-            None => Condition::met(ConditionName::NotInSafeMode),
-            Some(mode) => {
-                Condition::waiting(ConditionName::NotInSafeMode, &mode.reason, mode.at, "an operator leaves safe mode")
-            }
-        }
-    }
-
-    /// Whether everyone who counts has reached a stage: somebody at least, every reachable member, every required
-    /// service's minimum.
-    fn stage_conditions(&self, name: ConditionName, version: Version, stage: Stage, now: Now) -> Vec<Condition> {
-        let mut reached = 0_usize;
-        let mut missing = 0_usize;
-        let mut blockers = Vec::new();
-        let mut until: Option<Instant> = None;
-        for member in self.reachable(now) {
-            if self.has_confirmed(member, version, stage) {
-                reached += 1;
-            } else if !self.is_excused(member) {
-                missing += 1;
-                until = [until, self.out_of_reach_at(member)].into_iter().flatten().min();
-                if blockers.len() < MAX_LISTED {
-                    blockers.push(self.stage_blocker(name, member, version, now));
-                }
-            }
-        }
-        let everyone = Condition {
-            name,
-            met: all_reached(missing == 0),
-            evidence: format!("{reached} of {} reachable members", reached + missing),
-            blockers,
-            until,
-        };
-        let empty = reached == 0 && missing == 0 && self.empty_set_waits();
-        let somebody = if empty {
-            Condition::waiting(
-                ConditionName::Somebody,
-                "no live instance uses this secret, and an empty set confirms nothing",
-                self.record.rotation.as_ref().map_or(WallTime(0), |rotation| rotation.phase_since),
-                "an instance registers (or the policy says when_empty = \"proceed\")",
-            )
-        } else {
-            Condition::met(ConditionName::Somebody)
-        };
-        let required = self.required_reached(ConditionName::RequiredServices, version, stage, now);
-        vec![self.roster_condition(now), everyone, somebody, required]
-    }
-
-    /// An empty set is never unanimous.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(EmptySet, false))]
-    fn empty_set_waits(&self) -> bool {
-        self.policy.when_empty == WhenEmpty::Hold
-    }
-
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(RosterFirst, true))]
-    fn knows_roster(&self) -> bool {
-        self.roster_read
-    }
-
-    /// A new leader does not take those it has heard for all there are. Whoever is alive has sent two Syncs by the end
-    /// of the wait, so that a roster that cannot be read costs time only.
-    fn roster_condition(&self, now: Now) -> Condition {
-        let over = self.roster_known_by();
-        if self.knows_roster() || now.instant >= over {
-            return Condition::met(ConditionName::RosterRead);
-        }
-        let why = "this leader has just taken over and does not know all members yet";
-        let next = "it reads the roster, or every live instance has been heard";
-        Condition {
-            until: Some(over),
-            ..Condition::waiting(ConditionName::RosterRead, why, self.tenure.since.wall, next)
-        }
-    }
-
-    fn stage_blocker(&self, name: ConditionName, member: &Member, version: Version, now: Now) -> Blocker {
+    pub(super) fn stage_blocker(&self, name: ConditionName, member: &Member, version: Version, now: Now) -> Blocker {
         let silent = member.heard().map(|heard| now.instant.since(heard));
         let failure = member.report().and_then(|report| report.failure.as_ref());
         let at = member
@@ -511,18 +335,6 @@ impl Coordinator {
         }
         times.into_iter().filter(|time| *time > now.instant).min()
     }
-}
-
-/// The activation waits for the approval.
-#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(Approval, false))]
-fn needs_approval(rotation: &Rotation) -> bool {
-    rotation.approved.is_none()
-}
-
-/// Everyone prepares before the activation, and switches before draining.
-#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(Stages, true))]
-fn all_reached(none_missing: bool) -> bool {
-    none_missing
 }
 
 fn describe(command: &CommandKind) -> String {

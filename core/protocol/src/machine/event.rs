@@ -43,20 +43,15 @@ pub enum Event<R> {
     Input(Input),
     /// A Sync. Without a leadership that lasts it is refused: its sender repeats it.
     Sync {
-        /// The sender.
         key: InstanceKey,
-        /// The report's number.
         sequence: ReportSequence,
-        /// This secret's part.
         report: SecretReport,
         /// For [`Answer::Granted`] or [`Answer::Refused`].
         reply: R,
     },
     /// An operator's order, checked for who gave it.
     Order {
-        /// The operator.
         by: OperatorName,
-        /// The order.
         order: Order,
         /// For [`Answer::Ordered`] or [`Answer::Refused`].
         reply: R,
@@ -150,7 +145,6 @@ pub enum Action<R> {
     },
     /// Later versions wait until this number is written.
     AwaitVersion {
-        /// The number.
         missing: Version,
         /// The first version behind it.
         found: Version,

@@ -22,47 +22,20 @@ const CHANGES_PER_MILLI: u64 = 1 << 10;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum RecordChange {
     /// A leader has taken the record over.
-    TermBegan {
-        /// Its term.
-        epoch: Epoch,
-    },
+    TermBegan { epoch: Epoch },
     /// The policy's times have changed.
-    TimingSet {
-        /// From now on.
-        timing: Timing,
-    },
+    TimingSet { timing: Timing },
     /// Every lease longer than this is surely over.
     LeaseBoundLowered {
         /// The longest that may be running.
         to: Duration,
     },
     /// A version was read from the store, or is about to be made.
-    VersionAdded {
-        /// Its number.
-        version: Version,
-        /// Who makes it.
-        origin: Origin,
-        /// When.
-        at: WallTime,
-    },
+    VersionAdded { version: Version, origin: Origin, at: WallTime },
     /// A version that nobody was told of is skipped for a newer one.
-    VersionSkipped {
-        /// Its number.
-        version: Version,
-        /// The newer one.
-        by: Version,
-        /// When.
-        at: WallTime,
-    },
+    VersionSkipped { version: Version, by: Version, at: WallTime },
     /// A rotation to a pending version begins: generation +1.
-    RotationStarted {
-        /// To.
-        new: Version,
-        /// Who asked.
-        trigger: String,
-        /// When.
-        at: WallTime,
-    },
+    RotationStarted { new: Version, trigger: String, at: WallTime },
     /// A managed rotation's credential exists and is in the store; or somebody else's value has taken its
     /// number and is used instead (`origin` says which).
     CredentialCreated {
@@ -70,75 +43,32 @@ pub enum RecordChange {
         origin: Origin,
     },
     /// The new credential works: instances are asked to prepare.
-    PreparingBegan {
-        /// When.
-        at: WallTime,
-    },
+    PreparingBegan { at: WallTime },
     /// An operator approved the activation.
-    Approved {
-        /// Who.
-        by: OperatorName,
-    },
+    Approved { by: OperatorName },
     /// Preparing and switching no longer wait for a process life.
     Excused {
         /// `service/instance/incarnation`.
         instance: String,
     },
     /// Current = new.
-    Activated {
-        /// When.
-        at: WallTime,
-    },
+    Activated { at: WallTime },
     /// Everyone has switched.
-    DrainingBegan {
-        /// When.
-        at: WallTime,
-    },
+    DrainingBegan { at: WallTime },
     /// Current = old again: generation +1.
-    RollbackStarted {
-        /// Why.
-        reason: String,
-        /// When.
-        at: WallTime,
-    },
+    RollbackStarted { reason: String, at: WallTime },
     /// Nobody may begin to use a version from here on.
-    Sealed {
-        /// Which.
-        version: Version,
-    },
+    Sealed { version: Version },
     /// An operator lets a retire cut somebody off.
-    Overridden {
-        /// Which version's retire.
-        version: Version,
-        /// The operator's word.
-        word: Override,
-    },
+    Overridden { version: Version, word: Override },
     /// The point of no return.
-    RetireBegan {
-        /// Which version.
-        version: Version,
-        /// When.
-        at: WallTime,
-    },
+    RetireBegan { version: Version, at: WallTime },
     /// A step past the point of no return is done.
-    RetireAdvanced {
-        /// Which version.
-        version: Version,
-        /// What is to be done next.
-        step: RetireStep,
-    },
+    RetireAdvanced { version: Version, step: RetireStep },
     /// A version is gone.
-    RetireFinished {
-        /// Which.
-        version: Version,
-    },
+    RetireFinished { version: Version },
     /// The rotation in flight is over.
-    RotationEnded {
-        /// How.
-        outcome: Outcome,
-        /// When.
-        at: WallTime,
-    },
+    RotationEnded { outcome: Outcome, at: WallTime },
     /// An operator pauses.
     Paused(Pause),
     /// An operator resumes.
@@ -152,10 +82,7 @@ pub enum RecordChange {
     /// An operator has looked at it. Whoever stays with what it serves goes on doing so while a version waits.
     SafeModeLeft,
     /// Numbers up to this one were used in the history that was lost, and somebody still uses one: they never come again.
-    NumbersLost {
-        /// The highest.
-        last: Version,
-    },
+    NumbersLost { last: Version },
 }
 
 impl SecretRecord {

@@ -1,0 +1,151 @@
+//! A store whose history broke: what a leader answers it with, what safe mode holds, and what follows it.
+
+use super::condition::{Condition, ConditionName};
+use super::decide::{bounded, operator};
+use super::{Change, Coordinator, Rejection, lease};
+use crate::id::Version;
+use crate::message::SecretReport;
+use crate::phase::Outcome;
+use crate::record::{RecordChange, SafeMode, SecretRecord, Timing, Unknown};
+use crate::time::Now;
+
+/// More versions than a secret gets between a backup and its restoration. A bound on what instances can claim, all in all.
+const LOST_VERSIONS: u64 = 10_000;
+
+impl Coordinator {
+    /// A break is one however often it happens: in safe mode too, everything lost is waited for anew.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LeapAgain, if self.record.safe_mode.is_some() { Err(super::decide::stale("store warning", "no safe mode yet", reason)) } else { Ok(self.enter_safe_mode(now, reason)) }))]
+    pub(super) fn store_went_back(&self, now: Now, reason: String) -> Result<Vec<Change>, Rejection> {
+        Ok(self.enter_safe_mode(now, reason))
+    }
+
+    fn enter_safe_mode(&self, now: Now, reason: String) -> Vec<Change> {
+        let safe_mode = SafeMode { reason: bounded(reason), at: now.wall, unknown: Unknown::new() };
+        // In the history that was lost, leases as long as the policy allows may have been granted.
+        let timing = Timing::of(&self.policy);
+        let mut changes = vec![RecordChange::TimingSet { timing }, RecordChange::SafeModeEntered(safe_mode)];
+        if let Some(version) = self.unmade() {
+            let reason = format!(
+                "the store's history broke while version {version} was still to be made: in what was lost it may have been \
+                 made, and be in use"
+            );
+            changes.push(RecordChange::RollbackStarted { reason, at: now.wall });
+            changes.push(RecordChange::RotationEnded { outcome: Outcome::RolledBack, at: now.wall });
+        }
+        changes.into_iter().map(Change::Record).collect()
+    }
+
+    /// The version whose credential is still to be made. When the history breaks it is given up: a credential that the lost
+    /// history made under this number would be made once more, with another value.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(UnmadeGivenUp, None))]
+    fn unmade(&self) -> Option<Version> {
+        self.record.rotation.as_ref().filter(|rotation| !rotation.created).map(|rotation| rotation.new)
+    }
+
+    /// A version that is used and that the record does not know is of the history that was lost: its number is taken.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(NumbersLost, None))]
+    pub(super) fn numbers_lost(&self, report: &SecretReport) -> Option<RecordChange> {
+        let lost = self.record.lost_history?;
+        let last = report.held.last().copied().filter(|last| Some(*last) > self.record.last_version)?;
+        let kept = lost.kept_to.map_or(0, Version::get);
+        (last.get().saturating_sub(kept) <= LOST_VERSIONS).then_some(RecordChange::NumbersLost { last })
+    }
+
+    /// The store lost a part of its history: whoever was granted or has read something in it goes by that, whatever the
+    /// record says of such waits.
+    pub(super) fn wait_anew(&mut self, now: Now) {
+        let over = now.instant + lease::outlast(self.record.bounds.lease) + lease::use_time(&self.record);
+        self.inherited_over = self.inherited_over.max(over);
+        self.short_since = now.instant;
+        let revision = self.record.revision;
+        for progress in self.retiring.values_mut() {
+            progress.sealed = progress.sealed.map(|_| now.instant);
+            // What is under way from before that is about what was.
+            progress.sealed_at = revision;
+            progress.barrier = false;
+            progress.audited = false;
+        }
+    }
+
+    /// Ordered once more, it ends the staying that safe mode has left behind, if nothing is there to wait for.
+    pub(super) fn order_leave_safe_mode(&self) -> Result<Vec<Change>, Rejection> {
+        let SecretRecord { safe_mode, stay, current, .. } = &self.record;
+        match (safe_mode, stay) {
+            (None, false) => Err(operator("it is not in safe mode")),
+            (None, true) if self.record.waits() || current.is_none() => Err(operator(
+                "safe mode is left already, and instances stay with what they serve until the next version is current: \
+                 wait for it, or write one",
+            )),
+            _ => Ok(vec![Change::Record(RecordChange::SafeModeLeft)]),
+        }
+    }
+
+    /// A credential is made only once the bus has taken a state of this term: if it has a newer one, the store was restored,
+    /// and a credential of this number may be in use.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(CreateKnowsBus, true))]
+    pub(super) fn knows_bus(&self) -> bool {
+        self.published.is_some()
+    }
+
+    /// Safe mode holds the start of a rotation.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(SafeModeStart, true))]
+    pub(super) fn may_start(&self) -> bool {
+        self.record.safe_mode.is_none()
+    }
+
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(SafeModeRollback, false))]
+    pub(super) fn safe_mode_holds_rollback(&self) -> bool {
+        self.record.safe_mode.is_some()
+    }
+
+    /// After history was lost everybody may stay with the very version that is rolled back until the one that waits is
+    /// current: that one cannot wait for them. The rejected version goes on to wait for its own guard.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(StayMakesWay, false))]
+    pub(super) fn nobody_goes_back(&self) -> bool {
+        let stays = self.record.stay && self.record.safe_mode.is_none();
+        stays && self.waiting_version().is_some() && self.has_room()
+    }
+
+    /// After a break in the store's history, what an instance holds is leased although the record does not list it.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(StayLeased, false))]
+    pub(super) fn is_of_lost_history(&self, version: Version) -> bool {
+        self.record.stay && !self.record.versions.contains_key(&version)
+    }
+
+    /// Of the lost history, and then nothing here can end it; what ended before it is not taken for such a version.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(EndedUnleased, true))]
+    pub(super) fn may_be_running(&self, version: Version) -> bool {
+        Some(version) > self.record.ended_to
+    }
+
+    /// Safe mode holds the activation.
+    #[cfg_attr(
+        rotacast_mutants,
+        rotacast_mutate::rule(SafeModeActivation, Condition::met(ConditionName::NotInSafeMode))
+    )]
+    pub(super) fn safe_mode_gate(&self) -> Condition {
+        match &self.record.safe_mode {
+            None => Condition::met(ConditionName::NotInSafeMode),
+            Some(mode) => {
+                Condition::waiting(ConditionName::NotInSafeMode, &mode.reason, mode.at, "an operator leaves safe mode")
+            }
+        }
+    }
+
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardNotInSafeMode, true))]
+    pub(super) fn is_not_in_safe_mode(&self) -> bool {
+        self.record.safe_mode.is_none()
+    }
+
+    pub(super) fn safe_mode_condition(&self) -> Condition {
+        let Some(safe_mode) = &self.record.safe_mode else {
+            return Condition::judged(ConditionName::NotInSafeMode, true, "store continuous");
+        };
+        Condition::judged(ConditionName::NotInSafeMode, self.is_not_in_safe_mode(), safe_mode.reason.clone()).or(
+            "",
+            format!("safe mode: {}", safe_mode.reason),
+            Some(safe_mode.at),
+            "an operator checks the store and leaves safe mode",
+        )
+    }
+}

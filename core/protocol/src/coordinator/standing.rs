@@ -1,0 +1,130 @@
+//! How long a member counts: whether it has let go of a version, and from when its silence says enough.
+
+use std::time::Duration;
+
+use super::member::{GuardStanding, Member};
+use super::{Coordinator, lease};
+use crate::id::Version;
+use crate::policy::WhenUnreachable;
+use crate::record::{Override, Retirement};
+use crate::time::{Instant, Now};
+
+impl Coordinator {
+    /// Whether and why a member holds back a version's retire, and when it stops doing so if it stays silent.
+    #[must_use]
+    pub fn guard_standing(
+        &self,
+        member: &Member,
+        version: Version,
+        retirement: &Retirement,
+        now: Now,
+    ) -> (GuardStanding, Option<Instant>) {
+        if let Some(settled) = self.settled_standing(member, version, retirement) {
+            return (settled, None);
+        }
+        match self.holds_until(member, version) {
+            Some(until) if now.instant >= until => match self.policy.when_unreachable {
+                WhenUnreachable::PresumeDeadAfter(_) => (GuardStanding::PresumedDead, None),
+                WhenUnreachable::Fence | WhenUnreachable::Hold => (GuardStanding::Fenced, None),
+            },
+            until => (GuardStanding::Holding, until),
+        }
+    }
+
+    /// How it stands whatever the time; none: it may hold the version.
+    pub(super) fn settled_standing(
+        &self,
+        member: &Member,
+        version: Version,
+        retirement: &Retirement,
+    ) -> Option<GuardStanding> {
+        if member.left {
+            return Some(GuardStanding::Left);
+        }
+        if member.superseded {
+            return Some(GuardStanding::Superseded);
+        }
+        if member.has_released(version, retirement, self.record.revision) {
+            return Some(GuardStanding::Released);
+        }
+        // Nobody was told of it: only somebody who says so can hold it.
+        let announced = self.record.versions.get(&version).is_some_and(|version| version.announced);
+        if !announced && member.report().is_none_or(|report| !report.held.contains(&version)) {
+            return Some(GuardStanding::Released);
+        }
+        if self.is_cut_off(member, retirement) {
+            return Some(GuardStanding::Overridden);
+        }
+        None
+    }
+
+    /// An override cuts off those it names, no others. An excuse is for preparing and switching, not for the retire.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ExcuseStages, retirement.overrides.iter().any(|word| word.instances.contains(&member.name())) || self.record.rotation.as_ref().is_some_and(|rotation| rotation.excused.contains(&member.name()))))]
+    fn is_cut_off(&self, member: &Member, retirement: &Retirement) -> bool {
+        retirement.overrides.iter().any(|word| is_named(word, member))
+    }
+
+    /// When a member that stays silent stops holding a version's retire back, if ever.
+    pub(super) fn holds_until(&self, member: &Member, version: Version) -> Option<Instant> {
+        let granted_over = member.granted(version).map_or(Instant::ZERO, |granted| granted.over);
+        let leases_over = granted_over.max(self.inherited_over);
+        match self.patience() {
+            WhenUnreachable::Fence => Some(fenced_at(leases_over)),
+            WhenUnreachable::Hold => None,
+            WhenUnreachable::PresumeDeadAfter(silence) => Some(self.presumed_dead_at(member, leases_over, silence)),
+        }
+    }
+
+    /// Under `hold`, silence never counts.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(HoldWaits, match self.policy.when_unreachable { WhenUnreachable::Hold => WhenUnreachable::Fence, other => other }))]
+    fn patience(&self) -> WhenUnreachable {
+        self.policy.when_unreachable
+    }
+
+    /// Under `presume_dead_after`, the silence is waited for.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(SilenceWaits, leases_over))]
+    fn presumed_dead_at(&self, member: &Member, leases_over: Instant, silence: Duration) -> Instant {
+        leases_over.max(self.last_sign(member) + lease::outlast(silence))
+    }
+
+    /// When a member was last heard; a member that was never heard in this term counts from its start.
+    fn last_sign(&self, member: &Member) -> Instant {
+        member.heard().unwrap_or(member.first_seen.max(self.tenure.since.instant))
+    }
+
+    /// Whether preparing and switching go on without a member: it is over, or silent for as long as the policy says.
+    #[must_use]
+    pub fn is_out_of_reach(&self, member: &Member, now: Now) -> bool {
+        member.is_gone() || self.out_of_reach_at(member).is_some_and(|at| now.instant >= at)
+    }
+
+    /// When a member that stays silent is out of reach, if ever.
+    pub(super) fn out_of_reach_at(&self, member: &Member) -> Option<Instant> {
+        let leases_over = member.leases_over().max(self.inherited_over);
+        // One that was heard just now is there, whether or not it has asked for a lease yet.
+        let quiet =
+            member.heard().map_or(Instant::ZERO, |heard| heard + lease::outlast(self.record.timing.lease_rotating));
+        match self.policy.when_unreachable {
+            WhenUnreachable::Fence => Some(leases_over.max(quiet)),
+            WhenUnreachable::Hold => None,
+            WhenUnreachable::PresumeDeadAfter(silence) => {
+                Some(leases_over.max(self.last_sign(member) + lease::outlast(silence)))
+            }
+        }
+    }
+
+    pub(super) fn reachable(&self, now: Now) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(move |member| !self.is_out_of_reach(member, now))
+    }
+}
+
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(OverrideNames, true))]
+fn is_named(word: &Override, member: &Member) -> bool {
+    word.instances.contains(&member.name())
+}
+
+/// Under `fence`, a silent member holds the retire back until its lease has expired.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(FenceWaits, Instant::ZERO))]
+fn fenced_at(leases_over: Instant) -> Instant {
+    leases_over
+}

@@ -1,0 +1,103 @@
+//! Versions: in what order they come, which one waits, which one works.
+
+use super::decide::{bounded, stale};
+use super::{Change, Coordinator, Rejection};
+use crate::id::Version;
+use crate::phase::Phase;
+use crate::record::{Label, Origin, RecordChange};
+use crate::time::Now;
+
+impl Coordinator {
+    pub(super) fn version_seen(&self, now: Now, version: Version) -> Result<Vec<Change>, Rejection> {
+        if let Some(last) = self.record.last_version {
+            if version <= last {
+                return Err(stale("version", last.next(), version));
+            }
+            if !follows(last, version) {
+                return Err(Rejection::Gap { expected: last.next(), found: version });
+            }
+        }
+        self.fitting(vec![Change::Record(RecordChange::VersionAdded {
+            version,
+            origin: Origin::Watched,
+            at: now.wall,
+        })])
+    }
+
+    pub(super) fn verifying(&self, version: Version) -> Result<&crate::record::Rotation, Rejection> {
+        self.record
+            .rotation
+            .as_ref()
+            .filter(|rotation| rotation.phase == Phase::Verifying && rotation.new == version)
+            .ok_or_else(|| stale("verification", "a rotation that verifies it", format!("version {version}")))
+    }
+
+    pub(super) fn created(&self, version: Version, origin: Origin) -> Result<Vec<Change>, Rejection> {
+        let rotation = self.verifying(version)?;
+        if rotation.created {
+            return Err(stale("creation", "a credential still to be made", format!("version {version}")));
+        }
+        Ok(vec![Change::Record(RecordChange::CredentialCreated { origin })])
+    }
+
+    pub(super) fn verified(&self, now: Now, version: Version) -> Result<Vec<Change>, Rejection> {
+        let rotation = self.verifying(version)?;
+        let at = now.wall;
+        // A first version has nobody to prepare: there is nothing they could keep using meanwhile.
+        Ok(vec![Change::Record(match rotation.old {
+            Some(_) => RecordChange::PreparingBegan { at },
+            None => RecordChange::Activated { at },
+        })])
+    }
+
+    /// A version that fails its test login is never activated.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(TestLogin, self.verified(now, version)))]
+    pub(super) fn verify_failed(&self, now: Now, version: Version, reason: &str) -> Result<Vec<Change>, Rejection> {
+        self.verifying(version)?;
+        let reason = bounded(format!("version {version} failed its test login: {reason}"));
+        Ok(vec![self.roll_back(now, reason)])
+    }
+
+    /// The newest version that waits for its rotation.
+    pub(super) fn waiting_version(&self) -> Option<Version> {
+        let in_flight = self.record.rotation.as_ref().map(|rotation| rotation.new);
+        self.record
+            .versions
+            .iter()
+            .rev()
+            .find(|(number, version)| version.label == Label::Pending && Some(**number) != in_flight)
+            .map(|(number, _)| *number)
+    }
+
+    /// Whether one more version may become valid. Versions that only wait are not counted.
+    pub(super) fn has_room(&self) -> bool {
+        self.has_room_beside(0)
+    }
+
+    /// The same, with so many of the waiting ones counted.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LiveVersions, true))]
+    pub(super) fn has_room_beside(&self, counted: usize) -> bool {
+        let waiting = self.record.versions.values().filter(|version| version.label == Label::Pending).count();
+        let live = self.record.live_versions().count();
+        (live + counted).saturating_sub(waiting) < self.policy.max_live_versions
+    }
+
+    /// Intermediate versions collapse; each is revoked all the same.
+    pub(super) fn skip_older(&self, new: Version, now: Now) -> Vec<Change> {
+        let in_flight = self.record.rotation.as_ref().map(|rotation| rotation.new);
+        self.record
+            .versions
+            .iter()
+            .filter(|(number, version)| {
+                version.label == Label::Pending && **number != new && Some(**number) != in_flight
+            })
+            .map(|(number, _)| Change::Record(RecordChange::VersionSkipped { version: *number, by: new, at: now.wall }))
+            .collect()
+    }
+}
+
+/// No version is left out.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(VersionGap, true))]
+fn follows(last: Version, version: Version) -> bool {
+    version == last.next()
+}
