@@ -117,7 +117,11 @@ fn tell_blocker(output: Output, number: usize, blocker: &BlockerStatus, now: Wal
         Some(at) => format!("   Since: {}.", since(at, now)),
         None => "   Since: not known to this leader.".into(),
     })?;
-    output.line(format_args!("   Next: {}.", shown(&blocker.next)))
+    output.line(format_args!("   Next: {}.", shown(&blocker.next)))?;
+    match &blocker.command {
+        Some(command) => output.line(format_args!("   Command: {}", shown(command))),
+        None => Ok(()),
+    }
 }
 
 fn capitalised(text: &str) -> String {

@@ -1,5 +1,5 @@
 // What the broadcaster's HTTP API answers, for the type check of the dashboard's scripts. Words come from the vocabulary, which
-// Rust writes; fields are written by hand after the Rust types that are serialized.
+// Rust writes; fields are written by hand. A test of the broadcaster compares them with what the routes answer.
 
 declare namespace Api {
   type Words = typeof import("./assets/words/vocabulary.js");
@@ -59,7 +59,7 @@ declare namespace Api {
     version: number;
     label: Label;
     sealed: boolean;
-    seen_at: Moment | null;
+    seen_at: Moment;
   }
 
   interface RotationStatus {
@@ -67,8 +67,8 @@ declare namespace Api {
     phase: Phase;
     old: number | null;
     new: number;
-    started_at: Moment | null;
-    phase_since: Moment | null;
+    started_at: Moment;
+    phase_since: Moment;
     trigger: string;
     rollback_reason: string | null;
     phases: PhaseStatus[];
@@ -76,7 +76,7 @@ declare namespace Api {
 
   interface PhaseStatus {
     phase: Phase;
-    since: Moment | null;
+    since: Moment;
   }
 
   interface ServiceStatus {
@@ -95,6 +95,7 @@ declare namespace Api {
     why: string;
     since: Moment | null;
     next: string;
+    command: string | null;
   }
 
   interface GuardStatus {
@@ -113,8 +114,8 @@ declare namespace Api {
     outcome: Outcome;
     old: number | null;
     new: number;
-    started_at: Moment | null;
-    ended_at: Moment | null;
+    started_at: Moment;
+    ended_at: Moment;
     took_ms: number | null;
     reason: string | null;
     phases: PhaseStatus[];

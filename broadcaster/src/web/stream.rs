@@ -262,8 +262,14 @@ mod tests {
 
     #[test]
     fn only_what_shows_on_its_line_is_news() {
-        let blocker =
-            |condition| BlockerStatus { condition, who: None, why: String::new(), since: None, next: String::new() };
+        let blocker = |condition| BlockerStatus {
+            condition,
+            who: None,
+            why: String::new(),
+            since: None,
+            next: String::new(),
+            command: None,
+        };
         let summary = |current, second| {
             SummaryView::from(SecretStatus {
                 current: Some(Version::new(current).unwrap()),

@@ -1,5 +1,7 @@
 //! The routes over a [`Control`] that writes down what it was asked.
 
+mod api_types;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -10,8 +12,9 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_proto::v1;
 use rotacast_protocol::coordinator::Standing;
-use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus, SecretStatus};
-use rotacast_protocol::{Epoch, Incarnation, InstanceKey, OperatorName, Revision, Version};
+use rotacast_protocol::message::Stage;
+use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus, Leading, SecretStatus};
+use rotacast_protocol::{Epoch, Generation, Incarnation, InstanceKey, OperatorName, Revision, Version};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -30,12 +33,15 @@ struct Notebook {
     asked: Mutex<u32>,
 }
 
+/// Of the first everything is known, and the second has a version that waits.
 fn status(number: usize, revision: u64) -> SecretStatus {
-    SecretStatus {
-        revision: Revision(revision),
-        current: Some(Version::FIRST),
-        ..SecretStatus::new(format!("team/{number:05}").parse().unwrap())
-    }
+    let secret = format!("team/{number:05}").parse().unwrap();
+    let known = match number {
+        0 => api_types::full(secret),
+        1 => api_types::waiting(secret),
+        _ => SecretStatus { current: Some(Version::FIRST), ..SecretStatus::new(secret) },
+    };
+    SecretStatus { revision: Revision(revision), ..known }
 }
 
 #[async_trait]
@@ -57,7 +63,7 @@ impl Control for Notebook {
             store: "etcd".into(),
             bus: "NATS".into(),
             replica: "b-1".into(),
-            leading: None,
+            leading: Some(Leading { replica: "b-1".into(), address: Some("https://b-1:7400".into()) }),
             secrets: Vec::new(),
         }
     }
@@ -89,12 +95,12 @@ impl Control for Notebook {
                 ),
                 secret: "team/00000".parse().unwrap(),
                 version: Some(version),
-                stage: None,
+                stage: Some(Stage::Switched),
                 held: vec![version],
                 standing: if number.is_multiple_of(10) { Standing::Silent } else { Standing::Live },
-                silent_for_ms: None,
+                silent_for_ms: Some(3_000),
                 lease_left_ms: 0,
-                last_failure: None,
+                last_failure: Some("could not fetch the value".into()),
             }
         };
         Ok((0..INSTANCES).map(instance).collect())
@@ -107,7 +113,7 @@ impl Control for Notebook {
             Action::Put(_) => String::new(),
         };
         self.commands.lock().unwrap().push(format!("{operator} {} {secret}{reason}", action.name()));
-        Ok(CommandReply { version: Some(Version::FIRST), generation: None })
+        Ok(CommandReply { version: Some(Version::FIRST), generation: Some(Generation(4)) })
     }
 
     async fn doctor(&self) -> v1::DoctorReply {
@@ -278,7 +284,7 @@ async fn orders_need_somebody_who_may_act() {
     let reader = rig.sign_in(rig.reader.text()).await.unwrap();
     assert_eq!(refused(rig.act(&reader, &pause).await).await, (403, "forbidden".into()));
     let operator = rig.sign_in(rig.operator.text()).await.unwrap();
-    assert_eq!(read(rig.act(&operator, &pause).await).await, json!({ "version": 1, "generation": null }));
+    assert_eq!(read(rig.act(&operator, &pause).await).await, json!({ "version": 1, "generation": 4 }));
     assert_eq!(*rig.control.commands.lock().unwrap(), ["ada pause team/00000: a look"]);
 
     // Signed out, or its token withdrawn.

@@ -6,7 +6,7 @@ use rotacast_protocol::status::SecretStatus;
 use rotacast_protocol::{Outcome, SecretName, Version, WallTime};
 use serde_json::json;
 
-use super::scripted_broadcaster::{Rig, SECRET, draining, instance, over, v};
+use super::scripted_broadcaster::{CUT_OFF, Rig, SECRET, draining, instance, over, v};
 
 #[tokio::test]
 async fn status_shows_every_secret_on_a_line() {
@@ -131,13 +131,15 @@ async fn why_says_who_why_since_when_and_what_next() {
         " UTC (3 h 5 min ago).\nIt waits for one thing:\n",
         "1. payments-api/pod-1#0a0a0a0a: still holds version 1.\n",
         "   Waiting for: instances to release the version (members_released).\n",
-        " UTC (2 h 30 min ago).\n   Next: it releases the version when its last use ends.\n",
+        " UTC (2 h 30 min ago).\n   Next: the instance releases the version when its last use ends.\n",
+        &format!("   Command: {CUT_OFF}\n"),
     ] {
         assert!(ran.out.contains(part), "{part:?} is not in:\n{}", ran.out);
     }
     let why = rig.run(&["-o", "json", "why", SECRET]).await.exits(0).json();
     assert_eq!(why["waiting"], true);
-    assert_eq!(why["blockers"][0]["next"], "it releases the version when its last use ends");
+    assert_eq!(why["blockers"][0]["next"], "the instance releases the version when its last use ends");
+    assert_eq!(why["blockers"][0]["command"], CUT_OFF);
 }
 
 #[tokio::test]

@@ -33,6 +33,8 @@ use tokio_stream::wrappers::{TcpListenerStream, WatchStream};
 use tonic::transport::Server;
 
 pub(crate) const SECRET: &str = "payments/db";
+/// The command that cuts off the instance that [`draining`] waits for.
+pub(crate) const CUT_OFF: &str = "rotacast retire payments/db --version 1 --override --instance 'payments-api/pod-1#0a0a0a0a' --reason 'it may be cut off'";
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 /// Ages are told in minutes and up: half of one is left for a slow machine.
@@ -380,7 +382,8 @@ pub(crate) fn draining() -> SecretStatus {
             who: Some("payments-api/pod-1#0a0a0a0a".into()),
             why: "still holds version 1".into(),
             since: Some(before(now, 2 * HOUR + 30 * MINUTE + HALF)),
-            next: "it releases the version when its last use ends".into(),
+            next: "the instance releases the version when its last use ends".into(),
+            command: Some(CUT_OFF.into()),
         }],
         guards: vec![GuardStatus {
             version: v(1),

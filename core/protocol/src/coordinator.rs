@@ -16,6 +16,7 @@ mod member;
 mod members;
 mod order;
 mod outlook;
+mod remedy;
 mod restored;
 mod retire;
 mod roster;

@@ -174,8 +174,10 @@ pub struct BlockerStatus {
     /// Since when. `None`: since before this leader's term.
     #[serde(serialize_with = "moment_or_null")]
     pub since: Option<WallTime>,
-    /// What happens next, and what an operator can do.
+    /// What happens next.
     pub next: String,
+    /// What an operator can do about it, as a command to paste.
+    pub command: Option<String>,
 }
 
 /// The retire guard of one version.
@@ -421,6 +423,7 @@ impl From<Blocker> for BlockerStatus {
             why: blocker.why,
             since: blocker.since,
             next: blocker.next,
+            command: blocker.command,
         }
     }
 }

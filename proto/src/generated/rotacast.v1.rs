@@ -953,6 +953,9 @@ pub struct Blocker {
     /// What happens next.
     #[prost(string, tag = "5")]
     pub next: ::prost::alloc::string::String,
+    /// What an operator can do about it, as a command to paste; may be empty.
+    #[prost(string, tag = "6")]
+    pub command: ::prost::alloc::string::String,
 }
 /// One condition of the retire guard.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1069,7 +1072,7 @@ pub struct SecretStatus {
     pub rotation: ::core::option::Option<RotationInfo>,
     #[prost(message, repeated, tag = "7")]
     pub services: ::prost::alloc::vec::Vec<StageCounts>,
-    /// paused, awaiting_approval, stuck, safe_mode
+    /// paused, awaiting_approval, stuck, safe_mode, staying
     #[prost(string, repeated, tag = "8")]
     pub overlays: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, repeated, tag = "9")]

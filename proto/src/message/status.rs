@@ -246,6 +246,7 @@ impl From<BlockerStatus> for v1::Blocker {
             why: it.why,
             since_ms: millis(it.since),
             next: it.next,
+            command: it.command.unwrap_or_default(),
         }
     }
 }
@@ -259,6 +260,7 @@ impl TryFrom<v1::Blocker> for BlockerStatus {
             why: wire.why,
             since: moment(wire.since_ms),
             next: wire.next,
+            command: text(wire.command),
         })
     }
 }

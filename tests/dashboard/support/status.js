@@ -46,7 +46,7 @@ export function rotation(changes = {}) {
  * @returns {Api.BlockerStatus}
  */
 export function blocker(condition, changes = {}) {
-  return { condition, who: null, why: "it takes time", since: null, next: "it is tried again", ...changes };
+  return { condition, who: null, why: "it takes time", since: null, next: "the leader tries again", command: null, ...changes };
 }
 
 /**

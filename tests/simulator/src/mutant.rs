@@ -274,7 +274,7 @@ pub const GUARD: [ConditionName; 13] = [
     ConditionName::OverlapOver,
     ConditionName::InheritedLeasesOver,
     ConditionName::MembersReleased,
-    ConditionName::SomebodyConfirmed,
+    ConditionName::LiveInstanceConfirmed,
     ConditionName::RequiredServices,
     ConditionName::Sealed,
     ConditionName::SelfLeasesOver,

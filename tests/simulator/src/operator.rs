@@ -118,7 +118,7 @@ impl World {
         // What a report asks for can be had: more instances.
         if blockers
             .iter()
-            .any(|blocker| matches!(blocker.condition, ConditionName::RequiredServices | ConditionName::Somebody))
+            .any(|blocker| matches!(blocker.condition, ConditionName::RequiredServices | ConditionName::LiveInstance))
             && let Some(index) = (0..self.instances.len().min(3)).find(|index| !self.instances[*index].alive)
         {
             let (clock, exclusive) = (self.instances[index].clock.clone(), self.instances[index].exclusive);

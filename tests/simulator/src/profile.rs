@@ -75,7 +75,7 @@ impl Profile {
                 Rule::Guard(ConditionName::RequiredServices) => {
                     (vec![], vec![Fence, Required, ShortLeases, LongOwn, NoDeadlines, Unapproved])
                 }
-                Rule::Guard(ConditionName::SomebodyConfirmed) => {
+                Rule::Guard(ConditionName::LiveInstanceConfirmed) => {
                     (vec![], vec![Fence, ShortLeases, LongOwn, NoDeadlines, Patient])
                 }
                 Rule::EmptySet => (vec![NewVersion, Leaves, Alone, Leaves], vec![ShortOwn, ShortLeases, NoDeadlines]),
@@ -388,7 +388,7 @@ fn script(mutant: Mutant) -> Vec<Act> {
             at(11_500, Fault::NewVersion, 0),
         ],
         // Everyone who has switched leaves.
-        Mutant::Leader(Rule::Guard(ConditionName::SomebodyConfirmed | ConditionName::RequiredServices)) => {
+        Mutant::Leader(Rule::Guard(ConditionName::LiveInstanceConfirmed | ConditionName::RequiredServices)) => {
             let leaves = |target| Act { target, ..then(When::Phase(Phase::Draining), 300, Fault::Leaves, 0) };
             vec![at(6000, Fault::NewVersion, 0), leaves(0), leaves(1), leaves(2)]
         }

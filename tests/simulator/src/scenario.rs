@@ -237,7 +237,7 @@ pub fn scenarios() -> Vec<Scenario> {
             vec![all(then(draining, 5, Leaves, 0)), all(then(When::Phase(Phase::Preparing), 5, Leaves, 0))],
             vec![
                 L(Rule::EmptySet),
-                L(Rule::Guard(ConditionName::SomebodyConfirmed)),
+                L(Rule::Guard(ConditionName::LiveInstanceConfirmed)),
                 L(Rule::Guard(ConditionName::RequiredServices)),
             ],
         ),

@@ -95,7 +95,7 @@ async fn undisturbed(world: &World, mut one: Service) {
 async fn a_killed_service_is_waited_for_until_its_lease_is_surely_over() {
     let Some((world, one, mut two)) = held_up(steady()).await else { return };
     let blocker = killed(&world, &mut two).await;
-    assert!(blocker.next.starts_with("fenced in "), "{blocker:?}");
+    assert!(blocker.next.starts_with("the instance is fenced in "), "{blocker:?}");
     let ended = world.ended(2).await;
     assert_eq!(ended.outcome, "retired");
     let disabled = disabled_at(&world);
@@ -113,7 +113,10 @@ async fn under_hold_a_killed_service_is_waited_for_until_an_operator_names_it() 
     let options = steady().policy("when_unreachable", "\"hold\"");
     let Some((world, one, mut two)) = held_up(options).await else { return };
     let blocker = killed(&world, &mut two).await;
-    assert_eq!(blocker.next, "policy `hold`: it releases, leaves, or a named operator overrides");
+    assert_eq!(
+        blocker.next,
+        "the policy says `hold`: the instance releases the version or leaves, or an operator cuts it off"
+    );
 
     // Long after every lease it might have had, nothing has changed.
     let info = until("the killed one to be silent for long", LIMIT, async || {
@@ -162,7 +165,7 @@ async fn a_killed_service_is_presumed_dead_after_the_policys_time() {
     let options = steady().policy("when_unreachable", "{ presume_dead_after = \"6s\" }");
     let Some((world, one, mut two)) = held_up(options).await else { return };
     let blocker = killed(&world, &mut two).await;
-    assert!(blocker.next.starts_with("presumed dead in "), "{blocker:?}");
+    assert!(blocker.next.starts_with("the instance is presumed dead in "), "{blocker:?}");
     assert_eq!(world.ended(2).await.outcome, "retired");
     let disabled = disabled_at(&world);
     let over = blocker.since_ms + millis(SILENCE);

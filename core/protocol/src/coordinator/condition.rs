@@ -12,7 +12,7 @@ words! {
             "A leader that has just taken over has read the roster, or has waited long enough to hear every live instance.",
         Prepared = "prepared" / "instances to prepare": "Every reachable instance has fetched and validated the new version.",
         Switched = "switched" / "instances to switch": "Every reachable instance uses the new version for new work.",
-        Somebody = "somebody" / "a live instance":
+        LiveInstance = "live_instance" / "a live instance":
             "At least one live instance uses the secret, since an empty set confirms nothing.",
         RequiredServices = "required_services" / "the required services":
             "Every required service has its minimum of live instances at this stage.",
@@ -27,7 +27,7 @@ words! {
             "Every lease that an earlier leader may have granted has expired on every clock.",
         MembersReleased = "members_released" / "instances to release the version":
             "No instance may still use the version: each has released it, left, or has no valid lease.",
-        SomebodyConfirmed = "somebody_confirmed" / "a live instance on the new version":
+        LiveInstanceConfirmed = "live_instance_confirmed" / "a live instance on the new version":
             "At least one live instance has confirmed the new version.",
         Sealed = "sealed" / "the seal": "The store says that the use of this version may no longer begin.",
         SelfLeasesOver = "self_leases_over" / "self-leases to expire":
@@ -81,6 +81,8 @@ pub struct Blocker {
     pub since: Option<WallTime>,
     /// What happens next.
     pub next: String,
+    /// What an operator can do about it, as a command to paste.
+    pub command: Option<String>,
 }
 
 /// One condition, judged.
@@ -120,7 +122,8 @@ impl Condition {
         next: &str,
     ) -> Self {
         if !self.met {
-            let blocker = Blocker { condition: self.name, who: who.into(), why: why.into(), since, next: next.into() };
+            let (who, why, next) = (who.into(), why.into(), next.into());
+            let blocker = Blocker { condition: self.name, who, why, since, next, command: None };
             self.blockers.push(blocker);
         }
         self

@@ -41,7 +41,7 @@ const CONDITIONS: [ConditionName; 13] = [
     ConditionName::OverlapOver,
     ConditionName::InheritedLeasesOver,
     ConditionName::MembersReleased,
-    ConditionName::SomebodyConfirmed,
+    ConditionName::LiveInstanceConfirmed,
     ConditionName::RequiredServices,
     ConditionName::Sealed,
     ConditionName::SelfLeasesOver,
@@ -79,7 +79,7 @@ impl Coordinator {
             ConditionName::MembersReleased => {
                 all_released(!self.tally.holding.get(&version).is_some_and(|holding| holding.any(now)))
             }
-            ConditionName::SomebodyConfirmed => {
+            ConditionName::LiveInstanceConfirmed => {
                 let any = self.tally.current.as_ref().is_some_and(|current| current.reached.any(now));
                 retirement.cause != Cause::Rotated || self.is_confirmed(any)
             }
@@ -160,7 +160,7 @@ impl Coordinator {
             "",
             "this broadcaster's leadership has not been renewed",
             None,
-            "it renews it or another broadcaster takes over",
+            "this broadcaster renews it, or another one takes over",
         )
     }
 
@@ -186,7 +186,7 @@ impl Coordinator {
             "",
             format!("the rotation is still {phase}"),
             Some(retirement.since),
-            "every member switches to the new version first",
+            "every instance switches to the new version first",
         )
     }
 
@@ -221,7 +221,7 @@ impl Coordinator {
             "",
             format!("old and new stay valid together for {minimum:?}"),
             Some(retirement.since),
-            "it passes by itself",
+            "the overlap ends by itself",
         )
         .until(over)
     }
@@ -246,7 +246,7 @@ impl Coordinator {
             "",
             "an earlier leader may have granted leases that are still running",
             Some(self.tenure.since.wall),
-            "they run out by themselves",
+            "these leases end by themselves",
         )
         .until(self.inherited_over)
     }
@@ -291,14 +291,20 @@ impl Coordinator {
             (_, None) => "registered, but not heard since this leader took over".to_owned(),
         };
         let next = match (until, self.policy.when_unreachable) {
-            (_, _) if speaks && holds => "it releases the version when its last use ends".to_owned(),
+            (_, _) if speaks && holds => "the instance releases the version when its last use ends".to_owned(),
             (Some(until), WhenUnreachable::PresumeDeadAfter(_)) => {
-                format!("presumed dead in {} if it stays silent", seconds(until.since(now.instant)))
+                format!("the instance is presumed dead in {} if it stays silent", seconds(until.since(now.instant)))
             }
             (Some(until), _) => {
-                format!("fenced in {} if it stays silent, when its lease is over", seconds(until.since(now.instant)))
+                format!(
+                    "the instance is fenced in {} if it stays silent, since its lease is then over",
+                    seconds(until.since(now.instant))
+                )
             }
-            (None, _) => "policy `hold`: it releases, leaves, or a named operator overrides".to_owned(),
+            (None, _) => {
+                "the policy says `hold`: the instance releases the version or leaves, or an operator cuts it off"
+                    .to_owned()
+            }
         };
         Blocker {
             condition: ConditionName::MembersReleased,
@@ -306,11 +312,12 @@ impl Coordinator {
             why,
             since: Some(since),
             next,
+            command: None,
         }
     }
 
     /// An empty set is never unanimous.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardSomebodyConfirmed, true))]
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardLiveInstanceConfirmed, true))]
     fn is_confirmed(&self, any: bool) -> bool {
         any || self.policy.when_empty == WhenEmpty::Proceed
     }
@@ -322,13 +329,17 @@ impl Coordinator {
             .filter(|member| current.is_some_and(|current| self.has_confirmed(member, current, Stage::Switched)))
             .count();
         let met = self.is_confirmed(confirmed > 0);
-        Condition::judged(ConditionName::SomebodyConfirmed, met, format!("{confirmed} live members on the new version"))
-            .or(
-                "",
-                "no live instance has confirmed the new version",
-                None,
-                "an instance that uses the secret confirms it (or the policy says when_empty = \"proceed\")",
-            )
+        Condition::judged(
+            ConditionName::LiveInstanceConfirmed,
+            met,
+            format!("{confirmed} live members on the new version"),
+        )
+        .or(
+            "",
+            "no live instance has confirmed the new version",
+            None,
+            "an instance that uses the secret confirms it, or the policy says when_empty = \"proceed\"",
+        )
     }
 
     fn required_conditions(&self, retirement: &Retirement, now: Now) -> Vec<Condition> {
@@ -363,7 +374,7 @@ impl Coordinator {
             "",
             format!("version {version} is not sealed yet"),
             None,
-            "it is sealed as soon as everybody has let go",
+            "the leader seals it once no instance may still use it",
         )
     }
 
@@ -382,7 +393,7 @@ impl Coordinator {
                     "",
                     format!("an instance may have read version {version} from the store just before the seal"),
                     self.sealed_since(version),
-                    "it passes by itself",
+                    "such uses end by themselves",
                 )
                 .until(sealed + wait),
             None => condition,
@@ -409,7 +420,7 @@ impl Coordinator {
                 "",
                 "the roster has not been read to its end since the seal",
                 self.sealed_since(version),
-                "it is being read",
+                "the leader is reading it",
             );
         }
         condition
@@ -453,7 +464,7 @@ impl Coordinator {
                     session.as_str(),
                     format!("a session of version {version} is live at the provider"),
                     self.sealed_since(version),
-                    "it ends, or a named operator overrides with --sessions",
+                    "the session ends, or an operator cuts the sessions off",
                 );
             }
             condition.until = self.next_usage(version);

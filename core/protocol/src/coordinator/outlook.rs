@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::condition::{Blocker, ConditionName};
+use super::condition::{Blocker, Condition, ConditionName};
 use super::guard::seconds;
 use super::{CommandKind, Coordinator, Member, Standing};
 use crate::id::Version;
@@ -12,7 +12,7 @@ use crate::message::Stage;
 use crate::name::ServiceName;
 use crate::phase::Phase;
 use crate::policy::{OnDeadline, WhenUnreachable};
-use crate::record::RetireStep;
+use crate::record::{RetireStep, Retirement};
 use crate::time::{Instant, Now};
 use crate::word::words;
 
@@ -92,27 +92,29 @@ impl Coordinator {
     #[must_use]
     pub fn blockers(&self, now: Now) -> Vec<Blocker> {
         let mut blockers = Vec::new();
-        let conditions = self.phase_conditions(now).into_iter();
-        let guards = self
-            .record
-            .retirements
-            .iter()
-            .filter(|(version, retirement)| retirement.step.is_none() && self.may_drain(**version))
-            .flat_map(|(version, _)| self.guard(*version, now).conditions);
-        for condition in conditions.chain(guards).filter(|condition| !condition.met) {
-            blockers.extend(condition.blockers);
+        let unmet = |conditions: Vec<Condition>| conditions.into_iter().filter(|condition| !condition.met);
+        for condition in unmet(self.phase_conditions(now)) {
+            blockers.extend(condition.blockers.into_iter().map(|blocker| self.with_remedy(blocker, None)));
         }
-        blockers.extend(self.audit_blockers(now));
-        blockers.extend(self.retiring_blockers());
-        blockers.extend(self.start_blocker());
-        blockers.extend(self.stay_blocker());
+        let open =
+            |(version, retirement): &(&Version, &Retirement)| retirement.step.is_none() && self.may_drain(**version);
+        for (version, _) in self.record.retirements.iter().filter(open) {
+            for condition in unmet(self.guard(*version, now).conditions) {
+                blockers
+                    .extend(condition.blockers.into_iter().map(|blocker| self.with_remedy(blocker, Some(*version))));
+            }
+        }
+        let others = self.audit_blockers(now).into_iter().chain(self.retiring_blockers());
+        let others = others.chain(self.start_blocker()).chain(self.stay_blocker());
+        blockers.extend(others.map(|blocker| self.with_remedy(blocker, None)));
         for (command, trouble) in &self.troubles {
             blockers.push(Blocker {
                 condition: ConditionName::Command,
                 who: String::new(),
                 why: format!("{} fails: {} ({} times)", describe(command), trouble.problem, trouble.times),
                 since: Some(trouble.since.wall),
-                next: "it is tried again".into(),
+                next: "the leader tries again".into(),
+                command: self.remedy_of_failing(command),
             });
         }
         if let Some((deadline, over)) = self.deadline()
@@ -120,18 +122,26 @@ impl Coordinator {
         {
             let phase = self.record.rotation.as_ref().map_or("", |rotation| rotation.phase.words());
             let next = match deadline.then {
-                OnDeadline::RollBack if self.record.paused.is_some() => "it rolls back once resumed",
-                OnDeadline::RollBack if self.record.safe_mode.is_some() => "it rolls back once safe mode is left",
-                OnDeadline::RollBack | OnDeadline::Extend => "the policy is about to be applied",
-                OnDeadline::Hold => "policy `hold`: it waits for as long as it takes, or for an operator",
+                OnDeadline::RollBack if self.record.paused.is_some() => {
+                    "the rotation rolls back once an operator resumes the secret"
+                }
+                OnDeadline::RollBack if self.record.safe_mode.is_some() => {
+                    "the rotation rolls back once an operator leaves safe mode"
+                }
+                OnDeadline::RollBack | OnDeadline::Extend => "the leader is about to apply the policy",
+                OnDeadline::Hold => {
+                    "the policy says `hold`: the rotation waits until the phase ends or an operator rolls it back"
+                }
             };
-            blockers.push(Blocker {
+            let blocker = Blocker {
                 condition: ConditionName::Deadline,
                 who: String::new(),
                 why: format!("{phase} lasts longer than its deadline of {}", seconds(deadline.after)),
                 since: self.record.rotation.as_ref().map(|rotation| rotation.phase_since),
                 next: next.into(),
-            });
+                command: None,
+            };
+            blockers.push(self.with_remedy(blocker, None));
         }
         blockers
     }
@@ -145,7 +155,8 @@ impl Coordinator {
             who: String::new(),
             why: format!("the intent to retire version {version} is being written to the audit log"),
             since: None,
-            next: "it is on disk".into(),
+            next: "the leader retires the version once the entry is on disk".into(),
+            command: None,
         })
         .collect()
     }
@@ -161,11 +172,14 @@ impl Coordinator {
                     RetireStep::Erase => "erased from the store",
                 };
                 let (why, next) = if self.record.safe_mode.is_some() {
-                    (format!("safe mode: version {version} is still to be {doing}"), "an operator leaves safe mode")
+                    (
+                        format!("safe mode: version {version} is still to be {doing}"),
+                        "an operator checks the store and leaves safe mode",
+                    )
                 } else if let Some(pause) = &self.record.paused {
                     (format!("paused by {}: version {version} is still to be {doing}", pause.by), "an operator resumes")
                 } else {
-                    (format!("version {version} is being {doing}"), "it is tried until it is done")
+                    (format!("version {version} is being {doing}"), "the leader tries until it is done")
                 };
                 Blocker {
                     condition: ConditionName::Retired,
@@ -173,6 +187,7 @@ impl Coordinator {
                     why,
                     since: Some(retirement.since),
                     next: next.into(),
+                    command: None,
                 }
             })
             .collect()
@@ -183,10 +198,10 @@ impl Coordinator {
         let version = self.waiting_version()?;
         let since = self.record.versions.get(&version).map(|version| version.seen);
         let (why, next) = if let Some(safe_mode) = &self.record.safe_mode {
-            (format!("safe mode: {}", safe_mode.reason), "an operator leaves safe mode")
+            (format!("safe mode: {}", safe_mode.reason), "an operator checks the store and leaves safe mode")
         } else if self.record.rotation.is_none() && !self.has_room() {
             let live = self.record.live_versions().count();
-            (format!("{live} versions are valid or wait already"), "one of them is retired")
+            (format!("{live} versions are valid or wait already"), "the rotation begins once one of them is retired")
         } else {
             return None;
         };
@@ -196,6 +211,7 @@ impl Coordinator {
             why: format!("version {version} waits for its rotation: {why}"),
             since,
             next: next.into(),
+            command: None,
         })
     }
 
@@ -210,11 +226,11 @@ impl Coordinator {
                 format!(
                     "instances stay with what they serve until version {waiting} is current, which waits for this rotation"
                 ),
-                "it ends, or an operator rolls it back",
+                "the rotation ends, or an operator rolls it back",
             ),
             (Some(rotation), _) if rotation.phase != Phase::RollingBack => (
                 format!("instances stay with what they serve until version {} is current", rotation.new),
-                "they prepare it",
+                "the instances prepare it",
             ),
             (_, Some(waiting)) => (
                 format!("instances stay with what they serve until version {waiting} is current"),
@@ -222,10 +238,17 @@ impl Coordinator {
             ),
             (_, None) => (
                 "instances stay with what they serve, and nothing waits that they could go to".to_owned(),
-                "a new version is written, or an operator leaves safe mode once more, which sends them to the current version",
+                "an operator writes a version, or leaves safe mode once more, which sends the instances to the current version",
             ),
         };
-        Some(Blocker { condition: ConditionName::Staying, who: String::new(), why, since: None, next: next.into() })
+        Some(Blocker {
+            condition: ConditionName::Staying,
+            who: String::new(),
+            why,
+            since: None,
+            next: next.into(),
+            command: None,
+        })
     }
 
     /// What lies over this secret.
@@ -290,17 +313,17 @@ impl Coordinator {
         let next = match (self.policy.when_unreachable, self.out_of_reach_at(member)) {
             (WhenUnreachable::Fence, Some(at)) => {
                 format!(
-                    "it goes on by itself; if it stays silent, it is passed over in {}",
+                    "the instance goes on by itself; if it stays silent, the rotation goes on without it in {}",
                     seconds(at.since(now.instant))
                 )
             }
             (WhenUnreachable::PresumeDeadAfter(silence), _) => {
-                format!("it goes on by itself; presumed dead after {} of silence", seconds(silence))
+                format!("the instance goes on by itself, or is presumed dead after {} of silence", seconds(silence))
             }
-            _ => "it goes on by itself, or an operator excuses it".to_owned(),
+            _ => "the instance goes on by itself, or an operator excuses it".to_owned(),
         };
         let since = now.wall_at(member.last_known());
-        Blocker { condition: name, who: member.key.to_string(), why, since: Some(since), next }
+        Blocker { condition: name, who: member.key.to_string(), why, since: Some(since), next, command: None }
     }
 
     /// How many failed logins with a version were reported.

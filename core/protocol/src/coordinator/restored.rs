@@ -126,9 +126,12 @@ impl Coordinator {
     pub(super) fn safe_mode_gate(&self) -> Condition {
         match &self.record.safe_mode {
             None => Condition::met(ConditionName::NotInSafeMode),
-            Some(mode) => {
-                Condition::waiting(ConditionName::NotInSafeMode, &mode.reason, mode.at, "an operator leaves safe mode")
-            }
+            Some(mode) => Condition::waiting(
+                ConditionName::NotInSafeMode,
+                &mode.reason,
+                mode.at,
+                "an operator checks the store and leaves safe mode",
+            ),
         }
     }
 

@@ -116,7 +116,7 @@ impl Coordinator {
             return Condition::met(ConditionName::RosterRead);
         }
         let why = "this leader has just taken over and does not know all members yet";
-        let next = "it reads the roster, or every live instance has been heard";
+        let next = "the leader reads the roster, or has heard every live instance";
         Condition {
             until: Some(over),
             ..Condition::waiting(ConditionName::RosterRead, why, self.tenure.since.wall, next)

@@ -116,13 +116,13 @@ impl Coordinator {
         let empty = reached == 0 && missing == 0 && self.empty_set_waits();
         let somebody = if empty {
             Condition::waiting(
-                ConditionName::Somebody,
+                ConditionName::LiveInstance,
                 "no live instance uses this secret, and an empty set confirms nothing",
                 self.record.rotation.as_ref().map_or(WallTime(0), |rotation| rotation.phase_since),
-                "an instance registers (or the policy says when_empty = \"proceed\")",
+                "an instance registers, or the policy says when_empty = \"proceed\"",
             )
         } else {
-            Condition::met(ConditionName::Somebody)
+            Condition::met(ConditionName::LiveInstance)
         };
         let required = self.required_reached(ConditionName::RequiredServices, version, stage, now);
         vec![self.roster_condition(now), everyone, somebody, required]

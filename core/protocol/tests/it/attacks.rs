@@ -406,7 +406,10 @@ fn s51_a_deadline_that_passes_during_a_pause_is_reported_and_applied_afterwards(
     bench.pass(seconds(61));
     assert_eq!(bench.phase(), "preparing");
     let blockers = bench.coordinator.blockers(bench.now);
-    assert!(blockers.iter().any(|blocker| blocker.next == "it rolls back once resumed"), "{blockers:?}");
+    assert!(
+        blockers.iter().any(|blocker| blocker.next == "the rotation rolls back once an operator resumes the secret"),
+        "{blockers:?}"
+    );
     bench.order(Order::Resume).unwrap();
     assert_eq!(bench.phase(), "rolling_back");
 }

@@ -193,6 +193,9 @@ impl Story {
                 for blocker in bench.coordinator.blockers(bench.now) {
                     let who = if blocker.who.is_empty() { String::new() } else { format!("{}: ", blocker.who) };
                     writeln!(out, "  {}: {who}{}; {}", blocker.condition, blocker.why, blocker.next).unwrap();
+                    if let Some(command) = blocker.command {
+                        writeln!(out, "    $ {command}").unwrap();
+                    }
                 }
                 Ok(())
             }

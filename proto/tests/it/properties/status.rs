@@ -73,8 +73,9 @@ fn service() -> impl Strategy<Value = ServiceStatus> {
 }
 
 fn blocker() -> impl Strategy<Value = BlockerStatus> {
-    (select(ConditionName::ALL), option::of(text()), text(), option::of(at()), text())
-        .prop_map(|(condition, who, why, since, next)| BlockerStatus { condition, who, why, since, next })
+    (select(ConditionName::ALL), option::of(text()), text(), option::of(at()), text(), option::of(text())).prop_map(
+        |(condition, who, why, since, next, command)| BlockerStatus { condition, who, why, since, next, command },
+    )
 }
 
 fn guard() -> impl Strategy<Value = GuardStatus> {

@@ -1,0 +1,90 @@
+//! What an operator can do about a blocker, as a command to paste.
+
+use super::condition::{Blocker, ConditionName};
+use super::{CommandKind, Coordinator};
+use crate::id::Version;
+use crate::phase::Phase;
+use crate::policy::OnDeadline;
+
+impl Coordinator {
+    /// Adds the command to a blocker of the retire of `guarded`, or of anything else.
+    pub(super) fn with_remedy(&self, mut blocker: Blocker, guarded: Option<Version>) -> Blocker {
+        blocker.command = self.remedy(&blocker, guarded);
+        blocker
+    }
+
+    fn remedy(&self, blocker: &Blocker, guarded: Option<Version>) -> Option<String> {
+        let secret = &self.record.secret;
+        let cut_off = |whom: &str| {
+            let version = guarded?;
+            Some(format!("rotacast retire {secret} --version {version} --override {whom} --reason 'it may be cut off'"))
+        };
+        match blocker.condition {
+            ConditionName::Approval => Some(format!("rotacast approve {secret}")),
+            ConditionName::NotPaused => Some(self.resume()),
+            ConditionName::NotInSafeMode => Some(self.leave_safe_mode()),
+            ConditionName::Start => self.record.safe_mode.is_some().then(|| self.leave_safe_mode()),
+            ConditionName::Retired if self.record.safe_mode.is_some() => Some(self.leave_safe_mode()),
+            ConditionName::Retired => self.record.paused.is_some().then(|| self.resume()),
+            // Past its end it would be refused.
+            ConditionName::Staying if self.record.waits() || self.record.current.is_none() => {
+                self.roll_back_command("instances are to follow again")
+            }
+            ConditionName::Staying => Some(self.leave_safe_mode()),
+            ConditionName::Prepared | ConditionName::Switched => {
+                Some(format!("rotacast excuse {secret} '{}'", blocker.who))
+            }
+            ConditionName::MembersReleased => cut_off(&format!("--instance '{}'", blocker.who)),
+            ConditionName::UsageEvidence => cut_off("--sessions"),
+            ConditionName::Deadline => {
+                let holds = self.deadline().is_some_and(|(deadline, _)| deadline.then == OnDeadline::Hold);
+                holds.then(|| self.roll_back_command("the phase takes too long")).flatten()
+            }
+            ConditionName::Verified
+            | ConditionName::Created
+            | ConditionName::RosterRead
+            | ConditionName::LiveInstance
+            | ConditionName::RequiredServices
+            | ConditionName::Leads
+            | ConditionName::Phase
+            | ConditionName::OverlapOver
+            | ConditionName::InheritedLeasesOver
+            | ConditionName::LiveInstanceConfirmed
+            | ConditionName::Sealed
+            | ConditionName::SelfLeasesOver
+            | ConditionName::Barrier
+            | ConditionName::Retiring
+            | ConditionName::Audited
+            | ConditionName::Command => None,
+        }
+    }
+
+    /// What an operator can do about a command that keeps failing.
+    pub(super) fn remedy_of_failing(&self, command: &CommandKind) -> Option<String> {
+        match command {
+            CommandKind::Create { .. } | CommandKind::Test { .. } => {
+                self.roll_back_command("the new credential does not work")
+            }
+            CommandKind::Publish
+            | CommandKind::PassBarrier { .. }
+            | CommandKind::ReadUsage { .. }
+            | CommandKind::Audit { .. }
+            | CommandKind::Retire { .. } => Some("rotacast doctor".to_owned()),
+        }
+    }
+
+    fn resume(&self) -> String {
+        format!("rotacast resume {}", self.record.secret)
+    }
+
+    fn leave_safe_mode(&self) -> String {
+        format!("rotacast leave-safe-mode {}", self.record.secret)
+    }
+
+    /// While the rotation can go back.
+    fn roll_back_command(&self, reason: &str) -> Option<String> {
+        let phase = self.record.rotation.as_ref()?.phase;
+        let may = !matches!(phase, Phase::Retiring | Phase::RollingBack);
+        may.then(|| format!("rotacast rollback {} --reason '{reason}'", self.record.secret))
+    }
+}
