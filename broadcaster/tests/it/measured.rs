@@ -102,6 +102,10 @@ mod bus {
         async fn lose_logs(&mut self) -> bool {
             false
         }
+
+        async fn empty_reports(&mut self) -> bool {
+            false
+        }
     }
 
     rotacast_bus::conformance!(Measured);

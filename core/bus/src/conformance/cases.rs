@@ -227,6 +227,29 @@ pub async fn a_recreated_log_is_read_anew<F: Fixture>(mut f: F) {
     persist(async || bus.report(&life(9), &report).await).await;
 }
 
+pub async fn a_log_whose_records_are_all_gone_is_read_to_its_end<F: Fixture>(mut f: F) {
+    let (sample, leader, bus) = (Sample::new(), f.leader(), f.instance());
+    let report = async |number: u128, text: &str| {
+        let report = sample.report(&life(number), text.to_owned());
+        persist(async || bus.report(&life(number), &report).await).await;
+    };
+    for number in 1..=20 {
+        report(number, "before").await;
+    }
+    let mut before = Watching::settled(leader.watch_reports()).await;
+    before.until("every report", |w| w.last.len() == 20).await;
+    if !f.empty_reports().await {
+        return;
+    }
+    // Whoever comes now has nothing to read, and whoever was there goes on.
+    let mut after = Watching::settled(f.another_leader().await.watch_reports()).await;
+    assert_eq!(after.since_resync, 0, "{:?}", after.last.keys());
+    report(21, "after").await;
+    let arrived = |w: &Watching| w.payload(&subject(&life(21))).is_some_and(|payload| payload == "after");
+    before.until("the report of afterwards", arrived).await;
+    after.until("the report of afterwards", arrived).await;
+}
+
 pub async fn s27_a_slow_reader_ends_with_the_newest<F: Fixture>(f: F) {
     // More than any bus holds back for a reader that does not read: 4096 messages, and some hundreds on their way.
     const REPORTS: u64 = 6_000;

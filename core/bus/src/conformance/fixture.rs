@@ -37,6 +37,8 @@ pub trait Fixture: Send + Sync + Sized + 'static {
     async fn start(&mut self);
     /// Loses the logs, with everything in them, under the feet of whoever uses them. `false`: no such thing here.
     async fn lose_logs(&mut self) -> bool;
+    /// Deletes every record of the reports, as a retention time does; the log stays. `false`: no such thing here.
+    async fn empty_reports(&mut self) -> bool;
 }
 
 /// Runs one case.

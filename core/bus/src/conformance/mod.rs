@@ -30,6 +30,7 @@ macro_rules! conformance {
             many_keys_arrive_once_each,
             duplicates_are_harmless,
             a_recreated_log_is_read_anew,
+            a_log_whose_records_are_all_gone_is_read_to_its_end,
             s27_a_slow_reader_ends_with_the_newest,
             what_is_too_large_is_refused_and_the_largest_passes,
             a_sync_without_leader_says_so,

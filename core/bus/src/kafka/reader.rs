@@ -369,7 +369,7 @@ impl Shared {
             match outcome {
                 Ok(()) => return,
                 Err(problem) if problem.is_transient() => {
-                    tracing::debug!(topic = %self.topic, %problem, "reading begins anew");
+                    tracing::info!(topic = %self.topic, %problem, "reading begins anew");
                 }
                 Err(problem) => {
                     tracing::warn!(topic = %self.topic, %problem, "reading ends");
@@ -416,7 +416,8 @@ impl Shared {
     /// One reading, up to the loss of continuity. `Ok`: it is to stop.
     fn read(&self) -> Result<(), BusError> {
         let consumer = self.consumer()?;
-        let partitions = self.partitions(&consumer)?;
+        let starts = self.starts(&consumer)?;
+        let partitions = starts.len();
         let mut assignment = TopicPartitionList::new();
         for partition in 0..partitions {
             let added = assignment.add_partition_offset(&self.topic, id(partition), Offset::Beginning);
@@ -424,7 +425,7 @@ impl Shared {
         }
         consumer.assign(&assignment).map_err(|problem| meaning(&self.endpoint, &problem))?;
         self.anew.store(false, Ordering::Release);
-        let generation = self.replica.begin(partitions);
+        let generation = self.replica.begin(&starts);
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some((generation, Arc::clone(&consumer)));
         self.replica.tell();
         let mut tails: Vec<Option<Tail>> = vec![None; partitions];
@@ -457,6 +458,15 @@ impl Shared {
                 self.probe(&consumer, &mut tails)?;
             }
         }
+    }
+
+    /// Where every partition begins. Below that nothing is left to read, and a partition may hold nothing above it: one
+    /// whose records have all been deleted is read to its end without a message.
+    fn starts(&self, consumer: &BaseConsumer<Heard>) -> Result<Vec<i64>, BusError> {
+        let partitions = self.partitions(consumer)?;
+        let start = |partition| consumer.fetch_watermarks(&self.topic, id(partition), REQUEST).map(|(low, _)| low);
+        let starts: Result<_, _> = (0..partitions).map(start).collect();
+        starts.map_err(|problem| meaning(&self.endpoint, &problem))
     }
 
     /// The number of partitions, once the topic can be seen.

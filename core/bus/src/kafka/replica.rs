@@ -88,12 +88,12 @@ impl Replica {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Forgets everything: the topic is read from its beginning.
-    pub(super) fn begin(&self, partitions: usize) -> u64 {
+    /// Forgets everything: the topic is read from where each of its partitions begins.
+    pub(super) fn begin(&self, starts: &[i64]) -> u64 {
         let generation = {
             let mut folded = self.lock();
             folded.generation += 1;
-            folded.places = vec![Place::default(); partitions];
+            folded.places = starts.iter().map(|&reached| Place { reached, ..Place::default() }).collect();
             folded.last.clear();
             folded.by_age.clear();
             folded.bytes = 0;
@@ -218,7 +218,7 @@ mod tests {
         replica.remove("a");
         assert_eq!(replica.lock().bytes, 0);
         assert!(put(&replica, "b", 9_000));
-        replica.begin(1);
+        replica.begin(&[0]);
         assert_eq!(replica.lock().bytes, 0);
     }
 }
