@@ -7,6 +7,7 @@ mod envelope;
 mod finding;
 mod key;
 mod key_file;
+mod login;
 mod message;
 mod value;
 
@@ -23,6 +24,7 @@ pub use envelope::{Envelope, EnvelopeError, Kind, MAX_FIELD_BYTES, MAX_PAYLOAD_B
 pub use finding::{Finding, Level};
 pub use key::{KeyError, KeyId, SigningKey, VerifyingKey};
 pub use key_file::KeyFileError;
+pub use login::LoginSecret;
 pub use message::{
     FieldError, MAX_AUTH_FAILURE_VERSIONS, MAX_DURATION, MAX_LEASED_VERSIONS, MAX_OVERRIDDEN, MAX_SEALED_VERSIONS,
     OrderError, WireMessage, instance_subject, order_from_wire,

@@ -219,5 +219,5 @@ pub use trace::traceparent;
 pub use rotacast_bus::NatsCredentials;
 #[cfg(feature = "kafka")]
 pub use rotacast_bus::{KafkaLogin, SaslMechanism};
-pub use rotacast_proto::{SecretValue, SigningKey, VerifyingKey};
+pub use rotacast_proto::{LoginSecret, SecretValue, SigningKey, VerifyingKey};
 pub use rotacast_protocol::{Instant, Version};

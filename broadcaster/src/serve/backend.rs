@@ -8,13 +8,13 @@ use anyhow::Context as _;
 use rotacast_bus::{EmbeddedBus, InstanceBus, LeaderBus, NatsBus, NatsCredentials, NatsOptions};
 use rotacast_protocol::ClusterName;
 use rotacast_store::{
-    ConsulOptions, ConsulStore, ConsulTls, EmbeddedStore, EtcdOptions, EtcdStore, EtcdTls, EtcdUser, Prefix, Store,
-    StoreError,
+    ConsulOptions, ConsulStore, ConsulTls, EmbeddedStore, EtcdOptions, EtcdStore, EtcdTls, EtcdUser, LoginSecret,
+    Prefix, Store, StoreError,
 };
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::files::{readable, secret, text};
+use super::files::{readable, text};
 use super::start::{Blame, until_there};
 use crate::config::{BusConfig, ClientTls, Login, NatsLogin, StoreConfig};
 
@@ -54,7 +54,7 @@ pub(super) async fn store(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>
         StoreConfig::Consul { address, token_file, datacenter, tls, .. } => {
             let options = ConsulOptions {
                 address: address.clone(),
-                token: token_file.as_ref().map(|file| secret("store.token_file", file)).transpose()?,
+                token: token_file.as_ref().map(|file| renewable("store.token_file", file)).transpose()?,
                 datacenter: datacenter.clone(),
                 tls: tls.as_ref().map(consul_tls).transpose()?,
             };
@@ -121,17 +121,16 @@ fn both_sides<B: LeaderBus + InstanceBus + Clone + 'static>(bus: B) -> Buses {
 }
 
 pub(super) fn nats_credentials(login: &NatsLogin) -> anyhow::Result<NatsCredentials> {
-    let plain = |setting, file: &Path| secret(setting, file).map(|text| text.as_str().to_owned());
     Ok(match login {
         NatsLogin::None => NatsCredentials::None,
         NatsLogin::Credentials(file) => {
             readable("bus.credentials", file)?;
             NatsCredentials::File(file.clone())
         }
-        NatsLogin::Nkey(file) => NatsCredentials::Nkey(plain("bus.nkey_file", file)?),
-        NatsLogin::Token(file) => NatsCredentials::Token(plain("bus.token_file", file)?),
+        NatsLogin::Nkey(file) => NatsCredentials::Nkey(renewable("bus.nkey_file", file)?),
+        NatsLogin::Token(file) => NatsCredentials::Token(renewable("bus.token_file", file)?),
         NatsLogin::Password(login) => {
-            NatsCredentials::UserPassword(login.user.clone(), plain("bus.password_file", &login.password_file)?)
+            NatsCredentials::UserPassword(login.user.clone(), renewable("bus.password_file", &login.password_file)?)
         }
     })
 }
@@ -142,8 +141,14 @@ fn create_folder(setting: &str, file: &Path) -> anyhow::Result<()> {
 }
 
 fn etcd_user(login: &Login) -> anyhow::Result<EtcdUser> {
-    let password = secret("store.password_file", &login.password_file)?;
+    let password = renewable("store.password_file", &login.password_file)?;
     Ok(EtcdUser { name: login.user.clone(), password })
+}
+
+/// A file that can be read now, and is read again when what it held is refused.
+fn renewable(setting: &str, file: &Path) -> anyhow::Result<LoginSecret> {
+    readable(setting, file)?;
+    Ok(LoginSecret::File(file.to_owned()))
 }
 
 type PemIdentity = Option<(String, Zeroizing<String>)>;

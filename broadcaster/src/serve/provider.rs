@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use rotacast_proto::SecretValue;
+use rotacast_proto::LoginSecret;
 use rotacast_provider::postgres::{Endpoint, OnLiveSessions, PostgresProvider, PostgresSettings};
 use rotacast_provider::{Draw, GenerateProvider, Provider};
 
+use super::files::readable;
 use crate::config::{AdminSource, PostgresConfig, ProviderConfig, ProviderName, SessionsAtRetire};
 
 /// How many characters a drawn value has unless set: 190 bits out of letters and digits.
@@ -46,12 +47,13 @@ fn provider(config: &ProviderConfig) -> anyhow::Result<Arc<dyn Provider>> {
 
 fn postgres(config: &PostgresConfig) -> anyhow::Result<PostgresSettings> {
     let admin = match &config.admin {
-        AdminSource::Text(text) => SecretValue::new(text.clone().into_bytes()),
-        AdminSource::File(path) => SecretValue::new(
-            std::fs::read(path).with_context(|| format!("admin_file: cannot read {}", path.display()))?,
-        ),
-        AdminSource::Variable(name) => SecretValue::new(
-            std::env::var(name).with_context(|| format!("admin_env: the variable {name} is not set"))?.into_bytes(),
+        AdminSource::Text(text) => LoginSecret::from(text.clone()),
+        AdminSource::File(path) => {
+            readable("admin_file", path)?;
+            LoginSecret::File(path.clone())
+        }
+        AdminSource::Variable(name) => LoginSecret::from(
+            std::env::var(name).with_context(|| format!("admin_env: the variable {name} is not set"))?,
         ),
     };
     Ok(PostgresSettings {

@@ -27,10 +27,11 @@ mod options;
 mod read;
 mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use reqwest::header::HeaderValue;
 
 use crate::history::History;
 use crate::{Entry, Key, Listing, ReadStore, StoreError, StoreEvent};
@@ -51,6 +52,8 @@ struct Shared {
     name: String,
     http: reqwest::Client,
     base: reqwest::Url,
+    /// The token in use, once it was needed.
+    token: Mutex<Option<HeaderValue>>,
     history: History,
     #[cfg(feature = "leader")]
     terms: leader::Terms,
@@ -70,6 +73,7 @@ impl ConsulStore {
             name,
             http,
             base,
+            token: Mutex::default(),
             history: History::default(),
             #[cfg(feature = "leader")]
             terms: leader::Terms::default(),

@@ -33,7 +33,7 @@ pub use error::StoreError;
 pub use etcd::{EtcdOptions, EtcdStore, EtcdTls, EtcdUser};
 pub use key::{InvalidPrefix, Key, Prefix};
 pub use reader::{RecordEntry, SecretReader, StoredVersion};
-pub use rotacast_proto::{Finding, Level};
+pub use rotacast_proto::{Finding, Level, LoginSecret};
 use store::NO_ANSWER;
 pub use store::{CALL_TIMEOUT, Cursor, Entry, Listing, ReadStore, StoreEvent};
 

@@ -71,7 +71,7 @@ fn etcd(access: &EtcdAccess, plan: &Plan) -> Result<Arc<dyn ValueSource>, Error>
     let encrypted = access.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
     let authority = if encrypted { authority(plan)? } else { None };
     let tls = authority.map(|authority| EtcdTls { authority, ..EtcdTls::default() });
-    let user = access.user.clone().map(|(name, password)| EtcdUser { name, password });
+    let user = access.user.clone().map(|(name, password)| EtcdUser { name, password: password.into() });
     let options = EtcdOptions { endpoints: access.endpoints.clone(), user, tls };
     let store = EtcdStore::new(options)?;
     tree(store, &access.prefix)
@@ -81,7 +81,7 @@ fn etcd(access: &EtcdAccess, plan: &Plan) -> Result<Arc<dyn ValueSource>, Error>
 fn consul(access: &ConsulAccess, plan: &Plan) -> Result<Arc<dyn ValueSource>, Error> {
     use rotacast_store::{ConsulOptions, ConsulStore, ConsulTls};
     let mut options = ConsulOptions { address: access.address.clone(), ..ConsulOptions::default() };
-    options.token.clone_from(&plan.consul_token);
+    options.token = plan.consul_token.clone().map(Into::into);
     if access.address.starts_with("https://") {
         let authority = authority(plan)?.ok_or_else(|| {
             Error::new(

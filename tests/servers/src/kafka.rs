@@ -90,6 +90,12 @@ impl Kafka {
         self.port
     }
 
+    /// The folder of its logs.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.scratch().path().join(DATA)
+    }
+
     /// `127.0.0.1:<port>`, without encryption or authentication.
     #[must_use]
     pub fn broker(&self) -> String {

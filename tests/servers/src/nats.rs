@@ -99,6 +99,16 @@ impl Nats {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// Replaces the further configuration and has the running server take it in.
+    ///
+    /// # Panics
+    /// If the server is not there.
+    pub fn reload(&self, config: NatsConfig<'_>) {
+        write_config(self.scratch(), self.port, self.monitor_port, config);
+        let id = i32::try_from(self.server.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+        rustix::process::kill_process(id, Signal::HUP).expect("nats-server runs");
+    }
+
     /// Removes everything JetStream has stored, as losing the disk would. The server must be stopped.
     ///
     /// # Panics

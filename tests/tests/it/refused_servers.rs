@@ -27,7 +27,7 @@ async fn configure(folder: &Path, settings: &str) {
     assert!(keygen.output().await.unwrap().status.success());
     std::fs::write(folder.join("wrong"), WRONG).unwrap();
     let text = format!(
-        "cluster = \"e2e\"\nstart_timeout = \"1s\"\n[listen]\ngrpc = \"127.0.0.1:0\"\n[keys]\nsigning_key = \"broadcaster.key\"\n{settings}"
+        "cluster = \"e2e\"\nstart_timeout = \"8s\"\n[listen]\ngrpc = \"127.0.0.1:0\"\n[keys]\nsigning_key = \"broadcaster.key\"\n{settings}"
     );
     std::fs::write(folder.join("rotacast.toml"), text).unwrap();
 }

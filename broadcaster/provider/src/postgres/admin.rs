@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use rotacast_proto::LoginSecret;
 use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::role::Problem;
+use super::settings::InvalidSettings;
 
 /// Longest wait for a connection: a server that takes longer is overloaded, and the call comes again.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,9 +52,21 @@ impl Drop for Connection {
     }
 }
 
+/// The administrator's connection as it is described now.
+pub(super) fn config(login: &LoginSecret) -> Result<Config, InvalidSettings> {
+    let text = login.read().map_err(InvalidSettings::AdminFile)?;
+    let mut config: Config = text.trim().parse().map_err(|_| InvalidSettings::Admin)?;
+    if config.get_hosts().is_empty() || config.get_user().is_none() {
+        return Err(InvalidSettings::Admin);
+    }
+    config.application_name("rotacast").connect_timeout(CONNECT_TIMEOUT);
+    Ok(config)
+}
+
 /// Opens the administrator's connection.
-pub(super) async fn open(config: &Config) -> Result<Connection, Problem> {
-    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, Connection::open(config)).await;
+pub(super) async fn open(login: &LoginSecret) -> Result<Connection, Problem> {
+    let config = config(login).map_err(|problem| Problem::Denied(problem.to_string()))?;
+    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, Connection::open(&config)).await;
     match connecting {
         Err(_) => Err(Problem::Unreachable("no answer to the administrator's login within 5 s".into())),
         Ok(Ok(connection)) => Ok(connection),

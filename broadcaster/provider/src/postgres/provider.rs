@@ -8,7 +8,7 @@ use postgres_protocol::password::scram_sha_256;
 use rotacast_proto::SecretValue;
 use rotacast_protocol::{SecretName, Version};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, Transaction};
+use tokio_postgres::{Client, Transaction};
 
 use super::admin;
 use super::login::{Login, log_in};
@@ -48,7 +48,6 @@ const LOGIN_NAME: &str = "rotacast test login";
 /// Passwords go to the server as SCRAM-SHA-256 verifiers: what a statement log keeps cannot be used to log in.
 pub struct PostgresProvider {
     settings: PostgresSettings,
-    admin: Config,
     draw: Draw,
 }
 
@@ -58,19 +57,14 @@ impl PostgresProvider {
     /// # Errors
     /// [`InvalidSettings`] says which one is wrong.
     pub fn new(settings: PostgresSettings) -> Result<Self, InvalidSettings> {
-        let text = std::str::from_utf8(settings.admin.expose()).map_err(|_| InvalidSettings::Admin)?;
-        let mut admin: Config = text.trim().parse().map_err(|_| InvalidSettings::Admin)?;
-        if admin.get_hosts().is_empty() || admin.get_user().is_none() {
-            return Err(InvalidSettings::Admin);
-        }
-        admin.application_name("rotacast").connect_timeout(admin::CONNECT_TIMEOUT);
+        admin::config(&settings.admin)?;
         check_name("group_role", &settings.group_role)?;
         check_name("database", &settings.database)?;
         check_name("role_name", &settings.role_name)?;
         if !(settings.role_name.contains("{secret}") && settings.role_name.contains("{version}")) {
             return Err(InvalidSettings::Template);
         }
-        Ok(Self { settings, admin, draw: Draw::default() })
+        Ok(Self { settings, draw: Draw::default() })
     }
 
     fn group(&self) -> &str {
@@ -145,7 +139,7 @@ impl PostgresProvider {
 
     async fn create_role(&self, credential: &Credential) -> Result<(), Problem> {
         let value = self.ours(credential).map_err(Problem::Refused)?;
-        let mut connection = admin::open(&self.admin).await?;
+        let mut connection = admin::open(&self.settings.admin).await?;
         let transaction = self.begin(connection.client(), &value.username).await?;
         let found = Role::read(&transaction, &value.username, self.group()).await?;
         let role = escape_identifier(&value.username);
@@ -199,7 +193,7 @@ impl PostgresProvider {
             Login::Unclear(problem) => return Err(Problem::Unreachable(format!("test login: {problem}"))),
         };
         let pid: i32 = session.client().query_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?;
-        let mut connection = admin::open(&self.admin).await?;
+        let mut connection = admin::open(&self.settings.admin).await?;
         let client = connection.client();
         let role = Role::read(client, &value.username, self.group()).await?;
         let seen = match &role {
@@ -251,7 +245,7 @@ impl PostgresProvider {
                 "its role is also that of version {other}: whose sessions they are cannot be told"
             )));
         }
-        let mut connection = admin::open(&self.admin).await?;
+        let mut connection = admin::open(&self.settings.admin).await?;
         let client = connection.client();
         let sessions = match Role::read(client, &value.username, self.group()).await? {
             // The sessions of a role that is somebody else's are somebody else's.
@@ -272,7 +266,7 @@ impl PostgresProvider {
         live: LiveSessions,
     ) -> Result<(), Problem> {
         let value = self.retirable(credential, others)?;
-        let mut connection = admin::open(&self.admin).await?;
+        let mut connection = admin::open(&self.settings.admin).await?;
         let transaction = self.begin(connection.client(), &value.username).await?;
         let Some(role) = Role::read(&transaction, &value.username, self.group()).await? else {
             return Ok(());
@@ -353,7 +347,7 @@ impl PostgresProvider {
         // What was never disabled must not lose its role while somebody is logged in.
         self.disable_role(credential, others, live).await?;
         let value = self.retirable(credential, others)?;
-        let mut connection = admin::open(&self.admin).await?;
+        let mut connection = admin::open(&self.settings.admin).await?;
         let transaction = self.begin(connection.client(), &value.username).await?;
         let Some(role) = Role::read(&transaction, &value.username, self.group()).await? else {
             return Ok(());

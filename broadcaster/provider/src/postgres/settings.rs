@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use rotacast_proto::SecretValue;
+use rotacast_proto::LoginSecret;
 use rotacast_protocol::{SecretName, Version};
 use thiserror::Error;
 
@@ -38,12 +38,12 @@ pub enum OnLiveSessions {
     },
 }
 
-/// How one PostgreSQL server is looked after. No `Debug`: `admin` may hold a password.
+/// How one PostgreSQL server is looked after.
 #[derive(Clone)]
 pub struct PostgresSettings {
-    /// The administrator's connection, as a URL or as `key=value` pairs. Its database must be the one whose objects
-    /// the group role owns.
-    pub admin: SecretValue,
+    /// The administrator's connection, as a URL or as `key=value` pairs; read for every connection. Its database must be
+    /// the one whose objects the group role owns.
+    pub admin: LoginSecret,
     /// The role that owns the objects; every login role is a member of it and acts as it.
     pub group_role: String,
     /// Names a version's role: `{secret}` and `{version}` are filled in, all other than letters and digits of the
@@ -72,6 +72,9 @@ pub enum InvalidSettings {
         "the administrator's connection is not valid: expected `postgres://user@host:port/database` or `host=… user=… dbname=…`"
     )]
     Admin,
+    /// The file with the administrator's connection cannot be read.
+    #[error("{0}")]
+    AdminFile(String),
     /// A name PostgreSQL would cut off, or that is empty.
     #[error("{setting} is not valid: expected 1 to 63 bytes, without control characters")]
     Name {

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{Auth, AuthError, Client, ConnectErrorKind, ConnectOptions, Event};
+use rotacast_proto::LoginSecret;
 use rotacast_protocol::ClusterName;
 use tokio::sync::watch;
 
@@ -28,13 +29,13 @@ pub enum NatsCredentials {
     #[default]
     None,
     /// User and password.
-    UserPassword(String, String),
+    UserPassword(String, LoginSecret),
     /// An nkey's seed.
-    Nkey(String),
+    Nkey(LoginSecret),
     /// A `.creds` file with JWT and seed.
     File(PathBuf),
     /// A token.
-    Token(String),
+    Token(LoginSecret),
 }
 
 /// Whether this connection sees to the streams.
@@ -104,7 +105,15 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sen
     let misconfigured = |problem: String| BusError::Misconfigured { endpoint: endpoint.clone(), problem };
     let continuity = watch::Sender::new(0);
     let counter = continuity.clone();
-    let mut connect = ConnectOptions::new()
+    let credentials = options.credentials.clone();
+    let connect = match credentials {
+        NatsCredentials::None => ConnectOptions::new(),
+        // Each connection says it anew: what was renewed in a file since is what counts.
+        credentials => {
+            ConnectOptions::with_auth_callback(move |nonce| std::future::ready(identify(&credentials, &nonce)))
+        }
+    };
+    let mut connect = connect
         .name("rotacast")
         .connection_timeout(CONNECT_TIMEOUT)
         .ping_interval(PING_INTERVAL)
@@ -128,17 +137,8 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sen
                 }
             }
         });
-    connect = match options.credentials.clone() {
-        NatsCredentials::None => connect,
-        NatsCredentials::UserPassword(user, password) => connect.user_and_password(user, password),
-        NatsCredentials::Nkey(seed) => connect.nkey(seed),
-        NatsCredentials::Token(token) => connect.token(token),
-        NatsCredentials::File(path) => {
-            let shown = path.display().to_string();
-            let read = connect.credentials_file(path).await;
-            read.map_err(|problem| misconfigured(format!("credentials file {shown}: {problem}")))?
-        }
-    };
+    // So that what cannot be read, or is no login, is told as that.
+    identify(&options.credentials, b"").map_err(|problem| misconfigured(problem.to_string()))?;
     if let Some(ca) = options.ca.clone() {
         connect = connect.add_root_certificates(ca).require_tls(true);
     }
@@ -164,6 +164,49 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sen
             }
         })?;
     Ok((client, continuity))
+}
+
+/// What a connection says about who we are; `nonce` is what the server wants signed.
+fn identify(credentials: &NatsCredentials, nonce: &[u8]) -> Result<Auth, AuthError> {
+    let mut auth = Auth::new();
+    let read = |secret: &LoginSecret| secret.read().map_err(AuthError::new);
+    match credentials {
+        NatsCredentials::None => {}
+        NatsCredentials::UserPassword(user, password) => {
+            auth.username = Some(user.clone());
+            auth.password = Some(read(password)?.as_str().to_owned());
+        }
+        NatsCredentials::Token(token) => auth.token = Some(read(token)?.as_str().to_owned()),
+        NatsCredentials::Nkey(seed) => {
+            let key = key_pair(&read(seed)?)?;
+            auth.nkey = Some(key.public_key());
+            auth.signature = Some(key.sign(nonce).map_err(AuthError::new)?);
+        }
+        NatsCredentials::File(path) => {
+            let text = read(&LoginSecret::File(path.clone()))?;
+            let part = |name: &str| {
+                section(&text, name)
+                    .ok_or_else(|| AuthError::new(format!("credentials file {}: it has no {name}", path.display())))
+            };
+            let key = key_pair(part("USER NKEY SEED")?)?;
+            auth.jwt = Some(part("NATS USER JWT")?.to_owned());
+            auth.signature = Some(key.sign(nonce).map_err(AuthError::new)?);
+        }
+    }
+    Ok(auth)
+}
+
+/// The error's text would name no character of the seed; ours says what was expected.
+fn key_pair(seed: &str) -> Result<nkeys::KeyPair, AuthError> {
+    nkeys::KeyPair::from_seed(seed.trim())
+        .map_err(|_| AuthError::new("it is no nkey's seed; expected one that begins with SU"))
+}
+
+/// A part of a `.creds` file, between its lines of dashes.
+fn section<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    let (_, after) = text.split_once(&format!("-----BEGIN {name}-----"))?;
+    let (part, _) = after.split_once("-----END")?;
+    Some(part.trim_end_matches('-').trim()).filter(|part| !part.is_empty())
 }
 
 /// Growing pauses with jitter, so that a thousand instances do not return at once.

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, RetentionPolicy};
 use futures::StreamExt as _;
-use rotacast_bus::{BusError, BusEvent, InstanceBus as _, LeaderBus, Level, NatsBus, NatsCredentials, NatsOptions};
+use rotacast_bus::{
+    BusError, BusEvent, InstanceBus as _, LeaderBus, Level, LoginSecret, NatsBus, NatsCredentials, NatsOptions,
+};
 use rotacast_proto::{Envelope, Kind, SigningKey};
 use rotacast_protocol::{ClusterName, Revision, SecretName, WallTime};
-use rotacast_test_servers::{Nats, NatsConfig};
+use rotacast_test_servers::{Nats, NatsConfig, Scratch, until};
 
 /// After this long a wait is taken to hang.
 const HANG: Duration = Duration::from_secs(60);
@@ -50,6 +52,49 @@ async fn wrong_credentials_are_denied_and_right_ones_pass() {
     }
     let credentials = NatsCredentials::UserPassword("rotacast".into(), "right".into());
     NatsBus::connect(NatsOptions { credentials, ..options(&server, "dev") }).await.unwrap();
+}
+
+/// The server is told of the next password, and so is the file: the connection that ended with the first comes back.
+#[tokio::test]
+async fn a_password_that_is_renewed_in_its_file_is_used() {
+    let with = |password: &str| format!("authorization {{ user: rotacast, password: {password} }}");
+    let Some(server) = Nats::start_with(NatsConfig { top: &with("first"), jetstream: "" }).await else { return };
+    let scratch = Scratch::new("nats-password");
+    let file = scratch.path().join("password");
+    std::fs::write(&file, "first\n").unwrap();
+    let credentials = NatsCredentials::UserPassword("rotacast".into(), LoginSecret::File(file.clone()));
+    let bus = NatsBus::connect(NatsOptions { credentials, ..options(&server, "dev") }).await.unwrap();
+    let secret = SecretName::new("db").unwrap();
+    bus.publish_state(&secret, Revision(1), &state("one")).await.unwrap();
+    std::fs::write(&file, "second\n").unwrap();
+    server.reload(NatsConfig { top: &with("second"), jetstream: "" });
+    // With the first password nobody is let in any more.
+    let refused = async || {
+        let credentials = NatsCredentials::UserPassword("rotacast".into(), "first".into());
+        matches!(
+            NatsBus::connect(NatsOptions { credentials, ..options(&server, "dev") }).await,
+            Err(BusError::Denied { .. })
+        )
+    };
+    until("the first password to be refused", HANG, async || refused().await.then_some(())).await;
+    until("the bus to be back", HANG, async || bus.publish_state(&secret, Revision(2), &state("two")).await.ok()).await;
+}
+
+#[tokio::test]
+async fn an_nkey_passes_and_a_file_that_is_none_is_named() {
+    let pair = nkeys::KeyPair::new_user();
+    let Some(server) = with_authorization(&format!("users: [{{ nkey: {} }}]", pair.public_key())).await else { return };
+    let scratch = Scratch::new("nats-nkey");
+    let file = scratch.path().join("seed");
+    std::fs::write(&file, pair.seed().unwrap()).unwrap();
+    let credentials = NatsCredentials::Nkey(LoginSecret::File(file.clone()));
+    NatsBus::connect(NatsOptions { credentials: credentials.clone(), ..options(&server, "dev") }).await.unwrap();
+    std::fs::write(&file, "canary").unwrap();
+    let problem = failure(NatsOptions { credentials, ..options(&server, "dev") }).await.to_string();
+    assert!(problem.contains("no nkey's seed") && !problem.contains("canary"), "{problem}");
+    let credentials = NatsCredentials::File(file.clone());
+    let problem = failure(NatsOptions { credentials, ..options(&server, "dev") }).await.to_string();
+    assert!(problem.contains("it has no USER NKEY SEED") && !problem.contains("canary"), "{problem}");
 }
 
 #[tokio::test]

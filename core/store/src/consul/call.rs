@@ -1,15 +1,18 @@
 //! Calling Consul: time limits, and what its answers mean.
 
 use std::error::Error as _;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
+use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode, Url};
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 use super::Shared;
+use super::options::TOKEN_HEADER;
 use crate::{CALL_TIMEOUT, Key, NO_ANSWER, StoreError};
 
 /// Largest answer that is accepted. Consul has no pages: a listing comes whole.
@@ -123,8 +126,48 @@ impl Shared {
         self.attempt(call, begun_until, begun_until + CALL_TIMEOUT).await
     }
 
+    /// Once more with another token, if the one in use is refused and its file holds another one by now. A call that was
+    /// refused has done nothing.
     async fn attempt(&self, call: &Call, begun_until: Instant, deadline: Instant) -> Result<Answer, StoreError> {
+        let token = self.token(None)?;
+        let denied = match self.attempt_with(token.as_ref(), call, begun_until, deadline).await {
+            Err(denied @ StoreError::Denied { .. }) => denied,
+            outcome => return outcome,
+        };
+        let newest = self.token(token.as_ref())?;
+        if newest == token {
+            return Err(denied);
+        }
+        tracing::info!(store = self.name, "the token was refused, and its file holds another one: using that");
+        self.attempt_with(newest.as_ref(), call, begun_until, deadline).await
+    }
+
+    /// The token in use; read anew if it is the one that was refused.
+    fn token(&self, refused: Option<&HeaderValue>) -> Result<Option<HeaderValue>, StoreError> {
+        let Some(source) = &self.options.token else { return Ok(None) };
+        let in_use = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if in_use.is_some() && in_use.as_ref() != refused {
+            return Ok(in_use);
+        }
+        let text = source.read().map_err(|problem| self.denied(&problem))?;
+        let mut token = HeaderValue::from_str(text.trim())
+            .map_err(|_| self.denied("the token holds characters that no token has"))?;
+        token.set_sensitive(true);
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
+        Ok(Some(token))
+    }
+
+    async fn attempt_with(
+        &self,
+        token: Option<&HeaderValue>,
+        call: &Call,
+        begun_until: Instant,
+        deadline: Instant,
+    ) -> Result<Answer, StoreError> {
         let mut request = self.http.request(call.method.clone(), call.url.clone());
+        if let Some(token) = token {
+            request = request.header(TOKEN_HEADER, token);
+        }
         if let Some(body) = &call.body {
             request = request.body(body.clone());
         }

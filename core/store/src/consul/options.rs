@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::HeaderName;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use zeroize::Zeroizing;
 
-use crate::StoreError;
+use crate::{LoginSecret, StoreError};
 
 /// How long a connection may take to come up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -25,7 +25,7 @@ const IDLE_CONNECTIONS: usize = 8;
 /// How long they are kept: shorter than any proxy's or agent's own limit.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// What tells Consul who we are.
-const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-consul-token");
+pub(super) const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-consul-token");
 
 /// Where a Consul agent is and who we are to it.
 #[derive(Clone, Default)]
@@ -33,7 +33,7 @@ pub struct ConsulOptions {
     /// `http://host:port` or `https://host:port` of an agent, usually the one on this machine.
     pub address: String,
     /// The ACL token, where ACLs are on.
-    pub token: Option<Zeroizing<String>>,
+    pub token: Option<LoginSecret>,
     /// The datacenter, if not the agent's own.
     pub datacenter: Option<String>,
     /// For an `https` address, and only for one.
@@ -103,15 +103,7 @@ impl ConsulOptions {
 
     /// A client, and the URL it must be given: with another server name, that name stands in for the host.
     pub(super) fn client(&self, mut base: reqwest::Url) -> Result<(reqwest::Client, reqwest::Url), StoreError> {
-        let mut headers = HeaderMap::new();
-        if let Some(token) = &self.token {
-            let mut value = HeaderValue::from_str(token.trim())
-                .map_err(|_| invalid("the token holds characters that no token has (store.token_file)"))?;
-            value.set_sensitive(true);
-            headers.insert(TOKEN_HEADER, value);
-        }
         let mut client = reqwest::Client::builder()
-            .default_headers(headers)
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_keepalive(KEEP_ALIVE)
             .tcp_keepalive_interval(KEEP_ALIVE)
@@ -226,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_token_is_not_printed() {
-        let options = ConsulOptions { token: Some(Zeroizing::new("canary".into())), ..ConsulOptions::default() };
+        let options = ConsulOptions { token: Some("canary".to_owned().into()), ..ConsulOptions::default() };
         assert!(!format!("{options:?}").contains("canary"));
     }
 }

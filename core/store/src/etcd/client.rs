@@ -86,7 +86,8 @@ impl Client {
         if self.headers.token() != stale {
             return Ok(());
         }
-        let request = AuthenticateRequest { name: user.name.clone(), password: user.password.to_string() };
+        let password = user.password.read().map_err(Status::permission_denied)?;
+        let request = AuthenticateRequest { name: user.name.clone(), password: password.to_string() };
         // Without the headers: a stale token would be refused here too.
         let answer = match AuthClient::new(self.channel.clone()).authenticate(request).await {
             // Whoever runs etcd has turned authentication off, maybe for a moment: it lets everybody in until then.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use zeroize::Zeroizing;
 
-use crate::StoreError;
+use crate::{LoginSecret, StoreError};
 
 /// How long a connection may take to come up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,7 +32,7 @@ pub struct EtcdUser {
     /// Its name.
     pub name: String,
     /// Its password.
-    pub password: Zeroizing<String>,
+    pub password: LoginSecret,
 }
 
 impl fmt::Debug for EtcdUser {
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_password_is_not_printed() {
-        let user = EtcdUser { name: "rotacast".into(), password: Zeroizing::new("canary".into()) };
+        let user = EtcdUser { name: "rotacast".into(), password: "canary".to_owned().into() };
         assert!(!format!("{user:?}").contains("canary"));
     }
 }

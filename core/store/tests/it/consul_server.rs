@@ -9,7 +9,7 @@ use rotacast_proto::SecretValue;
 use rotacast_protocol::SecretName;
 use rotacast_store::{
     Check, Commit, Committed, ConsulOptions, ConsulStore, ConsulTls, Cursor, Finding, Key, Leadership, Level,
-    MAX_COMMIT_OPS, Prefix, ReadStore, SecretTree, Store, StoreError, StoreEvent, VersionEvent, Write,
+    LoginSecret, MAX_COMMIT_OPS, Prefix, ReadStore, SecretTree, Store, StoreError, StoreEvent, VersionEvent, Write,
 };
 use rotacast_test_servers::{Consul, ConsulCertificates, ConsulConfig, Proxy, Scratch, make_certificates, until};
 use tokio_util::sync::CancellationToken;
@@ -479,4 +479,37 @@ async fn request(consul: &Consul, method: &str, path: &str) -> String {
     })
     .await;
     text.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+#[tokio::test]
+async fn a_token_that_is_renewed_in_its_file_is_used() {
+    let config = ConsulConfig { management_token: Some(MANAGEMENT), ..ConsulConfig::default() };
+    let Some(consul) = Consul::start_with(config).await else { return };
+    let rules = include_str!("../../../../docs/operate/stores/consul-policy.hcl");
+    consul.ctl(&["acl", "policy", "create", "-name", "rotacast", "-rules", rules]).await;
+    let make = async || {
+        let made = consul.ctl(&["acl", "token", "create", "-policy-name", "rotacast", "-format=json"]).await;
+        let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+        let text = |field: &str| made[field].as_str().unwrap().to_owned();
+        (text("AccessorID"), text("SecretID"))
+    };
+    let ((first, token), (_, second)) = (make().await, make().await);
+    let scratch = Scratch::new("consul-token");
+    let file = scratch.path().join("token");
+    std::fs::write(&file, format!("{token}\n")).unwrap();
+    let token = Some(LoginSecret::File(file.clone()));
+    let options = ConsulOptions { address: consul.endpoint(), token, ..ConsulOptions::default() };
+    let store = ConsulStore::new(options).unwrap();
+    store.commit(put("rotacast/x", b"first")).await.unwrap();
+    consul.ctl(&["acl", "token", "delete", "-id", &first]).await;
+    let refused = store.get(&Key::new("rotacast/x")).await.err().unwrap();
+    assert!(matches!(refused, StoreError::Denied { .. }), "{refused}");
+    std::fs::write(&file, format!("{second}\n")).unwrap();
+    assert!(store.get(&Key::new("rotacast/x")).await.unwrap().is_some());
+    store.commit(put("rotacast/x", b"second")).await.unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert!(
+        store.get(&Key::new("rotacast/x")).await.unwrap().is_some(),
+        "the one in use is not read again without need"
+    );
 }

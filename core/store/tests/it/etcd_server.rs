@@ -8,10 +8,10 @@ use futures::StreamExt as _;
 use rotacast_proto::SecretValue;
 use rotacast_protocol::SecretName;
 use rotacast_store::{
-    Check, Commit, Committed, EtcdOptions, EtcdStore, EtcdUser, Finding, Key, Level, Prefix, ReadStore, SecretTree,
-    Store, StoreError, StoreEvent, VersionEvent, Write,
+    Check, Commit, Committed, EtcdOptions, EtcdStore, EtcdUser, Finding, Key, Level, LoginSecret, Prefix, ReadStore,
+    SecretTree, Store, StoreError, StoreEvent, VersionEvent, Write,
 };
-use rotacast_test_servers::{Etcd, Proxy, until};
+use rotacast_test_servers::{Etcd, Proxy, Scratch, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -357,4 +357,32 @@ async fn authentication_may_be_turned_on_and_off_under_a_client_with_a_user() {
     store.commit(put("rotacast/x", b"off again".to_vec())).await.unwrap();
     let late = with_user(&etcd, "root", "root-pw");
     assert_eq!(late.get(&Key::new("rotacast/x")).await.unwrap().unwrap().value.expose(), b"off again");
+}
+
+#[tokio::test]
+async fn a_password_that_is_renewed_in_its_file_is_used() {
+    let Some(etcd) = Etcd::start().await else { return };
+    for command in [
+        &["user", "add", "root:root-pw"][..],
+        &["user", "grant-role", "root", "root"],
+        &["user", "add", "rotacast:first"],
+        &["user", "grant-role", "rotacast", "root"],
+        &["auth", "enable"],
+    ] {
+        etcd.ctl(command).await;
+    }
+    let scratch = Scratch::new("etcd-password");
+    let file = scratch.path().join("password");
+    std::fs::write(&file, "first\n").unwrap();
+    let user = EtcdUser { name: "rotacast".into(), password: LoginSecret::File(file.clone()) };
+    let store = EtcdStore::new(EtcdOptions { user: Some(user), ..options(&etcd) }).unwrap();
+    store.commit(put("rotacast/x", b"first".to_vec())).await.unwrap();
+    // The users are handed over: the one in use ends, and its file has the next.
+    etcd.ctl(&["--user=root:root-pw", "user", "delete", "rotacast"]).await;
+    let refused = store.get(&Key::new("rotacast/x")).await.err().unwrap();
+    assert!(matches!(refused, StoreError::Denied { .. }), "{refused}");
+    etcd.ctl(&["--user=root:root-pw", "user", "add", "rotacast:second"]).await;
+    etcd.ctl(&["--user=root:root-pw", "user", "grant-role", "rotacast", "root"]).await;
+    std::fs::write(&file, "second\n").unwrap();
+    store.commit(put("rotacast/x", b"second".to_vec())).await.unwrap();
 }

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use rotacast_proto::LoginSecret;
 use rotacast_protocol::Version;
 use rotacast_provider::LiveSessions::{ByPolicy, End};
 use rotacast_provider::conformance::{Fixture as _, Held as _};
 use rotacast_provider::postgres::{Endpoint, OnLiveSessions};
 use rotacast_provider::{Credential, Evidence, ProviderError, Verdict};
+
+use rotacast_test_servers::Scratch;
 
 use super::fixture::{Postgres, field, fields, start};
 
@@ -218,7 +221,7 @@ async fn an_override_of_sessions_without_the_right_to_end_them_says_which() {
     superuser(&fixture, &format!("GRANT app_owner TO {weak} WITH ADMIN OPTION; GRANT pg_read_all_stats TO {weak}"))
         .await;
     let admin = format!("host=127.0.0.1 port={} user={weak} password=weak-4711 dbname=app", fixture.server.port());
-    let provider = fixture.with(|settings| settings.admin = rotacast_proto::SecretValue::new(admin.into_bytes()));
+    let provider = fixture.with(|settings| settings.admin = admin.into());
     let outcome = provider.disable(&credential, &[], End).await;
     assert!(
         matches!(&outcome, Err(ProviderError::InUse { next, .. }) if next.contains("GRANT pg_signal_backend")),
@@ -241,7 +244,7 @@ async fn a_missing_group_and_a_missing_right_are_the_administrators_fault() {
     for password in ["powerless-4711", "wrong-4711"] {
         let admin =
             format!("host=127.0.0.1 port={} user={powerless} password={password} dbname=app", fixture.server.port());
-        let provider = fixture.with(|settings| settings.admin = rotacast_proto::SecretValue::new(admin.into_bytes()));
+        let provider = fixture.with(|settings| settings.admin = admin.into());
         let outcome = provider.disable(&credential, &[], ByPolicy).await;
         assert!(matches!(outcome, Err(ProviderError::Denied { .. })), "{outcome:?}");
     }
@@ -267,4 +270,35 @@ async fn the_servers_log_holds_statements_but_no_password() {
 fn the_rights_these_tests_run_with_are_the_documented_ones() {
     let (_, statements) = super::server::SETUP.split_once('\n').unwrap();
     assert!(include_str!("../../../../../docs/operate/providers.md").contains(statements));
+}
+
+#[tokio::test]
+async fn an_administrators_password_that_is_renewed_in_its_file_is_used() {
+    let Some(fixture) = start().await else { return };
+    let credential = made(&fixture, 1).await;
+    let admin = fixture.name("renewed");
+    superuser(&fixture, &format!("CREATE ROLE {admin} LOGIN CREATEROLE PASSWORD 'first-4711'")).await;
+    superuser(&fixture, &format!("GRANT app_owner TO {admin} WITH ADMIN OPTION; GRANT pg_read_all_stats TO {admin}"))
+        .await;
+    let scratch = Scratch::new("pg-admin");
+    let file = scratch.path().join("admin");
+    let port = fixture.server.port();
+    let write = |password: &str| {
+        let text = format!("host=127.0.0.1 port={port} user={admin} password={password} dbname=app\n");
+        std::fs::write(&file, text).unwrap();
+    };
+    write("first-4711");
+    let provider = fixture.with(|settings| settings.admin = LoginSecret::File(file.clone()));
+    provider.usage(&credential, &[]).await.unwrap();
+    superuser(&fixture, &format!("ALTER ROLE {admin} PASSWORD 'second-4711'")).await;
+    let refused = provider.usage(&credential, &[]).await;
+    assert!(matches!(refused, Err(ProviderError::Denied { .. })), "{refused:?}");
+    write("second-4711");
+    provider.usage(&credential, &[]).await.unwrap();
+    // Half a file, as a program may leave it for a moment, is an error that the next call may not meet.
+    std::fs::write(&file, "host=").unwrap();
+    let refused = provider.usage(&credential, &[]).await;
+    assert!(matches!(refused, Err(ProviderError::Denied { .. })), "{refused:?}");
+    write("second-4711");
+    provider.usage(&credential, &[]).await.unwrap();
 }

@@ -31,7 +31,7 @@ pub(crate) async fn start() -> Option<Postgres> {
 impl Postgres {
     pub(crate) fn settings(&self) -> PostgresSettings {
         PostgresSettings {
-            admin: SecretValue::new(self.server.admin(self.server.port()).into_bytes()),
+            admin: self.server.admin(self.server.port()).into(),
             group_role: "app_owner".into(),
             role_name: PostgresSettings::ROLE_NAME.into(),
             database: "app".into(),
@@ -140,7 +140,7 @@ impl LoginFixture for Postgres {
     fn unreachable(&self) -> Arc<dyn Provider> {
         // Port 1 is reserved and answers nowhere.
         self.with(|settings| {
-            settings.admin = SecretValue::new(self.server.admin(1).into_bytes());
+            settings.admin = self.server.admin(1).into();
             settings.endpoint.port = 1;
         })
     }
@@ -156,7 +156,7 @@ impl LoginFixture for Postgres {
             }
         });
         Cut {
-            provider: self.with(|settings| settings.admin = SecretValue::new(self.server.admin(port).into_bytes())),
+            provider: self.with(|settings| settings.admin = self.server.admin(port).into()),
             was_cut: Box::new(move || cut.load(Ordering::SeqCst)),
         }
     }
