@@ -77,7 +77,7 @@ pub(crate) enum Ask {
         /// Which secret.
         secret: SecretName,
     },
-    /// Show who runs what.
+    /// Show the instances, and the version that each uses.
     Instances {
         /// Which secret; all if none is named.
         secret: Option<SecretName>,
@@ -85,7 +85,7 @@ pub(crate) enum Ask {
         #[arg(long, value_name = "VERSION")]
         not_on: Option<Version>,
     },
-    /// Wait until a secret has got somewhere.
+    /// Wait until a rotation ends, or until a version is current.
     Wait(WaitArgs),
     /// Allow the activation that waits for approval.
     Approve(OrderArgs),
@@ -95,20 +95,20 @@ pub(crate) enum Ask {
     Resume(OrderArgs),
     /// Go back to the old version.
     Rollback(ReasonedArgs),
-    /// Let a retire go on although somebody may still use the version. They are cut off.
+    /// Retire a version although named instances, or the provider's sessions, may still use it. They are cut off.
     Retire(RetireArgs),
-    /// Do not wait for an instance to prepare or switch; it never counts as having let go.
+    /// Do not wait for an instance to prepare or switch. The retire still waits for it.
     Excuse {
         #[command(flatten)]
         order: OrderArgs,
-        /// Whom: SERVICE/INSTANCE, or SERVICE/INSTANCE/INCARNATION if it runs more than once.
+        /// The instance: SERVICE/INSTANCE, or SERVICE/INSTANCE/INCARNATION if it has several incarnations.
         instance: InstancePattern,
     },
-    /// Go on after the store was looked at.
+    /// Leave safe mode, after you have checked the store.
     LeaveSafeMode(OrderArgs),
-    /// Say what is well and what is not.
+    /// Check store, bus, leadership, audit log, secrets, leases, clocks and your own key.
     Doctor,
-    /// Write what somebody who helps needs to see into one file, which holds no secret.
+    /// Write what support needs to see into one file, which holds no secret.
     SupportBundle(BundleArgs),
 }
 
@@ -116,7 +116,7 @@ pub(crate) enum Ask {
 pub(crate) struct PutArgs {
     /// Which secret.
     pub(crate) secret: SecretName,
-    /// Where the value is, byte for byte; standard input if it is not given.
+    /// The file with the value, byte for byte; standard input if it is not given.
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     #[command(flatten)]
@@ -137,7 +137,7 @@ pub(crate) struct Waiting {
     /// Wait until the rotation is over.
     #[arg(long)]
     pub(crate) wait: bool,
-    /// How long to wait at the most, e.g. `90s` or `10m`; the rotation goes on after that.
+    /// Longest wait, such as `90s` or `10m`; the rotation continues after it.
     #[arg(long, value_name = "DURATION", requires = "wait", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
 }
@@ -146,14 +146,14 @@ pub(crate) struct Waiting {
 pub(crate) struct WaitArgs {
     /// Which secret.
     pub(crate) secret: SecretName,
-    /// For what: `retired` and `rolled_back` are ends of the rotation in flight (or of the last one, if none is),
-    /// `idle` is no rotation in flight, `current=N` is version N in use.
+    /// The goal: `retired` and `rolled_back` are ends of the rotation in flight (or of the last one, if none is);
+    /// `idle`: no rotation is in flight and no version waits for one; `current=N`: version N is current.
     #[arg(long = "for", value_name = "GOAL")]
     pub(crate) goal: Goal,
     /// Which rotation, as `rotate` printed it; for `retired` and `rolled_back`.
     #[arg(long, value_name = "NUMBER", value_parser = parse_generation)]
     pub(crate) generation: Option<Generation>,
-    /// How long at the most, e.g. `90s` or `10m`; without it, as long as it takes.
+    /// Longest wait, such as `90s` or `10m`; without it, as long as it takes.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
 }
@@ -172,7 +172,7 @@ pub(crate) struct OrderArgs {
 pub(crate) struct ReasonedArgs {
     /// Which secret.
     pub(crate) secret: SecretName,
-    /// Why; goes on record.
+    /// The reason; it is recorded.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,
 }
@@ -181,19 +181,19 @@ pub(crate) struct ReasonedArgs {
 pub(crate) struct RetireArgs {
     /// Which secret.
     pub(crate) secret: SecretName,
-    /// Which version, on its way out already.
+    /// The version; it must be on its way out already.
     #[arg(long, value_name = "VERSION")]
     pub(crate) version: Version,
-    /// Says that this is meant: a retire needs no command, only cutting somebody off does.
+    /// Required: a normal retire needs no command, only one that cuts instances or sessions off.
     #[arg(long = "override", required = true)]
     pub(crate) overriding: bool,
-    /// Who is cut off: SERVICE/INSTANCE or SERVICE/INSTANCE/INCARNATION. May be repeated.
+    /// An instance to cut off: SERVICE/INSTANCE or SERVICE/INSTANCE/INCARNATION. May be repeated.
     #[arg(long, value_name = "INSTANCE")]
     pub(crate) instance: Vec<InstancePattern>,
     /// Cut off the provider's live sessions too.
     #[arg(long)]
     pub(crate) sessions: bool,
-    /// Why; goes on record.
+    /// The reason; it is recorded.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,
     /// Do not ask.

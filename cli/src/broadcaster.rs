@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Audit(audit_log::AuditCommand),
     /// Make a token for signing in to the dashboard: NAME.token. The configuration gets its digest.
     Token {
-        /// Path and name of the file, without ending; the name is whoever is to sign in with it.
+        /// Path and name of the file, without ending; the name is that of the person who signs in with it.
         #[arg(long, value_name = "NAME", default_value = "rotacast")]
         out: PathBuf,
     },

@@ -176,7 +176,7 @@ impl Client {
         self.answer(self.admin.clone().watch(request)).await
     }
 
-    /// Signs an order and sends it to the leader, once. Another broadcaster is tried only if the one before has surely not
+    /// Signs an order and sends it to the leader, once. Another broadcaster is tried only if the one before has certainly not
     /// taken it: it said that it does not lead, or no connection was made. Whether an order that got no answer took effect is
     /// for a person to find out.
     pub(crate) async fn order(

@@ -45,7 +45,7 @@ pub(crate) struct Failure {
 #[derive(Debug)]
 pub(crate) enum Stop {
     Failed(Box<Failure>),
-    /// Whoever read the output has had enough (`rotacast status | head -1`): no failure of ours.
+    /// The reader of the output has closed it (`rotacast status | head -1`): no failure of ours.
     Unread,
 }
 
@@ -64,7 +64,7 @@ impl Stop {
     pub(crate) fn problem(&self) -> &str {
         match self {
             Stop::Failed(failure) => &failure.problem,
-            Stop::Unread => "whoever read the output has had enough",
+            Stop::Unread => "the reader of the output has closed it",
         }
     }
 

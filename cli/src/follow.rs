@@ -94,7 +94,7 @@ impl Follow<'_> {
                     Err(stop) => stop,
                 },
             };
-            // Only what was there before is waited for: a wrong address is told at once.
+            // Only what was there before is waited for: a wrong address is reported at once.
             if !(ended.is_unreachable() && answered.is_some_and(|since| since.elapsed() <= PATIENCE)) {
                 return Err(ended);
             }

@@ -7,7 +7,7 @@ use rotacast_protocol::{ClusterName, OperatorName};
 
 #[derive(Args)]
 pub(crate) struct Global {
-    /// Where the broadcaster listens; https needs --ca. Of several, with commas or by repeating it, the leader is found.
+    /// The broadcaster's address; https needs --ca. Name all replicas (with commas, or repeat it): the leader is found.
     #[arg(
         long,
         global = true,
@@ -17,16 +17,16 @@ pub(crate) struct Global {
         default_value = "http://127.0.0.1:7400"
     )]
     pub(crate) server: Vec<String>,
-    /// In whose name commands are given; `operator` if the key is the one that `rotacast dev` made.
+    /// The operator who gives the order; `operator` if the key is the one that `rotacast dev` made.
     #[arg(long, global = true, env = "ROTACAST_OPERATOR", value_name = "NAME")]
     pub(crate) operator: Option<OperatorName>,
     /// The operator's private key; ./rotacast-data/keys/operator.key if that exists.
     #[arg(long, global = true, env = "ROTACAST_OPERATOR_KEY", value_name = "FILE")]
     pub(crate) operator_key: Option<PathBuf>,
-    /// Which cluster commands are meant for; the server is asked if it is not given.
+    /// The cluster that an order is for; without it, the server's own.
     #[arg(long, global = true, env = "ROTACAST_CLUSTER", value_name = "NAME")]
     pub(crate) cluster: Option<ClusterName>,
-    /// Certificates (PEM) that the server's must lead back to.
+    /// The authority (PEM) of the server's certificate.
     #[arg(long, global = true, env = "ROTACAST_CA", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
     /// This client's own certificate (PEM), where the server asks for one.

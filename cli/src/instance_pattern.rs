@@ -1,4 +1,4 @@
-//! How people name an instance, or one process life of it.
+//! How people name an instance, or one incarnation of it.
 
 use std::str::FromStr;
 
@@ -9,11 +9,11 @@ use rotacast_protocol::{InstanceName, ServiceName};
 
 use crate::error::{Exit, Stop};
 
-/// Fewest digits of an incarnation that tell lives apart: as many as the tables show.
+/// Fewest digits that tell incarnations apart: as many as the tables show.
 const MIN_INCARNATION_DIGITS: usize = 8;
 const INCARNATION_DIGITS: usize = 32;
 
-/// `SERVICE/INSTANCE`, with the beginning of an incarnation behind `/` or `#` if one life is meant.
+/// `SERVICE/INSTANCE`, with the beginning of an incarnation behind `/` or `#` if one incarnation is meant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct InstancePattern {
     service: ServiceName,
@@ -64,7 +64,7 @@ impl InstancePattern {
             && self.incarnation.as_ref().is_none_or(begins)
     }
 
-    /// The lives that are meant and still count: those that left are nobody's concern any more.
+    /// The incarnations that are meant, without those that left.
     pub(crate) fn find<'a>(&self, all: &'a [InstanceStatus]) -> Result<Vec<&'a InstanceStatus>, Stop> {
         let found: Vec<_> = all.iter().filter(|it| it.standing != Standing::Left && self.matches(it)).collect();
         if found.is_empty() {
@@ -74,13 +74,13 @@ impl InstancePattern {
         Ok(found)
     }
 
-    /// The one life that is meant.
+    /// The one incarnation that is meant.
     pub(crate) fn find_one<'a>(&self, all: &'a [InstanceStatus]) -> Result<&'a InstanceStatus, Stop> {
         match self.find(all)?.as_slice() {
             [one] => Ok(one),
             several => {
                 let names: Vec<String> = several.iter().map(|it| instance_subject(&it.key)).collect();
-                let problem = format!("{self} is {} process lives: {}", names.len(), names.join(", "));
+                let problem = format!("{self} is {} incarnations: {}", names.len(), names.join(", "));
                 Err(Stop::failed(Exit::Usage, "usage", problem, "name one of them"))
             }
         }

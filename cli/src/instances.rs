@@ -19,9 +19,9 @@ pub(crate) async fn run(context: &Context, secret: Option<&SecretName>, not_on: 
         return output.data(&InstancesView { instances: found });
     }
     if found.is_empty() {
-        // Nobody at all is not everybody.
-        let anybody = not_on.is_some() && !client.instances(secret, None).await?.is_empty();
-        return output.line(match (secret, not_on.filter(|_| anybody)) {
+        // Without any instance, "every instance" would mislead.
+        let any = not_on.is_some() && !client.instances(secret, None).await?.is_empty();
+        return output.line(match (secret, not_on.filter(|_| any)) {
             (Some(secret), None) => format!("no instance uses {secret}"),
             (Some(secret), Some(version)) => {
                 format!("every instance that uses {secret} is on version {version} and nothing else")

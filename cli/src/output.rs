@@ -56,7 +56,7 @@ impl Output {
         self.format == Format::Wide
     }
 
-    /// One line, escaped by whoever made it.
+    /// One line, which its maker has escaped.
     pub(crate) fn line(self, text: impl Display) -> Result<(), Stop> {
         let mut out = io::stdout().lock();
         writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| Stop::unwritten(&error))
@@ -96,7 +96,7 @@ impl Output {
     }
 }
 
-/// Says something on standard error. Nobody is told if that cannot be written to.
+/// Says something on standard error. Without effect if that cannot be written to.
 pub(crate) fn note(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! What happens while somebody waits: moving lines on a terminal, plain lines otherwise. On standard error.
+//! Progress while a command waits, on standard error: moving lines on a terminal, plain lines otherwise.
 
 use std::io::IsTerminal as _;
 
@@ -7,7 +7,7 @@ use crate::progress_bars::Bars;
 use crate::summary;
 use rotacast_protocol::status::SecretStatus;
 
-/// What is told when the broadcaster is gone for the moment.
+/// Shown while the broadcaster does not answer.
 pub(crate) const LOST: &str = "connection lost; trying again";
 
 /// Tells of one secret.
@@ -18,7 +18,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// `silent`: a program reads the result and nobody watches.
+    /// `silent`: a program reads the result, so plain lines are left out.
     pub(crate) fn new(silent: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
         Self { bars: terminal.then(Bars::new), told: String::new(), silent: silent && !terminal }

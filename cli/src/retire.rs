@@ -1,4 +1,4 @@
-//! `rotacast retire --override` and `rotacast excuse`: going on without somebody.
+//! `rotacast retire --override` and `rotacast excuse`: a rotation that no longer waits for named instances.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
@@ -30,7 +30,7 @@ pub(crate) async fn run(context: &Context, args: RetireArgs) -> Result<(), Stop>
             .collect();
         who.dedup();
         let holding = match who.is_empty() {
-            true => "nobody holds it up".to_owned(),
+            true => "held up by no instance and no session".to_owned(),
             false => format!("held up by {}", who.join(", ")),
         };
         return Err(Stop::usage(
@@ -65,7 +65,7 @@ pub(crate) async fn run(context: &Context, args: RetireArgs) -> Result<(), Stop>
 /// Says who is cut off, and has it confirmed.
 fn ask(args: &RetireArgs, cut: &[&InstanceStatus]) -> Result<(), Stop> {
     if !std::io::stdin().is_terminal() {
-        return Err(Stop::usage("nobody is there to confirm who is cut off", "run it in a terminal, or add --yes"));
+        return Err(Stop::usage("standard input is no terminal, so the question who is cut off cannot be asked", "run it in a terminal, or add --yes"));
     }
     note(format_args!("Version {} of {} will be retired although these may still use it:", args.version, args.secret));
     for life in cut {

@@ -33,7 +33,7 @@ pub(crate) struct Servers(Vec<Server>);
 struct Server {
     name: String,
     endpoint: Endpoint,
-    /// Whether nobody on the way can read along.
+    /// Whether no machine on the way can read along.
     private: bool,
     loopback: bool,
 }
@@ -86,7 +86,7 @@ impl Servers {
         let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
         let body = body.map_err(|error| unreachable(innermost(&*error)))?.to_bytes();
         let text = String::from_utf8_lossy(&body).into_owned();
-        // Whether it is ready is told with either status.
+        // The report says whether it is ready, with either status.
         match status.is_success() || status == http::StatusCode::SERVICE_UNAVAILABLE {
             true => Ok(text),
             false => Err(unreachable(format!("{path}: {status}: {text}"))),

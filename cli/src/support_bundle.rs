@@ -1,4 +1,4 @@
-//! `rotacast support-bundle`: what somebody who helps needs to see, in one file that holds no secret.
+//! `rotacast support-bundle`: what support needs to see, in one file that holds no secret.
 //!
 //! Whatever cannot be had says why in its place: the bundle is wanted most when something does not work.
 
@@ -18,7 +18,7 @@ use rotacast_admin::view::DoctorView;
 
 /// Instances that go in: enough to see what kind of instance is in the way.
 const MAX_INSTANCES: usize = 1_000;
-/// The number that readers go by.
+/// The format's number, for readers.
 const FORMAT: u32 = 1;
 
 #[derive(Args)]

@@ -105,7 +105,7 @@ pub(crate) async fn for_end(
     }
 }
 
-/// What the end of a rotation means for whoever started it.
+/// What the end of a rotation means for the command that waited.
 pub(crate) fn verdict(secret: &SecretName, ended: &FinishedStatus) -> Result<(), Stop> {
     match ended.outcome {
         Outcome::Retired => Ok(()),

@@ -196,7 +196,7 @@ impl Demo {
     async fn rotations(&mut self, args: &DemoArgs) -> anyhow::Result<()> {
         let mut done = 0_u64;
         while args.rotations.is_none_or(|wanted| done < wanted) {
-            // Somebody may try the commands out while the demo runs: it goes on when they are done.
+            // A person may try commands out while the demo runs: it continues when they are done.
             match self.rotate().await {
                 Ok(()) => done += 1,
                 Err(problem) => match problem.downcast_ref::<tonic::Status>() {

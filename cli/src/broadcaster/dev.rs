@@ -34,7 +34,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
     dev.run(stop).await
 }
 
-/// For somebody who has just started it for the first time.
+/// For a person who starts it for the first time.
 #[allow(clippy::print_stdout)]
 fn print_what_next(folder: &Folder, address: SocketAddr) {
     let (data, keys, token) = (folder.path().display(), folder.keys(), folder.token_file());
@@ -47,7 +47,7 @@ Write a secret's first version, then rotate it:
     printf 'first value' | rotacast put demo/token --wait
     rotacast rotate demo/token
     rotacast status
-    rotacast why demo/token        # what it waits for, and who
+    rotacast why demo/token        # what it waits for, and for which instance
 
 Let a service use it:
 

@@ -177,7 +177,7 @@ async fn an_override_names_the_lives_it_cuts_off() {
     let ran = rig.run(&with(&["--yes"])).await.exits(2);
     assert!(ran.err.contains("held up by payments-api/pod-1#0a0a0a0a"), "{}", ran.err);
     let ran = rig.run(&with(&["--sessions"])).await.exits(2);
-    assert!(ran.err.contains("nobody is there to confirm"), "{}", ran.err);
+    assert!(ran.err.contains("standard input is no terminal"), "{}", ran.err);
     let unmeant: Vec<&str> = with(&["--sessions", "--yes"]).into_iter().filter(|it| *it != "--override").collect();
     rig.run(&unmeant).await.exits(2);
     assert_eq!(rig.orders().len(), taken);
@@ -190,7 +190,7 @@ async fn an_excuse_is_for_one_life() {
     rig.run(&["excuse", SECRET, "api/pod-2"]).await.exits(0);
     assert_eq!(lives(&rig.orders().pop().unwrap()), ["api/pod-2#0d0d0d0d"]);
     let ran = rig.run(&["excuse", SECRET, "api/pod-1"]).await.exits(2);
-    assert!(ran.err.contains("is 2 process lives"), "{}", ran.err);
+    assert!(ran.err.contains("is 2 incarnations"), "{}", ran.err);
     rig.run(&["excuse", SECRET, "api/pod-1#0b0b0b0b"]).await.exits(0);
     assert_eq!(lives(&rig.orders().pop().unwrap()), ["api/pod-1#0b0b0b0b"]);
     rig.fake.instances.lock().unwrap().clear();
