@@ -101,7 +101,7 @@ impl FromStr for TokenDigest {
     fn from_str(text: &str) -> Result<Self, String> {
         let expected = "expected the digest that `rotacast token` printed, such as \"rotacast-digest-1:9f86…\"";
         if text.starts_with(TOKEN) {
-            return Err(format!("is a token itself, which whoever reads this file could use; {expected}"));
+            return Err(format!("is a token itself, which any reader of this file could use; {expected}"));
         }
         let digits = text.strip_prefix(DIGEST).ok_or_else(|| format!("is no token's digest; {expected}"))?;
         let mut digest = [0; 32];

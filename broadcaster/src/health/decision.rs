@@ -86,7 +86,7 @@ pub fn decide(facts: &Facts) -> HealthReport {
     }
     let leader = if facts.leads { Some(facts.replica.clone()) } else { facts.leader.clone() };
     if store && leader.is_none() {
-        warnings.push("the store names no leader: an election is on, or nobody runs for it".into());
+        warnings.push("the store names no leader: an election is under way, or no broadcaster stands for it".into());
     }
     HealthReport {
         alive,

@@ -208,7 +208,7 @@ impl GrpcBus {
             if matches!(problem, BusError::TooLarge { .. }) {
                 return Err(problem);
             }
-            // A refusal says more than "nobody leads", and that more than "nobody there".
+            // A refusal says more than "no broadcaster leads", and that more than "no answer".
             let weight = |problem: &BusError| match problem {
                 BusError::NoLeader { .. } => 1,
                 problem if problem.is_transient() => 0,

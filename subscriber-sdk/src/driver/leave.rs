@@ -113,7 +113,7 @@ async fn leave(
     for (hooks, view) in shown {
         let (secret, version) = (view.secret().clone(), view.version());
         if let Err(refusal) = hooks.run(Step::Release, view, context.hook_timeout.min(left)).await {
-            let what = format!("secret {secret} version {version} was not let go: {refusal}");
+            let what = format!("secret {secret} version {version} was not released: {refusal}");
             let fix = "rotations wait until this instance's leases are over";
             return Done::Left(Err(Error::new(ErrorKind::Refused, what, fix)));
         }
@@ -128,7 +128,7 @@ async fn leave(
         };
         let resume = tokio::time::Instant::now() + pauses.next().unwrap_or(FIRST_PAUSE);
         if error.kind() != ErrorKind::Unreachable || resume >= deadline {
-            let what = format!("everything is let go, but the leave was not made durable: {error}");
+            let what = format!("every version is released, but the leave was not made durable: {error}");
             let fix = "rotations wait until this instance's leases are over";
             return Done::Left(Err(Error::new(error.kind(), what, fix)));
         }

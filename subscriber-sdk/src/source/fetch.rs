@@ -172,7 +172,7 @@ impl FetchSource {
 
 impl Target {
     fn wrong(&self, problem: &str) -> Error {
-        let fix = "check that the trusted keys are this broadcaster's, and that nobody stands between";
+        let fix = "check that the trusted keys are this broadcaster's, and that no other machine answers in its place";
         Error::new(ErrorKind::Denied, format!("broadcaster {}: {problem}", self.url), fix)
     }
 

@@ -410,7 +410,7 @@ fn same(there: &Mark, wanted: &Mark) -> Result<(), String> {
         return Err("was disabled already: a retired credential is not revived".into());
     }
     if there.draw != wanted.draw {
-        return Err("was made for another value of this version, which somebody may be using".into());
+        return Err("was made for another value of this version, which an instance may be using".into());
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ impl Effect {
         let Environment { bus, tree, identities, .. } = &self.environment;
         let mut inputs = Vec::new();
         for envelope in bus.read_roster().await? {
-            // Whatever does not verify was counted and logged; it speaks for nobody.
+            // A registration that does not verify was counted and logged; it stands for no instance.
             let Ok(registration) = identities.registration(&envelope) else { continue };
             if registration.secrets.contains(self.secret()) {
                 inputs.push(if registration.left {

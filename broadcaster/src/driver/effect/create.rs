@@ -19,7 +19,7 @@ impl Effect {
         let provider = &self.settings.provider;
         let journalled = tree.read_journal(self.secret(), version).await?;
         if journalled.is_none() && self.credential(version).await?.is_some() {
-            // It was published before an answer was lost, or somebody else has taken the number.
+            // It was published before an answer was lost, or another client has taken the number.
             return Ok(vec![Input::Created { version, origin: Origin::Managed }]);
         }
         let value = match journalled {
@@ -34,8 +34,8 @@ impl Effect {
             // Nothing was journalled and nothing is stored: begin again.
             Published::Missing => anyhow::bail!("the journal entry of version {version} is gone"),
             Published::Taken => {
-                // Somebody wrote this version at the same moment. Theirs stands; ours was never used by anyone.
-                warn!(secret = %self.secret(), %version, "somebody else has written this version; using theirs");
+                // Another client wrote this version at the same moment. Its value stands; no instance has used ours.
+                warn!(secret = %self.secret(), %version, "another client has written this version; using its value");
                 let theirs: Vec<Credential> = self.credential(version).await?.into_iter().collect();
                 provider.disable(&credential, &theirs, LiveSessions::ByPolicy).await?;
                 provider.destroy(&credential, &theirs, LiveSessions::ByPolicy).await?;

@@ -32,8 +32,8 @@ impl Effect {
         let envelope = envelope_of(traces, &self.record, self.state.seal(key, cluster, id, clock::wall()));
         match bus.publish_state(self.secret(), revision, &envelope).await {
             Ok(()) => Ok(vec![Input::Published { revision }]),
-            // Every state is saved before it is published. So either somebody else leads by now, and then what follows from
-            // this cannot be saved; or the store has lost what was saved, while nobody was there to notice.
+            // Every state is saved before it is published. So either another broadcaster leads by now, and then what follows from
+            // this cannot be saved; or the store has lost what was saved, while no broadcaster was there to notice.
             // In safe mode too: it was restored once more, or the last leap was not far enough.
             Err(BusError::Fenced { .. }) => {
                 if self.record.safe_mode.is_some() {

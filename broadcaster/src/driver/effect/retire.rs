@@ -59,7 +59,7 @@ impl Effect {
         };
         match outcome {
             Ok(()) => done,
-            // A rejected value may name somebody else's credential: that one is not ours to end.
+            // A rejected value may name a credential of another owner: that one is not ours to end.
             Err(ProviderError::Refused { problem, .. }) if self.is_rejected(version) => {
                 info!(secret = %self.secret(), %version, problem, "a rejected version's credential is left alone");
                 let entry = Entry::new("broadcaster", "left_alone")

@@ -14,10 +14,11 @@ use tracing::{debug, error};
 use super::Effect;
 use crate::audit::Entry;
 
-/// How long the look may take whether somebody else has ended a credential: it must not hold up the reading it comes with.
+/// How long it may take to check whether a credential was ended outside of Rotacast: the check must not hold up the reading
+/// that it comes with.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Versions whose credential was found to have been ended by somebody else: told once in a term. At most those that the
+/// Versions whose credential was ended outside of Rotacast: reported once in a term. At most those that the
 /// record lists.
 pub(in crate::driver) type EndedByOthers = Arc<Mutex<BTreeSet<Version>>>;
 
@@ -25,7 +26,7 @@ impl Effect {
     pub(super) async fn read_usage(&self, version: Version) -> anyhow::Result<Vec<Input>> {
         let sent = clock::instant();
         let evidence = match self.credential(version).await? {
-            // Nobody can look for the sessions of a credential nobody knows any more.
+            // Without its value, the sessions of a credential cannot be looked for.
             None => Evidence::None,
             Some(credential) => match self.settings.provider.usage(&credential, &self.others(version).await?).await {
                 Ok(evidence) => {
@@ -45,7 +46,7 @@ impl Effect {
         Ok(vec![Input::UsageRead { version, sent, evidence }])
     }
 
-    /// The alarm when somebody else has deleted or disabled a credential that services may be using. It worked when it was
+    /// The alarm when a credential that services may be using was deleted or disabled outside of Rotacast. It worked when it was
     /// announced, and Rotacast disables nothing before [`RetireStep::Disable`]. The retire goes on: it ends what is left.
     async fn look_whether_it_works(&self, credential: &Credential) -> anyhow::Result<()> {
         let version = credential.version;
@@ -76,7 +77,7 @@ impl Effect {
         }
         error!(
             secret = %self.secret(), %version, reason,
-            "somebody else has ended this version's credential before its time: services still on it cannot log in"
+            "this version's credential was ended outside of Rotacast before its time: services still on it cannot log in"
         );
         let entry = Entry::new("broadcaster", "ended_by_others")
             .secret(self.secret().clone())

@@ -23,13 +23,13 @@ use super::roster::registered;
 use super::{Term, send};
 use crate::findings::Topic;
 
-/// How often it is looked whether a secret that is out of service can be served: soon after a repair, and rarely enough
+/// How often the leader tries a secret that is out of service again: soon after a repair, and rarely enough
 /// that a task that breaks off each time costs nothing.
 const MEND_EVERY: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(30) };
 
 const MEND_RECORD: &str = "write the record back from a backup of the store, or upgrade to the release that wrote it; it is \
                            read again every 30 s";
-pub(super) const MEND_TASK: &str = "nothing: it begins anew within 30 s. Its log line belongs into a bug report";
+pub(super) const MEND_TASK: &str = "nothing to do: it starts again within 30 s. Put its log line into a bug report";
 
 impl Term {
     /// A linearizable read of all records: what earlier leaders have left. Tasks begin in this order: secrets that rotate
@@ -39,7 +39,7 @@ impl Term {
             self.environment.tree.load_records().await.context("reading the rotation records")?;
         for (key, problem) in strangers {
             let text = format!("it is below the prefix of the records and names no secret: {problem}");
-            let fix = "delete the key, if nothing of yours needs it";
+            let fix = "delete the key, unless a program of yours needs it";
             self.environment.findings.raise(Topic::StrangeKey, key.as_str(), Level::Warning, text, fix);
         }
         let mut known = BTreeSet::new();

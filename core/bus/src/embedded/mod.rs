@@ -209,11 +209,11 @@ impl InstanceBus for EmbeddedBus {
         let no_leader =
             |problem: &str| BusError::NoLeader { endpoint: self.shared.endpoint.clone(), problem: problem.to_owned() };
         self.check_open()?;
-        let leader = lock(&self.shared.leader).clone().ok_or_else(|| no_leader("nobody leads here"))?;
+        let leader = lock(&self.shared.leader).clone().ok_or_else(|| no_leader("no broadcaster leads here"))?;
         let (reply, answer) = Replier::channel();
         leader.try_send(SyncCall { request: request.clone(), reply }).map_err(|problem| match problem {
             mpsc::error::TrySendError::Full(_) => no_leader("the leader has too many requests waiting"),
-            mpsc::error::TrySendError::Closed(_) => no_leader("nobody leads here any more"),
+            mpsc::error::TrySendError::Closed(_) => no_leader("no broadcaster leads here any more"),
         })?;
         // The sender must not outlive this call's own wait: without one the leader's stream could never end.
         drop(leader);

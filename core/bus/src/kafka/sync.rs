@@ -51,11 +51,11 @@ impl Sync {
 
     async fn ask_here(&self, request: &Envelope, timeout: Duration) -> Result<Envelope, BusError> {
         let leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let leader = leader.ok_or_else(|| self.no_leader("nobody leads here"))?;
+        let leader = leader.ok_or_else(|| self.no_leader("no broadcaster leads here"))?;
         let (reply, answer) = Replier::channel();
         leader.try_send(SyncCall { request: request.clone(), reply }).map_err(|problem| match problem {
             mpsc::error::TrySendError::Full(_) => self.no_leader("the leader has too many requests waiting"),
-            mpsc::error::TrySendError::Closed(_) => self.no_leader("nobody leads here any more"),
+            mpsc::error::TrySendError::Closed(_) => self.no_leader("no broadcaster leads here any more"),
         })?;
         // A sender that outlives this call's wait would keep the leader's stream from ending.
         drop(leader);

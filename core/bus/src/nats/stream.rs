@@ -108,7 +108,7 @@ impl Kind {
             format!("retention is {:?}: reading would remove messages; expected Limits", found.retention)
         });
         audit.error_if(found.sealed, || "it is sealed: nothing can be published".into());
-        audit.error_if(found.no_ack, || "no_ack is on: nobody would learn whether a message is durable".into());
+        audit.error_if(found.no_ack, || "no_ack is on: no publisher would learn whether a message is durable".into());
         audit.error_if(found.mirror.is_some(), || "it is a mirror: nothing can be published to it here".into());
         audit.error_if(found.subject_transform.is_some(), || {
             "it transforms subjects: readers would not find their messages".into()
@@ -175,7 +175,7 @@ impl Kind {
         );
         audit.warn_if(
             self == Kind::Roster && found.deny_purge,
-            "denies purge: lives that are over cannot be pruned",
+            "denies purge: incarnations that are over cannot be pruned",
             "create it with purge allowed",
         );
         if found.max_message_size > 0 && found.max_message_size.unsigned_abs() as usize <= MAX_MESSAGE_BYTES {

@@ -22,7 +22,7 @@ pub(super) async fn ask(bus: &NatsBus, request: &Envelope, timeout: Duration) ->
         Ok(Ok(reply)) => reply,
         Ok(Err(problem)) => {
             return Err(match problem.kind() {
-                RequestErrorKind::NoResponders => no_leader("nobody leads here"),
+                RequestErrorKind::NoResponders => no_leader("no broadcaster leads here"),
                 RequestErrorKind::TimedOut if bus.is_connected() => no_leader("no answer in time"),
                 RequestErrorKind::MaxPayloadExceeded
                 | RequestErrorKind::InvalidSubject

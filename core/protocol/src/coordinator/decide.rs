@@ -117,7 +117,7 @@ impl Coordinator {
                 Err(stale("report", format!("above {}", member.sequence), sequence))
             }
             None if self.is_full() => {
-                Err(Rejection::Sender { key, problem: format!("{MAX_MEMBERS} process lives are tracked already") })
+                Err(Rejection::Sender { key, problem: format!("{MAX_MEMBERS} incarnations are tracked already") })
             }
             _ => {
                 let lost = self.numbers_lost(&report).map(Change::Record);
@@ -128,7 +128,7 @@ impl Coordinator {
 
     fn troubled(&self, now: Now, command: CommandKind, problem: String) -> Result<Vec<Change>, Rejection> {
         if !self.commands(now).iter().any(|owed| owed.kind == command) {
-            return Err(stale("trouble", "a command that is owed", format!("{command:?}")));
+            return Err(stale("trouble", "a command that is outstanding", format!("{command:?}")));
         }
         Ok(vec![Change::Troubled { command, problem: bounded(problem), at: now }])
     }

@@ -16,10 +16,10 @@ impl Coordinator {
     ) -> Result<Vec<Change>, Rejection> {
         let exclusive = proves_earlier_lives_over(exclusive, live);
         match self.members.find(&key) {
-            Some(member) if member.registered || member.left => Err(stale("registration", "a new process life", &key)),
+            Some(member) if member.registered || member.left => Err(stale("registration", "a new incarnation", &key)),
             None if self.is_full() => Err(Rejection::Sender {
                 key,
-                problem: format!("{MAX_MEMBERS} process lives are tracked already; it runs on self-leases"),
+                problem: format!("{MAX_MEMBERS} incarnations are tracked already; it runs on self-leases"),
             }),
             // A life that was heard before its registration did not begin with it: it was forgotten and registers
             // again. It proves nothing about a life of its name that began later.
@@ -32,7 +32,7 @@ impl Coordinator {
         match self.members.find(&key) {
             Some(member) if member.left => Err(stale("leave", "an instance that has not left yet", &key)),
             None if self.is_full() => {
-                Err(Rejection::Sender { key, problem: format!("{MAX_MEMBERS} process lives are tracked already") })
+                Err(Rejection::Sender { key, problem: format!("{MAX_MEMBERS} incarnations are tracked already") })
             }
             _ => Ok(vec![Change::MemberLeft { key, at: now }]),
         }

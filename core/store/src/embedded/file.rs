@@ -174,7 +174,7 @@ pub(super) fn examine(connection: &Connection, path: &Path) -> Result<Vec<Findin
     findings.push(finding(
         Level::Warning,
         "store availability",
-        "one file on one machine: it lives and dies with this disk".into(),
+        "one file on one machine: if this disk is lost, so is the store".into(),
         "use etcd where an outage of this machine matters",
     ));
     Ok(findings)

@@ -143,7 +143,7 @@ async fn attempt(
         if delayed {
             return Ok(Attempt::HeldBack);
         }
-        tracing::debug!(reasons = reasons(&refused), "the lock was taken by somebody else");
+        tracing::debug!(reasons = reasons(&refused), "the lock was taken by another client");
         // Whoever was faster shows at the next attempt.
         return Ok(Attempt::Led { index: 0 });
     }

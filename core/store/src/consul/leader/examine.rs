@@ -86,7 +86,7 @@ impl Shared {
             Ok(_) if self.options.token.is_none() => Finding {
                 level: Level::Warning,
                 subject: "consul access".into(),
-                text: "anyone who reaches it may read and write: it asks for no token".into(),
+                text: "any client that reaches it may read and write: it asks for no token".into(),
                 fix: "turn on ACLs with default_policy = \"deny\", and set store.token_file".into(),
             },
             Ok(_) => ok("consul access", "it takes our token"),
