@@ -44,7 +44,7 @@ pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4
 /// Shortest and longest leader term: renewals happen at a third of it, and a successor waits all of it.
 const LEADER_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
 /// How long store and bus may take at the start: servers that are started together with us come up well within it, and
-/// whoever made a mistake in an address still sees the error.
+/// a person who made a mistake in an address still sees the error.
 const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Shortest and longest such wait.
 const START_TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
@@ -52,10 +52,10 @@ const START_TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)
 /// Oftener a rotation with its leases would hardly end before the next; the longest is as good as never.
 const ROTATE_EVERY: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(60)..=Duration::from_secs(10 * 365 * 24 * 3600);
-/// Least size of an audit file: below, files would be made faster than anybody looks at them.
+/// Least size of an audit file: below, files would be made faster than an operator can archive them.
 const MIN_AUDIT_FILE_BYTES: u64 = 64 * 1024;
 
-/// What a broadcaster is told.
+/// The configuration of a broadcaster.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
     /// The environment's name on the bus and in signatures.
@@ -101,11 +101,11 @@ pub struct Config {
 /// What applies to a secret.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SecretConfig {
-    /// What makes, tests and retires its credentials; none: a value nobody outside knows of.
+    /// What makes, tests and retires its credentials; none: a value that no outside system knows.
     pub provider: Option<ProviderName>,
     /// Its policy.
     pub policy: Policy,
-    /// The longest a version is current before the provider makes another; none: rotated only when somebody asks or writes one.
+    /// The longest a version is current before the provider makes another; none: rotated only by an order or a new value.
     pub rotate_every: Option<Duration>,
 }
 

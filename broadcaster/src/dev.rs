@@ -35,7 +35,7 @@ pub const CLUSTER: &str = "dev";
 /// How long a crashed `dev` blocks its successor; the embedded store frees its lock at once anyway.
 const LEADER_TTL: Duration = Duration::from_secs(5);
 
-/// Everyone may use every secret: the folder's one identity stands for all services.
+/// Every service may use every secret: the folder's one identity stands for all of them.
 struct DevSettings {
     settings: SecretSettings,
 }

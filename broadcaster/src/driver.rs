@@ -87,7 +87,7 @@ pub enum Role {
     },
 }
 
-/// Runs for leader, and leads, until it is told to stop.
+/// Runs for leader, and leads, until it is to stop.
 pub struct Driver {
     environment: Environment,
     secrets: Secrets,

@@ -1,4 +1,4 @@
-//! What is wrong and stays wrong until it is mended: one bounded list, written by every background task.
+//! Faults that last until they are repaired: one bounded list, written by every background task.
 //!
 //! `doctor`, `/readyz` and the metrics read it. A finding stands from the moment it is raised until the same task clears
 //! it; raising it again keeps the time at which it began.
@@ -25,7 +25,7 @@ pub enum Topic {
     OutOfService,
     /// A secret is not served, because the limit on secrets is reached.
     Limit,
-    /// A key below our own prefix that is none of ours.
+    /// A key below our own prefix that Rotacast did not write.
     StrangeKey,
     /// A source key's value is not imported, or the source key is gone.
     Import,
@@ -59,7 +59,7 @@ pub struct Standing {
     pub level: Level,
     /// What is wrong.
     pub text: String,
-    /// What mends it.
+    /// How to repair it.
     pub fix: String,
     /// Since when.
     pub since: WallTime,
@@ -91,7 +91,7 @@ impl Findings {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Raises a finding, or says that it is another one by now. Logged when it is new or different.
+    /// Raises a finding, or replaces its text. Logged when it is new or different.
     pub fn raise(&self, topic: Topic, subject: impl Into<String>, level: Level, text: String, fix: &str) {
         let subject = subject.into();
         let mut list = self.list();
@@ -123,7 +123,7 @@ impl Findings {
         }
     }
 
-    /// Everything about a topic is over: whoever writes it begins anew.
+    /// Everything about a topic is over: the task that raises it begins anew.
     pub fn clear_all(&self, topic: Topic) {
         let mut list = self.list();
         list.standing.retain(|(of, _), _| *of != topic);
@@ -136,7 +136,7 @@ impl Findings {
         self.list().standing.values().cloned().collect()
     }
 
-    /// What stands as `doctor` tells it.
+    /// What stands, as `doctor` shows it.
     #[must_use]
     pub fn told(&self) -> Vec<Finding> {
         let mut told: Vec<Finding> = self.standing().into_iter().map(Finding::from).collect();

@@ -142,5 +142,5 @@ impl Health {
     }
 }
 
-/// The name of the service for instances, whoever implements it.
+/// The name of the service for instances.
 const INSTANCES: &str = <InstancesServer<()> as NamedService>::NAME;

@@ -134,8 +134,8 @@ impl Identities {
         self.open(envelope)
     }
 
-    /// Checks a message at the gateway, before it reaches the bus: what nobody would accept must not hide, as the
-    /// last message of its key, what somebody did say.
+    /// Checks a message at the gateway, before it reaches the bus: what no receiver would accept must not hide, as the
+    /// last message of its key, a valid one.
     fn check(&self, envelope: &Envelope) -> Result<(), EnvelopeError> {
         match envelope.kind.as_str() {
             kind if kind == Kind::Registration.as_str() => self.open::<Registration>(envelope).map(drop),

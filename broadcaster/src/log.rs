@@ -1,7 +1,7 @@
 //! The log of a broadcaster: one line for each event, as text for people or as JSON for programs.
 //!
 //! What a span says of itself (which secret, rotation, phase) becomes fields of every line logged within it, flat beside the
-//! event's own, so that a log pipeline finds them by one name whoever logged the line.
+//! event's own, so that a log pipeline finds them under one name in every line.
 
 mod fields;
 mod line;
@@ -101,7 +101,7 @@ where
         };
         text.push('\n');
         let mut out = self.out.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // A log that nobody takes must not end a broadcaster.
+        // A log that cannot be written must not end a broadcaster.
         let _ = out.write_all(text.as_bytes());
     }
 }

@@ -171,7 +171,7 @@ impl Metrics {
         &self.inner.leadership
     }
 
-    /// Where one secret's task tells its figures, for as long as the slot lives.
+    /// Where one secret's task puts its figures, until the slot is dropped.
     pub(crate) fn figures(&self) -> FiguresSlot {
         self.inner.figures.join()
     }

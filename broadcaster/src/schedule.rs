@@ -1,4 +1,4 @@
-//! When a secret is rotated without anybody asking.
+//! When a secret is rotated without an order.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;

@@ -16,7 +16,7 @@ pub struct SecretSettings {
     pub policy: Policy,
     /// What makes, tests and retires its credentials.
     pub provider: Arc<dyn Provider>,
-    /// When it is rotated without anybody asking; none: never.
+    /// When it is rotated without an order; none: never.
     pub schedule: Option<Schedule>,
 }
 
@@ -31,7 +31,7 @@ impl SecretSettings {
     }
 }
 
-/// Where a driver finds what applies to a secret. Every secret has settings; those nobody configured get the defaults.
+/// Where a driver finds what applies to a secret. Every secret has settings; those without a section get the defaults.
 pub trait Settings: Send + Sync + 'static {
     /// What applies to a secret.
     fn of(&self, secret: &SecretName) -> SecretSettings;

@@ -1,4 +1,4 @@
-//! What systemd is told, where it asks to be (`Type=notify`, `WatchdogSec=`); elsewhere nothing happens.
+//! Notifies systemd, where its unit asks for it (`Type=notify`, `WatchdogSec=`); elsewhere nothing happens.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::health::{Health, HealthReport};
 fn tell(states: &[NotifyState<'_>]) {
     // Without a socket this does nothing.
     if let Err(problem) = sd_notify::notify(states) {
-        warn!(%problem, "systemd cannot be told");
+        warn!(%problem, "systemd cannot be notified");
     }
 }
 
@@ -31,7 +31,7 @@ fn feed_every(watchdog: Duration) -> Duration {
     (watchdog / 2).max(Duration::from_millis(1))
 }
 
-/// Says when it is ready, how it is, that it lives for as long as it does, and that it stops.
+/// Sends READY, STATUS, a WATCHDOG while the broadcaster is alive, and STOPPING.
 pub async fn run(health: Health, stop: CancellationToken) {
     let mut changes = health.changes();
     let watchdog = sd_notify::watchdog_enabled().map(feed_every);
@@ -48,7 +48,7 @@ pub async fn run(health: Health, stop: CancellationToken) {
             tell(&[NotifyState::Status(&now)]);
             told = now;
         }
-        // Whoever does not turn any more is not fed.
+        // A broadcaster whose loop stands still sends no sign of life.
         if watchdog.is_some() && report.alive {
             tell(&[NotifyState::Watchdog]);
         }
@@ -71,7 +71,7 @@ pub async fn run(health: Health, stop: CancellationToken) {
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(problem) => warn!(%problem, "systemd cannot be told"),
+        Err(problem) => warn!(%problem, "systemd cannot be notified"),
     }
 }
 

@@ -34,7 +34,7 @@ impl Token {
         Self(Zeroizing::new(format!("{TOKEN}{}", URL_SAFE_NO_PAD.encode(*bytes))))
     }
 
-    /// Its text, for whoever is to sign in with it.
+    /// Its text, for the person who signs in with it.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.0
@@ -81,7 +81,7 @@ pub struct Tokens {
 pub struct TokenDigest([u8; 32]);
 
 impl TokenDigest {
-    /// Of a text that somebody presents; none: it has not the form of a token.
+    /// Of a text that a client presents; none: it has not the form of a token.
     #[must_use]
     pub fn of(text: &str) -> Option<Self> {
         let known = text.len() <= MAX_TEXT && text.starts_with(TOKEN);

@@ -69,7 +69,7 @@ impl Traces {
         Self(Some(Arc::new(Inner { cluster, queue, counts })))
     }
 
-    /// Whether anybody wants spans.
+    /// Whether spans are sent anywhere.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.0.is_some()

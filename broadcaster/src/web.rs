@@ -46,7 +46,7 @@ use crate::audit::{self, Recorded, Search};
 use crate::metrics::Metrics;
 use crate::token::Tokens;
 
-/// Most pages that are told of changes at once; a page has one such stream.
+/// Most pages that follow changes at once; a page has one such stream.
 const MAX_STREAMS: usize = 256;
 /// Searches of the audit log at once: each may read a disk for seconds.
 const MAX_SEARCHES: usize = 2;
@@ -71,7 +71,7 @@ pub struct WebOptions {
     pub hosts: Vec<String>,
     /// Whether the listener is behind TLS.
     pub tls: bool,
-    /// Whether whoever reaches the address may look: it is on loopback, or asks for client certificates.
+    /// Whether any client that reaches the address may look: it is on loopback, or asks for client certificates.
     pub open: bool,
     /// The audit log's file.
     pub audit: PathBuf,
@@ -177,7 +177,7 @@ impl Front {
         !self.options.open || !self.tokens().readers.is_empty()
     }
 
-    /// Whoever may look: nobody in particular where looking is free.
+    /// The person who looks; none where looking needs no sign-in.
     fn reader(&self, headers: &HeaderMap) -> Result<Option<Person>, Refusal> {
         match self.person(headers) {
             None if self.sign_in_needed() => Err(Refusal::Unauthenticated("looking needs a sign-in here".into())),

@@ -79,7 +79,7 @@ impl Admin for AdminFront {
 
     async fn command(&self, request: Request<v1::Envelope>) -> Result<Response<v1::CommandReply>, Status> {
         let operators = Arc::clone(&self.operators.borrow());
-        // First of all: whoever does not lead must not remember a command that goes to the leader next.
+        // First of all: a follower must not remember an order that goes to the leader next.
         let term = self.control.term().await?;
         let admitted = self.gate.admit(request.into_inner(), &operators, term, (self.clock)());
         let (operator, command) = admitted.inspect_err(|refusal| {

@@ -65,7 +65,7 @@ pub trait Control: Send + Sync + 'static {
     /// About the broadcaster itself: [`Control::status`] without secrets.
     async fn broadcaster(&self) -> BroadcasterStatus;
 
-    /// The term in which it leads. Commands given in another are not for it: whoever led then may have taken them.
+    /// The term in which it leads. Orders given in another are not for it: the leader of that term may have taken them.
     ///
     /// # Errors
     /// [`Refusal::NotLeader`]: nothing was done, and nothing remembered of the command.

@@ -25,7 +25,7 @@ const MAX_REMEMBERED: usize = 65_536;
 pub struct Operators(BTreeMap<OperatorName, VerifyingKey>);
 
 impl Operators {
-    /// These and nobody else.
+    /// These and no others.
     #[must_use]
     pub fn new(operators: BTreeMap<OperatorName, VerifyingKey>) -> Self {
         Self(operators)
@@ -119,7 +119,7 @@ impl Gate {
                 "command {nonce:016x} was taken before; a command is taken once"
             )));
         }
-        // Kept until it is surely too old by `check_fresh`, whose window ends `limit` after its issue.
+        // Kept until `check_fresh` must find it too old, whose window ends `limit` after its issue.
         let forget = issued_ms.saturating_add(limit);
         let at = taken.order.partition_point(|(other, _)| *other <= forget);
         taken.order.insert(at, (forget, key));

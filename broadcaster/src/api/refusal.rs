@@ -10,7 +10,7 @@ pub enum Refusal {
     /// The request makes no sense, whatever the state.
     #[error("{0}")]
     Invalid(String),
-    /// Nobody we know, or a signature that does not hold.
+    /// An unknown key, or a signature that does not hold.
     #[error("{0}")]
     Unauthenticated(String),
     /// Known, but not allowed.

@@ -27,7 +27,7 @@ impl Entry {
     }
 }
 
-/// What a leader found in the record. An entry that its predecessor had no time to write is made up for by this one: it
+/// What a leader found in the record. This entry stands in for those that its predecessor had no time to write: it
 /// names the rotation in flight and how the last ones ended.
 fn taken_over(record: &SecretRecord) -> Entry {
     let ended = record.history.iter().map(|ended| {

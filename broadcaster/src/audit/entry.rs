@@ -21,7 +21,7 @@ impl Entry {
         Self { actor: actor.into(), action: action.into(), secret: None, rotation: None, details: Map::new() }
     }
 
-    /// Somebody else's doing.
+    /// With another actor.
     #[must_use]
     pub fn by(mut self, actor: impl Into<String>) -> Self {
         self.actor = actor.into();

@@ -40,7 +40,7 @@ pub enum AuditError {
         /// What the system says.
         problem: String,
     },
-    /// Somebody moved, cut or wrote to the file while it was in use.
+    /// Another program moved, cut or wrote to the file while it was in use.
     #[error("audit log {path} was changed from outside while in use: {problem}; put it back as it was, or restart to see what is broken", path = .path.display())]
     Disturbed {
         /// Which file.

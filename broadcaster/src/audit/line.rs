@@ -1,6 +1,6 @@
 //! One line: how it is written, hashed and checked.
 //!
-//! The hash covers the line's bytes as they stand, up to `,"hash":`, so that nobody who checks it has to
+//! The hash covers the line's bytes as they stand, up to `,"hash":`, so that a checker need not
 //! agree with us on how JSON is spelled.
 
 use std::fmt;

@@ -14,7 +14,7 @@ use super::line::{Head, Receipt};
 use super::medium::FileMedium;
 use super::writer::{Open, Writer};
 
-/// Most entries that wait for the writer; beyond, whoever appends waits.
+/// Most entries that wait for the writer; beyond, the caller waits.
 const MAX_WAITING: usize = 1024;
 /// Most entries that share one sync: what comes in during one sync goes with the next.
 const MAX_BATCH: usize = 256;
@@ -151,7 +151,7 @@ fn write_all(mut writer: Writer, mut waiting: mpsc::Receiver<Request>, failing: 
         match outcome {
             Ok(receipts) => {
                 for (request, receipt) in batch.into_iter().zip(receipts) {
-                    // Nobody waits any more: the entry stands all the same.
+                    // The caller no longer waits: the entry stands all the same.
                     let _ = request.done.send(Ok(receipt));
                 }
             }

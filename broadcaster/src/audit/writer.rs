@@ -32,7 +32,7 @@ pub(super) struct Writer {
     /// Something may stand behind `length` that was never acknowledged.
     tainted: bool,
     max_file_bytes: u64,
-    /// Held for as long as this lives.
+    /// Held until this is dropped.
     _lock: File,
 }
 

@@ -60,7 +60,7 @@ impl BusConfig {
 /// Who we are to NATS. All of it is in files.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub enum NatsLogin {
-    /// Nobody in particular.
+    /// Without a login.
     #[default]
     None,
     /// A `.creds` file with JWT and seed.

@@ -17,7 +17,7 @@ pub struct Listen {
     pub advertise: Option<String>,
 }
 
-/// Longest address that is told to others: it travels in headers.
+/// Longest address that refusals name: it travels in headers.
 const MAX_ADVERTISE: usize = 200;
 
 impl Listen {
@@ -65,7 +65,7 @@ pub(super) fn read(section: &Section<'_, '_>) -> Option<Listen> {
         section.problem(
             "grpc",
             format!(
-                "{grpc} can be reached by other machines, and without TLS anybody there can read along; \
+                "{grpc} can be reached by other machines, and without TLS any of them on the way can read along; \
                  set [listen.tls] cert and key, or listen on 127.0.0.1:{}",
                 grpc.port()
             ),

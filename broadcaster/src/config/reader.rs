@@ -58,7 +58,8 @@ impl<'d> Document<'d> {
     }
 }
 
-/// One table. Ask it for every setting there may be, then [`finish`](Section::finish) it: what nobody asked for is unknown.
+/// One table. Ask it for every setting there may be, then [`finish`](Section::finish) it: a setting that was not asked for is
+/// unknown.
 pub(super) struct Section<'t, 'd> {
     document: &'t Document<'d>,
     path: String,
@@ -320,7 +321,7 @@ impl<'t, 'd> Section<'t, 'd> {
         }
     }
 
-    /// Complains about what nobody asked for.
+    /// Complains about settings that were not asked for.
     pub(super) fn finish(&self) {
         let known = self.known.borrow();
         for (key, _) in self.table.into_iter().flat_map(DeTable::iter) {

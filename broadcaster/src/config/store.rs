@@ -53,7 +53,7 @@ impl StoreConfig {
         }
     }
 
-    /// Where somebody else's tree begins, if versions are imported from one.
+    /// Where the tree of another program begins, if versions are imported from one.
     #[must_use]
     pub fn source_prefix(&self) -> Option<&str> {
         match self {
@@ -69,7 +69,7 @@ impl StoreConfig {
 pub enum Layout {
     /// Every version is a key of its own, below the prefix.
     Versioned,
-    /// Somebody else's tree with one key per secret, whose value changes; each value is imported as the next version.
+    /// A tree of another program with one key per secret, whose value changes; each value is imported as the next version.
     Plain {
         /// Where that tree begins.
         source_prefix: String,
@@ -145,7 +145,7 @@ fn read_consul(section: &Section<'_, '_>, prefix: String) -> Option<StoreConfig>
     let tls = read_client_tls(&section.section("tls"));
     let address = address?;
     if address.contains('@') {
-        // Not repeated: whoever writes it so has written a password.
+        // Not repeated, since it may hold a password.
         section.problem("address", "holds a user or password; Consul knows tokens only, name a token_file".into());
         return None;
     }

@@ -22,7 +22,7 @@ use super::{Environment, Mail, Question, Replica, Role, Secrets, TaskHandle, fol
 use crate::api::{Action, CommandReply, Control, OperatorCommand, Refusal};
 use crate::audit::Entry;
 
-/// Statuses that wait for a slow listener; then it is told only of what changes next.
+/// Statuses that wait for a slow listener; beyond that it gets only what changes next.
 const STATUSES_BUFFERED: usize = 64;
 
 /// Answers for the tasks of the term in force; without one, as far as the store's records tell.

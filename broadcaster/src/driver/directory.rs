@@ -13,7 +13,7 @@ use super::mail::Mail;
 /// one more before anything is written; one that another program writes is not served, which is a finding.
 pub(super) const MAX_SECRETS: usize = 10_000;
 
-/// Changes a slow listener may lag behind before it is told to read everything anew.
+/// Changes that a slow listener may lag behind before it has to read everything anew.
 const CHANGES_BUFFERED: usize = 1024;
 
 /// One secret's task.
@@ -46,11 +46,11 @@ impl Default for Secrets {
 
 impl Secrets {
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<SecretName, TaskHandle>> {
-        self.tasks.read().expect("nobody panics while holding this lock")
+        self.tasks.read().expect("no code panics while it holds this lock")
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<SecretName, TaskHandle>> {
-        self.tasks.write().expect("nobody panics while holding this lock")
+        self.tasks.write().expect("no code panics while it holds this lock")
     }
 
     /// One secret's task.
@@ -109,7 +109,7 @@ impl Secrets {
     }
 
     pub(super) fn announce(&self, secret: SecretName) {
-        // Nobody listening is no error.
+        // It is no error if no listener is there.
         drop(self.changed.send(secret));
     }
 

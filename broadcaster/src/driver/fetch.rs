@@ -58,7 +58,7 @@ impl ValueSource for StoreFetch {
         let value = match request.version {
             None => Vec::new(),
             Some(version) => {
-                // Only what the desired state asks for: nobody may begin to use anything else.
+                // Only what the desired state asks for: no instance may begin to use anything else.
                 if ![state.current, state.pending, state.previous].contains(&Some(version)) {
                     return Err(Status::failed_precondition(format!(
                         "version {version} of {secret} is not in use any more"

@@ -15,7 +15,7 @@ use super::{Environment, Replica};
 use crate::api::Refusal;
 use crate::findings::Topic;
 
-/// Whoever leads, as the store says; `None` also if it cannot be asked.
+/// The leader, as the store says; `None` also if it cannot be asked.
 pub(super) async fn leader(environment: &Environment) -> Option<Replica> {
     match environment.tree.leader().await {
         Ok(candidate) => candidate.as_deref().map(Replica::of_candidate),
@@ -26,7 +26,7 @@ pub(super) async fn leader(environment: &Environment) -> Option<Replica> {
     }
 }
 
-/// The refusal that sends whoever asks to the leader.
+/// The refusal that sends the caller to the leader.
 pub(super) async fn refusal(environment: &Environment) -> Refusal {
     Refusal::NotLeader {
         problem: match leader(environment).await {
@@ -55,7 +55,7 @@ pub(super) async fn statuses(
                     environment.findings.clear(Topic::OutOfService, name);
                     statuses.push(status);
                 }
-                // The others are told all the same.
+                // The answer has the others all the same.
                 Err(refusal) => {
                     let fix = "upgrade this broadcaster, or write the record back from a backup of the store";
                     let text = refusal.to_string();

@@ -1,4 +1,4 @@
-//! One listener of a watch: told of the tasks while this broadcaster leads, and of the store's records while it does not.
+//! One listener of a watch: it follows the tasks while this broadcaster leads, and the store's records while it does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,11 +31,11 @@ pub(super) struct Listener {
     pub(super) statuses: Statuses,
 }
 
-/// Nobody listens any more, or a refusal was the last word.
+/// The listener is gone, or a refusal was the last message.
 struct Over;
 
 impl Listener {
-    /// Everything as it stands, and then whatever changes, until nobody listens any more.
+    /// Everything as it stands, and then whatever changes, until the listener is gone.
     pub(super) async fn run(mut self) {
         loop {
             let leads = matches!(*self.role.borrow_and_update(), Role::Leader { .. });

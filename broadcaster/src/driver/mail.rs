@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 pub enum Mail {
     /// Something happened.
     Input(Box<Input>),
-    /// A Sync, whose answer somebody waits for.
+    /// A Sync, whose sender waits for the answer.
     Sync {
         key: InstanceKey,
         /// The report's number.
@@ -31,7 +31,7 @@ pub enum Mail {
         /// How it went.
         reply: oneshot::Sender<Result<OrderOutcome, Rejection>>,
     },
-    /// Versions wait behind numbers that nobody has written.
+    /// Versions wait behind numbers that were never written.
     Gap {
         /// The first number that is missing.
         missing: Version,

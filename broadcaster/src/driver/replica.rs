@@ -10,7 +10,7 @@ const MAX_SHOWN: usize = 256;
 pub struct Replica {
     /// How it is called.
     pub name: String,
-    /// Where operators and instances reach it, `https://host:port`; none: nobody is told.
+    /// Where operators and instances reach it, `https://host:port`; none: followers name no address.
     pub address: Option<String>,
 }
 

@@ -1,15 +1,15 @@
-//! Who may have how many Syncs under way, so that one who floods takes no place from the others.
+//! How many Syncs an instance may have under way, so that one that floods takes no place from the others.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rotacast_protocol::{InstanceKey, ServiceName};
 
-/// Syncs of one process life under way. It sends one, and another when it has given that one up.
+/// Syncs of one incarnation under way. It sends one, and another when it has given that one up.
 pub(super) const SYNCS_OF_ONE_LIFE: usize = 2;
 
-/// Syncs under way of all lives of one service that the roster does not know: whoever floods may make lives up. Each is
-/// only told to register, so a place is taken for a moment; a quarter of all places leaves the others theirs.
+/// Syncs under way of all incarnations of one service that the roster does not know: a client that floods may make them up.
+/// The answer is only to register, so a place is taken for a moment; a quarter of all places leaves the others theirs.
 pub(super) const SYNCS_UNREGISTERED: usize = 256;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -31,7 +31,7 @@ pub(super) struct SyncPlace {
 }
 
 impl SyncPlaces {
-    /// A place for a Sync of this life; nothing when it has all that it may have. The caller has checked who it is.
+    /// A place for a Sync of this incarnation; nothing when it has all that it may have. The caller has checked who it is.
     pub(super) fn take(self: &Arc<Self>, key: &InstanceKey, registered: bool) -> Option<SyncPlace> {
         let (holder, most) = if registered {
             (Holder::Life(key.clone()), SYNCS_OF_ONE_LIFE)

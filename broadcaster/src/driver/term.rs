@@ -109,16 +109,16 @@ struct Term {
     secrets: Secrets,
     tenure: Tenure,
     leadership: watch::Receiver<rotacast_protocol::Instant>,
-    /// Who has how many Syncs under way.
+    /// How many Syncs of each instance are under way.
     sync_places: Arc<SyncPlaces>,
     /// Which tasks may write to store and bus for the first time.
     turns: Turns,
-    /// Every process life in the roster, for secrets that come later. As bounded as the roster itself.
+    /// Every incarnation in the roster, for secrets that come later. As bounded as the roster itself.
     roster: Mutex<BTreeMap<InstanceKey, Registration>>,
     /// The roster was read to its end in this term.
     roster_read: AtomicBool,
     tasks: Mutex<JoinSet<Ended>>,
-    /// Whose each of them is.
+    /// The secret of each task.
     names: Mutex<HashMap<task::Id, SecretName>>,
     /// Why the records that this term found may be older than what has happened.
     setback: Option<String>,
@@ -127,7 +127,7 @@ struct Term {
 
 impl Term {
     fn tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<Ended>> {
-        self.tasks.lock().expect("nobody panics while holding this lock")
+        self.tasks.lock().expect("no code panics while it holds this lock")
     }
 
     fn names(&self) -> std::sync::MutexGuard<'_, HashMap<task::Id, SecretName>> {
@@ -143,7 +143,7 @@ impl Term {
     }
 
     fn roster(&self) -> std::sync::MutexGuard<'_, BTreeMap<InstanceKey, Registration>> {
-        self.roster.lock().expect("nobody panics while holding this lock")
+        self.roster.lock().expect("no code panics while it holds this lock")
     }
 
     /// Once every record says so, the store's setback needs no telling in later terms.
@@ -173,7 +173,7 @@ impl Term {
             let interval = tokio::time::sleep(Duration::from_secs(1));
             let ended = tokio::select! {
                 ended = ended => ended,
-                // A task set that was empty when it was polled does not wake anybody up.
+                // A task set that was empty when it was polled wakes no task up.
                 () = interval => continue,
             };
             match ended {

@@ -33,7 +33,7 @@ pub struct Facts {
     pub findings: Vec<(Topic, u64)>,
 }
 
-/// How a broadcaster is. Reasons hold no addresses and no names but replicas': whoever probes sees them.
+/// How a broadcaster is. Reasons hold no addresses and no names but replicas', since any client may probe.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize)]
 pub struct HealthReport {
     /// A restart would not help.
@@ -48,7 +48,7 @@ pub struct HealthReport {
     /// Why it is not alive or not ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
-    /// What somebody should look at, although asking it makes sense all the same.
+    /// What an operator should look at, although the broadcaster is ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -81,7 +81,7 @@ pub fn decide(facts: &Facts) -> HealthReport {
         warnings.push("the audit log did not take its last entry: nothing is retired until it does".into());
     }
     for (topic, count) in &facts.findings {
-        // No names: whoever probes sees this.
+        // No names: any client may probe.
         warnings.push(format!("{}: {count}; `rotacast doctor` names them", topic.as_str().replace('_', " ")));
     }
     let leader = if facts.leads { Some(facts.replica.clone()) } else { facts.leader.clone() };

@@ -8,7 +8,7 @@ use axum::{Json, Router};
 
 use super::{Health, HealthReport};
 
-/// Both paths. Nobody signs in for them: a report holds nothing that a stranger on the network could not find out.
+/// Both paths, without a sign-in: a report holds nothing that a stranger on the network could not find out.
 pub fn router(health: Health) -> Router {
     let ready = health.clone();
     Router::new()

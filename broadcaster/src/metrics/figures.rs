@@ -16,7 +16,7 @@ use rotacast_protocol::{Instant, Now, Phase, WallTime};
 
 use super::rotations::newest;
 
-/// How many process lives of one secret stand how.
+/// How many incarnations of one secret have which standing.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Standings {
     pub(crate) live: u64,
@@ -115,7 +115,7 @@ impl Figures {
         figures
     }
 
-    /// Whether an overlay lies over it.
+    /// Whether it is in that special state.
     #[cfg(test)]
     pub(super) fn with_overlay(mut self, overlay: Overlay) -> Self {
         self.overlays[Overlay::ALL.iter().position(|it| *it == overlay).unwrap()] = true;

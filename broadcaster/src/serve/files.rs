@@ -10,7 +10,7 @@ pub(super) fn secret(setting: &str, path: &Path) -> anyhow::Result<Zeroizing<Str
     Ok(Zeroizing::new(text(setting, path)?.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
-/// Whether a file that somebody else opens is there for us.
+/// Whether a file that a library opens can be read.
 pub(super) fn readable(setting: &str, path: &Path) -> anyhow::Result<()> {
     text(setting, path).map(drop)
 }

@@ -7,7 +7,7 @@ use tracing::warn;
 use super::files::secret;
 use crate::config::{BusConfig, SaslMechanism};
 
-/// What the Kafka bus is told. Syncs are served on our own gRPC listener, which every broadcaster has.
+/// The options of the Kafka bus. Syncs are served on our own gRPC listener, which every broadcaster has.
 pub(super) fn options(config: &BusConfig, cluster: &ClusterName) -> anyhow::Result<KafkaOptions> {
     let BusConfig::Kafka { brokers, replication, login, mechanism, tls, properties } = config else {
         unreachable!("called for this kind only");

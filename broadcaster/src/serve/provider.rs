@@ -17,7 +17,7 @@ const DEFAULT_LENGTH: usize = 32;
 /// All configured providers.
 pub(super) struct Providers {
     named: BTreeMap<ProviderName, Arc<dyn Provider>>,
-    /// For secrets without one: values nobody outside knows of.
+    /// For secrets without one: values that no outside system knows.
     none: Arc<dyn Provider>,
 }
 

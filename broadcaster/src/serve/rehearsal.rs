@@ -51,7 +51,7 @@ fn bus(config: &Config) -> anyhow::Result<()> {
     }
 }
 
-/// These clients are given the paths: nobody but the client would find out that a file is not there.
+/// These clients are given the paths: only the client itself would find out that a file is not there.
 fn bus_files(tls: Option<&ClientTls>) -> anyhow::Result<()> {
     let Some(tls) = tls else { return Ok(()) };
     files::readable("bus.tls.ca", &tls.ca)?;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use rotacast_protocol::Version;
 use rotacast_protocol::record::SecretRecord;
 
-/// How the last call of each kind went. A call that goes as the one before did, every second while somebody holds on to an
-/// old credential, leaves no further span. At most the calls of the versions that the record lists.
+/// How the last call of each kind went. A call that goes as the one before did, every second while an instance holds on
+/// to an old credential, leaves no further span. At most the calls of the versions that the record lists.
 #[derive(Default)]
 pub(super) struct Calls(BTreeMap<(Version, &'static str), Went>);
 

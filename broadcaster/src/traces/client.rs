@@ -13,7 +13,7 @@ pub(super) struct Client(pub(super) reqwest::Client);
 #[async_trait]
 impl HttpClient for Client {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        // The address may hold a token in its query: nobody needs to read it in an error.
+        // The address may hold a token in its query: no error may show it.
         let mut answer = self.0.execute(request.try_into()?).await.map_err(reqwest::Error::without_url)?;
         let mut response = Response::builder().status(answer.status());
         if let Some(headers) = response.headers_mut() {

@@ -158,7 +158,7 @@ async fn run(
         let grew = counts.lost() > lost;
         lost = counts.lost();
         if grew && !losing {
-            // Once for an outage, however long: whoever wants to know more looks at the count.
+            // Once for an outage, however long: the count says more.
             let problem = problem.unwrap_or_else(|| "there are more than it takes".into());
             warn!(problem, lost, "the collector of traces does not get every span; rotations go on all the same");
         } else if losing && !grew {

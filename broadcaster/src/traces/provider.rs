@@ -16,7 +16,7 @@ use super::calls::Calls;
 use super::rotations::{RotationSpans, place_of};
 use super::spans::{cut, span};
 
-/// See the module. Made anew for each effect, since what it does belongs to the phase it was owed in.
+/// See the module. Made anew for each effect, since its calls belong to the phase in which the effect was due.
 pub struct TracedProvider {
     inner: Arc<dyn Provider>,
     traces: Traces,

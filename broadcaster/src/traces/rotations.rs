@@ -78,7 +78,7 @@ impl RotationSpans {
         self.open.as_ref().map(|open| open.trace.traceparent(open.phase))
     }
 
-    /// What the calls of its provider go by.
+    /// How the last calls of its provider went.
     pub(super) fn shared_calls(&self) -> Arc<Mutex<Calls>> {
         Arc::clone(&self.calls)
     }
@@ -157,7 +157,7 @@ pub fn place_of(traces: &Traces, record: &SecretRecord, version: Version) -> Opt
     Some((trace, trace.root()))
 }
 
-/// Lets whoever acts on this message join the trace of the record's rotation.
+/// Lets an instance that acts on this message join the trace of the record's rotation.
 #[must_use]
 pub fn envelope_of(traces: &Traces, record: &SecretRecord, mut envelope: Envelope) -> Envelope {
     if let (Some(cluster), Some(rotation)) = (traces.cluster(), &record.rotation) {

@@ -20,7 +20,7 @@ const SECURE_COOKIE: &str = "__Host-rotacast";
 /// The same on loopback without TLS.
 const COOKIE_NAME: &str = "rotacast-session";
 
-/// Somebody who has signed in.
+/// A person who has signed in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Person {
     pub(super) name: OperatorName,
@@ -48,7 +48,7 @@ impl Sessions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Signs in with a token: the session's id, if it is somebody's.
+    /// Signs in with a token: the session's id, if the token is known.
     pub(super) fn begin(&self, tokens: &Tokens, text: &str, now: Instant) -> Option<String> {
         let digest = TokenDigest::of(text)?;
         tokens.person(&digest)?;

@@ -1,4 +1,4 @@
-//! Orders given on the dashboard: the same that the CLI signs, in the name of whoever has signed in.
+//! Orders given on the dashboard: the same that the CLI signs, in the name of the person who has signed in.
 
 use rotacast_protocol::{Incarnation, InstanceKey, SecretName, Version};
 use serde::{Deserialize, Serialize};

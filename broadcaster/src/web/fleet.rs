@@ -72,19 +72,19 @@ struct GroupView {
     standings: BTreeMap<Standing, usize>,
 }
 
-/// Everybody, as of one moment.
+/// All instances, as of one moment.
 struct Snapshot {
     taken: Instant,
     taken_at: WallTime,
     instances: Vec<InstanceStatus>,
 }
 
-/// The newest snapshot, shared by everybody who looks.
+/// The newest snapshot, shared by all readers.
 #[derive(Default)]
 pub(super) struct Fleet(Mutex<Option<Arc<Snapshot>>>);
 
 impl Fleet {
-    /// Held while the tasks are asked, so that whoever comes meanwhile gets the same answer.
+    /// Held while the tasks are asked, so that a reader who comes meanwhile gets the same answer.
     async fn snapshot(&self, control: &dyn Control) -> Result<Arc<Snapshot>, Refusal> {
         let mut newest = self.0.lock().await;
         if let Some(snapshot) = newest.as_ref().filter(|snapshot| snapshot.taken.elapsed() < FRESH) {

@@ -43,7 +43,7 @@ struct SecretsView {
     secrets: Vec<SummaryView>,
 }
 
-/// What a page is told of.
+/// What a page follows.
 pub(super) enum View {
     /// Every secret, on a line each.
     Overview,
@@ -54,12 +54,12 @@ pub(super) enum View {
 /// The browser listens no more.
 struct Gone;
 
-/// What a browser was told of each secret's line, as a digest: most of what changes in a secret does not show there.
+/// What a browser was sent of each secret's line, as a digest: most of what changes in a secret does not show there.
 #[derive(Default)]
 struct Told(BTreeMap<SecretName, u64>);
 
 impl Told {
-    /// Whether it has not been told exactly that. From now on it has.
+    /// Whether exactly that was not sent yet. From now on it was.
     fn is_news(&mut self, summary: &SummaryView) -> bool {
         let mut hasher = DefaultHasher::new();
         json(summary).hash(&mut hasher);
@@ -75,7 +75,7 @@ fn json(view: &impl Serialize) -> String {
 /// One browser.
 struct Listener {
     front: Arc<Front>,
-    /// As it asked: whoever is signed out meanwhile is told no more.
+    /// As it asked: a browser that is signed out meanwhile gets nothing more.
     headers: HeaderMap,
     events: mpsc::Sender<Result<Event, Infallible>>,
 }

@@ -1,7 +1,7 @@
 //! The leader's side of one secret: what to do next, given everything that has happened.
 //!
-//! `decide` says what an input changes, `apply` is the only mutation, `commands` says what the world
-//! is owed and is derived from state alone, so that a new leader owes exactly what the old one did.
+//! `decide` says what an input changes, `apply` is the only mutation, and `commands` says which side effects are
+//! outstanding. They follow from the state alone, so a new leader has exactly those of the old one.
 //! The driver saves a decision's record changes by compare-and-swap before it applies them, and
 //! nothing leaves before it is durable.
 

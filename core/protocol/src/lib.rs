@@ -1,7 +1,7 @@
 //! The rules of Rotacast: when a credential may be announced, activated and retired.
 //!
 //! Pure: no IO, no clock, no randomness, no threads. Time is an argument, what happened comes in as
-//! an input, what the world is owed goes out as commands.
+//! an input, side effects go out as commands.
 
 #![allow(missing_docs, reason = "a comment stands where it says more than the name")]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -66,7 +66,7 @@ impl DriverControl {
         }
     }
 
-    /// What is to be known of the secrets and of those who use them, in a line each; nothing where it is not known.
+    /// What is known of the secrets and of the instances that use them, in a line each; a follower knows nothing of them.
     fn secret_findings(&self) -> Vec<Finding> {
         if self.role() == Role::Follower {
             return Vec::new();

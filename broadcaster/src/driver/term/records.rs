@@ -89,14 +89,14 @@ impl Term {
         room
     }
 
-    /// One secret's fault stays its own: the others go on.
+    /// One secret's fault stays its own: the others continue.
     pub(super) fn take_out_of_service(&self, secret: SecretName, reason: String, fix: &str) {
         let text = format!("it gets no lease and does not rotate: {reason}");
         self.environment.findings.raise(Topic::OutOfService, secret.as_str(), Level::Error, text, fix);
         self.secrets.take_out(secret, reason);
     }
 
-    /// Looks again and again whether what is out of service can be served.
+    /// Tries again and again to serve what is out of service.
     pub(super) async fn mend_out_of_service(self: Arc<Self>) -> anyhow::Result<()> {
         loop {
             tokio::time::sleep(MEND_EVERY).await;
@@ -158,9 +158,9 @@ impl Term {
         );
         self.spawn(secret.clone(), task.run(self.turns.beginning()));
         let handle = TaskHandle { mail, status };
-        // First the task can be found, then the roster is read: whoever registers in between is told to it at least once.
+        // First the task can be found, then the roster is read: the task hears of a registration in between at least once.
         self.secrets.insert(secret.clone(), handle.clone());
-        // Everyone in the roster who uses it is a member from the start.
+        // Every incarnation in the roster that uses it is a member from the start.
         let members: Vec<Registration> =
             self.roster().values().filter(|registration| registration.secrets.contains(&secret)).cloned().collect();
         for registration in members {

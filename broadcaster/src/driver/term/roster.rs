@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 use super::super::mail::{Mail, Question};
 use super::{Term, send};
 
-/// How long a process life stays in the roster after it is over or was last heard, and how often that is looked at. Long
+/// How long an incarnation stays in the roster after it is over or was last heard, and how often that is looked at. Long
 /// enough for people to ask about it; without an end, every restart of every instance would stay on the bus for ever.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// See [`REMEMBERED`].
@@ -31,7 +31,7 @@ impl Term {
             match event.context("watching the roster")? {
                 BusEvent::CaughtUp => {
                     live = true;
-                    // Before it is read, whoever has not been heard yet would be missing from every count.
+                    // Before it is read, an instance that has not been heard yet would be missing from every count.
                     self.roster_read.store(true, Ordering::Release);
                     for (_, task) in self.secrets.all() {
                         send(&task, Input::RosterRead).await;
@@ -64,8 +64,8 @@ impl Term {
         }
     }
 
-    /// Takes process lives out of the roster that nothing waits for any more. One that comes back after all is told to
-    /// register again.
+    /// Takes incarnations out of the roster that nothing waits for any more. One that comes back after all has to register
+    /// again.
     pub(super) async fn sweep_roster(self: Arc<Self>) -> anyhow::Result<()> {
         loop {
             tokio::time::sleep(SWEEP).await;
@@ -80,7 +80,7 @@ impl Term {
                 }
             }
             for life in lives {
-                // A secret without a task has nothing that could wait for anybody.
+                // A secret without a task has nothing that could wait for an instance.
                 let over = |secret: &SecretName| expendable.get(secret).is_none_or(|keys| keys.contains(&life.key));
                 if life.secrets.iter().all(over) {
                     match self.environment.bus.prune_roster(&life.key).await {

@@ -22,7 +22,7 @@ impl Term {
     /// Versions, in order and without a gap. `known`: the secrets that were taken up already.
     pub(super) async fn follow_versions(self: Arc<Self>, mut known: BTreeSet<SecretName>) -> anyhow::Result<()> {
         let mut events = self.environment.tree.watch_versions().ready_chunks(EVENTS_AT_ONCE);
-        // What is told of secrets that are not: the newest version, and what else there is.
+        // Of secrets that were not taken up yet: the newest version, and the gaps in their numbers.
         let (mut newest, mut later) = (BTreeMap::new(), Vec::new());
         let mut read = false;
         while let Some(chunk) = events.next().await {

@@ -1,4 +1,4 @@
-//! What the world is owed: derived from state alone.
+//! Side effects that are still outstanding: derived from state alone.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub enum CommandKind {
 }
 
 words! {
-    /// A command's name: what the leader does in the world outside.
+    /// A command's name: a side effect of the leader.
     pub enum CommandName("command") {
         Publish = "publish": "Publish the desired state.",
         Create = "create": "Make a managed version's value durable, then the credential at the provider, then the version key.",
@@ -99,8 +99,8 @@ pub struct Command {
 }
 
 impl Coordinator {
-    /// Everything the world is owed now. The driver runs those that are not in flight yet and tells each outcome
-    /// by an input; what is still owed afterwards shows up again.
+    /// Every side effect that is outstanding now. The driver runs those that are not in flight yet and reports each outcome
+    /// by an input; what is still outstanding afterwards shows up again.
     #[must_use]
     pub fn commands(&self, now: Now) -> Vec<Command> {
         let mut kinds = Vec::new();

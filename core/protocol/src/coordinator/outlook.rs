@@ -1,4 +1,4 @@
-//! What people are told: who blocks, why, since when, and what happens next.
+//! What status and `why` show: who blocks, why, since when, and what happens next.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::time::{Instant, Now};
 use crate::word::words;
 
 words! {
-    /// What lies over a rotation and blocks its irreversible steps, or deserves an operator's eye.
+    /// A special state of a secret, which blocks irreversible steps or needs an operator's attention.
     pub enum Overlay("overlay") {
         Paused = "paused": "An operator paused it: nothing irreversible happens until an operator resumes.",
         AwaitingApproval = "awaiting_approval" / "awaiting approval":
@@ -65,7 +65,7 @@ impl StageCounts {
 const STUCK_AFTER_FAILURES: u32 = 3;
 
 impl Coordinator {
-    /// The version everyone is asked to move to.
+    /// The version that every instance is asked to move to.
     #[must_use]
     pub fn target(&self) -> Option<Version> {
         self.record.pending().or(self.record.current)
@@ -251,7 +251,7 @@ impl Coordinator {
         })
     }
 
-    /// What lies over this secret.
+    /// The special states of this secret.
     #[must_use]
     pub fn overlays(&self, now: Now) -> Vec<Overlay> {
         let mut overlays = Vec::new();

@@ -13,7 +13,7 @@ export const plans = {
     title: "Rotate",
     button: "Rotate",
     what: [
-      `The provider (${status.provider}) makes a new version and tests it. Instances load it and switch to it${status.current === null ? "" : `, and let go of version ${status.current}`}.`,
+      `The provider (${status.provider}) makes a new version and tests it. Instances load it and switch to it${status.current === null ? "" : `, and release version ${status.current}`}.`,
       status.current !== null && `Version ${status.current} is retired as soon as no instance uses it any more.`,
     ],
     cut: NO_CUT,
@@ -43,7 +43,7 @@ export const plans = {
     title: `Approve version ${rotation.new}`,
     button: "Approve",
     what: [`Version ${rotation.new} becomes current as soon as all instances have prepared it: they use it for new work.`,
-      rotation.old !== null && `Version ${rotation.old} stays valid until all instances have let go of it. Until then you can roll back.`],
+      rotation.old !== null && `Version ${rotation.old} stays valid until all instances have released it. Until then you can roll back.`],
     cut: NO_CUT,
     done: () => "activation approved",
   },
