@@ -71,7 +71,7 @@ pub struct Environment {
     pub metrics: Metrics,
     /// Where spans go.
     pub traces: Traces,
-    /// What is wrong and stays wrong.
+    /// Faults that last until they are repaired.
     pub findings: Findings,
 }
 

@@ -8,7 +8,7 @@
 //! One pool per version. *Prepare* builds the new pool and logs in with it once, so that a credential that does not
 //! work is refused before anything uses it. *Switch* needs to do nothing: every query asks for the current version and
 //! takes that version's pool. *Release* closes the old pool and waits for its last connection, before Rotacast hears
-//! that this instance has let go.
+//! that this instance has released the version.
 #![allow(clippy::print_stdout)]
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Rotacast's subscriber SDK: a handle to a secret that follows its rotations.
 //!
 //! A service holds a handle instead of a password. Rotacast moves the handle to new versions of the secret while the
-//! service runs. It retires the old credential only when every instance has let go of it.
+//! service runs. It retires the old credential only when every instance has released it.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), rotacast_subscriber::Error> {
