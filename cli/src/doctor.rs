@@ -43,7 +43,7 @@ pub(crate) async fn run(context: &Context) -> Result<(), Stop> {
             }
         }
         output.line(format_args!(
-            "{} well, {}, {}",
+            "{} ok, {}, {}",
             found.findings.len() - warnings - errors,
             counted(warnings, "warning"),
             counted(errors, "error")

@@ -47,7 +47,7 @@ fn check(output: Output, file: &Path, without_files: bool) -> Result<(), Stop> {
         return output.data(&ConfigView { file: file.display().to_string(), cluster, operators, services, secrets });
     }
     output.line(format_args!(
-        "{}: well. Cluster {}, {}, {}, {}",
+        "{}: ok. Cluster {}, {}, {}, {}",
         file.display(),
         config.cluster,
         count(operators, "operator"),

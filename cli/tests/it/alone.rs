@@ -142,7 +142,7 @@ async fn a_configuration_is_checked_line_by_line() {
     std::fs::write(folder.path().join("good.toml"), "cluster = \"prod\"\n").unwrap();
     let check = ["config", "check", "--without-files", "good.toml"];
     let ran = alone(&folder, &check).await.exits(0);
-    assert!(ran.out.contains("good.toml: well. Cluster prod"), "{}", ran.out);
+    assert!(ran.out.contains("good.toml: ok. Cluster prod"), "{}", ran.out);
     let json = alone(&folder, &[&check[..], &["-o", "json"]].concat()).await.exits(0).json();
     assert_eq!(json["cluster"], "prod");
 }
@@ -188,7 +188,7 @@ async fn the_files_that_a_configuration_names_are_read() {
         std::fs::write(folder.path().join(name), "host=127.0.0.1 user=admin password=p dbname=app").unwrap();
     }
     let ran = alone(&folder, &check).await.exits(0);
-    assert!(ran.out.contains("rotacast.toml: well"), "{}", ran.out);
+    assert!(ran.out.contains("rotacast.toml: ok"), "{}", ran.out);
 }
 
 #[tokio::test]

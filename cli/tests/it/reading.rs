@@ -216,7 +216,7 @@ async fn the_doctor_fails_on_errors_only() {
     *rig.fake.findings.lock().unwrap() = vec![finding("warning", "upgrade to 3.5.33")];
     let ran = rig.run(&["doctor"]).await.exits(0);
     assert!(ran.out.contains("ok       operator's key (here)  operator ada, key "), "{}", ran.out);
-    assert!(ran.out.ends_with("fix for store: upgrade to 3.5.33\n2 well, 1 warning, 0 errors\n"), "{}", ran.out);
+    assert!(ran.out.ends_with("fix for store: upgrade to 3.5.33\n2 ok, 1 warning, 0 errors\n"), "{}", ran.out);
     *rig.fake.findings.lock().unwrap() = vec![finding("error", "")];
     let ran = rig.run(&["doctor", "-o", "json"]).await.exits(1);
     assert_eq!(

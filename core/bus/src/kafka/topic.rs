@@ -93,7 +93,7 @@ impl Kind {
                     }),
                 );
             } else if self != Kind::Reports && policies.contains(&"delete") {
-                let text = "cleanup.policy has delete as well: instances would vanish while they live".into();
+                let text = "cleanup.policy has delete as well: instances would disappear while they still run".into();
                 add(
                     if self == Kind::Roster { Level::Error } else { Level::Warning },
                     text,

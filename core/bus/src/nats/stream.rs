@@ -124,7 +124,7 @@ impl Kind {
             let text = format!("forgets messages after {:?}", found.max_age);
             match self {
                 Kind::Roster => {
-                    audit.error(format!("{text}: instances would vanish while they live"), "set max age to 0")
+                    audit.error(format!("{text}: instances would disappear while they still run"), "set max age to 0")
                 }
                 Kind::State => {
                     audit.warn(format!("{text}: instances that start later learn nothing"), "set max age to 0")
