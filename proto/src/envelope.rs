@@ -103,7 +103,7 @@ pub enum EnvelopeError {
         /// Its `ce-source`.
         found: String,
     },
-    /// Nobody we know of has this key.
+    /// The key is unknown here.
     #[error("signed with key {found:?}, which is not configured for {subject:?}")]
     UnknownKey {
         /// The key's id as the message claims it.
@@ -248,8 +248,8 @@ impl Envelope {
         Ok(&self.payload)
     }
 
-    /// Checks that no part is larger than any of ours. [`Envelope::verify`] does it first; whoever
-    /// keeps or relays an envelope without verifying it calls it too.
+    /// Checks that no part is larger than any of ours. [`Envelope::verify`] does it first; code
+    /// that keeps or relays an envelope without verifying it calls it too.
     ///
     /// # Errors
     /// [`EnvelopeError::TooLarge`] or [`EnvelopeError::LongField`].

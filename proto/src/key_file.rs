@@ -13,7 +13,7 @@ use crate::key::{KeyError, SigningKey, VerifyingKey};
 /// Longest key file that is read, in bytes: a key is 62, and a file this much longer is something else.
 const MAX_FILE_BYTES: usize = 1024;
 
-/// Permission bits of everybody but the owner.
+/// Permission bits of group and others.
 const OTHERS: u32 = 0o077;
 
 /// A key file that cannot be used.
@@ -26,7 +26,7 @@ pub enum KeyFileError {
         path: PathBuf,
         /// What was tried.
         action: &'static str,
-        /// Why not. No `source`: the text above says it, and whoever prints the chain would say it twice.
+        /// Why not. No `source`: the text above says it, and a printed chain would say it twice.
         problem: std::io::Error,
     },
     /// Something is there already; a key is never overwritten.
@@ -115,10 +115,10 @@ impl VerifyingKey {
     }
 }
 
-/// The file's text. Type and mode are those of the opened file, so that nobody can swap it in between.
+/// The file's text. Type and mode are those of the opened file, so that it cannot be swapped in between.
 fn read(path: &Path, private: bool) -> Result<Zeroizing<String>, KeyFileError> {
     let io = |problem| KeyFileError::Io { path: path.into(), action: "read", problem };
-    // Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
+    // Without O_NONBLOCK, opening a pipe without a writer would wait for ever.
     let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("O_NONBLOCK is a small constant");
     let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;

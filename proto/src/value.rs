@@ -25,7 +25,7 @@ impl SecretValue {
         value
     }
 
-    /// The bytes. Whoever calls this answers for where they go.
+    /// The bytes. The caller answers for where they go.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0

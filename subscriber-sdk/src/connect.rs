@@ -170,7 +170,7 @@ const EXPECTED: &[&str] = &[
     "others with this crate's features `nats` and `grpc`",
 ];
 
-/// Services and the bus often start together: whoever is not there yet is tried again until the start's time is over.
+/// Services and the bus often start together: a bus that is not there yet is tried again until the start's time is over.
 #[cfg(any(feature = "nats", feature = "grpc"))]
 async fn patiently<T, F>(plan: &Plan, connect: impl Fn() -> F) -> Result<T, Error>
 where

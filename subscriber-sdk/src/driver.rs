@@ -48,7 +48,7 @@ pub(crate) enum Control {
     Leave { bound: Duration, reply: oneshot::Sender<Result<(), Error>> },
 }
 
-/// What stays the same for a process life.
+/// What stays the same for an incarnation.
 pub(crate) struct Context {
     pub(crate) cluster: ClusterName,
     pub(crate) identity: SigningKey,
@@ -137,7 +137,7 @@ impl Driver {
         match control {
             Control::Add { secret, hooks, reply } => {
                 let result = self.add(&secret, hooks);
-                // Whoever asked may have given up; the secret is in use all the same.
+                // The caller may have given up; the secret is in use all the same.
                 drop(reply.send(result));
             }
             Control::Leave { bound, reply } => self.begin_leave(bound, reply),
@@ -252,7 +252,7 @@ impl Driver {
         Some(Error::new(gravest.kind(), all.join(" | "), ""))
     }
 
-    /// Starts what is owed and not in flight. Returns when something that waits after a failure may be tried again.
+    /// Starts what is due and not in flight. Returns when something that waits after a failure may be tried again.
     fn start_commands(&mut self) -> Option<Instant> {
         let now = self.now();
         let mut resume: Option<Instant> = None;

@@ -31,7 +31,7 @@ impl Live {
     }
 
     pub(crate) fn set_until(&self, until: Instant) {
-        // Release, with the Acquire below: nobody sees the new lease before the driver has taken it over.
+        // Release, with the Acquire below: no thread sees the new lease before the driver has taken it over.
         self.until.store(until.as_nanos(), Ordering::Release);
     }
 

@@ -165,7 +165,7 @@ impl FakeCluster {
         version
     }
 
-    /// Stores the next version of a secret and asks everyone to prepare it.
+    /// Stores the next version of a secret and asks all instances to prepare it.
     ///
     /// # Panics
     /// If the name is not valid.
@@ -219,7 +219,7 @@ impl FakeCluster {
         let state = state.clone();
         let envelope = self.seal_state(world, &state);
         if world.bus_up {
-            // Nobody listens yet: they will be told when they begin to.
+            // No subscriber listens yet: each gets it when it begins to.
             drop(self.published.send(envelope));
         }
     }
@@ -274,7 +274,7 @@ impl FakeCluster {
         self.world().values.retain(|(name, number), _| name.as_str() != secret || *number != version);
     }
 
-    /// The newest report of every process life.
+    /// The newest report of every incarnation.
     #[must_use]
     pub fn reports(&self) -> Vec<InstanceReport> {
         self.world().reports.values().cloned().collect()

@@ -7,7 +7,7 @@ use rotacast_protocol::{SecretName, Version};
 use crate::{Credential, Draw, Evidence, LiveSessions, Provider, ProviderError, Verdict};
 
 /// Draws random text. Nothing outside is touched, so that there is nothing to create, to disable or to
-/// destroy, and nobody to ask for usage: the retire guard rests on the instances' reports and leases alone.
+/// destroy, and no system to ask for usage: the retire guard rests on the instances' reports and leases alone.
 #[derive(Debug, Clone, Default)]
 pub struct GenerateProvider {
     draw: Draw,

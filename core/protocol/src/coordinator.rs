@@ -45,7 +45,7 @@ use crate::time::{Instant, Now, WallTime};
 use members::Members;
 use tally::Tally;
 
-/// Most process lives of one secret a leader tracks. Beyond it, newcomers are refused their lease and so run on
+/// Most incarnations of one secret that a leader tracks. Beyond it, newcomers are refused their lease and so run on
 /// self-leases, which every retire outlasts.
 pub const MAX_MEMBERS: usize = 200_000;
 
@@ -55,7 +55,7 @@ pub struct Tenure {
     pub epoch: Epoch,
     /// When the leader learned that it leads.
     pub since: Now,
-    /// Until when it surely leads, counted from its own send times.
+    /// Until when it is certain to lead, counted from its own send times.
     pub valid_until: Instant,
 }
 
@@ -68,11 +68,11 @@ pub enum Change {
     /// A registration was read from the roster.
     MemberRegistered {
         key: InstanceKey,
-        /// It holds its name alone: once it is surely alive, earlier lives of the name are over.
+        /// Its name is exclusive: once it is known to run, earlier incarnations of the name are over.
         exclusive: bool,
         at: Now,
     },
-    /// Everyone in the roster is known.
+    /// Every incarnation in the roster is known.
     RosterRead,
     /// An instance has left for good.
     MemberLeft { key: InstanceKey, at: Now },
@@ -87,7 +87,7 @@ pub enum Change {
         sequence: LeaseSequence,
         /// How long each lease is, from the request's send time.
         length: Duration,
-        /// For which versions, and when each is surely over.
+        /// For which versions, and when each has expired on every clock.
         over: BTreeMap<Version, Instant>,
     },
     /// The leadership was renewed.
@@ -165,7 +165,7 @@ pub struct Coordinator {
     policy: Policy,
     tenure: Tenure,
     record: SecretRecord,
-    /// When every lease a predecessor may have granted is surely over.
+    /// When every lease that a predecessor may have granted has expired on every clock.
     inherited_over: Instant,
     /// The roster was read in this term.
     roster_read: bool,
@@ -176,7 +176,7 @@ pub struct Coordinator {
     troubles: BTreeMap<CommandKind, Trouble>,
     /// When this leader saw the phase begin; its takeover if it began before.
     phase_began: Instant,
-    /// Since when this leader has surely granted no lease longer than the short tier's: the rotation's begin, the last
+    /// Since when this leader has certainly granted no lease longer than the short tier's: the rotation's begin, the last
     /// change of the lease times or its takeover.
     short_since: Instant,
     /// When this leader saw the new version become current.
@@ -245,12 +245,12 @@ impl Coordinator {
         &self.tenure
     }
 
-    /// Everyone ever heard of in this term.
+    /// Every incarnation that was heard of in this term.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.members.iter()
     }
 
-    /// Somebody, if ever heard of in this term.
+    /// A member, if it was heard of in this term.
     #[must_use]
     pub fn member_of(&self, key: &InstanceKey) -> Option<&Member> {
         self.members.find(key)
@@ -309,7 +309,7 @@ impl Coordinator {
             Change::ReportFolded { key, sequence, report, at } => {
                 self.know(key, *at);
                 self.change_member(key, |member, reports| member.fold(reports, *sequence, report, at.instant));
-                self.prove_earlier_lives_over(key);
+                self.prove_earlier_incarnations_over(key);
             }
             Change::Heard { key, at } => {
                 self.change_member(key, |member, _| member.hear(at.instant));

@@ -136,7 +136,7 @@ counter!(
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Nonce(pub u64);
 
-/// One process life: 128 random bits drawn when the SDK starts.
+/// One run of one instance: 128 random bits drawn when the SDK starts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u128);
 

@@ -1,7 +1,7 @@
 //! One secret's engine: events and time in, actions out.
 //!
 //! The machine owns the [`Coordinator`] and the loop around it: take in what happened, save what is decided, apply it once
-//! it is durable, let go on what can go on, start what has to be done, try again what failed. It does no IO. A shell feeds
+//! it is durable, start what has to be done, try again what failed. It does no IO. A shell feeds
 //! it ([`Machine::handle`], [`Machine::saved`]), asks it for actions ([`Machine::poll`]) and carries them out in order. The
 //! broadcaster's task is such a shell, and so are both simulators: what they run is what ships.
 //!
@@ -184,7 +184,7 @@ impl<R> Machine<R> {
         }
     }
 
-    /// The save is durable: its changes take effect, and whoever waits for them is answered.
+    /// The save is durable: its changes take effect, and callers that wait for them are answered.
     pub fn saved(&mut self, now: Now, id: SaveId, observer: &mut impl Observer) {
         if let Some(saving) = self.saving.take_if(|saving| saving.id == id) {
             self.apply(now, saving.changes, saving.by, saving.then, observer);

@@ -22,8 +22,8 @@ pub const MAX_FAILURE_TEXT_BYTES: usize = 256;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Registration {
     pub key: InstanceKey,
-    /// Whether at most one process life holds this instance name at a time (a StatefulSet pod, a
-    /// systemd unit): a later life then proves the earlier one over.
+    /// Whether at most one incarnation has this instance name at a time (a StatefulSet pod, a systemd unit): a later one
+    /// then proves the earlier one over.
     pub exclusive: bool,
     /// Which secrets it uses. At most [`MAX_SECRETS_PER_INSTANCE`].
     pub secrets: BTreeSet<SecretName>,
@@ -31,7 +31,7 @@ pub struct Registration {
     pub left: bool,
 }
 
-/// What the broadcaster wants of everyone who uses a secret. Whole, never a delta.
+/// What the broadcaster wants of every instance that uses a secret. Whole, never a delta.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SecretState {
     pub secret: SecretName,
@@ -50,7 +50,7 @@ pub struct SecretState {
     pub pending: Option<Version>,
     /// A version on its way out: finish old work with it, begin none.
     pub previous: Option<Version>,
-    /// Versions nobody may begin to use.
+    /// Versions that no instance may begin to use.
     pub sealed: BTreeSet<Version>,
     /// How often to send Sync while nothing else asks for one.
     pub sync_interval: Duration,
@@ -58,19 +58,19 @@ pub struct SecretState {
     pub self_lease: Duration,
     /// How long a use may outlast its checkout.
     pub max_use: Duration,
-    /// The store's history broke, and nobody knows which version is good: whoever serves one that is not sealed stays
-    /// with it, and `current` is for those that serve none.
+    /// The store's history broke, and it is not known which version is good: instances that already serve an unsealed version
+    /// keep it, and `current` is for those that serve none.
     pub stay: bool,
-    /// The last time that a part of the store's history was lost, if ever. It stays in every later state, so that whoever
-    /// was away meanwhile learns of it.
+    /// The last time that a part of the store's history was lost, if ever. It stays in every later state, so that an
+    /// instance that was away meanwhile learns of it.
     pub lost_history: Option<LostHistory>,
 }
 
 /// A part of the store's history was lost: it was restored from a backup, or wiped.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct LostHistory {
-    /// The revision that the record leapt to when it was noticed, above every lost one: whoever acts on an older state has
-    /// acted on what was lost.
+    /// The revision that the record leapt to when it was noticed, above every lost one: an instance that acts on an
+    /// older state has acted on what was lost.
     pub noticed: Revision,
     /// The newest version that the store still knew. A number above it may have been another version's.
     pub kept_to: Option<Version>,

@@ -11,7 +11,7 @@ use crate::phase::Phase;
 /// What silence means: when an instance that cannot be reached stops holding back a retire.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum WhenUnreachable {
-    /// When its usage lease is surely over; the SDK fences itself by then.
+    /// When its usage lease has expired on every clock; the SDK fences itself by then.
     Fence,
     /// Never: only a release, a clean leave or a named operator's override.
     Hold,
@@ -23,9 +23,9 @@ pub enum WhenUnreachable {
 /// What an empty set of members means.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum WhenEmpty {
-    /// An empty set is never unanimous: wait for somebody, or for an operator.
+    /// An empty set is never unanimous: wait for an instance, or for an operator.
     Hold,
-    /// Go on: nobody uses it.
+    /// Continue: no instance uses it.
     Proceed,
 }
 

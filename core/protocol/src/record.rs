@@ -51,7 +51,7 @@ pub struct VersionRecord {
     /// What it is now.
     pub label: Label,
     pub origin: Origin,
-    /// Nobody may begin to use it.
+    /// No instance may begin to use it.
     #[serde(default)]
     pub sealed: bool,
     /// Instances have been told of it.
@@ -98,7 +98,7 @@ pub struct Rotation {
     /// Who approved the activation.
     #[serde(default)]
     pub approved: Option<OperatorName>,
-    /// Process lives that preparing and switching do not wait for, as `service/instance/incarnation`. Never counts
+    /// Incarnations that preparing and switching do not wait for, as `service/instance/incarnation`. Never counts
     /// for the retire guard.
     #[serde(default)]
     pub excused: BTreeSet<String>,
@@ -127,13 +127,13 @@ words! {
     }
 }
 
-/// An operator's word that a retire may cut somebody off.
+/// An operator's order that a retire may cut instances or sessions off.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Override {
     pub by: OperatorName,
     pub reason: String,
     pub at: WallTime,
-    /// The process lives that are cut off, as `service/instance/incarnation`.
+    /// The incarnations that are cut off, as `service/instance/incarnation`.
     pub instances: BTreeSet<String>,
     /// The provider's live sessions are cut off too.
     pub sessions: bool,
@@ -201,7 +201,7 @@ pub struct Finished {
     pub unknown: Unknown,
 }
 
-/// The lease times instances and leaders go by, so that whoever reads the record knows them.
+/// The lease times that instances and leaders use, so that every reader of the record knows them.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Timing {
     /// See [`Policy::lease_idle`].
@@ -244,7 +244,7 @@ impl Timing {
     }
 }
 
-/// The longest times anybody may still be going by, whatever the policy says now. A leader that takes over
+/// The longest times that any instance may still use, whatever the policy says now. A leader that takes over
 /// waits these, not the policy's: leases granted before a policy was shortened are still running.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Bounds {
@@ -288,7 +288,7 @@ pub struct SecretRecord {
     /// ends it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stay: bool,
-    /// While everybody stays: versions up to here that the record does not list have ended, and are not of a lost history.
+    /// While instances stay: versions up to here that the record does not list have ended, and are not of a lost history.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_to: Option<Version>,
     /// See [`SecretState::lost_history`].
@@ -296,7 +296,7 @@ pub struct SecretRecord {
     pub lost_history: Option<LostHistory>,
     /// The lease times in force.
     pub timing: Timing,
-    /// The longest times anybody may still go by.
+    /// The longest times that any instance may still use.
     pub bounds: Bounds,
     /// Finished rotations, newest last, at most [`MAX_HISTORY`].
     pub history: Vec<Finished>,
@@ -306,7 +306,7 @@ pub struct SecretRecord {
 }
 
 impl SecretRecord {
-    /// The record of a secret nobody has seen yet.
+    /// The record of a secret that no leader has seen yet.
     #[must_use]
     pub fn new(secret: SecretName, epoch: Epoch, timing: Timing) -> Self {
         Self {
@@ -376,7 +376,7 @@ impl SecretRecord {
         self.timing == Timing { unknown: self.timing.unknown.clone(), ..timing.clone() }
     }
 
-    /// Versions nobody may begin to use.
+    /// Versions that no instance may begin to use.
     #[must_use]
     pub fn sealed(&self) -> BTreeSet<Version> {
         self.versions.iter().filter(|(_, version)| version.sealed).map(|(number, _)| *number).collect()
@@ -392,7 +392,7 @@ impl SecretRecord {
             .map(|(number, _)| *number)
     }
 
-    /// What everyone who uses the secret should know. The same whether it came over the bus, in a
+    /// What every instance that uses the secret should know. The same whether it came over the bus, in a
     /// Sync reply or was read from the store.
     #[must_use]
     pub fn state(&self) -> SecretState {

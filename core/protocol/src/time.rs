@@ -1,6 +1,6 @@
 //! Time as an argument.
 //!
-//! The core never reads a clock. Whoever drives it passes the reading of a monotonic clock that
+//! The core never reads a clock. Its driver passes the reading of a monotonic clock that
 //! keeps counting while the machine is suspended (`CLOCK_BOOTTIME`), and the wall clock's, which
 //! is only ever shown to people: no decision depends on it.
 
@@ -64,7 +64,7 @@ pub struct WallTime(pub u64);
 pub struct Now {
     /// The monotonic clock: what decisions are made with.
     pub instant: Instant,
-    /// The wall clock: what records and people are told.
+    /// The wall clock, for records and people.
     pub wall: WallTime,
 }
 
@@ -84,7 +84,7 @@ pub const CLOCK_DRIFT_PERCENT: u32 = 1;
 /// The coarsest resolution of a monotonic clock that is assumed (a 100 Hz tick).
 pub const CLOCK_RESOLUTION: Duration = Duration::from_millis(10);
 
-/// How long to wait, by one clock, until a span of `lease` by another clock is surely over:
+/// How long to wait, by one clock, until a span of `lease` by another clock has certainly ended:
 /// `lease · (1 + ρ) / (1 − ρ)` plus the clocks' resolution.
 #[must_use]
 pub fn outlast(lease: Duration) -> Duration {

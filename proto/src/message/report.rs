@@ -65,7 +65,7 @@ fn secret_to_wire(secret: &SecretName, report: &SecretReport) -> v1::SecretRepor
         revision: report.revision.0,
         version: report.reached.map_or(0, |(version, _)| version.get()),
         stage: report.reached.map_or(v1::Stage::Unspecified, |(_, stage)| stage.into()).into(),
-        // Never cut short: a version left out would be one that nobody waits for.
+        // Never cut short: a version left out would be one that no leader waits for.
         held: report.held.iter().map(|version| version.get()).collect(),
         lease_sequence: report.lease.0,
         failure: report.failure.as_ref().map(|failure| v1::Failure {

@@ -1,4 +1,4 @@
-//! What the broadcaster wants of everyone who uses a secret.
+//! What the broadcaster wants of every instance that uses a secret.
 
 use std::time::Duration;
 

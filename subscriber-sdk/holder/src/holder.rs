@@ -95,8 +95,8 @@ impl Holder {
         self.serving
     }
 
-    /// Until when a version may be handed out, if it may be handed out now. Whoever was handed it may use it for
-    /// `max_use` longer at most.
+    /// Until when a version may be handed out, if it may be handed out now. A use that began before may last `max_use`
+    /// longer at most.
     #[must_use]
     pub fn usable(&self, version: Version, now: Instant) -> Option<Instant> {
         let until = self.leases.until(version);
@@ -350,7 +350,7 @@ impl Holder {
         }
     }
 
-    /// Drops what no longer matters. Everything that could keep a version from being reported as let go is decided here.
+    /// Drops what no longer matters. Everything that could keep a version from being reported as released is decided here.
     fn settle(&mut self) {
         let (wanted, guards, serving, running) = (self.wanted(), &self.guards, self.serving, self.running);
         self.slots.retain(|version, slot| {
@@ -378,7 +378,7 @@ impl Holder {
         self.stays().or(state.current)
     }
 
-    /// The version it stays with while nobody knows which one is good. A sealed one cannot be leased: it goes on from that.
+    /// The version it stays with while it is not known which one is good. A sealed one cannot be leased: it moves on from that.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(Stay, None))]
     fn stays(&self) -> Option<Version> {
         let state = self.state.as_ref().filter(|state| state.stay)?;
@@ -443,7 +443,7 @@ impl Holder {
         SecretReport { lease: LeaseSequence(0), ..self.report() }
     }
 
-    /// Whether the newest grant must be acknowledged for a version to count as let go.
+    /// Whether the newest grant must be acknowledged for a version to count as released.
     pub(crate) fn owes_acknowledgement(&self) -> bool {
         self.owes_acknowledgement
     }
@@ -457,7 +457,7 @@ impl Holder {
 
     fn reached(&self) -> Option<(Version, Stage)> {
         let current = self.current();
-        // The number came again, and what is held under it is not what everybody means.
+        // The number came again, and what is held under it is not what the store means by it.
         if let Some(version) = self.lost.iter().find(|version| self.asked_for(**version)) {
             return Some((*version, Stage::Seen));
         }
@@ -526,7 +526,7 @@ fn read_begins(sent: Instant, _now: Instant) -> Instant {
     sent
 }
 
-/// What the service was shown is held until it has let go.
+/// What the service was shown is held until the service has released it.
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(TouchedHeld, false))]
 fn is_shown(slot: &Slot) -> bool {
     slot.touched

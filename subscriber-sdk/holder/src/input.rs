@@ -50,7 +50,7 @@ pub enum Input {
         /// The send time: leases count from here.
         at: Instant,
     },
-    /// Nobody answered a Sync.
+    /// A Sync got no answer.
     SyncFailed {
         /// Which.
         nonce: Nonce,
@@ -108,7 +108,7 @@ pub enum Input {
     },
 }
 
-/// What the world is owed.
+/// A side effect that is outstanding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Command {
     /// Fetch a version's value; its lease was obtained before. Answer with `Loaded` or `LoadFailed`.
@@ -163,7 +163,7 @@ pub enum Rejection {
         /// The message's.
         found: SecretName,
     },
-    /// It is for somebody else.
+    /// It is for another incarnation.
     #[error("message for {found}, expected {expected}")]
     OtherInstance {
         /// This instance.
@@ -191,7 +191,7 @@ pub enum Rejection {
         /// The grant.
         found: LeaseSequence,
     },
-    /// The driver wants to begin, or has brought, what nobody asks for any more.
+    /// The driver wants to begin, or has brought, what is no longer asked for.
     #[error("{what} of {version:?} is not asked for (any more)")]
     NotOwed {
         /// What.

@@ -1,4 +1,4 @@
-//! Everything one process life holds, tied into one registration and one report.
+//! Everything that one incarnation holds, tied into one registration and one report.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ pub enum InstanceInput {
         /// The send time.
         at: Instant,
     },
-    /// Nobody answered a Sync.
+    /// A Sync got no answer.
     SyncFailed {
         /// Which.
         nonce: Nonce,
@@ -35,7 +35,7 @@ pub enum InstanceInput {
     Secret(SecretName, Input),
 }
 
-/// What the world is owed by an instance.
+/// A side effect of an instance that is outstanding.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum InstanceCommand {
     /// Make this registration durable. Nothing is read or leased for a secret before.
@@ -48,7 +48,7 @@ pub enum InstanceCommand {
     Secret(SecretName, Command),
 }
 
-/// One process life.
+/// One incarnation.
 #[derive(Clone, Hash, Debug)]
 pub struct Instance {
     key: InstanceKey,
@@ -64,7 +64,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// A process life that uses nothing yet.
+    /// An incarnation that uses nothing yet.
     #[must_use]
     pub fn new(key: InstanceKey, exclusive: bool) -> Self {
         Self {
@@ -111,7 +111,7 @@ impl Instance {
         self.holders.keys()
     }
 
-    /// The registration of this process life as it should be, or its leave.
+    /// The registration of this incarnation as it should be, or its leave.
     #[must_use]
     pub fn registration(&self, left: bool) -> Registration {
         Registration {
@@ -217,7 +217,7 @@ impl Instance {
         self.reports = reports;
     }
 
-    /// What is owed now; see [`Holder::commands`].
+    /// What is due now; see [`Holder::commands`].
     #[must_use]
     pub fn commands(&self, now: Instant) -> Vec<InstanceCommand> {
         let mut commands = Vec::new();

@@ -2,8 +2,8 @@
 //! and what to report.
 //!
 //! Pure: no IO, no clock, no randomness, no threads. One [`Holder`] per secret decides; an
-//! [`Instance`] ties the holders of one process life into one registration and one report. Whoever
-//! drives them passes in what happened and carries out the [`commands`](Holder::commands), which are
+//! [`Instance`] ties the holders of one incarnation into one registration and one report. Their
+//! driver passes in what happened and carries out the [`commands`](Holder::commands), which are
 //! derived from state alone: the same command is listed until it is done, and the driver runs those
 //! that are not in flight.
 

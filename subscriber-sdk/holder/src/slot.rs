@@ -6,7 +6,7 @@ use rotacast_protocol::Instant;
 /// version is reported as held.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Slot {
-    /// The service has been shown the value: it must be told to let go of it.
+    /// The service has been shown the value: it must be asked to release it.
     pub(crate) touched: bool,
     /// The service is ready for it.
     pub(crate) prepared: bool,

@@ -38,7 +38,7 @@ pub(crate) struct ConsulAccess {
     pub(crate) prefix: String,
 }
 
-/// Connects nothing yet: a source that is away is no reason not to start, and is told when it is asked.
+/// Connects nothing yet: a source that is away is no reason not to start, and shows as an error when it is asked.
 pub(super) fn open(values: &Values, plan: &Plan) -> Result<Arc<dyn ValueSource>, Error> {
     // A source that was given needs nothing of it, and without features there is no other.
     let _ = plan;

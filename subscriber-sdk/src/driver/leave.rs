@@ -21,7 +21,7 @@ const LEAVE_ATTEMPT: Duration = Duration::from_secs(5);
 pub(super) struct Leaving {
     deadline: Instant,
     reply: Option<oneshot::Sender<Result<(), Error>>>,
-    /// Everything is let go; the leave is being made durable.
+    /// Everything is released; the leave is being made durable.
     telling: bool,
     over: bool,
 }
@@ -95,7 +95,7 @@ impl Driver {
         if let Some(leaving) = &mut self.leaving {
             leaving.over = true;
             if let Some(reply) = leaving.reply.take() {
-                // Whoever asked may have given up waiting.
+                // The caller may have given up waiting.
                 drop(reply.send(result));
             }
         }

@@ -83,7 +83,7 @@ impl SecretRuntime {
         self.lives.iter().map(|(version, _)| *version).collect()
     }
 
-    /// Drops values the holder has let go.
+    /// Drops values that the holder has released.
     pub(super) fn forget(&mut self, holder: &Holder) {
         let loaded: BTreeSet<Version> = holder.loaded().collect();
         self.values.retain(|version, _| loaded.contains(version));
@@ -94,7 +94,7 @@ impl SecretRuntime {
     pub(super) fn close(&self) -> BTreeSet<Version> {
         self.cell.closed.store(true, Ordering::Release);
         self.cell.live.store(None);
-        // Nobody waits for a change that never comes.
+        // So that no caller waits for a change that never comes.
         self.cell.status.send_modify(|_| {});
         self.lives.iter().filter(|(_, live)| live.strong_count() > 0).map(|(version, _)| *version).collect()
     }

@@ -113,12 +113,12 @@ impl FetchSource {
         let mut last = None;
         let mut pause = ASK_NEXT_AFTER / 2;
         loop {
-            // Longer each time: a store that is slow must not be asked by everybody several times over.
+            // Longer each time: a store that is slow must not be asked by all instances several times over.
             pause *= 2;
             if let Some(which) = waiting.next() {
                 asked.push(async move { (which, self.fetch_from(&self.targets[which], secret, version).await) });
             }
-            // Until another one is to be asked, or nobody is left to answer.
+            // Until another one is to be asked, or none is left to answer.
             let ended = tokio::select! {
                 ended = asked.next() => ended,
                 () = tokio::time::sleep(pause), if waiting.len() > 0 => None,

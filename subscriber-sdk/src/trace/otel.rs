@@ -13,7 +13,7 @@ use rotacast_protocol::{InstanceKey, Revision, RotationId, SecretName, Version};
 
 /// The W3C trace context at this place, for a hook to hand on; `None` outside of any span.
 ///
-/// Whoever uses OpenTelemetry or `tracing` with its layer needs no such thing: in a hook, the current context is that of the
+/// A service that uses OpenTelemetry, or `tracing` with its layer, does not need it: in a hook, the current context is that of the
 /// rotation already.
 #[must_use]
 pub fn traceparent() -> Option<String> {
@@ -45,13 +45,13 @@ fn parse(header: &str) -> Option<SpanContext> {
     context.is_valid().then_some(context)
 }
 
-/// What one secret's spans go by.
+/// The spans of one secret.
 pub(crate) struct SecretTrace {
     attributes: [KeyValue; 2],
-    /// The newest desired state's revision: whoever is told of an older one late goes by the newer.
+    /// The newest desired state's revision: an older one that arrives late does not replace it.
     revision: Option<Revision>,
     rotation: Option<(RotationId, SpanContext)>,
-    /// Versions on their way out, from the switch until they are let go. At most those that are loaded.
+    /// Versions on their way out, from the switch until they are released. At most those that are loaded.
     drains: BTreeMap<Version, Running>,
     serving: Option<Version>,
 }

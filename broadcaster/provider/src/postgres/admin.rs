@@ -1,4 +1,4 @@
-//! Connections: the administrator's, and what the server's answers mean for whoever asked.
+//! Connections: the administrator's, and what the server's answers mean for the caller.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ impl Connection {
     pub(super) async fn open(config: &Config) -> Result<Self, tokio_postgres::Error> {
         let (client, connection) = config.connect(NoTls).await?;
         let driver = tokio::spawn(async move {
-            // Whoever uses the client is told of the end by an error of its own.
+            // A call on the client ends with an error of its own.
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a PostgreSQL connection ended");
             }

@@ -6,20 +6,20 @@ use serde::{Deserialize, Serialize};
 /// The format below. A newer one is not understood, and the role not touched.
 const FORMAT: u32 = 1;
 
-/// The comment on a role. Comments are readable for everybody: nothing in here is derived from the password.
+/// The comment on a role. Every login can read comments: nothing in here is derived from the password.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
     /// Says that the comment is a mark, and its format.
     rotacast: u32,
     pub(super) secret: SecretName,
     pub(super) version: Version,
-    /// Of which drawn value; none where somebody else made the role.
+    /// Of which drawn value; none where Rotacast did not make the role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) draw: Option<String>,
-    /// Since when nobody can log in, in seconds since the Unix epoch by the server's clock.
+    /// Since when no login is possible, in seconds since the Unix epoch by the server's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) disabled_at: Option<i64>,
-    /// The comment that was there before, by somebody else.
+    /// The comment that was there before, which Rotacast did not write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) earlier: Option<String>,
     /// What later releases add.

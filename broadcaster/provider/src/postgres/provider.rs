@@ -22,8 +22,8 @@ use crate::{Credential, Draw, Evidence, LiveSessions, Provider, ProviderError, S
 /// enough to hand over the objects of a role that owned thousands.
 const CALL_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// What bounds a transaction on the server's side, also when this side is gone. The lock wait is short: whoever holds
-/// the lock does the same work, and the call comes again.
+/// What bounds a transaction on the server's side, also when this side is gone. The lock wait is short: the holder
+/// of the lock does the same work, and the call comes again.
 const TRANSACTION_BOUNDS: &str = "SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '10s'; \
      SET LOCAL idle_in_transaction_session_timeout = '10s'";
 
@@ -117,7 +117,7 @@ impl PostgresProvider {
         }
     }
 
-    /// Begins a change of one role: nobody else changes it until the transaction ends.
+    /// Begins a change of one role: no other transaction changes it until this one ends.
     async fn begin<'a>(&self, client: &'a mut Client, role: &str) -> Result<Transaction<'a>, Problem> {
         let transaction = client.transaction().await?;
         transaction.batch_execute(TRANSACTION_BOUNDS).await?;
@@ -210,7 +210,7 @@ impl PostgresProvider {
             },
             _ => Verdict::Rejected(
                 "the login works, but the administrator does not see its session: they reach different servers, \
-                 and nobody could tell who still uses it"
+                 and Rotacast could not tell which sessions still use it"
                     .into(),
             ),
         };
@@ -248,7 +248,7 @@ impl PostgresProvider {
         let mut connection = admin::open(&self.settings.admin).await?;
         let client = connection.client();
         let sessions = match Role::read(client, &value.username, self.group()).await? {
-            // The sessions of a role that is somebody else's are somebody else's.
+            // The sessions of a role that is not this version's are not this version's either.
             Some(role) => match role.objection(credential, self.group()) {
                 Some(problem) => return Err(Problem::Refused(problem)),
                 None => role.sessions(client).await?,
@@ -344,7 +344,7 @@ impl PostgresProvider {
         others: &[Credential],
         live: LiveSessions,
     ) -> Result<(), Problem> {
-        // What was never disabled must not lose its role while somebody is logged in.
+        // What was never disabled must not lose its role while a session is open.
         self.disable_role(credential, others, live).await?;
         let value = self.retirable(credential, others)?;
         let mut connection = admin::open(&self.settings.admin).await?;
@@ -364,7 +364,7 @@ impl PostgresProvider {
             });
         }
         let (quoted, group) = (escape_identifier(&role.name), escape_identifier(self.group()));
-        // Whoever is no superuser must be a member to hand a role's objects over; the drop ends it.
+        // An administrator without superuser rights must be a member to hand a role's objects over; the drop ends it.
         let superuser = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
         let superuser: bool = transaction.query_one(superuser, &[]).await?.try_get(0)?;
         if !superuser {

@@ -99,7 +99,7 @@ impl Role {
         }
     }
 
-    /// The mark, or a new one for a role that somebody else made.
+    /// The mark, or a new one for a role that Rotacast did not make.
     pub(super) fn mark(&self, credential: &Credential) -> Mark {
         match &self.comment {
             Comment::Mark(mark) => mark.clone(),

@@ -53,7 +53,7 @@ pub struct PostgresSettings {
     pub database: String,
     /// The server, as services reach it; goes into drawn values.
     pub endpoint: Endpoint,
-    /// Other addresses of the same server that a value written by somebody else may name: an alias, a pooler.
+    /// Other addresses of the same server that a value from elsewhere may name: an alias, a pooler.
     pub also_at: Vec<Endpoint>,
     /// What to do about sessions that are still there.
     pub on_live_sessions: OnLiveSessions,

@@ -43,7 +43,7 @@ pub(super) struct LoginValue {
 }
 
 impl LoginValue {
-    /// Reads a value; fields it does not know are nobody's business here.
+    /// Reads a value; fields that it does not know are ignored.
     pub(super) fn parse(value: &SecretValue) -> Result<Self, MalformedValue> {
         let fields: Fields = serde_json::from_slice(value.expose())
             // Only the place: serde's message may repeat what it found there.

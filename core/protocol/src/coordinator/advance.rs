@@ -27,7 +27,7 @@ impl Coordinator {
     }
 
     /// A leader signs the record before it grants or moves anything, and makes the policy's times durable before it
-    /// goes by them.
+    /// uses them.
     fn begin_term(&self) -> Vec<RecordChange> {
         let mut changes = Vec::new();
         if !self.is_signed() {

@@ -9,7 +9,7 @@ use crate::record::RetireStep;
 use crate::time::{Instant, Now};
 use crate::word::words;
 
-/// How old a usage reading may be for the guard to go by it, and how often one is taken while a retire waits:
+/// How old a usage reading may be for the guard to use it, and how often one is taken while a retire waits:
 /// often enough for a live view, rare enough for a busy database.
 pub const USAGE_INTERVAL: Duration = Duration::from_secs(1);
 

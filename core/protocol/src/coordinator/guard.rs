@@ -231,7 +231,7 @@ impl Coordinator {
         now.instant >= self.inherited_over
     }
 
-    /// Leases that an earlier leader granted, to anybody, known or not.
+    /// Leases that an earlier leader granted, to instances known or not.
     fn inherited_condition(&self, announced: bool, now: Now) -> Condition {
         if !announced {
             return Condition::judged(ConditionName::InheritedLeasesOver, true, "never announced, so never leased");

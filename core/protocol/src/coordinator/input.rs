@@ -32,7 +32,7 @@ pub enum Input {
     /// A managed credential exists and its value is in the store.
     Created {
         version: Version,
-        /// Whose value is in the store: somebody else may have taken the number.
+        /// Whose value is in the store: another client may have taken the number.
         origin: Origin,
     },
     /// The test login worked.

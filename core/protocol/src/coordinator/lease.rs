@@ -96,7 +96,7 @@ impl Coordinator {
         now.instant + outlast(self.lease()) + use_time(&self.record)
     }
 
-    /// Whether a version's use may be allowed: it is wanted, now or next, or still being let go, and not sealed.
+    /// Whether a version's use may be allowed: it is wanted, now or next, or on its way out, and not sealed.
     fn may_lease(&self, version: Version) -> bool {
         if self.is_of_lost_history(version) {
             return self.may_be_running(version);

@@ -1,4 +1,4 @@
-//! What a leader knows of one process life that uses the secret.
+//! What a leader knows of one incarnation that uses the secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use crate::record::Retirement;
 use crate::time::Instant;
 use crate::word::words;
 
-/// Most versions whose grants are remembered of one process life. The live versions of a record are far fewer, and only
-/// what somebody uses that a lost history had comes on top.
+/// Most versions whose grants are remembered of one incarnation. The live versions of a record are far fewer; only versions
+/// of a lost history that an instance still uses come on top.
 const MAX_GRANTS: usize = 4 * MAX_HELD_VERSIONS;
 
 /// What was granted for one version.
@@ -20,7 +20,7 @@ pub struct Granted {
     pub version: Version,
     /// The newest grant's number.
     pub sequence: LeaseSequence,
-    /// When nobody can be using the version on the strength of any grant any more, by the leader's clock.
+    /// When no use of the version can rest on any grant any more, by the leader's clock.
     pub over: Instant,
     /// The same for the newest grant alone: it replaces the earlier ones once it is known to have arrived.
     newest_over: Instant,
@@ -168,7 +168,7 @@ pub struct Member {
     pub registered: bool,
     /// It has left for good.
     pub left: bool,
-    /// A later life of the same exclusive name was surely alive, and this one was not heard since.
+    /// A later incarnation of the same exclusive name has run, and this one was not heard since.
     pub superseded: bool,
     was_heard: bool,
     /// When this leader first knew of it.
@@ -304,7 +304,7 @@ impl Member {
     pub(super) fn fold(&mut self, reports: &mut Reports, sequence: ReportSequence, report: &SecretReport, at: Instant) {
         self.hear(at);
         if self.is_news(sequence) {
-            // It goes by the newest grant that names a version, so earlier and longer ones are over with its arrival.
+            // The newest grant that names a version counts, so earlier and longer ones are over with its arrival.
             // Only that very grant says so: a later one may name other versions only.
             for granted in self.grants.all_mut().iter_mut().filter(|granted| granted.is_acknowledged_by(report.lease)) {
                 granted.over = granted.newest_over;
@@ -343,7 +343,7 @@ impl Member {
         }
     }
 
-    /// The leases of the newest grant, as long as they were when it was given: what counts since then goes by that.
+    /// The leases of the newest grant, as long as they were when it was given.
     pub(super) fn leases(&self) -> BTreeMap<Version, Duration> {
         let newest = self.grants.all().iter().filter(|granted| granted.sequence == self.granted_sequence);
         newest.map(|granted| (granted.version, Duration::from_nanos(self.granted_length))).collect()
@@ -384,7 +384,7 @@ impl Member {
         self.report().and_then(|report| report.reached).is_some_and(|(reached, at)| reached == version && at >= stage)
     }
 
-    /// When the last lease this leader granted it is surely over.
+    /// When the last lease that this leader granted it has expired on every clock.
     #[must_use]
     pub fn leases_over(&self) -> Instant {
         self.grants.all().iter().map(|granted| granted.over).max().unwrap_or(Instant::ZERO)

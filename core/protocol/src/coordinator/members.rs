@@ -1,4 +1,4 @@
-//! Everyone a leader knows of one secret: found by key at a cost that does not grow, and listed by name.
+//! The members that a leader knows of one secret: found by key at a cost that does not grow, and listed by name.
 
 #![expect(clippy::disallowed_types, reason = "the hash map is never iterated, so its order shows nowhere")]
 
@@ -42,7 +42,7 @@ pub(super) struct Members {
 }
 
 impl Members {
-    /// Nobody yet, for a term that began at a reading of the leader's clock.
+    /// No members yet, for a term that began at a reading of the leader's clock.
     pub(super) fn new(since: Instant) -> Self {
         Self {
             places: Vec::new(),

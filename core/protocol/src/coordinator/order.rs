@@ -287,7 +287,7 @@ impl Coordinator {
         match self.record.retirements.get(&version) {
             None => return Err(operator(format!("version {version} is not on its way out"))),
             // Past the point of no return no instance is cut off any more. What can still be said is that sessions which the
-            // provider waits for are; or that the credential was revoked by hand, where its value is lost and nobody else can.
+            // provider waits for are; or that the credential was revoked by hand, where its value is lost and Rotacast cannot do it.
             Some(retirement) if retirement.step.is_some() && !(sessions && instances.is_empty()) => {
                 return Err(operator(format!(
                     "version {version} is being destroyed already; that its sessions are cut off, or that its credential was \

@@ -51,8 +51,8 @@ impl Coordinator {
         (last.get().saturating_sub(kept) <= LOST_VERSIONS).then_some(RecordChange::NumbersLost { last })
     }
 
-    /// The store lost a part of its history: whoever was granted or has read something in it goes by that, whatever the
-    /// record says of such waits.
+    /// The store lost a part of its history: an instance may act on a grant or a read from it, whatever the record says of
+    /// such waits.
     pub(super) fn wait_anew(&mut self, now: Now) {
         let over = now.instant + lease::outlast(self.record.bounds.lease) + lease::use_time(&self.record);
         self.inherited_over = self.inherited_over.max(over);
@@ -98,10 +98,10 @@ impl Coordinator {
         self.record.safe_mode.is_some()
     }
 
-    /// After history was lost everybody may stay with the very version that is rolled back until the one that waits is
+    /// After history was lost, every instance may stay with the very version that is rolled back until the one that waits is
     /// current: that one cannot wait for them. The rejected version goes on to wait for its own guard.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(StayMakesWay, false))]
-    pub(super) fn nobody_goes_back(&self) -> bool {
+    pub(super) fn no_instance_goes_back(&self) -> bool {
         let stays = self.record.stay && self.record.safe_mode.is_none();
         stays && self.waiting_version().is_some() && self.has_room()
     }

@@ -9,7 +9,7 @@ use crate::time::{Instant, Now};
 impl Coordinator {
     pub(super) fn barrier_passed(&self, version: Version, revision: Revision) -> Result<Vec<Change>, Rejection> {
         match self.retiring.get(&version) {
-            // A reading that began before the seal may have missed whoever read the version just before it.
+            // A reading that began before the seal may have missed an instance that read the version just before it.
             Some(progress) if progress.sealed.is_some() && progress.sealed_before(revision) => {
                 Ok(vec![Change::BarrierPassed { version }])
             }
@@ -86,7 +86,7 @@ impl Coordinator {
     }
 }
 
-/// Disable, destroy, erase, in this order, each once it is owed.
+/// Disable, destroy, erase, in this order, each once it is due.
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(StepOrder, true))]
 fn is_owed(owed: Option<RetireStep>, step: RetireStep) -> bool {
     owed == Some(step)

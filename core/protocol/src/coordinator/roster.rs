@@ -38,7 +38,7 @@ impl Coordinator {
         }
     }
 
-    /// Whether there is no room for a further process life, not even in place of one that is over.
+    /// Whether there is no room for a further incarnation, not even in place of one that is over.
     pub(super) fn is_full(&self) -> bool {
         self.members.len() >= MAX_MEMBERS && !self.members.iter().any(Member::is_gone)
     }
@@ -60,7 +60,7 @@ impl Coordinator {
     /// A life that holds its name alone and has heard of a grant was alive after that grant was given. So every life of
     /// that name that was known before it, and was not heard since, is over. A registration alone proves nothing: it may
     /// have been under way for longer than the life that is heard now.
-    pub(super) fn prove_earlier_lives_over(&mut self, key: &InstanceKey) {
+    pub(super) fn prove_earlier_incarnations_over(&mut self, key: &InstanceKey) {
         let Some(member) = self.members.find(key) else { return };
         if member.exclusive && !member.superseded && member.acknowledged() == Some(member.granted_sequence) {
             let alive = member.granted_at;
@@ -108,7 +108,7 @@ impl Coordinator {
         self.tenure.since.instant + lease::outlast(self.record.timing.sync_rotating * 2)
     }
 
-    /// A new leader does not take those it has heard for all there are. Whoever is alive has sent two Syncs by the end
+    /// A new leader does not take the instances it has heard for all there are. Every live one has sent two Syncs by the end
     /// of the wait, so that a roster that cannot be read costs time only.
     pub(super) fn roster_condition(&self, now: Now) -> Condition {
         let over = self.roster_known_by();

@@ -88,8 +88,8 @@ impl Coordinator {
         }
     }
 
-    /// Whether everyone who counts has reached a stage: somebody at least, every reachable member, every required
-    /// service's minimum.
+    /// Whether all members that count have reached a stage: at least one, every reachable one, and every required service's
+    /// minimum.
     fn stage_conditions(&self, name: ConditionName, version: Version, stage: Stage, now: Now) -> Vec<Condition> {
         let mut reached = 0_usize;
         let mut missing = 0_usize;
@@ -171,7 +171,7 @@ impl Coordinator {
         match rotation.phase {
             Phase::Verifying => Vec::new(),
             Phase::Preparing if self.phase_met(now) => record(RecordChange::Activated { at }),
-            // A first version replaces nothing: there is nobody to wait for and nothing to retire.
+            // A first version replaces nothing: there is no instance to wait for and nothing to retire.
             Phase::Activating if rotation.old.is_none() => ended(Outcome::Retired),
             Phase::Activating if self.phase_met(now) => record(RecordChange::DrainingBegan { at }),
             Phase::Draining | Phase::Retiring
@@ -179,7 +179,7 @@ impl Coordinator {
             {
                 ended(Outcome::Retired)
             }
-            Phase::RollingBack if !self.record.retirements.contains_key(&rotation.new) || self.nobody_goes_back() => {
+            Phase::RollingBack if !self.record.retirements.contains_key(&rotation.new) || self.no_instance_goes_back() => {
                 ended(Outcome::RolledBack)
             }
             _ => self.deadline_passed(rotation, now),
@@ -221,7 +221,7 @@ impl Coordinator {
         })
     }
 
-    /// Nothing goes back by itself in a pause, nor in safe mode: what the record calls new may be what everybody uses, and
+    /// Nothing goes back by itself in a pause, nor in safe mode: what the record calls new may be what all instances use, and
     /// what it would go back to may have ended.
     fn holds_rollback(&self) -> bool {
         self.record.paused.is_some() || self.safe_mode_holds_rollback()
@@ -299,7 +299,7 @@ fn needs_approval(rotation: &Rotation) -> bool {
     rotation.approved.is_none()
 }
 
-/// Everyone prepares before the activation, and switches before draining.
+/// Every instance prepares before the activation, and switches before draining.
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(Stages, true))]
 fn all_reached(none_missing: bool) -> bool {
     none_missing

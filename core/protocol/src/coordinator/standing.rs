@@ -1,4 +1,4 @@
-//! How long a member counts: whether it has let go of a version, and from when its silence says enough.
+//! How long a member counts: whether it has released a version, and from when its silence is proof enough.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl Coordinator {
         if member.has_released(version, retirement, self.record.revision) {
             return Some(GuardStanding::Released);
         }
-        // Nobody was told of it: only somebody who says so can hold it.
+        // It was never announced: only an instance that reports it can hold it.
         let announced = self.record.versions.get(&version).is_some_and(|version| version.announced);
         if !announced && member.report().is_none_or(|report| !report.held.contains(&version)) {
             return Some(GuardStanding::Released);

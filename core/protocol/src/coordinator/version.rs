@@ -43,7 +43,7 @@ impl Coordinator {
     pub(super) fn verified(&self, now: Now, version: Version) -> Result<Vec<Change>, Rejection> {
         let rotation = self.verifying(version)?;
         let at = now.wall;
-        // A first version has nobody to prepare: there is nothing they could keep using meanwhile.
+        // For a first version no instance prepares: there is nothing that it could keep using meanwhile.
         Ok(vec![Change::Record(match rotation.old {
             Some(_) => RecordChange::PreparingBegan { at },
             None => RecordChange::Activated { at },

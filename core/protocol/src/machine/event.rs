@@ -124,7 +124,7 @@ pub enum Action<R> {
         /// What to do.
         command: Command,
     },
-    /// Answer whoever waits.
+    /// Answer the caller that waits.
     Reply {
         /// The token of the event.
         to: R,

@@ -25,18 +25,18 @@ pub enum RecordChange {
     TermBegan { epoch: Epoch },
     /// The policy's times have changed.
     TimingSet { timing: Timing },
-    /// Every lease longer than this is surely over.
+    /// Every lease longer than this has expired on every clock.
     LeaseBoundLowered {
         /// The longest that may be running.
         to: Duration,
     },
     /// A version was read from the store, or is about to be made.
     VersionAdded { version: Version, origin: Origin, at: WallTime },
-    /// A version that nobody was told of is skipped for a newer one.
+    /// A version that was never announced is skipped for a newer one.
     VersionSkipped { version: Version, by: Version, at: WallTime },
     /// A rotation to a pending version begins: generation +1.
     RotationStarted { new: Version, trigger: String, at: WallTime },
-    /// A managed rotation's credential exists and is in the store; or somebody else's value has taken its
+    /// A managed rotation's credential exists and is in the store; or another client's value has taken its
     /// number and is used instead (`origin` says which).
     CredentialCreated {
         /// Who made the value that is in the store.
@@ -46,20 +46,20 @@ pub enum RecordChange {
     PreparingBegan { at: WallTime },
     /// An operator approved the activation.
     Approved { by: OperatorName },
-    /// Preparing and switching no longer wait for a process life.
+    /// Preparing and switching no longer wait for an incarnation.
     Excused {
         /// `service/instance/incarnation`.
         instance: String,
     },
     /// Current = new.
     Activated { at: WallTime },
-    /// Everyone has switched.
+    /// Every instance has switched.
     DrainingBegan { at: WallTime },
     /// Current = old again: generation +1.
     RollbackStarted { reason: String, at: WallTime },
-    /// Nobody may begin to use a version from here on.
+    /// No instance may begin to use a version from here on.
     Sealed { version: Version },
-    /// An operator lets a retire cut somebody off.
+    /// An operator lets a retire cut instances or sessions off.
     Overridden { version: Version, word: Override },
     /// The point of no return.
     RetireBegan { version: Version, at: WallTime },
@@ -79,9 +79,9 @@ pub enum RecordChange {
     /// that instances follow what the store says now, and what they acknowledged of the lost history counts for nothing. Nor
     /// does an operator's word: it was said of what may no longer be so.
     SafeModeEntered(SafeMode),
-    /// An operator has looked at it. Whoever stays with what it serves goes on doing so while a version waits.
+    /// An operator has looked at it. Instances that stay with what they serve continue to do so while a version waits.
     SafeModeLeft,
-    /// Numbers up to this one were used in the history that was lost, and somebody still uses one: they never come again.
+    /// Numbers up to this one were used in the history that was lost, and an instance still uses one: they never come again.
     NumbersLost { last: Version },
 }
 
@@ -305,7 +305,7 @@ impl SecretRecord {
         let (old, new) = (rotation.old, rotation.new);
         rotation.activated = Some(self.revision);
         self.enter(Phase::Activating, at);
-        // Good again: it was tested, and everyone there is has prepared it.
+        // Good again: it was tested, and every instance has prepared it.
         self.stay &= self.safe_mode.is_some();
         self.current = Some(new);
         self.announce(new);
@@ -369,7 +369,7 @@ impl SecretRecord {
     }
 }
 
-/// Longer times are durable before anybody goes by them.
+/// Longer times are durable before they are used.
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(BoundRaised, { let _ = to; bound }))]
 fn raised(bound: Duration, to: Duration) -> Duration {
     bound.max(to)

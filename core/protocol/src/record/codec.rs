@@ -99,7 +99,7 @@ impl SecretRecord {
         {
             return Err(format!("version {current} is current and sealed"));
         }
-        // Lower bounds would make the next leader wait less than somebody's lease.
+        // Lower bounds would make the next leader wait less than a lease that still runs.
         let (bounds, timing) = (&self.bounds, &self.timing);
         if bounds.lease < timing.lease_rotating
             || bounds.self_lease < timing.self_lease

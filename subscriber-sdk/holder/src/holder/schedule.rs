@@ -1,4 +1,4 @@
-//! What is owed, and when: derived from a holder's state alone.
+//! What is due, and when: derived from a holder's state alone.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ impl Holder {
             .map(|(step, version, _)| (step, version))
     }
 
-    /// Steps owed, the most urgent first, with the time before which they wait.
+    /// Steps that are due, the most urgent first, with the time before which they wait.
     fn steps(&self) -> Vec<(Step, Version, Instant)> {
         if self.running.is_some() {
             return Vec::new();
@@ -69,7 +69,7 @@ impl Holder {
         steps
     }
 
-    /// What is owed now. The same command is listed until it is done; the driver runs those not in flight.
+    /// What is due now. The same command is listed until it is done; the driver runs those not in flight.
     #[must_use]
     pub fn commands(&self, now: Instant) -> Vec<Command> {
         let mut commands = Vec::new();
@@ -89,7 +89,7 @@ impl Holder {
         commands
     }
 
-    /// The service lets go of nothing that a guard points to.
+    /// The service releases nothing that a guard points to.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardsRelease, false))]
     fn is_guarded(&self, version: Version) -> bool {
         self.guards.contains(&version)
