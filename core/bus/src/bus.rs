@@ -38,7 +38,7 @@ pub trait InstanceBus: Send + Sync + 'static {
     /// The desired states of these secrets: the last of each, `CaughtUp`, then every newer one.
     fn watch_states(&self, secrets: &[SecretName]) -> BoxStream<'static, Result<BusEvent, BusError>>;
 
-    /// One Sync with the leader. `Err(NoLeader)` when nobody answers within `timeout`.
+    /// One Sync with the leader. `Err(NoLeader)` when no leader answers within `timeout`.
     async fn sync(&self, request: &Envelope, timeout: Duration) -> Result<Envelope, BusError>;
 }
 

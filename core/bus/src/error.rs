@@ -47,7 +47,7 @@ pub enum BusError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// Somebody else published this subject meanwhile: a later leader is at work.
+    /// Another broadcaster published this subject meanwhile: a later leader is at work.
     #[error("another broadcaster has published {subject} meanwhile")]
     Fenced {
         /// What was being published.

@@ -29,7 +29,7 @@ pub(crate) fn next_pause(pauses: &mut impl Iterator<Item = Duration>) -> Duratio
     pauses.next().unwrap_or(LONGEST_PAUSE)
 }
 
-/// Runs `work` until it ends by itself or nobody reads its stream any more. A reader that falls behind makes
+/// Runs `work` until it ends by itself or its stream has no reader any more. A reader that falls behind makes
 /// `work` wait once `capacity` items are under way.
 pub(crate) fn spawn<T, F, W>(capacity: usize, work: W) -> BoxStream<'static, T>
 where

@@ -54,8 +54,8 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway that passes every well-formed message on. The bus keeps the last message of every key, so
-    /// without [`Gateway::with_admission`] whoever reaches this can hide another instance's registration
-    /// behind one that nobody accepts.
+    /// without [`Gateway::with_admission`] any client that reaches this can hide another instance's registration
+    /// behind one that no leader accepts.
     #[must_use]
     pub fn new(bus: Arc<dyn InstanceBus>, values: Arc<dyn ValueSource>) -> Self {
         let streams = Arc::new(Streams { per_peer: MAX_STREAMS_PER_PEER, total: MAX_STREAMS, open: Mutex::default() });

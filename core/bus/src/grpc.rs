@@ -94,7 +94,7 @@ impl GrpcBus {
     /// Connects. Later losses of the connection are mended in the background.
     ///
     /// # Errors
-    /// `Misconfigured` for options that cannot work, `Unreachable` when nobody answers within 5 s.
+    /// `Misconfigured` for options that cannot work, `Unreachable` when no broadcaster answers within 5 s.
     pub async fn connect(options: GrpcOptions) -> Result<Self, BusError> {
         Self::connect_any(vec![options]).await
     }
@@ -117,7 +117,7 @@ impl GrpcBus {
                     return Ok(Self { targets: targets.into(), first: Arc::new(AtomicUsize::new(which)) });
                 }
                 Ok(Err(problem)) => last = Some(unreachable(chain(&problem))),
-                // Silence does not hide what another one was told.
+                // Silence of one does not hide the refusal of another.
                 Err(_) => last = last.or_else(|| Some(unreachable("no answer in time".into()))),
             }
         }
@@ -141,7 +141,7 @@ impl GrpcBus {
         Ok(Self { targets: targets.into(), first: Arc::default() })
     }
 
-    /// Asks the broadcaster for a value or a desired state. Whoever calls this answers for where the value goes.
+    /// Asks the broadcaster for a value or a desired state. The caller answers for where the value goes.
     ///
     /// # Errors
     /// `Denied` when the broadcaster refuses, `Unreachable` when it does not answer within 5 s.
@@ -178,7 +178,7 @@ impl GrpcBus {
     }
 
     /// Asks every broadcaster once, the one that answered last first, until one answers. One that refuses may only not know
-    /// yet what another knows: the refusal stands if nobody answers.
+    /// yet what another knows: the refusal stands if no broadcaster answers.
     async fn in_turn<R, F>(
         &self,
         deadline: Instant,
@@ -234,7 +234,7 @@ impl GrpcBus {
         let mut refusals = 0;
         loop {
             let target = &self.targets[which % self.targets.len()];
-            // Whoever ended it or was not there may be gone for long: the next one is tried first.
+            // A broadcaster that ended it or was not there may be gone for long: the next one is tried first.
             which = which.wrapping_add(1);
             let problem = match watch_once(target, &request, &out, &mut begun).await {
                 Ok(progress) => {

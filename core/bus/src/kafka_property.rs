@@ -1,4 +1,4 @@
-//! librdkafka's settings that nobody but the bus may set, whether from a configuration file or from a service.
+//! librdkafka's settings that only the bus may set, whether from a configuration file or from a service.
 //!
 //! One list for both. It is compiled without Kafka too, so that a program that lacks it can still judge a
 //! configuration.

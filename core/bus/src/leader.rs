@@ -49,23 +49,23 @@ pub trait LeaderBus: Send + Sync + 'static {
     fn describe(&self) -> String;
 
     /// Publishes a secret's desired state as the last message of its key; durable when it returns. States
-    /// with an older revision than what was published last, by anybody, are refused with `Fenced` where the
+    /// with an older revision than what was published last, by any broadcaster, are refused with `Fenced` where the
     /// bus can tell.
     async fn publish_state(&self, secret: &SecretName, revision: Revision, state: &Envelope) -> Result<(), BusError>;
 
-    /// The roster: one message per process life (a Registration, or its leave).
+    /// The roster: one message per incarnation (a Registration, or its leave).
     fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>>;
 
-    /// The whole roster as it stands now: the last message of every process life.
+    /// The whole roster as it stands now: the last message of every incarnation.
     async fn read_roster(&self) -> Result<Vec<Envelope>, BusError>;
 
-    /// Forgets a process life that is over for good.
+    /// Forgets an incarnation that is over for good.
     async fn prune_roster(&self, key: &InstanceKey) -> Result<(), BusError>;
 
-    /// Reports: soft, the last of every process life and then all later ones.
+    /// Reports: soft, the last of every incarnation and then all later ones.
     fn watch_reports(&self) -> BoxStream<'static, Result<BusEvent, BusError>>;
 
-    /// Sync requests. Only the leader listens; while nobody does, callers get `NoLeader` or a timeout.
+    /// Sync requests. Only the leader listens; while there is none, callers get `NoLeader` or a timeout.
     fn serve_sync(&self) -> BoxStream<'static, Result<SyncCall, BusError>>;
 
     /// Checks version and stream settings, for `doctor` and the log at start.

@@ -36,7 +36,7 @@ mod generated {
 /// A store in an etcd cluster. Reads are linearizable, commits are transactions, leadership is a key bound to a
 /// lease, and its epoch is the revision at which that key was created.
 ///
-/// A cluster that shows another identity or an earlier revision than before is told as
+/// A cluster that shows another identity or an earlier revision than before is reported as
 /// [`StoreError::WentBackwards`] by every watch and call under way, and stays visible in `Store::setback`: a
 /// restored backup must be looked at by a person.
 #[derive(Clone)]

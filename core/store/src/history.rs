@@ -15,7 +15,7 @@ pub struct Setback {
 
 /// What one handle has seen of its store. Shared by its calls and watches.
 ///
-/// A store that went back is told about once by each call and watch that was under way, and from then on its present
+/// A store that went back is reported once by each call and watch that was under way, and from then on its present
 /// is the history that counts: what is checked against it can be committed, so that a broadcaster can record that it
 /// stopped. What happened stays visible in [`History::setback`].
 #[derive(Default)]
@@ -92,7 +92,7 @@ impl History {
         }
     }
 
-    /// Takes note of a position that is surely reached, though not surely the newest.
+    /// Takes note of a position that is certainly reached, though perhaps not the newest.
     pub(crate) fn reached(&self, name: &str, floor: Floor, position: u64) -> Result<(), StoreError> {
         let mut seen = self.lock();
         same_history(&seen, name, floor)?;
@@ -127,7 +127,7 @@ fn setbacks(seen: &Seen) -> u64 {
     seen.setback.as_ref().map_or(0, |setback| setback.count)
 }
 
-/// Whoever began before a setback was found is told about it, without its being counted again.
+/// A call that began before a setback was found gets that error too, without its being counted again.
 fn same_history(seen: &Seen, name: &str, floor: Floor) -> Result<(), StoreError> {
     match &seen.setback {
         Some(setback) if setback.count != floor.setbacks => {
@@ -163,7 +163,7 @@ mod tests {
         assert!(matches!(history.answered("s", other, Some(1), 4), Err(StoreError::WentBackwards { .. })));
         assert!(matches!(history.reached("s", other, 20), Err(StoreError::WentBackwards { .. })));
         assert_eq!(history.setback().unwrap().count, 1);
-        // Whoever begins now goes by the present.
+        // A call that begins now works from the present state.
         let now = history.floor();
         assert_eq!(now.position(), 4);
         history.answered("s", now, Some(1), 5).unwrap();

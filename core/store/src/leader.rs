@@ -101,7 +101,7 @@ pub enum Committed {
 pub struct Leadership {
     /// The term: larger than that of every leadership ever granted before by this election.
     pub epoch: Epoch,
-    /// Until when the leadership is surely ours, by CLOCK_BOOTTIME, counted from the send time of the
+    /// Until when the leadership is certain to be ours, by CLOCK_BOOTTIME, counted from the send time of the
     /// newest renewal that succeeded. Moves forward while renewals succeed; the leader must stop
     /// granting and deciding once it is past.
     pub valid_until: tokio::sync::watch::Receiver<Instant>,
@@ -135,8 +135,8 @@ pub trait Store: ReadStore {
         cancel: CancellationToken,
     ) -> Result<Leadership, StoreError>;
 
-    /// The newest [`StoreError::WentBackwards`] this handle has found, if any. The error reaches whoever had a call or
-    /// a watch under way and then the handle works on, so that what has to be noted can be committed; whoever comes
+    /// The newest [`StoreError::WentBackwards`] this handle has found, if any. The error reaches every call and
+    /// watch that was under way, and then the handle works on, so that what has to be noted can be committed; a caller that comes
     /// later (such as a leader in its next term) must look here before it relies on what the store holds, and
     /// compare the count with that of the last setback it has dealt with.
     fn setback(&self) -> Option<Setback>;

@@ -14,7 +14,7 @@ pub struct StoredVersion {
     pub value: SecretValue,
     /// When it was created.
     pub created: Cursor,
-    /// When it was last written: later than `created` only if somebody broke the rule that versions never change.
+    /// When it was last written: later than `created` only if a client broke the rule that versions never change.
     pub modified: Cursor,
 }
 

@@ -64,7 +64,7 @@ pub enum StoreEvent {
 ///   history (Consul) may tell a deletion later, with the newest change that was made since.
 /// - `watch` never skips: after a loss of continuity it lists anew (`Init` … `Ready`). It retries by
 ///   itself while the store is away and ends only with an error that retrying cannot mend.
-/// - A store that is found to have gone back in time is told as [`StoreError::WentBackwards`] by every watch and call
+/// - A store that is found to have gone back in time is reported as [`StoreError::WentBackwards`] by every watch and call
 ///   that was under way, and goes on to work from what it holds now.
 /// - Every call ends within [`CALL_TIMEOUT`] or with `Unreachable`.
 /// - No error text, log line or metric carries a value.
@@ -83,7 +83,7 @@ pub trait ReadStore: Send + Sync + 'static {
     fn watch(&self, parent: &Key) -> BoxStream<'static, Result<StoreEvent, StoreError>>;
 }
 
-/// How long one call to a store may take, retries included: beyond it, callers are told `Unreachable`. Far
+/// How long one call to a store may take, retries included: beyond it, callers get `Unreachable`. Far
 /// above a healthy store's milliseconds, well below the shortest sensible lease.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 

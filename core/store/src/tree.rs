@@ -72,8 +72,8 @@ impl SecretTree {
         self.store.campaign(&self.leader_key(), candidate, ttl, cancel).await
     }
 
-    /// Who leads, by the text it campaigned with, read linearizably. One that has just died is told until its time is
-    /// over. `None`: nobody leads, or the store (the embedded one) does not tell.
+    /// Who leads, by the text it campaigned with, read linearizably. One that has just died is named until its time is
+    /// over. `None`: no broadcaster leads, or the store (the embedded one) does not know.
     ///
     /// # Errors
     /// What the store says.

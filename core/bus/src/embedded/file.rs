@@ -20,7 +20,7 @@ const APPLICATION_ID: i64 = 0x526f_7442;
 const BATCH: usize = 256;
 /// Most secrets; a state is below 1 KiB in practice.
 const MAX_STATES: usize = 100_000;
-/// Most process lives. The broadcaster prunes those that are over.
+/// Most incarnations. The broadcaster prunes those that are over.
 const MAX_ROSTER: usize = 1_000_000;
 /// How long opening waits for a predecessor that is just closing.
 const OPEN_PATIENCE: Duration = Duration::from_secs(2);
@@ -60,7 +60,7 @@ pub(super) async fn start(
                 Ok(file)
             });
             match file {
-                // The opener has gone: nobody is left to write.
+                // The opener has gone: nothing is left to write.
                 Ok(file) => match opened.send(Ok(())) {
                     Ok(()) => file.serve(requests),
                     Err(_) => drop(file),
@@ -76,7 +76,7 @@ fn open(path: &Path, endpoint: &str) -> Result<Connection, BusError> {
     let fail = |problem| database_error(endpoint, &problem);
     let connection = Connection::open(path).map_err(fail)?;
     connection.busy_timeout(OPEN_PATIENCE).map_err(fail)?;
-    // Exclusive: what is in memory is only true while nobody else writes the file.
+    // Exclusive: what is in memory is only true while no other process writes the file.
     connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT;").map_err(fail)?;
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).map_err(fail);
     let (application, version) = (number("application_id")?, number("user_version")?);
@@ -164,10 +164,10 @@ impl File {
                     Request::Close(done) => {
                         self.commit(&mut batch);
                         self.memory.closed.cancel();
-                        // Later callers find the channel closed; those in it are told that the outcome is unknown.
+                        // Later callers find the channel closed; those in it learn that the outcome is unknown.
                         drop(requests);
                         drop(self.connection);
-                        // Whoever asked may have stopped waiting.
+                        // The caller may have stopped waiting.
                         done.send(()).unwrap_or_default();
                         return;
                     }

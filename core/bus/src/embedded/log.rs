@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::lock;
 use crate::{BusError, BusEvent};
 
-/// How far a subscriber may fall behind before it is told to begin anew. A slot costs two pointers.
+/// How far a subscriber may fall behind before it has to begin anew. A slot costs two pointers.
 const LIVE_MESSAGES: usize = 4096;
 
 pub(super) struct Log<K> {
@@ -36,7 +36,7 @@ impl<K: Ord + Clone> Log<K> {
             self.by_age.remove(&before);
         }
         self.by_age.insert(self.tick, key.clone());
-        // Nobody listening is no error: newcomers read `last`.
+        // It is no error if no subscriber listens: newcomers read `last`.
         drop(self.live.send((key, envelope)));
     }
 

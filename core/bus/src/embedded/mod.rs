@@ -27,7 +27,7 @@ use crate::{
 const WRITE_QUEUE: usize = 1024;
 /// Sync requests waiting for the leader. A leader that is this far behind is as good as none: callers ask again.
 const SYNC_QUEUE: usize = 1024;
-/// Most reports kept: the newest of this many process lives. Reports are soft, so the oldest may go.
+/// Most reports kept: the newest of this many incarnations. Reports are soft, so the oldest may go.
 const MAX_REPORTS: usize = 200_000;
 
 /// States and roster in a file of their own, reports in memory. A cheap handle: clones share everything.
@@ -42,7 +42,7 @@ struct Shared {
     endpoint: String,
     memory: Memory,
     writer: mpsc::Sender<Request>,
-    /// Whoever holds the newest `serve_sync` stream.
+    /// The holder of the newest `serve_sync` stream.
     leader: Mutex<Option<mpsc::Sender<SyncCall>>>,
 }
 

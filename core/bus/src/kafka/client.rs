@@ -10,12 +10,12 @@ const FETCH_AHEAD_KIB: &str = "8192";
 /// How long a broker waits for a message before it says that there is none, in milliseconds. Also how long
 /// being caught up takes at most; four requests a second to each broker cost it next to nothing.
 const FETCH_WAIT_MS: &str = "250";
-/// Messages waiting to be sent; beyond it callers are told.
+/// Messages waiting to be sent; beyond it callers get an error.
 const QUEUE: &str = "10000";
 /// The same in KiB.
 const QUEUE_KIB: &str = "65536";
 /// When a message that could not be sent is given up, in milliseconds: before its caller gives up, so that
-/// nothing arrives after the caller was told that it may not have.
+/// nothing arrives after the caller got an error that says it may not have.
 const MESSAGE_MS: &str = "4500";
 /// The same within a transaction, which is ended within its caller's time as well.
 const DECISION_MS: &str = "4000";

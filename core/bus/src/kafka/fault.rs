@@ -82,7 +82,7 @@ fn told(reason: &str) -> String {
 
 impl ConsumerContext for Heard {}
 
-/// The same, where somebody else looks at it too.
+/// The same, shared with another reader.
 pub(super) struct Ear(pub(super) Arc<Heard>);
 
 impl ClientContext for Ear {

@@ -31,10 +31,10 @@ use self::topic::{Kind, Topics};
 use crate::bus::check_size;
 use crate::{BusError, BusEvent, CALL_TIMEOUT, Finding, InstanceBus, LeaderBus, Level, MAX_MESSAGE_BYTES, SyncCall};
 
-/// Most of each durable topic kept in memory: a million keys at about a KiB each. The same in bytes, since whoever
-/// may write may also write large messages. Beyond it reading is refused: a roster with somebody left out is no roster.
+/// Most of each durable topic kept in memory: a million keys at about a KiB each. The same in bytes, since a
+/// client that may write may also write large messages. Beyond it reading is refused: a roster that lacks an instance is none.
 const DURABLE: Bound = Bound { keys: 1_000_000, bytes: 1 << 30, whole: true };
-/// Most reports kept: of this many process lives, at about as much each.
+/// Most reports kept: of this many incarnations, at about as much each.
 const REPORTS: Bound = Bound { keys: 200_000, bytes: 1 << 28, whole: false };
 
 /// Both sides over one Kafka cluster. A cheap handle: clones share everything, and any number of
@@ -113,7 +113,7 @@ impl KafkaBus {
 
     /// Reads the roster from its beginning with a consumer of its own: the one that follows it may, for some
     /// seconds, follow a log that was deleted and made anew in its place. One reading at a time, which serves
-    /// everybody who asked before it began.
+    /// every caller that asked before it began.
     async fn read_whole_roster(&self) -> Result<Vec<Envelope>, BusError> {
         let asked = Instant::now();
         let mut last = self.inner.whole_roster.lock().await;
@@ -133,14 +133,14 @@ impl KafkaBus {
         Ok(roster)
     }
 
-    /// Publishes to a topic of process lives; `None` forgets this one.
+    /// Publishes to a topic of incarnations; `None` forgets this one.
     async fn publish(&self, kind: Kind, key: &InstanceKey, envelope: Option<&Envelope>) -> Result<(), BusError> {
         let (topic, key) = (self.inner.topics.name(kind), instance(key));
         self.inner.producer.publish(&topic, &key, envelope).await
     }
 }
 
-/// The key of everything about one process life, as the messages' subject has it.
+/// The key of everything about one incarnation, as the messages' subject has it.
 fn instance(key: &InstanceKey) -> String {
     format!("{}/{}/{}", key.service, key.instance, key.incarnation)
 }

@@ -22,7 +22,7 @@ pub enum KafkaTopics {
 /// How a Sync reaches the leader: Kafka has no request and reply.
 #[derive(Clone, Default)]
 pub enum KafkaSync {
-    /// To whoever serves Syncs on this handle or its clones: inside the broadcaster.
+    /// To the server of Syncs on this handle or its clones: inside the broadcaster.
     #[default]
     Local,
     /// To broadcasters over gRPC, in turn until one leads; the one that answered is asked first next time.
@@ -150,7 +150,7 @@ impl KafkaOptions {
             }
         }
         self.check_features()?;
-        // Names and values that librdkafka does not know. It opens no file and asks nobody.
+        // Names and values that librdkafka does not know. It opens no file and asks no server.
         let known = self.client().create_native_config();
         known.map(drop).map_err(|problem| meaning(&self.endpoint(), &problem))
     }

@@ -86,7 +86,7 @@ impl Producer {
 
     fn refusal(&self, problem: &KafkaError) -> BusError {
         match problem.rdkafka_error_code() {
-            // May come back: whoever sees to the topics makes them anew.
+            // May come back: the broadcaster makes the topics anew.
             Some(Code::UnknownTopic | Code::UnknownTopicOrPartition) => {
                 BusError::Unreachable { endpoint: self.endpoint.clone(), problem: problem.to_string() }
             }

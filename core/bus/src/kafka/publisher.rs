@@ -1,6 +1,6 @@
 //! Publishing desired states: one transactional producer, which fences every earlier one of its cluster.
 //!
-//! While a session holds, nobody else publishes: whoever wants to takes the transactional id over, which
+//! While a session holds, no other producer publishes: one that wants to takes the transactional id over, which
 //! ends the session. So what was read after taking over, and what was published since, is all there is, and
 //! comparing with it is enough. Whatever goes wrong ends the session: look at the log, not at our memory.
 
@@ -146,7 +146,7 @@ impl Work {
                 }
                 Err(problem) => {
                     self.end();
-                    // Nobody's retry helps: everyone who waits is told.
+                    // No retry helps: every caller that waits gets the error.
                     for item in waiting.drain(..) {
                         drop(item.done.send(Err(again(&problem))));
                     }

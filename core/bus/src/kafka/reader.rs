@@ -59,7 +59,7 @@ struct Shared {
     failed: Mutex<Option<(bool, String)>>,
     unreadable: AtomicU64,
     started: AtomicBool,
-    /// Set by whoever finds that this is another log.
+    /// Set once this is found to be another log.
     anew: AtomicBool,
     stop: AtomicBool,
 }
@@ -101,10 +101,10 @@ impl Reader {
 
     fn start(&self) {
         if !self.shared.started.swap(true, Ordering::AcqRel) {
-            // Whoever comes after a refusal tries again.
+            // A caller after a refusal tries again.
             *self.shared.failed.lock().unwrap_or_else(PoisonError::into_inner) = None;
             let shared = Arc::clone(&self.shared);
-            // Dropping a consumer may block for a long time: its own thread does it, and nobody waits.
+            // Dropping a consumer may block for a long time: its own thread does it, and no task waits.
             std::thread::spawn(move || shared.run());
         }
     }
@@ -406,7 +406,7 @@ impl Shared {
     }
 
     /// The roster is read as it is written: registrations are no transactions, and one that is acknowledged
-    /// must be seen even where a stuck transaction of somebody else would hold `read_committed` back.
+    /// must be seen even where a stuck transaction of another program would hold `read_committed` back.
     fn consumer(&self) -> Result<Arc<BaseConsumer<Heard>>, BusError> {
         let config = self.options.reading(self.kind == Kind::State);
         let consumer = config.create_with_context(Heard::default());
@@ -446,7 +446,7 @@ impl Shared {
                 Some(Err(KafkaError::PartitionEOF(partition))) => self.end(partition, &mut tails)?,
                 Some(Err(problem)) => {
                     let error = meaning(&self.endpoint, &problem);
-                    // The group is a name only: nothing is committed, nobody joins.
+                    // The group is a name only: nothing is committed, no client joins.
                     let code = problem.rdkafka_error_code();
                     if code != Some(rdkafka::error::RDKafkaErrorCode::GroupAuthorizationFailed) {
                         return Err(error);
@@ -522,7 +522,7 @@ impl Shared {
             // An empty payload comes without bytes as well; a tombstone has no headers.
             (Some(key), None) if message.headers().is_none() => self.replica.remove(&key),
             (Some(key), _) => match record::read(message) {
-                // Kafka lets whoever may write to a topic write under any key: a message takes the place of its own only.
+                // Kafka lets a client that may write to a topic write under any key: a message takes the place of its own only.
                 Ok((envelope, _)) if envelope.subject != key => self.unreadable("its key is not its subject"),
                 Ok((envelope, revision)) => {
                     if !self.replica.put(key, envelope, revision) {
@@ -583,7 +583,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Said at every power of two: whoever floods a topic must not flood the log.
+    /// Said at every power of two: a client that floods a topic must not flood the log.
     fn unreadable(&self, problem: &str) {
         let count = self.unreadable.fetch_add(1, Ordering::Relaxed) + 1;
         if count.is_power_of_two() {

@@ -51,7 +51,7 @@ pub(super) struct Replica {
 pub(super) struct Bound {
     pub(super) keys: usize,
     pub(super) bytes: usize,
-    /// What does not fit is refused, since whoever reads must see all of it; otherwise the newest are kept.
+    /// What does not fit is refused, since a reader must see all of it; otherwise the newest are kept.
     pub(super) whole: bool,
 }
 

@@ -17,7 +17,7 @@ const QUEUE: usize = 1024;
 
 pub(super) struct Sync {
     endpoint: String,
-    /// Whoever holds the newest `serve_sync` stream.
+    /// The holder of the newest `serve_sync` stream.
     leader: Mutex<Option<mpsc::Sender<SyncCall>>>,
     /// None: a leader in this process.
     broadcasters: Option<GrpcBus>,

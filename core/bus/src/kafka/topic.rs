@@ -17,7 +17,7 @@ use crate::{BusError, Finding, Level, MAX_MESSAGE_BYTES};
 
 /// Partitions of a topic created by us: one leader on each of three brokers.
 const PARTITIONS: i32 = 3;
-/// Most partitions that make sense: everybody reads all of them.
+/// Most partitions that make sense: every client reads all of them.
 const MAX_PARTITIONS: usize = 12;
 /// Copies of a topic created by us, where there are brokers enough.
 const REPLICATION: i32 = 3;
@@ -334,7 +334,7 @@ impl Topics {
                 config.create_with_context(Ear(Arc::clone(&heard))).map_err(|problem| meaning(&endpoint, &problem))?;
             let until = Instant::now() + Duration::from_millis(REQUEST_MS);
             loop {
-                // Its errors are told only while it is polled.
+                // Its errors arrive only while it is polled.
                 drop(consumer.poll(Duration::ZERO));
                 match consumer.fetch_metadata(None, Duration::from_millis(500)) {
                     Ok(metadata) => return Ok(metadata),

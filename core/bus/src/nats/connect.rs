@@ -25,7 +25,7 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Who we are to the server. No `Debug`: it holds secrets.
 #[derive(Clone, Default)]
 pub enum NatsCredentials {
-    /// Nobody in particular (or as the URL says).
+    /// Without a login (or as the URL says).
     #[default]
     None,
     /// User and password.

@@ -114,7 +114,7 @@ impl NatsBus {
         vec![kind.subjects(&self.inner.names)]
     }
 
-    /// The last message of every process life, with everything acknowledged before this call.
+    /// The last message of every incarnation, with everything acknowledged before this call.
     async fn read_whole_roster(&self) -> Result<Vec<Envelope>, BusError> {
         let mut row = pauses();
         loop {

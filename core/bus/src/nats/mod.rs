@@ -66,7 +66,7 @@ struct Inner {
 
 /// How a publish failed.
 enum PublishFailure {
-    /// Somebody published the subject meanwhile, or the stream is another.
+    /// Another broadcaster published the subject meanwhile, or the stream is another.
     WrongSequence,
     NoStream,
     Other(BusError),
@@ -138,7 +138,7 @@ impl NatsBus {
             let problem = format!("stream {name} is missing; start a broadcaster, which creates it");
             return Err(self.unreachable(problem));
         }
-        // Whoever else creates it at the same time: look again once.
+        // Another broadcaster may create it at the same time: look again once.
         for _ in 0..2 {
             match self.inner.context.get_stream(&name).await {
                 Ok(stream) => return self.accept(kind, &stream.cached_info().config),

@@ -10,7 +10,7 @@ use crate::{Finding, Level, MAX_MESSAGE_BYTES};
 pub struct StreamLimits {
     /// Desired states on disk, in bytes. Default 64 MiB: 100,000 secrets at 600 bytes.
     pub state_bytes: u64,
-    /// The roster on disk, in bytes. Default 256 MiB: 400,000 process lives at 600 bytes.
+    /// The roster on disk, in bytes. Default 256 MiB: 400,000 incarnations at 600 bytes.
     pub roster_bytes: u64,
     /// Reports in memory, in bytes. Default 128 MiB: 10,000 instances with 100 secrets each, at 60 bytes a secret.
     pub report_bytes: u64,
@@ -23,7 +23,7 @@ impl Default for StreamLimits {
     }
 }
 
-/// Most messages of one stream: one per secret or process life.
+/// Most messages of one stream: one per secret or incarnation.
 const MAX_MESSAGES: i64 = 1_000_000;
 
 /// Room for the headers that only NATS sees: message id, expected sequence, revision.
@@ -94,7 +94,7 @@ impl Kind {
     }
 
     /// Compares a stream with what it must be and should be, field by field: servers drop options they do
-    /// not know without a word, and somebody else may have made it.
+    /// not know without a word, and another program may have made it.
     pub(super) fn audit(self, names: &Names, found: &Config) -> Vec<Finding> {
         let mut audit = Audit { subject: format!("stream {}", found.name), findings: Vec::new() };
         let ours = self.subjects(names);

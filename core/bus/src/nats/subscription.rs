@@ -1,7 +1,7 @@
 //! An ordered reading of one stream: the last message of every subject, then every newer one.
 //!
 //! A push consumer without acknowledgements, with flow control and heartbeats. Everything that could mean a
-//! gap ends the reading; whoever reads begins anew, which costs one listing and can never miss a message.
+//! gap ends the reading; the reader begins anew, which costs one listing and can never miss a message.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use super::envelope;
 
 /// After this many heartbeats' time in silence the consumer is taken for gone.
 const SILENT_HEARTBEATS: u32 = 3;
-/// For how long the server keeps a consumer nobody listens to any more.
+/// For how long the server keeps a consumer without a listener.
 const INACTIVE: Duration = Duration::from_secs(10);
 
 /// What a reading tells.

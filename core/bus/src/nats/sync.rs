@@ -8,7 +8,7 @@ use rotacast_proto::Envelope;
 use super::{NatsBus, envelope};
 use crate::BusError;
 
-/// One Sync. Nobody subscribed: `NoLeader` at once.
+/// One Sync. Without a subscriber: `NoLeader` at once.
 pub(super) async fn ask(bus: &NatsBus, request: &Envelope, timeout: Duration) -> Result<Envelope, BusError> {
     let endpoint = &bus.inner.endpoint;
     let message = Request::new()

@@ -106,7 +106,7 @@ impl Shared {
         loop {
             let begun_until = deadline.min(Instant::now() + READ_ATTEMPT);
             let error = match self.attempt(call, begun_until, deadline).await {
-                // Silence does not hide what an earlier attempt was told.
+                // Silence does not hide the refusal of an earlier attempt.
                 Err(silence) if is_silence(&silence) => reason.take().unwrap_or(silence),
                 Err(error) if error.is_transient() => error,
                 done => return done,

@@ -50,7 +50,7 @@ impl Pair {
     }
 }
 
-/// Without a copy of the text that nobody wipes.
+/// Without a copy of the text that would not be wiped.
 fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretValue>, D::Error> {
     struct Encoded;
     impl<'de> Visitor<'de> for Encoded {

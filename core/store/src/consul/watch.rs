@@ -44,7 +44,7 @@ pub(super) fn patience(wait: Duration) -> Duration {
 
 /// Why a watch ended.
 enum End {
-    /// Nobody listens.
+    /// The listener is gone.
     Unheard,
     /// List anew.
     Relist(StoreError),
@@ -158,7 +158,7 @@ impl Watch {
         }
     }
 
-    /// What an answer that is sent for now must show. Fails if somebody else found that the store went back.
+    /// What an answer that is sent for now must show. Fails if another call found that the store went back.
     fn floor(&self) -> Result<Floor, StoreError> {
         self.shared.history.reached(&self.shared.name, self.begun, 0)?;
         Ok(self.shared.history.floor())

@@ -1,4 +1,4 @@
-//! A watch: a listing, and then the log of changes, read whenever somebody wrote.
+//! A watch: a listing, and then the log of changes, read after every write.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ type Told = Result<StoreEvent, StoreError>;
 
 /// Why a watch stops telling.
 enum Stop {
-    /// Nobody listens.
+    /// The listener is gone.
     Unheard,
     Error(StoreError),
 }
@@ -49,7 +49,7 @@ pub(super) fn watch(shared: Arc<Shared>, parent: Key) -> BoxStream<'static, Told
     ReceiverStream::new(queue).boxed()
 }
 
-/// Goes on from the last cursor told, until nobody listens or an error that retrying cannot mend.
+/// Goes on from the last cursor told, until the listener is gone or an error that retrying cannot mend.
 async fn retry(shared: &Shared, parent: &Key, events: &mpsc::Sender<Told>) {
     let backoff = ExponentialBuilder::new()
         .with_min_delay(FIRST_PAUSE)

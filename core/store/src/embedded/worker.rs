@@ -62,7 +62,7 @@ impl Worker {
             |problem: &str| StoreError::Unreachable { endpoint: self.name.clone(), problem: problem.into() };
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            // Nobody listens if the caller was dropped or timed out; the job is done all the same.
+            // No receiver is left if the caller was dropped or timed out; the job is done all the same.
             let _ = reply.send(job(connection));
         });
         let answered = timeout(CALL_TIMEOUT, async {

@@ -54,7 +54,7 @@ impl Shared {
             let error = match timeout_at(attempt_until, call()).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(status)) => self.explain(&status),
-                // Silence does not hide what an earlier attempt was told.
+                // Silence does not hide the refusal of an earlier attempt.
                 Err(_) => reason.take().unwrap_or_else(|| self.unreachable(NO_ANSWER)),
             };
             if !error.is_transient() {

@@ -90,7 +90,7 @@ impl Client {
         let request = AuthenticateRequest { name: user.name.clone(), password: password.to_string() };
         // Without the headers: a stale token would be refused here too.
         let answer = match AuthClient::new(self.channel.clone()).authenticate(request).await {
-            // Whoever runs etcd has turned authentication off, maybe for a moment: it lets everybody in until then.
+            // An administrator has turned authentication off, maybe for a moment: etcd lets every client in until then.
             Err(status) if status.message().contains("authentication is not enabled") => {
                 tracing::warn!("etcd's authentication is off, although a user is set for it: going on without");
                 *self.headers.token.write().unwrap_or_else(PoisonError::into_inner) = None;

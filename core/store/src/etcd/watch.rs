@@ -37,7 +37,7 @@ type Told = Result<StoreEvent, StoreError>;
 
 /// Why a watch ended.
 enum End {
-    /// Nobody listens.
+    /// The listener is gone.
     Unheard,
     /// Take it up where it ended.
     Resume(StoreError),

@@ -239,7 +239,7 @@ impl PlainImporter {
                 None => Marker::read(tree, secret).await?,
             };
             if let Some(marker) = marker.as_ref().filter(|marker| marker.modified >= entry.modified.0) {
-                // It stays refused whoever asks.
+                // It stays refused for every leader.
                 let refused = marker.refused.clone().filter(|_| marker.modified == entry.modified.0);
                 return Ok(refused.map_or(Outcome::DealtWith, Outcome::Refused));
             }

@@ -13,7 +13,7 @@ use crate::{Check, Committed, Cursor, Entry, StoreError, Write};
 pub enum Published {
     /// The version holds the journalled value, since this cursor.
     Done(Cursor),
-    /// The number is somebody else's: another value is stored under it, or it was destroyed. The journal entry is kept: its credential may exist
+    /// Another client has taken the number: another value is stored under it, or it was destroyed. The journal entry is kept: its credential may exist
     /// outside and must be revoked first.
     Taken,
     /// There is neither a journal entry nor a version.

@@ -11,7 +11,7 @@ use super::{SecretTree, as_read, check_value, deposed, parse_version_key};
 use crate::{Check, Committed, Cursor, StoreError, StoredVersion, Write};
 
 /// How often a commit that lost a race, or whose outcome is unknown, is tried again. Every lost race means that
-/// somebody else made progress, so only a crowd larger than this at one secret can use it up.
+/// another client made progress, so only a crowd larger than this at one secret can use it up.
 const ATTEMPTS: usize = 64;
 /// First and longest pause between these attempts; with jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
@@ -24,7 +24,7 @@ pub struct VersionStamp {
     pub version: Version,
     /// When it was created.
     pub created: Cursor,
-    /// When it was last written: later than `created` only if somebody broke the rule that versions never change.
+    /// When it was last written: later than `created` only if a client broke the rule that versions never change.
     pub modified: Cursor,
 }
 

@@ -54,7 +54,7 @@ async fn answer(bus: &NatsBus, mut requests: async_nats::Subscriber, out: &mpsc:
                     tracing::debug!("too many Syncs waiting; one dropped");
                     continue;
                 }
-                // Nobody waits longer than this for a reply.
+                // No instance waits longer than this for a reply.
                 unanswered.push(async move { (way_back, tokio::time::timeout(CALL_TIMEOUT, answer).await) });
             }
             Some((way_back, outcome)) = unanswered.next(), if !unanswered.is_empty() => {

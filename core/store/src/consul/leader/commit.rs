@@ -151,7 +151,7 @@ impl Shared {
         checks.iter().map(session).collect()
     }
 
-    /// A refused check is a conflict; anything else is somebody's mistake.
+    /// A refused check is a conflict; anything else is a mistake in the request.
     fn conflict(&self, refused: &[Refused], checks: usize) -> Result<Committed, StoreError> {
         self.refused_rights(refused)?;
         if refused.iter().all(|refused| refused.op_index < checks) {
@@ -167,7 +167,7 @@ impl Shared {
         }
     }
 
-    /// Takes the lock if nobody holds it, also on a key that somebody left behind by hand.
+    /// Takes the lock if no session holds it, also on a key that was written by hand.
     pub(super) async fn lock(
         &self,
         key: &Key,

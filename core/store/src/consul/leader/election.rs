@@ -88,7 +88,7 @@ pub(super) async fn campaign(
 
 enum Attempt {
     Won(Term),
-    /// Somebody else leads, as of this index.
+    /// Another broadcaster leads, as of this index.
     Led {
         index: u64,
     },
@@ -144,7 +144,7 @@ async fn attempt(
             return Ok(Attempt::HeldBack);
         }
         tracing::debug!(reasons = reasons(&refused), "the lock was taken by another client");
-        // Whoever was faster shows at the next attempt.
+        // The faster candidate shows at the next attempt.
         return Ok(Attempt::Led { index: 0 });
     }
 }
@@ -180,13 +180,13 @@ struct Term {
 }
 
 /// The session's time-to-live: what is asked for, within what Consul grants, and no longer than its lock delays last. A
-/// session that is destroyed by mistake ends at once, and then only its lock delay keeps a successor away: nobody may
+/// session that is destroyed by mistake ends at once, and then only its lock delay keeps a successor away: none may
 /// believe to lead for longer than that.
 fn session_ttl(ttl: Duration) -> Duration {
     granted(ttl).min(GREATEST_LOCK_DELAY)
 }
 
-/// For how long a session of `ttl` on Consul's clock surely lasts on ours, from the moment its renewal was sent.
+/// For how long a session of `ttl` on Consul's clock is certain to last on ours, from the moment its renewal was sent.
 fn surely(ttl: Duration) -> Duration {
     (ttl * (100 - CLOCK_DRIFT_PERCENT) / (100 + CLOCK_DRIFT_PERCENT)).saturating_sub(CLOCK_RESOLUTION)
 }

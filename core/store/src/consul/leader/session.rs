@@ -27,10 +27,10 @@ struct Wanted<'s> {
     name: &'s str,
     #[serde(rename = "TTL")]
     ttl: String,
-    /// The lock goes with its session, so that its key is there exactly as long as somebody leads.
+    /// The lock goes with its session, so that its key is there exactly as long as a broadcaster leads.
     behavior: &'static str,
-    /// How long nobody can take the lock after the session was invalidated while it held it. As long as the
-    /// time-to-live: an operator may destroy a leader's session by mistake, and that leader goes by its own clock
+    /// How long no session can take the lock after the session was invalidated while it held it. As long as the
+    /// time-to-live: an operator may destroy a leader's session by mistake, and that leader relies on its own clock
     /// until its next renewal. Stepping down deletes the key first, which costs no delay.
     lock_delay: String,
     /// No health checks, under either of their names: a gossip failure of the agent's node is no reason to depose.
@@ -74,7 +74,7 @@ impl Shared {
         Ok(answer.status.as_u16() == 200)
     }
 
-    /// Ends a session and deletes what it holds. If it cannot be told, the session runs out by itself.
+    /// Ends a session and deletes what it holds. If Consul does not answer, the session runs out by itself.
     pub(super) async fn destroy_session(&self, session: &SessionId) {
         if let Err(error) = self.once(&self.session_call("destroy", session)).await {
             tracing::debug!(%error, "giving a session back; it runs out by itself");

@@ -83,7 +83,7 @@ pub(super) async fn campaign(
 
 enum Attempt {
     Won(Term),
-    /// Somebody else leads, as of this revision.
+    /// Another broadcaster leads, as of this revision.
     Led {
         revision: u64,
     },
@@ -116,7 +116,7 @@ async fn attempt(shared: &Arc<Shared>, election: &Key, candidate: &str, ttl: Dur
         }
         Ok(Committed::Conflict) => {
             term.revoke().await;
-            // Whoever was faster shows at the next attempt.
+            // The faster candidate shows at the next attempt.
             Ok(Attempt::Led { revision: 0 })
         }
         Err(error) => {
@@ -167,7 +167,7 @@ struct Term {
     sent: Instant,
 }
 
-/// For how long a lease of `ttl` on etcd's clock surely lasts on ours, from the moment its renewal was sent.
+/// For how long a lease of `ttl` on etcd's clock is certain to last on ours, from the moment its renewal was sent.
 fn surely(ttl: Duration) -> Duration {
     (ttl * (100 - CLOCK_DRIFT_PERCENT) / (100 + CLOCK_DRIFT_PERCENT)).saturating_sub(CLOCK_RESOLUTION)
 }
