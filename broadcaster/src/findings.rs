@@ -145,7 +145,7 @@ impl Findings {
                 level: Level::Warning,
                 subject: topic.as_str().replace('_', " "),
                 text: format!("{count} more were found while {MAX_FINDINGS} stood; the log has the first of them"),
-                fix: "mend those above; what is still wrong is found again".into(),
+                fix: "repair those above; what is still wrong is found again".into(),
             });
         }
         told

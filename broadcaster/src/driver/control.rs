@@ -132,7 +132,7 @@ impl DriverControl {
             None => Ok(()),
             Some(reason) => Err(Refusal::Unavailable {
                 problem: format!("secret {secret} is out of service: {reason}"),
-                fix: "`rotacast doctor` says since when, and what mends it".into(),
+                fix: "`rotacast doctor` says since when, and how to repair it".into(),
             }),
         }
     }

@@ -13,8 +13,8 @@ use crate::{Check, Committed, Cursor, Entry, StoreError, Write};
 pub enum Published {
     /// The version holds the journalled value, since this cursor.
     Done(Cursor),
-    /// Another client has taken the number: another value is stored under it, or it was destroyed. The journal entry is kept: its credential may exist
-    /// outside and must be revoked first.
+    /// Another client has taken the number: another value is stored under it, or it was destroyed. The journal entry is kept:
+    /// its credential may exist outside and must be revoked first.
     Taken,
     /// There is neither a journal entry nor a version.
     Missing,
