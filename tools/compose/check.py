@@ -56,13 +56,13 @@ def check_service(profile, name, service, services, code):
 
     health = service.get("healthcheck")
     if one_shot:
-        # `up --wait` waits for a health that never comes, unless somebody waits for the end instead.
+        # `up --wait` waits for a health that never comes, unless another service waits for the end instead.
         waited_for = [
             other
             for other, it in services.items()
             if it.get("depends_on", {}).get(name, {}).get("condition") == "service_completed_successfully"
         ]
-        check(waited_for, f"{where}: nobody waits for its end, so `up --wait` would fail")
+        check(waited_for, f"{where}: no service waits for its end, so `up --wait` would fail")
     else:
         check(health and health.get("test"), f"{where}: has no health check")
     for other, it in service.get("depends_on", {}).items():
@@ -87,7 +87,7 @@ def check_service(profile, name, service, services, code):
 
 
 def check_ports(profile, services):
-    """The addresses that configurations and variables name are those where somebody listens."""
+    """The addresses that configurations and variables name are those where a server listens."""
     folder = Path("deploy/compose")
     listen = re.search(r'^grpc = "0\.0\.0\.0:(\d+)"$', (folder / "rotacast.toml").read_text(), re.M)
     check(listen, "deploy/compose/rotacast.toml: no listen.grpc")
@@ -133,7 +133,7 @@ def check_admin():
 
 
 def check_scripts(code):
-    """The variables that the scripts hand on are read by somebody."""
+    """The variables that the scripts hand on are read."""
     for script in ("setup", "sample"):
         text = (Path("deploy/compose") / script).read_text()
         for variable in re.findall(r"\b((?:ROTACAST|POOL_SERVICE)_[A-Z_]+)=", text):
