@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rotacast_proto::{Envelope, EnvelopeError, VerifyingKey, WireMessage};
 use rotacast_protocol::ClusterName;
 
-/// The broadcasters' keys, and how many messages other keys have signed.
+/// The broadcasters' keys, and how many messages were refused.
 pub(crate) struct Trust {
     keys: Vec<VerifyingKey>,
     refused: AtomicU64,

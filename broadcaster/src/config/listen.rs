@@ -65,7 +65,7 @@ pub(super) fn read(section: &Section<'_, '_>) -> Option<Listen> {
         section.problem(
             "grpc",
             format!(
-                "{grpc} can be reached by other machines, and without TLS any of them on the way can read along; \
+                "{grpc} can be reached by other machines, and without TLS the network can read along; \
                  set [listen.tls] cert and key, or listen on 127.0.0.1:{}",
                 grpc.port()
             ),
