@@ -30,7 +30,7 @@ pub struct Running {
     pub index: usize,
     /// Its clock.
     pub clock: Clock,
-    /// The process life, counted.
+    /// The incarnation, counted.
     pub life: u64,
     /// Whether its process runs.
     pub alive: bool,
@@ -111,7 +111,7 @@ pub enum ToInstance {
 }
 
 impl Running {
-    /// A new process life.
+    /// A new incarnation.
     #[must_use]
     pub fn new(
         index: usize,

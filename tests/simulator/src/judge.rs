@@ -39,7 +39,7 @@ pub struct Truth {
     /// When a leader last took in, of each service, that an instance has switched to a version: what was under way for long
     /// counts from there, since the leader cannot know better.
     pub confirmed: BTreeMap<(Version, String), u64>,
-    /// When a leader last heard each process life, and the newest report it heard. A report that was overtaken on its way
+    /// When a leader last heard each incarnation, and the newest report it heard. A report that was overtaken on its way
     /// is no sign of life.
     pub heard: BTreeMap<String, (u64, ReportSequence)>,
     /// The policy was changed, so that what it says of silence is not one thing.

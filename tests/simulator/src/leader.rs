@@ -73,7 +73,7 @@ impl Term {
 pub struct Broadcaster {
     /// Its clock.
     pub clock: Clock,
-    /// The process life, counted.
+    /// The incarnation, counted.
     pub life: u64,
     /// Stopped until then.
     pub stopped: u64,

@@ -20,7 +20,7 @@ use rotacast_tests::programs;
 use rotacast_tests::servers::until;
 use rotacast_tests::world::{Action, CLUSTER, Database, LIMIT, Options, SECRET, Service, World};
 
-/// More than any process life will have sent: a message that were believed would win over all genuine ones.
+/// More than any incarnation will have sent: a message that were believed would win over all genuine ones.
 const BEYOND: ReportSequence = ReportSequence(1 << 40);
 
 struct Forger<'a> {

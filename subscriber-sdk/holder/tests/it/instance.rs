@@ -1,4 +1,4 @@
-//! What ties the holders of one process life together.
+//! What ties the holders of one incarnation together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

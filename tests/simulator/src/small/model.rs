@@ -65,7 +65,7 @@ pub(super) struct Node {
     pub(super) roster_read: usize,
 }
 
-/// A process life.
+/// An incarnation.
 #[derive(Clone, Hash)]
 pub(super) struct Life {
     pub(super) rules: Rc<Instance>,
