@@ -65,7 +65,10 @@ pub(crate) async fn run(context: &Context, args: RetireArgs) -> Result<(), Stop>
 /// Says who is cut off, and has it confirmed.
 fn ask(args: &RetireArgs, cut: &[&InstanceStatus]) -> Result<(), Stop> {
     if !std::io::stdin().is_terminal() {
-        return Err(Stop::usage("standard input is no terminal, so the question who is cut off cannot be asked", "run it in a terminal, or add --yes"));
+        return Err(Stop::usage(
+            "standard input is no terminal, so the question who is cut off cannot be asked",
+            "run it in a terminal, or add --yes",
+        ));
     }
     note(format_args!("Version {} of {} will be retired although these may still use it:", args.version, args.secret));
     for life in cut {

@@ -237,7 +237,11 @@ impl Driver {
                     "secret {secret} version {}: this service {}: {}",
                     failure.version, failure.kind, failure.text
                 );
-                return Some(Error::new(ErrorKind::Refused, what, "correct the value or the hook; the SDK tries again"));
+                return Some(Error::new(
+                    ErrorKind::Refused,
+                    what,
+                    "correct the value or the hook; the SDK tries again",
+                ));
             }
         }
         let concerns = |key: &JobKey| key.secret().is_none_or(|about| about == secret);

@@ -30,8 +30,7 @@ impl Standing {
 impl Collector for Standing {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         let findings = self.0.get().cloned().unwrap_or_default();
-        let help =
-            "Findings that stand: faults that last until they are repaired. `rotacast doctor` names each.";
+        let help = "Findings that stand: faults that last until they are repaired. `rotacast doctor` names each.";
         let mut metric = encoder.encode_descriptor("findings", help, None, MetricType::Gauge)?;
         for (topic, count) in findings.counts() {
             let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));

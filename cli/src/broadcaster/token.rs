@@ -28,7 +28,10 @@ pub(crate) fn make(output: Output, name: &Path) -> Result<(), Stop> {
         return output.data(&TokenView { file: file.display().to_string(), digest });
     }
     let owner = owner(&file);
-    output.line(format_args!("token  {}  (only its owner may read it; any person who has it can sign in)", file.display()))?;
+    output.line(format_args!(
+        "token  {}  (only its owner may read it; any person who has it can sign in)",
+        file.display()
+    ))?;
     output.line("")?;
     output.line("In the broadcaster's configuration, for a person who may give orders on the dashboard:")?;
     output.line(format_args!("[dashboard.operators]\n{owner} = \"{digest}\"\n"))?;

@@ -137,8 +137,10 @@ impl Kind {
             );
         }
         if partitions.len() > MAX_PARTITIONS {
-            let text =
-                format!("has {} partitions, expected at most {MAX_PARTITIONS}: every client reads all", partitions.len());
+            let text = format!(
+                "has {} partitions, expected at most {MAX_PARTITIONS}: every client reads all",
+                partitions.len()
+            );
             add(Level::Warning, text, "delete it while the broadcaster runs: it is created anew".into());
         }
         if findings.is_empty() {

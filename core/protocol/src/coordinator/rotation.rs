@@ -179,7 +179,9 @@ impl Coordinator {
             {
                 ended(Outcome::Retired)
             }
-            Phase::RollingBack if !self.record.retirements.contains_key(&rotation.new) || self.no_instance_goes_back() => {
+            Phase::RollingBack
+                if !self.record.retirements.contains_key(&rotation.new) || self.no_instance_goes_back() =>
+            {
                 ended(Outcome::RolledBack)
             }
             _ => self.deadline_passed(rotation, now),

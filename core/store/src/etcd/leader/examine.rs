@@ -97,7 +97,8 @@ impl Shared {
                 Finding {
                     level: Level::Warning,
                     subject: "etcd access".into(),
-                    text: "any client that reaches it may read and write: it asks for no user and no certificate".into(),
+                    text: "any client that reaches it may read and write: it asks for no user and no certificate"
+                        .into(),
                     fix: "turn on authentication and TLS in etcd, and give the secrets' prefix to Rotacast only".into(),
                 }
             }
