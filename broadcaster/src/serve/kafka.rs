@@ -1,10 +1,10 @@
 //! Kafka as configured.
 
-use rotacast_bus::{KafkaLogin, KafkaOptions, KafkaTls, SaslMechanism as Mechanism};
+use anyhow::anyhow;
+use rotacast_bus::{KafkaLogin, KafkaOptions, KafkaTls, LoginSecret, SaslMechanism as Mechanism};
 use rotacast_protocol::ClusterName;
 use tracing::warn;
 
-use super::files::secret;
 use crate::config::{BusConfig, SaslMechanism};
 
 /// The options of the Kafka bus. Syncs are served on our own gRPC listener, which every broadcaster has.
@@ -25,7 +25,8 @@ pub(super) fn options(config: &BusConfig, cluster: &ClusterName) -> anyhow::Resu
         if mechanism == Mechanism::Plain && tls.is_none() {
             warn!("bus.mechanism \"PLAIN\" sends the password of bus.user unencrypted; set [bus.tls] ca");
         }
-        let password = secret("bus.password_file", &login.password_file)?;
+        let password = LoginSecret::File(login.password_file.clone()).read();
+        let password = password.map_err(|problem| anyhow!("bus.password_file: {problem}"))?;
         options.login = Some(KafkaLogin { user: login.user.clone(), password, mechanism });
     }
     Ok(options)
