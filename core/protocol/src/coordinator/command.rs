@@ -116,7 +116,8 @@ impl Coordinator {
             let version = rotation.new;
             if rotation.created {
                 kinds.push(CommandKind::Test { version });
-            } else if self.knows_bus() {
+            } else if self.knows_bus() && self.record.safe_mode.is_none() {
+                // Entering safe mode gives the version up; an earlier release's record may be in it and have one to make.
                 kinds.push(CommandKind::Create { version });
             }
         }

@@ -8,7 +8,7 @@ use crate::bench::{Bench, key, seconds, v};
 use rotacast_protocol::coordinator::{CommandKind, ConditionName, Coordinator, Input, Order, Overlay, Tenure};
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::policy::{Deadline, OnDeadline};
-use rotacast_protocol::record::SecretRecord;
+use rotacast_protocol::record::{RecordChange, SafeMode, SecretRecord, Unknown};
 use rotacast_protocol::{Epoch, Now, Outcome, Phase, Policy, Version};
 
 fn restored(backup: &[u8], at: Now, epoch: u64) -> Bench {
@@ -384,4 +384,21 @@ fn a_rollback_that_nobody_follows_makes_way_for_the_version_that_waits() {
     // The rejected version is not forgotten: it goes once it is let go of, and not before.
     assert_eq!(until_retires(&mut next, 2, long, holds), None, "S1: a holds version 2");
     assert!(until_retires(&mut next, 2, long, |next| drop(next.sync("api/a", 3, Stage::Released, &[3]))).is_some());
+}
+
+/// As an earlier release left it: in safe mode with a credential still to be made.
+#[test]
+fn no_credential_is_made_in_safe_mode() {
+    let mut bench = Bench::running(Policy::default(), &["api/a"]);
+    bench.order(Order::Rotate).unwrap();
+    let mut record = bench.coordinator.record().clone();
+    let safe_mode = SafeMode { reason: "restored".into(), at: bench.now.wall, unknown: Unknown::new() };
+    record.apply(&RecordChange::SafeModeEntered(safe_mode));
+    let mut next = restored(&record.encode(), bench.now, 2);
+    next.published();
+    let create = CommandKind::Create { version: v(2) };
+    assert!(!next.owes(&create), "in the lost history, a credential of this number may be in use");
+    next.order(Order::LeaveSafeMode).unwrap();
+    next.published();
+    assert!(next.owes(&create));
 }
