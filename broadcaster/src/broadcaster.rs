@@ -153,13 +153,17 @@ impl Broadcaster {
 }
 
 /// Imports versions from an existing tree while this replica leads.
-async fn import(
+pub(crate) async fn import(
     importer: PlainImporter,
     findings: Findings,
     mut role: watch::Receiver<Role>,
     ended: CancellationToken,
 ) {
     loop {
+        if *role.borrow() == Role::Follower {
+            // The leader's import says what is wrong.
+            findings.clear_all(Topic::Import);
+        }
         let leads = role.wait_for(|role| matches!(role, Role::Leader { .. }));
         let leading = tokio::select! {
             leading = leads => leading.is_ok(),
@@ -169,7 +173,8 @@ async fn import(
             return;
         }
         let mut events = importer.run();
-        findings.clear_all(Topic::Import);
+        // Each source key is looked at anew. What is wrong with the import as a whole is over once it gets on.
+        findings.keep_only(Topic::Import, |subject| subject == SOURCE);
         loop {
             tokio::select! {
                 event = events.next() => match event {

@@ -20,6 +20,7 @@ mod term;
 mod tests;
 mod turns;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -122,7 +123,11 @@ impl Driver {
             let environment = &self.environment;
             let candidate = environment.replica.candidate();
             let campaign = environment.tree.campaign(&candidate, environment.leader_ttl, stop.clone());
-            let leadership = match campaign.await {
+            let campaigned = tokio::select! {
+                campaigned = campaign => campaigned,
+                never = self.clear_while_another_leads() => match never {},
+            };
+            let leadership = match campaigned {
                 Ok(leadership) => leadership,
                 Err(StoreError::Cancelled) => break,
                 // A store that went back works from what it holds now, and the next term sees that it did.
@@ -138,7 +143,10 @@ impl Driver {
             let epoch = leadership.epoch;
             info!(%epoch, "this broadcaster leads");
             environment.metrics.leadership().won(epoch);
-            let ended = term::run(environment, &self.secrets, leadership, &self.role, &setbacks, &stop).await;
+            let ended = tokio::select! {
+                ended = term::run(environment, &self.secrets, leadership, &self.role, &setbacks, &stop) => ended,
+                never = self.clear_once_the_term_lasts() => match never {},
+            };
             self.role.send_replace(Role::Follower);
             environment.metrics.leadership().ended(ended.is_ok());
             self.secrets.clear();
@@ -158,6 +166,32 @@ impl Driver {
         }
     }
 }
+
+impl Driver {
+    /// A campaign may wait for months: what was wrong with this broadcaster's is over once the store answers and names a
+    /// leader.
+    async fn clear_while_another_leads(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(SETTLED).await;
+            if follower::leader(&self.environment).await.is_some() {
+                self.environment.findings.clear(Topic::Leadership, CAMPAIGN);
+                self.environment.findings.clear(Topic::Leadership, TERM);
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// So may a term: how the one before ended is over by then.
+    async fn clear_once_the_term_lasts(&self) -> Infallible {
+        tokio::time::sleep(SETTLED).await;
+        self.environment.findings.clear(Topic::Leadership, TERM);
+        std::future::pending().await
+    }
+}
+
+/// How long a campaign or a term goes on before what was wrong with an earlier one is over: longer than one that fails at
+/// once takes, with the pause before it.
+const SETTLED: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(30) };
 
 /// The subjects of what is wrong with the leadership.
 const CAMPAIGN: &str = "campaign";

@@ -3,8 +3,9 @@
 //! `doctor`, `/readyz` and the metrics read it. A finding stands from the moment it is raised until the same task clears
 //! it; raising it again keeps the time at which it began.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rotacast_clock as clock;
@@ -12,9 +13,12 @@ use rotacast_proto::{Finding, Level};
 use rotacast_protocol::WallTime;
 use tracing::{error, info, warn};
 
-/// Most findings that are kept by name. An answer of `doctor` stays readable, and a source with a million bad keys costs
-/// no memory; those beyond it are counted.
+/// Most findings about one topic that are kept by name: an answer of `doctor` stays readable. Those beyond it are counted.
 pub const MAX_FINDINGS: usize = 256;
+
+/// Most findings about one topic that are told apart while they are counted: more than a broadcaster has secrets. A source
+/// with a million bad keys costs little memory.
+const MAX_COUNTED: usize = 16_384;
 
 /// What a finding is about. The label of the gauge.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -81,8 +85,38 @@ pub struct Findings(Arc<Mutex<List>>);
 #[derive(Default, Debug)]
 struct List {
     standing: BTreeMap<(Topic, String), Standing>,
-    /// Raised while the list was full, by topic; those are no longer told apart.
-    left_out: BTreeMap<Topic, u64>,
+    /// Raised while there was no room for its name, as the hash of its subject: raised again it is the same one, and it goes
+    /// when it is cleared.
+    left_out: BTreeMap<Topic, BTreeSet<u64>>,
+}
+
+impl List {
+    fn named(&self, topic: Topic) -> usize {
+        self.standing.keys().filter(|(of, _)| *of == topic).count()
+    }
+
+    fn left_out(&self, topic: Topic) -> u64 {
+        self.left_out.get(&topic).map_or(0, BTreeSet::len) as u64
+    }
+
+    fn leave_out(&mut self, topic: Topic, subject: &str) {
+        let left_out = self.left_out.entry(topic).or_default();
+        if left_out.len() < MAX_COUNTED && left_out.insert(hash_of(subject)) && left_out.len().is_power_of_two() {
+            warn!(topic = topic.as_str(), left_out = left_out.len(), "more findings stand than are kept by name");
+        }
+    }
+
+    fn no_longer_left_out(&mut self, topic: Topic, subject: &str) {
+        if let Some(left_out) = self.left_out.get_mut(&topic) {
+            left_out.remove(&hash_of(subject));
+        }
+    }
+}
+
+fn hash_of(subject: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    subject.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Findings {
@@ -101,13 +135,11 @@ impl Findings {
             Some(known) => known.since,
             None => clock::wall(),
         };
-        if list.standing.len() >= MAX_FINDINGS && !list.standing.contains_key(&key) {
-            let left_out = list.left_out.entry(topic).or_default();
-            *left_out += 1;
-            if left_out.is_power_of_two() {
-                warn!(topic = topic.as_str(), left_out, "more findings stand than are kept by name");
+        if !list.standing.contains_key(&key) {
+            if list.named(topic) >= MAX_FINDINGS {
+                return list.leave_out(topic, &subject);
             }
-            return;
+            list.no_longer_left_out(topic, &subject);
         }
         match level {
             Level::Error => error!(topic = topic.as_str(), subject, fix, "{text}"),
@@ -118,9 +150,22 @@ impl Findings {
 
     /// It is over.
     pub fn clear(&self, topic: Topic, subject: &str) {
-        if self.list().standing.remove(&(topic, subject.to_owned())).is_some() {
+        let mut list = self.list();
+        list.no_longer_left_out(topic, subject);
+        if list.standing.remove(&(topic, subject.to_owned())).is_some() {
             info!(topic = topic.as_str(), subject, "a finding is over");
         }
+    }
+
+    /// What a topic's findings say of subjects other than these is over; those without a name are counted anew.
+    pub fn keep_only(&self, topic: Topic, keep: impl Fn(&str) -> bool) {
+        let gone: Vec<String> = {
+            let list = self.list();
+            let of_topic = list.standing.keys().filter(|(of, _)| *of == topic);
+            of_topic.map(|(_, subject)| subject.clone()).filter(|subject| !keep(subject)).collect()
+        };
+        gone.iter().for_each(|subject| self.clear(topic, subject));
+        self.list().left_out.remove(&topic);
     }
 
     /// Everything about a topic is over: the task that raises it begins anew.
@@ -140,7 +185,11 @@ impl Findings {
     #[must_use]
     pub fn told(&self) -> Vec<Finding> {
         let mut told: Vec<Finding> = self.standing().into_iter().map(Finding::from).collect();
-        for (topic, count) in &self.list().left_out {
+        let list = self.list();
+        for (topic, count) in Topic::ALL.map(|topic| (topic, list.left_out(topic))) {
+            if count == 0 {
+                continue;
+            }
             told.push(Finding {
                 level: Level::Warning,
                 subject: topic.as_str().replace('_', " "),
@@ -155,10 +204,7 @@ impl Findings {
     #[must_use]
     pub fn counts(&self) -> [(Topic, u64); Topic::ALL.len()] {
         let list = self.list();
-        Topic::ALL.map(|topic| {
-            let named = list.standing.keys().filter(|(of, _)| *of == topic).count() as u64;
-            (topic, named + list.left_out.get(&topic).copied().unwrap_or(0))
-        })
+        Topic::ALL.map(|topic| (topic, list.named(topic) as u64 + list.left_out(topic)))
     }
 }
 
@@ -198,5 +244,31 @@ mod tests {
         assert!(findings.told().last().unwrap().text.starts_with("3 more"));
         findings.clear_all(Topic::Import);
         assert!(findings.told().is_empty());
+    }
+
+    fn count(findings: &Findings, topic: Topic) -> u64 {
+        findings.counts().into_iter().find(|(of, _)| *of == topic).unwrap().1
+    }
+
+    #[test]
+    fn what_is_beyond_the_bound_counts_once_and_goes_when_it_is_over() {
+        let findings = Findings::default();
+        let all = || (0..MAX_FINDINGS + 3).map(|number| number.to_string());
+        for _ in 0..5 {
+            all().for_each(|subject| raise(&findings, &subject, "it is empty"));
+        }
+        assert_eq!(count(&findings, Topic::Import), MAX_FINDINGS as u64 + 3);
+        all().for_each(|subject| findings.clear(Topic::Import, &subject));
+        assert_eq!((count(&findings, Topic::Import), findings.told()), (0, Vec::new()));
+    }
+
+    #[test]
+    fn one_topic_leaves_room_for_the_others() {
+        let findings = Findings::default();
+        for number in 0..=MAX_FINDINGS {
+            raise(&findings, &number.to_string(), "it is empty");
+        }
+        findings.raise(Topic::Leadership, "campaign", Level::Error, "it is refused".into(), "mend it");
+        assert!(findings.standing().iter().any(|it| it.topic == Topic::Leadership));
     }
 }

@@ -3,6 +3,8 @@
 //! Every answer is a linearizable read of the store, so it is no older than its question. Who uses a secret and what a
 //! rotation waits for is in the leader's memory only.
 
+use std::collections::BTreeSet;
+
 use rotacast_clock as clock;
 use rotacast_proto::Level;
 use rotacast_protocol::SecretName;
@@ -47,6 +49,9 @@ pub(super) async fn statuses(
 ) -> Result<Vec<SecretStatus>, Refusal> {
     let Some(name) = secret else {
         let records = environment.tree.load_records().await.map_err(|problem| unreadable(&problem))?;
+        // A record that is gone is no record that cannot be read.
+        let names: BTreeSet<&str> = records.entries.iter().map(|entry| entry.secret.as_str()).collect();
+        environment.findings.keep_only(Topic::OutOfService, |name| names.contains(name));
         let mut statuses = Vec::with_capacity(records.entries.len());
         for entry in &records.entries {
             let name = entry.secret.as_str();
