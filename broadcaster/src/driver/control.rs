@@ -3,6 +3,7 @@
 mod doctor;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -16,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-use super::directory::MAX_SECRETS;
+use super::directory::{MAX_SECRETS, Place};
 use super::listener::{Listener, MAX_READING};
 use super::{Environment, Mail, Question, Replica, Role, Secrets, TaskHandle, follower};
 use crate::api::{Action, CommandReply, Control, OperatorCommand, Refusal};
@@ -24,6 +25,9 @@ use crate::audit::Entry;
 
 /// Statuses that wait for a slow listener; beyond that it gets only what changes next.
 const STATUSES_BUFFERED: usize = 64;
+
+/// How long the status of all secrets waits for their tasks, altogether: one that cannot answer must not hide the others.
+const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Answers for the tasks of the term in force; without one, as far as the store's records tell.
 pub struct DriverControl {
@@ -60,8 +64,7 @@ impl DriverControl {
 
     async fn task(&self, secret: &SecretName) -> Result<TaskHandle, Refusal> {
         self.leads().await?;
-        self.is_in_service(secret)?;
-        self.secrets.get(secret).ok_or_else(|| {
+        let missing = || {
             let names: Vec<String> = self.secrets.all().iter().map(|(name, _)| name.to_string()).collect();
             let similar = names
                 .iter()
@@ -75,7 +78,12 @@ impl DriverControl {
                 None => format!("`rotacast put {secret}` writes its first version"),
             };
             Refusal::NotFound { what: format!("secret {secret}"), fix }
-        })
+        };
+        match self.secrets.place(secret) {
+            Place::Served(task) => Ok(task),
+            Place::OutOfService(reason) => Err(out_of_service(secret, &reason)),
+            Place::Unknown => Err(missing()),
+        }
     }
 
     /// Asks a task something and waits for its answer.
@@ -87,6 +95,26 @@ impl DriverControl {
         let (reply, answer) = oneshot::channel();
         task.mail.send(mail(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())
+    }
+
+    /// Every secret's status: as of now, or as it was last published if its task does not answer in time.
+    async fn statuses(&self) -> Vec<SecretStatus> {
+        let over = tokio::time::Instant::now() + STATUS_PATIENCE;
+        let mut waiting = Vec::new();
+        for (_, task) in self.secrets.all() {
+            let (reply, answer) = oneshot::channel();
+            // A task that takes no mail, or has ended, does not answer either.
+            let _ = tokio::time::timeout_at(over, task.mail.send(Mail::Question(Question::Status(reply)))).await;
+            waiting.push((task, answer));
+        }
+        let mut statuses = Vec::with_capacity(waiting.len());
+        for (task, answer) in waiting {
+            statuses.push(match tokio::time::timeout_at(over, answer).await {
+                Ok(Ok(status)) => status,
+                _ => SecretStatus::clone(&task.status.borrow()),
+            });
+        }
+        statuses
     }
 
     async fn order(&self, by: OperatorName, secret: &SecretName, order: Order) -> Result<CommandReply, Refusal> {
@@ -103,12 +131,13 @@ impl DriverControl {
     async fn put(&self, by: &OperatorName, secret: &SecretName, value: SecretValue) -> Result<CommandReply, Refusal> {
         self.leads().await?;
         // Numbers are never used again: those the record knows count too, whatever the store still holds.
-        let floor = match self.secrets.get(secret) {
-            None => {
-                self.may_begin(secret)?;
+        let floor = match self.secrets.place(secret) {
+            Place::Served(task) => self.ask(&task, |reply| Mail::Question(Question::LastVersion(reply))).await?,
+            Place::OutOfService(reason) => return Err(out_of_service(secret, &reason)),
+            Place::Unknown => {
+                self.may_begin()?;
                 None
             }
-            Some(task) => self.ask(&task, |reply| Mail::Question(Question::LastVersion(reply))).await?,
         };
         let version = self.environment.tree.put_next(secret, value, floor).await.map_err(|problem| match problem {
             StoreError::Invalid { .. } | StoreError::TooLarge { .. } => Refusal::Invalid(problem.to_string()),
@@ -127,19 +156,8 @@ impl DriverControl {
 }
 
 impl DriverControl {
-    fn is_in_service(&self, secret: &SecretName) -> Result<(), Refusal> {
-        match self.secrets.out_of_service(secret) {
-            None => Ok(()),
-            Some(reason) => Err(Refusal::Unavailable {
-                problem: format!("secret {secret} is out of service: {reason}"),
-                fix: "`rotacast doctor` says since when, and how to repair it".into(),
-            }),
-        }
-    }
-
     /// Whether a secret that has no task may get its first version. Refused before anything is written.
-    fn may_begin(&self, secret: &SecretName) -> Result<(), Refusal> {
-        self.is_in_service(secret)?;
+    fn may_begin(&self) -> Result<(), Refusal> {
         if !self.secrets.has_room() {
             return Err(Refusal::Conflict {
                 problem: format!("one broadcaster serves at most {MAX_SECRETS} secrets, and has as many"),
@@ -147,6 +165,13 @@ impl DriverControl {
             });
         }
         Ok(())
+    }
+}
+
+fn out_of_service(secret: &SecretName, reason: &str) -> Refusal {
+    Refusal::Unavailable {
+        problem: format!("secret {secret} is out of service: {reason}"),
+        fix: "`rotacast doctor` says since when, and how to repair it".into(),
     }
 }
 
@@ -166,14 +191,13 @@ impl Control for DriverControl {
             let secrets = follower::statuses(&self.environment, secret.as_ref()).await?;
             return Ok(BroadcasterStatus { secrets, ..about });
         }
-        let tasks = match &secret {
-            Some(secret) => vec![self.task(secret).await?],
-            None => self.secrets.all().into_iter().map(|(_, task)| task).collect(),
+        let secrets = match &secret {
+            Some(secret) => {
+                let task = self.task(secret).await?;
+                vec![self.ask(&task, |reply| Mail::Question(Question::Status(reply))).await?]
+            }
+            None => self.statuses().await,
         };
-        let mut secrets = Vec::with_capacity(tasks.len());
-        for task in tasks {
-            secrets.push(self.ask(&task, |reply| Mail::Question(Question::Status(reply))).await?);
-        }
         Ok(BroadcasterStatus { secrets, ..about })
     }
 

@@ -28,41 +28,63 @@ pub struct TaskHandle {
 /// The tasks by secret, shared by everything that talks to them.
 #[derive(Clone)]
 pub struct Secrets {
-    tasks: Arc<RwLock<BTreeMap<SecretName, TaskHandle>>>,
-    /// Why secrets have no task although the store has a record of them. No more than it has records.
-    out_of_service: Arc<RwLock<BTreeMap<SecretName, String>>>,
+    known: Arc<RwLock<Known>>,
     changed: broadcast::Sender<SecretName>,
+}
+
+/// Under one lock: a secret that changes sides is never on neither.
+#[derive(Default)]
+struct Known {
+    tasks: BTreeMap<SecretName, TaskHandle>,
+    /// Why secrets have no task although the store has a record of them. No more than it has records.
+    out_of_service: BTreeMap<SecretName, String>,
+}
+
+/// What a secret is in this term.
+pub(super) enum Place {
+    /// It has a task.
+    Served(TaskHandle),
+    /// It is out of service, and why.
+    OutOfService(String),
+    /// No record of it was read.
+    Unknown,
 }
 
 impl Default for Secrets {
     fn default() -> Self {
-        Self {
-            tasks: Arc::default(),
-            out_of_service: Arc::default(),
-            changed: broadcast::Sender::new(CHANGES_BUFFERED),
-        }
+        Self { known: Arc::default(), changed: broadcast::Sender::new(CHANGES_BUFFERED) }
     }
 }
 
 impl Secrets {
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<SecretName, TaskHandle>> {
-        self.tasks.read().expect("no code panics while it holds this lock")
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Known> {
+        self.known.read().expect("no code panics while holding this lock")
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<SecretName, TaskHandle>> {
-        self.tasks.write().expect("no code panics while it holds this lock")
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Known> {
+        self.known.write().expect("no code panics while holding this lock")
+    }
+
+    /// Its task, or why it has none.
+    pub(super) fn place(&self, secret: &SecretName) -> Place {
+        let known = self.read();
+        match (known.tasks.get(secret), known.out_of_service.get(secret)) {
+            (Some(task), _) => Place::Served(task.clone()),
+            (None, Some(reason)) => Place::OutOfService(reason.clone()),
+            (None, None) => Place::Unknown,
+        }
     }
 
     /// One secret's task.
     #[must_use]
     pub fn get(&self, secret: &SecretName) -> Option<TaskHandle> {
-        self.read().get(secret).cloned()
+        self.read().tasks.get(secret).cloned()
     }
 
     /// All of them.
     #[must_use]
     pub fn all(&self) -> Vec<(SecretName, TaskHandle)> {
-        self.read().iter().map(|(secret, task)| (secret.clone(), task.clone())).collect()
+        self.read().tasks.iter().map(|(secret, task)| (secret.clone(), task.clone())).collect()
     }
 
     /// The names of secrets whose status has changed.
@@ -73,39 +95,38 @@ impl Secrets {
 
     /// Whether one more secret can be served.
     pub(super) fn has_room(&self) -> bool {
-        self.read().len() + self.unserved().len() < MAX_SECRETS
+        let known = self.read();
+        known.tasks.len() + known.out_of_service.len() < MAX_SECRETS
     }
 
     pub(super) fn insert(&self, secret: SecretName, task: TaskHandle) {
-        self.unserved_mut().remove(&secret);
-        self.write().insert(secret.clone(), task);
+        {
+            let mut known = self.write();
+            known.out_of_service.remove(&secret);
+            known.tasks.insert(secret.clone(), task);
+        }
         self.announce(secret);
     }
 
     /// Takes a secret out of service: it has no task until it is inserted again.
     pub(super) fn take_out(&self, secret: SecretName, reason: String) {
-        self.write().remove(&secret);
-        self.unserved_mut().insert(secret.clone(), reason);
+        {
+            let mut known = self.write();
+            known.tasks.remove(&secret);
+            known.out_of_service.insert(secret.clone(), reason);
+        }
         self.announce(secret);
     }
 
     /// Why a secret is out of service, if it is.
     #[must_use]
     pub fn out_of_service(&self, secret: &SecretName) -> Option<String> {
-        self.unserved().get(secret).cloned()
+        self.read().out_of_service.get(secret).cloned()
     }
 
     /// The secrets that are out of service.
     pub(super) fn unserved_names(&self) -> Vec<SecretName> {
-        self.unserved().keys().cloned().collect()
-    }
-
-    fn unserved(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<SecretName, String>> {
-        self.out_of_service.read().expect("no code panics while holding this lock")
-    }
-
-    fn unserved_mut(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<SecretName, String>> {
-        self.out_of_service.write().expect("no code panics while holding this lock")
+        self.read().out_of_service.keys().cloned().collect()
     }
 
     pub(super) fn announce(&self, secret: SecretName) {
@@ -114,7 +135,6 @@ impl Secrets {
     }
 
     pub(super) fn clear(&self) {
-        self.write().clear();
-        self.unserved_mut().clear();
+        *self.write() = Known::default();
     }
 }

@@ -35,6 +35,12 @@ use crate::findings::Topic;
 /// How long a replica that steps down waits for the store to hear of it.
 const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
 
+/// What only a leader's tasks write, and clear.
+const OF_A_TERM: [Topic; 3] = [Topic::OutOfService, Topic::Limit, Topic::StrangeKey];
+
+/// How often a secret that has not answered is asked again whether its record knows of the store's setback.
+const ASK_AGAIN: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(30) };
+
 /// Leads until the leadership is lost, `stop`, or an error that ends the term. `setbacks` counts those of the store that
 /// every record knows of; a further one puts every secret into safe mode before anything else is done for it.
 pub(super) async fn run(
@@ -65,6 +71,10 @@ pub(super) async fn run(
         over: over.clone(),
     });
     let mut work: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    // What it found while it followed is looked at anew.
+    for topic in OF_A_TERM {
+        environment.findings.clear_all(topic);
+    }
     let outcome = async {
         let known = term.take_records_over().await?;
         work.spawn(Arc::clone(&term).follow_versions(known));
@@ -92,11 +102,11 @@ pub(super) async fn run(
     .await;
     // First everything stops, then the leadership is given up: nothing is done in the name of a term that is over.
     over.cancel();
-    for topic in [Topic::OutOfService, Topic::Limit, Topic::StrangeKey] {
-        environment.findings.clear_all(topic);
-    }
     work.shutdown().await;
     term.end_tasks().await;
+    for topic in OF_A_TERM {
+        environment.findings.clear_all(topic);
+    }
     leadership.resign.cancel();
     if tokio::time::timeout(RESIGN_PATIENCE, leadership.resigned).await.is_err() {
         warn!("the store did not hear in time that this broadcaster steps down; its term runs out by itself");
@@ -151,14 +161,24 @@ impl Term {
         if let Some(reason) = &self.setback {
             error!(reason, "safe mode: nothing irreversible happens until an operator has looked");
         }
-        for (_, task) in self.secrets.all() {
-            // It takes the setback before any mail, and a task that ends takes the term with it.
-            let (reply, answer) = oneshot::channel();
-            task.mail.send(Mail::Question(Question::LastVersion(reply))).await.ok().context("a task ended")?;
-            answer.await.context("a task ended")?;
+        while !self.every_record_knows_of_the_setback().await {
+            tokio::time::sleep(ASK_AGAIN).await;
         }
         setbacks.fetch_max(count, Ordering::AcqRel);
         std::future::pending().await
+    }
+
+    /// A secret that is out of service, or whose task breaks off meanwhile, does not know of it yet.
+    async fn every_record_knows_of_the_setback(&self) -> bool {
+        for (_, task) in self.secrets.all() {
+            // It takes the setback before any mail.
+            let (reply, answer) = oneshot::channel();
+            let asked = task.mail.send(Mail::Question(Question::LastVersion(reply))).await;
+            if asked.is_err() || answer.await.is_err() {
+                return false;
+            }
+        }
+        self.secrets.unserved_names().is_empty()
     }
 
     /// Waits until a task says that another leader is at work, which ends the term. One that breaks off takes its own
@@ -181,7 +201,12 @@ impl Term {
                     Some(secret) => return anyhow::anyhow!("the record of {secret}: {problem}"),
                     None => return anyhow::anyhow!("a record: {problem}"),
                 },
-                Some(Ok((id, Ended::Stopped))) => drop(self.names().remove(&id)),
+                Some(Ok((id, Ended::Stopped))) => {
+                    let ended = self.names().remove(&id);
+                    if let Some(secret) = ended.filter(|_| !self.over.is_cancelled()) {
+                        self.take_out_of_service(secret, "its task ended".into(), records::MEND_TASK);
+                    }
+                }
                 Some(Err(problem)) => {
                     if let Some(secret) = self.names().remove(&problem.id()) {
                         self.take_out_of_service(secret, format!("its task broke off: {problem}"), records::MEND_TASK);

@@ -1,6 +1,7 @@
 //! Takes up what earlier leaders have left.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,16 +9,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rotacast_clock as clock;
 use rotacast_proto::Level;
-use rotacast_protocol::coordinator::{Coordinator, Input};
+use rotacast_protocol::coordinator::{Coordinator, Input, Tenure};
 use rotacast_protocol::message::Registration;
 use rotacast_protocol::record::{SecretRecord, Timing};
 use rotacast_protocol::status::SecretStatus;
 use rotacast_protocol::{SecretName, Version};
-use rotacast_store::{Cursor, Records};
+use rotacast_store::{Cursor, Records, StoreError};
 use tokio::sync::{mpsc, watch};
-use tracing::info;
+use tracing::{info, warn};
 
-use super::super::directory::{MAX_SECRETS, TaskHandle};
+use super::super::directory::{MAX_SECRETS, Place, TaskHandle};
 use super::super::secret_task::{MAILBOX, SecretTask};
 use super::roster::registered;
 use super::{Term, send};
@@ -29,6 +30,7 @@ const MEND_EVERY: Duration = if cfg!(test) { Duration::from_millis(50) } else { 
 
 const MEND_RECORD: &str = "write the record back from a backup of the store, or upgrade to the release that wrote it; it is \
                            read again every 30 s";
+const CANNOT_BEGIN: &str = "its task cannot begin, which is a bug: see the log";
 pub(super) const MEND_TASK: &str = "nothing to do: it starts again within 30 s. Put its log line into a bug report";
 
 impl Term {
@@ -66,13 +68,13 @@ impl Term {
                 known.insert(secret.clone());
             }
             if self.has_room_for(&secret) {
-                self.start_task(secret, Some((record, cursor))).await;
+                self.start_task(secret, Some((record, cursor)), self.tenure).await;
             }
         }
         for secret in self.environment.settings.configured() {
-            let begins = self.secrets.get(&secret).is_none() && self.secrets.out_of_service(&secret).is_none();
+            let begins = matches!(self.secrets.place(&secret), Place::Unknown);
             if begins && self.has_room_for(&secret) {
-                self.start_task(secret, None).await;
+                self.start_task(secret, None, self.tenure).await;
             }
         }
         info!(records = count, epoch = %self.tenure.epoch, "took the rotation records over");
@@ -98,21 +100,45 @@ impl Term {
 
     /// Tries again and again to serve what is out of service.
     pub(super) async fn mend_out_of_service(self: Arc<Self>) -> anyhow::Result<()> {
+        // A finding goes once its secret has been served for a while: a task may break off again at once.
+        let mut on_trial = Vec::new();
+        let mut untold = Vec::new();
         loop {
             tokio::time::sleep(MEND_EVERY).await;
+            for secret in std::mem::take(&mut on_trial) {
+                if matches!(self.secrets.place(&secret), Place::Served(_)) {
+                    self.environment.findings.clear(Topic::OutOfService, secret.as_str());
+                }
+            }
             for secret in self.secrets.unserved_names() {
                 match self.serve_again(&secret).await {
-                    Ok(()) => self.environment.findings.clear(Topic::OutOfService, secret.as_str()),
+                    Ok(Some(begun)) => {
+                        on_trial.push(secret.clone());
+                        untold.push((secret, begun));
+                    }
+                    Ok(None) => {}
                     Err(problem) => self.take_out_of_service(secret, problem, MEND_RECORD),
+                }
+            }
+            for (secret, begun) in std::mem::take(&mut untold) {
+                if let Err(problem) = self.tell_versions(&secret, begun).await {
+                    warn!(%secret, %problem, "cannot list its versions; trying again");
+                    untold.push((secret, begun));
                 }
             }
         }
     }
 
-    async fn serve_again(&self, secret: &SecretName) -> Result<(), String> {
-        let tree = &self.environment.tree;
-        let entry = tree.read_record(secret).await.map_err(|problem| problem.to_string())?;
-        let versions = tree.list_versions(secret).await.map_err(|problem| problem.to_string())?;
+    /// Whether its record knows versions; `None`: it stays out of service, for the reason it is.
+    async fn serve_again(&self, secret: &SecretName) -> Result<Option<bool>, String> {
+        let entry = match self.environment.tree.read_record(secret).await {
+            Ok(entry) => entry,
+            Err(problem) => {
+                // Which says nothing about the record.
+                warn!(%secret, %problem, "cannot look whether it can be served; trying again");
+                return Ok(None);
+            }
+        };
         let stored = match entry {
             None => None,
             Some(entry) => {
@@ -122,8 +148,17 @@ impl Term {
             }
         };
         let begun = stored.as_ref().is_some_and(|(record, _)| !record.versions.is_empty());
-        let task = self.start_task(secret.clone(), stored).await;
-        // What was announced while it had no task. A secret that begins does so with its newest version.
+        // What an earlier task of this term has granted and sealed is as little known as what another leader has: every wait
+        // begins anew.
+        let tenure = Tenure { since: clock::now(), ..self.tenure };
+        Ok(self.start_task(secret.clone(), stored, tenure).await.map(|_| begun))
+    }
+
+    /// What was announced while it had no task. Listed once it has one: what comes later is told to the task itself. A secret
+    /// that begins does so with its newest version.
+    async fn tell_versions(&self, secret: &SecretName, begun: bool) -> Result<(), StoreError> {
+        let Place::Served(task) = self.secrets.place(secret) else { return Ok(()) };
+        let versions = self.environment.tree.list_versions(secret).await?;
         let unseen = versions.iter().map(|stamp| stamp.version);
         let unseen: Vec<Version> = if begun { unseen.collect() } else { unseen.max().into_iter().collect() };
         for version in unseen {
@@ -132,14 +167,47 @@ impl Term {
         Ok(())
     }
 
-    /// Starts a secret's task, with the record that was read in this term if there is one.
-    pub(super) async fn start_task(&self, secret: SecretName, stored: Option<(SecretRecord, Cursor)>) -> TaskHandle {
-        let settings = self.environment.settings.of(&secret);
+    /// Starts a secret's task, with the record that was read in this term if there is one. `tenure` begins no earlier than
+    /// whatever another task or leader did last for it. `None`: it cannot begin, and its secret is out of service.
+    pub(super) async fn start_task(
+        &self,
+        secret: SecretName,
+        stored: Option<(SecretRecord, Cursor)>,
+        tenure: Tenure,
+    ) -> Option<TaskHandle> {
+        let build = AssertUnwindSafe(|| self.task_of(&secret, stored, tenure));
+        let Ok((task, handle)) = catch_unwind(build) else {
+            self.take_out_of_service(secret, CANNOT_BEGIN.into(), MEND_TASK);
+            return None;
+        };
+        // First the task can be found, then the roster is read: the task hears of a registration in between at least once.
+        // And only then it runs: one that breaks off at once is found, and taken out of service.
+        self.secrets.insert(secret.clone(), handle.clone());
+        self.spawn(secret.clone(), task.run(self.turns.beginning()));
+        // Every incarnation in the roster that uses it is a member from the start.
+        let members: Vec<Registration> =
+            self.roster().values().filter(|registration| registration.secrets.contains(&secret)).cloned().collect();
+        for registration in members {
+            send(&handle, registered(&registration, false)).await;
+        }
+        if self.roster_read.load(Ordering::Acquire) {
+            send(&handle, Input::RosterRead).await;
+        }
+        Some(handle)
+    }
+
+    fn task_of(
+        &self,
+        secret: &SecretName,
+        stored: Option<(SecretRecord, Cursor)>,
+        tenure: Tenure,
+    ) -> (SecretTask, TaskHandle) {
+        let settings = self.environment.settings.of(secret);
         let (record, cursor) = match stored {
             Some((record, cursor)) => (record, Some(cursor)),
             None => (SecretRecord::new(secret.clone(), self.tenure.epoch, Timing::of(&settings.policy)), None),
         };
-        let coordinator = Coordinator::take_over(record, settings.policy.clone(), self.tenure);
+        let coordinator = Coordinator::take_over(record, settings.policy.clone(), tenure);
         let (mail, mailbox) = mpsc::channel(MAILBOX);
         let status = SecretStatus::of(&coordinator, settings.shown(coordinator.record()), clock::now());
         let (status_sender, status) = watch::channel(Arc::new(status));
@@ -156,19 +224,6 @@ impl Term {
             self.secrets.clone(),
             self.over.clone(),
         );
-        self.spawn(secret.clone(), task.run(self.turns.beginning()));
-        let handle = TaskHandle { mail, status };
-        // First the task can be found, then the roster is read: the task hears of a registration in between at least once.
-        self.secrets.insert(secret.clone(), handle.clone());
-        // Every incarnation in the roster that uses it is a member from the start.
-        let members: Vec<Registration> =
-            self.roster().values().filter(|registration| registration.secrets.contains(&secret)).cloned().collect();
-        for registration in members {
-            send(&handle, registered(&registration, false)).await;
-        }
-        if self.roster_read.load(Ordering::Acquire) {
-            send(&handle, Input::RosterRead).await;
-        }
-        handle
+        (task, TaskHandle { mail, status })
     }
 }

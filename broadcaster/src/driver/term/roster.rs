@@ -1,6 +1,6 @@
 //! Follows the roster, and takes out of it what nothing waits for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::StreamExt as _;
 use rotacast_bus::BusEvent;
-use rotacast_protocol::SecretName;
 use rotacast_protocol::coordinator::Input;
 use rotacast_protocol::message::Registration;
+use rotacast_protocol::{InstanceKey, SecretName};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
@@ -70,19 +70,15 @@ impl Term {
         loop {
             tokio::time::sleep(SWEEP).await;
             let lives: Vec<Registration> = self.roster().values().cloned().collect();
-            let mut expendable = BTreeMap::new();
+            let mut answers = BTreeMap::new();
             for (secret, task) in self.secrets.all() {
                 let (reply, answer) = oneshot::channel();
-                if task.mail.send(Mail::Question(Question::Expendable { silent: REMEMBERED, reply })).await.is_ok()
-                    && let Ok(keys) = answer.await
-                {
-                    expendable.insert(secret, keys);
-                }
+                let asked = task.mail.send(Mail::Question(Question::Expendable { silent: REMEMBERED, reply })).await;
+                answers.insert(secret, if asked.is_ok() { answer.await.ok() } else { None });
             }
+            answers.extend(self.secrets.unserved_names().into_iter().map(|secret| (secret, None)));
             for life in lives {
-                // A secret without a task has nothing that could wait for an instance.
-                let over = |secret: &SecretName| expendable.get(secret).is_none_or(|keys| keys.contains(&life.key));
-                if life.secrets.iter().all(over) {
+                if may_be_forgotten(&life, &answers) {
                     match self.environment.bus.prune_roster(&life.key).await {
                         Ok(()) => {
                             self.roster().remove(&life.key);
@@ -96,11 +92,44 @@ impl Term {
     }
 }
 
+/// Whether no secret waits for an incarnation. `answers`: the incarnations that a secret does not wait for, or none if it is
+/// not known, as of one that is out of service: its retirements may wait for any. A secret without a record waits for none.
+fn may_be_forgotten(life: &Registration, answers: &BTreeMap<SecretName, Option<BTreeSet<InstanceKey>>>) -> bool {
+    let over = |secret: &SecretName| match answers.get(secret) {
+        None => true,
+        Some(None) => false,
+        Some(Some(expendable)) => expendable.contains(&life.key),
+    };
+    life.secrets.iter().all(over)
+}
+
 pub(super) fn registered(registration: &Registration, live: bool) -> Input {
     let key = registration.key.clone();
     if registration.left {
         Input::Left { key }
     } else {
         Input::Registered { key, exclusive: registration.exclusive, live }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rotacast_protocol::Incarnation;
+
+    use super::*;
+
+    #[test]
+    fn an_incarnation_is_remembered_while_what_a_secret_waits_for_is_not_known() {
+        let key = InstanceKey::new("payments".parse().unwrap(), "payments-1".parse().unwrap(), Incarnation(1));
+        let [over, unknown, no_record] = ["a/db", "b/db", "c/db"].map(|name| name.parse::<SecretName>().unwrap());
+        let answers = BTreeMap::from([(over.clone(), Some(BTreeSet::from([key.clone()]))), (unknown.clone(), None)]);
+        let uses = |secrets: &[&SecretName]| Registration {
+            key: key.clone(),
+            exclusive: false,
+            secrets: secrets.iter().map(|secret| (*secret).clone()).collect(),
+            left: false,
+        };
+        assert!(may_be_forgotten(&uses(&[&over, &no_record]), &answers));
+        assert!(!may_be_forgotten(&uses(&[&over, &unknown]), &answers));
     }
 }

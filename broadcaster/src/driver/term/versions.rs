@@ -11,6 +11,7 @@ use rotacast_protocol::{SecretName, Version};
 use rotacast_store::{StoreError, VersionEvent};
 use tracing::{debug, error};
 
+use super::super::directory::Place;
 use super::super::mail::Mail;
 use super::{Term, send};
 use crate::findings::Topic;
@@ -100,13 +101,16 @@ impl Term {
     /// Takes up a secret that is new to Rotacast, or whose record knows of no version: a predecessor may have begun it, and
     /// crashed before it did. It starts with its newest version: older ones are not Rotacast's to manage.
     async fn take_up(&self, secret: &SecretName, newest: Version) {
-        let task = match self.secrets.get(secret) {
-            Some(task) => task,
-            // All records were read in this term, which alone writes them since: this secret has none.
+        let task = match self.secrets.place(secret) {
+            Place::Served(task) => task,
             // It has a record, or its task broke off: it begins anew from there, not from its newest version.
-            None if self.secrets.out_of_service(secret).is_some() => return,
-            None if self.has_room_for(secret) => self.start_task(secret.clone(), None).await,
-            None => return,
+            Place::OutOfService(_) => return,
+            // All records were read in this term, which alone writes them since: this secret has none.
+            Place::Unknown if self.has_room_for(secret) => {
+                let Some(task) = self.start_task(secret.clone(), None, self.tenure).await else { return };
+                task
+            }
+            Place::Unknown => return,
         };
         send(&task, Input::VersionSeen { version: newest }).await;
     }

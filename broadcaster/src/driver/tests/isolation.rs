@@ -1,11 +1,16 @@
 //! One fault stays one fault.
 
+use std::sync::atomic::AtomicUsize;
+
+use rotacast_protocol::record::Label;
 use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Verdict};
+use rotacast_store::PlainImporter;
 
 use super::faults::hasty;
 use super::*;
 use crate::api::Control as _;
-use crate::findings::Topic;
+use crate::broadcaster::import;
+use crate::findings::{Findings, Topic};
 
 fn other() -> SecretName {
     SecretName::new("billing/db").unwrap()
@@ -160,6 +165,33 @@ async fn a_task_that_panics_begins_anew_and_the_others_do_not_notice() {
     running.stop().await;
 }
 
+/// Panics whenever the settings of one secret are asked for.
+struct Broken(SecretSettings);
+
+impl Settings for Broken {
+    fn of(&self, secret: &SecretName) -> SecretSettings {
+        assert_ne!(*secret, other(), "a test asks for this panic");
+        self.0.clone()
+    }
+
+    fn configured(&self) -> Vec<SecretName> {
+        vec![other()]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_cannot_begin_takes_its_secret_alone_out_of_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut environment, _bus) = environment(folder.path(), hasty()).await;
+    environment.settings = Arc::new(Broken(environment.settings.of(&name())));
+    put(&environment, "first").await;
+    let running = Running::start(&environment);
+    running.reaches(&name(), 1).await;
+    assert!(running.finding(Topic::OutOfService).unwrap().contains("cannot begin"));
+    assert!(running.secrets.out_of_service(&other()).is_some());
+    running.stop().await;
+}
+
 /// Panics at the first login.
 struct PanicsOnce {
     inner: GenerateProvider,
@@ -225,6 +257,22 @@ async fn an_effect_that_panics_is_tried_again() {
 struct Refusing {
     store: EmbeddedStore,
     refuses: AtomicBool,
+    /// How many watches it has refused.
+    watches: AtomicUsize,
+}
+
+impl Refusing {
+    async fn open(folder: &Path) -> Arc<Self> {
+        Self::around(EmbeddedStore::open(folder.join("store.db")).await.unwrap())
+    }
+
+    fn around(store: EmbeddedStore) -> Arc<Self> {
+        Arc::new(Self { store, refuses: AtomicBool::new(true), watches: AtomicUsize::new(0) })
+    }
+
+    fn refusal(&self) -> StoreError {
+        StoreError::Denied { endpoint: self.describe(), problem: "who are you".into() }
+    }
 }
 
 #[async_trait::async_trait]
@@ -242,6 +290,10 @@ impl ReadStore for Refusing {
     }
 
     fn watch(&self, parent: &Key) -> futures::stream::BoxStream<'static, Result<StoreEvent, StoreError>> {
+        if self.refuses.load(Ordering::SeqCst) {
+            self.watches.fetch_add(1, Ordering::SeqCst);
+            return futures::stream::iter([Err(self.refusal())]).boxed();
+        }
         self.store.watch(parent)
     }
 }
@@ -260,7 +312,7 @@ impl Store for Refusing {
         cancel: CancellationToken,
     ) -> Result<Leadership, StoreError> {
         if self.refuses.load(Ordering::SeqCst) {
-            return Err(StoreError::Denied { endpoint: self.describe(), problem: "who are you".into() });
+            return Err(self.refusal());
         }
         self.store.campaign(election, candidate, ttl, cancel).await
     }
@@ -279,8 +331,7 @@ async fn a_store_that_refuses_a_campaign_is_asked_again_until_it_does_not() {
     let folder = tempfile::tempdir().unwrap();
     let (mut environment, _bus) = environment(folder.path(), hasty()).await;
     put(&environment, "first").await;
-    let store = EmbeddedStore::open(folder.path().join("store.db")).await.unwrap();
-    let store = Arc::new(Refusing { store, refuses: AtomicBool::new(true) });
+    let store = Refusing::open(folder.path()).await;
     environment.tree = SecretTree::new(store.clone(), environment.tree.prefix().clone());
     let running = Running::start(&environment);
     hold("a finding", || running.finding(Topic::Leadership).is_some()).await;
@@ -291,4 +342,113 @@ async fn a_store_that_refuses_a_campaign_is_asked_again_until_it_does_not() {
     running.reaches(&name(), 1).await;
     assert_eq!(running.finding(Topic::Leadership), None);
     running.stop().await;
+}
+
+/// What the broken-off task has granted, and when it sealed what, is forgotten with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_panic_nothing_is_retired_before_the_longest_lease_is_over() {
+    const LEASE: Duration = Duration::from_secs(1);
+    let folder = tempfile::tempdir().unwrap();
+    let policy = Policy { lease_idle: LEASE, lease_rotating: LEASE, ..hasty() };
+    let (mut environment, _bus) = environment(folder.path(), policy).await;
+    let settings = Arc::new(Panicking { settings: environment.settings.of(&name()), armed: AtomicBool::new(false) });
+    environment.settings = settings.clone();
+    put_of(&environment, &other(), "first").await;
+    let running = Running::start(&environment);
+    running.reaches(&other(), 1).await;
+    let led = clock::instant();
+    // Leases of the term's beginning are over: only those of the task that breaks off are not.
+    hold("the lease to pass", || clock::instant().since(led) > LEASE * 2).await;
+    let broke_off = clock::instant();
+    settings.armed.store(true, Ordering::SeqCst);
+    assert!(running.secrets.get(&other()).unwrap().mail.send(Mail::Reconfigured).await.is_ok());
+    put_of(&environment, &other(), "second").await;
+    running.reaches(&other(), 2).await;
+    let retired = |status: &SecretStatus| status.version(version(1)).is_some_and(|it| it.label == Label::Retired);
+    hold("version 1 retired", || running.secrets.get(&other()).is_some_and(|task| retired(&task.status.borrow())))
+        .await;
+    let waited = clock::instant().since(broke_off);
+    assert!(waited >= LEASE, "a lease of {LEASE:?} may have been granted; version 1 has ended after {waited:?}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_whose_campaign_was_refused_once_is_well_when_another_leads() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut environment, _bus) = environment(folder.path(), hasty()).await;
+    let both = EmbeddedStore::open(folder.path().join("store.db")).await.unwrap();
+    environment.tree = SecretTree::new(Arc::new(both.clone()), environment.tree.prefix().clone());
+    put(&environment, "first").await;
+    let leader = Running::start(&environment);
+    leader.reaches(&name(), 1).await;
+    // As other stores have it.
+    let key = environment.tree.prefix().key().child("leader");
+    let writes = vec![rotacast_store::Write::Put(key, SecretValue::new(b"one".to_vec()))];
+    both.commit(Commit { checks: vec![], writes }).await.unwrap();
+    environment.replica.name = "two".into();
+    environment.findings = Findings::default();
+    let store = Refusing::around(both);
+    environment.tree = SecretTree::new(store.clone(), environment.tree.prefix().clone());
+    let follower = Running::start(&environment);
+    hold("a finding", || follower.finding(Topic::Leadership).is_some()).await;
+    store.refuses.store(false, Ordering::SeqCst);
+    hold("no finding", || follower.finding(Topic::Leadership).is_none()).await;
+    follower.stop().await;
+    leader.stop().await;
+}
+
+async fn all(running: &Running) -> Vec<(SecretName, Option<Version>)> {
+    let status = tokio::time::timeout(PATIENCE, running.control.status(None)).await.expect("it hangs");
+    status.unwrap().secrets.into_iter().map(|it| (it.secret, it.current)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_whose_task_does_not_answer_hides_no_other_from_the_status() {
+    let folder = tempfile::tempdir().unwrap();
+    let (environment, _bus) = environment(folder.path(), hasty()).await;
+    put(&environment, "first").await;
+    let running = Running::start(&environment);
+    running.reaches(&name(), 1).await;
+    // One that takes no mail, as one whose record cannot be saved just now; one that has ended a moment ago.
+    let (mail, unread) = mpsc::channel(1);
+    let (_sender, status) = watch::channel(Arc::new(SecretStatus::new(other())));
+    running.secrets.insert(other(), TaskHandle { mail, status });
+    let expected = [(other(), None), (name(), Some(version(1)))];
+    assert_eq!(all(&running).await, expected);
+    drop(unread);
+    assert_eq!(all(&running).await, expected);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_replica_found_while_it_followed_is_looked_at_anew_when_it_leads() {
+    let folder = tempfile::tempdir().unwrap();
+    let (environment, _bus) = environment(folder.path(), hasty()).await;
+    put(&environment, "first").await;
+    let (findings, text) = (&environment.findings, "its record cannot be read".to_owned());
+    findings.raise(Topic::OutOfService, name().as_str(), Level::Error, text, "mend it");
+    let running = Running::start(&environment);
+    running.reaches(&name(), 1).await;
+    assert_eq!(running.finding(Topic::OutOfService), None);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_that_ends_again_and_again_is_one_finding_which_goes_with_the_leadership() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Refusing::open(folder.path()).await;
+    let tree = SecretTree::new(store.clone(), Prefix::new("rotacast").unwrap());
+    let importer = PlainImporter::new(tree, Prefix::new("plain").unwrap()).unwrap();
+    let (findings, stop) = (Findings::default(), CancellationToken::new());
+    let (leads, role) = watch::channel(Role::Leader { epoch: Epoch(1) });
+    let importing = tokio::spawn(import(importer, findings.clone(), role, stop.clone()));
+    let since = || findings.standing().first().map(|finding| finding.since);
+    hold("a finding", || since().is_some()).await;
+    let first = since();
+    hold("further attempts", || store.watches.load(Ordering::SeqCst) > 2 && since().is_some()).await;
+    assert_eq!(since(), first);
+    leads.send_replace(Role::Follower);
+    hold("no finding", || since().is_none()).await;
+    stop.cancel();
+    importing.await.unwrap();
 }
