@@ -60,6 +60,19 @@ async fn failure(options: KafkaOptions) -> BusError {
     }
 }
 
+/// What it says once it is reached.
+async fn refusal(options: KafkaOptions) -> BusError {
+    let attempts = async {
+        loop {
+            match failure(options.clone()).await {
+                problem if problem.is_transient() => tokio::time::sleep(Duration::from_millis(20)).await,
+                problem => return problem,
+            }
+        }
+    };
+    tokio::time::timeout(HANG, attempts).await.expect("the broker is never reached")
+}
+
 type Events = BoxStream<'static, Result<BusEvent, BusError>>;
 
 async fn next(events: &mut Events) -> BusEvent {
@@ -84,14 +97,27 @@ async fn until(events: &mut Events, text: &str) {
 }
 
 /// Repeats a call while a retry may help.
-async fn persist<F: Future<Output = Result<(), BusError>>>(call: impl Fn() -> F) {
+async fn persist<T, F: Future<Output = Result<T, BusError>>>(call: impl Fn() -> F) -> T {
     let attempts = async {
-        while let Err(problem) = call().await {
-            assert!(problem.is_transient(), "{problem:?}");
+        loop {
+            match call().await {
+                Ok(done) => return done,
+                Err(problem) => assert!(problem.is_transient(), "{problem:?}"),
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(HANG, attempts).await.expect("the call never succeeds");
+    tokio::time::timeout(HANG, attempts).await.expect("the call never succeeds")
+}
+
+/// A broker on a busy machine takes longer for a first call than one attempt waits.
+async fn connected(options: &KafkaOptions) -> KafkaBus {
+    persist(|| KafkaBus::connect(options.clone())).await
+}
+
+async fn published(bus: &KafkaBus, revision: u64, text: &'static str) {
+    let (secret, state) = (db(), state(text));
+    persist(|| bus.publish_state(&secret, Revision(revision), &state)).await;
 }
 
 fn admin(broker: &str) -> AdminClient<DefaultClientContext> {
@@ -134,22 +160,22 @@ async fn nobody_there_says_where_it_looked() {
 async fn s23_what_a_fenced_publisher_left_open_is_never_seen() {
     let Some(server) = Kafka::shared().await else { return };
     let options = on(&server);
-    let bus = KafkaBus::connect(options.clone()).await.unwrap();
-    bus.publish_state(&db(), Revision(1), &state("one")).await.unwrap();
+    let bus = connected(&options).await;
+    published(&bus, 1, "one").await;
     let rival = rival(&options);
     rival.begin_transaction().unwrap();
     send(&rival, &options, 9, &state("never committed"));
     rival.flush(HANG).unwrap();
     // A newcomer neither sees it nor waits for it.
-    let reader = KafkaBus::connect(options.clone()).await.unwrap();
+    let reader = connected(&options).await;
     let mut states = reader.watch_states(&[db()]);
     assert_eq!(listing(&mut states).await, ["one"]);
     // The rival has fenced the bus. The bus has the newer revision, so it takes over and fences the rival.
-    bus.publish_state(&db(), Revision(2), &state("two")).await.unwrap();
+    published(&bus, 2, "two").await;
     let outcome = rival.commit_transaction(HANG);
     assert!(outcome.is_err() && rival.client().fatal_error().is_some(), "{outcome:?}");
     until(&mut states, "two").await;
-    let mut newcomer = KafkaBus::connect(options.clone()).await.unwrap().watch_states(&[db()]);
+    let mut newcomer = connected(&options).await.watch_states(&[db()]);
     assert_eq!(listing(&mut newcomer).await, ["two"]);
 }
 
@@ -157,8 +183,8 @@ async fn s23_what_a_fenced_publisher_left_open_is_never_seen() {
 async fn a_deposed_leader_changes_nothing_and_does_not_disturb_its_successor() {
     let Some(server) = Kafka::shared().await else { return };
     let options = on(&server);
-    let earlier = KafkaBus::connect(options.clone()).await.unwrap();
-    earlier.publish_state(&db(), Revision(5), &state("five")).await.unwrap();
+    let earlier = connected(&options).await;
+    published(&earlier, 5, "five").await;
     let rival = rival(&options);
     rival.begin_transaction().unwrap();
     send(&rival, &options, 6, &state("six"));
@@ -171,7 +197,7 @@ async fn a_deposed_leader_changes_nothing_and_does_not_disturb_its_successor() {
     rival.begin_transaction().unwrap();
     send(&rival, &options, 7, &state("seven"));
     rival.commit_transaction(HANG).unwrap();
-    let mut newcomer = KafkaBus::connect(options.clone()).await.unwrap().watch_states(&[db()]);
+    let mut newcomer = connected(&options).await.watch_states(&[db()]);
     assert_eq!(listing(&mut newcomer).await, ["seven"]);
 }
 
@@ -182,12 +208,13 @@ async fn a_topic_made_anew_with_more_messages_than_before_is_read_anew() {
     let (admin, topic) = (admin(&server.broker()), format!("rotacast.{}.roster", options.cluster));
     let roster_topic = NewTopic::new(&topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
     admin.create_topics([&roster_topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
-    let bus = KafkaBus::connect(options.clone()).await.unwrap();
-    bus.register(&life(1), &registration(1, "before")).await.unwrap();
+    let bus = connected(&options).await;
+    let (key, entry) = (life(1), registration(1, "before"));
+    persist(|| bus.register(&key, &entry)).await;
     let mut roster = bus.watch_roster();
     assert_eq!(listing(&mut roster).await, ["before"]);
     // By the hands of others, while the bus is looking away: it finds more messages than it has read.
-    let writer = KafkaBus::connect(options.clone()).await.unwrap();
+    let writer = connected(&options).await;
     admin.delete_topics(&[&topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     tokio::time::timeout(HANG, async {
         while admin.create_topics([&roster_topic], &AdminOptions::new()).await.unwrap()[0].is_err() {
@@ -200,7 +227,7 @@ async fn a_topic_made_anew_with_more_messages_than_before_is_read_anew() {
         persist(|| async { writer.register(&life(number), &registration(number, &number.to_string())).await }).await;
     }
     // At once, while the subscription still follows a log that is no more.
-    assert_eq!(bus.read_roster().await.unwrap().len(), 39);
+    assert_eq!(persist(|| bus.read_roster()).await.len(), 39);
     // It may begin anew while they are being written: what counts is everything since the last `Resync`.
     let mut seen = std::collections::BTreeSet::new();
     let mut resyncs = 0;
@@ -215,13 +242,13 @@ async fn a_topic_made_anew_with_more_messages_than_before_is_read_anew() {
         }
     }
     assert!(resyncs > 0 && !seen.iter().any(|payload| payload == "before"), "{resyncs} resyncs");
-    assert_eq!(bus.read_roster().await.unwrap().len(), 39);
+    assert_eq!(persist(|| bus.read_roster()).await.len(), 39);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_killed_midway_costs_time_only() {
     let Some(mut server) = Kafka::start().await else { return };
-    let bus = KafkaBus::connect(options(server.broker())).await.unwrap();
+    let bus = connected(&options(server.broker())).await;
     let mut states = bus.watch_states(&[db()]);
     assert!(listing(&mut states).await.is_empty());
     let publishing = {
@@ -240,7 +267,7 @@ async fn a_broker_killed_midway_costs_time_only() {
     server.restart().await;
     tokio::time::timeout(HANG, publishing).await.expect("publishing hangs").unwrap();
     until(&mut states, "revision 60").await;
-    let roster = bus.read_roster().await.unwrap();
+    let roster = persist(|| bus.read_roster()).await;
     assert_eq!(roster.iter().map(|entry| &entry.payload[..]).collect::<Vec<_>>(), [b"60"]);
 }
 
@@ -249,10 +276,10 @@ async fn three_brokers_go_on_without_one() {
     let Some(mut cluster) = KafkaCluster::start().await else { return };
     let brokers = cluster.brokers();
     let options = KafkaOptions::new(brokers, ClusterName::new("dev").unwrap());
-    let bus = KafkaBus::connect(options).await.unwrap();
+    let bus = connected(&options).await;
     let findings = bus.examine().await;
     assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:?}");
-    bus.publish_state(&db(), Revision(1), &state("one")).await.unwrap();
+    published(&bus, 1, "one").await;
     let mut states = bus.watch_states(&[db()]);
     assert_eq!(listing(&mut states).await, ["one"]);
     cluster.node(0).kill().await;
@@ -288,12 +315,12 @@ async fn a_wrong_password_is_denied_by_name_and_the_right_one_passes() {
         }),
         ..options(server.secured())
     };
-    let problem = failure(with("wrong-one")).await;
+    let problem = refusal(with("wrong-one")).await;
     assert!(matches!(problem, BusError::Denied { .. }), "{problem:?}");
     let text = problem.to_string();
     assert!(text.contains("bus.password_file") && !text.contains("wrong-one"), "{text}");
-    let bus = KafkaBus::connect(with("right")).await.unwrap();
-    bus.publish_state(&db(), Revision(1), &state("one")).await.unwrap();
+    let bus = connected(&with("right")).await;
+    published(&bus, 1, "one").await;
 }
 
 #[cfg(feature = "kafka-tls")]
@@ -343,14 +370,14 @@ async fn tls_and_scram_let_in_who_they_should() {
             Err(problem) => panic!("{problem}"),
         }
     };
-    bus.publish_state(&db(), Revision(1), &state("one")).await.unwrap();
+    published(&bus, 1, "one").await;
     assert_eq!(listing(&mut bus.watch_states(&[db()])).await, ["one"]);
 
-    let problem = failure(with("the-wrong-one", "ca.pem")).await;
+    let problem = refusal(with("the-wrong-one", "ca.pem")).await;
     let text = problem.to_string();
     assert!(matches!(problem, BusError::Denied { .. }), "{problem:?}");
     assert!(text.contains("bus.password_file") && !text.contains("the-wrong-one"), "{text}");
-    let problem = failure(with("the-right-one", "stranger.pem")).await;
+    let problem = refusal(with("the-right-one", "stranger.pem")).await;
     assert!(matches!(problem, BusError::Misconfigured { .. }), "{problem:?}");
     assert!(problem.to_string().contains("bus.tls.ca"), "{problem}");
 }
@@ -363,14 +390,14 @@ async fn a_topic_without_compaction_is_refused_and_weaker_settings_are_told() {
     let topic = format!("rotacast.{}.roster", options.cluster);
     let wrong = NewTopic::new(&topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "delete");
     admin.create_topics([&wrong], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
-    let problem = failure(options.clone()).await;
+    let problem = refusal(options.clone()).await;
     assert!(matches!(problem, BusError::Misconfigured { .. }), "{problem:?}");
     let text = problem.to_string();
     assert!(text.contains(&topic) && text.contains("cleanup.policy=compact"), "{text}");
 
     let mended = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("cleanup.policy", "compact");
     admin.alter_configs([&mended], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
-    let bus = KafkaBus::connect(options.clone()).await.unwrap();
+    let bus = connected(&options).await;
     let findings = bus.examine().await;
     // One broker: one replica of the two durable topics, and nothing else.
     let warnings: Vec<_> = findings.iter().filter(|finding| finding.level > Level::Ok).collect();
