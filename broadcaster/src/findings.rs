@@ -16,8 +16,8 @@ use tracing::{error, info, warn};
 /// Most findings about one topic that are kept by name: an answer of `doctor` stays readable. Those beyond it are counted.
 pub const MAX_FINDINGS: usize = 256;
 
-/// Most findings about one topic that are told apart while they are counted: more than a broadcaster has secrets. A source
-/// with a million bad keys costs little memory.
+/// Most findings about one topic that are counted one by one: more than a broadcaster has secrets. A source with a million
+/// bad keys costs little memory.
 const MAX_COUNTED: usize = 16_384;
 
 /// What a finding is about. The label of the gauge.
@@ -55,17 +55,12 @@ impl Topic {
 /// One finding that stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Standing {
-    /// What it is about.
     pub topic: Topic,
     /// Which secret, key or server.
     pub subject: String,
-    /// How bad.
     pub level: Level,
-    /// What is wrong.
     pub text: String,
-    /// How to repair it.
     pub fix: String,
-    /// Since when.
     pub since: WallTime,
 }
 

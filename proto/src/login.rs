@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
-/// A password, a token, or a whole login. One in a file is read when it is needed and when what it held is refused, so
-/// that whoever renews it there restarts nothing.
+/// A password, a token, or a whole login. A program reads one in a file when it needs it, and again when a server refuses
+/// what the file held: a login that is renewed there needs no restart.
 #[derive(Clone)]
 pub enum LoginSecret {
     /// The text itself.

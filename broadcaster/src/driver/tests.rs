@@ -8,7 +8,7 @@ mod scheduled;
 mod takeover;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::StreamExt as _;
 use rotacast_bus::{EmbeddedBus, InstanceBus as _, LeaderBus as _};
@@ -128,6 +128,16 @@ async fn until(secrets: &Secrets, wanted: impl Fn(&SecretStatus) -> bool) -> Sec
     tokio::time::timeout(PATIENCE, attempts).await.expect("the status never became what is wanted")
 }
 
+/// Waits until it holds.
+async fn hold(what: &str, check: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !check().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE * 4, waiting).await.unwrap_or_else(|_| panic!("never {what}"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_seen_while_a_renewal_is_late_is_not_forgotten() {
     is_not_forgotten_while_a_renewal_is_late(1).await;
@@ -198,14 +208,42 @@ async fn a_deadline_that_passes_is_shown_although_nothing_else_happens() {
     running.await.unwrap();
 }
 
-/// A store that once went back, as some call found that had nothing to do with any watch, or as the next campaign finds.
-struct WentBack {
+/// A store at which things go wrong that no call of its own meets.
+struct Faulty {
     store: EmbeddedStore,
+    /// It refuses campaigns and watches.
+    refuses: AtomicBool,
+    /// How many watches it has refused.
+    watches: AtomicUsize,
+    /// It went back once, as some call found that had nothing to do with any watch.
+    went_back: bool,
+    /// The next campaign finds that it did.
     found_by_a_campaign: AtomicBool,
 }
 
+impl Faulty {
+    fn around(store: EmbeddedStore) -> Self {
+        Self {
+            store,
+            refuses: AtomicBool::new(false),
+            watches: AtomicUsize::new(0),
+            went_back: false,
+            found_by_a_campaign: AtomicBool::new(false),
+        }
+    }
+
+    async fn refusing(folder: &Path) -> Arc<Self> {
+        let store = EmbeddedStore::open(folder.join("store.db")).await.unwrap();
+        Arc::new(Self { refuses: AtomicBool::new(true), ..Self::around(store) })
+    }
+
+    fn refusal(&self) -> StoreError {
+        StoreError::Denied { endpoint: self.describe(), problem: "who are you".into() }
+    }
+}
+
 #[async_trait::async_trait]
-impl ReadStore for WentBack {
+impl ReadStore for Faulty {
     fn describe(&self) -> String {
         self.store.describe()
     }
@@ -219,12 +257,16 @@ impl ReadStore for WentBack {
     }
 
     fn watch(&self, parent: &Key) -> futures::stream::BoxStream<'static, Result<StoreEvent, StoreError>> {
+        if self.refuses.load(Ordering::SeqCst) {
+            self.watches.fetch_add(1, Ordering::SeqCst);
+            return futures::stream::iter([Err(self.refusal())]).boxed();
+        }
         self.store.watch(parent)
     }
 }
 
 #[async_trait::async_trait]
-impl Store for WentBack {
+impl Store for Faulty {
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         self.store.commit(commit).await
     }
@@ -236,14 +278,17 @@ impl Store for WentBack {
         ttl: Duration,
         cancel: CancellationToken,
     ) -> Result<Leadership, StoreError> {
-        if self.found_by_a_campaign.swap(false, Ordering::Relaxed) {
+        if self.refuses.load(Ordering::SeqCst) {
+            return Err(self.refusal());
+        }
+        if self.found_by_a_campaign.swap(false, Ordering::SeqCst) {
             return Err(StoreError::WentBackwards { endpoint: self.describe(), problem: "restored".into() });
         }
         self.store.campaign(election, candidate, ttl, cancel).await
     }
 
     fn setback(&self) -> Option<Setback> {
-        Some(Setback { count: 1, problem: "restored from a backup".into() })
+        self.went_back.then(|| Setback { count: 1, problem: "restored from a backup".into() })
     }
 
     async fn examine(&self) -> Vec<Finding> {
@@ -273,7 +318,7 @@ async fn safe_mode_after_a_setback(found_by_a_campaign: bool) {
     running.await.unwrap();
 
     let store = EmbeddedStore::open(folder.path().join("store.db")).await.unwrap();
-    let store = WentBack { store, found_by_a_campaign: found_by_a_campaign.into() };
+    let store = Faulty { went_back: true, found_by_a_campaign: found_by_a_campaign.into(), ..Faulty::around(store) };
     environment.tree = SecretTree::new(Arc::new(store), Prefix::new("rotacast").unwrap());
     let (secrets, stop) = (Secrets::default(), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));

@@ -154,8 +154,8 @@ impl Term {
         Ok(self.start_task(secret.clone(), stored, tenure).await.map(|_| begun))
     }
 
-    /// What was announced while it had no task. Listed once it has one: what comes later is told to the task itself. A secret
-    /// that begins does so with its newest version.
+    /// Sends the task the versions that were announced while the secret had none. They are listed after it has one, since the
+    /// watch sends it every later version itself. A secret that begins does so with its newest version.
     async fn tell_versions(&self, secret: &SecretName, begun: bool) -> Result<(), StoreError> {
         let Place::Served(task) = self.secrets.place(secret) else { return Ok(()) };
         let versions = self.environment.tree.list_versions(secret).await?;

@@ -1,7 +1,5 @@
 //! One fault stays one fault.
 
-use std::sync::atomic::AtomicUsize;
-
 use rotacast_protocol::record::Label;
 use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Verdict};
 use rotacast_store::PlainImporter;
@@ -40,7 +38,7 @@ impl Running {
     }
 
     async fn reaches(&self, secret: &SecretName, version: u64) {
-        hold(&format!("version {version} of {secret}"), || {
+        hold(&format!("version {version} of {secret}"), async || {
             self.secrets.get(secret).is_some_and(|task| task.status.borrow().current.map(Version::get) == Some(version))
         })
         .await;
@@ -50,15 +48,6 @@ impl Running {
         let standing = self.environment.findings.standing();
         standing.into_iter().find(|it| it.topic == topic).map(|it| format!("{}: {}", it.subject, it.text))
     }
-}
-
-async fn hold(what: &str, check: impl Fn() -> bool) {
-    let waiting = async {
-        while !check() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never saw {what}"));
 }
 
 async fn put_of(environment: &Environment, secret: &SecretName, value: &str) {
@@ -116,7 +105,7 @@ async fn a_record_that_cannot_be_read_takes_its_secret_alone_out_of_service_unti
 
     write(&whole).await;
     running.reaches(&other(), 2).await;
-    hold("no finding", || running.finding(Topic::OutOfService).is_none()).await;
+    hold("no finding", async || running.finding(Topic::OutOfService).is_none()).await;
     running.stop().await;
 }
 
@@ -161,7 +150,7 @@ async fn a_task_that_panics_begins_anew_and_the_others_do_not_notice() {
     put(&environment, "second").await;
     running.reaches(&name(), 2).await;
     assert_eq!(running.control.term().await.unwrap(), epoch, "the term has ended");
-    hold("no finding", || running.finding(Topic::OutOfService).is_none()).await;
+    hold("no finding", async || running.finding(Topic::OutOfService).is_none()).await;
     running.stop().await;
 }
 
@@ -253,88 +242,15 @@ async fn an_effect_that_panics_is_tried_again() {
     running.stop().await;
 }
 
-/// A store that refuses to let anybody run for leader, for a while.
-struct Refusing {
-    store: EmbeddedStore,
-    refuses: AtomicBool,
-    /// How many watches it has refused.
-    watches: AtomicUsize,
-}
-
-impl Refusing {
-    async fn open(folder: &Path) -> Arc<Self> {
-        Self::around(EmbeddedStore::open(folder.join("store.db")).await.unwrap())
-    }
-
-    fn around(store: EmbeddedStore) -> Arc<Self> {
-        Arc::new(Self { store, refuses: AtomicBool::new(true), watches: AtomicUsize::new(0) })
-    }
-
-    fn refusal(&self) -> StoreError {
-        StoreError::Denied { endpoint: self.describe(), problem: "who are you".into() }
-    }
-}
-
-#[async_trait::async_trait]
-impl ReadStore for Refusing {
-    fn describe(&self) -> String {
-        self.store.describe()
-    }
-
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        self.store.get(key).await
-    }
-
-    async fn list(&self, parent: &Key) -> Result<Listing, StoreError> {
-        self.store.list(parent).await
-    }
-
-    fn watch(&self, parent: &Key) -> futures::stream::BoxStream<'static, Result<StoreEvent, StoreError>> {
-        if self.refuses.load(Ordering::SeqCst) {
-            self.watches.fetch_add(1, Ordering::SeqCst);
-            return futures::stream::iter([Err(self.refusal())]).boxed();
-        }
-        self.store.watch(parent)
-    }
-}
-
-#[async_trait::async_trait]
-impl Store for Refusing {
-    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
-        self.store.commit(commit).await
-    }
-
-    async fn campaign(
-        &self,
-        election: &Key,
-        candidate: &str,
-        ttl: Duration,
-        cancel: CancellationToken,
-    ) -> Result<Leadership, StoreError> {
-        if self.refuses.load(Ordering::SeqCst) {
-            return Err(self.refusal());
-        }
-        self.store.campaign(election, candidate, ttl, cancel).await
-    }
-
-    fn setback(&self) -> Option<Setback> {
-        self.store.setback()
-    }
-
-    async fn examine(&self) -> Vec<Finding> {
-        self.store.examine().await
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_refuses_a_campaign_is_asked_again_until_it_does_not() {
     let folder = tempfile::tempdir().unwrap();
     let (mut environment, _bus) = environment(folder.path(), hasty()).await;
     put(&environment, "first").await;
-    let store = Refusing::open(folder.path()).await;
+    let store = Faulty::refusing(folder.path()).await;
     environment.tree = SecretTree::new(store.clone(), environment.tree.prefix().clone());
     let running = Running::start(&environment);
-    hold("a finding", || running.finding(Topic::Leadership).is_some()).await;
+    hold("a finding", async || running.finding(Topic::Leadership).is_some()).await;
     let finding = running.finding(Topic::Leadership).unwrap();
     assert!(finding.contains("refuses access: who are you"), "{finding}");
     assert!(!running.task.is_finished());
@@ -358,15 +274,17 @@ async fn after_a_panic_nothing_is_retired_before_the_longest_lease_is_over() {
     running.reaches(&other(), 1).await;
     let led = clock::instant();
     // Leases of the term's beginning are over: only those of the task that breaks off are not.
-    hold("the lease to pass", || clock::instant().since(led) > LEASE * 2).await;
+    hold("the lease to pass", async || clock::instant().since(led) > LEASE * 2).await;
     let broke_off = clock::instant();
     settings.armed.store(true, Ordering::SeqCst);
     assert!(running.secrets.get(&other()).unwrap().mail.send(Mail::Reconfigured).await.is_ok());
     put_of(&environment, &other(), "second").await;
     running.reaches(&other(), 2).await;
     let retired = |status: &SecretStatus| status.version(version(1)).is_some_and(|it| it.label == Label::Retired);
-    hold("version 1 retired", || running.secrets.get(&other()).is_some_and(|task| retired(&task.status.borrow())))
-        .await;
+    hold("version 1 retired", async || {
+        running.secrets.get(&other()).is_some_and(|task| retired(&task.status.borrow()))
+    })
+    .await;
     let waited = clock::instant().since(broke_off);
     assert!(waited >= LEASE, "a lease of {LEASE:?} may have been granted; version 1 has ended after {waited:?}");
     running.stop().await;
@@ -387,12 +305,12 @@ async fn a_follower_whose_campaign_was_refused_once_is_well_when_another_leads()
     both.commit(Commit { checks: vec![], writes }).await.unwrap();
     environment.replica.name = "two".into();
     environment.findings = Findings::default();
-    let store = Refusing::around(both);
+    let store = Arc::new(Faulty { refuses: AtomicBool::new(true), ..Faulty::around(both) });
     environment.tree = SecretTree::new(store.clone(), environment.tree.prefix().clone());
     let follower = Running::start(&environment);
-    hold("a finding", || follower.finding(Topic::Leadership).is_some()).await;
+    hold("a finding", async || follower.finding(Topic::Leadership).is_some()).await;
     store.refuses.store(false, Ordering::SeqCst);
-    hold("no finding", || follower.finding(Topic::Leadership).is_none()).await;
+    hold("no finding", async || follower.finding(Topic::Leadership).is_none()).await;
     follower.stop().await;
     leader.stop().await;
 }
@@ -436,19 +354,19 @@ async fn what_a_replica_found_while_it_followed_is_looked_at_anew_when_it_leads(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_that_ends_again_and_again_is_one_finding_which_goes_with_the_leadership() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Refusing::open(folder.path()).await;
+    let store = Faulty::refusing(folder.path()).await;
     let tree = SecretTree::new(store.clone(), Prefix::new("rotacast").unwrap());
     let importer = PlainImporter::new(tree, Prefix::new("plain").unwrap()).unwrap();
     let (findings, stop) = (Findings::default(), CancellationToken::new());
     let (leads, role) = watch::channel(Role::Leader { epoch: Epoch(1) });
     let importing = tokio::spawn(import(importer, findings.clone(), role, stop.clone()));
     let since = || findings.standing().first().map(|finding| finding.since);
-    hold("a finding", || since().is_some()).await;
+    hold("a finding", async || since().is_some()).await;
     let first = since();
-    hold("further attempts", || store.watches.load(Ordering::SeqCst) > 2 && since().is_some()).await;
+    hold("further attempts", async || store.watches.load(Ordering::SeqCst) > 2 && since().is_some()).await;
     assert_eq!(since(), first);
     leads.send_replace(Role::Follower);
-    hold("no finding", || since().is_none()).await;
+    hold("no finding", async || since().is_none()).await;
     stop.cancel();
     importing.await.unwrap();
 }

@@ -21,16 +21,6 @@ async fn epochs(environment: &Environment) -> BTreeMap<SecretName, Epoch> {
     records.entries.into_iter().map(|entry| (entry.secret, epoch(&entry.bytes))).collect()
 }
 
-/// Waits until it holds.
-async fn hold(what: &str, check: impl AsyncFn() -> bool) {
-    let waiting = async {
-        while !check().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE * 4, waiting).await.unwrap_or_else(|_| panic!("never {what}"));
-}
-
 /// A term with many secrets begins without a flood: few saves at once, one for each record that was there, no reads of
 /// each, and first for those that wait for it.
 #[tokio::test(flavor = "multi_thread")]

@@ -241,7 +241,7 @@ pub async fn a_log_whose_records_are_all_gone_is_read_to_its_end<F: Fixture>(mut
     if !f.empty_reports().await {
         return;
     }
-    // Whoever comes now has nothing to read, and whoever was there goes on.
+    // A new reader has nothing to read, and the earlier one continues.
     let mut after = Watching::settled(f.another_leader().await.watch_reports()).await;
     assert_eq!(after.since_resync, 0, "{:?}", after.last.keys());
     report(21, "after").await;

@@ -137,7 +137,7 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sen
                 }
             }
         });
-    // So that what cannot be read, or is no login, is told as that.
+    // A file that cannot be read, or that holds no login, is an error of its own, not a refusal by the server.
     identify(&options.credentials, b"").map_err(|problem| misconfigured(problem.to_string()))?;
     if let Some(ca) = options.ca.clone() {
         connect = connect.add_root_certificates(ca).require_tls(true);

@@ -54,7 +54,7 @@ async fn wrong_credentials_are_denied_and_right_ones_pass() {
     NatsBus::connect(NatsOptions { credentials, ..options(&server, "dev") }).await.unwrap();
 }
 
-/// The server is told of the next password, and so is the file: the connection that ended with the first comes back.
+/// Server and file get the next password: the connection that ended with the first one comes back.
 #[tokio::test]
 async fn a_password_that_is_renewed_in_its_file_is_used() {
     let with = |password: &str| format!("authorization {{ user: rotacast, password: {password} }}");
@@ -68,7 +68,7 @@ async fn a_password_that_is_renewed_in_its_file_is_used() {
     bus.publish_state(&secret, Revision(1), &state("one")).await.unwrap();
     std::fs::write(&file, "second\n").unwrap();
     server.reload(NatsConfig { top: &with("second"), jetstream: "" });
-    // With the first password nobody is let in any more.
+    // The server refuses the first password from now on.
     let refused = async || {
         let credentials = NatsCredentials::UserPassword("rotacast".into(), "first".into());
         matches!(

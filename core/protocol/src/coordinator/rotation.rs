@@ -114,7 +114,7 @@ impl Coordinator {
             until,
         };
         let empty = reached == 0 && missing == 0 && self.empty_set_waits();
-        let somebody = if empty {
+        let live = if empty {
             Condition::waiting(
                 ConditionName::LiveInstance,
                 "no live instance uses this secret, and an empty set confirms nothing",
@@ -125,7 +125,7 @@ impl Coordinator {
             Condition::met(ConditionName::LiveInstance)
         };
         let required = self.required_reached(ConditionName::RequiredServices, version, stage, now);
-        vec![self.roster_condition(now), everyone, somebody, required]
+        vec![self.roster_condition(now), everyone, live, required]
     }
 
     /// An empty set is never unanimous.
