@@ -7,6 +7,7 @@ mod backend;
 mod bus;
 mod dashboard;
 mod error;
+mod limits;
 mod listen;
 mod pattern;
 mod policy;
@@ -29,6 +30,7 @@ pub use backend::{ClientTls, Login};
 pub use bus::{BusConfig, NatsLogin, SaslMechanism};
 pub use dashboard::DashboardConfig;
 pub use error::{ConfigError, Problem};
+pub use limits::{Limits, MAX_SECRETS};
 pub use listen::{Listen, ServerTls};
 pub use pattern::{InvalidPattern, SecretPattern};
 pub use provider::{AdminSource, PostgresConfig, ProviderConfig, ProviderName, SessionsAtRetire};
@@ -78,6 +80,8 @@ pub struct Config {
     pub leader_ttl: Duration,
     /// The file of the key that signs states and replies.
     pub signing_key: PathBuf,
+    /// How much it takes on.
+    pub limits: Limits,
     /// Who may command.
     pub operators: BTreeMap<OperatorName, VerifyingKey>,
     /// Who may use what.
@@ -208,6 +212,7 @@ fn read_all(root: &Section<'_, '_>) -> Option<Config> {
     let signing_key = keys.path("signing_key").unwrap_or_else(|| in_data("keys/broadcaster.key"));
     keys.finish();
 
+    let limits = limits::read(&root.section("limits"));
     let operators = service::read_operators(&root.section("operators"));
     let (services, any_service) = service::read_services(&root.section("services"));
     let providers = provider::read(&root.section("providers"));
@@ -250,6 +255,7 @@ fn read_all(root: &Section<'_, '_>) -> Option<Config> {
         start_timeout,
         leader_ttl,
         signing_key,
+        limits,
         operators,
         services,
         any_service,

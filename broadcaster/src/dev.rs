@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Operators;
 use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
+use crate::config::MAX_SECRETS;
 use crate::driver::{Environment, Replica, Secrets};
 use crate::findings::Findings;
 use crate::identities::{Identities, Service, Services};
@@ -148,7 +149,7 @@ async fn assemble(
     metrics.count_findings_of(&environment.findings);
     let broadcaster = Broadcaster {
         environment,
-        secrets: Secrets::default(),
+        secrets: Secrets::new(MAX_SECRETS),
         instances: Arc::new(bus.clone()) as Arc<dyn InstanceBus>,
         operators: watch::Sender::new(Arc::new(operators)).subscribe(),
         tokens: watch::Sender::new(Arc::new(tokens)).subscribe(),

@@ -14,6 +14,7 @@ mod listener;
 mod mail;
 mod replica;
 mod secret_task;
+mod setbacks;
 mod sync_places;
 mod term;
 #[cfg(test)]
@@ -22,7 +23,6 @@ mod turns;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -39,6 +39,8 @@ pub use directory::{Secrets, TaskHandle};
 pub use fetch::StoreFetch;
 pub use mail::{Granted, Mail, OrderOutcome, Question};
 pub use replica::Replica;
+
+use self::setbacks::Setbacks;
 
 use crate::audit::AuditLog;
 use crate::findings::{Findings, Topic};
@@ -118,7 +120,7 @@ impl Driver {
     /// password, it may grant in a minute, and a broadcaster that has ended grants no lease then. Only the start gives up.
     pub async fn run(self, stop: CancellationToken) {
         let mut pauses = backoff();
-        let setbacks = Arc::new(AtomicU64::new(0));
+        let setbacks = Arc::new(Setbacks::default());
         while !stop.is_cancelled() {
             let environment = &self.environment;
             let candidate = environment.replica.candidate();

@@ -86,7 +86,7 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
     metrics.count_findings_of(&environment.findings);
     report_findings(&environment).await;
     let identities = Arc::clone(&environment.identities);
-    let secrets = Secrets::default();
+    let secrets = Secrets::new(config.limits.secrets);
     let broadcaster = Broadcaster {
         environment,
         secrets: secrets.clone(),

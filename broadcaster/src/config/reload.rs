@@ -30,6 +30,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         ("start_timeout", old.start_timeout == new.start_timeout, !live),
         ("leader", old.leader_ttl == new.leader_ttl, !live),
         ("keys", old.signing_key == new.signing_key, !live),
+        ("limits", old.limits == new.limits, !live),
         ("operators", old.operators == new.operators, live),
         ("services", old.services == new.services && old.any_service == new.any_service, live),
         ("providers", old.providers == new.providers, live),

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-use super::directory::{MAX_SECRETS, Place};
+use super::directory::Place;
 use super::listener::{Listener, MAX_READING};
 use super::{Environment, Mail, Question, Replica, Role, Secrets, TaskHandle, follower};
 use crate::api::{Action, CommandReply, Control, OperatorCommand, Refusal};
@@ -81,7 +81,7 @@ impl DriverControl {
         };
         match self.secrets.place(secret) {
             Place::Served(task) => Ok(task),
-            Place::OutOfService(reason) => Err(out_of_service(secret, &reason)),
+            Place::OutOfService(fault) => Err(out_of_service(secret, fault.reason())),
             Place::Unknown => Err(missing()),
         }
     }
@@ -133,7 +133,7 @@ impl DriverControl {
         // Numbers are never used again: those the record knows count too, whatever the store still holds.
         let floor = match self.secrets.place(secret) {
             Place::Served(task) => self.ask(&task, |reply| Mail::Question(Question::LastVersion(reply))).await?,
-            Place::OutOfService(reason) => return Err(out_of_service(secret, &reason)),
+            Place::OutOfService(fault) => return Err(out_of_service(secret, fault.reason())),
             Place::Unknown => {
                 self.may_begin()?;
                 None
@@ -160,15 +160,16 @@ impl DriverControl {
     fn may_begin(&self) -> Result<(), Refusal> {
         if !self.secrets.has_room() {
             return Err(Refusal::Conflict {
-                problem: format!("one broadcaster serves at most {MAX_SECRETS} secrets, and has as many"),
-                fix: "use a cluster of its own for further secrets".into(),
+                problem: format!("this broadcaster serves at most {} secrets, and has as many", self.secrets.limit()),
+                fix: "raise limits.secrets in its configuration, or use a cluster of its own for further secrets"
+                    .into(),
             });
         }
         Ok(())
     }
 }
 
-fn out_of_service(secret: &SecretName, reason: &str) -> Refusal {
+pub(super) fn out_of_service(secret: &SecretName, reason: &str) -> Refusal {
     Refusal::Unavailable {
         problem: format!("secret {secret} is out of service: {reason}"),
         fix: "`rotacast doctor` says since when, and how to repair it".into(),
@@ -245,13 +246,20 @@ impl Control for DriverControl {
         not_on: Option<Version>,
     ) -> Result<Vec<InstanceStatus>, Refusal> {
         self.leads().await?;
-        let tasks = match &secret {
-            Some(secret) => vec![self.task(secret).await?],
-            None => self.secrets.all().into_iter().map(|(_, task)| task).collect(),
-        };
+        let ask =
+            |task| async move { self.ask(&task, |reply| Mail::Question(Question::Instances { not_on, reply })).await };
+        if let Some(secret) = &secret {
+            return ask(self.task(secret).await?).await;
+        }
+        let over = tokio::time::Instant::now() + STATUS_PATIENCE;
         let mut instances = Vec::new();
-        for task in tasks {
-            instances.extend(self.ask(&task, |reply| Mail::Question(Question::Instances { not_on, reply })).await?);
+        for (secret, task) in self.secrets.all() {
+            // Without its instances the list would look complete.
+            let silent = |_| Refusal::Unavailable {
+                problem: format!("secret {secret} does not answer, so that its instances are not known"),
+                fix: "ask for one secret: `rotacast instances SECRET`".into(),
+            };
+            instances.extend(tokio::time::timeout_at(over, ask(task)).await.map_err(silent)??);
         }
         Ok(instances)
     }

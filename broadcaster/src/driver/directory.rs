@@ -9,10 +9,6 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use super::mail::Mail;
 
-/// Most secrets of one broadcaster: as many as were measured. Bounds tasks and memory. `put` refuses the first version of
-/// one more before anything is written; one that another program writes is not served, which is a finding.
-pub(super) const MAX_SECRETS: usize = 10_000;
-
 /// Changes that a slow listener may lag behind before it has to read everything anew.
 const CHANGES_BUFFERED: usize = 1024;
 
@@ -30,6 +26,8 @@ pub struct TaskHandle {
 pub struct Secrets {
     known: Arc<RwLock<Known>>,
     changed: broadcast::Sender<SecretName>,
+    /// At most this many are served.
+    limit: usize,
 }
 
 /// Under one lock: a secret that changes sides is never on neither.
@@ -37,7 +35,25 @@ pub struct Secrets {
 struct Known {
     tasks: BTreeMap<SecretName, TaskHandle>,
     /// Why secrets have no task although the store has a record of them. No more than it has records.
-    out_of_service: BTreeMap<SecretName, String>,
+    out_of_service: BTreeMap<SecretName, Fault>,
+    /// There was no room for one of the secrets in the store.
+    left_out: bool,
+}
+
+/// Why a secret is out of service.
+#[derive(Clone)]
+pub(super) enum Fault {
+    /// Its record cannot be read, and why.
+    Record(String),
+    /// Its task ended before its term did, and why.
+    Task(String),
+}
+
+impl Fault {
+    pub(super) fn reason(&self) -> &str {
+        let (Self::Record(reason) | Self::Task(reason)) = self;
+        reason
+    }
 }
 
 /// What a secret is in this term.
@@ -45,18 +61,23 @@ pub(super) enum Place {
     /// It has a task.
     Served(TaskHandle),
     /// It is out of service, and why.
-    OutOfService(String),
+    OutOfService(Fault),
     /// No record of it was read.
     Unknown,
 }
 
-impl Default for Secrets {
-    fn default() -> Self {
-        Self { known: Arc::default(), changed: broadcast::Sender::new(CHANGES_BUFFERED) }
-    }
-}
-
 impl Secrets {
+    /// None yet, and never more than `limit`.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self { known: Arc::default(), changed: broadcast::Sender::new(CHANGES_BUFFERED), limit }
+    }
+
+    /// The most that are served.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Known> {
         self.known.read().expect("no code panics while holding this lock")
     }
@@ -70,7 +91,7 @@ impl Secrets {
         let known = self.read();
         match (known.tasks.get(secret), known.out_of_service.get(secret)) {
             (Some(task), _) => Place::Served(task.clone()),
-            (None, Some(reason)) => Place::OutOfService(reason.clone()),
+            (None, Some(fault)) => Place::OutOfService(fault.clone()),
             (None, None) => Place::Unknown,
         }
     }
@@ -96,7 +117,17 @@ impl Secrets {
     /// Whether one more secret can be served.
     pub(super) fn has_room(&self) -> bool {
         let known = self.read();
-        known.tasks.len() + known.out_of_service.len() < MAX_SECRETS
+        known.tasks.len() + known.out_of_service.len() < self.limit
+    }
+
+    /// Notes that a secret of the store is not served for want of room.
+    pub(super) fn leave_out(&self) {
+        self.write().left_out = true;
+    }
+
+    /// Whether the store has secrets that are not served for want of room.
+    pub(super) fn leaves_some_out(&self) -> bool {
+        self.read().left_out
     }
 
     pub(super) fn insert(&self, secret: SecretName, task: TaskHandle) {
@@ -109,11 +140,11 @@ impl Secrets {
     }
 
     /// Takes a secret out of service: it has no task until it is inserted again.
-    pub(super) fn take_out(&self, secret: SecretName, reason: String) {
+    pub(super) fn take_out(&self, secret: SecretName, fault: Fault) {
         {
             let mut known = self.write();
             known.tasks.remove(&secret);
-            known.out_of_service.insert(secret.clone(), reason);
+            known.out_of_service.insert(secret.clone(), fault);
         }
         self.announce(secret);
     }
@@ -121,7 +152,7 @@ impl Secrets {
     /// Why a secret is out of service, if it is.
     #[must_use]
     pub fn out_of_service(&self, secret: &SecretName) -> Option<String> {
-        self.read().out_of_service.get(secret).cloned()
+        self.read().out_of_service.get(secret).map(|fault| fault.reason().to_owned())
     }
 
     /// The secrets that are out of service.

@@ -9,6 +9,8 @@ use rotacast_protocol::{Revision, SecretName};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use super::control::out_of_service;
+use super::directory::Place;
 use super::{Environment, Role, Secrets, follower};
 use crate::api::Refusal;
 
@@ -56,9 +58,18 @@ impl Listener {
         let mut names: BTreeSet<SecretName> = self.names();
         loop {
             for name in names.iter().filter(|name| self.wanted.as_ref().is_none_or(|wanted| wanted == *name)) {
-                let Some(task) = self.secrets.get(name) else { continue };
-                let status = SecretStatus::clone(&task.status.borrow());
-                self.send(Ok(status)).await?;
+                match self.secrets.place(name) {
+                    Place::Served(task) => {
+                        let status = SecretStatus::clone(&task.status.borrow());
+                        self.send(Ok(status)).await?;
+                    }
+                    // Whoever waits for this one alone would wait without knowing why.
+                    Place::OutOfService(fault) if self.wanted.is_some() => {
+                        self.send(Err(out_of_service(name, fault.reason()))).await?;
+                        return Err(Over);
+                    }
+                    Place::OutOfService(_) | Place::Unknown => {}
+                }
             }
             let change = tokio::select! {
                 change = changes.recv() => change,
@@ -75,7 +86,8 @@ impl Listener {
     }
 
     fn names(&self) -> BTreeSet<SecretName> {
-        self.secrets.all().into_iter().map(|(name, _)| name).collect()
+        let served = self.secrets.all().into_iter().map(|(name, _)| name);
+        served.chain(self.secrets.unserved_names()).collect()
     }
 
     /// Until the role changes.

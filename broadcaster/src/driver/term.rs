@@ -6,8 +6,8 @@ mod roster;
 mod syncs;
 mod versions;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,9 +24,10 @@ use tracing::{debug, error, warn};
 
 #[cfg(test)]
 pub(super) use self::syncs::SYNCS_AT_ONCE;
-use super::directory::{Secrets, TaskHandle};
+use super::directory::{Fault, Secrets, TaskHandle};
 use super::mail::{Mail, Question};
 use super::secret_task::Ended;
+use super::setbacks::{KnownSetback, Setbacks};
 use super::sync_places::SyncPlaces;
 use super::turns::Turns;
 use super::{Environment, Role};
@@ -41,19 +42,23 @@ const OF_A_TERM: [Topic; 3] = [Topic::OutOfService, Topic::Limit, Topic::Strange
 /// How often a secret that has not answered is asked again whether its record knows of the store's setback.
 const ASK_AGAIN: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(30) };
 
-/// Leads until the leadership is lost, `stop`, or an error that ends the term. `setbacks` counts those of the store that
-/// every record knows of; a further one puts every secret into safe mode before anything else is done for it.
+/// Leads until the leadership is lost, `stop`, or an error that ends the term. A setback of the store that a record does not
+/// know of puts its secret into safe mode before anything else is done for it.
 pub(super) async fn run(
     environment: &Environment,
     secrets: &Secrets,
     leadership: Leadership,
     role: &watch::Sender<Role>,
-    setbacks: &Arc<AtomicU64>,
+    setbacks: &Arc<Setbacks>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let over = CancellationToken::new();
     // After the election, so that whatever made it necessary is known; before the records are read.
-    let setback = environment.tree.store().setback().filter(|setback| setback.count > setbacks.load(Ordering::Acquire));
+    let setback = environment.tree.store().setback().map(|setback| KnownSetback {
+        count: setback.count,
+        reason: format!("{}: {}", environment.tree.store().describe(), setback.problem),
+        setbacks: Arc::clone(setbacks),
+    });
     let term = Arc::new(Term {
         environment: environment.clone(),
         secrets: secrets.clone(),
@@ -65,9 +70,7 @@ pub(super) async fn run(
         names: Mutex::default(),
         sync_places: Arc::default(),
         turns: Turns::default(),
-        setback: setback
-            .as_ref()
-            .map(|setback| format!("{}: {}", environment.tree.store().describe(), setback.problem)),
+        setback,
         over: over.clone(),
     });
     let mut work: JoinSet<anyhow::Result<()>> = JoinSet::new();
@@ -83,9 +86,7 @@ pub(super) async fn run(
         work.spawn(Arc::clone(&term).answer_syncs());
         work.spawn(Arc::clone(&term).sweep_roster());
         work.spawn(Arc::clone(&term).mend_out_of_service());
-        if let Some(setback) = setback {
-            work.spawn(Arc::clone(&term).note_setback(setback.count, Arc::clone(setbacks)));
-        }
+        work.spawn(Arc::clone(&term).note_setback());
         environment.metrics.leadership().leads();
         role.send_replace(Role::Leader { epoch: leadership.epoch });
         tokio::select! {
@@ -130,8 +131,7 @@ struct Term {
     tasks: Mutex<JoinSet<Ended>>,
     /// The secret of each task.
     names: Mutex<HashMap<task::Id, SecretName>>,
-    /// Why the records that this term found may be older than what has happened.
-    setback: Option<String>,
+    setback: Option<KnownSetback>,
     over: CancellationToken,
 }
 
@@ -156,29 +156,29 @@ impl Term {
         self.roster.lock().expect("no code panics while it holds this lock")
     }
 
-    /// Once every record says so, the store's setback needs no telling in later terms.
-    async fn note_setback(self: Arc<Self>, count: u64, setbacks: Arc<AtomicU64>) -> anyhow::Result<()> {
-        if let Some(reason) = &self.setback {
-            error!(reason, "safe mode: nothing irreversible happens until an operator has looked");
-        }
-        while !self.every_record_knows_of_the_setback().await {
-            tokio::time::sleep(ASK_AGAIN).await;
-        }
-        setbacks.fetch_max(count, Ordering::AcqRel);
-        std::future::pending().await
+    /// Why a secret's record may be older than what has happened, unless it says so itself already.
+    fn setback_for(&self, secret: &SecretName) -> Option<String> {
+        self.setback.as_ref().filter(|setback| setback.concerns(secret)).map(|setback| setback.reason.clone())
     }
 
-    /// A secret that is out of service, or whose task breaks off meanwhile, does not know of it yet.
-    async fn every_record_knows_of_the_setback(&self) -> bool {
-        for (_, task) in self.secrets.all() {
-            // It takes the setback before any mail.
-            let (reply, answer) = oneshot::channel();
-            let asked = task.mail.send(Mail::Question(Question::LastVersion(reply))).await;
-            if asked.is_err() || answer.await.is_err() {
-                return false;
-            }
+    /// Keeps account of which records do not say yet that the store went back.
+    async fn note_setback(self: Arc<Self>) -> anyhow::Result<()> {
+        let Some(setback) = &self.setback else { return std::future::pending().await };
+        if setback.is_new() {
+            let reason = &setback.reason;
+            error!(reason, "safe mode: nothing irreversible happens until an operator has looked");
         }
-        self.secrets.unserved_names().is_empty()
+        while setback.concerns_any() {
+            let mut unaware: BTreeSet<SecretName> = self.secrets.unserved_names().into_iter().collect();
+            for (secret, task) in self.secrets.all() {
+                if setback.concerns(&secret) && !takes_mail(&task).await {
+                    unaware.insert(secret);
+                }
+            }
+            setback.only_concerns(unaware);
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        std::future::pending().await
     }
 
     /// Waits until a task says that another leader is at work, which ends the term. One that breaks off takes its own
@@ -204,12 +204,12 @@ impl Term {
                 Some(Ok((id, Ended::Stopped))) => {
                     let ended = self.names().remove(&id);
                     if let Some(secret) = ended.filter(|_| !self.over.is_cancelled()) {
-                        self.take_out_of_service(secret, "its task ended".into(), records::MEND_TASK);
+                        self.take_out_of_service(secret, Fault::Task("its task ended".into()));
                     }
                 }
                 Some(Err(problem)) => {
                     if let Some(secret) = self.names().remove(&problem.id()) {
-                        self.take_out_of_service(secret, format!("its task broke off: {problem}"), records::MEND_TASK);
+                        self.take_out_of_service(secret, Fault::Task(format!("its task broke off: {problem}")));
                     }
                 }
                 None => {}
@@ -221,6 +221,12 @@ impl Term {
         let mut tasks = std::mem::take(&mut *self.tasks());
         while tasks.join_next().await.is_some() {}
     }
+}
+
+/// A task takes the setback it begins with into its record before any mail. One that breaks off meanwhile answers nothing.
+async fn takes_mail(task: &TaskHandle) -> bool {
+    let (reply, answer) = oneshot::channel();
+    task.mail.send(Mail::Question(Question::LastVersion(reply))).await.is_ok() && answer.await.is_ok()
 }
 
 async fn send(task: &TaskHandle, input: Input) {

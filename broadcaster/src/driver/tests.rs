@@ -161,7 +161,7 @@ async fn is_not_forgotten_while_a_renewal_is_late(times: usize) {
     let coordinator = Coordinator::take_over(record, settings.policy.clone(), tenure);
     let (mail, mailbox) = mpsc::channel(times);
     let (told, status) = watch::channel(Arc::new(SecretStatus::new(name())));
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let turns = Turns::default();
     let task = SecretTask::new(
         environment,
@@ -196,7 +196,7 @@ async fn a_deadline_that_passes_is_shown_although_nothing_else_happens() {
     let policy = Policy { deadlines: [(Phase::Preparing, deadline)].into(), ..Policy::default() };
     let (environment, _bus) = environment(folder.path(), policy).await;
     put(&environment, "first").await;
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.current == Some(version(1)) && status.rotation.is_none()).await;
     put(&environment, "second").await;
@@ -311,7 +311,7 @@ async fn safe_mode_after_a_setback(found_by_a_campaign: bool) {
     let folder = tempfile::tempdir().unwrap();
     let (mut environment, _bus) = environment(folder.path(), Policy::default()).await;
     put(&environment, "first").await;
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.current == Some(version(1))).await;
     stop.cancel();
@@ -320,7 +320,7 @@ async fn safe_mode_after_a_setback(found_by_a_campaign: bool) {
     let store = EmbeddedStore::open(folder.path().join("store.db")).await.unwrap();
     let store = Faulty { went_back: true, found_by_a_campaign: found_by_a_campaign.into(), ..Faulty::around(store) };
     environment.tree = SecretTree::new(Arc::new(store), Prefix::new("rotacast").unwrap());
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     let in_safe_mode = |status: &SecretStatus| status.overlays.contains(&Overlay::SafeMode);
     until(&secrets, in_safe_mode).await;
@@ -338,7 +338,7 @@ async fn a_store_that_was_restored_while_nobody_led_is_found_out_by_what_the_bus
     let (mut environment, bus) = environment(folder.path(), policy).await;
     put(&environment, "first").await;
     let lead_until = async |environment: &Environment, wanted: &dyn Fn(&SecretStatus) -> bool| {
-        let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+        let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
         let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
         until(&secrets, wanted).await;
         stop.cancel();
@@ -372,7 +372,7 @@ async fn a_store_that_was_restored_while_nobody_led_is_found_out_by_what_the_bus
         }
         panic!("the states ended");
     };
-    let (stop, secrets) = (CancellationToken::new(), Secrets::default());
+    let (stop, secrets) = (CancellationToken::new(), Secrets::new(10));
     let running = tokio::spawn(Driver::new(environment.clone(), secrets).run(stop.clone()));
     tokio::time::timeout(PATIENCE, published).await.unwrap();
     stop.cancel();
@@ -386,7 +386,7 @@ async fn a_restored_store_that_lacks_one_change_is_found_out_before_another_is_m
     let policy = Policy { when_empty: WhenEmpty::Proceed, ..Policy::default() };
     let (mut environment, bus) = environment(folder.path(), policy).await;
     put(&environment, "first").await;
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.current == Some(version(1)) && status.rotation.is_none()).await;
     stop.cancel();
@@ -400,7 +400,7 @@ async fn a_restored_store_that_lacks_one_change_is_found_out_before_another_is_m
     let state = lost.state().seal(&environment.key, &environment.cluster, "lost", clock::wall());
     bus.publish_state(&name(), lost.revision, &state).await.unwrap();
 
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     environment.replica.name = "two".into();
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.overlays.contains(&Overlay::SafeMode)).await;
@@ -419,7 +419,7 @@ async fn a_new_leader_judges_as_soon_as_it_has_read_the_roster() {
     let envelope = registration.seal(&environment.key, &environment.cluster, "1", clock::wall());
     bus.register(&key, &envelope).await.unwrap();
     let lead_until = async |wanted: &dyn Fn(&SecretStatus) -> bool| {
-        let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+        let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
         let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
         let status = until(&secrets, wanted).await;
         stop.cancel();
@@ -446,7 +446,7 @@ async fn versions_from_before_rotacast_stay_alone_after_a_crash_at_the_first_sig
         put(&environment, value).await;
     }
     leave_an_empty_record(&environment, &policy).await;
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment, secrets.clone()).run(stop.clone()));
     let status = until(&secrets, |status| status.current.is_some()).await;
     let numbers: Vec<Version> = status.versions.iter().map(|known| known.version).collect();
@@ -460,7 +460,7 @@ async fn what_an_operator_orders_is_on_record_as_theirs() {
     let folder = tempfile::tempdir().unwrap();
     let (environment, _bus) = environment(folder.path(), Policy::default()).await;
     put(&environment, "first").await;
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.current.is_some() && status.rotation.is_none()).await;
     let task = secrets.get(&name()).unwrap();
@@ -484,7 +484,7 @@ async fn a_secret_that_cannot_answer_costs_the_others_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (environment, bus) = environment(folder.path(), Policy::default()).await;
     put(&environment, "first").await;
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.current.is_some() && status.rotation.is_none()).await;
     // A task that takes no mail, as one whose record cannot be saved just now.

@@ -11,14 +11,14 @@ use rotacast_clock as clock;
 use rotacast_proto::Level;
 use rotacast_protocol::coordinator::{Coordinator, Input, Tenure};
 use rotacast_protocol::message::Registration;
-use rotacast_protocol::record::{SecretRecord, Timing};
+use rotacast_protocol::record::{RecordError, SecretRecord, Timing};
 use rotacast_protocol::status::SecretStatus;
 use rotacast_protocol::{SecretName, Version};
 use rotacast_store::{Cursor, Records, StoreError};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use super::super::directory::{MAX_SECRETS, Place, TaskHandle};
+use super::super::directory::{Fault, Place, TaskHandle};
 use super::super::secret_task::{MAILBOX, SecretTask};
 use super::roster::registered;
 use super::{Term, send};
@@ -31,7 +31,8 @@ const MEND_EVERY: Duration = if cfg!(test) { Duration::from_millis(50) } else { 
 const MEND_RECORD: &str = "write the record back from a backup of the store, or upgrade to the release that wrote it; it is \
                            read again every 30 s";
 const CANNOT_BEGIN: &str = "its task cannot begin, which is a bug: see the log";
-pub(super) const MEND_TASK: &str = "nothing to do: it starts again within 30 s. Put its log line into a bug report";
+const MEND_TASK: &str = "nothing to do: it starts again within 30 s. Put its log line into a bug report";
+const WRITTEN_BACK: &str = "its record could not be read, and was written back: it may be older than what has happened";
 
 impl Term {
     /// A linearizable read of all records: what earlier leaders have left. Tasks begin in this order: secrets that rotate
@@ -52,11 +53,7 @@ impl Term {
                 Err(problem) => {
                     // Not new: its versions are no reason to begin it anew.
                     known.insert(entry.secret.clone());
-                    self.take_out_of_service(
-                        entry.secret,
-                        format!("its record cannot be read: {problem}"),
-                        MEND_RECORD,
-                    );
+                    self.take_out_of_service(entry.secret, unreadable(&problem));
                 }
             }
         }
@@ -68,13 +65,15 @@ impl Term {
                 known.insert(secret.clone());
             }
             if self.has_room_for(&secret) {
-                self.start_task(secret, Some((record, cursor)), self.tenure).await;
+                let setback = self.setback_for(&secret);
+                self.start_task(secret, Some((record, cursor)), self.tenure, setback).await;
             }
         }
         for secret in self.environment.settings.configured() {
             let begins = matches!(self.secrets.place(&secret), Place::Unknown);
             if begins && self.has_room_for(&secret) {
-                self.start_task(secret, None, self.tenure).await;
+                let setback = self.setback_for(&secret);
+                self.start_task(secret, None, self.tenure, setback).await;
             }
         }
         info!(records = count, epoch = %self.tenure.epoch, "took the rotation records over");
@@ -84,18 +83,23 @@ impl Term {
     pub(super) fn has_room_for(&self, secret: &SecretName) -> bool {
         let room = self.secrets.has_room();
         if !room {
-            let text = format!("not served: one broadcaster serves at most {MAX_SECRETS} secrets");
-            let fix = "move secrets to a cluster of their own";
+            self.secrets.leave_out();
+            let text = format!("not served: this broadcaster serves at most {} secrets", self.secrets.limit());
+            let fix = "raise limits.secrets, or move secrets to a cluster of their own";
             self.environment.findings.raise(Topic::Limit, secret.as_str(), Level::Error, text, fix);
         }
         room
     }
 
     /// One secret's fault stays its own: the others continue.
-    pub(super) fn take_out_of_service(&self, secret: SecretName, reason: String, fix: &str) {
-        let text = format!("it gets no lease and does not rotate: {reason}");
+    pub(super) fn take_out_of_service(&self, secret: SecretName, fault: Fault) {
+        let text = format!("it gets no lease and does not rotate: {}", fault.reason());
+        let fix = match fault {
+            Fault::Record(_) => MEND_RECORD,
+            Fault::Task(_) => MEND_TASK,
+        };
         self.environment.findings.raise(Topic::OutOfService, secret.as_str(), Level::Error, text, fix);
-        self.secrets.take_out(secret, reason);
+        self.secrets.take_out(secret, fault);
     }
 
     /// Tries again and again to serve what is out of service.
@@ -117,7 +121,7 @@ impl Term {
                         untold.push((secret, begun));
                     }
                     Ok(None) => {}
-                    Err(problem) => self.take_out_of_service(secret, problem, MEND_RECORD),
+                    Err(fault) => self.take_out_of_service(secret, fault),
                 }
             }
             for (secret, begun) in std::mem::take(&mut untold) {
@@ -130,7 +134,11 @@ impl Term {
     }
 
     /// Whether its record knows versions; `None`: it stays out of service, for the reason it is.
-    async fn serve_again(&self, secret: &SecretName) -> Result<Option<bool>, String> {
+    async fn serve_again(&self, secret: &SecretName) -> Result<Option<bool>, Fault> {
+        let written_back = match self.secrets.place(secret) {
+            Place::OutOfService(Fault::Record(_)) => Some(WRITTEN_BACK.to_owned()),
+            _ => None,
+        };
         let entry = match self.environment.tree.read_record(secret).await {
             Ok(entry) => entry,
             Err(problem) => {
@@ -142,8 +150,7 @@ impl Term {
         let stored = match entry {
             None => None,
             Some(entry) => {
-                let record = SecretRecord::decode(&entry.bytes)
-                    .map_err(|problem| format!("its record cannot be read: {problem}"))?;
+                let record = SecretRecord::decode(&entry.bytes).map_err(|problem| unreadable(&problem))?;
                 Some((record, entry.cursor))
             }
         };
@@ -151,7 +158,8 @@ impl Term {
         // What an earlier task of this term has granted and sealed is as little known as what another leader has: every wait
         // begins anew.
         let tenure = Tenure { since: clock::now(), ..self.tenure };
-        Ok(self.start_task(secret.clone(), stored, tenure).await.map(|_| begun))
+        let setback = self.setback_for(secret).or(written_back);
+        Ok(self.start_task(secret.clone(), stored, tenure, setback).await.map(|_| begun))
     }
 
     /// Sends the task the versions that were announced while the secret had none. They are listed after it has one, since the
@@ -168,16 +176,18 @@ impl Term {
     }
 
     /// Starts a secret's task, with the record that was read in this term if there is one. `tenure` begins no earlier than
-    /// whatever another task or leader did last for it. `None`: it cannot begin, and its secret is out of service.
+    /// whatever another task or leader did last for it. `setback`: why the record may be older than what has happened.
+    /// `None`: it cannot begin, and its secret is out of service.
     pub(super) async fn start_task(
         &self,
         secret: SecretName,
         stored: Option<(SecretRecord, Cursor)>,
         tenure: Tenure,
+        setback: Option<String>,
     ) -> Option<TaskHandle> {
-        let build = AssertUnwindSafe(|| self.task_of(&secret, stored, tenure));
+        let build = AssertUnwindSafe(|| self.task_of(&secret, stored, tenure, setback));
         let Ok((task, handle)) = catch_unwind(build) else {
-            self.take_out_of_service(secret, CANNOT_BEGIN.into(), MEND_TASK);
+            self.take_out_of_service(secret, Fault::Task(CANNOT_BEGIN.into()));
             return None;
         };
         // First the task can be found, then the roster is read: the task hears of a registration in between at least once.
@@ -201,6 +211,7 @@ impl Term {
         secret: &SecretName,
         stored: Option<(SecretRecord, Cursor)>,
         tenure: Tenure,
+        setback: Option<String>,
     ) -> (SecretTask, TaskHandle) {
         let settings = self.environment.settings.of(secret);
         let (record, cursor) = match stored {
@@ -218,7 +229,7 @@ impl Term {
             cursor,
             mailbox,
             self.leadership.clone(),
-            self.setback.clone(),
+            setback,
             self.turns.clone(),
             status_sender,
             self.secrets.clone(),
@@ -226,4 +237,8 @@ impl Term {
         );
         (task, TaskHandle { mail, status })
     }
+}
+
+fn unreadable(problem: &RecordError) -> Fault {
+    Fault::Record(format!("its record cannot be read: {problem}"))
 }

@@ -77,8 +77,9 @@ impl Term {
                 answers.insert(secret, if asked.is_ok() { answer.await.ok() } else { None });
             }
             answers.extend(self.secrets.unserved_names().into_iter().map(|secret| (secret, None)));
+            let all_known = !self.secrets.leaves_some_out();
             for life in lives {
-                if may_be_forgotten(&life, &answers) {
+                if may_be_forgotten(&life, &answers, all_known) {
                     match self.environment.bus.prune_roster(&life.key).await {
                         Ok(()) => {
                             self.roster().remove(&life.key);
@@ -93,10 +94,15 @@ impl Term {
 }
 
 /// Whether no secret waits for an incarnation. `answers`: the incarnations that a secret does not wait for, or none if it is
-/// not known, as of one that is out of service: its retirements may wait for any. A secret without a record waits for none.
-fn may_be_forgotten(life: &Registration, answers: &BTreeMap<SecretName, Option<BTreeSet<InstanceKey>>>) -> bool {
+/// not known, as of one that is out of service: its retirements may wait for any. `all_known`: they are of all secrets in the
+/// store, so that any other has no record and waits for none.
+fn may_be_forgotten(
+    life: &Registration,
+    answers: &BTreeMap<SecretName, Option<BTreeSet<InstanceKey>>>,
+    all_known: bool,
+) -> bool {
     let over = |secret: &SecretName| match answers.get(secret) {
-        None => true,
+        None => all_known,
         Some(None) => false,
         Some(Some(expendable)) => expendable.contains(&life.key),
     };
@@ -129,7 +135,8 @@ mod tests {
             secrets: secrets.iter().map(|secret| (*secret).clone()).collect(),
             left: false,
         };
-        assert!(may_be_forgotten(&uses(&[&over, &no_record]), &answers));
-        assert!(!may_be_forgotten(&uses(&[&over, &unknown]), &answers));
+        assert!(may_be_forgotten(&uses(&[&over, &no_record]), &answers, true));
+        assert!(!may_be_forgotten(&uses(&[&over, &unknown]), &answers, true));
+        assert!(!may_be_forgotten(&uses(&[&over, &no_record]), &answers, false));
     }
 }

@@ -107,7 +107,8 @@ impl Term {
             Place::OutOfService(_) => return,
             // All records were read in this term, which alone writes them since: this secret has none.
             Place::Unknown if self.has_room_for(secret) => {
-                let Some(task) = self.start_task(secret.clone(), None, self.tenure).await else { return };
+                let setback = self.setback_for(secret);
+                let Some(task) = self.start_task(secret.clone(), None, self.tenure, setback).await else { return };
                 task
             }
             Place::Unknown => return,

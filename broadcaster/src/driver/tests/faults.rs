@@ -122,7 +122,7 @@ async fn a_credential_is_not_disabled_while_a_reading_of_its_usage_logs_in_with_
     });
     environment.settings = Arc::new(Fixed(SecretSettings { policy, provider: provider.clone(), schedule: None }));
     put(&environment, "first").await;
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.current == Some(version(1)) && status.rotation.is_none()).await;
     put(&environment, "second").await;
@@ -171,7 +171,7 @@ async fn s46_a_credential_that_somebody_else_deleted_is_told_once_and_holds_noth
         environment.settings =
             Arc::new(Fixed(SecretSettings { policy: hasty(), provider: provider.clone(), schedule: None }));
         put(&environment, "first").await;
-        let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+        let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
         let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
         until(&secrets, |status| status.current == Some(version(1)) && status.rotation.is_none()).await;
         provider.deleted.store(deleted, Ordering::SeqCst);
@@ -237,7 +237,7 @@ async fn s55_whoever_floods_has_two_places_and_the_others_are_answered() {
     let folder = tempfile::tempdir().unwrap();
     let (environment, bus) = environment(folder.path(), Policy::default()).await;
     put(&environment, "first").await;
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.current.is_some() && status.rotation.is_none()).await;
     let (stuck, _held) = stuck(&secrets);
@@ -286,7 +286,7 @@ async fn s26_instances_that_come_back_all_at_once_are_answered_a_bounded_number_
     let folder = tempfile::tempdir().unwrap();
     let (environment, bus) = environment(folder.path(), Policy::default()).await;
     put(&environment, "first").await;
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.current.is_some() && status.rotation.is_none()).await;
     let (stuck, _held) = stuck(&secrets);

@@ -24,7 +24,7 @@ impl Two {
         let folder = tempfile::tempdir().unwrap();
         let (environment, _bus) = environment(folder.path(), Policy::default()).await;
         put(&environment, "first").await;
-        let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+        let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
         let driver = Driver::new(environment.clone(), secrets.clone());
         let leader = DriverControl::new(environment.clone(), secrets.clone(), driver.role(), stop.clone());
         let other = Environment { replica: Replica { name: "two".into(), address: None }, ..environment };

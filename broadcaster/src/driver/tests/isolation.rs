@@ -6,7 +6,7 @@ use rotacast_store::PlainImporter;
 
 use super::faults::hasty;
 use super::*;
-use crate::api::Control as _;
+use crate::api::{Action, Control as _, OperatorCommand};
 use crate::broadcaster::import;
 use crate::findings::{Findings, Topic};
 
@@ -25,7 +25,11 @@ struct Running {
 
 impl Running {
     fn start(environment: &Environment) -> Self {
-        let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+        Self::start_with_room_for(environment, 10)
+    }
+
+    fn start_with_room_for(environment: &Environment, limit: usize) -> Self {
+        let (secrets, stop) = (Secrets::new(limit), CancellationToken::new());
         let driver = Driver::new(environment.clone(), secrets.clone());
         let control = DriverControl::new(environment.clone(), secrets.clone(), driver.role(), stop.clone());
         let task = tokio::spawn(driver.run(stop.clone()));
@@ -100,10 +104,21 @@ async fn a_record_that_cannot_be_read_takes_its_secret_alone_out_of_service_unti
     assert!(told.iter().any(|finding| finding.subject.ends_with("billing/db") && finding.level == "error"), "{told:?}");
     let refused = running.control.status(Some(other())).await.unwrap_err();
     assert!(refused.to_string().contains("out of service"), "{refused}");
+    let mut watched = running.control.watch(Some(other()));
+    let told = tokio::time::timeout(PATIENCE, watched.next()).await.expect("the watch says nothing").unwrap();
+    assert!(told.unwrap_err().to_string().contains("out of service"));
     // A version written meanwhile is taken in afterwards.
     put_of(&environment, &other(), "second").await;
 
     write(&whole).await;
+    hold("safe mode", async || {
+        let task = running.secrets.get(&other());
+        task.is_some_and(|task| task.status.borrow().overlays.contains(&Overlay::SafeMode))
+    })
+    .await;
+    let order = Action::Order(Order::LeaveSafeMode);
+    let command = OperatorCommand { secret: other(), action: order };
+    running.control.command(OperatorName::new("tests").unwrap(), command).await.unwrap();
     running.reaches(&other(), 2).await;
     hold("no finding", async || running.finding(Topic::OutOfService).is_none()).await;
     running.stop().await;
@@ -333,6 +348,9 @@ async fn a_secret_whose_task_does_not_answer_hides_no_other_from_the_status() {
     running.secrets.insert(other(), TaskHandle { mail, status });
     let expected = [(other(), None), (name(), Some(version(1)))];
     assert_eq!(all(&running).await, expected);
+    // A list without its instances would look complete.
+    let asked = tokio::time::timeout(PATIENCE, running.control.instances(None, None)).await.expect("it hangs");
+    assert!(asked.unwrap_err().to_string().contains("billing/db does not answer"));
     drop(unread);
     assert_eq!(all(&running).await, expected);
     running.stop().await;
@@ -369,4 +387,45 @@ async fn an_import_that_ends_again_and_again_is_one_finding_which_goes_with_the_
     hold("no finding", async || since().is_none()).await;
     stop.cancel();
     importing.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_many_broken_records_and_without_room_for_one_more_the_others_rotate() {
+    let (count, broken) = if std::env::var_os("ROTACAST_LONG").is_some() { (10_000, 1_000) } else { (40, 4) };
+    let folder = tempfile::tempdir().unwrap();
+    let (environment, _bus) = environment(folder.path(), hasty()).await;
+    let secrets: Vec<SecretName> =
+        (0..count).map(|number| SecretName::new(format!("team/secret-{number:05}")).unwrap()).collect();
+    let whole: Vec<&SecretName> = secrets.iter().skip(broken).collect();
+    for secret in &secrets {
+        put_of(&environment, secret, "first").await;
+    }
+    for secret in &secrets[..broken] {
+        let key = environment.tree.prefix().key().child("records").child(secret);
+        let writes = vec![rotacast_store::Write::Put(key, SecretValue::new(b"{\"format\":1,".to_vec()))];
+        environment.tree.store().commit(Commit { checks: vec![], writes }).await.unwrap();
+    }
+    let running = Running::start_with_room_for(&environment, count);
+    for secret in &whole {
+        running.reaches(secret, 1).await;
+    }
+    // One more: by hand it is refused before anything is written, by another program it is left out by name.
+    let command = OperatorCommand { secret: name(), action: Action::Put(SecretValue::new(b"first".to_vec())) };
+    let refused = running.control.command(OperatorName::new("tests").unwrap(), command).await.unwrap_err();
+    assert!(refused.to_string().contains("at most"), "{refused}");
+    assert_eq!(environment.tree.list_versions(&name()).await.unwrap().len(), 0);
+    put_of(&environment, &name(), "first").await;
+    hold("a finding", async || running.finding(Topic::Limit).is_some_and(|it| it.starts_with(name().as_str()))).await;
+    assert!(running.secrets.get(&name()).is_none());
+
+    for secret in &whole {
+        put_of(&environment, secret, "second").await;
+    }
+    for secret in &whole {
+        running.reaches(secret, 2).await;
+    }
+    assert_eq!(running.secrets.all().len(), count - broken);
+    let out = secrets[..broken].iter().filter(|secret| running.secrets.out_of_service(secret).is_some());
+    assert_eq!(out.count(), broken);
+    running.stop().await;
 }

@@ -50,7 +50,7 @@ async fn numbers_that_are_taken_hold_nobody_up_although_nothing_noted_it() {
     let value = SecretValue::new(b"by hand".to_vec());
     let created = environment.tree.create_version(&name(), version(5), value, Vec::new()).await.unwrap();
     assert!(matches!(created, Created::Done(_)));
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.current == Some(version(1))).await;
     let floor = last_version(&secrets).await;
@@ -75,7 +75,7 @@ async fn a_number_that_is_about_to_be_made_is_not_taken_for_lost() {
         safe_mode(),
     ];
     leave(&environment, &policy, &rotation).await;
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.rotation.is_some()).await;
     let gap = Mail::Gap { missing: version(2), found: version(3) };
@@ -97,7 +97,7 @@ async fn a_backup_that_was_taken_in_safe_mode_is_noticed_when_it_is_restored() {
     leave(&environment, &policy, &[safe_mode()]).await;
     let backup = environment.tree.read_record(&name()).await.unwrap().unwrap().bytes;
     let lead_until = async |environment: &Environment, wanted: &dyn Fn(&SecretStatus) -> bool| {
-        let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+        let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
         let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
         let status = until(&secrets, wanted).await;
         // The state of that revision has reached the bus: what is published before it is not what gets lost.
@@ -139,7 +139,7 @@ async fn a_state_that_no_leap_reaches_is_told_as_trouble_in_the_end() {
     let record = SecretRecord::decode(&record.bytes).unwrap();
     let state = record.state().seal(&environment.key, &environment.cluster, "forged", clock::wall());
     bus.publish_state(&name(), Revision(u64::MAX), &state).await.unwrap();
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     let claims =
         |status: &SecretStatus| status.blockers.iter().any(|it| it.why.contains("another client writes states"));

@@ -31,7 +31,7 @@ async fn a_secret_is_rotated_by_its_schedule_and_not_while_it_is_paused() {
     let settings = Arc::new(Scheduled { fixed, schedule: Mutex::new(None) });
     environment.settings = settings.clone();
     put(&environment, "first").await;
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     let first = until(&secrets, |status| status.current == Some(version(1)) && status.rotation.is_none()).await;
     assert_eq!(first.next_rotation_at, None);

@@ -33,7 +33,7 @@ async fn a_takeover_saves_every_record_once_few_at_a_time_and_rotating_secrets_f
     let store = Arc::clone(environment.tree.store());
     let counting = Arc::new(Counting::new(Arc::clone(&store)));
     environment.tree = SecretTree::new(counting.clone(), environment.tree.prefix().clone());
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(1_000), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     hold("taken up", async || {
         let all = secrets.all();
@@ -53,7 +53,7 @@ async fn a_takeover_saves_every_record_once_few_at_a_time_and_rotating_secrets_f
 
     let counting = Arc::new(Counting::new(store));
     environment.tree = SecretTree::new(counting.clone(), environment.tree.prefix().clone());
-    let (secrets, stop) = (Secrets::default(), CancellationToken::new());
+    let (secrets, stop) = (Secrets::new(1_000), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     let folder = environment.tree.prefix().key().child("records");
     hold("taken over", async || {
