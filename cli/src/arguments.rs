@@ -104,6 +104,10 @@ pub(crate) enum Ask {
         /// The instance: SERVICE/INSTANCE, or SERVICE/INSTANCE/INCARNATION if it has several incarnations.
         instance: InstancePattern,
     },
+    /// Say that an incarnation no longer runs: no secret waits for it any more. If it runs after all, it is cut off.
+    Gone(GoneArgs),
+    /// Give a version up: its value is erased once no instance may use it, and its credential is left alone.
+    Abandon(AbandonArgs),
     /// Leave safe mode, after you have checked the store.
     LeaveSafeMode(OrderArgs),
     /// Check store, bus, leadership, audit log, secrets, leases, clocks and your own key.
@@ -172,6 +176,29 @@ pub(crate) struct OrderArgs {
 pub(crate) struct ReasonedArgs {
     /// Which secret.
     pub(crate) secret: SecretName,
+    /// The reason; it is recorded.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+}
+
+#[derive(Args)]
+pub(crate) struct GoneArgs {
+    /// The instance: SERVICE/INSTANCE, or SERVICE/INSTANCE/INCARNATION. An incarnation that is heard is never meant.
+    pub(crate) instance: InstancePattern,
+    /// How you know; it is recorded.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct AbandonArgs {
+    /// Which secret.
+    pub(crate) secret: SecretName,
+    /// The version: on its way out, moved to, or waiting for its rotation.
+    pub(crate) version: Version,
     /// The reason; it is recorded.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,

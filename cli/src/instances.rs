@@ -11,6 +11,14 @@ use crate::human_time::span;
 use crate::output::Mark;
 use crate::table::{Cell, Table};
 
+/// A stage beside its version: `released` is said of all others.
+const fn stage(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Released => "uses only it",
+        stage => stage.as_str(),
+    }
+}
+
 pub(crate) async fn run(context: &Context, secret: Option<&SecretName>, not_on: Option<Version>) -> Result<(), Stop> {
     let client = context.client().await?;
     let found = client.instances(secret, not_on).await?;
@@ -55,7 +63,7 @@ pub(crate) async fn run(context: &Context, secret: Option<&SecretName>, not_on: 
             it.key.to_string().into(),
             it.secret.as_str().into(),
             it.version.into(),
-            it.stage.map_or("-", Stage::as_str).into(),
+            it.stage.map_or("-", stage).into(),
             held.join(" ").into(),
             Cell::marked(it.standing.as_str(), mark),
             it.silent_for_ms.map_or_else(|| "not yet".into(), |silent| format!("{} ago", span(silent))).into(),

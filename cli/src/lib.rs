@@ -18,6 +18,7 @@ mod error;
 mod follow;
 mod global;
 mod goal;
+mod gone;
 mod human_time;
 mod instance_pattern;
 mod instances;
@@ -124,6 +125,8 @@ async fn ask(context: &Context, command: arguments::Ask) -> Result<(), Stop> {
         Ask::Rollback(args) => order::roll_back(context, args).await,
         Ask::Retire(args) => retire::run(context, args).await,
         Ask::Excuse { order, instance } => retire::excuse(context, order.secret, &instance).await,
+        Ask::Gone(args) => gone::run(context, args).await,
+        Ask::Abandon(args) => order::abandon(context, args).await,
         Ask::LeaveSafeMode(args) => order::leave_safe_mode(context, args.secret).await,
         Ask::Doctor => doctor::run(context).await,
         Ask::SupportBundle(args) => support_bundle::run(context, args).await,

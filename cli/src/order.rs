@@ -1,4 +1,4 @@
-//! The orders: `put`, `rotate`, `approve`, `pause`, `resume`, `rollback`, `leave-safe-mode`.
+//! The orders: `put`, `rotate`, `approve`, `pause`, `resume`, `rollback`, `abandon`, `leave-safe-mode`.
 
 use std::io::{IsTerminal as _, Read};
 use std::path::Path;
@@ -10,7 +10,7 @@ use rotacast_protocol::{Generation, SecretName, Version};
 use zeroize::Zeroizing;
 
 use crate::Context;
-use crate::arguments::{PutArgs, ReasonedArgs, RotateArgs, Waiting};
+use crate::arguments::{AbandonArgs, PutArgs, ReasonedArgs, RotateArgs, Waiting};
 use crate::client::{Client, Instruction, Signer};
 use crate::error::Stop;
 use crate::goal::Which;
@@ -89,6 +89,16 @@ pub(crate) async fn resume(context: &Context, secret: SecretName) -> Result<(), 
 pub(crate) async fn roll_back(context: &Context, args: ReasonedArgs) -> Result<(), Stop> {
     let order = Order::rollback(&args.reason).map_err(invalid)?;
     let done = format!("rolling back; `rotacast wait {} --for rolled_back` tells when it is done", args.secret);
+    simple(context, args.secret, order, &done).await
+}
+
+pub(crate) async fn abandon(context: &Context, args: AbandonArgs) -> Result<(), Stop> {
+    let order = Order::abandon(args.version, &args.reason).map_err(invalid)?;
+    let done = format!(
+        "version {} is given up: its value is erased once no instance may use it. Its credential at the provider, if it has \
+         one, is left alone: end it there",
+        args.version
+    );
     simple(context, args.secret, order, &done).await
 }
 

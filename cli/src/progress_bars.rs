@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use rotacast_protocol::coordinator::Overlay;
 use rotacast_protocol::status::{SecretStatus, ServiceStatus};
 use rotacast_protocol::{SecretName, ServiceName};
 
@@ -15,6 +16,10 @@ const TICK: Duration = Duration::from_millis(120);
 const MAX_ROTATIONS: usize = 10;
 /// Services of one rotation that get a bar; those that are behind come first.
 const MAX_SERVICES: usize = 8;
+
+const BAR: &str = "        {bar:24.green/white.dim} {pos:>4} of {len} {msg}";
+/// Of a secret that is stuck.
+const HELD_BAR: &str = "        {bar:24.yellow/white.dim} {pos:>4} of {len} {msg}";
 
 /// See the module.
 pub(crate) struct Bars {
@@ -105,9 +110,12 @@ fn services(all: &MultiProgress, lines: &mut Lines, status: &SecretStatus) {
     let word = stage.map_or("", |(phase, stage)| summary::reached(phase, stage));
     for (service, done) in wanted {
         let bar = lines.services.entry(service.service.clone()).or_insert_with(|| {
-            let bar = ProgressBar::new(0).with_style(style("        {bar:24.green/white.dim} {pos:>4} of {len} {msg}"));
+            let bar = ProgressBar::new(0);
             all.insert_after(&lines.head, bar)
         });
+        // However many are there: what is stuck is not shown as if it went well.
+        let stuck = status.overlays.contains(&Overlay::Stuck);
+        bar.set_style(style(if stuck { HELD_BAR } else { BAR }));
         bar.set_length(service.counts.members.into());
         bar.set_position(done.into());
         bar.set_message(format!("{word}  {}", service.service));

@@ -64,12 +64,6 @@ pub(crate) async fn run(context: &Context, args: RetireArgs) -> Result<(), Stop>
 
 /// Says who is cut off, and has it confirmed.
 fn ask(args: &RetireArgs, cut: &[&InstanceStatus]) -> Result<(), Stop> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Stop::usage(
-            "standard input is no terminal, so the question who is cut off cannot be asked",
-            "run it in a terminal, or add --yes",
-        ));
-    }
     note(format_args!("Version {} of {} will be retired although these may still use it:", args.version, args.secret));
     for life in cut {
         let held: Vec<String> = life.held.iter().map(ToString::to_string).collect();
@@ -82,15 +76,26 @@ fn ask(args: &RetireArgs, cut: &[&InstanceStatus]) -> Result<(), Stop> {
         note("  every session of that version that is live at the provider");
     }
     note("They are cut off: work that uses the version fails. This cannot be undone.");
+    confirm(args.secret.as_str(), "the secret's name")
+}
+
+/// Has an order confirmed by typing a name.
+pub(crate) fn confirm(name: &str, what: &str) -> Result<(), Stop> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Stop::usage(
+            "standard input is no terminal, so what is cut off cannot be confirmed",
+            "run it in a terminal, or add --yes",
+        ));
+    }
     let mut err = std::io::stderr().lock();
-    let _ = write!(err, "Type the secret's name to go on: ").and_then(|()| err.flush());
+    let _ = write!(err, "Type {what} to go on: ").and_then(|()| err.flush());
     drop(err);
     let mut typed = String::new();
     std::io::stdin()
         .lock()
         .read_line(&mut typed)
         .map_err(|error| Stop::usage(format!("cannot read the answer: {error}"), ""))?;
-    if typed.trim() == args.secret.as_str() {
+    if typed.trim() == name {
         return Ok(());
     }
     Err(Stop::failed(Exit::Failed, "declined", "not confirmed; nothing was done", ""))

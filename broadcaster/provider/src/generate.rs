@@ -27,6 +27,10 @@ impl Provider for GenerateProvider {
         "generate".into()
     }
 
+    fn accepts(&self, _: &SecretValue) -> Result<(), String> {
+        Ok(())
+    }
+
     fn draw(&self, _secret: &SecretName, _version: Version) -> Result<SecretValue, ProviderError> {
         Ok(SecretValue::new(self.draw.text().as_bytes().to_vec()))
     }

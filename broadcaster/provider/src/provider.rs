@@ -65,6 +65,10 @@ pub trait Provider: Send + Sync + 'static {
     /// What it is, for people: `postgres payments at 127.0.0.1:5432`.
     fn describe(&self) -> String;
 
+    /// Whether a value that was written from outside could be this provider's, as far as that shows without asking the
+    /// outside system. `Err`: why not, without the value.
+    fn accepts(&self, value: &SecretValue) -> Result<(), String>;
+
     /// Draws a new value. Outside state is not touched: the caller makes the value durable before `create`.
     fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError>;
 

@@ -298,6 +298,8 @@ async fn commands_that_make_no_sense_are_refused_before_they_reach_the_broadcast
             "the reason is empty",
         ),
         (command(Wire::Excuse(v1::Excuse { instance: None })), "field instance: is missing"),
+        (command(Wire::Gone(v1::Gone { instance: None })), "field instance: is missing"),
+        (command(Wire::Abandon(v1::Abandon { version: 0 })), "field version: 0 is no version"),
         (v1::OperatorCommand { action: None, ..command(Wire::Pause(v1::Pause {})) }, "no action this build knows"),
         (v1::OperatorCommand { secret: "No Name".into(), ..command(Wire::Pause(v1::Pause {})) }, "is not valid"),
         (

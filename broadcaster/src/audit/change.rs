@@ -79,6 +79,13 @@ fn of(change: &RecordChange) -> Option<Entry> {
             .detail("reason", word.reason.clone())
             .detail("instances", word.instances.iter().cloned().collect::<Vec<_>>())
             .detail("sessions", word.sessions),
+        RecordChange::GivenUp { version, word } => Entry::new(word.by.as_str(), "given_up")
+            .detail("version", version.get())
+            .detail("reason", word.reason.clone()),
+        RecordChange::SaidGone { instance, word } => Entry::new(word.by.as_str(), "said_gone")
+            .detail("instance", instance.full_name())
+            .detail("reason", word.reason.clone()),
+        RecordChange::GoneForgotten { instance } => by_us("gone_forgotten").detail("instance", instance.clone()),
         RecordChange::RetireBegan { version, .. } => by_us("retire_began").detail("version", version.get()),
         RecordChange::RetireAdvanced { version, step } => {
             by_us("retire_advanced").detail("version", version.get()).detail("next", step.as_str())

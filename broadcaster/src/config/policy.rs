@@ -20,6 +20,8 @@ pub(super) fn read(section: &Section<'_, '_>, base: &Policy) -> Policy {
         sync_rotating: section.duration("sync_rotating").unwrap_or(base.sync_rotating),
         min_overlap: section.duration("min_overlap").unwrap_or(base.min_overlap),
         when_unreachable: when_unreachable(section).unwrap_or(base.when_unreachable),
+        missed_syncs: section.integer("missed_syncs").unwrap_or(base.missed_syncs),
+        stuck_after: section.duration("stuck_after").unwrap_or(base.stuck_after),
         when_empty: section.choice("when_empty", &empties).unwrap_or(base.when_empty),
         required: required(section).unwrap_or_else(|| base.required.clone()),
         approval: section.flag("approval").unwrap_or(base.approval),

@@ -139,6 +139,13 @@ impl DriverControl {
                 None
             }
         };
+        let provider = self.environment.settings.of(secret).provider;
+        if let Err(problem) = provider.accepts(&value) {
+            return Err(Refusal::Invalid(format!(
+                "nothing is written: provider {} of {secret} cannot use this value: {problem}",
+                provider.describe()
+            )));
+        }
         let version = self.environment.tree.put_next(secret, value, floor).await.map_err(|problem| match problem {
             StoreError::Invalid { .. } | StoreError::TooLarge { .. } => Refusal::Invalid(problem.to_string()),
             problem => Refusal::Unavailable {

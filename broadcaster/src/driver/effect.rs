@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rotacast_clock as clock;
-use rotacast_protocol::coordinator::{Command, CommandKind, Coordinator, Guard, Input};
+use rotacast_protocol::coordinator::{Command, CommandKind, Coordinator, Failed, Guard, Input};
 use rotacast_protocol::message::SecretState;
 use rotacast_protocol::record::{Label, SecretRecord};
 use rotacast_protocol::{Instant, Now, SecretName, Version};
-use rotacast_provider::Credential;
+use rotacast_provider::{Credential, ProviderError};
 use tokio::sync::watch;
 
 pub(super) use self::publish::newer_on_bus;
@@ -30,7 +30,7 @@ const EFFECT_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) struct EffectOutcome {
     pub(super) kind: CommandKind,
     /// What to tell the core, or why it is to be tried again.
-    pub(super) result: Result<Vec<Input>, String>,
+    pub(super) result: Result<Vec<Input>, Failed>,
 }
 
 /// One effect with all it needs, detached from the task that owes it.
@@ -75,8 +75,11 @@ impl Effect {
         let kind = self.command.kind.clone();
         let result = match tokio::time::timeout(EFFECT_TIMEOUT, self.carry_out()).await {
             Ok(Ok(inputs)) => Ok(inputs),
-            Ok(Err(problem)) => Err(format!("{problem:#}")),
-            Err(_) => Err(format!("no answer within {EFFECT_TIMEOUT:?}")),
+            Ok(Err(problem)) => {
+                let refused = matches!(problem.downcast_ref(), Some(ProviderError::Refused { .. }));
+                Err(Failed { problem: format!("{problem:#}"), refused })
+            }
+            Err(_) => Err(format!("no answer within {EFFECT_TIMEOUT:?}").into()),
         };
         EffectOutcome { kind, result }
     }

@@ -71,6 +71,8 @@ pub(super) struct SecretTask {
     figures: FiguresSlot,
     /// When listeners were last updated, and with which revision.
     told: (Instant, Revision),
+    /// Whether listeners were told that it is stuck.
+    stuck: bool,
     /// Something happened since then.
     changed: bool,
     secrets: Secrets,
@@ -110,6 +112,7 @@ impl SecretTask {
             ask_again: None,
             status,
             told: (Instant::ZERO, Revision(0)),
+            stuck: false,
             changed: true,
             secrets,
             stop,

@@ -2,6 +2,7 @@
 
 mod faults;
 mod following;
+mod given_up;
 mod isolation;
 mod lost;
 mod scheduled;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -69,8 +70,8 @@ impl Standings {
 pub(crate) struct Figures {
     /// The rotation in flight: its phase, and when it began.
     pub(crate) rotation: Option<(Phase, WallTime)>,
-    /// When the deadline in force began to count, and when it passes.
-    pub(crate) deadline: Option<(Instant, Instant)>,
+    /// How long the phase in force may last, and when that is over.
+    pub(crate) deadline: Option<(Duration, Instant)>,
     /// In the order of [`Overlay::ALL`].
     pub(super) overlays: [bool; Overlay::ALL.len()],
     /// By condition, in the order of [`ConditionName::ALL`].
@@ -87,7 +88,7 @@ impl Figures {
         let record = coordinator.record();
         let mut figures = Self {
             rotation: record.rotation.as_ref().map(|rotation| (rotation.phase, rotation.started)),
-            deadline: coordinator.deadline().map(|(_, over)| (coordinator.phase_began(), over)),
+            deadline: coordinator.deadline().map(|(deadline, over)| (deadline.after, over)),
             standings,
             auth_failures: match (&record.rotation, newest(coordinator)) {
                 (Some(_), Some(version)) => coordinator.auth_failures(version),
@@ -192,10 +193,10 @@ impl Sums {
         self.standings.add(figures.standings);
         self.auth_failures += figures.auth_failures;
         // One that has passed shows as stuck; the next one would be hidden behind it.
-        if let Some((began, over)) = figures.deadline.filter(|(_, over)| *over > now.instant) {
+        if let Some((whole, over)) = figures.deadline.filter(|(_, over)| *over > now.instant) {
             let left = over.since(now.instant).as_secs_f64();
             self.nearest_deadline = Some(self.nearest_deadline.map_or(left, |nearest| nearest.min(left)));
-            let whole = over.since(began).as_secs_f64();
+            let whole = whole.as_secs_f64();
             if whole > 0.0 {
                 self.most_used_deadline = self.most_used_deadline.max((whole - left) / whole);
             }

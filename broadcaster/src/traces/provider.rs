@@ -82,6 +82,10 @@ impl Provider for TracedProvider {
         self.inner.describe()
     }
 
+    fn accepts(&self, value: &SecretValue) -> Result<(), String> {
+        self.inner.accepts(value)
+    }
+
     fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError> {
         self.inner.draw(secret, version)
     }

@@ -53,26 +53,29 @@ impl TryFrom<ActionBody> for OperatorCommand {
 
     fn try_from(body: ActionBody) -> Result<Self, Refusal> {
         let instances = || body.instances.iter().map(InstanceKey::try_from);
+        let one_instance = || match instances().collect::<Result<Vec<_>, _>>()?.as_slice() {
+            [instance] => Ok(instance.clone()),
+            others => Err(Refusal::Invalid(format!("{} names one instance, found {}", body.action, others.len()))),
+        };
+        let version = || {
+            let version = body.version.ok_or_else(|| Refusal::Invalid(format!("{} names the version", body.action)))?;
+            Version::new(version).map_err(invalid)
+        };
         let order = match body.action {
             OrderName::Rotate => Order::Rotate,
             OrderName::Pause => Order::pause(&body.reason)?,
             OrderName::Resume => Order::Resume,
             OrderName::Approve => Order::Approve,
             OrderName::Rollback => Order::rollback(&body.reason)?,
-            OrderName::Excuse => match instances().collect::<Result<Vec<_>, _>>()?.as_slice() {
-                [instance] => Order::Excuse { instance: instance.clone() },
-                others => {
-                    return Err(Refusal::Invalid(format!("an excuse names one instance, found {}", others.len())));
-                }
-            },
+            OrderName::Excuse => Order::Excuse { instance: one_instance()? },
+            OrderName::Gone => Order::gone(one_instance()?, &body.reason)?,
+            OrderName::Abandon => Order::abandon(version()?, &body.reason)?,
             OrderName::Override => {
                 let found = body.instances.len();
                 if found > MAX_OVERRIDDEN {
                     return Err(Refusal::Invalid(format!("{found} instances; expected at most {MAX_OVERRIDDEN}")));
                 }
-                let version = body.version.ok_or_else(|| Refusal::Invalid("an override names the version".into()))?;
-                let version = Version::new(version).map_err(invalid)?;
-                Order::cut_off(version, instances().collect::<Result<_, _>>()?, body.sessions, &body.reason)?
+                Order::cut_off(version()?, instances().collect::<Result<_, _>>()?, body.sessions, &body.reason)?
             }
             OrderName::LeaveSafeMode => Order::LeaveSafeMode,
         };

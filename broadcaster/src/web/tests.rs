@@ -353,6 +353,8 @@ async fn orders_that_make_no_sense_never_reach_the_broadcaster() {
         json!({ "secret": about, "action": "excuse", "instances": [instance] }),
         json!({ "secret": about, "action": "override", "reason": "why", "version": 1, "instances": [instance], "sessions": true }),
         json!({ "secret": about, "action": "leave_safe_mode" }),
+        json!({ "secret": about, "action": "gone", "reason": "why", "instances": [instance] }),
+        json!({ "secret": about, "action": "abandon", "reason": "why", "version": 1 }),
     ] {
         assert_eq!(rig.act(&cookie, &good).await.status(), StatusCode::OK, "{good}");
     }

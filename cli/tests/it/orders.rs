@@ -196,3 +196,39 @@ async fn an_excuse_is_for_one_life() {
     rig.fake.instances.lock().unwrap().clear();
     rig.run(&["excuse", SECRET, "api/pod-1"]).await.exits(5);
 }
+
+#[tokio::test]
+async fn an_incarnation_that_runs_is_never_said_to_be_gone() {
+    let rig = Rig::start().await;
+    *rig.fake.instances.lock().unwrap() = vec![
+        instance("api", "pod-1", 0x0a, Standing::Silent),
+        instance("api", "pod-1", 0x0b, Standing::Live),
+        instance("api", "pod-2", 0x0d, Standing::Live),
+    ];
+    let with = |more: &[&'static str]| [&["gone", "--reason", "its node burnt down"], more].concat();
+    let ran = rig.run(&with(&["api/pod-1", "--yes"])).await.exits(0);
+    assert!(ran.err.contains("api/pod-1#0a0a0a0a · payments/db · held version 1, 2 · heard 3 s ago"), "{}", ran.err);
+    assert!(ran.err.contains("Not meant, since it runs: api/pod-1#0b0b0b0b"), "{}", ran.err);
+    let orders = rig.orders();
+    assert_eq!(orders.len(), 1, "the replacement is left alone");
+    assert_eq!((orders[0].action, orders[0].reason.as_str()), ("gone", "its node burnt down"));
+    assert_eq!(lives(&orders[0]), ["api/pod-1#0a0a0a0a"]);
+    for live in ["api/pod-2", "api/pod-1/0b0b0b0b"] {
+        let ran = rig.run(&with(&[live, "--yes"])).await.exits(1);
+        assert!(ran.err.contains("so it runs"), "{}", ran.err);
+    }
+    let ran = rig.run(&with(&["api/pod-1"])).await.exits(2);
+    assert!(ran.err.contains("standard input is no terminal"), "{}", ran.err);
+    assert_eq!(rig.orders().len(), 1);
+}
+
+#[tokio::test]
+async fn a_version_is_given_up_with_a_reason() {
+    let rig = Rig::start().await;
+    rig.run(&["abandon", SECRET, "2"]).await.exits(2);
+    rig.run(&["abandon", SECRET, "0", "--reason", "no login"]).await.exits(2);
+    let ran = rig.run(&["abandon", SECRET, "2", "--reason", "no login"]).await.exits(0);
+    assert!(ran.out.contains("version 2 is given up") && ran.out.contains("end it there"), "{}", ran.out);
+    let given = rig.orders().pop().unwrap();
+    assert_eq!((given.action, given.version, given.reason.as_str()), ("abandon", 2, "no login"));
+}

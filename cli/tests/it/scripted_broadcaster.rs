@@ -164,7 +164,9 @@ impl Control for Fake {
                         order.instances = cut.instances().iter().cloned().collect();
                         order.sessions = cut.sessions();
                     }
-                    rotacast_protocol::coordinator::Order::Excuse { instance } => order.instances = vec![instance],
+                    rotacast_protocol::coordinator::Order::Excuse { instance }
+                    | rotacast_protocol::coordinator::Order::Gone { instance, .. } => order.instances = vec![instance],
+                    rotacast_protocol::coordinator::Order::Abandon { version, .. } => order.version = version.get(),
                     _ => {}
                 }
             }

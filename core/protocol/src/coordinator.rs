@@ -32,7 +32,7 @@ pub use command::{Command, CommandKind, CommandName, USAGE_INTERVAL};
 pub use condition::{Blocker, Condition, ConditionName};
 pub use decide::Rejection;
 pub use guard::{Guard, MAX_LISTED};
-pub use input::{Evidence, Input};
+pub use input::{Evidence, Failed, Input};
 pub use member::{Granted, GuardStanding, Member, Reported, Standing};
 pub use order::{CutOff, InvalidOrder, Order, OrderName, Reason};
 pub use outlook::{Overlay, StageCounts};
@@ -112,12 +112,7 @@ pub enum Change {
         revision: Revision,
     },
     /// A command fails.
-    Troubled {
-        command: CommandKind,
-        /// In words, without values.
-        problem: String,
-        at: Now,
-    },
+    Troubled { command: CommandKind, failed: Failed, at: Now },
     /// A deadline was extended.
     DeadlineExtended { at: Now },
     /// The policy was changed.
@@ -127,8 +122,7 @@ pub enum Change {
 /// A command that keeps failing.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Trouble {
-    /// In words.
-    pub problem: String,
+    pub failed: Failed,
     pub since: Now,
     pub times: u32,
 }
@@ -176,6 +170,8 @@ pub struct Coordinator {
     troubles: BTreeMap<CommandKind, Trouble>,
     /// When this leader saw the phase begin; its takeover if it began before.
     phase_began: Instant,
+    /// How old the phase was then, by the record.
+    phase_age: Duration,
     /// Since when this leader has certainly granted no lease longer than the short tier's: the rotation's begin, the last
     /// change of the lease times or its takeover.
     short_since: Instant,
@@ -207,6 +203,9 @@ impl Coordinator {
                 (*version, if is_sealed { sealed } else { unsealed })
             })
             .collect();
+        let began = record.rotation.as_ref().map_or(tenure.since.wall, |rotation| rotation.phase_since);
+        // A clock that was set back makes it no older.
+        let record_age = Duration::from_millis(tenure.since.wall.0.saturating_sub(began.0));
         let mut coordinator = Self {
             policy,
             tenure,
@@ -219,6 +218,7 @@ impl Coordinator {
             published: None,
             troubles: BTreeMap::new(),
             phase_began: since,
+            phase_age: record_age,
             short_since: since,
             activated_at: since,
             deadline_extended: 0,
@@ -254,12 +254,6 @@ impl Coordinator {
     #[must_use]
     pub fn member_of(&self, key: &InstanceKey) -> Option<&Member> {
         self.members.find(key)
-    }
-
-    /// When this leader saw the phase in force begin, or its deadline extended.
-    #[must_use]
-    pub fn phase_began(&self) -> Instant {
-        self.phase_began
     }
 
     /// Commands that keep failing.
@@ -338,17 +332,18 @@ impl Coordinator {
                 self.published = self.published.max(Some(*revision));
                 self.troubles.remove(&CommandKind::Publish);
             }
-            Change::Troubled { command, problem, at } => {
+            Change::Troubled { command, failed, at } => {
                 let trouble = self.troubles.entry(command.clone()).or_insert_with(|| Trouble {
-                    problem: String::new(),
+                    failed: failed.clone(),
                     since: *at,
                     times: 0,
                 });
-                trouble.problem.clone_from(problem);
+                trouble.failed.clone_from(failed);
                 trouble.times = trouble.times.saturating_add(1);
             }
             Change::DeadlineExtended { at } => {
                 self.phase_began = at.instant;
+                self.phase_age = Duration::ZERO;
                 self.deadline_extended = self.deadline_extended.saturating_add(1);
             }
             Change::PolicySet(policy) => {
@@ -365,6 +360,7 @@ impl Coordinator {
         let after = self.record.rotation.as_ref().map(|rotation| (rotation.generation, rotation.phase));
         if before != after {
             self.phase_began = now.instant;
+            self.phase_age = Duration::ZERO;
             self.deadline_extended = 0;
         }
         // Until now a longer lease may have been granted.
@@ -392,6 +388,9 @@ impl Coordinator {
         {
             let unsealed = RetireProgress::unsealed(record.revision);
             *progress = RetireProgress { sealed: Some(now.instant), sealed_wall: Some(now.wall), ..unsealed };
+        }
+        if let RecordChange::SaidGone { instance, .. } = change {
+            self.change_member(instance, |member, _| member.left = true);
         }
         self.recount();
         // Trouble with what is no longer to be done is over.

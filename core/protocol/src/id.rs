@@ -186,6 +186,22 @@ impl InstanceKey {
     pub fn new(service: ServiceName, instance: InstanceName, incarnation: Incarnation) -> Self {
         Self(Arc::new(KeyParts { service, instance, incarnation }))
     }
+
+    /// `service/instance/incarnation`, as records and operators name it.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        format!("{}/{}/{}", self.service, self.instance, self.incarnation)
+    }
+
+    /// The key of a [`InstanceKey::full_name`].
+    #[must_use]
+    pub fn of_full_name(name: &str) -> Option<Self> {
+        let mut parts = name.split('/');
+        let (service, instance, incarnation) = (parts.next()?, parts.next()?, parts.next()?);
+        let incarnation = Incarnation(u128::from_str_radix(incarnation, 16).ok()?);
+        parts.next().is_none().then_some(())?;
+        Some(Self::new(service.parse().ok()?, instance.parse().ok()?, incarnation))
+    }
 }
 
 impl Deref for InstanceKey {

@@ -19,7 +19,7 @@ use std::hash::{Hash, Hasher};
 pub use event::{Action, Answer, CommandId, Event, Jitter, Recorded, SaveId};
 use retry::Retries;
 
-use crate::coordinator::{Change, CommandKind, Coordinator, Input, Rejection};
+use crate::coordinator::{Change, CommandKind, Coordinator, Failed, Input, Rejection};
 use crate::id::{InstanceKey, Version};
 use crate::name::OperatorName;
 use crate::record::{Label, RecordChange};
@@ -353,7 +353,7 @@ impl<R> Machine<R> {
         started
     }
 
-    fn command_done(&mut self, now: Now, id: CommandId, outcome: Result<Vec<Input>, String>, jitter: Jitter) {
+    fn command_done(&mut self, now: Now, id: CommandId, outcome: Result<Vec<Input>, Failed>, jitter: Jitter) {
         let Some(kind) = self.in_flight.remove(&id) else { return };
         match self.believed(outcome) {
             Ok(inputs) => {
@@ -363,15 +363,15 @@ impl<R> Machine<R> {
                     self.events.push_front(Event::Input(input));
                 }
             }
-            Err(problem) => {
+            Err(failed) => {
                 self.retries.failed(kind.clone(), now.instant, jitter);
-                self.events.push_front(Event::Input(Input::Troubled { command: kind, problem }));
+                self.events.push_front(Event::Input(Input::Troubled { command: kind, failed }));
             }
         }
     }
 
     /// That the bus has a newer state is believed [`MAX_LEAPS`] times in a term.
-    fn believed(&mut self, outcome: Result<Vec<Input>, String>) -> Result<Vec<Input>, String> {
+    fn believed(&mut self, outcome: Result<Vec<Input>, Failed>) -> Result<Vec<Input>, Failed> {
         let went_back = |inputs: &Vec<Input>| inputs.iter().any(|input| matches!(input, Input::StoreWentBack { .. }));
         if !outcome.as_ref().is_ok_and(went_back) {
             return outcome;
@@ -384,7 +384,8 @@ impl<R> Machine<R> {
         Err(format!(
             "the bus has a state that is newer than revision {revision}, after {MAX_LEAPS} leaps over what may have been \
              lost: another client writes states of this secret; see who has the right to, and remove the message"
-        ))
+        )
+        .into())
     }
 
     /// Numbers from `missing` to before `found` that were used in a history that the store has lost, or may have been: taken,

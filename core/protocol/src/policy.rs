@@ -77,6 +77,11 @@ pub struct Policy {
     pub min_overlap: Duration,
     /// What silence means.
     pub when_unreachable: WhenUnreachable,
+    /// After how many missed Syncs preparing and switching go on without an instance: neither ends a credential, and the
+    /// retire still waits for it. Under [`WhenUnreachable::Hold`] they wait for every instance.
+    pub missed_syncs: u32,
+    /// From how long on a rotation that waits is reported as stuck, counted from the beginning of its phase.
+    pub stuck_after: Duration,
     /// What an empty set of members means.
     pub when_empty: WhenEmpty,
     /// Services that must have at least this many live instances on the new version.
@@ -106,6 +111,8 @@ impl Default for Policy {
             sync_rotating: Duration::from_secs(10),
             min_overlap: Duration::ZERO,
             when_unreachable: WhenUnreachable::Fence,
+            missed_syncs: 3,
+            stuck_after: Duration::from_secs(600),
             when_empty: WhenEmpty::Hold,
             required: BTreeMap::new(),
             approval: false,
@@ -170,6 +177,15 @@ impl Policy {
                     self.sync_idle, self.lease_idle
                 ),
             );
+        }
+        if self.missed_syncs == 0 {
+            return fail(
+                "missed_syncs",
+                "0 waits for no instance; expected at least 1, or `when_unreachable` = \"hold\"".into(),
+            );
+        }
+        if self.stuck_after < shortest {
+            return fail("stuck_after", format!("{:?} is out of range; expected at least 100ms", self.stuck_after));
         }
         if self.max_live_versions < 2 {
             return fail("max_live_versions", format!("{} leaves no room for old and new", self.max_live_versions));

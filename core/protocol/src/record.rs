@@ -23,6 +23,12 @@ use crate::word::words;
 /// Finished rotations and ended versions kept in the record, for people; older ones are in the audit log.
 pub const MAX_HISTORY: usize = 20;
 
+/// Pauses of one secret that are in force at once: as many as people can keep apart.
+pub const MAX_PAUSES: usize = 8;
+
+/// Incarnations of one secret that the record remembers as gone: what one lost rack holds, in 40 KiB of the record.
+pub const MAX_GONE: usize = 256;
+
 /// Fields written by a later build that this one does not know; kept as they are.
 pub type Unknown = BTreeMap<String, serde_json::Value>;
 
@@ -142,6 +148,17 @@ pub struct Override {
     pub unknown: Unknown,
 }
 
+/// What an operator has said, and why.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Statement {
+    pub by: OperatorName,
+    pub reason: String,
+    pub at: WallTime,
+    /// See [`Unknown`].
+    #[serde(flatten)]
+    pub unknown: Unknown,
+}
+
 /// A version on its way out, with its own guard.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Retirement {
@@ -152,6 +169,13 @@ pub struct Retirement {
     pub since: WallTime,
     #[serde(default)]
     pub overrides: Vec<Override>,
+    /// An operator has given the version up: the provider is not asked to end its credential, only its value is erased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<Statement>,
+    /// The rotation was rolled back before the credential was made. If the store has no value of it either, there is no
+    /// credential that Rotacast could name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmade: bool,
     /// Past the point of no return: what is to be done next.
     #[serde(default)]
     pub step: Option<RetireStep>,
@@ -165,9 +189,21 @@ pub struct Pause {
     pub by: OperatorName,
     pub reason: String,
     pub at: WallTime,
+    /// Said by further pauses while it was in force, at most [`MAX_PAUSES`] in all. One `resume` lifts them together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<Statement>,
     /// See [`Unknown`].
     #[serde(flatten)]
     pub unknown: Unknown,
+}
+
+impl Pause {
+    /// Every reason, each but the first with the operator who gave it.
+    #[must_use]
+    pub fn reasons(&self) -> String {
+        let more = self.more.iter().map(|word| format!("; {}: {}", word.by, word.reason));
+        std::iter::once(self.reason.clone()).chain(more).collect()
+    }
 }
 
 /// Nothing irreversible happens until an operator says so: the store is not what it was.
@@ -282,6 +318,10 @@ pub struct SecretRecord {
     /// Versions on their way out.
     pub retirements: BTreeMap<Version, Retirement>,
     pub paused: Option<Pause>,
+    /// Incarnations that an operator has said are gone, as `service/instance/incarnation`: nothing waits for them. At most
+    /// [`MAX_GONE`]; one that the roster no longer has is dropped.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gone: BTreeMap<String, Statement>,
     /// See [`SafeMode`].
     pub safe_mode: Option<SafeMode>,
     /// See [`SecretState::stay`]: in safe mode, and after it until the version that waits then is current, or an operator
@@ -320,6 +360,7 @@ impl SecretRecord {
             rotation: None,
             retirements: BTreeMap::new(),
             paused: None,
+            gone: BTreeMap::new(),
             safe_mode: None,
             stay: false,
             ended_to: None,

@@ -1193,7 +1193,7 @@ pub struct OperatorCommand {
     pub epoch: u64,
     #[prost(
         oneof = "operator_command::Action",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20"
     )]
     pub action: ::core::option::Option<operator_command::Action>,
 }
@@ -1220,6 +1220,10 @@ pub mod operator_command {
         Excuse(super::Excuse),
         #[prost(message, tag = "18")]
         LeaveSafeMode(super::LeaveSafeMode),
+        #[prost(message, tag = "19")]
+        Gone(super::Gone),
+        #[prost(message, tag = "20")]
+        Abandon(super::Abandon),
     }
 }
 /// Writes the next version, at most 255 KiB. Never logged.
@@ -1258,6 +1262,20 @@ pub struct Excuse {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaveSafeMode {}
+/// This incarnation no longer runs: nothing waits for it any more, for good. If it runs after all, it is cut off. Refused
+/// while the leader hears it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Gone {
+    #[prost(message, optional, tag = "1")]
+    pub instance: ::core::option::Option<InstanceKey>,
+}
+/// Gives a version up: a rotation to it is rolled back, its value is erased once no instance may use it, and its credential
+/// at the provider is left alone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Abandon {
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CommandReply {
     /// The version a Put or Rotate made; 0: none.

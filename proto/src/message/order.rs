@@ -42,6 +42,8 @@ impl From<&Order> for Action {
                 sessions: cut.sessions(),
             }),
             Order::Excuse { instance } => Self::Excuse(v1::Excuse { instance: Some(instance.into()) }),
+            Order::Gone { instance, .. } => Self::Gone(v1::Gone { instance: Some(instance.into()) }),
+            Order::Abandon { version, .. } => Self::Abandon(v1::Abandon { version: version.get() }),
             Order::LeaveSafeMode => Self::LeaveSafeMode(v1::LeaveSafeMode {}),
         }
     }
@@ -67,6 +69,8 @@ pub fn order_from_wire(action: Action, reason: &str) -> Result<Order, OrderError
             Order::cut_off(version, instances, cut.sessions, reason)?
         }
         Action::Excuse(excuse) => Order::Excuse { instance: instance_key("instance", excuse.instance)? },
+        Action::Gone(gone) => Order::gone(instance_key("instance", gone.instance)?, reason)?,
+        Action::Abandon(given_up) => Order::abandon(version("version", given_up.version)?, reason)?,
         Action::LeaveSafeMode(_) => Order::LeaveSafeMode,
     })
 }

@@ -78,6 +78,40 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             let confirmed = guard.conditions.iter().any(|it| it.name == ConditionName::RequiredServices && it.met);
             says(confirmed, "required: what was said before the rollback confirms the way back")
         }
+        Rule::HoldStages => {
+            let policy = Policy { when_unreachable: WhenUnreachable::Hold, ..Policy::default() };
+            let mut bench = Bench::preparing(policy, &["api/a", "api/b"]);
+            spoil();
+            bench.pass(seconds(2 * 3600));
+            bench.sync("api/a", 2, Stage::Prepared, &[1, 2]);
+            says(bench.current() == Some(2), "hold: version 2 is activated and a silent instance is not ready")
+        }
+        Rule::MissedSyncs => {
+            let mut bench = Bench::preparing(Policy::default(), &["api/a", "api/b"]);
+            spoil();
+            for _ in 0..4 {
+                bench.sync("api/a", 2, Stage::Prepared, &[1, 2]);
+                bench.pass(seconds(10));
+            }
+            says(bench.current() != Some(2), "L: the activation waits for the lease of an instance that is silent")
+        }
+        Rule::GoneStays => {
+            let policy = Policy { when_unreachable: WhenUnreachable::Hold, ..Policy::default() };
+            let mut bench = Bench::draining(policy, &["api/a", "api/b"]);
+            bench.pass(seconds(60));
+            bench.order(Order::gone(key("api/b"), "its node is lost").expect("a reason")).ok();
+            spoil();
+            bench.take_over();
+            bench.register("api/b");
+            says(blocks(&bench, "api/b"), "L: an instance that was said to be gone holds the retire up")
+        }
+        Rule::GoneIsSilent => {
+            let mut bench = Bench::draining(Policy::default(), &["api/a", "api/b"]);
+            bench.sync("api/b", 2, Stage::Switched, &[1, 2]);
+            spoil();
+            bench.order(Order::gone(key("api/b"), "its node is lost").expect("a reason")).ok();
+            says(!blocks(&bench, "api/b"), "S1: an instance that is heard counts as gone")
+        }
         Rule::StepOrder => {
             let mut bench = Bench::draining(Policy::default(), &["api/a"]);
             bench.sync("api/a", 2, Stage::Released, &[2]);

@@ -339,7 +339,7 @@ impl World {
                         let read = roster.map(|end| self.read_roster(term, end)).unwrap_or_default();
                         Ok(read.into_iter().chain(inputs).collect())
                     }
-                    Err(()) => Err("no answer".to_owned()),
+                    Err(()) => Err("no answer".into()),
                 };
                 term.machine.handle(MachineEvent::CommandDone { id, outcome, jitter });
             }

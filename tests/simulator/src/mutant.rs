@@ -126,6 +126,14 @@ rules! {
     StayMakesWay,
     /// Everyone prepares before the activation, and switches before draining.
     Stages,
+    /// Under `hold`, preparing and switching wait for whoever is silent.
+    HoldStages,
+    /// Otherwise they go on after a few missed Syncs, and do not wait for a lease.
+    MissedSyncs,
+    /// An incarnation that an operator said is gone is over under every later leader.
+    GoneStays,
+    /// An incarnation that is heard is not said to be gone.
+    GoneIsSilent,
     /// What was said before a change of direction confirms nothing.
     ConfirmedDirection,
     /// An empty set is never unanimous.

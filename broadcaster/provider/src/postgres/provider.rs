@@ -93,8 +93,8 @@ impl PostgresProvider {
     }
 
     /// The login in a value, where it is one of the server that the administrator looks after.
-    fn ours(&self, credential: &Credential) -> Result<LoginValue, String> {
-        let value = LoginValue::parse(&credential.value).map_err(|error| error.to_string())?;
+    fn ours(&self, value: &SecretValue) -> Result<LoginValue, String> {
+        let value = LoginValue::parse(value).map_err(|error| error.to_string())?;
         let settings = &self.settings;
         if value.endpoint != settings.endpoint && !settings.also_at.contains(&value.endpoint) {
             return Err(format!(
@@ -108,7 +108,7 @@ impl PostgresProvider {
 
     /// The login in a value that is to be retired.
     fn retirable(&self, credential: &Credential, others: &[Credential]) -> Result<LoginValue, Problem> {
-        let value = self.ours(credential).map_err(Problem::Refused)?;
+        let value = self.ours(&credential.value).map_err(Problem::Refused)?;
         match shared_with(&value, credential, others) {
             Some(other) => {
                 Err(Problem::Refused(format!("its role is also that of version {other}, which is still valid")))
@@ -138,7 +138,7 @@ impl PostgresProvider {
     }
 
     async fn create_role(&self, credential: &Credential) -> Result<(), Problem> {
-        let value = self.ours(credential).map_err(Problem::Refused)?;
+        let value = self.ours(&credential.value).map_err(Problem::Refused)?;
         let mut connection = admin::open(&self.settings.admin).await?;
         let transaction = self.begin(connection.client(), &value.username).await?;
         let found = Role::read(&transaction, &value.username, self.group()).await?;
@@ -178,7 +178,7 @@ impl PostgresProvider {
     }
 
     async fn test_login(&self, credential: &Credential, others: &[Credential]) -> Result<Verdict, Problem> {
-        let value = match self.ours(credential) {
+        let value = match self.ours(&credential.value) {
             Ok(value) => value,
             Err(problem) => return Ok(Verdict::Rejected(problem)),
         };
@@ -239,7 +239,7 @@ impl PostgresProvider {
 
     async fn count_sessions(&self, credential: &Credential, others: &[Credential]) -> Result<Evidence, Problem> {
         // A value that names no role here says nothing about who uses it: that is no evidence of disuse.
-        let Ok(value) = self.ours(credential) else { return Ok(Evidence::None) };
+        let Ok(value) = self.ours(&credential.value) else { return Ok(Evidence::None) };
         if let Some(other) = shared_with(&value, credential, others) {
             return Err(Problem::Refused(format!(
                 "its role is also that of version {other}: whose sessions they are cannot be told"
@@ -419,6 +419,10 @@ fn same(there: &Mark, wanted: &Mark) -> Result<(), String> {
 impl Provider for PostgresProvider {
     fn describe(&self) -> String {
         format!("postgres {} at {}", self.settings.database, self.settings.endpoint)
+    }
+
+    fn accepts(&self, value: &SecretValue) -> Result<(), String> {
+        self.ours(value).map(drop)
     }
 
     fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError> {

@@ -37,16 +37,30 @@ impl Effect {
             tree.clear_journal(self.secret(), version, self.record.epoch).await?;
             return done;
         }
+        let retirement = self.record.retirements.get(&version);
+        if let Some(word) = retirement.and_then(|retirement| retirement.given_up.as_ref()) {
+            let reason = format!("{} has given the version up: {}", word.by, word.reason);
+            self.leave_alone(version, step, reason).await?;
+            return done;
+        }
         let credential = match self.credential(version).await? {
             Some(credential) => credential,
             // Rolled back while it was being made: the credential may exist although its version key does not.
             None => match tree.read_journal(self.secret(), version).await? {
                 Some(value) => Credential { secret: self.secret().clone(), version, value },
                 None if self.may_skip_the_provider(version) => return done,
-                None => anyhow::bail!(
-                    "the value of version {version} is gone from the store, so Rotacast cannot name the credential to revoke: \
-                     write the value back, or revoke it by hand and say so with `rotacast retire --override --sessions`"
-                ),
+                None if retirement.is_some_and(|retirement| retirement.unmade) => {
+                    let reason = "it was given up before its credential was made, and the store has no value of it";
+                    self.leave_alone(version, step, reason.to_owned()).await?;
+                    return done;
+                }
+                None => {
+                    let provider = self.settings.provider.describe();
+                    let problem = "its value is gone from the store, so Rotacast cannot name the credential to revoke: write the \
+                                   value back, or revoke the credential by hand and give the version up"
+                        .to_owned();
+                    return Err(ProviderError::Refused { provider, version: version.get(), problem }.into());
+                }
             },
         };
         let others = self.others(version).await?;
@@ -61,18 +75,24 @@ impl Effect {
             Ok(()) => done,
             // A rejected value may name a credential of another owner: that one is not ours to end.
             Err(ProviderError::Refused { problem, .. }) if self.is_rejected(version) => {
-                info!(secret = %self.secret(), %version, problem, "a rejected version's credential is left alone");
-                let entry = Entry::new("broadcaster", "left_alone")
-                    .secret(self.secret().clone())
-                    .rotation(self.record.rotation.as_ref().map(|rotation| rotation.generation))
-                    .detail("version", version.get())
-                    .detail("step", step.as_str())
-                    .detail("reason", problem);
-                self.environment.audit.append(entry).await?;
+                self.leave_alone(version, step, problem).await?;
                 done
             }
             Err(problem) => Err(problem.into()),
         }
+    }
+
+    /// A step that ends nothing at the provider is on record.
+    async fn leave_alone(&self, version: Version, step: RetireStep, reason: String) -> anyhow::Result<()> {
+        info!(secret = %self.secret(), %version, %step, reason, "the version's credential is left alone");
+        let entry = Entry::new("broadcaster", "left_alone")
+            .secret(self.secret().clone())
+            .rotation(self.record.rotation.as_ref().map(|rotation| rotation.generation))
+            .detail("version", version.get())
+            .detail("step", step.as_str())
+            .detail("reason", reason);
+        self.environment.audit.append(entry).await?;
+        Ok(())
     }
 
     /// A version whose value never reached the store made no credential; one whose sessions an operator has overridden

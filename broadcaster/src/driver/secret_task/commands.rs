@@ -56,6 +56,7 @@ impl SecretTask {
                 }
             }
             Err(problem) => {
+                let problem = &problem.problem;
                 warn!(secret = %self.secret, command = %kind.name(), problem, "a command failed; it is tried again");
                 self.failing.insert(kind);
             }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use rotacast_clock as clock;
 use rotacast_protocol::Instant;
+use rotacast_protocol::coordinator::Overlay;
 use rotacast_protocol::status::SecretStatus;
+use tracing::{info, warn};
 
 use super::SecretTask;
 use crate::metrics::{Figures, Standings};
@@ -30,6 +32,8 @@ impl SecretTask {
         self.told = (at.instant, revision);
         self.changed = false;
         let fresh = SecretStatus::of(coordinator, self.settings.shown(coordinator.record()), at);
+        let was_stuck = std::mem::replace(&mut self.stuck, fresh.overlays.contains(&Overlay::Stuck));
+        log_stuck(&fresh, was_stuck, self.stuck);
         self.figures.tell(Figures::of(coordinator, &fresh, Standings::of(coordinator, at)));
         let changed = self.status.send_if_modified(|status| {
             let changed = **status != fresh;
@@ -50,5 +54,78 @@ impl SecretTask {
             true => Some(self.told.0 + STATUS_INTERVAL),
             false => has_members().then(|| self.told.0 + STANDINGS_INTERVAL),
         }
+    }
+}
+
+/// Blockers that one line of the log names; `rotacast why` lists them all.
+const BLOCKERS_LOGGED: usize = 3;
+
+/// The log says when a secret becomes stuck, what it waits for then, and when that is over.
+fn log_stuck(status: &SecretStatus, was: bool, is: bool) {
+    let secret = &status.secret;
+    match (was, is) {
+        (false, true) => {
+            let phase = status.rotation.as_ref().map_or("no rotation", |rotation| rotation.phase.words());
+            let names = status.blockers.iter().take(BLOCKERS_LOGGED).map(|it| match &it.who {
+                Some(who) => format!("{}: {who}: {}", it.condition, it.why),
+                None => format!("{}: {}", it.condition, it.why),
+            });
+            let waits_for = names.collect::<Vec<_>>().join("; ");
+            let things = status.blockers.len();
+            warn!(%secret, phase, things, waits_for, "stuck: `rotacast why` says what it waits for and what can be done");
+        }
+        (true, false) => info!(%secret, "no longer stuck"),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    use rotacast_protocol::coordinator::ConditionName;
+    use rotacast_protocol::status::BlockerStatus;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(text)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_log_says_once_when_a_secret_becomes_stuck_and_when_that_is_over() {
+        let lines = Lines::default();
+        let written = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || written.clone()).finish();
+        let mut status = SecretStatus::new("payments/db".parse().unwrap());
+        status.blockers.push(BlockerStatus {
+            condition: ConditionName::Prepared,
+            who: Some("api/pod-1#0a0a0a0a".into()),
+            why: "silent for 10 min".into(),
+            since: None,
+            next: String::new(),
+            command: None,
+        });
+        tracing::subscriber::with_default(subscriber, || {
+            for (was, is) in [(false, false), (false, true), (true, true), (true, false)] {
+                log_stuck(&status, was, is);
+            }
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let [begins, ends] = lines[..] else { panic!("{text}") };
+        assert!(begins.contains("WARN") && begins.contains("stuck:") && begins.contains("payments/db"), "{begins}");
+        assert!(begins.contains("prepared: api/pod-1#0a0a0a0a: silent for 10 min"), "{begins}");
+        assert!(ends.contains("INFO") && ends.contains("no longer stuck"), "{ends}");
     }
 }

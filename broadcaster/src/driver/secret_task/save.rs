@@ -52,17 +52,20 @@ impl SecretTask {
         }
     }
 
-    /// An override cuts instances or sessions off: its entry is durable before it takes effect. So is the intent to
-    /// retire, which has a command of its own.
+    /// An operator's word may cut instances or sessions off: its entry is durable before it takes effect. So is the intent
+    /// to retire, which has a command of its own.
     pub(super) async fn audit_overrides(&self, changes: &[Change], by: Option<&OperatorName>) -> Result<(), Ended> {
         let record = self.machine.coordinator().record();
         let rotation = record.rotation.as_ref().map(|rotation| rotation.generation);
         for change in changes {
-            let Change::Record(change @ RecordChange::Overridden { .. }) = change else { continue };
+            let Change::Record(change) = change else { continue };
+            if !is_audited_first(change) {
+                continue;
+            }
             let Some(entry) = Entry::of_change(record, rotation, change, by) else { continue };
             let mut pauses = backoff();
             while let Err(problem) = self.environment.audit.append(entry.clone()).await {
-                error!(secret = %self.secret, %problem, "the audit log takes no entry; the override waits");
+                error!(secret = %self.secret, %problem, "the audit log takes no entry; the order waits");
                 pause(&mut pauses, &self.stop).await;
                 if self.stop.is_cancelled() {
                     return Err(Ended::Stopped);
@@ -76,7 +79,7 @@ impl SecretTask {
     pub(super) async fn audit(&self, changes: &[Recorded], by: Option<&OperatorName>) {
         let record = self.machine.coordinator().record();
         for Recorded { change, rotation } in changes {
-            if matches!(change, RecordChange::Overridden { .. }) {
+            if is_audited_first(change) {
                 continue;
             }
             let Some(entry) = Entry::of_change(record, *rotation, change, by) else { continue };
@@ -85,4 +88,10 @@ impl SecretTask {
             }
         }
     }
+}
+
+/// Whether something may end on the strength of it.
+fn is_audited_first(change: &RecordChange) -> bool {
+    use RecordChange::{GivenUp, Overridden, SaidGone};
+    matches!(change, Overridden { .. } | GivenUp { .. } | SaidGone { .. })
 }

@@ -17,8 +17,8 @@ use tracing::{debug, warn};
 use super::super::mail::{Mail, Question};
 use super::{Term, send};
 
-/// How long an incarnation stays in the roster after it is over or was last heard, and how often that is looked at. Long
-/// enough for people to ask about it; without an end, every restart of every instance would stay on the bus for ever.
+/// How long an incarnation that is fenced stays in the roster after it was last heard, and how often that is looked at. Long
+/// enough for people to ask about it; without an end, every crash of every instance would stay on the bus for ever.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// See [`REMEMBERED`].
 const SWEEP: Duration = Duration::from_secs(600);

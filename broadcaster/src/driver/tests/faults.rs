@@ -30,6 +30,10 @@ impl Provider for Tampered {
         "tampered".into()
     }
 
+    fn accepts(&self, _: &SecretValue) -> Result<(), String> {
+        Ok(())
+    }
+
     fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError> {
         self.inner.draw(secret, version)
     }
@@ -69,6 +73,10 @@ struct SlowLogin {
 impl Provider for SlowLogin {
     fn describe(&self) -> String {
         "slow".into()
+    }
+
+    fn accepts(&self, _: &SecretValue) -> Result<(), String> {
+        Ok(())
     }
 
     fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError> {

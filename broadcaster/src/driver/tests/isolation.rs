@@ -208,6 +208,10 @@ impl Provider for PanicsOnce {
         self.inner.describe()
     }
 
+    fn accepts(&self, _: &SecretValue) -> Result<(), String> {
+        Ok(())
+    }
+
     fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError> {
         self.inner.draw(secret, version)
     }

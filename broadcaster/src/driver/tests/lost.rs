@@ -7,7 +7,7 @@ use super::scheduled::order;
 use super::*;
 
 /// A record as an earlier leader left it, with the first version's key beside it.
-async fn leave(environment: &Environment, policy: &Policy, changes: &[RecordChange]) {
+pub(super) async fn leave(environment: &Environment, policy: &Policy, changes: &[RecordChange]) {
     put(environment, "first").await;
     let term = campaign(environment).await;
     let mut record = SecretRecord::new(name(), term.epoch, Timing::of(policy));
@@ -23,7 +23,7 @@ async fn leave(environment: &Environment, policy: &Policy, changes: &[RecordChan
     term.resigned.await.unwrap();
 }
 
-fn safe_mode() -> RecordChange {
+pub(super) fn safe_mode() -> RecordChange {
     let safe_mode = SafeMode { reason: "restored".into(), at: clock::wall(), unknown: Unknown::new() };
     RecordChange::SafeModeEntered(safe_mode)
 }

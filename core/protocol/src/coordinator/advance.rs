@@ -14,6 +14,9 @@ impl Coordinator {
         if let Some(change) = self.lower_lease_bound(now) {
             return vec![Change::Record(change)];
         }
+        if let Some(change) = self.forget_gone() {
+            return vec![Change::Record(change)];
+        }
         if let Some(rotation) = &self.record.rotation {
             let changes = self.advance_rotation(rotation, now);
             if !changes.is_empty() {

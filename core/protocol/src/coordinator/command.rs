@@ -131,7 +131,7 @@ impl Coordinator {
                 continue;
             }
             let progress = self.retiring.get(&version);
-            if self.may_drain(version) && self.usage_is_due(version, now.instant) {
+            if retirement.given_up.is_none() && self.may_drain(version) && self.usage_is_due(version, now.instant) {
                 kinds.push(CommandKind::ReadUsage { version });
             }
             if progress.is_some_and(|progress| progress.sealed.is_some() && !progress.barrier) {
@@ -158,7 +158,9 @@ impl Coordinator {
             CommandKind::PassBarrier { version } => {
                 progress(version).is_some_and(|it| it.sealed.is_some() && !it.barrier)
             }
-            CommandKind::ReadUsage { version } => progress(version).is_some(),
+            CommandKind::ReadUsage { version } => {
+                progress(version).is_some() && retirement(version).is_some_and(|it| it.given_up.is_none())
+            }
             CommandKind::Audit { version } => progress(version).is_some_and(|it| !it.audited),
             CommandKind::Retire { version, step } => retirement(version).is_some_and(|it| it.step == Some(*step)),
         }

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{Change, CommandKind, Coordinator, Input, MAX_MEMBERS};
+use super::{Change, CommandKind, Coordinator, Failed, Input, MAX_MEMBERS};
 use crate::id::{Epoch, InstanceKey, ReportSequence, Version};
 use crate::message::{MAX_FAILURE_TEXT_BYTES, MAX_HELD_VERSIONS, SecretReport};
 use crate::record::{MAX_RECORD_BYTES, RecordChange};
@@ -75,7 +75,7 @@ impl Coordinator {
             Input::Audited { version, revision } => self.audited(now, version, revision),
             Input::StepDone { version, step } => self.step_done(version, step),
             Input::Published { revision } => Ok(vec![Change::Published { revision }]),
-            Input::Troubled { command, problem } => self.troubled(now, command, problem),
+            Input::Troubled { command, failed } => self.troubled(now, command, failed),
             Input::StoreWentBack { reason } => self.store_went_back(now, reason),
             Input::Operator { by, order } => self.operator(now, by, order),
             Input::PolicyChanged(policy) => Ok(vec![Change::PolicySet(policy)]),
@@ -112,7 +112,10 @@ impl Coordinator {
             return Err(Rejection::Sender { key, problem });
         }
         match self.members.find(&key) {
-            Some(member) if member.left => Err(Rejection::Sender { key, problem: "it has left".into() }),
+            Some(member) if member.left => {
+                let said = if self.is_said_gone(&key) { "an operator has said that it is gone" } else { "it has left" };
+                Err(Rejection::Sender { key, problem: said.into() })
+            }
             Some(member) if !member.is_news(sequence) => {
                 Err(stale("report", format!("above {}", member.sequence), sequence))
             }
@@ -126,11 +129,12 @@ impl Coordinator {
         }
     }
 
-    fn troubled(&self, now: Now, command: CommandKind, problem: String) -> Result<Vec<Change>, Rejection> {
+    fn troubled(&self, now: Now, command: CommandKind, failed: Failed) -> Result<Vec<Change>, Rejection> {
         if !self.commands(now).iter().any(|owed| owed.kind == command) {
             return Err(stale("trouble", "a command that is outstanding", format!("{command:?}")));
         }
-        Ok(vec![Change::Troubled { command, problem: bounded(problem), at: now }])
+        let failed = Failed { problem: bounded(failed.problem), ..failed };
+        Ok(vec![Change::Troubled { command, failed, at: now }])
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::condition::{Blocker, Condition, ConditionName};
 use super::member::{GuardStanding, Member};
+use super::outlook::NOT_HEARD;
 use super::{Coordinator, Evidence, lease};
 use crate::id::Version;
 use crate::message::Stage;
@@ -108,7 +109,7 @@ impl Coordinator {
     }
 
     /// When old and new have been valid together for the policy's minimum; none if there is none.
-    fn overlap_until(&self, retirement: &Retirement) -> Option<Instant> {
+    pub(super) fn overlap_until(&self, retirement: &Retirement) -> Option<Instant> {
         let minimum = self.policy.min_overlap;
         (retirement.cause == Cause::Rotated && !minimum.is_zero()).then(|| self.activated_at + lease::outlast(minimum))
     }
@@ -201,7 +202,7 @@ impl Coordinator {
         };
         Condition::judged(ConditionName::NotPaused, self.is_not_paused(), format!("paused by {}", pause.by)).or(
             pause.by.as_str(),
-            format!("paused: {}", pause.reason),
+            format!("paused: {}", pause.reasons()),
             Some(pause.at),
             "an operator resumes",
         )
@@ -263,7 +264,7 @@ impl Coordinator {
                 holding += 1;
                 next = [next, until].into_iter().flatten().min();
                 if blockers.len() < MAX_LISTED {
-                    blockers.push(self.holding_blocker(member, version, until, now));
+                    blockers.push(self.holding_blocker(member, (version, retirement), until, now));
                 }
             }
         }
@@ -276,11 +277,20 @@ impl Coordinator {
         }
     }
 
-    fn holding_blocker(&self, member: &Member, version: Version, until: Option<Instant>, now: Now) -> Blocker {
-        let since = now.wall_at(member.last_known());
+    fn holding_blocker(
+        &self,
+        member: &Member,
+        (version, retirement): (Version, &Retirement),
+        until: Option<Instant>,
+        now: Now,
+    ) -> Blocker {
+        // A rotated version is waited for once every instance has switched.
+        let drains = self.record.rotation.as_ref().map(|rotation| rotation.phase_since);
+        let drains = drains.filter(|_| retirement.cause == Cause::Rotated);
+        let since = self.blocks_since(member, retirement.since.max(drains.unwrap_or(retirement.since)), now);
         let silent = member.heard().map(|heard| now.instant.since(heard));
         let holds = member.report().is_some_and(|report| report.held.contains(&version));
-        let speaks = silent.is_some_and(|silent| silent <= self.record.timing.sync_rotating * 2);
+        let speaks = self.speaks(member, now);
         let why = match (holds, silent) {
             (true, Some(_)) if speaks => format!("still holds version {version}"),
             (true, Some(silent)) => format!("silent for {}; held version {version} when last heard", seconds(silent)),
@@ -288,10 +298,11 @@ impl Coordinator {
                 format!("has not acted on the newest state yet, so may use version {version}")
             }
             (_, Some(silent)) => format!("silent for {}; may still use version {version}", seconds(silent)),
-            (_, None) => "registered, but not heard since this leader took over".to_owned(),
+            (_, None) => NOT_HEARD.to_owned(),
         };
         let next = match (until, self.policy.when_unreachable) {
-            (_, _) if speaks && holds => "the instance releases the version when its last use ends".to_owned(),
+            _ if speaks && holds => "the instance releases the version when its last use ends".to_owned(),
+            _ if speaks => "the instance acts on the newest state and reports it".to_owned(),
             (Some(until), WhenUnreachable::PresumeDeadAfter(_)) => {
                 format!("the instance is presumed dead in {} if it stays silent", seconds(until.since(now.instant)))
             }
@@ -302,7 +313,8 @@ impl Coordinator {
                 )
             }
             (None, _) => {
-                "the policy says `hold`: the instance releases the version or leaves, or an operator cuts it off"
+                "the policy says `hold`: the retire waits until the instance releases the version or leaves, or an \
+                          operator says that it is gone"
                     .to_owned()
             }
         };
@@ -312,7 +324,7 @@ impl Coordinator {
             why,
             since: Some(since),
             next,
-            command: None,
+            command: self.remedy_of_silent(member, now),
         }
     }
 
@@ -441,6 +453,10 @@ impl Coordinator {
             Evidence::Sessions(sessions) => sessions.is_empty(),
         });
         let overridden = retirement.overrides.iter().any(|word| word.sessions);
+        // Its credential is not ended, so no session of it is.
+        if retirement.given_up.is_some() {
+            return true;
+        }
         usage_allows(free && self.fresh_usage(version, now), overridden && reading.is_some())
     }
 
@@ -455,6 +471,10 @@ impl Coordinator {
                 let plural = if sessions.len() == 1 { "" } else { "s" };
                 (format!("{} live session{plural}", sessions.len()), sessions)
             }
+        };
+        let evidence = match &retirement.given_up {
+            Some(word) => format!("{} has given the version up: its credential is left alone", word.by),
+            None => evidence,
         };
         let met = self.usage_holds(version, retirement, now);
         let mut condition = Condition::judged(ConditionName::UsageEvidence, met, evidence);

@@ -17,6 +17,21 @@ pub enum Evidence {
     Sessions(Vec<String>),
 }
 
+/// Why a command failed, in words without values.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Failed {
+    pub problem: String,
+    /// Whether it fails because of what is asked, so that trying it again does not help: an operator has to decide.
+    pub refused: bool,
+}
+
+/// It may work later.
+impl<T: Into<String>> From<T> for Failed {
+    fn from(problem: T) -> Self {
+        Self { problem: problem.into(), refused: false }
+    }
+}
+
 /// Something that happened.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Input {
@@ -87,11 +102,7 @@ pub enum Input {
         revision: Revision,
     },
     /// A command failed and will be tried again.
-    Troubled {
-        command: CommandKind,
-        /// In words, without values.
-        problem: String,
-    },
+    Troubled { command: CommandKind, failed: Failed },
     /// The store is another one than before, or went back in time.
     StoreWentBack { reason: String },
     /// An operator's order, checked for who gave it.

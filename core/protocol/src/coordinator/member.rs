@@ -166,7 +166,7 @@ pub struct Member {
     pub(super) exclusive: bool,
     /// Its registration was read from the roster in this term.
     pub registered: bool,
-    /// It has left for good.
+    /// It has left for good, or an operator has said that it is gone.
     pub left: bool,
     /// A later incarnation of the same exclusive name has run, and this one was not heard since.
     pub superseded: bool,
@@ -197,14 +197,14 @@ words! {
         Silent = "silent": "It was not heard for more than two Sync intervals.",
         Registered = "registered": "It is in the roster, and this leader has not heard it yet.",
         Fenced = "fenced": "It is silent, and its last lease has expired on every clock or the policy presumes it dead.",
-        Left = "left": "It has left for good, or a later incarnation of its exclusive name has replaced it.",
+        Left = "left": "It has left for good, an operator has said that it is gone, or a later incarnation of its exclusive name has replaced it.",
     }
 }
 
 words! {
     /// Why a member does or does not hold back a version's retire.
     pub enum GuardStanding("guard standing") {
-        Left = "left": "It has left for good.",
+        Left = "left": "It has left for good, or an operator has said that it is gone.",
         Superseded = "superseded": "A later incarnation of the same exclusive name proves that it is over.",
         Released = "released": "It has reported that it will never use the version again.",
         Overridden = "overridden": "An operator's override names it.",
@@ -279,7 +279,7 @@ impl Member {
     /// How records and operators name it: `service/instance/incarnation`.
     #[must_use]
     pub fn name(&self) -> String {
-        full_name(&self.key)
+        self.key.full_name()
     }
 
     /// It speaks, so it lives: an incarnation that claimed the name exclusively was wrong about it.
@@ -413,10 +413,4 @@ fn has_acted_on_this_history(report: &Reported, newest: Revision) -> bool {
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ReleaseHeld, true))]
 fn holds_no_more(report: &Reported, version: Version) -> bool {
     !report.held.contains(&version)
-}
-
-/// `service/instance/incarnation`.
-#[must_use]
-pub(super) fn full_name(key: &InstanceKey) -> String {
-    format!("{}/{}/{}", key.service, key.instance, key.incarnation)
 }

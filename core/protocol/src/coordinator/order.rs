@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use thiserror::Error;
 
 use super::decide::operator;
-use super::member::full_name;
-use super::{Change, Coordinator, Rejection};
+use super::guard::seconds;
+use super::{Change, Coordinator, Member, Rejection, Standing};
 use crate::id::{InstanceKey, Version};
 use crate::name::OperatorName;
 use crate::phase::Phase;
-use crate::record::{Origin, Override, Pause, RecordChange, Unknown};
+use crate::record::{Label, MAX_GONE, MAX_PAUSES, Origin, Override, Pause, RecordChange, Statement, Unknown};
 use crate::time::Now;
 use crate::word::words;
 
@@ -26,6 +27,8 @@ words! {
         Rollback = "rollback" / "roll back": "Go back to the old version.",
         Override = "override": "Let a retire cut off instances that are named, or the provider's live sessions.",
         Excuse = "excuse": "Do not wait for an instance to prepare or switch.",
+        Gone = "gone": "Say that an incarnation no longer runs: nothing waits for it any more.",
+        Abandon = "abandon": "Give a version up: its value is erased, and its credential at the provider is left alone.",
         LeaveSafeMode = "leave_safe_mode" / "leave safe mode": "The store was checked; go on.",
     }
 }
@@ -144,6 +147,10 @@ pub enum Order {
     Override(CutOff),
     /// See [`OrderName::Excuse`].
     Excuse { instance: InstanceKey },
+    /// See [`OrderName::Gone`].
+    Gone { instance: InstanceKey, reason: Reason },
+    /// See [`OrderName::Abandon`].
+    Abandon { version: Version, reason: Reason },
     /// See [`OrderName::LeaveSafeMode`].
     LeaveSafeMode,
 }
@@ -165,6 +172,22 @@ impl Order {
         Ok(Self::Rollback { reason: Reason::new(reason)? })
     }
 
+    /// An incarnation is gone.
+    ///
+    /// # Errors
+    /// See [`Reason::new`].
+    pub fn gone(instance: InstanceKey, reason: &str) -> Result<Self, InvalidOrder> {
+        Ok(Self::Gone { instance, reason: Reason::new(reason)? })
+    }
+
+    /// A version is given up.
+    ///
+    /// # Errors
+    /// See [`Reason::new`].
+    pub fn abandon(version: Version, reason: &str) -> Result<Self, InvalidOrder> {
+        Ok(Self::Abandon { version, reason: Reason::new(reason)? })
+    }
+
     /// An override.
     ///
     /// # Errors
@@ -182,7 +205,11 @@ impl Order {
     #[must_use]
     pub fn reason(&self) -> Option<&Reason> {
         match self {
-            Self::Pause { reason } | Self::Rollback { reason } | Self::Override(CutOff { reason, .. }) => Some(reason),
+            Self::Pause { reason }
+            | Self::Rollback { reason }
+            | Self::Override(CutOff { reason, .. })
+            | Self::Gone { reason, .. }
+            | Self::Abandon { reason, .. } => Some(reason),
             Self::Rotate | Self::Resume | Self::Approve | Self::Excuse { .. } | Self::LeaveSafeMode => None,
         }
     }
@@ -197,6 +224,8 @@ impl Order {
             Self::Rollback { .. } => OrderName::Rollback,
             Self::Override(_) => OrderName::Override,
             Self::Excuse { .. } => OrderName::Excuse,
+            Self::Gone { .. } => OrderName::Gone,
+            Self::Abandon { .. } => OrderName::Abandon,
             Self::LeaveSafeMode => OrderName::LeaveSafeMode,
         }
     }
@@ -206,24 +235,34 @@ impl Coordinator {
     pub(super) fn operator(&self, now: Now, by: OperatorName, order: Order) -> Result<Vec<Change>, Rejection> {
         match order {
             Order::Rotate => self.order_rotate(now, &by),
-            Order::Pause { reason } => {
-                let pause = Pause { by, reason: reason.to_string(), at: now.wall, unknown: Unknown::new() };
-                Ok(vec![Change::Record(RecordChange::Paused(pause))])
-            }
+            Order::Pause { reason } => self.order_pause(now, by, &reason),
             Order::Resume if self.record.paused.is_none() => Err(operator("it is not paused")),
             Order::Resume => Ok(vec![Change::Record(RecordChange::Resumed)]),
             Order::Approve => self.order_approve(by),
             Order::Rollback { reason } => self.order_roll_back(now, &by, &reason),
             Order::Override(CutOff { version, instances, sessions, reason }) => {
-                let names = instances.iter().map(full_name).collect();
+                let names = instances.iter().map(InstanceKey::full_name).collect();
                 self.check_override(version, &instances, sessions)?;
                 let (reason, at) = (reason.to_string(), now.wall);
                 let word = Override { by, reason, at, instances: names, sessions, unknown: Unknown::new() };
                 self.fitting(vec![Change::Record(RecordChange::Overridden { version, word })])
             }
             Order::Excuse { instance } => self.order_excuse(&instance),
+            Order::Gone { instance, reason } => self.order_gone(now, by, instance, &reason),
+            Order::Abandon { version, reason } => self.order_abandon(now, by, version, &reason),
             Order::LeaveSafeMode => self.order_leave_safe_mode(),
         }
+    }
+
+    fn order_pause(&self, now: Now, by: OperatorName, reason: &Reason) -> Result<Vec<Change>, Rejection> {
+        if self.record.paused.as_ref().is_some_and(|pause| pause.more.len() + 1 >= MAX_PAUSES) {
+            return Err(operator(format!(
+                "it is paused for {MAX_PAUSES} reasons already: resume it, or leave it at those"
+            )));
+        }
+        let (reason, at) = (reason.to_string(), now.wall);
+        let pause = Pause { by, reason, at, more: Vec::new(), unknown: Unknown::new() };
+        self.fitting(vec![Change::Record(RecordChange::Paused(pause))])
     }
 
     fn order_rotate(&self, now: Now, by: &OperatorName) -> Result<Vec<Change>, Rejection> {
@@ -302,6 +341,90 @@ impl Coordinator {
         Ok(())
     }
 
+    /// What an operator knows and silence does not say. A process that speaks is not gone.
+    fn order_gone(
+        &self,
+        now: Now,
+        by: OperatorName,
+        instance: InstanceKey,
+        reason: &Reason,
+    ) -> Result<Vec<Change>, Rejection> {
+        let Some(member) = self.members.find(&instance) else {
+            return Err(operator(format!("{instance} is no member of this secret")));
+        };
+        if member.is_gone() {
+            return Err(operator(format!("{instance} has left already: nothing waits for it")));
+        }
+        if let Some(silent) = self.heard_lately(member, now) {
+            return Err(operator(format!(
+                "{instance} was heard {} ago, so it runs: stop it first. To retire a version although it runs, use `rotacast \
+                 retire {} --version VERSION --override --instance '{instance}' --reason 'why'`",
+                seconds(silent),
+                self.record.secret
+            )));
+        }
+        if member.heard().is_none() && now.instant < self.roster_known_by() {
+            return Err(operator(format!(
+                "this leader has just taken over and has not heard {instance} yet: ask again in {}",
+                seconds(self.roster_known_by().since(now.instant))
+            )));
+        }
+        if self.record.gone.len() >= MAX_GONE {
+            return Err(operator(format!(
+                "{MAX_GONE} incarnations are on record as gone: wait until the roster drops them"
+            )));
+        }
+        let word = statement(now, by, reason);
+        self.fitting(vec![Change::Record(RecordChange::SaidGone { instance, word })])
+    }
+
+    /// How long ago a member that counts as live was heard.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GoneIsSilent, None))]
+    fn heard_lately(&self, member: &Member, now: Now) -> Option<Duration> {
+        let silent = now.instant.since(member.heard()?);
+        (self.standing(member, now) == Standing::Live).then_some(silent)
+    }
+
+    /// Gives a version up from wherever it is: one that is moved to is rolled back first.
+    fn order_abandon(
+        &self,
+        now: Now,
+        by: OperatorName,
+        version: Version,
+        reason: &Reason,
+    ) -> Result<Vec<Change>, Rejection> {
+        let rolled_back = |by: &OperatorName| self.roll_back(now, format!("{by} gives version {version} up: {reason}"));
+        let mut changes = match (self.record.retirements.get(&version), &self.record.rotation) {
+            (Some(retirement), _) if retirement.given_up.is_some() => {
+                return Err(operator(format!("version {version} is given up already")));
+            }
+            (Some(_), _) => Vec::new(),
+            (None, Some(rotation)) if rotation.new == version && may_turn_back(rotation.phase) => {
+                vec![rolled_back(&by)]
+            }
+            (None, rotation) => {
+                let waits = self.record.versions.get(&version).is_some_and(|it| it.label == Label::Pending);
+                if self.record.current == Some(version) {
+                    return Err(operator(format!("version {version} is current: rotate to another one first")));
+                }
+                if !waits {
+                    return Err(operator(format!(
+                        "version {version} is not known, or has ended: there is nothing to give up"
+                    )));
+                }
+                if rotation.is_some() || !self.may_start() {
+                    let first = if rotation.is_some() { "the rotation in flight" } else { "safe mode" };
+                    return Err(operator(format!("version {version} waits for its rotation: end {first} first")));
+                }
+                let started = RecordChange::RotationStarted { new: version, trigger: by.to_string(), at: now.wall };
+                vec![Change::Record(started), rolled_back(&by)]
+            }
+        };
+        let word = statement(now, by, reason);
+        changes.push(Change::Record(RecordChange::GivenUp { version, word }));
+        self.fitting(changes)
+    }
+
     fn order_excuse(&self, instance: &InstanceKey) -> Result<Vec<Change>, Rejection> {
         let phase = self.record.rotation.as_ref().map(|rotation| rotation.phase);
         if !matches!(phase, Some(Phase::Preparing | Phase::Activating)) {
@@ -310,8 +433,12 @@ impl Coordinator {
         if self.members.id(instance).is_none() {
             return Err(operator(format!("{instance} is no member of this rotation")));
         }
-        self.fitting(vec![Change::Record(RecordChange::Excused { instance: full_name(instance) })])
+        self.fitting(vec![Change::Record(RecordChange::Excused { instance: instance.full_name() })])
     }
+}
+
+fn statement(now: Now, by: OperatorName, reason: &Reason) -> Statement {
+    Statement { by, reason: reason.to_string(), at: now.wall, unknown: Unknown::new() }
 }
 
 /// There is no way back from the point of no return.

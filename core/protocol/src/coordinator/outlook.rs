@@ -1,6 +1,7 @@
 //! What status and `why` show: who blocks, why, since when, and what happens next.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -8,12 +9,12 @@ use super::condition::{Blocker, Condition, ConditionName};
 use super::guard::seconds;
 use super::{CommandKind, Coordinator, Member, Standing};
 use crate::id::Version;
-use crate::message::Stage;
+use crate::message::{FailureKind, Stage};
 use crate::name::ServiceName;
 use crate::phase::Phase;
-use crate::policy::{OnDeadline, WhenUnreachable};
+use crate::policy::OnDeadline;
 use crate::record::{RetireStep, Retirement};
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, WallTime};
 use crate::word::words;
 
 words! {
@@ -23,7 +24,7 @@ words! {
         AwaitingApproval = "awaiting_approval" / "awaiting approval":
             "The new version is activated only after an operator approves.",
         Stuck = "stuck":
-            "The phase lasts longer than its deadline, or an action keeps failing: the blockers say what happens next.",
+            "The phase lasts longer than its deadline or the policy's bound, or an action keeps failing: the blockers say what happens next.",
         SafeMode = "safe_mode" / "safe mode":
             "The store's history broke, so nothing irreversible happens: check the store, then leave safe mode.",
         Staying = "staying":
@@ -44,7 +45,7 @@ pub struct StageCounts {
     pub switched: u32,
     /// See [`StageCounts::seen`].
     pub released: u32,
-    /// Out of reach: fenced, or presumed dead.
+    /// Out of reach: preparing and switching go on without them.
     pub fenced: u32,
 }
 
@@ -107,14 +108,25 @@ impl Coordinator {
         let others = self.audit_blockers(now).into_iter().chain(self.retiring_blockers());
         let others = others.chain(self.start_blocker()).chain(self.stay_blocker());
         blockers.extend(others.map(|blocker| self.with_remedy(blocker, None)));
+        let said = blockers.iter().any(|blocker| blocker.condition == ConditionName::NotInSafeMode);
+        if !said && self.record.safe_mode.is_some() {
+            // Nothing else waits at the moment: why it is in safe mode is said all the same.
+            let condition = self.safe_mode_condition();
+            blockers.extend(condition.blockers.into_iter().map(|blocker| self.with_remedy(blocker, None)));
+        }
         for (command, trouble) in &self.troubles {
             blockers.push(Blocker {
                 condition: ConditionName::Command,
                 who: String::new(),
-                why: format!("{} fails: {} ({} times)", describe(command), trouble.problem, trouble.times),
+                why: format!("{} fails: {} ({} times)", describe(command), trouble.failed.problem, trouble.times),
                 since: Some(trouble.since.wall),
-                next: "the leader tries again".into(),
-                command: self.remedy_of_failing(command),
+                next: match trouble.failed.refused {
+                    true => {
+                        "the leader tries again, but it is refused for what it is: an operator has to decide".into()
+                    }
+                    false => "the leader tries again".into(),
+                },
+                command: self.remedy_of_failing(command, trouble),
             });
         }
         if let Some((deadline, over)) = self.deadline()
@@ -264,6 +276,7 @@ impl Coordinator {
             overlays.push(Overlay::AwaitingApproval);
         }
         let late = self.deadline_extended > 0 || self.deadline().is_some_and(|(_, over)| now.instant >= over);
+        let late = late || self.stuck_at(now).is_some_and(|at| now.instant >= at);
         let failing = self.troubles.values().any(|trouble| trouble.times >= STUCK_AFTER_FAILURES);
         if self.record.is_rotating() && (late || failing) {
             overlays.push(Overlay::Stuck);
@@ -276,13 +289,33 @@ impl Coordinator {
         overlays
     }
 
+    /// When what is in flight is stuck by its age, if it goes on like this. An operator's own pause, safe mode and an approval
+    /// that alone is missing have special states of their own; an overlap that the policy asks for is no delay.
+    fn stuck_at(&self, now: Now) -> Option<Instant> {
+        if self.record.paused.is_some() || self.record.safe_mode.is_some() {
+            return None;
+        }
+        let after = self.policy.stuck_after;
+        let Some(rotation) = &self.record.rotation else {
+            let since = self.record.retirements.values().map(|retirement| retirement.since).min()?;
+            let age = Duration::from_millis(now.wall.0.saturating_sub(since.0));
+            return Some(now.instant + after.saturating_sub(age));
+        };
+        if self.awaits_approval_only(rotation, now) {
+            return None;
+        }
+        let overlaps = self.record.retirements.values().filter_map(|retirement| self.overlap_until(retirement));
+        let overlap = overlaps.max().unwrap_or(Instant::ZERO).max(self.phase_began);
+        Some((self.phase_began + after.saturating_sub(self.phase_age)).max(overlap))
+    }
+
     /// How a member stands, as status shows it.
     #[must_use]
     pub fn standing(&self, member: &Member, now: Now) -> Standing {
         let silent = member.heard().map(|heard| now.instant.since(heard));
         match silent {
             _ if member.is_gone() => Standing::Left,
-            _ if self.is_out_of_reach(member, now) => Standing::Fenced,
+            _ if self.is_fenced(member, now) => Standing::Fenced,
             None => Standing::Registered,
             Some(silent) if silent > self.record.sync_interval() * 2 => Standing::Silent,
             Some(_) => Standing::Live,
@@ -292,38 +325,50 @@ impl Coordinator {
     pub(super) fn stage_blocker(&self, name: ConditionName, member: &Member, version: Version, now: Now) -> Blocker {
         let silent = member.heard().map(|heard| now.instant.since(heard));
         let failure = member.report().and_then(|report| report.failure.as_ref());
-        let at = member
-            .report()
-            .and_then(|report| report.reached)
-            .map_or_else(|| "nothing yet".to_owned(), |(version, stage)| format!("{stage} version {version}"));
+        let failure = failure.filter(|failure| failure.version == version);
         let ahead = member.report().is_some_and(|report| report.revision > self.record.revision);
         let why = match (failure, silent) {
-            (Some(failure), _) if failure.version == version => {
-                format!("{}: version {version}: {}", failure.kind.words(), failure.text)
-            }
+            (Some(failure), _) => format!("{}: version {version}: {}", failure.kind.words(), failure.text),
             _ if ahead => {
                 "has seen a newer state than the store holds: was the store restored from a backup?".to_owned()
             }
-            (_, None) => "registered, but not heard since this leader took over".to_owned(),
-            (_, Some(silent)) if silent > self.record.timing.sync_rotating * 2 => {
-                format!("silent for {}; had {at}", seconds(silent))
+            (_, None) => NOT_HEARD.to_owned(),
+            (_, Some(silent)) if !self.speaks(member, now) => {
+                format!("silent for {}; {}", seconds(silent), position(member, ["had", "used", "knew"]))
             }
-            _ => format!("has {at}"),
+            _ => position(member, ["has", "uses", "knows"]),
         };
-        let next = match (self.policy.when_unreachable, self.out_of_reach_at(member)) {
-            (WhenUnreachable::Fence, Some(at)) => {
-                format!(
-                    "the instance goes on by itself; if it stays silent, the rotation goes on without it in {}",
-                    seconds(at.since(now.instant))
-                )
+        let next = match (self.out_of_reach_at(member), failure.map(|failure| failure.kind)) {
+            (None, _) if !self.speaks(member, now) => {
+                "the policy says `hold`: the rotation waits until the instance is heard or leaves, or an operator says that it \
+                 is gone"
+                    .to_owned()
             }
-            (WhenUnreachable::PresumeDeadAfter(silence), _) => {
-                format!("the instance goes on by itself, or is presumed dead after {} of silence", seconds(silence))
-            }
-            _ => "the instance goes on by itself, or an operator excuses it".to_owned(),
+            (Some(at), _) if !self.speaks(member, now) => format!(
+                "if the instance stays silent, the rotation goes on without it in {}; the retire still waits for it",
+                seconds(at.since(now.instant))
+            ),
+            (_, Some(FailureKind::Fetch)) => "the instance fetches the value again".to_owned(),
+            (_, Some(_)) => "the instance tries again; an operator can excuse it, or roll the rotation back".to_owned(),
+            (_, None) if name == ConditionName::Prepared => "the instance fetches and prepares the version".to_owned(),
+            (_, None) => "the instance switches to the version".to_owned(),
         };
-        let since = now.wall_at(member.last_known());
-        Blocker { condition: name, who: member.key.to_string(), why, since: Some(since), next, command: None }
+        let phase_since = self.record.rotation.as_ref().map(|rotation| rotation.phase_since);
+        let since = phase_since.map(|since| self.blocks_since(member, since, now));
+        let command = self.remedy_of_silent(member, now).filter(|_| self.out_of_reach_at(member).is_none());
+        Blocker { condition: name, who: member.key.to_string(), why, since, next, command }
+    }
+
+    /// Since when a member holds up what began at a moment: since then, or since it came if that was later. One that a new
+    /// leader first sees may have been there before.
+    pub(super) fn blocks_since(&self, member: &Member, began: WallTime, now: Now) -> WallTime {
+        let came_later = member.first_seen > self.roster_known_by();
+        if came_later { began.max(now.wall_at(member.first_seen)) } else { began }
+    }
+
+    /// Whether a member was heard within the last two Sync intervals of a rotation.
+    pub(super) fn speaks(&self, member: &Member, now: Now) -> bool {
+        member.heard().is_some_and(|heard| now.instant.since(heard) <= self.record.timing.sync_rotating * 2)
     }
 
     /// How many failed logins with a version were reported.
@@ -353,10 +398,25 @@ impl Coordinator {
             }
         }
         times.extend(self.deadline().map(|(_, over)| over));
+        times.extend(self.stuck_at(now));
         if self.record.is_rotating() && self.record.bounds.lease > self.record.timing.lease_rotating {
             times.push(self.long_leases_expire());
         }
         times.into_iter().filter(|time| *time > now.instant).min()
+    }
+}
+
+/// Why nothing is known of a member.
+pub(super) const NOT_HEARD: &str = "registered, but not heard since this leader took over";
+
+/// How far a member is, in words: `verbs` for what it has done, what it uses and what it knows.
+fn position(member: &Member, [has, uses, knows]: [&str; 3]) -> String {
+    match member.report().and_then(|report| report.reached) {
+        None => format!("{has} reported no version yet"),
+        // Of what it has moved to, a released stage says that it uses nothing else.
+        Some((version, Stage::Released)) => format!("{uses} version {version} only"),
+        Some((version, Stage::Seen)) => format!("{knows} of version {version}"),
+        Some((version, stage)) => format!("{has} {stage} version {version}"),
     }
 }
 

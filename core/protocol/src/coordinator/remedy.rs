@@ -1,15 +1,16 @@
 //! What an operator can do about a blocker, as a command to paste.
 
 use super::condition::{Blocker, ConditionName};
-use super::{CommandKind, Coordinator};
+use super::{CommandKind, Coordinator, Member, Trouble};
 use crate::id::Version;
 use crate::phase::Phase;
 use crate::policy::OnDeadline;
+use crate::time::Now;
 
 impl Coordinator {
     /// Adds the command to a blocker of the retire of `guarded`, or of anything else.
     pub(super) fn with_remedy(&self, mut blocker: Blocker, guarded: Option<Version>) -> Blocker {
-        blocker.command = self.remedy(&blocker, guarded);
+        blocker.command = blocker.command.take().or_else(|| self.remedy(&blocker, guarded));
         blocker
     }
 
@@ -59,11 +60,20 @@ impl Coordinator {
         }
     }
 
+    /// Whether a silent instance still runs is for people to find out.
+    pub(super) fn remedy_of_silent(&self, member: &Member, now: Now) -> Option<String> {
+        (!self.speaks(member, now)).then(|| format!("rotacast gone '{}' --reason 'its process has ended'", member.key))
+    }
+
     /// What an operator can do about a command that keeps failing.
-    pub(super) fn remedy_of_failing(&self, command: &CommandKind) -> Option<String> {
+    pub(super) fn remedy_of_failing(&self, command: &CommandKind, trouble: &Trouble) -> Option<String> {
         match command {
             CommandKind::Create { .. } | CommandKind::Test { .. } => {
                 self.roll_back_command("the new credential does not work")
+            }
+            CommandKind::ReadUsage { version } | CommandKind::Retire { version, .. } if trouble.failed.refused => {
+                let secret = &self.record.secret;
+                Some(format!("rotacast abandon {secret} {version} --reason 'its credential is ended by hand'"))
             }
             CommandKind::Publish
             | CommandKind::PassBarrier { .. }

@@ -4,6 +4,7 @@ use super::condition::{Condition, ConditionName};
 use super::decide::stale;
 use super::{Change, Coordinator, MAX_MEMBERS, Member, Rejection, lease};
 use crate::id::InstanceKey;
+use crate::record::RecordChange;
 use crate::time::{Instant, Now};
 
 impl Coordinator {
@@ -88,8 +89,23 @@ impl Coordinator {
             let over = self.members.iter().find(|member| member.is_gone()).map(|member| member.key.clone());
             over.into_iter().for_each(|over| self.remove_member(&over));
         }
-        let id = self.members.insert(Member::new(key.clone(), at.instant));
+        let mut member = Member::new(key.clone(), at.instant);
+        member.left = self.is_said_gone(key);
+        let id = self.members.insert(member);
         self.count_member(id, key, true);
+    }
+
+    /// What an operator has said outlives the leader that it was said to.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GoneStays, false))]
+    pub(super) fn is_said_gone(&self, key: &InstanceKey) -> bool {
+        !self.record.gone.is_empty() && self.record.gone.contains_key(&key.full_name())
+    }
+
+    /// An incarnation that was said to be gone, and that the roster no longer has: there is nothing left to remember.
+    pub(super) fn forget_gone(&self) -> Option<RecordChange> {
+        let known = |name: &&String| InstanceKey::of_full_name(name).is_some_and(|key| self.members.id(&key).is_some());
+        let instance = self.record.gone.keys().filter(|_| self.roster_read).find(|name| !known(name))?;
+        Some(RecordChange::GoneForgotten { instance: instance.clone() })
     }
 
     /// The joiner's barrier: no lease before the registration was read.

@@ -81,7 +81,7 @@ impl Coordinator {
             None => Condition::met(ConditionName::NotPaused),
             Some(pause) => {
                 let mut condition =
-                    Condition::waiting(ConditionName::NotPaused, &pause.reason, pause.at, "an operator resumes");
+                    Condition::waiting(ConditionName::NotPaused, &pause.reasons(), pause.at, "an operator resumes");
                 condition.blockers.iter_mut().for_each(|blocker| blocker.who = pause.by.to_string());
                 condition
             }
@@ -115,11 +115,15 @@ impl Coordinator {
         };
         let empty = reached == 0 && missing == 0 && self.empty_set_waits();
         let live = if empty {
+            let (why, next) = match self.members.iter().filter(|member| !member.is_gone()).count() {
+                0 => ("no instance uses this secret".to_owned(), "an instance registers"),
+                silent => (format!("no instance of {silent} that use this secret is heard"), "an instance is heard"),
+            };
             Condition::waiting(
                 ConditionName::LiveInstance,
-                "no live instance uses this secret, and an empty set confirms nothing",
+                &format!("{why}, and an empty set confirms nothing"),
                 self.record.rotation.as_ref().map_or(WallTime(0), |rotation| rotation.phase_since),
-                "an instance registers, or the policy says when_empty = \"proceed\"",
+                &format!("{next}, or the policy says when_empty = \"proceed\""),
             )
         } else {
             Condition::met(ConditionName::LiveInstance)
@@ -140,12 +144,20 @@ impl Coordinator {
         excused.is_some_and(|excused| !excused.is_empty() && excused.contains(&member.name()))
     }
 
-    /// The deadline of the phase in force, and when it passes.
+    /// The deadline of the phase in force, and when it passes. It goes on under a new leader, which first hears the
+    /// instances.
     #[must_use]
     pub fn deadline(&self) -> Option<(Deadline, Instant)> {
         let rotation = self.record.rotation.as_ref()?;
         let deadline = self.policy.deadlines.get(&rotation.phase)?;
-        Some((*deadline, self.phase_began + deadline.after))
+        let over = self.phase_began + deadline.after.saturating_sub(self.phase_age);
+        Some((*deadline, if self.phase_age.is_zero() { over } else { over.max(self.roster_known_by()) }))
+    }
+
+    /// Whether nothing but an operator's approval is missing.
+    pub(super) fn awaits_approval_only(&self, rotation: &Rotation, now: Now) -> bool {
+        let awaits = rotation.phase == Phase::Preparing && self.policy.approval && needs_approval(rotation);
+        awaits && self.stage_met(now)
     }
 
     pub(super) fn start_rotation(&self, now: Now) -> Option<Vec<Change>> {

@@ -98,8 +98,33 @@ impl Coordinator {
         member.is_gone() || self.out_of_reach_at(member).is_some_and(|at| now.instant >= at)
     }
 
-    /// When a member that stays silent is out of reach, if ever.
+    /// When preparing and switching go on without a member that stays silent, if ever. Neither is a matter of safety: the
+    /// retire waits for its lease all the same.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(HoldStages, Some(self.passed_over_at(member))))]
     pub(super) fn out_of_reach_at(&self, member: &Member) -> Option<Instant> {
+        self.silent_at(member).map(|silent| self.passed_over(member, silent))
+    }
+
+    /// Without it, a process that died just before a rotation holds it up for as long as its lease may run.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(MissedSyncs, silent))]
+    fn passed_over(&self, member: &Member, silent: Instant) -> Instant {
+        if self.record.is_rotating() { silent.min(self.passed_over_at(member)) } else { silent }
+    }
+
+    /// When a member has missed the policy's number of Syncs. An idle one is asked for them only once the rotation begins.
+    fn passed_over_at(&self, member: &Member) -> Instant {
+        let asked = self.last_sign(member).max(self.short_since);
+        asked + lease::outlast(self.record.timing.sync_rotating * self.policy.missed_syncs)
+    }
+
+    /// Whether a member is over, or silent until no lease of it can be running and for as long as the policy says.
+    #[must_use]
+    pub fn is_fenced(&self, member: &Member, now: Now) -> bool {
+        member.is_gone() || self.silent_at(member).is_some_and(|at| now.instant >= at)
+    }
+
+    /// When a member that stays silent is fenced or presumed dead, if ever.
+    fn silent_at(&self, member: &Member) -> Option<Instant> {
         let leases_over = member.leases_over().max(self.inherited_over);
         // One that was heard just now is there, whether or not it has asked for a lease yet.
         let quiet =

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::coordinator::{Change, Command, Input, Order, Rejection};
+use crate::coordinator::{Change, Command, Failed, Input, Order, Rejection};
 use crate::id::{Generation, InstanceKey, ReportSequence, Version};
 use crate::message::{SecretGrant, SecretReport};
 use crate::name::OperatorName;
@@ -61,7 +61,7 @@ pub enum Event<R> {
         /// The run of [`Action::Run`].
         id: CommandId,
         /// What it led to, or why it is to be tried again.
-        outcome: Result<Vec<Input>, String>,
+        outcome: Result<Vec<Input>, Failed>,
         /// For the pause before it is tried again.
         jitter: Jitter,
     },

@@ -173,7 +173,7 @@ fn the_bus_is_believed_to_know_more_a_bounded_number_of_times() {
         assert_eq!(revision > last, round < MAX_LEAPS, "round {round}");
         last = revision;
     }
-    assert!(machine.coordinator().troubles().any(|(_, trouble)| trouble.problem.contains("another client")));
+    assert!(machine.coordinator().troubles().any(|(_, trouble)| trouble.failed.problem.contains("another client")));
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use super::{
     Cause, Finished, Label, MAX_HISTORY, Origin, Override, Pause, PhaseEntered, RetireStep, Retirement, Rotation,
-    SafeMode, SecretRecord, Timing, Unknown, VersionRecord,
+    SafeMode, SecretRecord, Statement, Timing, Unknown, VersionRecord,
 };
-use crate::id::{Epoch, Generation, Revision, Version};
+use crate::id::{Epoch, Generation, InstanceKey, Revision, Version};
 use crate::message::LostHistory;
 use crate::name::OperatorName;
 use crate::phase::{Outcome, Phase};
@@ -61,6 +61,15 @@ pub enum RecordChange {
     Sealed { version: Version },
     /// An operator lets a retire cut instances or sessions off.
     Overridden { version: Version, word: Override },
+    /// An operator gives a version up that is on its way out: the provider is not asked to end its credential.
+    GivenUp { version: Version, word: Statement },
+    /// An operator says that an incarnation is gone for good.
+    SaidGone { instance: InstanceKey, word: Statement },
+    /// The roster no longer has an incarnation that was said to be gone.
+    GoneForgotten {
+        /// `service/instance/incarnation`.
+        instance: String,
+    },
     /// The point of no return.
     RetireBegan { version: Version, at: WallTime },
     /// A step past the point of no return is done.
@@ -168,6 +177,17 @@ impl SecretRecord {
                     retirement.overrides.push(word.clone());
                 }
             }
+            RecordChange::GivenUp { version, word } => {
+                if let Some(retirement) = self.retirements.get_mut(version) {
+                    retirement.given_up = Some(word.clone());
+                }
+            }
+            RecordChange::SaidGone { instance, word } => {
+                self.gone.insert(instance.full_name(), word.clone());
+            }
+            RecordChange::GoneForgotten { instance } => {
+                self.gone.remove(instance);
+            }
             RecordChange::RetireBegan { version, at } => {
                 if let Some(retirement) = self.retirements.get_mut(version) {
                     retirement.step = Some(RetireStep::Disable);
@@ -183,7 +203,7 @@ impl SecretRecord {
             }
             RecordChange::RetireFinished { version } => self.finish_retire(*version),
             RecordChange::RotationEnded { outcome, at } => self.end_rotation(*outcome, *at),
-            RecordChange::Paused(pause) => self.paused = Some(pause.clone()),
+            RecordChange::Paused(pause) => self.pause(pause),
             RecordChange::Resumed => self.paused = None,
             RecordChange::SafeModeEntered(safe_mode) => {
                 self.safe_mode = Some(safe_mode.clone());
@@ -199,6 +219,16 @@ impl SecretRecord {
             }
             RecordChange::NumbersLost { last } => self.last_version = self.last_version.max(Some(*last)),
         }
+    }
+
+    /// A further pause adds its reason to the one in force.
+    fn pause(&mut self, pause: &Pause) {
+        let Some(first) = &mut self.paused else {
+            self.paused = Some(pause.clone());
+            return;
+        };
+        let Pause { by, reason, at, .. } = pause.clone();
+        first.more.push(Statement { by, reason, at, unknown: Unknown::new() });
     }
 
     /// Leaves every revision and generation behind that a lost history may have had, an earlier leap in it included.
@@ -294,6 +324,8 @@ impl SecretRecord {
             unwanted_since: self.revision,
             since: at,
             overrides: Vec::new(),
+            given_up: None,
+            unmade: false,
             step: None,
             unknown: Unknown::new(),
         };
@@ -320,7 +352,7 @@ impl SecretRecord {
         self.turn();
         let revision = self.revision;
         let Some(rotation) = &mut self.rotation else { return };
-        let (old, new) = (rotation.old, rotation.new);
+        let (old, new, unmade) = (rotation.old, rotation.new, !rotation.created);
         rotation.rollback = Some(reason.to_owned());
         rotation.activated = Some(revision);
         self.enter(Phase::RollingBack, at);
@@ -334,6 +366,9 @@ impl SecretRecord {
             }
         }
         self.reject(new, Cause::RolledBack, reason.to_owned(), at);
+        if let Some(retirement) = self.retirements.get_mut(&new) {
+            retirement.unmade = unmade;
+        }
     }
 
     fn finish_retire(&mut self, version: Version) {
@@ -390,4 +425,5 @@ fn revision_above(revision: Revision, at: WallTime) -> Revision {
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LeapVoidsWords, { let _ = retirement; }))]
 fn void_words(retirement: &mut Retirement) {
     retirement.overrides.clear();
+    retirement.given_up = None;
 }

@@ -13,7 +13,7 @@ use rotacast_protocol::phase::Outcome;
 use rotacast_protocol::policy::{Deadline, OnDeadline, WhenUnreachable};
 use rotacast_protocol::record::{
     Bounds, Cause, Finished, Label, Origin, Override, Pause, PhaseEntered, RecordChange, RetireStep, Retirement,
-    Rotation, SafeMode, SecretRecord, Timing, Unknown, VersionRecord,
+    Rotation, SafeMode, SecretRecord, Statement, Timing, Unknown, VersionRecord,
 };
 use rotacast_protocol::{
     Epoch, Generation, LeaseSequence, Phase, Policy, ReportSequence, Revision, SecretName, WallTime,
@@ -148,6 +148,8 @@ fn inputs() -> impl Strategy<Value = Input> {
         Just(Order::rollback("r").unwrap()),
         Just(Order::LeaveSafeMode),
         who().prop_map(|instance| Order::Excuse { instance }),
+        who().prop_map(|instance| Order::gone(instance, "r").unwrap()),
+        version().prop_map(|version| Order::abandon(version, "r").unwrap()),
         (version(), btree_set(who(), 0..3), any::<bool>()).prop_map(|(version, instances, sessions)| {
             let sessions = sessions || instances.is_empty();
             Order::cut_off(version, instances, sessions, "o").unwrap()
@@ -191,7 +193,7 @@ fn inputs() -> impl Strategy<Value = Input> {
             step: [RetireStep::Disable, RetireStep::Destroy, RetireStep::Erase][step],
         }),
         (0..60_u64).prop_map(|revision| Input::Published { revision: Revision(revision) }),
-        version().prop_map(|version| Input::Troubled { command: CommandKind::Test { version }, problem: "t".into() }),
+        version().prop_map(|version| Input::Troubled { command: CommandKind::Test { version }, failed: "t".into() }),
         Just(Input::StoreWentBack { reason: "s".into() }),
         order.prop_map(|order| Input::Operator { by: operator(), order }),
         policy().prop_map(|policy| Input::PolicyChanged(Box::new(policy))),
@@ -359,15 +361,22 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn statement()(at in wall(), reason in ".{0,20}", unknown in unknown()) -> Statement {
+        Statement { by: operator(), reason, at, unknown }
+    }
+}
+
+prop_compose! {
     fn retirement()(
         (cause, step) in (0..3_usize, 0..4_usize), unwanted in any::<u64>(), since in wall(),
-        overrides in vec(override_word(), 0..3), unknown in unknown(),
+        overrides in vec(override_word(), 0..3), given_up in prop::option::of(statement()), unmade in any::<bool>(),
+        unknown in unknown(),
     ) -> Retirement {
         Retirement {
             cause: [Cause::Rotated, Cause::RolledBack, Cause::Superseded][cause],
             unwanted_since: Revision(unwanted), since, overrides,
             step: [RetireStep::Disable, RetireStep::Destroy, RetireStep::Erase].get(step).copied(),
-            unknown,
+            given_up, unmade, unknown,
         }
     }
 }
@@ -428,7 +437,7 @@ prop_compose! {
             }
         }
         record.paused = paused.then(|| Pause {
-            by: operator(), reason: "é\"".into(), at: wall, unknown: unknowns[2].clone(),
+            by: operator(), reason: "é\"".into(), at: wall, more: Vec::new(), unknown: unknowns[2].clone(),
         });
         record.safe_mode = safe.then(|| SafeMode { reason: "s".into(), at: wall, unknown: unknowns[3].clone() });
         record.history = history;

@@ -11,7 +11,7 @@ use std::path::Path;
 use crate::bench::{Bench, key, seconds, v};
 use rotacast_protocol::Phase;
 use rotacast_protocol::Policy;
-use rotacast_protocol::coordinator::{Change, CommandKind, Evidence, Input, Order};
+use rotacast_protocol::coordinator::{Change, CommandKind, Evidence, Failed, Input, Order};
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::policy::{Deadline, OnDeadline, OnFailure, WhenEmpty, WhenUnreachable};
 use rotacast_protocol::record::{Origin, RecordChange};
@@ -80,6 +80,7 @@ fn policy(words: &[&str]) -> Policy {
             "hold_on_failure" => policy.on_failure = OnFailure::Hold,
             "min_overlap" => policy.min_overlap = seconds(number(value)),
             "required" => policy.required = BTreeMap::from([(value.parse().unwrap(), 1)]),
+            "missed_syncs" => policy.missed_syncs = u32::try_from(number(value)).unwrap(),
             "preparing" => {
                 let (after, then) = value.split_once(':').unwrap();
                 let then = match then {
@@ -189,6 +190,20 @@ impl Story {
                 Ok(())
             }
             ["store", "went", "back"] => bench.input(Input::StoreWentBack { reason: "another cluster id".into() }),
+            ["special"] => {
+                let special = bench.coordinator.overlays(bench.now);
+                let special: Vec<&str> = special.iter().map(|overlay| overlay.words()).collect();
+                writeln!(out, "  {}", if special.is_empty() { "nothing".into() } else { special.join(", ") }).unwrap();
+                Ok(())
+            }
+            ["cannot", "use", version] => {
+                let command = CommandKind::ReadUsage { version: v(number(version)) };
+                bench.input(Input::Troubled { command, failed: refused(version) })
+            }
+            ["cannot", step, version] => {
+                let command = CommandKind::Retire { version: v(number(version)), step: step.parse().unwrap() };
+                bench.input(Input::Troubled { command, failed: refused(version) })
+            }
             ["why"] => {
                 for blocker in bench.coordinator.blockers(bench.now) {
                     let who = if blocker.who.is_empty() { String::new() } else { format!("{}: ", blocker.who) };
@@ -226,6 +241,11 @@ impl Story {
     }
 }
 
+/// The provider cannot read the value.
+fn refused(version: &str) -> Failed {
+    Failed { problem: format!("will not touch version {version}: the value is not JSON"), refused: true }
+}
+
 fn order_of(words: &[&str]) -> Order {
     let reason = "they said so";
     match words {
@@ -240,6 +260,8 @@ fn order_of(words: &[&str]) -> Order {
             let instances = names.iter().map(|name| key(name)).collect();
             Order::cut_off(v(number(version)), instances, false, reason).unwrap()
         }
+        ["gone", name] => Order::gone(key(name), reason).unwrap(),
+        ["abandon", version] => Order::abandon(v(number(version)), reason).unwrap(),
         ["leave", "safe", "mode"] => Order::LeaveSafeMode,
         other => panic!("no order {other:?}"),
     }
@@ -297,6 +319,9 @@ fn said(change: &Change) -> Option<String> {
                 .trim_end()
                 .to_owned()
         }
+        RecordChange::GivenUp { version, word } => format!("{} gives version {version} up", word.by),
+        RecordChange::SaidGone { instance, word } => format!("{} says that {instance} is gone", word.by),
+        RecordChange::GoneForgotten { instance } => format!("the roster no longer has {instance}"),
         RecordChange::RetireBegan { version, .. } => format!("retiring version {version}: the point of no return"),
         RecordChange::RetireAdvanced { version, step } => format!("next for version {version}: {step}"),
         RecordChange::RetireFinished { version } => format!("version {version} is gone"),

@@ -148,6 +148,8 @@ pub(crate) fn order() -> impl Strategy<Value = Order> {
         reason().prop_map(|reason| Order::pause(&reason).unwrap()),
         reason().prop_map(|reason| Order::rollback(&reason).unwrap()),
         instance_key().prop_map(|instance| Order::Excuse { instance }),
+        (instance_key(), reason()).prop_map(|(instance, reason)| Order::gone(instance, &reason).unwrap()),
+        (version(), reason()).prop_map(|(version, reason)| Order::abandon(version, &reason).unwrap()),
         (version(), btree_set(instance_key(), 1..3), any::<bool>(), reason()).prop_map(
             |(version, instances, sessions, reason)| Order::cut_off(version, instances, sessions, &reason).unwrap()
         ),

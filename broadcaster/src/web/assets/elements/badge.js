@@ -30,8 +30,9 @@ export function overlayPill(overlay) {
  * @param {number} of
  * @param {string} stage
  * @param {string} about
+ * @param {boolean} [stuck] nothing is as it should be, however many are there
  */
-export function progress(done, of, stage, about) {
+export function progress(done, of, stage, about, stuck) {
   const text = `${digits(done)} of ${digits(of)} ${stage}`;
   return h("div", { class: "progress" }, [
     h(
@@ -45,7 +46,7 @@ export function progress(done, of, stage, about) {
         "aria-valuetext": text,
         class: "bar",
       },
-      bar(done, of),
+      bar(done, of, stuck),
     ),
     h("span", { class: "progress-text" }, text),
   ]);
@@ -55,7 +56,8 @@ export function progress(done, of, stage, about) {
  * The filled part of a bar.
  * @param {number} done
  * @param {number} of
+ * @param {boolean} [stuck]
  */
-export function bar(done, of) {
-  return h("span", { style: { width: `${share(done, of)}%` }, class: done >= of ? "full" : null });
+export function bar(done, of, stuck) {
+  return h("span", { style: { width: `${share(done, of)}%` }, class: stuck ? "held" : done >= of ? "full" : null });
 }

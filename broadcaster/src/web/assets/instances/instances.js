@@ -235,7 +235,7 @@ function instanceRow(it, taken) {
     h("span", { class: "who-waits", title: `incarnation ${it.incarnation}` }, instanceName(it)),
     h("a", { class: "name", href: secretLink(it.secret) }, it.secret),
     it.version,
-    it.stage && STAGE[it.stage].words,
+    it.stage && (it.stage === "released" ? "uses only it" : STAGE[it.stage].words),
     it.held.length > 0 ? it.held.join(", ") : none("nothing"),
     pill(STANDING_KINDS[it.standing], STANDING[it.standing].words, STANDING[it.standing].meaning),
     it.silent_for_ms === null ? "not yet" : time(taken - it.silent_for_ms),

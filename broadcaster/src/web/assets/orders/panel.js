@@ -47,7 +47,7 @@ function item(page, it, disabled) {
 
 /**
  * @param {import("../secret/page.js").Page} page
- * @param {Api.Order} order
+ * @param {import("./possible.js").GivenHere} order
  */
 function begin(page, order) {
   if (order === "override") overrideDialog(page);

@@ -6,7 +6,7 @@ const NO_CUT = "No instance is cut off.";
 
 /**
  * The plan of each order for a secret as it is now; null: the order makes no sense now.
- * @type {Record<Exclude<Api.Order, "override" | "excuse">, (status: Api.SecretStatus) => Plan | null>}
+ * @type {Record<Exclude<import("./possible.js").GivenHere, "override" | "excuse">, (status: Api.SecretStatus) => Plan | null>}
  */
 export const plans = {
   rotate: (status) => ({

@@ -37,8 +37,13 @@ export function excusable(status) {
 }
 
 /**
+ * Orders that are given here. The others are commands, which `why` and the list of blockers name.
+ * @typedef {Exclude<Api.Order, "gone" | "abandon">} GivenHere
+ */
+
+/**
  * @typedef {object} Possibility
- * @property {Api.Order} order
+ * @property {GivenHere} order
  * @property {string} label
  * @property {string | null} text what it does
  * @property {string | null} no why it makes no sense now; null: it does

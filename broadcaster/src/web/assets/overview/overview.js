@@ -193,7 +193,7 @@ function state(it, long) {
 function howFar(it) {
   if (it.rotation && it.progress) {
     const back = it.rotation.phase === "rolling_back" && it.progress.stage === "switched" ? "switched back" : STAGE[it.progress.stage].words;
-    return progress(it.progress.done, it.progress.of, back, `Progress of ${it.secret}`);
+    return progress(it.progress.done, it.progress.of, back, `Progress of ${it.secret}`, it.overlays.includes("stuck"));
   }
   if (it.rotation) {
     if (it.record_read_at) return none("known to the leader only");

@@ -70,12 +70,22 @@ function one(blocker) {
   return h("li", { class: "blocker", "data-testid": "blocker" }, [
     h("p", {}, [blocker.who && h("strong", { class: "who-waits" }, `${blocker.who}: `), sentence(blocker.why)]),
     h("p", { class: "quiet" }, [blocker.since && ["Since ", time(blocker.since), ". "], "Next: ", sentence(blocker.next)]),
+    command(blocker),
   ]);
+}
+
+/**
+ * What an operator can do about it, to paste.
+ * @param {Api.BlockerStatus} blocker
+ */
+function command(blocker) {
+  return blocker.command && h("p", {}, h("code", { class: "command" }, blocker.command));
 }
 
 const COLUMNS = [
   { name: "Who", class: "wide" },
   { name: "Why", class: "wide" },
+  { name: "Since" },
   { name: "Last contact" },
   { name: "Holds" },
   { name: "What happens next", class: "wide" },
@@ -99,9 +109,10 @@ function instances(page, name, blockers) {
       const cells = [
         h("span", { class: "who-waits" }, who),
         blocker.why,
-        contact(known, blocker),
+        time(blocker.since),
+        contact(known),
         known && (known.held.length > 0 ? known.held.join(", ") : none("nothing")),
-        blocker.next,
+        [blocker.next, command(blocker)],
       ];
       if (excusable) {
         cells.push(h("button", { type: "button", class: "small", disabled: barred() !== null, "aria-label": `Excuse ${who} …`, onclick: () => withSignIn(() => excuseDialog(page, who)) }, "Excuse …"));
@@ -111,12 +122,8 @@ function instances(page, name, blockers) {
   });
 }
 
-/**
- * An instance's `since` is when it was last heard, or first seen.
- * @param {import("./page.js").Known | undefined} known
- * @param {Api.BlockerStatus} blocker
- */
-function contact(known, blocker) {
-  if (!known) return time(blocker.since);
+/** @param {import("./page.js").Known | undefined} known */
+function contact(known) {
+  if (!known) return none("not known");
   return known.silent_for_ms === null ? "not yet" : time(known.taken - known.silent_for_ms);
 }
