@@ -124,7 +124,8 @@ impl Broadcaster {
         let ended = CancellationToken::new();
         let _guard = ended.clone().drop_guard();
         let looking = environment.metrics.servers();
-        tokio::spawn(looking.look(environment.tree.clone(), Arc::clone(&environment.bus), ended.clone()));
+        let findings = environment.findings.clone();
+        tokio::spawn(looking.look(environment.tree.clone(), Arc::clone(&environment.bus), findings, ended.clone()));
         if let Some(importer) = importer {
             tokio::spawn(import(importer, environment.findings.clone(), role, ended.clone()));
         }

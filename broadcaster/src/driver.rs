@@ -206,12 +206,13 @@ fn way_out(problem: &StoreError) -> &'static str {
             "start the store, or let its network through; it is asked again until it answers"
         }
         StoreError::Denied { .. } => {
-            "give what the store's settings name the right to read and write below the prefix; after a change of user or \
-             password in the configuration start this broadcaster anew"
+            "give what the store's settings name the right to read and write below the prefix; a password or token that is renewed \
+             in its file needs no restart"
         }
         StoreError::Unwritable { .. } => "make room in the store, as its problem says",
         StoreError::WentBackwards { .. } => "nothing: the next term works from what the store holds now, in safe mode",
-        StoreError::TooLarge { .. }
+        StoreError::Unknown { .. }
+        | StoreError::TooLarge { .. }
         | StoreError::Invalid { .. }
         | StoreError::Corrupt { .. }
         | StoreError::NotLeader { .. }

@@ -33,11 +33,26 @@ pub enum Topic {
     StrangeKey,
     /// A source key's value is not imported, or the source key is gone.
     Import,
+    /// A certificate of ours ends soon, or its files cannot be used.
+    Certificate,
+    /// The store does not answer as it should, or its set-up changed for the worse.
+    Store,
+    /// The bus does not answer as it should, or its set-up changed for the worse.
+    Bus,
 }
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Leadership, Self::OutOfService, Self::Limit, Self::StrangeKey, Self::Import];
+    pub const ALL: [Self; 8] = [
+        Self::Leadership,
+        Self::OutOfService,
+        Self::Limit,
+        Self::StrangeKey,
+        Self::Import,
+        Self::Certificate,
+        Self::Store,
+        Self::Bus,
+    ];
 
     /// The name, as label and as the subject that people read.
     #[must_use]
@@ -48,6 +63,9 @@ impl Topic {
             Self::Limit => "limit",
             Self::StrangeKey => "strange_key",
             Self::Import => "import",
+            Self::Certificate => "certificate",
+            Self::Store => "store",
+            Self::Bus => "bus",
         }
     }
 }

@@ -8,6 +8,7 @@
 pub mod api;
 pub mod audit;
 pub mod broadcaster;
+pub mod certificates;
 pub mod config;
 pub mod dev;
 pub mod driver;

@@ -8,6 +8,7 @@
 mod audit;
 mod bus;
 mod calls;
+mod certificates;
 mod figures;
 mod findings;
 mod identities;
@@ -37,6 +38,7 @@ pub(crate) use leadership::LeadershipGauges;
 pub(crate) use rotations::{Rotations, Stood};
 pub(crate) use servers::Servers;
 
+use crate::certificates::Expiries;
 use crate::findings::Findings;
 use crate::identities::Identities;
 use crate::settings::Settings;
@@ -69,6 +71,7 @@ struct Inner {
     servers: Servers,
     refused: Refused,
     standing: findings::Standing,
+    expiries: Expiries,
 }
 
 impl Default for Metrics {
@@ -100,6 +103,7 @@ impl Default for Metrics {
             servers: Servers::register(registry),
             refused: Refused::register(registry),
             standing: findings::Standing::register(registry),
+            expiries: certificates::register(registry),
             registry: all,
         };
         Self { inner: Arc::new(inner) }
@@ -144,6 +148,12 @@ impl Metrics {
     /// Shows what these refuse. The first ones that are given stay.
     pub fn count_refusals_of(&self, identities: &Arc<Identities>) {
         self.inner.refused.of(identities);
+    }
+
+    /// Until when our own certificates are valid: what is put there is shown.
+    #[must_use]
+    pub fn expiries(&self) -> Expiries {
+        self.inner.expiries.clone()
     }
 
     /// Shows how many of these stand. The first ones that are given stay.

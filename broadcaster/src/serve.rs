@@ -1,6 +1,7 @@
 //! `rotacast serve`: a broadcaster as the configuration says.
 
 mod backend;
+mod certificates;
 mod files;
 #[cfg(feature = "kafka")]
 mod kafka;
@@ -26,6 +27,7 @@ use tracing::{error, info, warn};
 use crate::api::Operators;
 use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
+use crate::certificates::Watch;
 use crate::config::{Config, ServerTls, ServiceConfig, StoreConfig, changes};
 use crate::driver::{Environment, Mail, Replica, Secrets};
 use crate::findings::Findings;
@@ -84,6 +86,13 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
     };
     metrics.count_refusals_of(&environment.identities);
     metrics.count_findings_of(&environment.findings);
+    let watch = Watch {
+        files: certificates::of(&config),
+        expiries: metrics.expiries(),
+        findings: environment.findings.clone(),
+        listener: Box::new(|| {}),
+    };
+    let watching = tokio::spawn(watch.run(stop.clone()));
     report_findings(&environment).await;
     let identities = Arc::clone(&environment.identities);
     let secrets = Secrets::new(config.limits.secrets);
@@ -104,6 +113,7 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
     let result = broadcaster.run(stop.clone()).await;
     stop.cancel();
     reloading.await.context("the reloader broke off")?;
+    watching.await.context("the watch of the certificates broke off")?;
     buses.close.run().await;
     if let Some(exporting) = exporting {
         exporting.close(LAST_SPANS).await;
@@ -234,13 +244,24 @@ impl Reloader {
     async fn reload(&mut self) -> anyhow::Result<()> {
         let new = Config::read(&self.path)?;
         self.settings.replace(&new)?;
-        for change in changes(&self.config, &new) {
+        let changes = changes(&self.config, &new);
+        for change in &changes {
             if change.live {
                 info!(setting = change.setting, "reloaded");
             } else {
                 warn!(setting = change.setting, "takes effect with the next start");
             }
         }
+        let named = |live: bool| {
+            let of =
+                changes.iter().filter(|change| change.live == live).map(|change| change.setting).collect::<Vec<_>>();
+            if of.is_empty() { "nothing".to_owned() } else { of.join(", ") }
+        };
+        info!(
+            taken_over = named(true),
+            with_the_next_start = named(false),
+            "the configuration was read again; logins and certificates in files count without that, once they change"
+        );
         self.operators.send_replace(Arc::new(Operators::new(new.operators.clone())));
         self.tokens.send_replace(Arc::new(new.dashboard.tokens.clone()));
         self.identities.replace(services(&new));

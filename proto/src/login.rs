@@ -1,12 +1,12 @@
-//! What we say to a server to prove who we are.
+//! What we prove to a server who we are with.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
-/// A password, a token, or a whole login. A program reads one in a file when it needs it, and again when a server refuses
-/// what the file held: a login that is renewed there needs no restart.
+/// A password, a token, a certificate, a key, or a whole login. A program reads one in a file when it needs it, and again
+/// when a server refuses what the file held: a login that is renewed there needs no restart.
 #[derive(Clone)]
 pub enum LoginSecret {
     /// The text itself.

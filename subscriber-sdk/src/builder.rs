@@ -11,11 +11,11 @@ use rotacast_bus::InstanceBus;
 use rotacast_bus::NatsCredentials;
 #[cfg(feature = "kafka")]
 use rotacast_bus::{KafkaLogin, SaslMechanism};
+#[cfg(any(feature = "nats", feature = "grpc", feature = "etcd", feature = "consul"))]
+use rotacast_proto::{CERTIFICATE, LoginSecret};
 use rotacast_proto::{SigningKey, VerifyingKey};
 use rotacast_protocol::{ClusterName, Incarnation, InstanceKey, InstanceName, ServiceName};
 use tokio::sync::Notify;
-#[cfg(any(feature = "consul", feature = "etcd", feature = "kafka"))]
-use zeroize::Zeroizing;
 
 use crate::clock::{Clock, Watch};
 #[cfg(feature = "consul")]
@@ -45,7 +45,8 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// | `ROTACAST_BROADCASTERS` | addresses of all broadcasters, `https://host:port`, joined by `,` | required with Kafka |
 /// | `ROTACAST_NATS_CREDS` | NATS `.creds` file | no login |
 /// | `ROTACAST_KAFKA_USER`, `ROTACAST_KAFKA_PASSWORD_FILE` | the login to Kafka, by SCRAM-SHA-512 | no login |
-/// | `CONSUL_HTTP_TOKEN` | the token for Consul | no token |
+/// | `CONSUL_HTTP_TOKEN_FILE` | file with the token for Consul, read again when Consul refuses the one it held | no token |
+/// | `CONSUL_HTTP_TOKEN` | the token for Consul, if there is no file | no token |
 #[derive(Clone, Default)]
 pub struct Builder {
     service: Option<String>,
@@ -61,7 +62,7 @@ pub struct Builder {
     #[cfg(feature = "grpc")]
     broadcasters: Vec<String>,
     #[cfg(feature = "consul")]
-    consul_token: Option<Zeroizing<String>>,
+    consul_token: Option<LoginSecret>,
     #[cfg(feature = "nats")]
     nats_credentials: Option<NatsCredentials>,
     #[cfg(feature = "kafka")]
@@ -80,20 +81,27 @@ pub(crate) struct Plan {
     pub(crate) identity: SigningKey,
     pub(crate) trust: Arc<Trust>,
     pub(crate) start_timeout: Duration,
-    #[cfg(any(feature = "grpc", feature = "etcd", feature = "consul"))]
-    pub(crate) ca_pem: Option<Vec<u8>>,
-    #[cfg(any(feature = "kafka", feature = "nats"))]
+    /// Readable at the start.
+    #[cfg(any(feature = "nats", feature = "grpc", feature = "etcd", feature = "consul"))]
     pub(crate) ca_file: Option<PathBuf>,
     #[cfg(feature = "grpc")]
     pub(crate) broadcasters: Vec<String>,
     #[cfg(feature = "consul")]
-    pub(crate) consul_token: Option<Zeroizing<String>>,
+    pub(crate) consul_token: Option<LoginSecret>,
     #[cfg(feature = "nats")]
     pub(crate) nats_credentials: Option<NatsCredentials>,
     #[cfg(feature = "kafka")]
     pub(crate) kafka_login: Option<KafkaLogin>,
     #[cfg(feature = "kafka")]
     pub(crate) kafka_properties: BTreeMap<String, String>,
+}
+
+#[cfg(any(feature = "grpc", feature = "etcd", feature = "consul"))]
+impl Plan {
+    /// The certificate authority, read again when its file changes.
+    pub(crate) fn ca(&self) -> Option<LoginSecret> {
+        self.ca_file.clone().map(LoginSecret::File)
+    }
 }
 
 impl Builder {
@@ -177,12 +185,13 @@ impl Builder {
         self
     }
 
-    /// The login to etcd. Call it after [`values_from_etcd`](Self::values_from_etcd); before, it has no effect.
+    /// The login to etcd: a text, or [`LoginSecret::File`] for a password that is renewed there. Call it after
+    /// [`values_from_etcd`](Self::values_from_etcd); before, it has no effect.
     #[cfg(feature = "etcd")]
     #[must_use]
-    pub fn etcd_user(mut self, name: impl Into<String>, password: impl Into<String>) -> Self {
+    pub fn etcd_user(mut self, name: impl Into<String>, password: impl Into<LoginSecret>) -> Self {
         if let Some(Values::Etcd(access)) = &mut self.values {
-            access.user = Some((name.into(), Zeroizing::new(password.into())));
+            access.user = Some((name.into(), password.into()));
         }
         self
     }
@@ -204,11 +213,12 @@ impl Builder {
         self
     }
 
-    /// The token for Consul. It needs read access to all keys below the prefix.
+    /// The token for Consul: a text, or [`LoginSecret::File`] for one that is renewed there. It needs read access to all keys
+    /// below the prefix.
     #[cfg(feature = "consul")]
     #[must_use]
-    pub fn consul_token(mut self, token: impl Into<String>) -> Self {
-        self.consul_token = Some(Zeroizing::new(token.into()));
+    pub fn consul_token(mut self, token: impl Into<LoginSecret>) -> Self {
+        self.consul_token = Some(token.into());
         self
     }
 
@@ -274,7 +284,8 @@ impl Builder {
     ///
     /// | address | transport |
     /// |---|---|
-    /// | `nats://host:port`, `tls://host:port` | NATS; values need a source of their own |
+    /// | `nats://host:port`, `tls://host:port` | NATS, several servers joined by `,`; values need a source of their own |
+    /// | `nats://user:password@host:port`, `nats://token@host:port` | the same with a login, percent-encoded |
     /// | `kafka://host:port,host:port`, `kafkas://…` (TLS) | Kafka; values and Syncs need [`broadcasters`](Self::broadcasters) or another source |
     /// | `grpc://host:port` (loopback), `grpcs://host:port,host:port` (TLS) | broadcasters, for messages and values |
     ///
@@ -331,14 +342,12 @@ impl Builder {
             identity: self.find_identity()?,
             trust: Arc::new(Trust::new(self.find_trust()?)),
             start_timeout: self.start_timeout.unwrap_or(START_TIMEOUT),
-            #[cfg(any(feature = "grpc", feature = "etcd", feature = "consul"))]
-            ca_pem: self.read_ca()?,
-            #[cfg(any(feature = "kafka", feature = "nats"))]
-            ca_file: self.find_ca(),
+            #[cfg(any(feature = "nats", feature = "grpc", feature = "etcd", feature = "consul"))]
+            ca_file: self.find_ca()?,
             #[cfg(feature = "grpc")]
             broadcasters: self.find_broadcasters(),
             #[cfg(feature = "consul")]
-            consul_token: self.consul_token.clone().or_else(|| variable("CONSUL_HTTP_TOKEN").map(Zeroizing::new)),
+            consul_token: self.find_consul_token(),
             #[cfg(feature = "kafka")]
             kafka_login: self.find_kafka_login()?,
             #[cfg(feature = "kafka")]
@@ -396,6 +405,12 @@ impl Builder {
         urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect()
     }
 
+    #[cfg(feature = "consul")]
+    fn find_consul_token(&self) -> Option<LoginSecret> {
+        let file = || variable("CONSUL_HTTP_TOKEN_FILE").map(|path| LoginSecret::File(PathBuf::from(path)));
+        self.consul_token.clone().or_else(file).or_else(|| variable("CONSUL_HTTP_TOKEN").map(LoginSecret::from))
+    }
+
     #[cfg(feature = "kafka")]
     fn find_kafka_login(&self) -> Result<Option<KafkaLogin>, Error> {
         if let Some(login) = &self.kafka_login {
@@ -406,25 +421,22 @@ impl Builder {
             let what = "ROTACAST_KAFKA_USER is set, and ROTACAST_KAFKA_PASSWORD_FILE is not";
             Error::new(ErrorKind::Config, what, "set both, or call .kafka_login(…) on the builder")
         })?;
-        let text = std::fs::read_to_string(&path).map(Zeroizing::new).map_err(|error| {
-            let what = format!("ROTACAST_KAFKA_PASSWORD_FILE: cannot read {path}: {error}");
+        let password = LoginSecret::File(PathBuf::from(path));
+        password.read().map_err(|problem| {
+            let what = format!("ROTACAST_KAFKA_PASSWORD_FILE: {problem}");
             Error::new(ErrorKind::Config, what, "expected a file with the password")
         })?;
-        let password = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
         Ok(Some(KafkaLogin { user, password, mechanism: SaslMechanism::default() }))
     }
 
     #[cfg(any(feature = "nats", feature = "grpc", feature = "etcd", feature = "consul"))]
-    fn find_ca(&self) -> Option<PathBuf> {
-        self.ca_file.clone().or_else(|| variable("ROTACAST_CA").map(PathBuf::from))
-    }
-
-    #[cfg(any(feature = "grpc", feature = "etcd", feature = "consul"))]
-    fn read_ca(&self) -> Result<Option<Vec<u8>>, Error> {
-        let Some(path) = self.find_ca() else { return Ok(None) };
-        std::fs::read(&path).map(Some).map_err(|error| {
-            let what = format!("{}: cannot read the certificate authority: {error}", path.display());
-            Error::new(ErrorKind::Config, what, "expected a PEM file")
+    fn find_ca(&self) -> Result<Option<PathBuf>, Error> {
+        let Some(path) = self.ca_file.clone().or_else(|| variable("ROTACAST_CA").map(PathBuf::from)) else {
+            return Ok(None);
+        };
+        LoginSecret::File(path.clone()).read_pem(CERTIFICATE).map(|_| Some(path)).map_err(|problem| {
+            let what = format!("the certificate authority: {problem}");
+            Error::new(ErrorKind::Config, what, "expected a PEM file, set with .ca_file(…) or ROTACAST_CA")
         })
     }
 }

@@ -58,8 +58,10 @@ pub(crate) async fn connect(url: &str, plan: &Plan, values: Option<&Values>) -> 
         #[cfg(feature = "nats")]
         Transport::Nats(url) => {
             let mut options = rotacast_bus::NatsOptions::new(url, plan.cluster.clone());
-            if let Some(credentials) = &plan.nats_credentials {
-                options.credentials = credentials.clone();
+            options.urls = url.split(',').map(|url| url.trim().to_owned()).collect();
+            let in_url = || options.urls.iter().find_map(|url| rotacast_bus::NatsCredentials::of_url(url));
+            if let Some(credentials) = plan.nats_credentials.clone().or_else(in_url) {
+                options.credentials = credentials;
                 // Credentials of a service seldom may manage streams: the broadcaster makes them.
                 options.streams = rotacast_bus::NatsStreams::Use;
             }
@@ -76,7 +78,7 @@ pub(crate) async fn connect(url: &str, plan: &Plan, values: Option<&Values>) -> 
         }
         #[cfg(feature = "grpc")]
         Transport::Grpc(urls) => {
-            let broadcaster = |url| rotacast_bus::GrpcOptions { url, ca: plan.ca_pem.clone(), ..Default::default() };
+            let broadcaster = |url| rotacast_bus::GrpcOptions { url, ca: plan.ca(), ..Default::default() };
             let options: Vec<_> = all_broadcasters(&urls, plan).into_iter().map(broadcaster).collect();
             Arc::new(patiently(plan, || rotacast_bus::GrpcBus::connect_any(options.clone())).await?)
         }
@@ -115,10 +117,20 @@ fn source(
         #[cfg(any(feature = "nats", feature = "kafka"))]
         _ => Err(Error::new(
             ErrorKind::Config,
-            format!("transport {url} carries no values, and no other source of values is set"),
+            format!("transport {} carries no values, and no other source of values is set", without_login(url)),
             "call .values_from_etcd(…), .values_from_consul(…) or .broadcasters(…) on the builder",
         )),
     }
+}
+
+/// The address without a user and password.
+#[cfg(any(feature = "nats", feature = "kafka"))]
+fn without_login(url: &str) -> String {
+    let server = |url: &str| match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        _ => url.to_owned(),
+    };
+    url.split(',').map(server).collect::<Vec<_>>().join(",")
 }
 
 /// Those of the transport's address and those set beside it, each once.
@@ -143,7 +155,7 @@ fn kafka(brokers: Vec<String>, tls: bool, plan: &Plan) -> Result<rotacast_bus::K
             "call .broadcasters([\"https://host:7400\"]) on the builder, or set ROTACAST_BROADCASTERS",
         ));
     }
-    let broadcaster = |url: &String| GrpcOptions { url: url.clone(), ca: plan.ca_pem.clone(), ..Default::default() };
+    let broadcaster = |url: &String| GrpcOptions { url: url.clone(), ca: plan.ca(), ..Default::default() };
     let mut options = KafkaOptions::new(brokers, plan.cluster.clone());
     options.sync = KafkaSync::Grpc(plan.broadcasters.iter().map(broadcaster).collect());
     // The broadcaster makes the topics.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rotacast_bus::StreamLimits;
+
 use super::backend::{ClientTls, Login, read_client_tls, read_login};
 use super::error::Problem;
 use super::reader::Section;
@@ -25,6 +27,8 @@ pub enum BusConfig {
         tls: Option<ClientTls>,
         /// How many servers keep each stream; none: as many as the cluster has, up to 3.
         replicas: Option<u8>,
+        /// How large streams that are made may become.
+        streams: StreamLimits,
     },
     /// Kafka; Syncs reach the broadcaster over gRPC, where it listens.
     Kafka {
@@ -143,7 +147,29 @@ fn read_nats(section: &Section<'_, '_>) -> Option<BusConfig> {
     }
     let login = read_nats_login(section);
     let tls = read_tls_without_name(section);
-    Some(BusConfig::Nats { url: url?, login, tls, replicas })
+    let streams = read_streams(&section.section("streams"));
+    Some(BusConfig::Nats { url: url?, login, tls, replicas, streams })
+}
+
+/// A stream holds the last message of every key, so one that takes no message of the largest size is of no use.
+const MIN_STREAM_BYTES: u64 = 1024 * 1024;
+
+fn read_streams(section: &Section<'_, '_>) -> StreamLimits {
+    let default = StreamLimits::default();
+    let size = |key: &'static str, default: u64| {
+        let bytes = section.integer::<u64>(key).unwrap_or(default);
+        if bytes < MIN_STREAM_BYTES {
+            section.problem(key, format!("is {bytes}, expected at least {MIN_STREAM_BYTES} bytes"));
+        }
+        bytes
+    };
+    let limits = StreamLimits {
+        state_bytes: size("state_bytes", default.state_bytes),
+        roster_bytes: size("roster_bytes", default.roster_bytes),
+        report_bytes: size("report_bytes", default.report_bytes),
+    };
+    section.finish();
+    limits
 }
 
 fn read_nats_login(section: &Section<'_, '_>) -> NatsLogin {

@@ -20,7 +20,7 @@ const LOGS: [&str; 2] = ["roster", "reports"];
 
 impl Kind for BusError {
     const ALL: &'static [&'static str] =
-        &["unreachable", "no_leader", "denied", "misconfigured", "too_large", "fenced"];
+        &["unreachable", "no_leader", "denied", "misconfigured", "full", "unknown", "too_large", "fenced"];
 
     fn kind(&self) -> Option<&'static str> {
         Some(match self {
@@ -28,6 +28,8 @@ impl Kind for BusError {
             BusError::NoLeader { .. } => "no_leader",
             BusError::Denied { .. } => "denied",
             BusError::Misconfigured { .. } => "misconfigured",
+            BusError::Full { .. } => "full",
+            BusError::Unknown { .. } => "unknown",
             BusError::TooLarge { .. } => "too_large",
             BusError::Fenced { .. } => "fenced",
             BusError::Cancelled => return None,

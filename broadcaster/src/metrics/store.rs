@@ -27,14 +27,24 @@ const WAITS: [&str; 2] = ["watch", "campaign"];
 const MAX_UNTOLD: usize = 256;
 
 impl Kind for StoreError {
-    const ALL: &'static [&'static str] =
-        &["unreachable", "denied", "unwritable", "too_large", "invalid", "corrupt", "went_backwards", "not_leader"];
+    const ALL: &'static [&'static str] = &[
+        "unreachable",
+        "denied",
+        "unwritable",
+        "unknown",
+        "too_large",
+        "invalid",
+        "corrupt",
+        "went_backwards",
+        "not_leader",
+    ];
 
     fn kind(&self) -> Option<&'static str> {
         Some(match self {
             StoreError::Unreachable { .. } => "unreachable",
             StoreError::Denied { .. } => "denied",
             StoreError::Unwritable { .. } => "unwritable",
+            StoreError::Unknown { .. } => "unknown",
             StoreError::TooLarge { .. } => "too_large",
             StoreError::Invalid { .. } => "invalid",
             StoreError::Corrupt { .. } => "corrupt",

@@ -8,13 +8,11 @@ use anyhow::Context as _;
 use rotacast_bus::{EmbeddedBus, InstanceBus, LeaderBus, NatsBus, NatsCredentials, NatsOptions};
 use rotacast_protocol::ClusterName;
 use rotacast_store::{
-    ConsulOptions, ConsulStore, ConsulTls, EmbeddedStore, EtcdOptions, EtcdStore, EtcdTls, EtcdUser, LoginSecret,
-    Prefix, Store, StoreError,
+    ConsulOptions, ConsulStore, EmbeddedStore, EtcdOptions, EtcdStore, EtcdUser, LoginSecret, Prefix, Store, StoreError,
 };
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
-use super::files::{readable, text};
+use super::files::readable;
 use super::start::{Blame, until_there};
 use crate::config::{BusConfig, ClientTls, Login, NatsLogin, StoreConfig};
 
@@ -47,7 +45,7 @@ pub(super) async fn store(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>
             let options = EtcdOptions {
                 endpoints: endpoints.clone(),
                 user: login.as_ref().map(etcd_user).transpose()?,
-                tls: tls.as_ref().map(etcd_tls).transpose()?,
+                tls: tls.as_ref().map(client_tls).transpose()?,
             };
             Arc::new(EtcdStore::new(options).context("[store]")?)
         }
@@ -56,7 +54,7 @@ pub(super) async fn store(config: &StoreConfig) -> anyhow::Result<Arc<dyn Store>
                 address: address.clone(),
                 token: token_file.as_ref().map(|file| renewable("store.token_file", file)).transpose()?,
                 datacenter: datacenter.clone(),
-                tls: tls.as_ref().map(consul_tls).transpose()?,
+                tls: tls.as_ref().map(client_tls).transpose()?,
             };
             Arc::new(ConsulStore::new(options).context("[store]")?)
         }
@@ -95,10 +93,11 @@ pub(super) async fn buses(
             let bus = EmbeddedBus::open(file).await.context("bus.file")?;
             Ok(Some(Buses { leader: Arc::new(bus.clone()), instances: Arc::new(bus.clone()), close: Close(Some(bus)) }))
         }
-        BusConfig::Nats { url, login, tls, replicas } => {
+        BusConfig::Nats { url, login, tls, replicas, streams } => {
             let mut options = NatsOptions::new(url.as_str(), cluster.clone());
             options.urls = url.split(',').map(|url| url.trim().to_owned()).collect();
             options.replicas = replicas.map(usize::from);
+            options.limits = *streams;
             options.ca = tls.as_ref().map(|tls| tls.ca.clone());
             options.identity = tls.as_ref().and_then(|tls| tls.identity.clone());
             options.credentials = nats_credentials(login)?;
@@ -151,21 +150,11 @@ fn renewable(setting: &str, file: &Path) -> anyhow::Result<LoginSecret> {
     Ok(LoginSecret::File(file.to_owned()))
 }
 
-type PemIdentity = Option<(String, Zeroizing<String>)>;
-
-fn pem_identity(tls: &ClientTls) -> anyhow::Result<PemIdentity> {
-    let Some((cert, key)) = &tls.identity else { return Ok(None) };
-    Ok(Some((text("store.tls.cert", cert)?.as_str().to_owned(), text("store.tls.key", key)?)))
-}
-
-fn authority(tls: &ClientTls) -> anyhow::Result<String> {
-    Ok(text("store.tls.ca", &tls.ca)?.as_str().to_owned())
-}
-
-fn etcd_tls(tls: &ClientTls) -> anyhow::Result<EtcdTls> {
-    Ok(EtcdTls { authority: authority(tls)?, identity: pem_identity(tls)?, server_name: tls.server_name.clone() })
-}
-
-fn consul_tls(tls: &ClientTls) -> anyhow::Result<ConsulTls> {
-    Ok(ConsulTls { authority: authority(tls)?, identity: pem_identity(tls)?, server_name: tls.server_name.clone() })
+fn client_tls(tls: &ClientTls) -> anyhow::Result<rotacast_store::ClientTls> {
+    let identity = match &tls.identity {
+        Some((cert, key)) => Some((renewable("store.tls.cert", cert)?, renewable("store.tls.key", key)?)),
+        None => None,
+    };
+    let authority = renewable("store.tls.ca", &tls.ca)?;
+    Ok(rotacast_store::ClientTls { authority, identity, server_name: tls.server_name.clone() })
 }

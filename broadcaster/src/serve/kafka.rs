@@ -25,8 +25,8 @@ pub(super) fn options(config: &BusConfig, cluster: &ClusterName) -> anyhow::Resu
         if mechanism == Mechanism::Plain && tls.is_none() {
             warn!("bus.mechanism \"PLAIN\" sends the password of bus.user unencrypted; set [bus.tls] ca");
         }
-        let password = LoginSecret::File(login.password_file.clone()).read();
-        let password = password.map_err(|problem| anyhow!("bus.password_file: {problem}"))?;
+        let password = LoginSecret::File(login.password_file.clone());
+        password.read().map_err(|problem| anyhow!("bus.password_file: {problem}"))?;
         options.login = Some(KafkaLogin { user: login.user.clone(), password, mechanism });
     }
     Ok(options)

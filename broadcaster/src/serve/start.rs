@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use rotacast_admin::show_duration;
-use rotacast_bus::BusError;
+use rotacast_bus::{BusError, ServerFault};
 use rotacast_store::StoreError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -60,46 +60,39 @@ impl Blame {
     /// The problem behind the setting that mends it, and how.
     fn tell(&self, fault: &impl Fault) -> String {
         let about_trust = ABOUT_TRUST.iter().any(|word| fault.problem().contains(word));
-        match fault.kind() {
-            FaultKind::Denied => {
+        match fault.server_fault() {
+            Some(ServerFault::Refused) => {
                 format!("{}: {fault}; expected credentials that it accepts, correct these settings", self.login)
             }
             _ if about_trust => format!(
                 "{}: {fault}; {}.ca must hold the authority of the certificate that {} shows",
                 self.trust, self.trust, self.place
             ),
-            FaultKind::Absent => format!("{}: {fault}; start it, or correct the setting", self.place),
-            FaultKind::Other => format!("{}: {fault}", self.place),
+            Some(ServerFault::NotReachable) => format!("{}: {fault}; start it, or correct the setting", self.place),
+            Some(other) => format!("{}: {fault}; {}", self.place, other.advice()),
+            None => format!("{}: {fault}", self.place),
         }
     }
 }
 
-/// How a problem is to be met.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum FaultKind {
-    /// It may be there in a moment.
-    Absent,
-    /// It does not want us.
-    Denied,
-    /// Only a person can mend it.
-    Other,
-}
-
 /// What a seam's error means at the start.
 pub(super) trait Fault: std::error::Error {
-    fn kind(&self) -> FaultKind;
+    /// Whether it may be over in a moment.
+    fn may_pass(&self) -> bool;
+
+    fn server_fault(&self) -> Option<ServerFault>;
 
     /// What the other side or the client says, without the address, which may contain any word.
     fn problem(&self) -> &str;
 }
 
 impl Fault for StoreError {
-    fn kind(&self) -> FaultKind {
-        match self {
-            StoreError::Denied { .. } => FaultKind::Denied,
-            problem if problem.is_transient() => FaultKind::Absent,
-            _ => FaultKind::Other,
-        }
+    fn may_pass(&self) -> bool {
+        self.is_transient()
+    }
+
+    fn server_fault(&self) -> Option<ServerFault> {
+        self.server_fault()
     }
 
     fn problem(&self) -> &str {
@@ -107,6 +100,7 @@ impl Fault for StoreError {
             StoreError::Unreachable { problem, .. }
             | StoreError::Denied { problem, .. }
             | StoreError::Unwritable { problem, .. }
+            | StoreError::Unknown { problem, .. }
             | StoreError::Invalid { problem, .. } => problem,
             _ => "",
         }
@@ -114,12 +108,12 @@ impl Fault for StoreError {
 }
 
 impl Fault for BusError {
-    fn kind(&self) -> FaultKind {
-        match self {
-            BusError::Denied { .. } => FaultKind::Denied,
-            problem if problem.is_transient() => FaultKind::Absent,
-            _ => FaultKind::Other,
-        }
+    fn may_pass(&self) -> bool {
+        self.is_transient()
+    }
+
+    fn server_fault(&self) -> Option<ServerFault> {
+        self.server_fault()
     }
 
     fn problem(&self) -> &str {
@@ -127,6 +121,8 @@ impl Fault for BusError {
             BusError::Unreachable { problem, .. }
             | BusError::NoLeader { problem, .. }
             | BusError::Denied { problem, .. }
+            | BusError::Full { problem, .. }
+            | BusError::Unknown { problem, .. }
             | BusError::Misconfigured { problem, .. } => problem,
             _ => "",
         }
@@ -163,7 +159,7 @@ pub(super) async fn until_there<T, F: Fault>(
         };
         let problem = blame.tell(&fault);
         let pause = pauses.next().unwrap_or(PAUSES.1);
-        if fault.kind() != FaultKind::Absent {
+        if !fault.may_pass() {
             return Err(anyhow!(problem));
         }
         if Instant::now() + pause >= deadline {
@@ -184,6 +180,8 @@ pub(super) async fn until_there<T, F: Fault>(
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use rotacast_bus::StreamLimits;
+
     use super::*;
 
     fn absent() -> BusError {
@@ -191,7 +189,13 @@ mod tests {
     }
 
     fn nats() -> Blame {
-        Blame::bus(&BusConfig::Nats { url: "nats://h:1".into(), login: NatsLogin::None, tls: None, replicas: None })
+        Blame::bus(&BusConfig::Nats {
+            url: "nats://h:1".into(),
+            login: NatsLogin::None,
+            tls: None,
+            replicas: None,
+            streams: StreamLimits::default(),
+        })
     }
 
     #[tokio::test(start_paused = true)]
@@ -232,6 +236,20 @@ mod tests {
         assert!(told.starts_with("bus.url: ") && told.contains("start it, or correct the setting"), "{told}");
         let told = nats().tell(&fault("invalid peer certificate: UnknownIssuer"));
         assert!(told.starts_with("bus.tls: ") && told.contains("bus.tls.ca must hold the authority"), "{told}");
+    }
+
+    #[test]
+    fn the_advice_fits_the_fault() {
+        let problem = || "insufficient storage resources available".to_owned();
+        let full = nats().tell(&BusError::Full { endpoint: "nats://h:1".into(), problem: problem() });
+        assert!(full.contains("has no room") && full.contains("give it more room"), "{full}");
+        let unknown = nats().tell(&BusError::Unknown { endpoint: "nats://h:1".into(), problem: problem() });
+        assert!(unknown.contains("does not know") && unknown.contains("its own log"), "{unknown}");
+        let unwritable = StoreError::Unwritable { endpoint: "etcd".into(), problem: problem() };
+        let blame = Blame { place: "store.endpoints", login: "store.user", trust: "store.tls" };
+        for told in [full, unknown, blame.tell(&unwritable)] {
+            assert!(!told.contains("start it") && !told.contains("cannot be reached"), "{told}");
+        }
     }
 
     #[tokio::test]

@@ -8,12 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use rotacast_proto::v1::instances_client::InstancesClient;
-use rotacast_proto::{Envelope, v1};
+use rotacast_proto::{CERTIFICATE, Envelope, LoginSecret, PRIVATE_KEY, Renewed, v1};
 use rotacast_protocol::{InstanceKey, SecretName};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Response, Status};
+use zeroize::Zeroizing;
 
 use crate::bus::check_size;
 use crate::feed::{self, Gone, deliver, next_pause, pauses};
@@ -34,22 +35,22 @@ const FIRST_SHARE: f64 = 0.6;
 /// Largest reply: the largest value (256 KiB), the largest message beside it (520 KiB), and framing.
 const MAX_REPLY_BYTES: usize = 1024 * 1024;
 
-/// A certificate and its private key, both PEM, to show who we are. No `Debug`.
-#[derive(Clone)]
+/// A certificate and its private key, both PEM, to show who we are.
+#[derive(Clone, Debug)]
 pub struct ClientCertificate {
     /// The certificate chain.
-    pub certificate: Vec<u8>,
+    pub certificate: LoginSecret,
     /// Its private key.
-    pub key: Vec<u8>,
+    pub key: LoginSecret,
 }
 
-/// Where the broadcaster is, and how to trust it. No `Debug`: it may hold a private key.
-#[derive(Clone, Default)]
+/// Where the broadcaster is, and how to trust it. Certificates in files are read again when they change.
+#[derive(Clone, Default, Debug)]
 pub struct GrpcOptions {
     /// `http://host:port` (loopback only, unless `plaintext_beyond_loopback`) or `https://host:port`.
     pub url: String,
     /// The authorities to trust, PEM; none: the system's.
-    pub ca: Option<Vec<u8>>,
+    pub ca: Option<LoginSecret>,
     /// The name the broadcaster's certificate must be for, if not the URL's host.
     pub server_name: Option<String>,
     /// Shown to the broadcaster, if it asks.
@@ -59,15 +60,57 @@ pub struct GrpcOptions {
     pub plaintext_beyond_loopback: bool,
 }
 
+/// What the certificates' files hold at one moment.
+#[derive(Default, PartialEq, Eq)]
+struct Pem {
+    ca: Option<Zeroizing<String>>,
+    identity: Option<(Zeroizing<String>, Zeroizing<String>)>,
+}
+
+impl GrpcOptions {
+    fn read(&self) -> Result<Pem, String> {
+        if !self.url.starts_with("https://") {
+            return Ok(Pem::default());
+        }
+        let ca = self.ca.as_ref().map(|ca| ca.read_pem(CERTIFICATE)).transpose()?;
+        let identity = match &self.client_certificate {
+            Some(own) => Some((own.certificate.read_pem(CERTIFICATE)?, own.key.read_pem(PRIVATE_KEY)?)),
+            None => None,
+        };
+        Ok(Pem { ca, identity })
+    }
+}
+
 /// One broadcaster.
 struct Target {
     endpoint: String,
-    client: InstancesClient<Channel>,
+    options: GrpcOptions,
+    client: Renewed<Pem, InstancesClient<Channel>>,
 }
 
 impl Target {
-    fn new(endpoint: String, channel: Channel) -> Self {
-        Self { endpoint, client: InstancesClient::new(channel).max_decoding_message_size(MAX_REPLY_BYTES) }
+    /// Connects with the first call, and again with renewed certificates.
+    fn new(options: GrpcOptions) -> Result<Self, BusError> {
+        let endpoint = options.url.clone();
+        let (reads, makes) = (options.clone(), options.clone());
+        let make = move |pem: &Pem| Ok(client(prepare(&makes, pem)?.connect_lazy()));
+        let made = Renewed::new(format!("TLS to {endpoint}"), move || reads.read(), make);
+        let client = made.map_err(|problem| BusError::Misconfigured { endpoint: endpoint.clone(), problem })?;
+        Ok(Self { endpoint, options, client })
+    }
+
+    /// Connects now.
+    async fn connect(&self) -> Result<(), BusError> {
+        let misconfigured = |problem| BusError::Misconfigured { endpoint: self.endpoint.clone(), problem };
+        let pem = self.options.read().map_err(misconfigured)?;
+        let endpoint = prepare(&self.options, &pem).map_err(misconfigured)?;
+        match endpoint.connect().await {
+            Ok(channel) => {
+                self.client.put(client(channel));
+                Ok(())
+            }
+            Err(problem) => Err(BusError::Unreachable { endpoint: self.endpoint.clone(), problem: chain(&problem) }),
+        }
     }
 
     fn unreachable(&self) -> BusError {
@@ -105,20 +148,18 @@ impl GrpcBus {
     /// # Errors
     /// `Misconfigured` for options that cannot work, `Unreachable` when none answers within 5 s.
     pub async fn connect_any(options: Vec<GrpcOptions>) -> Result<Self, BusError> {
-        let prepared = prepare_all(options)?;
+        let bus = Self::connect_any_later(options)?;
         let deadline = Instant::now() + CALL_TIMEOUT;
         let mut last = None;
-        for (which, (name, endpoint)) in prepared.iter().enumerate() {
-            let unreachable = |problem| BusError::Unreachable { endpoint: name.clone(), problem };
-            match tokio::time::timeout(share(deadline, prepared.len() - which), endpoint.connect()).await {
-                Ok(Ok(channel)) => {
-                    let mut targets = lazily(&prepared);
-                    targets[which] = Target::new(name.clone(), channel);
-                    return Ok(Self { targets: targets.into(), first: Arc::new(AtomicUsize::new(which)) });
+        for (which, target) in bus.targets.iter().enumerate() {
+            match tokio::time::timeout(share(deadline, bus.targets.len() - which), target.connect()).await {
+                Ok(Ok(())) => {
+                    bus.first.store(which, Ordering::Relaxed);
+                    return Ok(bus);
                 }
-                Ok(Err(problem)) => last = Some(unreachable(chain(&problem))),
+                Ok(Err(problem)) => last = Some(problem),
                 // Silence of one does not hide the refusal of another.
-                Err(_) => last = last.or_else(|| Some(unreachable("no answer in time".into()))),
+                Err(_) => last = last.or_else(|| Some(target.unreachable())),
             }
         }
         Err(last.unwrap_or_else(nobody))
@@ -137,7 +178,10 @@ impl GrpcBus {
     /// # Errors
     /// `Misconfigured` for options that cannot work.
     pub fn connect_any_later(options: Vec<GrpcOptions>) -> Result<Self, BusError> {
-        let targets = lazily(&prepare_all(options)?);
+        if options.is_empty() {
+            return Err(nobody());
+        }
+        let targets: Vec<_> = options.into_iter().map(Target::new).collect::<Result<_, _>>()?;
         Ok(Self { targets: targets.into(), first: Arc::default() })
     }
 
@@ -197,7 +241,7 @@ impl GrpcBus {
             // One that hangs must leave time for the others, and one that is slow for a reason must be given its time.
             let least = if turn == 0 { left(deadline).mul_f64(FIRST_SHARE) } else { Duration::ZERO };
             let limit = share(deadline, count - turn).max(least);
-            let problem = match tokio::time::timeout(limit, call(target.client.clone())).await {
+            let problem = match tokio::time::timeout(limit, call(target.client.current())).await {
                 Ok(Ok(reply)) => {
                     self.first.store(which, Ordering::Relaxed);
                     return Ok(reply.into_inner());
@@ -270,7 +314,7 @@ async fn watch_once(
     begun: &mut bool,
 ) -> Result<bool, Stop> {
     use v1::state_event::Event;
-    let opened = tokio::time::timeout(CALL_TIMEOUT, target.client.clone().watch_states(request.clone())).await;
+    let opened = tokio::time::timeout(CALL_TIMEOUT, target.client.current().watch_states(request.clone())).await;
     let failed = |status: &Status, endpoint: &str| Stop::Failed(from_status(status, endpoint));
     let mut events = match opened {
         Ok(Ok(events)) => events.into_inner(),
@@ -368,23 +412,13 @@ fn nobody() -> BusError {
     }
 }
 
-/// Names and endpoints; at least one.
-fn prepare_all(options: Vec<GrpcOptions>) -> Result<Vec<(String, Endpoint)>, BusError> {
-    if options.is_empty() {
-        return Err(nobody());
-    }
-    options.into_iter().map(|options| Ok((options.url.clone(), prepare(options)?))).collect()
+fn client(channel: Channel) -> InstancesClient<Channel> {
+    InstancesClient::new(channel).max_decoding_message_size(MAX_REPLY_BYTES)
 }
 
-fn lazily(prepared: &[(String, Endpoint)]) -> Vec<Target> {
-    prepared.iter().map(|(name, endpoint)| Target::new(name.clone(), endpoint.connect_lazy())).collect()
-}
-
-fn prepare(options: GrpcOptions) -> Result<Endpoint, BusError> {
-    let name = options.url.clone();
-    let misconfigured = |problem: String| BusError::Misconfigured { endpoint: name.clone(), problem };
-    let endpoint = Endpoint::from_shared(options.url)
-        .map_err(|problem| misconfigured(format!("not a URL: {problem}; expected https://host:port")))?
+fn prepare(options: &GrpcOptions, pem: &Pem) -> Result<Endpoint, String> {
+    let endpoint = Endpoint::from_shared(options.url.clone())
+        .map_err(|problem| format!("not a URL: {problem}; expected https://host:port"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
@@ -394,24 +428,25 @@ fn prepare(options: GrpcOptions) -> Result<Endpoint, BusError> {
     match endpoint.uri().scheme_str() {
         Some("https") => {
             let mut tls = ClientTlsConfig::new();
-            tls = match options.ca {
-                Some(ca) => tls.ca_certificate(Certificate::from_pem(ca)),
+            tls = match &pem.ca {
+                Some(ca) => tls.ca_certificate(Certificate::from_pem(ca.as_str())),
                 None => tls.with_native_roots(),
             };
-            if let Some(server_name) = options.server_name {
+            if let Some(server_name) = &options.server_name {
                 tls = tls.domain_name(server_name);
             }
-            if let Some(ClientCertificate { certificate, key }) = options.client_certificate {
-                tls = tls.identity(Identity::from_pem(certificate, key));
+            if let Some((certificate, key)) = &pem.identity {
+                tls = tls.identity(Identity::from_pem(certificate.as_str(), key.as_str()));
             }
-            endpoint.tls_config(tls).map_err(|problem| misconfigured(format!("TLS: {}", chain(&problem))))
+            endpoint.tls_config(tls).map_err(|problem| format!("TLS: {}", chain(&problem)))
         }
         Some("http") if is_loopback(&host) || options.plaintext_beyond_loopback => Ok(endpoint),
-        Some("http") => Err(misconfigured(
-            "http:// to another machine would send values in the clear; use https://, or allow plaintext explicitly"
-                .into(),
-        )),
-        _ => Err(misconfigured("expected a URL that begins with https:// or http://".into())),
+        Some("http") => {
+            Err("http:// to another machine would send values in the clear; use https://, or allow plaintext \
+                             explicitly"
+                .into())
+        }
+        _ => Err("expected a URL that begins with https:// or http://".into()),
     }
 }
 
@@ -438,7 +473,8 @@ mod tests {
     #[test]
     fn values_never_cross_the_network_in_the_clear_unasked() {
         let with = |url: &str, plaintext_beyond_loopback| {
-            prepare(GrpcOptions { url: url.into(), plaintext_beyond_loopback, ..GrpcOptions::default() })
+            let options = GrpcOptions { url: url.into(), plaintext_beyond_loopback, ..GrpcOptions::default() };
+            prepare(&options, &Pem::default())
         };
         for url in ["http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1", "https://broadcaster:1"] {
             with(url, false).unwrap();
@@ -446,7 +482,7 @@ mod tests {
         for url in
             ["http://broadcaster:1", "http://10.0.0.1:1", "http://localhost.evil:1", "ftp://localhost", "localhost"]
         {
-            assert!(matches!(with(url, false), Err(BusError::Misconfigured { .. })), "{url}");
+            assert!(with(url, false).is_err(), "{url}");
         }
         with("http://broadcaster:1", true).unwrap();
     }

@@ -68,6 +68,7 @@ pub trait LeaderBus: Send + Sync + 'static {
     /// Sync requests. Only the leader listens; while there is none, callers get `NoLeader` or a timeout.
     fn serve_sync(&self) -> BoxStream<'static, Result<SyncCall, BusError>>;
 
-    /// Checks version and stream settings, for `doctor` and the log at start.
+    /// Checks version and stream settings, and makes anew what is missing, where it may: for `doctor`, at the start, and every
+    /// 15 seconds while a broadcaster runs.
     async fn examine(&self) -> Vec<Finding>;
 }

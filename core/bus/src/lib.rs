@@ -48,4 +48,4 @@ pub use kafka_property::refused_kafka_property;
 pub use leader::{LeaderBus, Replier, SyncCall};
 #[cfg(feature = "nats")]
 pub use nats::{NatsBus, NatsCredentials, NatsOptions, NatsStreams, StreamLimits};
-pub use rotacast_proto::{Finding, Level, LoginSecret};
+pub use rotacast_proto::{Finding, Level, LoginSecret, ServerFault};

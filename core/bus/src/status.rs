@@ -22,6 +22,8 @@ pub(crate) fn to_status(error: &BusError) -> Status {
         BusError::NoLeader { .. } => (Code::Unavailable, "no-leader"),
         BusError::Denied { .. } => (Code::PermissionDenied, "denied"),
         BusError::Misconfigured { .. } => (Code::FailedPrecondition, "misconfigured"),
+        BusError::Full { .. } => (Code::ResourceExhausted, "full"),
+        BusError::Unknown { .. } => (Code::Unknown, "unknown"),
         BusError::TooLarge { .. } => (Code::ResourceExhausted, "too-large"),
         BusError::Fenced { .. } => (Code::Aborted, "fenced"),
         BusError::Cancelled => (Code::Unavailable, "cancelled"),
@@ -47,6 +49,8 @@ pub(crate) fn from_status(status: &Status, endpoint: &str) -> BusError {
             found: number(FOUND).unwrap_or_default(),
             limit: number(LIMIT).unwrap_or_default(),
         },
+        (Some("full"), _) => BusError::Full { endpoint, problem },
+        (Some("unknown"), _) => BusError::Unknown { endpoint, problem },
         (Some("fenced"), _) => BusError::Fenced { subject: problem },
         (
             _,
@@ -80,6 +84,8 @@ mod tests {
             BusError::NoLeader { endpoint: endpoint(), problem: problem() },
             BusError::Denied { endpoint: endpoint(), problem: problem() },
             BusError::Misconfigured { endpoint: endpoint(), problem: problem() },
+            BusError::Full { endpoint: endpoint(), problem: problem() },
+            BusError::Unknown { endpoint: endpoint(), problem: problem() },
             BusError::TooLarge { endpoint: endpoint(), found: 7, limit: 5 },
             BusError::Fenced { subject: "payments/db".into() },
         ];

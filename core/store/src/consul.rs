@@ -36,7 +36,7 @@ use reqwest::header::HeaderValue;
 use crate::history::History;
 use crate::{Entry, Key, Listing, ReadStore, StoreError, StoreEvent};
 
-pub use options::{ConsulOptions, ConsulTls};
+pub use options::ConsulOptions;
 
 /// A store in Consul's key-value tree. Reads are `consistent`, commits are transactions, leadership is a key locked by
 /// a session, and its epoch is the index at which the lock was taken.
@@ -50,7 +50,7 @@ pub struct ConsulStore {
 struct Shared {
     options: ConsulOptions,
     name: String,
-    http: reqwest::Client,
+    http: options::Http,
     base: reqwest::Url,
     /// The token in use, once it was needed.
     token: Mutex<Option<HeaderValue>>,
@@ -65,8 +65,7 @@ impl ConsulStore {
     /// # Errors
     /// [`StoreError::Invalid`] for options that cannot work.
     pub fn new(options: ConsulOptions) -> Result<Self, StoreError> {
-        let base = options.validate()?;
-        let (http, base) = options.client(base)?;
+        let (http, base) = options.client()?;
         let name = format!("consul {}", options.address);
         let shared = Shared {
             options,

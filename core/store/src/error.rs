@@ -1,5 +1,6 @@
 //! What can go wrong with a store, by whose fault it is.
 
+use rotacast_proto::ServerFault;
 use thiserror::Error;
 
 /// An error of a store.
@@ -24,6 +25,14 @@ pub enum StoreError {
     /// It is up but takes no writes: out of space, read-only, over quota.
     #[error("store {endpoint} takes no writes: {problem}")]
     Unwritable {
+        /// Which store.
+        endpoint: String,
+        /// What it says.
+        problem: String,
+    },
+    /// It answers with an error that is none of the known ones. Retry; the outcome of a commit is unknown.
+    #[error("store {endpoint} answers with an error that Rotacast does not know: {problem}")]
+    Unknown {
         /// Which store.
         endpoint: String,
         /// What it says.
@@ -78,6 +87,23 @@ impl StoreError {
     /// Whether trying again, unchanged, may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, StoreError::Unreachable { .. } | StoreError::Unwritable { .. })
+        matches!(self, StoreError::Unreachable { .. } | StoreError::Unwritable { .. } | StoreError::Unknown { .. })
+    }
+
+    /// Which fault of the server it is, if it is one.
+    #[must_use]
+    pub fn server_fault(&self) -> Option<ServerFault> {
+        Some(match self {
+            StoreError::Unreachable { .. } => ServerFault::NotReachable,
+            StoreError::Denied { .. } => ServerFault::Refused,
+            StoreError::Unwritable { .. } => ServerFault::Full,
+            StoreError::Invalid { .. } => ServerFault::Misconfigured,
+            StoreError::Unknown { .. } => ServerFault::NotUnderstood,
+            StoreError::TooLarge { .. }
+            | StoreError::Corrupt { .. }
+            | StoreError::WentBackwards { .. }
+            | StoreError::NotLeader { .. }
+            | StoreError::Cancelled => return None,
+        })
     }
 }

@@ -12,14 +12,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
+use tonic::transport::Endpoint;
 
 use self::client::Client;
 use self::generated::etcdserverpb as pb;
 use crate::history::History;
 use crate::{Entry, Key, Listing, ReadStore, StoreError, StoreEvent};
 
-pub use options::{EtcdOptions, EtcdTls, EtcdUser};
+use self::options::Endpoints;
+pub use options::{EtcdOptions, EtcdUser};
 
 /// The part of etcd's API that is used, from `core/store/proto/etcd` by `cargo run -p rotacast-proto-codegen`. Each side
 /// uses its part of that.
@@ -47,8 +49,9 @@ pub struct EtcdStore {
 struct Shared {
     options: EtcdOptions,
     name: String,
-    /// Connected at the first call, since with a user etcd must be there to connect.
-    client: OnceCell<Client>,
+    endpoints: Endpoints,
+    /// Connected at the first call, since with a user etcd must be there to connect; and again with renewed certificates.
+    client: Mutex<Option<(Arc<[Endpoint]>, Client)>>,
     history: History,
 }
 
@@ -58,9 +61,10 @@ impl EtcdStore {
     /// # Errors
     /// [`StoreError::Invalid`] for options that cannot work.
     pub fn new(options: EtcdOptions) -> Result<Self, StoreError> {
-        options.validate()?;
+        let endpoints = options.endpoints()?;
         let name = format!("etcd {}", options.endpoints.join(","));
-        Ok(Self { shared: Arc::new(Shared { options, name, client: OnceCell::new(), history: History::default() }) })
+        let shared = Shared { options, name, endpoints, client: Mutex::default(), history: History::default() };
+        Ok(Self { shared: Arc::new(shared) })
     }
 }
 

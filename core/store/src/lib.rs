@@ -25,15 +25,15 @@ mod store;
 mod tree;
 
 #[cfg(feature = "consul")]
-pub use consul::{ConsulOptions, ConsulStore, ConsulTls};
+pub use consul::{ConsulOptions, ConsulStore};
 #[cfg(feature = "embedded")]
 pub use embedded::EmbeddedStore;
 pub use error::StoreError;
 #[cfg(feature = "etcd")]
-pub use etcd::{EtcdOptions, EtcdStore, EtcdTls, EtcdUser};
+pub use etcd::{EtcdOptions, EtcdStore, EtcdUser};
 pub use key::{InvalidPrefix, Key, Prefix};
 pub use reader::{RecordEntry, SecretReader, StoredVersion};
-pub use rotacast_proto::{Finding, Level, LoginSecret};
+pub use rotacast_proto::{ClientTls, Finding, Level, LoginSecret, ServerFault};
 use store::NO_ANSWER;
 pub use store::{CALL_TIMEOUT, Cursor, Entry, Listing, ReadStore, StoreEvent};
 

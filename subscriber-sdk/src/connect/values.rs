@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 #[cfg(feature = "etcd")]
-use zeroize::Zeroizing;
+use rotacast_proto::LoginSecret;
 
 use crate::builder::Plan;
 use crate::error::Error;
@@ -27,7 +27,7 @@ pub(crate) enum Values {
 pub(crate) struct EtcdAccess {
     pub(crate) endpoints: Vec<String>,
     pub(crate) prefix: String,
-    pub(crate) user: Option<(String, Zeroizing<String>)>,
+    pub(crate) user: Option<(String, LoginSecret)>,
 }
 
 /// Where Consul is, and who to be there.
@@ -54,7 +54,7 @@ pub(super) fn open(values: &Values, plan: &Plan) -> Result<Arc<dyn ValueSource>,
 #[cfg(feature = "grpc")]
 pub(super) fn from_broadcasters(urls: &[String], plan: &Plan) -> Result<Arc<dyn ValueSource>, Error> {
     use crate::source::{FetchSource, FetchTarget};
-    let targets = urls.iter().map(|url| FetchTarget::new(url, plan.ca_pem.as_deref())).collect::<Result<_, _>>()?;
+    let targets = urls.iter().map(|url| FetchTarget::new(url, plan.ca())).collect::<Result<_, _>>()?;
     let source = FetchSource::new(
         targets,
         plan.key.clone(),
@@ -67,11 +67,10 @@ pub(super) fn from_broadcasters(urls: &[String], plan: &Plan) -> Result<Arc<dyn 
 
 #[cfg(feature = "etcd")]
 fn etcd(access: &EtcdAccess, plan: &Plan) -> Result<Arc<dyn ValueSource>, Error> {
-    use rotacast_store::{EtcdOptions, EtcdStore, EtcdTls, EtcdUser};
+    use rotacast_store::{ClientTls, EtcdOptions, EtcdStore, EtcdUser};
     let encrypted = access.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
-    let authority = if encrypted { authority(plan)? } else { None };
-    let tls = authority.map(|authority| EtcdTls { authority, ..EtcdTls::default() });
-    let user = access.user.clone().map(|(name, password)| EtcdUser { name, password: password.into() });
+    let tls = plan.ca().filter(|_| encrypted).map(ClientTls::trusting);
+    let user = access.user.clone().map(|(name, password)| EtcdUser { name, password });
     let options = EtcdOptions { endpoints: access.endpoints.clone(), user, tls };
     let store = EtcdStore::new(options)?;
     tree(store, &access.prefix)
@@ -79,18 +78,18 @@ fn etcd(access: &EtcdAccess, plan: &Plan) -> Result<Arc<dyn ValueSource>, Error>
 
 #[cfg(feature = "consul")]
 fn consul(access: &ConsulAccess, plan: &Plan) -> Result<Arc<dyn ValueSource>, Error> {
-    use rotacast_store::{ConsulOptions, ConsulStore, ConsulTls};
+    use rotacast_store::{ClientTls, ConsulOptions, ConsulStore};
     let mut options = ConsulOptions { address: access.address.clone(), ..ConsulOptions::default() };
-    options.token = plan.consul_token.clone().map(Into::into);
+    options.token.clone_from(&plan.consul_token);
     if access.address.starts_with("https://") {
-        let authority = authority(plan)?.ok_or_else(|| {
+        let authority = plan.ca().ok_or_else(|| {
             Error::new(
                 ErrorKind::Config,
                 format!("Consul {} speaks TLS, and no certificate authority is set", access.address),
                 "name the PEM file of the authority that signed Consul's certificate with .ca_file(…) or ROTACAST_CA",
             )
         })?;
-        options.tls = Some(ConsulTls { authority, ..ConsulTls::default() });
+        options.tls = Some(ClientTls::trusting(authority));
     }
     if options.in_the_clear() {
         return Err(Error::new(
@@ -100,15 +99,6 @@ fn consul(access: &ConsulAccess, plan: &Plan) -> Result<Arc<dyn ValueSource>, Er
         ));
     }
     tree(ConsulStore::new(options)?, &access.prefix)
-}
-
-#[cfg(any(feature = "consul", feature = "etcd"))]
-fn authority(plan: &Plan) -> Result<Option<String>, Error> {
-    let Some(pem) = &plan.ca_pem else { return Ok(None) };
-    let text = String::from_utf8(pem.clone()).map_err(|_| {
-        Error::new(ErrorKind::Config, "the certificate authority's file is not text", "expected a PEM file")
-    })?;
-    Ok(Some(text))
 }
 
 #[cfg(any(feature = "consul", feature = "etcd"))]

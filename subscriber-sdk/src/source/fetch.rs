@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use rotacast_proto::v1::instances_client::InstancesClient;
-use rotacast_proto::{Envelope, SecretValue, SigningKey, WireMessage as _, v1};
+use rotacast_proto::{CERTIFICATE, Envelope, LoginSecret, Renewed, SecretValue, SigningKey, WireMessage as _, v1};
 use rotacast_protocol::message::{FetchRequest, SecretState};
 use rotacast_protocol::{ClusterName, InstanceKey, Nonce, SecretName, Version};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri};
+use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind};
 use crate::source::ValueSource;
@@ -24,11 +25,11 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// When the next broadcaster is asked as well: long for a healthy one, and short against any lease.
 const ASK_NEXT_AFTER: Duration = Duration::from_millis(300);
 
-/// Where a broadcaster serves Fetch.
-#[derive(Clone, Debug)]
+/// Where a broadcaster serves Fetch. It connects with the first Fetch, and again with a renewed authority.
+#[derive(Debug)]
 pub(crate) struct FetchTarget {
     url: String,
-    endpoint: Endpoint,
+    client: Renewed<Option<Zeroizing<String>>, InstancesClient<Channel>>,
 }
 
 impl FetchTarget {
@@ -36,7 +37,7 @@ impl FetchTarget {
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for other addresses and for certificates that do not parse.
-    pub(crate) fn new(url: &str, ca_pem: Option<&[u8]>) -> Result<Self, Error> {
+    pub(crate) fn new(url: &str, ca: Option<LoginSecret>) -> Result<Self, Error> {
         let config = |problem: String| {
             Error::new(
                 ErrorKind::Config,
@@ -48,27 +49,30 @@ impl FetchTarget {
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| config(error.to_string()))?;
-        let endpoint = match uri.scheme_str() {
-            Some("https") => {
-                let tls = ClientTlsConfig::new();
-                let tls = match ca_pem {
-                    Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
-                    None => tls.with_native_roots(),
-                };
-                endpoint.tls_config(tls).map_err(|error| config(format!("TLS: {error}")))?
-            }
-            Some("http") if loopback => endpoint,
+        let endpoint = endpoint.connect_timeout(FETCH_TIMEOUT).timeout(FETCH_TIMEOUT);
+        let encrypted = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") if loopback => false,
             Some("http") => return Err(config("a value would travel over the network in the clear".into())),
             _ => return Err(config("the scheme is neither https nor http".into())),
         };
-        Ok(Self { url: url.into(), endpoint: endpoint.connect_timeout(FETCH_TIMEOUT).timeout(FETCH_TIMEOUT) })
+        let ca = ca.filter(|_| encrypted);
+        let read = move || ca.as_ref().map(|ca| ca.read_pem(CERTIFICATE)).transpose();
+        let make = move |ca: &Option<Zeroizing<String>>| {
+            let mut endpoint = endpoint.clone();
+            if encrypted {
+                let tls = match ca {
+                    Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem.as_str())),
+                    None => ClientTlsConfig::new().with_native_roots(),
+                };
+                endpoint = endpoint.tls_config(tls).map_err(|error| format!("TLS: {error}"))?;
+            }
+            Ok(InstancesClient::new(endpoint.connect_lazy())
+                .max_decoding_message_size(SecretValue::MAX_BYTES + rotacast_proto::MAX_PAYLOAD_BYTES))
+        };
+        let client = Renewed::new(format!("TLS to {url}"), read, make).map_err(config)?;
+        Ok(Self { url: url.into(), client })
     }
-}
-
-/// One broadcaster.
-struct Target {
-    url: String,
-    client: InstancesClient<Channel>,
 }
 
 /// Asks broadcasters, which read the store on this instance's behalf: authenticated by the instance's signature,
@@ -76,7 +80,7 @@ struct Target {
 /// up, until one does.
 pub struct FetchSource {
     /// At least one.
-    targets: Vec<Target>,
+    targets: Vec<FetchTarget>,
     /// The one that answered last.
     first: AtomicUsize,
     key: InstanceKey,
@@ -94,18 +98,16 @@ impl FetchSource {
         identity: SigningKey,
         trust: Arc<Trust>,
     ) -> Self {
-        let target = |target: FetchTarget| {
-            let client = InstancesClient::new(target.endpoint.connect_lazy())
-                .max_decoding_message_size(SecretValue::MAX_BYTES + rotacast_proto::MAX_PAYLOAD_BYTES);
-            Target { url: target.url, client }
-        };
-        let targets = targets.into_iter().map(target).collect();
         Self { targets, first: AtomicUsize::new(0), key, cluster, identity, trust }
     }
 
     /// The reply, and who gave it. A Fetch may be doubled, so the next broadcaster is asked too when one takes long: an
     /// instance may have less time left than a broadcaster that hangs would take.
-    async fn fetch(&self, secret: &SecretName, version: Option<Version>) -> Result<(v1::FetchReply, &Target), Error> {
+    async fn fetch(
+        &self,
+        secret: &SecretName,
+        version: Option<Version>,
+    ) -> Result<(v1::FetchReply, &FetchTarget), Error> {
         let count = self.targets.len();
         let first = self.first.load(Ordering::Relaxed);
         let mut waiting = (0..count).map(|turn| (first + turn) % count);
@@ -151,7 +153,7 @@ impl FetchSource {
 
     async fn fetch_from(
         &self,
-        target: &Target,
+        target: &FetchTarget,
         secret: &SecretName,
         version: Option<Version>,
     ) -> Result<v1::FetchReply, Error> {
@@ -159,7 +161,7 @@ impl FetchSource {
         let request = FetchRequest { key: self.key.clone(), nonce, secret: secret.clone(), version };
         let id = format!("{}-{:x}", self.key.incarnation, nonce.0);
         let envelope = request.seal(&self.identity, &self.cluster, id, rotacast_clock::wall());
-        let mut client = target.client.clone();
+        let mut client = target.client.current();
         let reply = tokio::time::timeout(FETCH_TIMEOUT, client.fetch(v1::Envelope::from(envelope))).await;
         let reply = reply.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer in time")));
         let reply = reply.map_err(|status| target.refused(secret, version, &status))?.into_inner();
@@ -170,7 +172,7 @@ impl FetchSource {
     }
 }
 
-impl Target {
+impl FetchTarget {
     fn wrong(&self, problem: &str) -> Error {
         let fix = "check that the trusted keys are this broadcaster's, and that no other machine answers in its place";
         Error::new(ErrorKind::Denied, format!("broadcaster {}: {problem}", self.url), fix)
@@ -252,8 +254,8 @@ mod tests {
         asking.abort();
     }
 
-    #[test]
-    fn values_never_travel_in_the_clear() {
+    #[tokio::test]
+    async fn values_never_travel_in_the_clear() {
         for url in
             ["http://127.0.0.1:7420", "http://localhost:7420", "http://[::1]:7420", "https://rotacast.example:7420"]
         {

@@ -35,10 +35,31 @@ async fn a_build_without_kafka_names_the_feature() {
 #[cfg(feature = "nats")]
 #[tokio::test]
 async fn a_bus_without_a_source_of_values_names_the_ways() {
-    let told = refused(builder(), "nats://127.0.0.1:4222").await.to_string();
+    let told = refused(builder(), "nats://user:canary@127.0.0.1:4222").await.to_string();
+    assert!(told.contains("nats://127.0.0.1:4222") && !told.contains("canary"), "{told}");
     for way in [".values_from_etcd(", ".values_from_consul(", ".broadcasters("] {
         assert!(told.contains(way), "{told}");
     }
+}
+
+/// A user of NATS with a service's rights alone, who may create no stream, and a password that a URL must encode.
+#[cfg(feature = "nats")]
+#[tokio::test]
+async fn a_login_in_the_address_is_used() {
+    use rotacast_test_servers::{Nats, NatsConfig};
+
+    let users = r#"authorization { users: [
+        { user: broadcaster, password: one },
+        { user: payments, password: "p@ss/word", permissions: {
+            publish: ["rotacast.default.>", "$JS.API.CONSUMER.CREATE.ROTACAST_STATE_DEFAULT.>", "$JS.FC.>"],
+            subscribe: ["_INBOX.>"] } } ] }"#;
+    let Some(server) = Nats::start_with(NatsConfig { top: users, jetstream: "" }).await else { return };
+    let address = |login: &str| server.url().replace("nats://", &format!("nats://{login}@"));
+    let values = || builder().broadcasters(["http://127.0.0.1:7400"]);
+    values().connect(&address("payments:p%40ss%2Fword")).await.map(drop).unwrap();
+    let error = values().connect(&address("payments:canary")).await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    assert!(!error.to_string().contains("canary"), "{error}");
 }
 
 #[cfg(feature = "kafka")]

@@ -42,6 +42,7 @@ impl DriverControl {
             },
         });
         findings.push(self.audit_finding());
+        findings.extend(self.environment.metrics.expiries().told(clock::wall()));
         findings.extend(self.environment.findings.told());
         findings.extend(self.secret_findings());
         v1::DoctorReply { findings: findings.into_iter().map(v1::Finding::from).collect(), now_ms: clock::wall().0 }

@@ -15,7 +15,7 @@ use rotacast_protocol::{InstanceKey, Revision, SecretName};
 use super::Fixture;
 use super::sample::{Sample, instance, life, persist, persist_outcome, secret, subject, usual};
 use super::watching::Watching;
-use crate::{BusError, MAX_MESSAGE_BYTES};
+use crate::{BusError, LeaderBus, Level, MAX_MESSAGE_BYTES};
 
 /// Patience of a Sync that is expected to be answered.
 const PATIENT: Duration = Duration::from_secs(30);
@@ -193,11 +193,26 @@ pub async fn a_bus_that_is_down_says_so<F: Fixture>(mut f: F) {
     }
     // Whether nobody leads or nobody can be reached cannot always be told apart within the timeout.
     assert!(synced.as_ref().is_err_and(BusError::is_transient), "sync: {synced:?}");
+    // A broadcaster looks while nothing rotates, and says why.
+    let wrong = async |leader: &Arc<dyn LeaderBus>| -> Vec<String> {
+        let found = leader.examine().await;
+        found.into_iter().filter(|it| it.level == Level::Error).map(|it| format!("{}; {}", it.text, it.fix)).collect()
+    };
+    persist(async || match wrong(&leader).await {
+        found if found.iter().any(|text| text.contains(F::CAUSE)) => Ok(()),
+        found => Err(BusError::Unreachable { endpoint: F::CAUSE.into(), problem: format!("{found:?}") }),
+    })
+    .await;
     f.start().await;
     let (leader, bus) = (f.leader(), f.instance());
     persist(|| leader.publish_state(&name, Revision(1), &state)).await;
     persist(|| bus.register(&key, &entry)).await;
     assert_eq!(persist(|| leader.read_roster()).await, [entry]);
+    persist(async || match wrong(&leader).await {
+        found if found.is_empty() => Ok(()),
+        found => Err(BusError::Unreachable { endpoint: "after its start".into(), problem: format!("{found:?}") }),
+    })
+    .await;
 }
 
 pub async fn a_recreated_log_is_read_anew<F: Fixture>(mut f: F) {

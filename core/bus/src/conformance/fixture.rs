@@ -16,6 +16,8 @@ pub trait Fixture: Send + Sync + Sized + 'static {
     /// Whether handles from before a restart work again afterwards. False only where the bus lives in the
     /// process that was restarted.
     const HANDLES_SURVIVE: bool;
+    /// What is said of it once it was [stopped](Fixture::stop): the cause, and not only that it gave no answer.
+    const CAUSE: &'static str;
 
     /// A fresh bus with nothing in it; `None` when what it needs is not on this machine, which the fixture
     /// has said loudly. What it stands on may serve other cases at the same time: it is never stopped.

@@ -243,7 +243,7 @@ impl Refusal {
     fn error(&self, endpoint: &str) -> BusError {
         match self {
             Refusal::Fenced(subject) => BusError::Fenced { subject: subject.clone() },
-            Refusal::Full { what, bound } => BusError::Misconfigured {
+            Refusal::Full { what, bound } => BusError::Full {
                 endpoint: endpoint.to_owned(),
                 problem: format!("{what} holds {bound} entries, as many as it may; remove what is over"),
             },
@@ -313,6 +313,13 @@ fn database_error(endpoint: &str, problem: &rusqlite::Error) -> BusError {
             endpoint: endpoint.to_owned(),
             problem: format!("{problem}; move the file away: instances register again by themselves"),
         },
-        _ => BusError::Unreachable { endpoint: endpoint.to_owned(), problem: problem.to_string() },
+        Some(ErrorCode::DiskFull | ErrorCode::ReadOnly | ErrorCode::SystemIoFailure) => {
+            BusError::Full { endpoint: endpoint.to_owned(), problem: format!("{problem}; make room on its disk") }
+        }
+        Some(ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => BusError::Denied {
+            endpoint: endpoint.to_owned(),
+            problem: format!("{problem}; look at the owner of the file"),
+        },
+        _ => BusError::Unknown { endpoint: endpoint.to_owned(), problem: problem.to_string() },
     }
 }

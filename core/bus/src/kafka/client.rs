@@ -3,6 +3,7 @@
 
 use rdkafka::ClientConfig;
 
+use super::access::{Access, Held};
 use super::options::KafkaOptions;
 
 /// What a reader may fetch ahead, in KiB; the replica takes it as fast as it comes.
@@ -22,9 +23,16 @@ const DECISION_MS: &str = "4000";
 /// When a broker gives an abandoned transaction up, in milliseconds: until then readers do not get past it.
 const TRANSACTION_MS: &str = "10000";
 
+impl Access {
+    /// What every client of ours has in common, as the files are now.
+    pub(super) fn client(&self) -> ClientConfig {
+        self.options.client(&self.held())
+    }
+}
+
 impl KafkaOptions {
     /// What every client of ours has in common.
-    pub(super) fn client(&self) -> ClientConfig {
+    pub(super) fn client(&self, held: &Held) -> ClientConfig {
         let mut config = ClientConfig::new();
         for (name, value) in self.security() {
             config.set(name, value);
@@ -32,8 +40,8 @@ impl KafkaOptions {
         for (name, value) in &self.properties {
             config.set(name, value);
         }
-        if let Some(login) = &self.login {
-            config.set("sasl.password", login.password.as_str());
+        if let Some(password) = &held.password {
+            config.set("sasl.password", password.as_str());
         }
         config
             .set("bootstrap.servers", self.endpoint())
@@ -54,8 +62,8 @@ impl KafkaOptions {
     }
 
     /// A reader of a whole topic. `decisions`: only what the leader has committed.
-    pub(super) fn reading(&self, decisions: bool) -> ClientConfig {
-        let mut config = self.client();
+    pub(super) fn reading(&self, held: &Held, decisions: bool) -> ClientConfig {
+        let mut config = self.client(held);
         config
             .set("group.id", format!("rotacast.{}", self.cluster))
             .set("isolation.level", if decisions { "read_committed" } else { "read_uncommitted" })
@@ -71,8 +79,8 @@ impl KafkaOptions {
     }
 
     /// A publisher without a transaction.
-    pub(super) fn writing(&self) -> ClientConfig {
-        let mut config = self.client();
+    pub(super) fn writing(&self, held: &Held) -> ClientConfig {
+        let mut config = self.client(held);
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
@@ -85,8 +93,8 @@ impl KafkaOptions {
     }
 
     /// The leader's publisher.
-    pub(super) fn deciding(&self) -> ClientConfig {
-        let mut config = self.client();
+    pub(super) fn deciding(&self, held: &Held) -> ClientConfig {
+        let mut config = self.client(held);
         config
             .set("transactional.id", self.transactional_id())
             .set("transaction.timeout.ms", TRANSACTION_MS)
@@ -110,7 +118,10 @@ mod tests {
     #[test]
     fn whatever_a_client_sets_is_refused_as_a_property() {
         let options = KafkaOptions::new(vec!["localhost:9092".into()], ClusterName::new("dev").unwrap());
-        for config in [options.client(), options.reading(true), options.writing(), options.deciding()] {
+        let held = Held::read(&options).unwrap();
+        let clients =
+            [options.client(&held), options.reading(&held, true), options.writing(&held), options.deciding(&held)];
+        for config in clients {
             for name in config.config_map().keys() {
                 assert!(refused_kafka_property(name, "1", false, false).is_some(), "{name}");
             }

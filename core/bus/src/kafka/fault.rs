@@ -126,6 +126,10 @@ pub(super) fn meaning(endpoint: &str, error: &KafkaError) -> BusError {
             endpoint,
             problem: format!("{problem}; set max.message.bytes of the topic to 1048588 or more"),
         },
+        Some(Code::KafkaStorageError) => {
+            BusError::Full { endpoint, problem: format!("{problem}; look at the disks of the brokers") }
+        }
+        Some(Code::Unknown) => BusError::Unknown { endpoint, problem },
         _ => match error {
             KafkaError::ClientConfig(_, text, name, _) => {
                 BusError::Misconfigured { endpoint, problem: format!("bus.properties {name}: {text}") }

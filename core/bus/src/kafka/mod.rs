@@ -1,5 +1,6 @@
 //! The bus over Kafka: three compacted topics, and gRPC for Syncs.
 
+mod access;
 mod client;
 mod fault;
 mod options;
@@ -22,6 +23,7 @@ use rotacast_proto::Envelope;
 use rotacast_protocol::{InstanceKey, Revision, SecretName};
 use tokio::sync::Mutex;
 
+use self::access::Access;
 pub use self::options::{KafkaLogin, KafkaOptions, KafkaSync, KafkaTls, KafkaTopics, SaslMechanism};
 use self::producer::Producer;
 use self::publisher::Publisher;
@@ -46,7 +48,7 @@ pub struct KafkaBus {
 
 struct Inner {
     endpoint: String,
-    options: KafkaOptions,
+    access: Arc<Access>,
     topics: Arc<Topics>,
     state: Arc<Reader>,
     roster: Arc<Reader>,
@@ -68,7 +70,9 @@ impl KafkaBus {
     pub async fn connect(options: KafkaOptions) -> Result<Self, BusError> {
         options.check()?;
         let endpoint = options.endpoint();
-        let topics = Arc::new(Topics::new(options.clone()));
+        let access = Access::new(options)?;
+        let options = &access.options;
+        let topics = Arc::new(Topics::new(Arc::clone(&access)));
         let seen = async {
             let metadata = topics.ensure().await?;
             if options.topics == KafkaTopics::Create { topics.accept(&metadata).await } else { Ok(()) }
@@ -80,18 +84,18 @@ impl KafkaBus {
                 return Err(BusError::Unreachable { endpoint, problem });
             }
         }
-        let reader = |kind, bound| Arc::new(Reader::new(kind, &options, &topics, bound));
+        let reader = |kind, bound| Arc::new(Reader::new(kind, &access, &topics, bound));
         let inner = Inner {
             sync: sync::Sync::new(endpoint.clone(), &options.sync)?,
             state: reader(Kind::State, DURABLE),
             roster: reader(Kind::Roster, DURABLE),
             whole_roster: Mutex::new(None),
             reports: reader(Kind::Reports, REPORTS),
-            producer: Producer::new(options.clone()),
+            producer: Producer::new(Arc::clone(&access)),
             publisher: OnceLock::new(),
             endpoint,
             topics,
-            options,
+            access,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -121,7 +125,7 @@ impl KafkaBus {
             return Ok(roster.clone());
         }
         let begun = Instant::now();
-        let reader = Reader::new(Kind::Roster, &self.inner.options, &self.inner.topics, DURABLE);
+        let reader = Reader::new(Kind::Roster, &self.inner.access, &self.inner.topics, DURABLE);
         let roster = loop {
             let generation = reader.barrier().await?;
             let folded = reader.replica().lock();
@@ -148,14 +152,14 @@ fn instance(key: &InstanceKey) -> String {
 #[async_trait]
 impl LeaderBus for KafkaBus {
     fn describe(&self) -> String {
-        format!("Kafka {} (cluster {})", self.inner.endpoint, self.inner.options.cluster)
+        format!("Kafka {} (cluster {})", self.inner.endpoint, self.inner.access.options.cluster)
     }
 
     async fn publish_state(&self, secret: &SecretName, revision: Revision, state: &Envelope) -> Result<(), BusError> {
         self.check(state)?;
         let publisher = self.inner.publisher.get_or_init(|| {
             let topic = self.inner.topics.name(Kind::State);
-            Publisher::start(self.inner.options.clone(), topic, Arc::clone(&self.inner.state))
+            Publisher::start(Arc::clone(&self.inner.access), topic, Arc::clone(&self.inner.state))
         });
         self.within(publisher.publish(secret.to_string(), revision, state.clone())).await
     }
@@ -185,16 +189,16 @@ impl LeaderBus for KafkaBus {
     }
 
     async fn examine(&self) -> Vec<Finding> {
+        let readers = [&self.inner.state, &self.inner.roster, &self.inner.reports];
         let mut findings = match self.within(self.inner.topics.examine()).await {
             Ok(findings) => findings,
-            Err(problem) => vec![Finding {
-                level: Level::Error,
-                subject: format!("Kafka {}", self.inner.endpoint),
-                text: problem.to_string(),
-                fix: "start the brokers, or correct bus.brokers".into(),
-            }],
+            Err(problem) => {
+                readers.iter().for_each(|reader| reader.restarts().clear());
+                vec![problem.finding(format!("Kafka {}", self.inner.endpoint))]
+            }
         };
-        for reader in [&self.inner.state, &self.inner.roster, &self.inner.reports] {
+        for reader in readers {
+            findings.extend(reader.restarts().findings());
             let count = reader.unreadable();
             if count > 0 {
                 findings.push(Finding {

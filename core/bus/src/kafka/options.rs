@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rotacast_proto::LoginSecret;
 use rotacast_protocol::ClusterName;
-use zeroize::Zeroizing;
 
+use super::access::Held;
 use super::fault::meaning;
 use crate::{BusError, GrpcOptions, refused_kafka_property};
 
@@ -53,13 +54,13 @@ impl SaslMechanism {
     }
 }
 
-/// Who we are to the brokers. No `Debug`: it holds a secret.
-#[derive(Clone)]
+/// Who we are to the brokers.
+#[derive(Clone, Debug)]
 pub struct KafkaLogin {
     /// The user's name.
     pub user: String,
-    /// Its password.
-    pub password: Zeroizing<String>,
+    /// Its password, read again when its file changes.
+    pub password: LoginSecret,
     /// How the password is proved.
     pub mechanism: SaslMechanism,
 }
@@ -150,8 +151,10 @@ impl KafkaOptions {
             }
         }
         self.check_features()?;
+        let held =
+            Held::read(self).map_err(|problem| BusError::Misconfigured { endpoint: self.endpoint(), problem })?;
         // Names and values that librdkafka does not know. It opens no file and asks no server.
-        let known = self.client().create_native_config();
+        let known = self.client(&held).create_native_config();
         known.map(drop).map_err(|problem| meaning(&self.endpoint(), &problem))
     }
 
@@ -237,7 +240,7 @@ mod tests {
         assert!(with("statistics.intervall.ms", "1").unwrap().contains("bus.properties statistics.intervall.ms"));
         assert!(with("statistics.interval.ms", "often").unwrap().contains("bus.properties statistics.interval.ms"));
         let text = problem(|options| {
-            let password = Zeroizing::new("the-password".into());
+            let password = "the-password".into();
             options.login = Some(KafkaLogin { user: "u".into(), password, mechanism: SaslMechanism::Plain });
             options.properties.insert("security.protocol".into(), "plaintext".into());
         })
@@ -260,8 +263,7 @@ mod tests {
         }
         let text = problem(|options| options.tls = Some(KafkaTls::default())).unwrap();
         assert!(text.contains("kafka-tls"), "{text}");
-        let scram =
-            KafkaLogin { user: "u".into(), password: Zeroizing::new("p".into()), mechanism: SaslMechanism::default() };
+        let scram = KafkaLogin { user: "u".into(), password: "p".into(), mechanism: SaslMechanism::default() };
         let text = problem(|options| options.login = Some(scram)).unwrap();
         assert!(text.contains("kafka-tls") && text.contains("sasl.mechanism"), "{text}");
     }

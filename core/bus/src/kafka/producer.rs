@@ -7,37 +7,38 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::util::Timeout;
 use rotacast_proto::Envelope;
 
+use super::access::{Access, Held};
 use super::fault::{Ear, Heard, meaning};
-use super::options::KafkaOptions;
 use super::record;
 use crate::BusError;
 use crate::feed::{next_pause, pauses};
 
-/// An idempotent producer, made anew when it fails for good.
+/// An idempotent producer, made anew when it fails for good, and with a renewed login.
 pub(super) struct Producer {
-    options: KafkaOptions,
+    access: Arc<Access>,
     endpoint: String,
     heard: Arc<Heard>,
-    current: Mutex<Option<Arc<FutureProducer<Ear>>>>,
+    current: Mutex<Option<(Arc<Held>, Arc<FutureProducer<Ear>>)>>,
 }
 
 impl Producer {
-    pub(super) fn new(options: KafkaOptions) -> Self {
-        Self { endpoint: options.endpoint(), options, heard: Arc::default(), current: Mutex::new(None) }
+    pub(super) fn new(access: Arc<Access>) -> Self {
+        Self { endpoint: access.options.endpoint(), access, heard: Arc::default(), current: Mutex::new(None) }
     }
 
     fn producer(&self) -> Result<Arc<FutureProducer<Ear>>, BusError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(producer) = current.as_ref() {
-            if producer.client().fatal_error().is_none() {
+        if let Some((made_of, producer)) = current.as_ref() {
+            if producer.client().fatal_error().is_none() && !self.access.is_renewed(made_of) {
                 return Ok(Arc::clone(producer));
             }
             release(current.take());
         }
-        let config = self.options.writing();
+        let held = self.access.held();
+        let config = self.access.options.writing(&held);
         let producer = config.create_with_context(Ear(Arc::clone(&self.heard)));
         let producer = Arc::new(producer.map_err(|problem| meaning(&self.endpoint, &problem))?);
-        *current = Some(Arc::clone(&producer));
+        *current = Some((held, Arc::clone(&producer)));
         Ok(producer)
     }
 

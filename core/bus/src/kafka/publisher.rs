@@ -17,8 +17,8 @@ use rotacast_proto::Envelope;
 use rotacast_protocol::Revision;
 use tokio::sync::{mpsc, oneshot};
 
+use super::access::{Access, Held};
 use super::fault::{Heard, meaning};
-use super::options::KafkaOptions;
 use super::reader::Reader;
 use super::record;
 use super::topic::blocking;
@@ -52,10 +52,10 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// Starts it. It ends when its handle goes; the transactional id is taken over with the first state.
-    pub(super) fn start(options: KafkaOptions, topic: String, reader: Arc<Reader>) -> Self {
+    pub(super) fn start(access: Arc<Access>, topic: String, reader: Arc<Reader>) -> Self {
         let (items, queue) = mpsc::channel(QUEUE);
-        let endpoint = options.endpoint();
-        let work = Work { endpoint: endpoint.clone(), options, topic, reader, session: None };
+        let endpoint = access.options.endpoint();
+        let work = Work { endpoint: endpoint.clone(), access, topic, reader, session: None };
         tokio::spawn(work.run(queue));
         Self { items, endpoint }
     }
@@ -108,12 +108,13 @@ type Transactional = ThreadedProducer<Deliveries>;
 
 struct Session {
     producer: Arc<Transactional>,
+    made_of: Arc<Held>,
     /// Published in this session: newer than what the reader has.
     published: HashMap<String, Revision>,
 }
 
 struct Work {
-    options: KafkaOptions,
+    access: Arc<Access>,
     endpoint: String,
     topic: String,
     reader: Arc<Reader>,
@@ -148,7 +149,7 @@ impl Work {
                     self.end();
                     // No retry helps: every caller that waits gets the error.
                     for item in waiting.drain(..) {
-                        drop(item.done.send(Err(again(&problem))));
+                        drop(item.done.send(Err(problem.clone())));
                     }
                 }
             }
@@ -165,6 +166,9 @@ impl Work {
 
     /// Settles what can be settled without publishing, and publishes one transaction of the rest.
     async fn round(&mut self, waiting: &mut Vec<Item>) -> Result<(), BusError> {
+        if self.session.as_ref().is_some_and(|session| self.access.is_renewed(&session.made_of)) {
+            self.end();
+        }
         if self.session.is_none() {
             // First whether there is a reason to: a deposed leader must not disturb its successor.
             self.reader.barrier().await?;
@@ -226,7 +230,8 @@ impl Work {
 
     /// Fences every earlier publisher, and ends whatever it left open.
     async fn take_over(&self) -> Result<Session, BusError> {
-        let config = self.options.deciding();
+        let made_of = self.access.held();
+        let config = self.access.options.deciding(&made_of);
         let endpoint = self.endpoint.clone();
         let producer = blocking(&self.endpoint, move || {
             let producer: Transactional =
@@ -241,8 +246,8 @@ impl Work {
             }
         })
         .await?;
-        tracing::info!(id = %self.options.transactional_id(), "publishes states from now on");
-        Ok(Session { producer: Arc::new(producer), published: HashMap::new() })
+        tracing::info!(id = %self.access.options.transactional_id(), "publishes states from now on");
+        Ok(Session { producer: Arc::new(producer), made_of, published: HashMap::new() })
     }
 
     async fn transaction(&self, batch: &[Item]) -> Result<(), BusError> {
@@ -308,18 +313,5 @@ fn failure(endpoint: &str, problem: &KafkaError) -> BusError {
             error
         }
         _ => BusError::Unreachable { endpoint: endpoint.to_owned(), problem: problem.to_string() },
-    }
-}
-
-/// The same error for one more caller.
-fn again(problem: &BusError) -> BusError {
-    match problem {
-        BusError::Denied { endpoint, problem } => {
-            BusError::Denied { endpoint: endpoint.clone(), problem: problem.clone() }
-        }
-        BusError::Misconfigured { endpoint, problem } => {
-            BusError::Misconfigured { endpoint: endpoint.clone(), problem: problem.clone() }
-        }
-        other => BusError::Unreachable { endpoint: String::new(), problem: other.to_string() },
     }
 }

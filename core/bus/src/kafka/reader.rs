@@ -20,12 +20,13 @@ use rdkafka::{Offset, TopicPartitionList};
 use rotacast_proto::Envelope;
 use tokio::runtime::Handle;
 
+use super::access::{Access, Held};
 use super::fault::{Heard, meaning};
-use super::options::{KafkaOptions, KafkaTopics};
+use super::options::KafkaTopics;
 use super::record;
 use super::replica::{Bound, Replica};
 use super::topic::{Kind, Topics, blocking};
-use crate::feed::{next_pause, pauses};
+use crate::feed::{Restarts, next_pause, pauses};
 use crate::{BusError, BusEvent};
 
 /// Longest wait for a message before the thread looks whether it is to end.
@@ -50,7 +51,7 @@ struct Shared {
     kind: Kind,
     topic: String,
     endpoint: String,
-    options: KafkaOptions,
+    access: Arc<Access>,
     topics: Arc<Topics>,
     runtime: Handle,
     replica: Replica,
@@ -58,6 +59,7 @@ struct Shared {
     /// An error that retrying cannot mend.
     failed: Mutex<Option<(bool, String)>>,
     unreadable: AtomicU64,
+    restarts: Restarts,
     started: AtomicBool,
     /// Set once this is found to be another log.
     anew: AtomicBool,
@@ -71,18 +73,19 @@ impl Drop for Reader {
 }
 
 impl Reader {
-    pub(super) fn new(kind: Kind, options: &KafkaOptions, topics: &Arc<Topics>, bound: Bound) -> Self {
+    pub(super) fn new(kind: Kind, access: &Arc<Access>, topics: &Arc<Topics>, bound: Bound) -> Self {
         let shared = Shared {
             kind,
             topic: topics.name(kind),
-            endpoint: options.endpoint(),
-            options: options.clone(),
+            endpoint: access.options.endpoint(),
+            access: Arc::clone(access),
             topics: Arc::clone(topics),
             runtime: Handle::current(),
             replica: Replica::new(bound),
             current: Mutex::new(None),
             failed: Mutex::new(None),
             unreadable: AtomicU64::new(0),
+            restarts: Restarts::default(),
             started: AtomicBool::new(false),
             anew: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -92,6 +95,11 @@ impl Reader {
 
     pub(super) fn replica(&self) -> &Replica {
         &self.shared.replica
+    }
+
+    /// How often it started anew.
+    pub(super) fn restarts(&self) -> &Restarts {
+        &self.shared.restarts
     }
 
     /// Messages that were none of ours.
@@ -370,6 +378,7 @@ impl Shared {
                 Ok(()) => return,
                 Err(problem) if problem.is_transient() => {
                     tracing::info!(topic = %self.topic, %problem, "reading begins anew");
+                    self.restarts.note(&self.topic, problem.to_string());
                 }
                 Err(problem) => {
                     tracing::warn!(topic = %self.topic, %problem, "reading ends");
@@ -407,15 +416,16 @@ impl Shared {
 
     /// The roster is read as it is written: registrations are no transactions, and one that is acknowledged
     /// must be seen even where a stuck transaction of another program would hold `read_committed` back.
-    fn consumer(&self) -> Result<Arc<BaseConsumer<Heard>>, BusError> {
-        let config = self.options.reading(self.kind == Kind::State);
+    fn consumer(&self, held: &Held) -> Result<Arc<BaseConsumer<Heard>>, BusError> {
+        let config = self.access.options.reading(held, self.kind == Kind::State);
         let consumer = config.create_with_context(Heard::default());
         Ok(Arc::new(consumer.map_err(|problem| meaning(&self.endpoint, &problem))?))
     }
 
     /// One reading, up to the loss of continuity. `Ok`: it is to stop.
     fn read(&self) -> Result<(), BusError> {
-        let consumer = self.consumer()?;
+        let held = self.access.held();
+        let consumer = self.consumer(&held)?;
         let starts = self.starts(&consumer)?;
         let partitions = starts.len();
         let mut assignment = TopicPartitionList::new();
@@ -436,6 +446,9 @@ impl Shared {
             }
             if self.anew.swap(false, Ordering::AcqRel) {
                 return Err(self.lost("it ends before what has been read"));
+            }
+            if self.access.is_renewed(&held) {
+                return Err(self.lost("the login or the certificates are renewed"));
             }
             if consumer.context().is_down() {
                 return Err(self.lost("the brokers were lost"));
@@ -481,7 +494,7 @@ impl Shared {
         if count > 0 {
             return Ok(count);
         }
-        if self.options.topics == KafkaTopics::Create {
+        if self.access.options.topics == KafkaTopics::Create {
             self.runtime.block_on(self.topics.ensure())?;
         }
         Err(self.lost(format!("topic {} is missing; a broadcaster creates it", self.topic)))

@@ -11,8 +11,9 @@ use rdkafka::metadata::Metadata;
 use rotacast_protocol::ClusterName;
 use tokio::sync::Mutex;
 
+use super::access::Access;
 use super::fault::{Ear, Heard, meaning};
-use super::options::{KafkaOptions, KafkaTopics};
+use super::options::KafkaTopics;
 use crate::{BusError, Finding, Level, MAX_MESSAGE_BYTES};
 
 /// Partitions of a topic created by us: one leader on each of three brokers.
@@ -153,20 +154,20 @@ impl Kind {
 
 /// Sees to the topics.
 pub(super) struct Topics {
-    options: KafkaOptions,
+    access: Arc<Access>,
     endpoint: String,
     /// One creation at a time; the others find what it made.
     creating: Mutex<()>,
 }
 
 impl Topics {
-    pub(super) fn new(options: KafkaOptions) -> Self {
-        let endpoint = options.endpoint();
-        Self { options, endpoint, creating: Mutex::new(()) }
+    pub(super) fn new(access: Arc<Access>) -> Self {
+        let endpoint = access.options.endpoint();
+        Self { access, endpoint, creating: Mutex::new(()) }
     }
 
     pub(super) fn name(&self, kind: Kind) -> String {
-        kind.topic(&self.options.cluster)
+        kind.topic(&self.access.options.cluster)
     }
 
     /// Creates what is missing, and returns all topics as they can be seen then; with `Use` only says what is missing.
@@ -177,7 +178,7 @@ impl Topics {
         if missing.is_empty() {
             return Ok(metadata);
         }
-        if self.options.topics == KafkaTopics::Use {
+        if self.access.options.topics == KafkaTopics::Use {
             return self.later(format!(
                 "{} missing; start a broadcaster, which creates what is missing",
                 self.names(&missing)
@@ -230,7 +231,7 @@ impl Topics {
     }
 
     async fn create(&self, missing: &[Kind], brokers: usize) -> Result<(), BusError> {
-        let replication = match self.options.replication {
+        let replication = match self.access.options.replication {
             Some(copies) => i32::from(copies),
             None if brokers >= 3 => REPLICATION,
             None => 1,
@@ -328,7 +329,7 @@ impl Topics {
     }
 
     async fn metadata(&self) -> Result<Metadata, BusError> {
-        let (config, endpoint) = (self.options.client(), self.endpoint.clone());
+        let (config, endpoint) = (self.access.client(), self.endpoint.clone());
         blocking(&self.endpoint, move || {
             use rdkafka::consumer::{BaseConsumer, Consumer as _};
             let heard = Arc::new(Heard::default());
@@ -352,7 +353,7 @@ impl Topics {
     }
 
     fn admin(&self) -> Result<Admin, BusError> {
-        let admin = self.options.client().create().map_err(|problem| meaning(&self.endpoint, &problem))?;
+        let admin = self.access.client().create().map_err(|problem| meaning(&self.endpoint, &problem))?;
         Ok(Admin(Some(admin)))
     }
 }

@@ -25,7 +25,7 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Who we are to the server. No `Debug`: it holds secrets.
 #[derive(Clone, Default)]
 pub enum NatsCredentials {
-    /// Without a login (or as the URL says).
+    /// Without a login, or as the URL says: see [`NatsCredentials::of_url`].
     #[default]
     None,
     /// User and password.
@@ -36,6 +36,21 @@ pub enum NatsCredentials {
     File(PathBuf),
     /// A token.
     Token(LoginSecret),
+}
+
+impl NatsCredentials {
+    /// What a URL says about who we are: `nats://user:password@host:port`, or `nats://token@host:port`. Characters that end
+    /// a part of a URL, such as `@`, `/` and `:`, are percent-encoded there.
+    #[must_use]
+    pub fn of_url(url: &str) -> Option<Self> {
+        let (login, _) = url.rsplit_once('@')?;
+        let login = login.split_once("://").map_or(login, |(_, login)| login);
+        let text = |part: &str| percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned();
+        Some(match login.split_once(':') {
+            Some((user, password)) => Self::UserPassword(text(user), text(password).into()),
+            None => Self::Token(text(login).into()),
+        })
+    }
 }
 
 /// Whether this connection sees to the streams.
@@ -89,13 +104,18 @@ impl NatsOptions {
     }
 
     /// The URLs without whatever they say about users.
-    pub(super) fn endpoint(&self) -> String {
+    fn servers(&self) -> Vec<String> {
         let plain = |url: &String| match (url.split_once("://"), url.rsplit_once('@')) {
             (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
             (None, Some((_, host))) => host.to_owned(),
             (_, None) => url.clone(),
         };
-        self.urls.iter().map(plain).collect::<Vec<_>>().join(",")
+        self.urls.iter().map(plain).collect()
+    }
+
+    /// The same in one text.
+    pub(super) fn endpoint(&self) -> String {
+        self.servers().join(",")
     }
 }
 
@@ -105,7 +125,11 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sen
     let misconfigured = |problem: String| BusError::Misconfigured { endpoint: endpoint.clone(), problem };
     let continuity = watch::Sender::new(0);
     let counter = continuity.clone();
-    let credentials = options.credentials.clone();
+    let credentials = match &options.credentials {
+        // The client library takes no notice of what a URL says.
+        NatsCredentials::None => options.urls.iter().find_map(|url| NatsCredentials::of_url(url)).unwrap_or_default(),
+        given => given.clone(),
+    };
     let connect = match credentials {
         NatsCredentials::None => ConnectOptions::new(),
         // Each connection says it anew: what was renewed in a file since is what counts.
@@ -145,7 +169,7 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sen
     if let Some((certificate, key)) = options.identity.clone() {
         connect = connect.add_client_certificate(certificate, key).require_tls(true);
     }
-    let attempt = tokio::time::timeout(CALL_TIMEOUT, connect.connect(&options.urls)).await;
+    let attempt = tokio::time::timeout(CALL_TIMEOUT, connect.connect(options.servers())).await;
     let client = attempt
         .map_err(|_| BusError::Unreachable { endpoint: endpoint.clone(), problem: "no answer in time".into() })?
         .map_err(|problem| {

@@ -6,6 +6,7 @@ mod sync;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::jetstream::{self, ErrorCode};
 use async_trait::async_trait;
@@ -62,9 +63,8 @@ impl LeaderBus for NatsBus {
         let subject = format!("NATS {}", self.inner.endpoint);
         let mut findings = Vec::new();
         if !self.is_connected() {
-            let text = "not connected; reconnecting".to_owned();
-            findings.push(Finding { level: Level::Error, subject, text, fix: "start the server".into() });
-            return findings;
+            self.inner.restarts.clear();
+            return vec![self.why_away().await.finding(subject)];
         }
         let text = format!("server {} {}", server.server_name, server.version);
         findings.push(Finding { level: Level::Ok, subject: subject.clone(), text, fix: String::new() });
@@ -86,14 +86,19 @@ impl LeaderBus for NatsBus {
                     replicated &= kind == Kind::Reports || config.num_replicas >= 3;
                     findings.extend(kind.audit(&self.inner.names, config));
                 }
-                Err(problem) => findings.push(Finding {
-                    level: Level::Error,
-                    subject: format!("stream {name}"),
-                    text: format!("cannot be examined: {problem}"),
-                    fix: "start a broadcaster, which creates it, with rights to do so".into(),
-                }),
+                Err(problem) => {
+                    let subject = format!("stream {name}");
+                    findings.extend(match problem.kind() {
+                        GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                            self.repair(kind, subject).await
+                        }
+                        GetStreamErrorKind::JetStream(error) => Some(self.api_error(&error).finding(subject)),
+                        _ => Some(self.request_error(&problem).finding(subject)),
+                    });
+                }
             }
         }
+        findings.extend(self.inner.restarts.findings());
         if !replicated {
             findings.push(Finding {
                 level: Level::Warning,
@@ -109,6 +114,22 @@ impl LeaderBus for NatsBus {
 }
 
 impl NatsBus {
+    /// Makes a stream anew that is missing. The one in memory goes with its server; that another one is gone is said.
+    async fn repair(&self, kind: Kind, subject: String) -> Option<Finding> {
+        match self.ensure(kind).await {
+            Ok(_) if kind.is_durable() => Some(Finding {
+                level: Level::Error,
+                subject,
+                text:
+                    "was missing: it was deleted, or its disk was lost; it is made anew, and everything is read again"
+                        .into(),
+                fix: "see who may delete streams; nothing else is needed".into(),
+            }),
+            Ok(_) => None,
+            Err(problem) => Some(problem.finding(subject)),
+        }
+    }
+
     /// The filter that lets every subject of a stream through.
     fn everything(&self, kind: Kind) -> Vec<String> {
         vec![kind.subjects(&self.inner.names)]

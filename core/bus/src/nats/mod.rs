@@ -16,7 +16,7 @@ use std::time::Duration;
 use async_nats::Client;
 use async_nats::connection::State as ConnectionState;
 use async_nats::jetstream::context::{
-    Context, CreateStreamErrorKind, GetStreamErrorKind, PublishError, PublishErrorKind,
+    AccountErrorKind, Context, CreateStreamErrorKind, GetStreamErrorKind, PublishError, PublishErrorKind,
 };
 use async_nats::jetstream::stream::Config;
 use async_nats::jetstream::{self, ErrorCode};
@@ -25,7 +25,8 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_proto::Envelope;
 use rotacast_protocol::{InstanceKey, SecretName};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::time::Instant;
 
 pub use self::connect::{NatsCredentials, NatsOptions, NatsStreams};
 pub use self::stream::StreamLimits;
@@ -33,7 +34,7 @@ use self::stream::{Kind, SERVER_HEADERS};
 use self::subject::Names;
 use self::subscription::{Broken, Reading, Step};
 use crate::bus::check_size;
-use crate::feed::{self, Gone, deliver, next_pause, pauses};
+use crate::feed::{self, Gone, Restarts, deliver, next_pause, pauses};
 use crate::{BusError, BusEvent, CALL_TIMEOUT, InstanceBus, Level, MAX_MESSAGE_BYTES};
 
 /// Messages under way to a slow reader before flow control holds the server back.
@@ -42,6 +43,8 @@ const WATCH_BUFFER: usize = 256;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Publishes waiting for their acknowledgement on one connection; more callers wait for a place.
 const MAX_UNACKNOWLEDGED: usize = 4096;
+/// How long the cause of a lost connection is told again before another connection is tried.
+const CAUSE_FOR: Duration = Duration::from_secs(5);
 /// Oldest server: earlier ones lack several filter subjects per consumer.
 const OLDEST_SERVER: (i64, i64, i64) = (2, 10, 0);
 
@@ -60,6 +63,9 @@ struct Inner {
     context: Context,
     /// Moves whenever continuity may have been lost.
     continuity: watch::Sender<u64>,
+    /// Why it could not be reached, and when that was found.
+    away: Mutex<Option<(Instant, BusError)>>,
+    restarts: Restarts,
     #[cfg(feature = "leader")]
     last_states: leader::LastStates,
 }
@@ -95,6 +101,8 @@ impl NatsBus {
             client,
             context,
             continuity,
+            away: Mutex::default(),
+            restarts: Restarts::default(),
             #[cfg(feature = "leader")]
             last_states: leader::LastStates::default(),
         };
@@ -106,9 +114,7 @@ impl NatsBus {
             return Err(bus.misconfigured(format!("server {found}, expected {major}.{minor}.{patch} or later")));
         }
         if bus.inner.options.streams == NatsStreams::CreateAndAudit {
-            for kind in Kind::ALL {
-                bus.ensure(kind).await?;
-            }
+            bus.ensure_all().await?;
         }
         Ok(bus)
     }
@@ -121,6 +127,10 @@ impl NatsBus {
         BusError::Misconfigured { endpoint: self.inner.endpoint.clone(), problem: problem.into() }
     }
 
+    fn full(&self, problem: impl Into<String>) -> BusError {
+        BusError::Full { endpoint: self.inner.endpoint.clone(), problem: problem.into() }
+    }
+
     fn is_connected(&self) -> bool {
         self.inner.client.connection_state() == ConnectionState::Connected
     }
@@ -129,6 +139,94 @@ impl NatsBus {
     fn check(&self, envelope: &Envelope) -> Result<(), BusError> {
         let limit = MAX_MESSAGE_BYTES.min(self.inner.client.max_payload().saturating_sub(SERVER_HEADERS));
         check_size(envelope, limit, &self.inner.endpoint)
+    }
+
+    /// Sees to all streams. Before it makes the first one it looks whether there is room for all that are missing: a
+    /// set-up of one stream of three serves nothing.
+    async fn ensure_all(&self) -> Result<(), BusError> {
+        let mut missing = Vec::new();
+        for kind in Kind::ALL {
+            match self.inner.context.get_stream(kind.stream(&self.inner.names)).await {
+                Ok(stream) => drop(self.accept(kind, &stream.cached_info().config)?),
+                Err(problem) => match problem.kind() {
+                    GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                        missing.push(kind);
+                    }
+                    GetStreamErrorKind::JetStream(error) => return Err(self.api_error(&error)),
+                    _ => return Err(self.request_error(&problem)),
+                },
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.check_room(&missing).await?;
+        let mut made = Vec::new();
+        while let Some(kind) = missing.first().copied() {
+            if let Err(problem) = self.ensure(kind).await {
+                return Err(self.half_made(problem, &made, &missing));
+            }
+            missing.remove(0);
+            made.push(kind);
+        }
+        Ok(())
+    }
+
+    /// What is there already is said beside what is not.
+    fn half_made(&self, problem: BusError, made: &[Kind], missing: &[Kind]) -> BusError {
+        let BusError::Full { endpoint, problem } = problem else { return problem };
+        let names =
+            |kinds: &[Kind]| kinds.iter().map(|kind| kind.stream(&self.inner.names)).collect::<Vec<_>>().join(", ");
+        let made = if made.is_empty() { "none".to_owned() } else { names(made) };
+        let problem = format!(
+            "{problem}; streams made just now: {made}, still missing: {}; the next attempt makes those",
+            names(missing)
+        );
+        BusError::Full { endpoint, problem }
+    }
+
+    /// Whether the account's limits leave room for these streams. What the server itself has shows only when they are made.
+    async fn check_room(&self, missing: &[Kind]) -> Result<(), BusError> {
+        let account = match self.inner.context.query_account().await {
+            Ok(account) => account,
+            Err(problem) => {
+                return Err(match problem.kind() {
+                    AccountErrorKind::JetStream(error) => self.api_error(&error),
+                    _ => self.request_error(&problem),
+                });
+            }
+        };
+        let (limits, replicas) = (self.inner.options.limits, self.replicas() as u64);
+        let tier = account.tiers.get(&format!("R{replicas}"));
+        let (allowed, reserved) = match tier {
+            // A tier's limits count each stream once.
+            Some(tier) => (tier.limits, (tier.reserved_storage, tier.reserved_memory)),
+            None => (account.limits, (account.reserved_storage, account.reserved_memory)),
+        };
+        let copies = if tier.is_some() { 1 } else { replicas };
+        let rooms =
+            [("files", true, allowed.max_storage, reserved.0), ("memory", false, allowed.max_memory, reserved.1)];
+        for (place, durable, allowed, reserved) in rooms {
+            let streams: Vec<_> = missing.iter().filter(|kind| kind.is_durable() == durable).collect();
+            let needed: u64 = streams.iter().map(|kind| kind.bytes(limits) * copies).sum();
+            let Some(allowed) = allowed.and_then(|allowed| u64::try_from(allowed).ok()) else { continue };
+            let left = allowed.saturating_sub(reserved);
+            if needed > left {
+                let names: Vec<_> = streams.iter().map(|kind| kind.stream(&self.inner.names)).collect();
+                return Err(self.full(format!(
+                    "the JetStream account has {left} bytes left in {place} (of {allowed}), and {} needs {needed}; raise \
+                     the account's limit, or set smaller sizes in [bus.streams]",
+                    names.join(" and ")
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many copies of a stream are made. A server knows its cluster's name only when it is part of one.
+    fn replicas(&self) -> usize {
+        let clustered = self.inner.client.server_info().cluster.is_some();
+        self.inner.options.replicas.unwrap_or(if clustered { 3 } else { 1 })
     }
 
     /// The stream's configuration as the server has it; creates a missing stream; refuses one that cannot work.
@@ -148,10 +246,7 @@ impl NatsBus {
                     _ => return Err(self.request_error(&problem)),
                 },
             }
-            // A server knows its cluster's name only when it is part of one.
-            let clustered = self.inner.client.server_info().cluster.is_some();
-            let replicas = self.inner.options.replicas.unwrap_or(if clustered { 3 } else { 1 });
-            let config = kind.config(&self.inner.names, self.inner.options.limits, replicas);
+            let config = kind.config(&self.inner.names, self.inner.options.limits, self.replicas());
             match self.inner.context.create_stream(config).await {
                 Ok(stream) => {
                     tracing::info!(stream = %name, "created");
@@ -186,14 +281,21 @@ impl NatsBus {
             ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
                 self.misconfigured(format!("{error}; start the server with JetStream (nats-server -js)"))
             }
-            ErrorCode::CLUSTER_NO_PEERS
+            ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+            | ErrorCode::CLUSTER_NO_PEERS
             | ErrorCode::INSUFFICIENT_RESOURCES
+            | ErrorCode::MAXIMUM_CONSUMERS_LIMIT
             | ErrorCode::MAXIMUM_STREAMS_LIMIT
+            | ErrorCode::MEMORY_RESOURCES_EXCEEDED
+            | ErrorCode::STORAGE_RESOURCES_EXCEEDED
             | ErrorCode::STREAM_STORE_FAILED => {
-                self.misconfigured(format!("{error}; give it more room, or Rotacast smaller limits"))
+                self.full(format!("{error}; give JetStream more room, or set smaller sizes in [bus.streams]"))
             }
+            // What a cluster says while it elects a leader.
+            ErrorCode::CLUSTER_NOT_AVAILABLE | ErrorCode::CLUSTER_NOT_LEADER => self.unreachable(error.to_string()),
+            _ if error.code() == 503 => self.unreachable(error.to_string()),
             _ if error.code() < 500 => self.misconfigured(error.to_string()),
-            _ => self.unreachable(error.to_string()),
+            _ => BusError::Unknown { endpoint: self.inner.endpoint.clone(), problem: error.to_string() },
         }
     }
 
@@ -222,8 +324,25 @@ impl NatsBus {
     async fn within<T>(&self, call: impl Future<Output = Result<T, BusError>> + Send) -> Result<T, BusError> {
         match tokio::time::timeout(CALL_TIMEOUT, call).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(self.unreachable("no answer in time; the outcome is unknown")),
+            Err(_) if self.is_connected() => Err(self.unreachable("no answer in time; the outcome is unknown")),
+            Err(_) => Err(self.why_away().await),
         }
+    }
+
+    /// Why there is no connection. The client library keeps the cause to itself, so another connection is tried; one answer
+    /// serves every caller for a while.
+    async fn why_away(&self) -> BusError {
+        let mut last = self.inner.away.lock().await;
+        if let Some((_, problem)) = last.as_ref().filter(|(at, _)| at.elapsed() < CAUSE_FOR) {
+            return problem.clone();
+        }
+        let problem = match tokio::time::timeout(REQUEST_TIMEOUT, connect::connect(&self.inner.options)).await {
+            Ok(Err(problem)) => problem,
+            Ok(Ok(_)) => self.unreachable("not connected yet; it can be reached again"),
+            Err(_) => self.unreachable("not connected, and no answer to a new connection"),
+        };
+        *last = Some((Instant::now(), problem.clone()));
+        problem
     }
 
     /// Publishes until it is acknowledged. Doubling is harmless: it is the whole state of its key. No message
@@ -293,8 +412,12 @@ impl NatsBus {
                         deliver(out, Ok(event)).await?;
                     };
                     tracing::debug!(?kind, ?why, "subscription begins anew");
+                    self.inner.restarts.note(&kind.stream(&self.inner.names), format!("{why:?}"));
                 }
-                Err(problem) if problem.is_transient() => tracing::debug!(?kind, %problem, "subscription not begun"),
+                Err(problem) if problem.is_transient() => {
+                    tracing::debug!(?kind, %problem, "subscription not begun");
+                    self.inner.restarts.note(&kind.stream(&self.inner.names), problem.to_string());
+                }
                 Err(problem) => return Err(Stop::Failed(problem)),
             }
             tokio::time::sleep(next_pause(&mut row)).await;
@@ -349,7 +472,7 @@ impl InstanceBus for NatsBus {
     async fn report(&self, key: &InstanceKey, report: &Envelope) -> Result<(), BusError> {
         self.check(report)?;
         if !self.is_connected() {
-            return Err(self.unreachable("not connected; reconnecting"));
+            return Err(self.why_away().await);
         }
         let headers = envelope::headers(report, &self.inner.endpoint)?;
         self.within(async {

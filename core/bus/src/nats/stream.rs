@@ -56,17 +56,22 @@ impl Kind {
         }
     }
 
-    fn durable(self) -> bool {
+    /// Whether it is kept in files.
+    pub(super) fn is_durable(self) -> bool {
         self != Kind::Reports
+    }
+
+    /// How large one copy of it may become.
+    pub(super) fn bytes(self, limits: StreamLimits) -> u64 {
+        match self {
+            Kind::State => limits.state_bytes,
+            Kind::Roster => limits.roster_bytes,
+            Kind::Reports => limits.report_bytes,
+        }
     }
 
     /// How we create it.
     pub(super) fn config(self, names: &Names, limits: StreamLimits, replicas: usize) -> Config {
-        let bytes = match self {
-            Kind::State => limits.state_bytes,
-            Kind::Roster => limits.roster_bytes,
-            Kind::Reports => limits.report_bytes,
-        };
         let what = match self {
             Kind::State => "Rotacast: the desired state of every secret",
             Kind::Roster => "Rotacast: every process life and its leave",
@@ -77,14 +82,14 @@ impl Kind {
             description: Some(what.into()),
             subjects: vec![self.subjects(names)],
             retention: RetentionPolicy::Limits,
-            storage: if self.durable() { StorageType::File } else { StorageType::Memory },
+            storage: if self.is_durable() { StorageType::File } else { StorageType::Memory },
             num_replicas: replicas,
             max_messages_per_subject: 1,
             max_messages: MAX_MESSAGES,
-            max_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+            max_bytes: i64::try_from(self.bytes(limits)).unwrap_or(i64::MAX),
             max_message_size: i32::try_from(MAX_MESSAGE_BYTES + SERVER_HEADERS).unwrap_or(i32::MAX),
             // A full log must refuse by name rather than forget whom to wait for; reports come again.
-            discard: if self.durable() { DiscardPolicy::New } else { DiscardPolicy::Old },
+            discard: if self.is_durable() { DiscardPolicy::New } else { DiscardPolicy::Old },
             deny_delete: true,
             // The broadcaster prunes the roster, and the reports of lives that are over.
             deny_purge: self == Kind::State,
@@ -132,7 +137,7 @@ impl Kind {
                 Kind::Reports => {}
             }
         }
-        if self.durable() {
+        if self.is_durable() {
             audit.warn_if(
                 found.storage == StorageType::Memory,
                 "is kept in memory: lost when its server restarts",

@@ -11,14 +11,13 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rotacast_bus::{
     BusError, BusEvent, InstanceBus as _, KafkaBus, KafkaLogin, KafkaOptions, KafkaTopics, LeaderBus as _, Level,
-    SaslMechanism,
+    LoginSecret, SaslMechanism,
 };
 use rotacast_proto::{Envelope, Kind, SigningKey};
 use rotacast_protocol::{
     ClusterName, Incarnation, InstanceKey, InstanceName, Revision, SecretName, ServiceName, WallTime,
 };
-use rotacast_test_servers::{Kafka, KafkaCluster, KafkaConfig, Shared};
-use zeroize::Zeroizing;
+use rotacast_test_servers::{Kafka, KafkaCluster, KafkaConfig, Scratch, Shared};
 
 /// After this long a wait is taken to hang.
 const HANG: Duration = Duration::from_secs(90);
@@ -308,11 +307,7 @@ async fn a_wrong_password_is_denied_by_name_and_the_right_one_passes() {
     };
     let Some(server) = Kafka::start_with(config).await else { return };
     let with = |password: &str| KafkaOptions {
-        login: Some(KafkaLogin {
-            user: "rotacast".into(),
-            password: Zeroizing::new(password.into()),
-            mechanism: SaslMechanism::Plain,
-        }),
+        login: Some(KafkaLogin { user: "rotacast".into(), password: password.into(), mechanism: SaslMechanism::Plain }),
         ..options(server.secured())
     };
     let problem = refusal(with("wrong-one")).await;
@@ -323,11 +318,45 @@ async fn a_wrong_password_is_denied_by_name_and_the_right_one_passes() {
     published(&bus, 1, "one").await;
 }
 
+/// Brokers and file get the next password: the bus whose clients ended with the first one comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_that_is_renewed_in_its_file_is_used() {
+    let scratch = Scratch::new("kafka-password");
+    let (file, users) = (scratch.path().join("password"), scratch.path().join("jaas.conf"));
+    let renew = |password: &str| {
+        let module = "org.apache.kafka.common.security.plain.PlainLoginModule";
+        let login = format!("secured.KafkaServer {{ {module} required user_rotacast=\"{password}\"; }};\n");
+        std::fs::write(&users, login).unwrap();
+        std::fs::write(&file, format!("{password}\n")).unwrap();
+    };
+    renew("first");
+    let jvm = format!("-Djava.security.auth.login.config={}", users.display());
+    let config = KafkaConfig {
+        secured: Some("SASL_PLAINTEXT"),
+        properties: "listener.name.secured.sasl.enabled.mechanisms=PLAIN\n",
+        jvm: &[&jvm],
+        ..KafkaConfig::default()
+    };
+    let Some(mut server) = Kafka::start_with(config).await else { return };
+    let login = |password| KafkaLogin { user: "rotacast".into(), password, mechanism: SaslMechanism::Plain };
+    let with = |password: LoginSecret| KafkaOptions { login: Some(login(password)), ..options(server.secured()) };
+    let (renewed, first) = (with(LoginSecret::File(file.clone())), with("first".into()));
+    let bus = connected(&renewed).await;
+    published(&bus, 1, "one").await;
+    server.stop().await;
+    renew("second");
+    server.restart().await;
+    assert!(matches!(refusal(first).await, BusError::Denied { .. }));
+    published(&bus, 2, "two").await;
+    let (key, entry) = (life(1), registration(1, "there"));
+    persist(|| bus.register(&key, &entry)).await;
+}
+
 #[cfg(feature = "kafka-tls")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_and_scram_let_in_who_they_should() {
     use rotacast_bus::KafkaTls;
-    use rotacast_test_servers::{Scratch, make_certificates};
+    use rotacast_test_servers::make_certificates;
 
     let scratch = Scratch::new("kafka-tls");
     let folder = scratch.path();
@@ -355,7 +384,7 @@ async fn tls_and_scram_let_in_who_they_should() {
     let with = |password: &str, ca: &str| KafkaOptions {
         login: Some(KafkaLogin {
             user: "rotacast".into(),
-            password: Zeroizing::new(password.into()),
+            password: password.into(),
             mechanism: SaslMechanism::ScramSha512,
         }),
         tls: Some(KafkaTls { ca: Some(folder.join(ca)), identity: None }),

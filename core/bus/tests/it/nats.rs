@@ -6,10 +6,11 @@ use async_nats::jetstream::stream::{Config, RetentionPolicy};
 use futures::StreamExt as _;
 use rotacast_bus::{
     BusError, BusEvent, InstanceBus as _, LeaderBus, Level, LoginSecret, NatsBus, NatsCredentials, NatsOptions,
+    StreamLimits,
 };
 use rotacast_proto::{Envelope, Kind, SigningKey};
 use rotacast_protocol::{ClusterName, Revision, SecretName, WallTime};
-use rotacast_test_servers::{Nats, NatsConfig, Scratch, until};
+use rotacast_test_servers::{Nats, NatsConfig, Scratch, make_certificates, until};
 
 /// After this long a wait is taken to hang.
 const HANG: Duration = Duration::from_secs(60);
@@ -52,6 +53,22 @@ async fn wrong_credentials_are_denied_and_right_ones_pass() {
     }
     let credentials = NatsCredentials::UserPassword("rotacast".into(), "right".into());
     NatsBus::connect(NatsOptions { credentials, ..options(&server, "dev") }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_login_in_the_url_counts() {
+    let Some(server) = with_authorization("user: rotacast, password: \"r@ght/one\"").await else { return };
+    let with = |login: &str| {
+        let url = server.url().replace("nats://", &format!("nats://{login}@"));
+        NatsOptions::new(url, ClusterName::new("dev").unwrap())
+    };
+    NatsBus::connect(with("rotacast:r%40ght%2Fone")).await.unwrap();
+    let problem = failure(with("rotacast:wrong")).await;
+    assert!(matches!(problem, BusError::Denied { .. }), "{problem:?}");
+    assert!(!problem.to_string().contains("wrong"), "{problem}");
+    let Some(server) = with_authorization("token: the-token").await else { return };
+    let url = server.url().replace("nats://", "nats://the-token@");
+    NatsBus::connect(NatsOptions::new(url, ClusterName::new("dev").unwrap())).await.unwrap();
 }
 
 /// Server and file get the next password: the connection that ended with the first one comes back.
@@ -141,6 +158,104 @@ async fn weaker_settings_are_told_and_nothing_else() {
     context.update_stream(config).await.unwrap();
     let findings = bus.examine().await;
     assert!(findings.iter().any(|finding| finding.text.contains("no limit in bytes")), "{findings:?}");
+}
+
+/// What would be refused at the start is found while it runs.
+#[tokio::test]
+async fn a_stream_that_changes_or_goes_while_it_is_used_is_found() {
+    let Some(server) = Nats::start().await else { return };
+    let bus = NatsBus::connect(options(&server, "dev")).await.unwrap();
+    let errors = async || -> Vec<String> {
+        let found = bus.examine().await.into_iter().filter(|finding| finding.level == Level::Error);
+        found.map(|finding| format!("{} {}", finding.subject, finding.text)).collect()
+    };
+    assert_eq!(errors().await, [""; 0]);
+    let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let mut config = context.get_stream("ROTACAST_ROSTER_DEV").await.unwrap().cached_info().config.clone();
+    config.max_age = Duration::from_secs(3600);
+    context.update_stream(config).await.unwrap();
+    let found = errors().await;
+    assert!(matches!(&found[..], [one] if one.contains("ROTACAST_ROSTER_DEV forgets messages")), "{found:?}");
+    context.delete_stream("ROTACAST_ROSTER_DEV").await.unwrap();
+    let found = errors().await;
+    assert!(matches!(&found[..], [one] if one.contains("ROTACAST_ROSTER_DEV was missing")), "{found:?}");
+    assert_eq!(errors().await, [""; 0], "it is made anew");
+}
+
+fn smaller(options: NatsOptions) -> NatsOptions {
+    let limits = StreamLimits { state_bytes: 1 << 20, roster_bytes: 1 << 20, report_bytes: 1 << 20 };
+    NatsOptions { limits, ..options }
+}
+
+fn full(problem: &BusError) -> String {
+    assert!(matches!(problem, BusError::Full { .. }), "{problem:?}");
+    assert!(problem.is_transient(), "room may be made: {problem}");
+    problem.to_string()
+}
+
+/// The account's limits are known before: nothing is made that would be of no use.
+#[tokio::test]
+async fn an_account_without_room_is_full_before_the_first_stream_is_made() {
+    let top = "accounts { SMALL: { jetstream: { max_mem: 8MB, max_file: 100MB }, users: [{ user: u, password: p }] } }";
+    let Some(server) = Nats::start_with(NatsConfig { top, jetstream: "" }).await else { return };
+    let with = || {
+        let credentials = NatsCredentials::UserPassword("u".into(), "p".into());
+        NatsOptions { credentials, ..options(&server, "dev") }
+    };
+    let text = full(&failure(with()).await);
+    for part in ["104857600", "ROTACAST_STATE_DEV and ROTACAST_ROSTER_DEV", "335544320", "[bus.streams]"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let client = async_nats::ConnectOptions::with_user_and_password("u".into(), "p".into());
+    let context = async_nats::jetstream::new(client.connect(server.url()).await.unwrap());
+    assert_eq!(context.query_account().await.unwrap().streams, 0, "none is made");
+    NatsBus::connect(smaller(with())).await.unwrap();
+}
+
+/// What the server has left shows only when a stream is made: what was made is named, and the rest is made later.
+#[tokio::test]
+async fn a_server_that_runs_full_in_between_names_what_was_made_and_goes_on_later() {
+    let Some(server) = Nats::start_with(NatsConfig { top: "", jetstream: "max_file_store: 100MB" }).await else {
+        return;
+    };
+    let text = full(&failure(options(&server, "dev")).await);
+    for part in ["made just now: ROTACAST_STATE_DEV", "still missing: ROTACAST_ROSTER_DEV, ROTACAST_REPORTS_DEV"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let bus = NatsBus::connect(smaller(options(&server, "dev"))).await.unwrap();
+    bus.publish_state(&SecretName::new("db").unwrap(), Revision(1), &state("one")).await.unwrap();
+    assert!(bus.examine().await.iter().all(|finding| finding.level < Level::Error));
+}
+
+/// The authority, the server's certificate and ours are all replaced: each connection reads its files.
+#[tokio::test]
+async fn renewed_certificates_count_for_the_next_connection() {
+    let scratch = Scratch::new("nats-renewed");
+    let folder = scratch.path();
+    if !make_certificates(folder, &["server", "client"]).await {
+        return;
+    }
+    let path = |name: &str| folder.join(name);
+    let tls = format!(
+        "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: true }}",
+        path("server.pem"),
+        path("server.key"),
+        path("ca.pem")
+    );
+    let Some(mut server) = Nats::start_with(NatsConfig { top: &tls, jetstream: "" }).await else { return };
+    let options = NatsOptions {
+        urls: vec![server.url().replace("nats://", "tls://")],
+        ca: Some(path("ca.pem")),
+        identity: Some((path("client.pem"), path("client.key"))),
+        ..options(&server, "dev")
+    };
+    let bus = NatsBus::connect(options).await.unwrap();
+    let secret = SecretName::new("db").unwrap();
+    bus.publish_state(&secret, Revision(1), &state("one")).await.unwrap();
+    server.stop().await;
+    assert!(make_certificates(folder, &["server", "client"]).await);
+    server.restart().await;
+    until("the bus to be back", HANG, async || bus.publish_state(&secret, Revision(2), &state("two")).await.ok()).await;
 }
 
 #[tokio::test]

@@ -25,6 +25,17 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest text taken over from an answer or error.
 const MAX_PROBLEM_CHARS: usize = 300;
 
+/// What an agent answers with a 500 while it reaches no leader.
+const CUT_OFF: [&str; 7] = [
+    "No cluster leader",
+    "leadership",
+    "rpc error",
+    "No known Consul servers",
+    "not ready",
+    "EOF",
+    "connection refused",
+];
+
 /// What Consul said to one request.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -164,7 +175,7 @@ impl Shared {
         begun_until: Instant,
         deadline: Instant,
     ) -> Result<Answer, StoreError> {
-        let mut request = self.http.request(call.method.clone(), call.url.clone());
+        let mut request = self.http.current().request(call.method.clone(), call.url.clone());
         if let Some(token) = token {
             request = request.header(TOKEN_HEADER, token);
         }
@@ -232,7 +243,10 @@ impl Shared {
                 what: "the time-to-live of a leadership".into(),
                 problem: format!("{problem}: lower Consul's session_ttl_min or lengthen the term"),
             },
-            429 | 500..=599 => self.unreachable(problem),
+            429 | 502..=504 => self.unreachable(problem),
+            // What an agent says while its servers elect a leader, or are cut off from it.
+            500 if CUT_OFF.iter().any(|words| text.contains(words)) => self.unreachable(problem),
+            500..=599 => StoreError::Unknown { endpoint: self.name.clone(), problem },
             _ => StoreError::Invalid {
                 what: self.name.clone(),
                 problem: format!("it answers {problem}: does store.address name a Consul agent?"),

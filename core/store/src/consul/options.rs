@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::HeaderName;
+use rotacast_proto::{ClientPem, ClientTls, Renewed};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
-use zeroize::Zeroizing;
 
 use crate::{LoginSecret, StoreError};
 
@@ -37,7 +37,7 @@ pub struct ConsulOptions {
     /// The datacenter, if not the agent's own.
     pub datacenter: Option<String>,
     /// For an `https` address, and only for one.
-    pub tls: Option<ConsulTls>,
+    pub tls: Option<ClientTls>,
 }
 
 impl fmt::Debug for ConsulOptions {
@@ -47,31 +47,13 @@ impl fmt::Debug for ConsulOptions {
     }
 }
 
-/// Certificates, in PEM.
-#[derive(Clone, Default)]
-pub struct ConsulTls {
-    /// Of the authority that signed the agent's certificate.
-    pub authority: String,
-    /// Our own certificate chain and its private key, where Consul asks for one.
-    pub identity: Option<(String, Zeroizing<String>)>,
-    /// The name expected in the agent's certificate, if not the address's.
-    pub server_name: Option<String>,
-}
-
-impl fmt::Debug for ConsulTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let identity = if self.identity.is_some() { "with identity" } else { "no identity" };
-        write!(f, "ConsulTls({identity}, {:?})", self.server_name)
-    }
-}
-
 fn invalid(problem: impl Into<String>) -> StoreError {
     StoreError::Invalid { what: "consul options".into(), problem: problem.into() }
 }
 
 impl ConsulOptions {
     /// Checks them; the address as a URL.
-    pub(super) fn validate(&self) -> Result<reqwest::Url, StoreError> {
+    fn validate(&self) -> Result<reqwest::Url, StoreError> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         if !self.address.starts_with(&format!("{scheme}://")) {
             let tls = if self.tls.is_some() { "with" } else { "without" };
@@ -101,50 +83,56 @@ impl ConsulOptions {
         self.tls.is_none() && reqwest::Url::parse(&self.address).is_ok_and(|base| !is_loopback(&base))
     }
 
-    /// A client, and the URL it must be given: with another server name, that name stands in for the host.
-    pub(super) fn client(&self, mut base: reqwest::Url) -> Result<(reqwest::Client, reqwest::Url), StoreError> {
-        let mut client = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_keepalive(KEEP_ALIVE)
-            .tcp_keepalive_interval(KEEP_ALIVE)
-            .tcp_keepalive_retries(KEEP_ALIVE_RETRIES)
-            .tcp_nodelay(true)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            // Keys are part of the path: an answer that points elsewhere is one about another key.
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .tls_backend_preconfigured(self.tls_config()?);
+    /// Checks them; the URL that the client must be given, in which another server name stands in for the host.
+    pub(super) fn client(&self) -> Result<(Http, reqwest::Url), StoreError> {
+        let mut base = self.validate()?;
+        let mut stand_in = None;
         if let Some(name) = self.tls.as_ref().and_then(|tls| tls.server_name.as_ref()) {
-            let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+            stand_in = Some(base.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned());
             base.set_host(Some(name)).map_err(|problem| invalid(format!("TLS server name {name:?}: {problem}")))?;
-            client = client.dns_resolver(Arc::new(StandIn { host }));
         }
-        let client = client.build().map_err(|problem| invalid(problem.to_string()))?;
-        Ok((client, base))
+        let tls = self.tls.clone();
+        let read = move || tls.as_ref().map(ClientTls::read).transpose();
+        let make = move |pem: &Option<ClientPem>| {
+            let mut client = reqwest::Client::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .tcp_keepalive(KEEP_ALIVE)
+                .tcp_keepalive_interval(KEEP_ALIVE)
+                .tcp_keepalive_retries(KEEP_ALIVE_RETRIES)
+                .tcp_nodelay(true)
+                .pool_max_idle_per_host(IDLE_CONNECTIONS)
+                .pool_idle_timeout(IDLE_TIMEOUT)
+                // Keys are part of the path: an answer that points elsewhere is one about another key.
+                .redirect(reqwest::redirect::Policy::none())
+                .no_proxy()
+                .tls_backend_preconfigured(tls_config(pem.as_ref())?);
+            if let Some(host) = stand_in.clone() {
+                client = client.dns_resolver(Arc::new(StandIn { host }));
+            }
+            client.build().map_err(|problem| problem.to_string())
+        };
+        Ok((Renewed::new("store.tls", read, make).map_err(invalid)?, base))
     }
+}
 
-    fn tls_config(&self) -> Result<ClientConfig, StoreError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|problem| invalid(problem.to_string()))?;
-        let mut roots = RootCertStore::empty();
-        let Some(tls) = &self.tls else { return Ok(builder.with_root_certificates(roots).with_no_client_auth()) };
-        for certificate in certificates(&tls.authority, "store.tls.ca")? {
-            roots.add(certificate).map_err(|problem| invalid(format!("store.tls.ca: {problem}")))?;
-        }
-        if roots.is_empty() {
-            return Err(invalid("store.tls.ca holds no certificate; expected PEM"));
-        }
-        let builder = builder.with_root_certificates(roots);
-        let Some((chain, key)) = &tls.identity else { return Ok(builder.with_no_client_auth()) };
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
-            .map_err(|problem| invalid(format!("store.tls.key: {problem}")))?;
-        builder
-            .with_client_auth_cert(certificates(chain, "store.tls.cert")?, key)
-            .map_err(|problem| invalid(format!("store.tls.cert and store.tls.key: {problem}")))
+/// The client, with the certificates as they are now.
+pub(super) type Http = Renewed<Option<ClientPem>, reqwest::Client>;
+
+fn tls_config(pem: Option<&ClientPem>) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|problem| problem.to_string())?;
+    let mut roots = RootCertStore::empty();
+    let Some(pem) = pem else { return Ok(builder.with_root_certificates(roots).with_no_client_auth()) };
+    for certificate in certificates(&pem.authority, "store.tls.ca")? {
+        roots.add(certificate).map_err(|problem| format!("store.tls.ca: {problem}"))?;
     }
+    let builder = builder.with_root_certificates(roots);
+    let Some((chain, key)) = &pem.identity else { return Ok(builder.with_no_client_auth()) };
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|problem| format!("store.tls.key: {problem}"))?;
+    builder
+        .with_client_auth_cert(certificates(chain, "store.tls.cert")?, key)
+        .map_err(|problem| format!("store.tls.cert and store.tls.key: {problem}"))
 }
 
 fn is_loopback(base: &reqwest::Url) -> bool {
@@ -153,10 +141,10 @@ fn is_loopback(base: &reqwest::Url) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-fn certificates(pem: &str, setting: &str) -> Result<Vec<CertificateDer<'static>>, StoreError> {
+fn certificates(pem: &str, setting: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()
-        .map_err(|problem| invalid(format!("{setting}: {problem}")))
+        .map_err(|problem| format!("{setting}: {problem}"))
 }
 
 /// Finds the agent's host whatever name is asked for.
@@ -184,7 +172,7 @@ mod tests {
     fn options_that_cannot_work_are_refused() {
         let of = |address: &str, tls: bool| ConsulOptions {
             address: address.into(),
-            tls: tls.then(ConsulTls::default),
+            tls: tls.then(|| ClientTls::trusting("".into())),
             ..ConsulOptions::default()
         };
         assert!(of("http://127.0.0.1:8500", false).validate().is_ok());
@@ -200,8 +188,8 @@ mod tests {
         for (address, tls) in bad {
             assert!(of(address, tls).validate().is_err(), "{address:?}");
         }
-        let refused = of("https://a:8501", true).tls_config().unwrap_err();
-        assert!(refused.to_string().contains("store.tls.ca"), "{refused}");
+        let refused = of("https://a:8501", true).client().unwrap_err();
+        assert!(refused.to_string().contains("holds no certificate"), "{refused}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -21,14 +22,18 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PROBLEM_CHARS: usize = 300;
 
 impl Shared {
-    pub(super) async fn client(&self) -> Result<&Client, StoreError> {
-        self.client
-            .get_or_try_init(|| async {
-                let endpoints = self.options.endpoints()?;
-                let connecting = Client::connect(endpoints, self.options.user.clone());
-                self.within(Instant::now() + CALL_TIMEOUT, connecting).await
-            })
-            .await
+    pub(super) async fn client(&self) -> Result<Client, StoreError> {
+        let mut connected = self.client.lock().await;
+        let endpoints = self.endpoints.current();
+        if let Some((with, client)) = &*connected
+            && Arc::ptr_eq(with, &endpoints)
+        {
+            return Ok(client.clone());
+        }
+        let connecting = Client::connect(endpoints.to_vec(), self.options.user.clone());
+        let client = self.within(Instant::now() + CALL_TIMEOUT, connecting).await?;
+        *connected = Some((endpoints, client.clone()));
+        Ok(client)
     }
 
     /// One attempt, with the time limit of a whole call. What it did is unknown after a transient error.
@@ -106,7 +111,17 @@ impl Shared {
         if status.code() == Code::PermissionDenied || refused.iter().any(|text| says(text)) {
             return StoreError::Denied { endpoint, problem };
         }
-        StoreError::Unreachable { endpoint, problem }
+        if status.source().is_some() {
+            // The connection's own error: the server has said nothing.
+            return StoreError::Unreachable { endpoint, problem };
+        }
+        match status.code() {
+            // What etcd says in an election or under load, and what the client says of a connection.
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted | Code::ResourceExhausted => {
+                StoreError::Unreachable { endpoint, problem }
+            }
+            _ => StoreError::Unknown { endpoint, problem },
+        }
     }
 }
 

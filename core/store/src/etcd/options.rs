@@ -1,10 +1,11 @@
 //! How to reach an etcd cluster.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rotacast_proto::{ClientPem, ClientTls, Renewed};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
-use zeroize::Zeroizing;
 
 use crate::{LoginSecret, StoreError};
 
@@ -23,7 +24,7 @@ pub struct EtcdOptions {
     /// The user, where authentication is on and not by certificate.
     pub user: Option<EtcdUser>,
     /// For `https` endpoints, and only for them.
-    pub tls: Option<EtcdTls>,
+    pub tls: Option<ClientTls>,
 }
 
 /// An etcd user.
@@ -41,26 +42,24 @@ impl fmt::Debug for EtcdUser {
     }
 }
 
-/// Certificates, in PEM.
-#[derive(Clone, Default)]
-pub struct EtcdTls {
-    /// Of the authority that signed the members' certificates.
-    pub authority: String,
-    /// Our own certificate chain and its private key, where etcd asks for one.
-    pub identity: Option<(String, Zeroizing<String>)>,
-    /// The name expected in the members' certificates, if not the endpoint's.
-    pub server_name: Option<String>,
-}
-
-impl fmt::Debug for EtcdTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let identity = if self.identity.is_some() { "with identity" } else { "no identity" };
-        write!(f, "EtcdTls({identity}, {:?})", self.server_name)
-    }
-}
+/// All members, as the certificates are now.
+pub(super) type Endpoints = Renewed<Option<ClientPem>, Arc<[Endpoint]>>;
 
 impl EtcdOptions {
-    pub(super) fn validate(&self) -> Result<(), StoreError> {
+    /// Checks them.
+    pub(super) fn endpoints(&self) -> Result<Endpoints, StoreError> {
+        self.validate()?;
+        let (tls, options) = (self.tls.clone(), self.clone());
+        let read = move || tls.as_ref().map(ClientTls::read).transpose();
+        let make = move |pem: &Option<ClientPem>| {
+            let endpoints = options.endpoints.iter().map(|url| options.endpoint(url, pem.as_ref()));
+            endpoints.collect()
+        };
+        let made = Renewed::new("store.tls", read, make);
+        made.map_err(|problem| StoreError::Invalid { what: "etcd options".into(), problem })
+    }
+
+    fn validate(&self) -> Result<(), StoreError> {
         let invalid = |problem: String| Err(StoreError::Invalid { what: "etcd options".into(), problem });
         if self.endpoints.is_empty() {
             return invalid("no endpoints; expected at least one such as http://127.0.0.1:2379".into());
@@ -74,7 +73,6 @@ impl EtcdOptions {
             if endpoint.contains('@') {
                 return invalid("an endpoint holds a user name; expected it in the option for the user".into());
             }
-            self.endpoint(endpoint)?;
         }
         if self.tls.is_none() && self.user.is_some() && !self.endpoints.iter().all(|endpoint| is_loopback(endpoint)) {
             tracing::warn!("the etcd password goes over the network without TLS");
@@ -82,29 +80,23 @@ impl EtcdOptions {
         Ok(())
     }
 
-    /// All members.
-    pub(super) fn endpoints(&self) -> Result<Vec<Endpoint>, StoreError> {
-        self.endpoints.iter().map(|url| self.endpoint(url)).collect()
-    }
-
     /// One member.
-    pub(super) fn endpoint(&self, url: &str) -> Result<Endpoint, StoreError> {
-        let invalid = |problem: String| StoreError::Invalid { what: "etcd options".into(), problem };
+    fn endpoint(&self, url: &str, pem: Option<&ClientPem>) -> Result<Endpoint, String> {
         let endpoint = Endpoint::from_shared(url.to_owned())
-            .map_err(|error| invalid(format!("endpoint {url:?}: {error}")))?
+            .map_err(|error| format!("endpoint {url:?}: {error}"))?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
-        let Some(tls) = &self.tls else { return Ok(endpoint) };
-        let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&tls.authority));
-        if let Some((certificate, key)) = &tls.identity {
-            config = config.identity(Identity::from_pem(certificate, key.as_str()));
+        let (Some(tls), Some(pem)) = (&self.tls, pem) else { return Ok(endpoint) };
+        let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem.authority.as_str()));
+        if let Some((certificate, key)) = &pem.identity {
+            config = config.identity(Identity::from_pem(certificate.as_str(), key.as_str()));
         }
         if let Some(name) = &tls.server_name {
             config = config.domain_name(name.clone());
         }
-        endpoint.tls_config(config).map_err(|error| invalid(format!("the certificates for {url}: {error}")))
+        endpoint.tls_config(config).map_err(|error| format!("the certificates for {url}: {error}"))
     }
 }
 
@@ -122,7 +114,7 @@ mod tests {
         let of = |endpoints: &[&str], tls: bool| EtcdOptions {
             endpoints: endpoints.iter().map(|&endpoint| endpoint.to_owned()).collect(),
             user: None,
-            tls: tls.then(EtcdTls::default),
+            tls: tls.then(|| ClientTls::trusting("".into())),
         };
         assert!(of(&["http://127.0.0.1:2379"], false).validate().is_ok());
         assert!(of(&["https://a:2379"], true).validate().is_ok());

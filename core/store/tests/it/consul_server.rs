@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 use rotacast_proto::SecretValue;
 use rotacast_protocol::SecretName;
 use rotacast_store::{
-    Check, Commit, Committed, ConsulOptions, ConsulStore, ConsulTls, Cursor, Finding, Key, Leadership, Level,
+    Check, ClientTls, Commit, Committed, ConsulOptions, ConsulStore, Cursor, Finding, Key, Leadership, Level,
     LoginSecret, MAX_COMMIT_OPS, Prefix, ReadStore, SecretTree, Store, StoreError, StoreEvent, VersionEvent, Write,
 };
 use rotacast_test_servers::{Consul, ConsulCertificates, ConsulConfig, Proxy, Scratch, make_certificates, until};
@@ -332,23 +332,23 @@ async fn both_sides_show_certificates() {
     else {
         return;
     };
-    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
-    let tls = ConsulTls {
-        authority: read("ca.pem"),
-        identity: Some((read("client.pem"), read("client.key").into())),
+    let file = |name: &str| LoginSecret::File(folder.join(name));
+    let tls = ClientTls {
+        authority: file("ca.pem"),
+        identity: Some((file("client.pem"), file("client.key"))),
         server_name: None,
     };
-    let with = |tls: ConsulTls| {
+    let with = |tls: ClientTls| {
         let address = consul.https_endpoint().unwrap();
         ConsulStore::new(ConsulOptions { address, tls: Some(tls), ..ConsulOptions::default() }).unwrap()
     };
     write(&with(tls.clone()), "rotacast/x", b"x").await;
-    let named = with(ConsulTls { server_name: Some("localhost".into()), ..tls.clone() });
+    let named = with(ClientTls { server_name: Some("localhost".into()), ..tls.clone() });
     assert!(named.get(&Key::new("rotacast/x")).await.unwrap().is_some());
     for (what, broken) in [
-        ("no certificate of our own", ConsulTls { identity: None, ..tls.clone() }),
-        ("another authority", ConsulTls { authority: read("client.pem"), ..tls.clone() }),
-        ("another server's name", ConsulTls { server_name: Some("elsewhere.example".into()), ..tls.clone() }),
+        ("no certificate of our own", ClientTls { identity: None, ..tls.clone() }),
+        ("another authority", ClientTls { authority: file("client.pem"), ..tls.clone() }),
+        ("another server's name", ClientTls { server_name: Some("elsewhere.example".into()), ..tls.clone() }),
     ] {
         let store = with(broken);
         let refused = store.get(&Key::new("rotacast/x")).await.err();
@@ -512,4 +512,36 @@ async fn a_token_that_is_renewed_in_its_file_is_used() {
         store.get(&Key::new("rotacast/x")).await.unwrap().is_some(),
         "the one in use is not read again without need"
     );
+}
+
+/// The authority, the agent's certificate and our own are all replaced: what the files hold counts, without a new store.
+#[tokio::test]
+async fn renewed_certificates_count_for_the_next_connection() {
+    let scratch = Scratch::new("consul-renewed");
+    let folder = scratch.path();
+    if !make_certificates(folder, &["server", "client"]).await {
+        return;
+    }
+    let certificates = ConsulCertificates {
+        authority: folder.join("ca.pem"),
+        certificate: folder.join("server.pem"),
+        key: folder.join("server.key"),
+        ask_clients: true,
+    };
+    let config = ConsulConfig { tls: Some(certificates), ..ConsulConfig::default() };
+    let Some(mut consul) = Consul::start_with(config).await else { return };
+    let file = |name: &str| LoginSecret::File(folder.join(name));
+    let tls = ClientTls {
+        authority: file("ca.pem"),
+        identity: Some((file("client.pem"), file("client.key"))),
+        server_name: None,
+    };
+    let address = consul.https_endpoint().unwrap();
+    let store = ConsulStore::new(ConsulOptions { address, tls: Some(tls), ..ConsulOptions::default() }).unwrap();
+    write(&store, "rotacast/x", b"x").await;
+    consul.stop().await;
+    assert!(make_certificates(folder, &["server", "client"]).await);
+    consul.restart().await;
+    let read = async || store.get(&Key::new("rotacast/x")).await.ok().flatten();
+    until("Consul by its new certificates", Duration::from_secs(60), read).await;
 }

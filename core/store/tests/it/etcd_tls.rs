@@ -5,9 +5,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rotacast_proto::SecretValue;
-use rotacast_store::{Commit, Committed, EtcdOptions, EtcdStore, EtcdTls, Key, ReadStore, Store, StoreError, Write};
+use rotacast_store::{
+    ClientTls, Commit, Committed, EtcdOptions, EtcdStore, Key, LoginSecret, ReadStore, Store, StoreError, Write,
+};
 use rotacast_test_servers::{Scratch, free_port, make_certificates, skip, until};
 use tokio::process::{Child, Command};
+
+/// To start and to answer, on a machine under load.
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn etcd_binary() -> Option<PathBuf> {
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.servers/bin/etcd");
@@ -15,14 +20,12 @@ fn etcd_binary() -> Option<PathBuf> {
     found.exists().then_some(found)
 }
 
-async fn start(folder: &Path, port: u16) -> Option<Child> {
+/// etcd with the certificates that are in the folder.
+fn start(folder: &Path, port: u16) -> Option<Child> {
     let Some(etcd) = etcd_binary() else {
         skip("etcd");
         return None;
     };
-    if !make_certificates(folder, &["server", "client"]).await {
-        return None;
-    }
     let client = format!("https://127.0.0.1:{port}");
     let peer = format!("http://127.0.0.1:{}", free_port());
     let arguments = [
@@ -48,30 +51,60 @@ async fn both_sides_show_certificates() {
     let scratch = Scratch::new("etcd-tls");
     let folder = scratch.path();
     let port = free_port();
-    let Some(_etcd) = start(folder, port).await else { return };
-    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
-    let tls = EtcdTls {
-        authority: read("ca.pem"),
-        identity: Some((read("client.pem"), read("client.key").into())),
+    if !make_certificates(folder, &["server", "client"]).await {
+        return;
+    }
+    let Some(_etcd) = start(folder, port) else { return };
+    let file = |name: &str| LoginSecret::File(folder.join(name));
+    let tls = ClientTls {
+        authority: file("ca.pem"),
+        identity: Some((file("client.pem"), file("client.key"))),
         server_name: None,
     };
-    let with = |tls: EtcdTls| {
+    let with = |tls: ClientTls| {
         let endpoints = vec![format!("https://127.0.0.1:{port}")];
         EtcdStore::new(EtcdOptions { endpoints, tls: Some(tls), user: None }).unwrap()
     };
     let store = with(tls.clone());
     let key = Key::new("rotacast/x");
     let write = || Commit { checks: vec![], writes: vec![Write::Put(key.clone(), SecretValue::new(b"x".to_vec()))] };
-    let done = until("etcd over TLS", Duration::from_secs(60), async || store.commit(write()).await.ok()).await;
+    let done = until("etcd over TLS", LIMIT, async || store.commit(write()).await.ok()).await;
     assert!(matches!(done, Committed::Done(_)));
     assert!(store.get(&key).await.unwrap().is_some());
 
     for (what, broken) in [
-        ("no certificate of our own", EtcdTls { identity: None, ..tls.clone() }),
-        ("another authority", EtcdTls { authority: read("client.pem"), ..tls.clone() }),
-        ("another server's name", EtcdTls { server_name: Some("elsewhere.example".into()), ..tls.clone() }),
+        ("no certificate of our own", ClientTls { identity: None, ..tls.clone() }),
+        ("another authority", ClientTls { authority: file("client.pem"), ..tls.clone() }),
+        ("another server's name", ClientTls { server_name: Some("elsewhere.example".into()), ..tls.clone() }),
     ] {
         let refused = with(broken).get(&key).await.err();
         assert!(matches!(refused, Some(StoreError::Unreachable { .. })), "{what}: {refused:?}");
     }
+}
+
+/// The authority, the members' certificates and our own are all replaced: what the files hold counts, without a new store.
+#[tokio::test]
+async fn renewed_certificates_count_for_the_next_connection() {
+    let scratch = Scratch::new("etcd-renewed");
+    let folder = scratch.path();
+    let port = free_port();
+    if !make_certificates(folder, &["server", "client"]).await {
+        return;
+    }
+    let Some(mut etcd) = start(folder, port) else { return };
+    let file = |name: &str| LoginSecret::File(folder.join(name));
+    let tls = ClientTls {
+        authority: file("ca.pem"),
+        identity: Some((file("client.pem"), file("client.key"))),
+        server_name: None,
+    };
+    let endpoints = vec![format!("https://127.0.0.1:{port}")];
+    let store = EtcdStore::new(EtcdOptions { endpoints, tls: Some(tls), user: None }).unwrap();
+    let key = Key::new("rotacast/x");
+    let answers = async |store: &EtcdStore| store.get(&key).await.ok();
+    until("etcd over TLS", LIMIT, async || answers(&store).await).await;
+    etcd.kill().await.unwrap();
+    assert!(make_certificates(folder, &["server", "client"]).await);
+    let _etcd = start(folder, port);
+    until("etcd by its new certificates", LIMIT, async || answers(&store).await).await;
 }

@@ -1,5 +1,7 @@
 //! What is worth saying about a cluster before relying on it.
 
+use tonic::transport::Endpoint;
+
 use crate::etcd::Shared;
 use crate::etcd::client::Client;
 use crate::etcd::pb::{AlarmType, StatusResponse};
@@ -39,8 +41,8 @@ const DEFECTS: [Defect; 3] = [
 impl Shared {
     pub(super) async fn examine(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for endpoint in &self.options.endpoints {
-            match self.status_of(endpoint).await {
+        for (endpoint, member) in self.options.endpoints.iter().zip(&*self.endpoints.current()) {
+            match self.status_of(member).await {
                 Ok(status) => findings.extend(member_findings(endpoint, &status)),
                 Err(error) => findings.push(error_finding(&format!("etcd member {endpoint}"), &error)),
             }
@@ -52,9 +54,9 @@ impl Shared {
     }
 
     /// Asks one member itself: a client of the cluster asks any.
-    async fn status_of(&self, endpoint: &str) -> Result<StatusResponse, StoreError> {
-        let (endpoint, user) = (self.options.endpoint(endpoint)?, self.options.user.clone());
-        self.once(async { Client::connect(vec![endpoint], user).await?.status().await }).await
+    async fn status_of(&self, member: &Endpoint) -> Result<StatusResponse, StoreError> {
+        let (member, user) = (member.clone(), self.options.user.clone());
+        self.once(async { Client::connect(vec![member], user).await?.status().await }).await
     }
 
     async fn alarm_findings(&self) -> Vec<Finding> {
