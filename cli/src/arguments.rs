@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use rotacast_admin::parse_duration;
-use rotacast_protocol::{Generation, SecretName, Version};
+use rotacast_protocol::{RotationNumber, SecretName, Version};
 
 use crate::build;
 use crate::global::Global;
@@ -155,15 +155,15 @@ pub(crate) struct WaitArgs {
     #[arg(long = "for", value_name = "GOAL")]
     pub(crate) goal: Goal,
     /// Which rotation, as `rotate` printed it; for `retired` and `rolled_back`.
-    #[arg(long, value_name = "NUMBER", value_parser = parse_generation)]
-    pub(crate) generation: Option<Generation>,
+    #[arg(long, value_name = "NUMBER", value_parser = parse_rotation)]
+    pub(crate) rotation: Option<RotationNumber>,
     /// Longest wait, such as `90s` or `10m`; without it, as long as it takes.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
 }
 
-fn parse_generation(text: &str) -> Result<Generation, String> {
-    text.parse().map(Generation).map_err(|_| "expected a whole number".to_owned())
+fn parse_rotation(text: &str) -> Result<RotationNumber, String> {
+    text.parse().map(RotationNumber).map_err(|_| "expected a whole number".to_owned())
 }
 
 #[derive(Args)]

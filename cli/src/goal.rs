@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use rotacast_protocol::record::Label;
 use rotacast_protocol::status::{FinishedStatus, SecretStatus};
-use rotacast_protocol::{Generation, Outcome, Version};
+use rotacast_protocol::{Outcome, RotationNumber, Version};
 
 /// What `rotacast wait --for` waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,8 +50,8 @@ impl fmt::Display for Goal {
 pub(crate) enum Which {
     /// The one in flight or about to start when it is first looked at; else the last one.
     Newest,
-    /// The one that this generation opened.
-    Generation(Generation),
+    /// The one of this number.
+    Rotation(RotationNumber),
     /// The one that moves to this version.
     To(Version),
 }
@@ -72,23 +72,23 @@ impl Which {
     pub(crate) fn look(&mut self, status: &SecretStatus) -> Seen {
         if *self == Which::Newest {
             match (&status.rotation, status.waiting_version(), status.history.first()) {
-                (Some(rotation), ..) => *self = Which::Generation(rotation.generation),
+                (Some(rotation), ..) => *self = Which::Rotation(rotation.number),
                 (None, Some(version), _) => *self = Which::To(version),
-                (None, None, Some(last)) => *self = Which::Generation(last.generation),
+                (None, None, Some(last)) => *self = Which::Rotation(last.number),
                 (None, None, None) => return Seen::Never("no rotation is in flight, and there never was one".into()),
             }
         }
         let in_flight = status.rotation.as_ref();
         match *self {
             Which::Newest => Seen::NotYet,
-            Which::Generation(wanted) => {
-                if in_flight.is_some_and(|rotation| rotation.generation == wanted) {
+            Which::Rotation(wanted) => {
+                if in_flight.is_some_and(|rotation| rotation.number == wanted) {
                     return Seen::NotYet;
                 }
-                if let Some(ended) = status.history.iter().find(|ended| ended.generation == wanted) {
+                if let Some(ended) = status.history.iter().find(|ended| ended.number == wanted) {
                     return Seen::Ended(ended.clone());
                 }
-                if status.generation < wanted {
+                if status.newest_rotation() < wanted {
                     return Seen::NotYet;
                 }
                 Seen::Never(format!(
@@ -144,7 +144,7 @@ impl Goal {
                     }
                     (_, Outcome::RolledBack) => Verdict::RolledBack(ended),
                     (_, outcome @ (Outcome::Retired | Outcome::Superseded)) => {
-                        let why = format!("rotation {} ended {}", ended.generation, outcome.words());
+                        let why = format!("rotation {} ended {}", ended.number, outcome.words());
                         Verdict::Missed(why, Some(ended))
                     }
                 },
@@ -175,7 +175,7 @@ fn judge_current(wanted: Version, status: &SecretStatus) -> Verdict {
 mod tests {
     use super::*;
     use rotacast_protocol::status::{RotationStatus, VersionStatus};
-    use rotacast_protocol::{Phase, WallTime};
+    use rotacast_protocol::{Generation, Phase, WallTime};
 
     const AT: WallTime = WallTime(1_795_392_000_000);
 
@@ -187,9 +187,9 @@ mod tests {
         SecretStatus::new("payments/db".parse().unwrap())
     }
 
-    fn rotation(generation: u64, new: u64) -> Option<RotationStatus> {
+    fn rotation(number: u64, new: u64) -> Option<RotationStatus> {
         Some(RotationStatus {
-            generation: Generation(generation),
+            number: RotationNumber(number),
             phase: Phase::Draining,
             old: None,
             new: v(new),
@@ -201,9 +201,9 @@ mod tests {
         })
     }
 
-    fn ended(generation: u64, new: u64, outcome: Outcome) -> FinishedStatus {
+    fn ended(number: u64, new: u64, outcome: Outcome) -> FinishedStatus {
         FinishedStatus {
-            generation: Generation(generation),
+            number: RotationNumber(number),
             outcome,
             old: None,
             new: v(new),

@@ -6,7 +6,7 @@ use std::path::Path;
 use prost::bytes::Bytes;
 use rotacast_proto::v1;
 use rotacast_protocol::coordinator::{InvalidOrder, Order, OrderName};
-use rotacast_protocol::{Generation, SecretName, Version};
+use rotacast_protocol::{RotationNumber, SecretName, Version};
 use zeroize::Zeroizing;
 
 use crate::Context;
@@ -23,7 +23,7 @@ use rotacast_admin::view::OrderView;
 /// What an order has led to.
 struct Done {
     version: Option<Version>,
-    generation: Option<Generation>,
+    number: Option<RotationNumber>,
 }
 
 /// Gives an order, or writes a value.
@@ -44,10 +44,10 @@ async fn give(context: &Context, secret: &SecretName, instruction: Instruction) 
         ));
     }
     let reply = client.order(&signer, context.global.cluster.as_ref(), secret, &instruction).await?;
-    let v1::CommandReply { version, generation } = reply;
+    let v1::CommandReply { version, number } = reply;
     // 0 stands for none.
-    let generation = (generation != 0).then_some(Generation(generation));
-    Ok(Done { version: Version::new(version).ok(), generation })
+    let number = (number != 0).then_some(RotationNumber(number));
+    Ok(Done { version: Version::new(version).ok(), number })
 }
 
 /// Gives an order that makes nothing, and says so.
@@ -55,7 +55,7 @@ pub(crate) async fn simple(context: &Context, secret: SecretName, order: Order, 
     let command = order.name().as_str();
     give(context, &secret, Instruction::Order(order)).await?;
     if context.output.is_data() {
-        return context.output.data(&OrderView { secret, command, version: None, generation: None, rotation: None });
+        return context.output.data(&OrderView { secret, command, version: None, number: None, rotation: None });
     }
     context.output.line(format_args!("{secret}: {done}"))
 }
@@ -108,11 +108,11 @@ pub(crate) async fn leave_safe_mode(context: &Context, secret: SecretName) -> Re
 
 pub(crate) async fn rotate(context: &Context, args: RotateArgs) -> Result<(), Stop> {
     let done = give(context, &args.secret, Instruction::Order(Order::Rotate)).await?;
-    let (Some(version), Some(generation)) = (done.version, done.generation) else {
+    let (Some(version), Some(number)) = (done.version, done.number) else {
         return Err(Stop::unfinished("names neither the version nor the rotation that it has started"));
     };
-    let started = format!("rotation {generation} to version {version} started");
-    let which = Which::Generation(generation);
+    let started = format!("rotation {number} to version {version} started");
+    let which = Which::Rotation(number);
     finish(context, args.secret, (OrderName::Rotate.as_str(), started), done, (which, args.waiting)).await
 }
 
@@ -149,8 +149,8 @@ async fn finish(
     };
     let verdict = rotation.as_ref().map_or(Ok(()), |ended| wait::verdict(&secret, ended));
     if output.is_data() {
-        let generation = done.generation.or(rotation.as_ref().map(|ended| ended.generation));
-        output.data(&OrderView { secret, command, version: done.version, generation, rotation })?;
+        let number = done.number.or(rotation.as_ref().map(|ended| ended.number));
+        output.data(&OrderView { secret, command, version: done.version, number, rotation })?;
     } else if let (Ok(()), Some(ended)) = (&verdict, &rotation) {
         output.line(format_args!("{secret}: {}", ending(ended)))?;
     }

@@ -99,7 +99,7 @@ fn row(secret: &SecretStatus, now: WallTime) -> [Cell; 7] {
         Some(rotation) => [
             secret.secret.as_str().into(),
             secret.current.into(),
-            format!("{} ({})", direction(rotation.old, rotation.new), rotation.generation).into(),
+            format!("{} ({})", direction(rotation.old, rotation.new), rotation.number).into(),
             with_overlays(rotation.phase.words()),
             ago(rotation.phase_since, now).into(),
             summary::progress(rotation, secret).into(),
@@ -174,7 +174,7 @@ fn rotation(output: Output, secret: &SecretStatus, now: WallTime) -> Result<(), 
     let since = rotation.phase_since;
     output.line(format_args!(
         "rotation {} · {} · {} since {} ({}), started {} by {}",
-        rotation.generation,
+        rotation.number,
         direction(rotation.old, rotation.new),
         output.paint(Mark::Strong, rotation.phase.words()),
         moment(since),
@@ -254,7 +254,7 @@ fn history(output: Output, secret: &SecretStatus, now: WallTime) -> Result<(), S
         let mark = if it.outcome == Outcome::Retired { Mark::Good } else { Mark::Warn };
         table.row([
             ago(it.ended_at, now).into(),
-            it.generation.0.into(),
+            it.number.0.into(),
             direction(it.old, it.new).into(),
             Cell::marked(it.outcome.words(), mark),
             it.took_ms.map_or_else(|| "-".into(), span).into(),

@@ -63,14 +63,14 @@ pub(crate) fn ending(ended: &FinishedStatus) -> String {
     let took = ended.took_ms.map(|took| format!(" after {}", crate::human_time::span(took))).unwrap_or_default();
     let mut text = match (ended.outcome, ended.old) {
         (Outcome::Retired, Some(old)) => {
-            format!("rotation {}: {direction} done{took}, version {old} is retired", ended.generation)
+            format!("rotation {}: {direction} done{took}, version {old} is retired", ended.number)
         }
-        (Outcome::Retired, None) => format!("rotation {}: {direction} is current{took}", ended.generation),
+        (Outcome::Retired, None) => format!("rotation {}: {direction} is current{took}", ended.number),
         (Outcome::RolledBack, _) => {
-            format!("rotation {}: {direction} rolled back{took}, version {} is rejected", ended.generation, ended.new)
+            format!("rotation {}: {direction} rolled back{took}, version {} is rejected", ended.number, ended.new)
         }
         (Outcome::Superseded, _) => {
-            format!("rotation {}: {direction} {}{took}", ended.generation, ended.outcome.words())
+            format!("rotation {}: {direction} {}{took}", ended.number, ended.outcome.words())
         }
     };
     if let Some(reason) = &ended.reason {
@@ -86,7 +86,7 @@ pub(crate) fn line(status: &SecretStatus) -> String {
         Some(rotation) => {
             text.push_str(&format!(
                 "rotation {}: {}  {}",
-                rotation.generation,
+                rotation.number,
                 direction(rotation.old, rotation.new),
                 rotation.phase.words()
             ));
@@ -104,7 +104,7 @@ pub(crate) fn line(status: &SecretStatus) -> String {
                 text.push_str(&format!("  version {version} pending"));
             }
             if let Some(last) = status.history.first() {
-                text.push_str(&format!("  last: rotation {} {}", last.generation, last.outcome.words()));
+                text.push_str(&format!("  last: rotation {} {}", last.number, last.outcome.words()));
             }
         }
     }

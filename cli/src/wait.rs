@@ -16,15 +16,15 @@ use crate::summary::ending;
 use rotacast_admin::view::WaitView;
 
 pub(crate) async fn run(context: &Context, args: WaitArgs) -> Result<(), Stop> {
-    if args.generation.is_some() && !matches!(args.goal, Goal::Retired | Goal::RolledBack) {
+    if args.rotation.is_some() && !matches!(args.goal, Goal::Retired | Goal::RolledBack) {
         return Err(Stop::usage(
-            format!("--generation with --for {}", args.goal),
+            format!("--rotation with --for {}", args.goal),
             "a rotation is named for `retired` and `rolled_back` only",
         ));
     }
     let (verdict, current) = {
         let mut progress = Progress::new(context.output.is_data());
-        let mut which = args.generation.map_or(Which::Newest, Which::Generation);
+        let mut which = args.rotation.map_or(Which::Newest, Which::Rotation);
         let follow = Follow { context, secret: Some(&args.secret), timeout: args.timeout, may_be_missing: false };
         follow
             .run(|news| {

@@ -64,7 +64,7 @@ fn tell(output: Output, status: &SecretStatus, now: WallTime) -> Result<(), Stop
         Some(rotation) => {
             output.line(format_args!(
                 "{secret}: rotation {} ({}, asked for by {}) is {} since {}.",
-                rotation.generation,
+                rotation.number,
                 direction(rotation.old, rotation.new),
                 shown(&rotation.trigger),
                 rotation.phase.words(),

@@ -3,7 +3,7 @@ import { afterEach, test } from "node:test";
 
 import { barred } from "../../broadcaster/src/web/assets/orders/access.js";
 import { plans } from "../../broadcaster/src/web/assets/orders/plans.js";
-import { excusable, overridable, possibilities } from "../../broadcaster/src/web/assets/orders/possible.js";
+import { excusable, overridable, possibilities, silent } from "../../broadcaster/src/web/assets/orders/possible.js";
 import { session } from "../../broadcaster/src/web/assets/broadcaster/session.js";
 import { ORDER } from "../../broadcaster/src/web/assets/words/vocabulary.js";
 import { blocker, rotation, status } from "./support/status.js";
@@ -30,6 +30,18 @@ test("a rotation in flight can be rolled back, until the old version is being de
   }
   const why = possibilities(status({ rotation: rotation({ phase: "rolling_back" }) })).find((it) => it.order === "rotate")?.no;
   assert.match(String(why), /rotation 2 is rolling back/);
+});
+
+test("a silent instance can be said to be gone, and a version that is refused given up, as the commands say", () => {
+  const command = "rotacast gone 'api/pod-1#0a0a0a0a' --reason 'its process has ended'";
+  const quiet = status({ blockers: [blocker("members_released", { who: "api/pod-1#0a0a0a0a", command })] });
+  assert.ok(possible(quiet).includes("gone"));
+  assert.deepEqual(silent(quiet), ["api/pod-1#0a0a0a0a"]);
+  const refused = status({ blockers: [blocker("command", { command: "rotacast abandon payments/db 2 --reason 'why'" })] });
+  assert.ok(possible(refused).includes("abandon"));
+  const plan = plans.abandon(refused);
+  assert.deepEqual([plan?.reason, plan?.body?.()], [true, { version: 2 }]);
+  assert.equal(plans.abandon(status()), null);
 });
 
 test("safe mode bars a rotation, and can be left, once more if instances stay", () => {

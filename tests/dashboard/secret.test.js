@@ -17,7 +17,7 @@ const page = (it) => ({ status: it, instances: new Map(), open: new Set() });
 
 /** @type {Api.FinishedStatus} */
 const ENDED = {
-  generation: 2, outcome: "rolled_back", old: 1, new: 2, reason: "it hangs", took_ms: 130_000,
+  number: 2, outcome: "rolled_back", old: 1, new: 2, reason: "it hangs", took_ms: 130_000,
   started_at: "2026-11-30T04:00:00Z", ended_at: "2026-11-30T04:02:10Z",
   phases: [{ phase: "preparing", since: "2026-11-30T04:00:00Z" }, { phase: "rolling_back", since: "2026-11-30T04:02:00Z" }],
 };

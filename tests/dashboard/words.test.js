@@ -78,7 +78,7 @@ test("a rotation's direction and target", () => {
 
 test("an ending says what became of the versions, and why", () => {
   /** @type {Api.FinishedStatus} */
-  const ended = { generation: 2, outcome: "retired", old: 1, new: 2, started_at: "2026-11-23T00:00:00Z", ended_at: "2026-11-23T00:00:00Z", took_ms: null, reason: null, phases: [] };
+  const ended = { number: 2, outcome: "retired", old: 1, new: 2, started_at: "2026-11-23T00:00:00Z", ended_at: "2026-11-23T00:00:00Z", took_ms: null, reason: null, phases: [] };
   assert.equal(ending(ended), "done, version 1 is retired");
   assert.equal(ending({ ...ended, old: null }), "version 2 is current");
   assert.equal(ending({ ...ended, outcome: "rolled_back", reason: "it hangs" }), "rolled back, version 2 is rejected: it hangs");

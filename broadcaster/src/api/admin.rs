@@ -91,7 +91,7 @@ impl Admin for AdminFront {
                 tracing::info!(%operator, %secret, action, "operator's command taken");
                 Ok(Response::new(v1::CommandReply {
                     version: reply.version.map_or(0, Version::get),
-                    generation: reply.generation.map_or(0, |generation| generation.0),
+                    number: reply.number.map_or(0, |number| number.0),
                 }))
             }
             Err(refusal) => {

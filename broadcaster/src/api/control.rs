@@ -5,7 +5,7 @@ use futures::stream::BoxStream;
 use rotacast_proto::{SecretValue, v1};
 use rotacast_protocol::coordinator::{InvalidOrder, Order};
 use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus, SecretStatus};
-use rotacast_protocol::{Epoch, Generation, OperatorName, SecretName, Version};
+use rotacast_protocol::{Epoch, OperatorName, RotationNumber, SecretName, Version};
 
 use super::Refusal;
 
@@ -46,8 +46,8 @@ impl From<InvalidOrder> for Refusal {
 pub struct CommandReply {
     /// The version a put or rotate made.
     pub version: Option<Version>,
-    /// The generation of the rotation it started.
-    pub generation: Option<Generation>,
+    /// The number of the rotation it started.
+    pub number: Option<RotationNumber>,
 }
 
 /// The broadcaster, as operators and tools see it.

@@ -16,7 +16,7 @@ use rotacast_proto::{Envelope, Kind, SigningKey, v1};
 use rotacast_protocol::coordinator::{Order, Standing};
 use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus, SecretStatus};
 use rotacast_protocol::{
-    ClusterName, Epoch, Generation, Incarnation, InstanceKey, OperatorName, Revision, SecretName, Version, WallTime,
+    ClusterName, Epoch, Incarnation, InstanceKey, OperatorName, Revision, RotationNumber, SecretName, Version, WallTime,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -103,7 +103,7 @@ impl Control for Notebook {
             }
             _ => {}
         }
-        Ok(CommandReply { version: Some(Version::FIRST), generation: Some(Generation(7)) })
+        Ok(CommandReply { version: Some(Version::FIRST), number: Some(RotationNumber(7)) })
     }
 
     async fn doctor(&self) -> v1::DoctorReply {
@@ -182,7 +182,7 @@ fn sign(command: &v1::OperatorCommand, key: &SigningKey) -> Envelope {
 async fn a_signed_command_reaches_the_broadcaster_with_its_operator_and_its_answer_comes_back() {
     let rig = Rig::start().await;
     let reply = rig.send(sign(&command(Wire::Rotate(v1::Rotate {})), &rig.ada)).await.unwrap();
-    assert_eq!((reply.version, reply.generation), (1, 7));
+    assert_eq!((reply.version, reply.number), (1, 7));
     let put = command(Wire::Put(v1::Put { value: Bytes::from_static(b"\0any bytes\n") }));
     rig.send(sign(&put, &rig.ada)).await.unwrap();
     assert_eq!(rig.taken(), ["ada rotate payments/db", "ada put payments/db"]);

@@ -1,17 +1,17 @@
 //! The entry of a change of a record.
 
 use rotacast_protocol::record::{RecordChange, SecretRecord};
-use rotacast_protocol::{Generation, OperatorName, Version};
+use rotacast_protocol::{OperatorName, RotationNumber, Version};
 
 use super::Entry;
 
 impl Entry {
-    /// A change of `record`, which it has been applied to or is about to be, as part of the rotation that a generation
-    /// opened, and as the act of the operator who ordered it, if one did. `None`: bookkeeping that the log leaves out.
+    /// A change of `record`, which it has been applied to or is about to be, as part of the rotation with a number, and as the
+    /// act of the operator who ordered it, if one did. `None`: bookkeeping that the log leaves out.
     #[must_use]
     pub fn of_change(
         record: &SecretRecord,
-        rotation: Option<Generation>,
+        rotation: Option<RotationNumber>,
         change: &RecordChange,
         operator: Option<&OperatorName>,
     ) -> Option<Self> {
@@ -32,7 +32,7 @@ impl Entry {
 fn taken_over(record: &SecretRecord) -> Entry {
     let ended = record.history.iter().map(|ended| {
         serde_json::json!({
-            "rotation": ended.generation.0,
+            "rotation": ended.number.0,
             "outcome": ended.outcome,
             "new": ended.new.get(),
             "ended": ended.ended.to_string(),

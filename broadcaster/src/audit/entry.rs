@@ -1,6 +1,6 @@
 //! What is written, and what is read back.
 
-use rotacast_protocol::{Generation, SecretName};
+use rotacast_protocol::{RotationNumber, SecretName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -10,7 +10,7 @@ pub struct Entry {
     pub(super) actor: String,
     pub(super) action: String,
     pub(super) secret: Option<SecretName>,
-    pub(super) rotation: Option<Generation>,
+    pub(super) rotation: Option<RotationNumber>,
     pub(super) details: Map<String, Value>,
 }
 
@@ -35,10 +35,10 @@ impl Entry {
         self
     }
 
-    /// In the rotation that this generation opened, if any.
+    /// In the rotation of this number, if any.
     #[must_use]
-    pub fn rotation(mut self, generation: Option<Generation>) -> Self {
-        self.rotation = generation;
+    pub fn rotation(mut self, number: Option<RotationNumber>) -> Self {
+        self.rotation = number;
         self
     }
 
@@ -64,8 +64,8 @@ pub struct Recorded {
     pub actor: String,
     /// Which secret, if one.
     pub secret: Option<SecretName>,
-    /// The generation that opened the rotation, if in one.
-    pub rotation: Option<Generation>,
+    /// The rotation's number, if in one.
+    pub rotation: Option<RotationNumber>,
     /// What was done.
     pub action: String,
     /// Facts by name.

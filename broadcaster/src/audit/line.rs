@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rotacast_protocol::{Generation, SecretName, WallTime};
+use rotacast_protocol::{RotationNumber, SecretName, WallTime};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -83,7 +83,7 @@ struct Body<'a> {
     time_ms: u64,
     actor: &'a str,
     secret: &'a Option<SecretName>,
-    rotation: &'a Option<Generation>,
+    rotation: &'a Option<RotationNumber>,
     action: &'a str,
     details: &'a Map<String, Value>,
     prev: String,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use rotacast_protocol::{Generation, SecretName};
+use rotacast_protocol::{RotationNumber, SecretName};
 
 use super::line::Head;
 use super::medium::{FileMedium, Medium};
@@ -16,7 +16,7 @@ use super::{AuditError, AuditLog, AuditOptions, Entry, Hash};
 fn entry(number: u64) -> Entry {
     Entry::new("broadcaster", "retire_intent")
         .secret(SecretName::new("payments/db").unwrap())
-        .rotation(Some(Generation(number)))
+        .rotation(Some(RotationNumber(number)))
         .detail("version", number)
         .detail("why", "quotes \" and, \"hash\":\"0\" and ünïcode\n")
 }
@@ -47,7 +47,7 @@ async fn what_was_acknowledged_reads_back_in_order_and_the_chain_goes_on_after_r
     })
     .unwrap();
     assert_eq!(verified.head, head);
-    assert_eq!(seen, (1..=5).map(|n| (n, Some(Generation(n)), Some(n))).collect::<Vec<_>>());
+    assert_eq!(seen, (1..=5).map(|n| (n, Some(RotationNumber(n)), Some(n))).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use rotacast_protocol::coordinator::Command;
 use rotacast_protocol::record::SecretRecord;
-use rotacast_protocol::{Generation, Phase, RotationId, SecretName};
+use rotacast_protocol::{Generation, Phase, SecretName};
 use tracing::field::Empty;
 use tracing::{Span, error_span, info};
 
@@ -48,8 +48,7 @@ impl LogContext {
             return;
         }
         self.told = Some(now);
-        let id = RotationId { secret: record.secret.clone(), generation: rotation.generation };
-        self.span.record("rotation", id.to_string());
+        self.span.record("rotation", format!("{}@{}", record.secret, rotation.number));
         self.span.record("phase", rotation.phase.as_str());
         if let Some(old) = rotation.old {
             self.span.record("old", old.get());

@@ -122,10 +122,7 @@ impl DriverControl {
         let task = self.task(secret).await?;
         let outcome = self.ask(&task, |reply| Mail::Operator { by, order, reply }).await?.map_err(refusal)?;
         let rotation = outcome.rotation.filter(|_| rotates);
-        Ok(CommandReply {
-            version: rotation.map(|(_, version)| version),
-            generation: rotation.map(|(generation, _)| generation),
-        })
+        Ok(CommandReply { version: rotation.map(|(_, version)| version), number: rotation.map(|(number, _)| number) })
     }
 
     async fn put(&self, by: &OperatorName, secret: &SecretName, value: SecretValue) -> Result<CommandReply, Refusal> {
@@ -158,7 +155,7 @@ impl DriverControl {
             // Writing a version is undone by rolling it back: its rotation has entries of its own.
             tracing::error!(%secret, %problem, "the audit log takes no entry");
         }
-        Ok(CommandReply { version: Some(version), generation: None })
+        Ok(CommandReply { version: Some(version), number: None })
     }
 }
 

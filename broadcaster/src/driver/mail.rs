@@ -6,7 +6,7 @@ use std::time::Duration;
 use rotacast_protocol::coordinator::{Input, Order, Rejection};
 use rotacast_protocol::message::{SecretGrant, SecretReport};
 use rotacast_protocol::status::{InstanceStatus, SecretStatus};
-use rotacast_protocol::{Generation, InstanceKey, OperatorName, ReportSequence, Version};
+use rotacast_protocol::{InstanceKey, OperatorName, ReportSequence, RotationNumber, Version};
 use tokio::sync::oneshot;
 
 /// Something for one secret's task.
@@ -77,6 +77,6 @@ pub struct Granted {
 /// What an operator's order led to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OrderOutcome {
-    /// The rotation in flight, if any: its generation and new version.
-    pub rotation: Option<(Generation, Version)>,
+    /// The rotation in flight, if any: its number and new version.
+    pub rotation: Option<(RotationNumber, Version)>,
 }

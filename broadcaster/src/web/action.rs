@@ -35,12 +35,12 @@ struct InstanceBody {
 #[derive(Serialize)]
 pub(super) struct DoneView {
     version: Option<u64>,
-    generation: Option<u64>,
+    number: Option<u64>,
 }
 
 impl From<CommandReply> for DoneView {
     fn from(reply: CommandReply) -> Self {
-        Self { version: reply.version.map(Version::get), generation: reply.generation.map(|generation| generation.0) }
+        Self { version: reply.version.map(Version::get), number: reply.number.map(|number| number.0) }
     }
 }
 

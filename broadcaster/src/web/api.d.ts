@@ -63,7 +63,7 @@ declare namespace Api {
   }
 
   interface RotationStatus {
-    generation: number;
+    number: number;
     phase: Phase;
     old: number | null;
     new: number;
@@ -110,7 +110,7 @@ declare namespace Api {
   }
 
   interface FinishedStatus {
-    generation: number;
+    number: number;
     outcome: Outcome;
     old: number | null;
     new: number;
@@ -212,7 +212,7 @@ declare namespace Api {
 
   interface DoneView {
     version: number | null;
-    generation: number | null;
+    number: number | null;
   }
 
   interface ProblemBody {

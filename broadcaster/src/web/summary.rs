@@ -68,10 +68,10 @@ impl From<SecretStatus> for SummaryView {
 
 #[cfg(test)]
 mod tests {
-    use rotacast_protocol::Phase;
     use rotacast_protocol::coordinator::StageCounts;
     use rotacast_protocol::record::Label;
     use rotacast_protocol::status::{ServiceStatus, VersionStatus};
+    use rotacast_protocol::{Phase, RotationNumber};
 
     use super::*;
 
@@ -87,7 +87,7 @@ mod tests {
             current: Some(version),
             versions: vec![VersionStatus { version, label: Label::Current, sealed: false, seen_at: SEEN }],
             rotation: Some(RotationStatus {
-                generation: Generation(1),
+                number: RotationNumber(1),
                 phase,
                 old: None,
                 new: version,

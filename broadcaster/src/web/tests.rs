@@ -14,7 +14,7 @@ use rotacast_proto::v1;
 use rotacast_protocol::coordinator::Standing;
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus, Leading, SecretStatus};
-use rotacast_protocol::{Epoch, Generation, Incarnation, InstanceKey, OperatorName, Revision, Version};
+use rotacast_protocol::{Epoch, Incarnation, InstanceKey, OperatorName, Revision, RotationNumber, Version};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -113,7 +113,7 @@ impl Control for Notebook {
             Action::Put(_) => String::new(),
         };
         self.commands.lock().unwrap().push(format!("{operator} {} {secret}{reason}", action.name()));
-        Ok(CommandReply { version: Some(Version::FIRST), generation: Some(Generation(4)) })
+        Ok(CommandReply { version: Some(Version::FIRST), number: Some(RotationNumber(4)) })
     }
 
     async fn doctor(&self) -> v1::DoctorReply {
@@ -284,7 +284,7 @@ async fn orders_need_somebody_who_may_act() {
     let reader = rig.sign_in(rig.reader.text()).await.unwrap();
     assert_eq!(refused(rig.act(&reader, &pause).await).await, (403, "forbidden".into()));
     let operator = rig.sign_in(rig.operator.text()).await.unwrap();
-    assert_eq!(read(rig.act(&operator, &pause).await).await, json!({ "version": 1, "generation": 4 }));
+    assert_eq!(read(rig.act(&operator, &pause).await).await, json!({ "version": 1, "number": 4 }));
     assert_eq!(*rig.control.commands.lock().unwrap(), ["ada pause team/00000: a look"]);
 
     // Signed out, or its token withdrawn.

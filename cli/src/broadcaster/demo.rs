@@ -216,17 +216,17 @@ impl Demo {
     /// One rotation, told as it goes.
     async fn rotate(&mut self) -> anyhow::Result<()> {
         let mut watch = self.client.watch(v1::WatchRequest { secret: SECRET.into() }).await?.into_inner();
-        let generation = self.order(Action::Rotate(v1::Rotate {})).await?.generation;
+        let number = self.order(Action::Rotate(v1::Rotate {})).await?.number;
         let mut told = String::new();
         let ended = async {
             while let Some(status) = watch.message().await? {
-                if let Some(rotation) = status.rotation.as_ref().filter(|rotation| rotation.generation == generation) {
+                if let Some(rotation) = status.rotation.as_ref().filter(|rotation| rotation.number == number) {
                     let line = describe(&status, rotation);
                     if line != told {
                         say(format_args!("{line}"));
                         told = line;
                     }
-                } else if let Some(ended) = status.history.iter().find(|ended| ended.generation == generation) {
+                } else if let Some(ended) = status.history.iter().find(|ended| ended.number == number) {
                     return Ok(ended.clone());
                 }
             }

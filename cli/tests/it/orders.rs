@@ -38,7 +38,7 @@ async fn every_order_arrives_as_it_was_given() {
         assert_eq!((&json["secret"], &json["command"]), (&json!(SECRET), &json!(action)));
     }
     let json = rig.run(&["rotate", SECRET, "-o", "json"]).await.exits(0).json();
-    assert_eq!(json, json!({"secret": SECRET, "command": "rotate", "version": 2, "generation": 4}));
+    assert_eq!(json, json!({"secret": SECRET, "command": "rotate", "version": 2, "number": 4}));
 }
 
 #[tokio::test]

@@ -20,8 +20,8 @@ use rotacast_protocol::status::{
     PhaseStatus, RotationStatus, SecretStatus, ServiceStatus, VersionStatus,
 };
 use rotacast_protocol::{
-    ClusterName, Epoch, Generation, Incarnation, InstanceKey, OperatorName, Outcome, Phase, Revision, SecretName,
-    Version, WallTime,
+    ClusterName, Epoch, Generation, Incarnation, InstanceKey, OperatorName, Outcome, Phase, Revision, RotationNumber,
+    SecretName, Version, WallTime,
 };
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
@@ -228,7 +228,7 @@ impl Rig {
             refusal: Mutex::default(),
             reply: Mutex::new(CommandReply {
                 version: Some(Version::new(2).unwrap()),
-                generation: Some(Generation(4)),
+                number: Some(RotationNumber(4)),
             }),
             asked_not_on: Mutex::default(),
             follows: Mutex::default(),
@@ -362,7 +362,7 @@ pub(crate) fn draining() -> SecretStatus {
         current: Some(v(2)),
         versions: vec![version(1, Label::Previous, true), version(2, Label::Current, false)],
         rotation: Some(RotationStatus {
-            generation: Generation(4),
+            number: RotationNumber(4),
             phase: Phase::Draining,
             old: Some(v(1)),
             new: v(2),
@@ -421,16 +421,10 @@ pub(crate) fn version(number: u64, label: Label, sealed: bool) -> VersionStatus 
     VersionStatus { version: v(number), label, sealed, seen_at: WallTime(1_795_392_000_000) }
 }
 
-pub(crate) fn finished(
-    generation: u64,
-    outcome: Outcome,
-    old: Option<Version>,
-    new: u64,
-    reason: &str,
-) -> FinishedStatus {
+pub(crate) fn finished(number: u64, outcome: Outcome, old: Option<Version>, new: u64, reason: &str) -> FinishedStatus {
     let ended_at = before(rotacast_clock::wall(), 27 * HOUR + 30 * MINUTE);
     FinishedStatus {
-        generation: Generation(generation),
+        number: RotationNumber(number),
         outcome,
         old,
         new: v(new),

@@ -50,7 +50,7 @@ async fn rotate_waits_for_its_own_rotation() {
         .await
         .exits(6);
     assert_eq!(ran.json()["rotation"]["outcome"], "rolled_back");
-    assert_eq!(ran.json()["generation"], 4);
+    assert_eq!(ran.json()["number"], 4);
     let ran = wait_for_end(&["rotate", SECRET, "--wait"], over(Outcome::Superseded, "")).await.exits(1);
     assert!(ran.err.contains("superseded"), "{}", ran.err);
 }
@@ -112,9 +112,9 @@ async fn wait_judges_what_is_there_already() {
     ] {
         rig.run(&["wait", SECRET, "--for", goal, "--timeout", "100s"]).await.exits(exit);
     }
-    rig.run(&["wait", SECRET, "--for", "retired", "--generation", "2"]).await.exits(0);
-    rig.run(&["wait", SECRET, "--for", "retired", "--generation", "1"]).await.exits(1);
-    rig.run(&["wait", SECRET, "--for", "idle", "--generation", "2"]).await.exits(2);
+    rig.run(&["wait", SECRET, "--for", "retired", "--rotation", "2"]).await.exits(0);
+    rig.run(&["wait", SECRET, "--for", "retired", "--rotation", "1"]).await.exits(1);
+    rig.run(&["wait", SECRET, "--for", "idle", "--rotation", "2"]).await.exits(2);
     rig.run(&["wait", "nope", "--for", "idle"]).await.exits(5);
     rig.set(over(Outcome::RolledBack, ""));
     rig.run(&["wait", SECRET, "--for", "current=2"]).await.exits(6);

@@ -6,7 +6,7 @@
 use rotacast_proto::v1;
 use rotacast_protocol::coordinator::Overlay;
 use rotacast_protocol::status::{BlockerStatus, FinishedStatus, InstanceStatus, RotationStatus};
-use rotacast_protocol::{Generation, SecretName, Version};
+use rotacast_protocol::{RotationNumber, SecretName, Version};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -20,7 +20,7 @@ pub struct OrderView {
     pub secret: SecretName,
     pub command: &'static str,
     pub version: Option<Version>,
-    pub generation: Option<Generation>,
+    pub number: Option<RotationNumber>,
     /// How the rotation ended, if it was waited for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotation: Option<FinishedStatus>,

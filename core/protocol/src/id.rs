@@ -116,6 +116,10 @@ counter!(
     Generation
 );
 counter!(
+    /// Counts the rotations of one secret from 1: what people call a rotation. A restored store may count some again.
+    RotationNumber
+);
+counter!(
     /// The leader's term, from the store's election. Larger is later.
     Epoch
 );

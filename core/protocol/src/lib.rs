@@ -21,7 +21,8 @@ pub mod time;
 pub mod word;
 
 pub use id::{
-    Epoch, Generation, Incarnation, InstanceKey, LeaseSequence, Nonce, ReportSequence, Revision, RotationId, Version,
+    Epoch, Generation, Incarnation, InstanceKey, LeaseSequence, Nonce, ReportSequence, Revision, RotationId,
+    RotationNumber, Version,
 };
 pub use name::{ClusterName, InstanceName, OperatorName, SecretName, ServiceName};
 pub use phase::{Outcome, Phase};

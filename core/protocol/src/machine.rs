@@ -20,7 +20,7 @@ pub use event::{Action, Answer, CommandId, Event, Jitter, Recorded, SaveId};
 use retry::Retries;
 
 use crate::coordinator::{Change, CommandKind, Coordinator, Failed, Input, Rejection};
-use crate::id::{InstanceKey, Version};
+use crate::id::{InstanceKey, RotationNumber, Version};
 use crate::name::OperatorName;
 use crate::record::{Label, RecordChange};
 use crate::time::{Instant, Now};
@@ -319,15 +319,15 @@ impl<R> Machine<R> {
             }
             Then::Confirm { to } => {
                 let rotation = self.coordinator.record().rotation.as_ref();
-                let rotation = rotation.map(|rotation| (rotation.generation, rotation.new));
+                let rotation = rotation.map(|rotation| (rotation.number, rotation.new));
                 self.reply(to, Answer::Ordered(rotation));
             }
         }
     }
 
-    /// The rotation in flight, by the generation that opened it.
-    fn rotation(&self) -> Option<crate::Generation> {
-        self.coordinator.record().rotation.as_ref().map(|rotation| rotation.generation)
+    /// The rotation in flight, by its number.
+    fn rotation(&self) -> Option<RotationNumber> {
+        self.coordinator.record().rotation.as_ref().map(|rotation| rotation.number)
     }
 
     /// Starts what has to be done, is not in flight and does not wait to be tried again. At most one command per version

@@ -12,7 +12,7 @@ pub use change::RecordChange;
 pub(crate) use codec::MAX_RECORD_BYTES;
 pub use codec::{FORMAT, RecordError};
 
-use crate::id::{Epoch, Generation, Revision, RotationId, Version};
+use crate::id::{Epoch, Generation, Revision, RotationId, RotationNumber, Version};
 use crate::message::{LostHistory, SecretState};
 use crate::name::{OperatorName, SecretName};
 use crate::phase::{Outcome, Phase};
@@ -82,8 +82,11 @@ pub struct PhaseEntered {
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Rotation {
-    /// The generation it opened: its id, with the secret.
+    /// The generation it opened: its id on the wire, with the secret.
     pub generation: Generation,
+    /// What people call it.
+    #[serde(default)]
+    pub number: RotationNumber,
     /// From; none for a secret's first version.
     pub old: Option<Version>,
     pub new: Version,
@@ -221,6 +224,9 @@ pub struct SafeMode {
 pub struct Finished {
     /// The generation it opened.
     pub generation: Generation,
+    /// What people call it.
+    #[serde(default)]
+    pub number: RotationNumber,
     pub outcome: Outcome,
     pub old: Option<Version>,
     pub new: Version,
@@ -308,6 +314,9 @@ pub struct SecretRecord {
     pub revision: Revision,
     /// +1 per change of direction.
     pub generation: Generation,
+    /// +1 per rotation.
+    #[serde(default)]
+    pub rotations: RotationNumber,
     /// The version for new work.
     pub current: Option<Version>,
     /// The highest version ever taken in; numbers are never used again.
@@ -354,6 +363,7 @@ impl SecretRecord {
             epoch,
             revision: Revision(0),
             generation: Generation(0),
+            rotations: RotationNumber(0),
             current: None,
             last_version: None,
             versions: BTreeMap::new(),

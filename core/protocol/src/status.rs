@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::coordinator::{Blocker, ConditionName, Coordinator, Guard, Member, Overlay, StageCounts, Standing};
-use crate::id::{Epoch, Generation, InstanceKey, Revision, Version};
+use crate::id::{Epoch, Generation, InstanceKey, Revision, RotationNumber, Version};
 use crate::message::Stage;
 use crate::name::{InstanceName, SecretName, ServiceName};
 use crate::phase::{Outcome, Phase};
@@ -76,7 +76,7 @@ pub struct SecretStatus {
     pub provider: String,
     /// The record's revision.
     pub revision: Revision,
-    /// The generation of the newest rotation.
+    /// The record's generation: +1 at every rotation start and every rollback.
     pub generation: Generation,
     /// The current version.
     pub current: Option<Version>,
@@ -120,8 +120,8 @@ pub struct VersionStatus {
 /// The rotation in flight.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct RotationStatus {
-    /// Its generation.
-    pub generation: Generation,
+    /// Its number, as people call it.
+    pub number: RotationNumber,
     /// The phase in force.
     pub phase: Phase,
     /// The version that is replaced. `None`: the new one is the first.
@@ -203,8 +203,8 @@ pub struct ConditionStatus {
 /// A rotation that ended.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct FinishedStatus {
-    /// Its generation.
-    pub generation: Generation,
+    /// Its number, as people call it.
+    pub number: RotationNumber,
     /// How it ended.
     pub outcome: Outcome,
     /// The version that was replaced, or was to be.
@@ -357,6 +357,13 @@ impl SecretStatus {
         self.versions.iter().rev().find(|it| it.label == Label::Pending).map(|it| it.version)
     }
 
+    /// The number of the newest rotation; 0: none is known.
+    #[must_use]
+    pub fn newest_rotation(&self) -> RotationNumber {
+        let in_flight = self.rotation.as_ref().map(|it| it.number);
+        in_flight.or(self.history.first().map(|it| it.number)).unwrap_or_default()
+    }
+
     /// Its instances, over all services.
     #[must_use]
     pub fn members(&self) -> u32 {
@@ -380,7 +387,7 @@ impl From<&PhaseEntered> for PhaseStatus {
 impl From<&Rotation> for RotationStatus {
     fn from(rotation: &Rotation) -> Self {
         Self {
-            generation: rotation.generation,
+            number: rotation.number,
             phase: rotation.phase,
             old: rotation.old,
             new: rotation.new,
@@ -396,7 +403,7 @@ impl From<&Rotation> for RotationStatus {
 impl From<&Finished> for FinishedStatus {
     fn from(finished: &Finished) -> Self {
         Self {
-            generation: finished.generation,
+            number: finished.number,
             outcome: finished.outcome,
             old: finished.old,
             new: finished.new,

@@ -1015,8 +1015,9 @@ pub struct PhaseEntered {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RotationInfo {
+    /// What people call it: rotations of one secret count from 1.
     #[prost(uint64, tag = "1")]
-    pub generation: u64,
+    pub number: u64,
     #[prost(enumeration = "Phase", tag = "2")]
     pub phase: i32,
     #[prost(uint64, tag = "3")]
@@ -1038,7 +1039,7 @@ pub struct RotationInfo {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FinishedRotation {
     #[prost(uint64, tag = "1")]
-    pub generation: u64,
+    pub number: u64,
     /// retired, rolled_back, superseded
     #[prost(string, tag = "2")]
     pub outcome: ::prost::alloc::string::String,
@@ -1281,9 +1282,9 @@ pub struct CommandReply {
     /// The version a Put or Rotate made; 0: none.
     #[prost(uint64, tag = "1")]
     pub version: u64,
-    /// The generation of the rotation it started; 0: none.
+    /// The number of the rotation it started; 0: none.
     #[prost(uint64, tag = "2")]
-    pub generation: u64,
+    pub number: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Finding {

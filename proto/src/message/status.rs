@@ -8,7 +8,7 @@ use rotacast_protocol::status::{
     PhaseStatus, RotationStatus, SecretStatus, ServiceStatus, VersionStatus, took_ms,
 };
 use rotacast_protocol::word::UnknownWord;
-use rotacast_protocol::{Epoch, Generation, Phase, Revision, ServiceName, WallTime};
+use rotacast_protocol::{Epoch, Generation, Phase, Revision, RotationNumber, ServiceName, WallTime};
 
 use super::field::{FieldError, instance_key, or_zero, plain_name, secret_name, version, version_or_none};
 use super::report::stage;
@@ -175,7 +175,7 @@ impl TryFrom<v1::PhaseEntered> for PhaseStatus {
 impl From<RotationStatus> for v1::RotationInfo {
     fn from(it: RotationStatus) -> Self {
         Self {
-            generation: it.generation.0,
+            number: it.number.0,
             phase: v1::Phase::from(it.phase).into(),
             old: or_zero(it.old),
             new: it.new.get(),
@@ -192,7 +192,7 @@ impl TryFrom<v1::RotationInfo> for RotationStatus {
     type Error = FieldError;
     fn try_from(wire: v1::RotationInfo) -> Result<Self, FieldError> {
         Ok(Self {
-            generation: Generation(wire.generation),
+            number: RotationNumber(wire.number),
             phase: phase("phase", wire.phase)?,
             old: version_or_none(wire.old),
             new: version("new", wire.new)?,
@@ -208,7 +208,7 @@ impl TryFrom<v1::RotationInfo> for RotationStatus {
 impl From<FinishedStatus> for v1::FinishedRotation {
     fn from(it: FinishedStatus) -> Self {
         Self {
-            generation: it.generation.0,
+            number: it.number.0,
             outcome: it.outcome.to_string(),
             old: or_zero(it.old),
             new: it.new.get(),
@@ -225,7 +225,7 @@ impl TryFrom<v1::FinishedRotation> for FinishedStatus {
     fn try_from(wire: v1::FinishedRotation) -> Result<Self, FieldError> {
         let (started_at, ended_at) = (WallTime(wire.started_ms), WallTime(wire.ended_ms));
         Ok(Self {
-            generation: Generation(wire.generation),
+            number: RotationNumber(wire.number),
             outcome: word("outcome", &wire.outcome)?,
             old: version_or_none(wire.old),
             new: version("new", wire.new)?,

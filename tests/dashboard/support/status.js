@@ -27,7 +27,7 @@ export function status(changes = {}) {
  */
 export function rotation(changes = {}) {
   return {
-    generation: 2,
+    number: 2,
     phase: "preparing",
     old: 1,
     new: 2,

@@ -87,8 +87,8 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             says(bench.current() == Some(2), "hold: version 2 is activated and a silent instance is not ready")
         }
         Rule::MissedSyncs => {
-            let mut bench = Bench::preparing(Policy::default(), &["api/a", "api/b"]);
             spoil();
+            let mut bench = Bench::preparing(Policy::default(), &["api/a", "api/b"]);
             for _ in 0..4 {
                 bench.sync("api/a", 2, Stage::Prepared, &[1, 2]);
                 bench.pass(seconds(10));

@@ -16,7 +16,8 @@ use rotacast_protocol::status::{
     BroadcasterStatus, InstanceStatus, RotationStatus, SecretStatus, ServiceStatus, VersionStatus,
 };
 use rotacast_protocol::{
-    Epoch, Generation, Incarnation, InstanceKey, OperatorName, Phase, Revision, SecretName, Version, WallTime,
+    Epoch, Generation, Incarnation, InstanceKey, OperatorName, Phase, Revision, RotationNumber, SecretName, Version,
+    WallTime,
 };
 use rotacast_tests::browser::{Browser, Theme};
 use rotacast_tests::servers::Scratch;
@@ -55,7 +56,7 @@ fn status(number: u32, revision: u64) -> SecretStatus {
     let (one, two) = (Version::FIRST, Version::FIRST.next());
     let rotates = number.is_multiple_of(100);
     let rotation = RotationStatus {
-        generation: Generation(2),
+        number: RotationNumber(2),
         phase: Phase::Draining,
         old: Some(one),
         new: two,

@@ -20,7 +20,7 @@ impl Effect {
             .collect();
         let entry = Entry::new("broadcaster", "retire_intent")
             .secret(self.secret().clone())
-            .rotation(self.record.rotation.as_ref().map(|rotation| rotation.generation))
+            .rotation(self.record.rotation.as_ref().map(|rotation| rotation.number))
             .detail("version", version.get())
             .detail("revision", self.record.revision.0)
             .detail("epoch", self.record.epoch.0)
@@ -87,7 +87,7 @@ impl Effect {
         info!(secret = %self.secret(), %version, %step, reason, "the version's credential is left alone");
         let entry = Entry::new("broadcaster", "left_alone")
             .secret(self.secret().clone())
-            .rotation(self.record.rotation.as_ref().map(|rotation| rotation.generation))
+            .rotation(self.record.rotation.as_ref().map(|rotation| rotation.number))
             .detail("version", version.get())
             .detail("step", step.as_str())
             .detail("reason", reason);

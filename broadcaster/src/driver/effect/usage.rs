@@ -81,7 +81,7 @@ impl Effect {
         );
         let entry = Entry::new("broadcaster", "ended_by_others")
             .secret(self.secret().clone())
-            .rotation(self.record.rotation.as_ref().map(|rotation| rotation.generation))
+            .rotation(self.record.rotation.as_ref().map(|rotation| rotation.number))
             .detail("version", version.get())
             .detail("reason", reason);
         self.environment.audit.append(entry).await?;

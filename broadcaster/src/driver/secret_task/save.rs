@@ -56,7 +56,7 @@ impl SecretTask {
     /// to retire, which has a command of its own.
     pub(super) async fn audit_overrides(&self, changes: &[Change], by: Option<&OperatorName>) -> Result<(), Ended> {
         let record = self.machine.coordinator().record();
-        let rotation = record.rotation.as_ref().map(|rotation| rotation.generation);
+        let rotation = record.rotation.as_ref().map(|rotation| rotation.number);
         for change in changes {
             let Change::Record(change) = change else { continue };
             if !is_audited_first(change) {

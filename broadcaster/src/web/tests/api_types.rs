@@ -10,7 +10,7 @@ use rotacast_protocol::status::{
     VersionStatus,
 };
 use rotacast_protocol::word::vocabulary;
-use rotacast_protocol::{Generation, Outcome, Phase, WallTime};
+use rotacast_protocol::{Generation, Outcome, Phase, RotationNumber, WallTime};
 
 use super::*;
 
@@ -29,7 +29,7 @@ pub(super) fn full(secret: SecretName) -> SecretStatus {
         current: Some(two),
         versions: vec![VersionStatus { version: two, label: Label::Current, sealed: false, seen_at: at }],
         rotation: Some(RotationStatus {
-            generation: Generation(4),
+            number: RotationNumber(4),
             phase: Phase::RollingBack,
             old: Some(one),
             new: two,
@@ -57,7 +57,7 @@ pub(super) fn full(secret: SecretName) -> SecretStatus {
             conditions: vec![ConditionStatus { name: ConditionName::Leads, met: true, evidence: "epoch 3".into() }],
         }],
         history: vec![FinishedStatus {
-            generation: Generation(3),
+            number: RotationNumber(3),
             outcome: Outcome::Retired,
             old: Some(one),
             new: two,
@@ -163,7 +163,7 @@ async fn the_declared_types_are_what_the_routes_answer() {
     let cookie = rig.sign_in(rig.operator.text()).await.unwrap();
     let log = AuditLog::open(rig.folder.path().join("audit.jsonl"), AuditOptions { max_file_bytes: 2_000 }).unwrap();
     for _ in 0..2 {
-        let entry = Entry::new("ada", "paused").secret("team/00000".parse().unwrap()).rotation(Some(Generation(4)));
+        let entry = Entry::new("ada", "paused").secret("team/00000".parse().unwrap()).rotation(Some(RotationNumber(4)));
         log.append(entry.detail("why", "a look")).await.unwrap();
     }
     let mut types = Types::read(TYPES);

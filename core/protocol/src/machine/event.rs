@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::coordinator::{Change, Command, Failed, Input, Order, Rejection};
-use crate::id::{Generation, InstanceKey, ReportSequence, Version};
+use crate::id::{InstanceKey, ReportSequence, RotationNumber, Version};
 use crate::message::{SecretGrant, SecretReport};
 use crate::name::OperatorName;
 use crate::record::{RecordChange, SecretRecord};
@@ -84,8 +84,8 @@ pub enum Event<R> {
 pub enum Answer {
     /// To a Sync.
     Granted(SecretGrant),
-    /// To an order: the rotation in flight, if any, as the generation that opened it and its new version.
-    Ordered(Option<(Generation, Version)>),
+    /// To an order: the rotation in flight, if any, by its number, and its new version.
+    Ordered(Option<(RotationNumber, Version)>),
     /// The event changes nothing.
     Refused(Rejection),
     /// To a question: the machine's state is what it asks for.
@@ -98,8 +98,7 @@ pub enum Answer {
 pub struct Recorded {
     /// The change.
     pub change: RecordChange,
-    /// The generation that opened the rotation.
-    pub rotation: Option<Generation>,
+    pub rotation: Option<RotationNumber>,
 }
 
 /// What the shell does for the machine, in this order.

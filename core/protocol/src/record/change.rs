@@ -129,9 +129,11 @@ impl SecretRecord {
             }
             RecordChange::RotationStarted { new, trigger, at } => {
                 self.generation = self.generation.next();
+                self.rotations = self.rotations.next();
                 let created = self.versions.get(new).is_none_or(|version| version.origin == Origin::Watched);
                 self.rotation = Some(Rotation {
                     generation: self.generation,
+                    number: self.rotations,
                     old: self.current,
                     new: *new,
                     trigger: trigger.clone(),
@@ -389,6 +391,7 @@ impl SecretRecord {
         }
         self.history.push(Finished {
             generation: rotation.generation,
+            number: rotation.number,
             outcome,
             old: rotation.old,
             new: rotation.new,

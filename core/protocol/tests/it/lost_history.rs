@@ -165,3 +165,24 @@ fn whoever_serves_stays_until_what_waits_is_current() {
     bench.order(Order::LeaveSafeMode).unwrap();
     assert!(!stays(&bench));
 }
+
+/// Generations leap over what was lost; what people call a rotation does not.
+#[test]
+fn a_rotation_after_a_break_has_the_next_small_number() {
+    let mut bench = Bench::running(Policy::default(), &["api/a"]);
+    let first = bench.coordinator.record().rotations;
+    bench.input(Input::StoreWentBack { reason: "restored".into() }).unwrap();
+    bench.order(Order::LeaveSafeMode).unwrap();
+    bench.seen(2);
+    let rotation = bench.coordinator.record().rotation.clone().unwrap();
+    assert_eq!((first.0, rotation.number.0), (1, 2));
+    assert!(rotation.generation.0 > 1 << 32, "{:?}", rotation.generation);
+    // A later leader goes on counting.
+    bench.take_over();
+    bench.verified(2);
+    bench.sync("api/a", 2, Stage::Prepared, &[1, 2]);
+    bench.order(Order::rollback("no").unwrap()).unwrap();
+    bench.sync("api/a", 1, Stage::Released, &[1]);
+    let ended = bench.coordinator.record().history.last().map(|ended| ended.number.0);
+    assert!(ended == Some(1) || ended == Some(2), "{ended:?}");
+}

@@ -16,7 +16,7 @@ use rotacast_protocol::record::{
     Rotation, SafeMode, SecretRecord, Statement, Timing, Unknown, VersionRecord,
 };
 use rotacast_protocol::{
-    Epoch, Generation, LeaseSequence, Phase, Policy, ReportSequence, Revision, SecretName, WallTime,
+    Epoch, Generation, LeaseSequence, Phase, Policy, ReportSequence, Revision, RotationNumber, SecretName, WallTime,
 };
 
 const NAMES: [&str; 4] = ["api/a", "api/b", "worker/c", "api/a#2"];
@@ -386,6 +386,7 @@ prop_compose! {
         reason in ".{0,20}", unknown in unknown()) -> Finished {
         Finished {
             generation: Generation(generation),
+            number: RotationNumber(generation),
             outcome: [Outcome::Retired, Outcome::RolledBack, Outcome::Superseded][outcome],
             old: None, new: v(new), started: times.0, ended: times.1,
             phases: vec![PhaseEntered { phase: Phase::Verifying, at: times.0 }], reason, unknown,
@@ -422,6 +423,7 @@ prop_compose! {
             let forward = matches!(phase, Phase::Activating | Phase::Draining | Phase::Retiring);
             record.rotation = Some(Rotation {
                 generation: Generation(numbers[3]),
+                number: RotationNumber(numbers[3]),
                 old: if forward { None } else { Some(current) },
                 new: current, trigger: "store".into(), phase, started: wall, phase_since: wall,
                 phases: vec![PhaseEntered { phase, at: wall }],

@@ -11,7 +11,7 @@ use rotacast_protocol::status::{
     BlockerStatus, BroadcasterStatus, ConditionStatus, FinishedStatus, GuardStatus, InstanceStatus, Leading,
     PhaseStatus, RotationStatus, SecretStatus, ServiceStatus, VersionStatus, took_ms,
 };
-use rotacast_protocol::{Epoch, Generation, Outcome, Phase, Revision, ServiceName, WallTime};
+use rotacast_protocol::{Epoch, Generation, Outcome, Phase, Revision, RotationNumber, ServiceName, WallTime};
 
 use super::arbitrary::{instance_key, secret, version};
 
@@ -34,8 +34,8 @@ fn phases() -> impl Strategy<Value = Vec<PhaseStatus>> {
 fn rotation() -> impl Strategy<Value = RotationStatus> {
     let what = (any::<u64>(), select(Phase::ALL), option::of(version()), version());
     (what, at(), at(), text(), option::of(text()), phases()).prop_map(
-        |((generation, phase, old, new), started_at, phase_since, trigger, rollback_reason, phases)| RotationStatus {
-            generation: Generation(generation),
+        |((number, phase, old, new), started_at, phase_since, trigger, rollback_reason, phases)| RotationStatus {
+            number: RotationNumber(number),
             phase,
             old,
             new,
@@ -51,8 +51,8 @@ fn rotation() -> impl Strategy<Value = RotationStatus> {
 fn finished() -> impl Strategy<Value = FinishedStatus> {
     let what = (any::<u64>(), select(Outcome::ALL), option::of(version()), version());
     (what, at(), at(), option::of(text()), phases()).prop_map(
-        |((generation, outcome, old, new), started_at, ended_at, reason, phases)| FinishedStatus {
-            generation: Generation(generation),
+        |((number, outcome, old, new), started_at, ended_at, reason, phases)| FinishedStatus {
+            number: RotationNumber(number),
             outcome,
             old,
             new,

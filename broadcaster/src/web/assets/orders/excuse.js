@@ -1,4 +1,4 @@
-// Excusing one instance: preparing and switching go on without it.
+// Orders about one instance: preparing and switching go on without it, or nothing waits for it any more.
 
 import { h } from "../elements/dom.js";
 import { field, select } from "../elements/form.js";
@@ -8,15 +8,44 @@ import { Problem, readInstances } from "../broadcaster/api.js";
 import { known } from "../secret/page.js";
 import { confirm } from "./confirm.js";
 import { holderFacts } from "./holder.js";
-import { excusable } from "./possible.js";
+import { excusable, silent } from "./possible.js";
 
 /**
  * @param {import("../secret/page.js").Page} page
  * @param {string | null} who as blockers name it; null: the operator chooses
  */
 export function excuseDialog(page, who) {
+  dialog(page, "excuse", excusable(page.status), who, {
+    title: "Excuse an instance",
+    button: "Excuse it",
+    what: ["Preparing and switching do not wait for this incarnation any more. The retire still waits for it: its old version is not taken from it."],
+    cut: "No instance is cut off.",
+  }, (chosen) => `${chosen} is excused from preparing and switching; the retire still waits for it`);
+}
+
+/** @param {import("../secret/page.js").Page} page */
+export function goneDialog(page) {
+  dialog(page, "gone", silent(page.status), null, {
+    title: "Say that an instance is gone",
+    button: "It is gone",
+    danger: true,
+    what: ["Nothing waits for this incarnation any more, for good, and the retire of a version that it held goes on. Its replacement is waited for as before.",
+      "`rotacast gone` says the same for every secret that it uses."],
+    cut: "This incarnation, if its process runs after all: its work with this secret fails.",
+    reason: true,
+  }, (chosen) => `${chosen} is gone; nothing waits for it`);
+}
+
+/**
+ * @param {import("../secret/page.js").Page} page
+ * @param {Api.Order} order
+ * @param {string[]} names those to choose from
+ * @param {string | null} who
+ * @param {Pick<import("./confirm.js").Plan, "title" | "button" | "what" | "cut" | "danger" | "reason">} plan
+ * @param {(chosen: string) => string} done
+ */
+function dialog(page, order, names, who, plan, done) {
   const { status } = page;
-  const names = excusable(status);
   let chosen = who ?? (names.length === 1 ? String(names[0]) : "");
   /** @type {import("../secret/page.js").Known | null} */
   let found = null;
@@ -43,14 +72,11 @@ export function excuseDialog(page, who) {
     redraw();
   }
 
-  redraw = confirm(status.secret, "excuse", {
-    title: "Excuse an instance",
-    button: "Excuse it",
-    what: ["Preparing and switching do not wait for this incarnation any more. The retire still waits for it: its old version is not taken from it."],
-    cut: "No instance is cut off.",
+  redraw = confirm(status.secret, order, {
+    ...plan,
     extra: () => [
       field("Instance", select({
-        "data-testid": "excuse-who",
+        "data-testid": `${order}-who`,
         onchange: (/** @type {{ target: HTMLSelectElement }} */ event) => {
           chosen = event.target.value;
           look();
@@ -61,7 +87,7 @@ export function excuseDialog(page, who) {
     ],
     missing: () => (found ? [] : ["the instance"]),
     body: () => ({ instances: found ? [{ service: found.service, instance: found.instance, incarnation: found.incarnation }] : [] }),
-    done: () => `${chosen} is excused from preparing and switching; the retire still waits for it`,
+    done: () => done(chosen),
   });
   if (chosen) look();
 }

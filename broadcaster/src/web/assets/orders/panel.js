@@ -4,7 +4,7 @@ import { h } from "../elements/dom.js";
 import { sentence } from "../words/numbers.js";
 import { barred, signedOut, withSignIn } from "./access.js";
 import { confirm } from "./confirm.js";
-import { excuseDialog } from "./excuse.js";
+import { excuseDialog, goneDialog } from "./excuse.js";
 import { overrideDialog } from "./override.js";
 import { plans } from "./plans.js";
 import { possibilities } from "./possible.js";
@@ -47,11 +47,12 @@ function item(page, it, disabled) {
 
 /**
  * @param {import("../secret/page.js").Page} page
- * @param {import("./possible.js").GivenHere} order
+ * @param {Api.Order} order
  */
 function begin(page, order) {
   if (order === "override") overrideDialog(page);
   else if (order === "excuse") excuseDialog(page, null);
+  else if (order === "gone") goneDialog(page);
   else {
     const plan = plans[order](page.status);
     if (plan) confirm(page.status.secret, order, plan);

@@ -1,12 +1,14 @@
 // What the dialog before an order says: what will happen, and which instances are cut off.
 
+import { abandonable } from "./possible.js";
+
 /** @typedef {import("./confirm.js").Plan} Plan */
 
 const NO_CUT = "No instance is cut off.";
 
 /**
  * The plan of each order for a secret as it is now; null: the order makes no sense now.
- * @type {Record<Exclude<import("./possible.js").GivenHere, "override" | "excuse">, (status: Api.SecretStatus) => Plan | null>}
+ * @type {Record<Exclude<Api.Order, "override" | "excuse" | "gone">, (status: Api.SecretStatus) => Plan | null>}
  */
 export const plans = {
   rotate: (status) => ({
@@ -17,7 +19,7 @@ export const plans = {
       status.current !== null && `Version ${status.current} is retired as soon as no instance uses it any more.`,
     ],
     cut: NO_CUT,
-    done: (made) => `rotation ${made.generation ?? ""} to version ${made.version ?? ""} started`,
+    done: (made) => `rotation ${made.number ?? ""} to version ${made.version ?? ""} started`,
   }),
   pause: (status) => ({
     title: "Pause",
@@ -58,6 +60,20 @@ export const plans = {
       : "No instance is cut off: the guard waits for every instance that uses the new version.",
     reason: true,
     done: () => "rolling back",
+  },
+  abandon: (status) => {
+    const [version] = abandonable(status);
+    return version === undefined ? null : {
+      title: `Give version ${version} up`,
+      button: "Give it up",
+      danger: true,
+      what: [`The value of version ${version} is erased as soon as no instance may use it.`,
+        "Its credential at the provider, if it has one, is left alone: end it there."],
+      cut: "No instance is cut off: the guard still waits for every instance.",
+      reason: true,
+      body: () => ({ version }),
+      done: () => `version ${version} is given up`,
+    };
   },
   leave_safe_mode: (status) => ({
     title: "Leave safe mode",

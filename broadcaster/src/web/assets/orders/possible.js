@@ -37,13 +37,27 @@ export function excusable(status) {
 }
 
 /**
- * Orders that are given here. The others are commands, which `why` and the list of blockers name.
- * @typedef {Exclude<Api.Order, "gone" | "abandon">} GivenHere
+ * The silent instances that something waits for, by their names in blockers: the broadcaster names `gone` as the way out.
+ * @param {Api.SecretStatus} status
+ * @returns {string[]}
  */
+export function silent(status) {
+  return status.blockers.flatMap((it) => (it.command?.startsWith("rotacast gone ") && it.who ? [it.who] : []));
+}
+
+/**
+ * The versions that the provider refuses to end: the broadcaster names `abandon` as the way out.
+ * @param {Api.SecretStatus} status
+ * @returns {number[]}
+ */
+export function abandonable(status) {
+  const named = status.blockers.map((it) => /^rotacast abandon \S+ (\d+) /.exec(it.command ?? "")?.[1]);
+  return [...new Set(named.flatMap((version) => (version ? [Number(version)] : [])))];
+}
 
 /**
  * @typedef {object} Possibility
- * @property {GivenHere} order
+ * @property {Api.Order} order
  * @property {string} label
  * @property {string | null} text what it does
  * @property {string | null} no why it makes no sense now; null: it does
@@ -58,7 +72,7 @@ export function excusable(status) {
 export function possibilities(status) {
   const { rotation, overlays } = status;
   const pending = status.versions.find((it) => it.label === "pending");
-  const flight = rotation && `rotation ${rotation.generation} is ${PHASE[rotation.phase].words}`;
+  const flight = rotation && `rotation ${rotation.number} is ${PHASE[rotation.phase].words}`;
   return [
     {
       order: "rotate",
@@ -99,6 +113,20 @@ export function possibilities(status) {
       label: "Excuse an instance",
       text: "Preparing and switching go on without it.",
       no: excusable(status).length > 0 ? null : "preparing and activating wait for no instance",
+    },
+    {
+      order: "gone",
+      label: "Say that an instance is gone",
+      text: "Nothing waits for this incarnation any more. If it runs after all, it is cut off.",
+      danger: true,
+      no: silent(status).length > 0 ? null : "nothing waits for a silent instance",
+    },
+    {
+      order: "abandon",
+      label: "Give a version up",
+      text: "Its value is erased, and its credential at the provider is left alone.",
+      danger: true,
+      no: abandonable(status).length > 0 ? null : "the provider refuses to end no version",
     },
     {
       order: "leave_safe_mode",

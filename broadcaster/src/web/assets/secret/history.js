@@ -31,7 +31,7 @@ export function history(status) {
         columns: HISTORY_COLUMNS,
         testid: "history",
         rows: status.history.map((it) => row(HISTORY_COLUMNS, [
-          it.generation,
+          it.number,
           direction(it),
           [
             pill(OUTCOME_KINDS[it.outcome], OUTCOME[it.outcome].words, OUTCOME[it.outcome].meaning),
@@ -40,7 +40,7 @@ export function history(status) {
           ],
           it.took_ms === null ? none("not known") : span(it.took_ms),
           time(it.ended_at),
-        ], { key: it.generation })),
+        ], { key: it.number })),
       }),
   ]);
 }

@@ -94,7 +94,7 @@ export function secret(parameters) {
         h("div", { class: "lead-column" }, [
           status.overlays.map((it) => overlayNotice(status, it)),
           h("section", { class: "panel", "aria-labelledby": "rotation-title" }, [
-            h("h2", { id: "rotation-title" }, status.rotation ? `Rotation ${status.rotation.generation}` : "Rotation"),
+            h("h2", { id: "rotation-title" }, status.rotation ? `Rotation ${status.rotation.number}` : "Rotation"),
             standing(status),
             timeline(status),
           ]),

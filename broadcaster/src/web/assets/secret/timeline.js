@@ -27,7 +27,7 @@ export function timeline(status) {
   if (status.rotation) return list(inFlight(status.rotation), "Phases of the rotation");
   const last = status.history[0];
   if (!last || last.phases.length === 0) return null;
-  return [h("h3", {}, `The last one: rotation ${last.generation}`), list(over(last), "Phases of the last rotation")];
+  return [h("h3", {}, `The last one: rotation ${last.number}`), list(over(last), "Phases of the last rotation")];
 }
 
 /**
