@@ -9,6 +9,11 @@ pub(crate) struct Series(BTreeMap<String, BTreeMap<String, BTreeSet<String>>>);
 impl Series {
     pub(crate) fn of(text: &str) -> Self {
         let mut series = Self::default();
+        for name in WITHOUT_VALUES {
+            if text.contains(&format!("# TYPE {name} ")) {
+                series.0.entry(name.to_owned()).or_default();
+            }
+        }
         for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
             let (name, labels) = match line.split_once('{') {
                 Some((name, rest)) => (name, rest.split_once('}').expect("labels end").0),
@@ -50,6 +55,9 @@ impl Series {
         missing
     }
 }
+
+/// Series that are declared and have no value in this set-up: it has no certificate.
+const WITHOUT_VALUES: [&str; 1] = ["rotacast_certificate_expires_timestamp_seconds"];
 
 /// Labels that Prometheus adds.
 const OF_THE_SCRAPE: [&str; 2] = ["job", "instance"];
