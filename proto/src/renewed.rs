@@ -17,10 +17,13 @@ pub const RENEWED_WITHIN: Duration = Duration::from_secs(5);
 /// be made of, the last one stays in force.
 pub struct Renewed<M, T> {
     what: String,
-    read: Box<dyn Fn() -> Result<M, String> + Send + Sync>,
-    make: Box<dyn Fn(&M) -> Result<T, String> + Send + Sync>,
+    read: Reads<M>,
+    make: Makes<M, T>,
     state: Mutex<State<M, T>>,
 }
+
+type Reads<M> = Box<dyn Fn() -> Result<M, String> + Send + Sync>;
+type Makes<M, T> = Box<dyn Fn(&M) -> Result<T, String> + Send + Sync>;
 
 struct State<M, T> {
     looked: Instant,
