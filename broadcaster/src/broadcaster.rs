@@ -10,26 +10,18 @@ use rotacast_store::{ImportEvent, PlainImporter};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::{Server, ServerTlsConfig};
 use tracing::info;
 
 use crate::api::{AdminFront, Operators};
+use crate::connections::{Connections, Tls};
 use crate::driver::{Driver, DriverControl, Environment, Role, Secrets, StoreFetch};
 use crate::findings::{Findings, Topic};
 use crate::health::{self, Health};
 use crate::systemd;
 use crate::token::Tokens;
 use crate::web::{self, WebOptions};
-
-/// How long open calls may take to end at a shutdown before they are cut off.
-const DRAIN: Duration = Duration::from_secs(3);
-
-/// How often an idle connection is probed, and how long an answer may take: a peer that is gone is noticed within
-/// half a minute, and its streams are freed.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
 
 /// Everything one broadcaster is made of.
 pub struct Broadcaster {
@@ -49,8 +41,10 @@ pub struct Broadcaster {
     pub importer: Option<PlainImporter>,
     /// Where to listen.
     pub listener: TcpListener,
+    /// What its peers may hold.
+    pub connections: Connections,
     /// TLS for the listener; without it, it must be on loopback.
-    pub tls: Option<ServerTlsConfig>,
+    pub tls: Option<Tls>,
     /// The listener lets in only clients with a certificate.
     pub clients_certified: bool,
 }
@@ -70,6 +64,7 @@ impl Broadcaster {
             hosts,
             importer,
             listener,
+            connections,
             tls,
             clients_certified,
         } = self;
@@ -101,23 +96,13 @@ impl Broadcaster {
         let web = web.merge(health::router(health.clone()));
         let (reporter, health_service) = crate::api::health();
 
-        // Browsers and probes speak HTTP/1.1 where there is no TLS to agree on HTTP/2.
-        let mut server = Server::builder()
-            .accept_http1(true)
-            .http2_keepalive_interval(Some(KEEP_ALIVE.0))
-            .http2_keepalive_timeout(Some(KEEP_ALIVE.1));
-        if let Some(tls) = tls {
-            server = server.tls_config(tls).context("TLS of the listener")?;
-        }
         let routes = Routes::from(web)
             .add_service(admin)
             .add_service(gateway)
             .add_service(health_service)
             .add_service(crate::api::reflection());
-        let router = server.add_routes(routes);
-        let serving =
-            router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
-        info!(%address, "listening");
+        environment.metrics.count_connections_of(&connections);
+        let serving = connections.serve(listener, tls, routes.into_axum_router(), stop.clone());
         let telling = tokio::spawn(health.clone().run(reporter));
         let notifying = tokio::spawn(systemd::run(health, stop.clone()));
 
@@ -135,15 +120,11 @@ impl Broadcaster {
             served = &mut serving => {
                 stop.cancel();
                 driving.await;
-                served.context("serving gRPC")
+                served
             }
             () = &mut driving => {
                 stop.cancel();
-                match tokio::time::timeout(DRAIN, serving).await {
-                    Ok(served) => served.context("serving gRPC"),
-                    // Watches that do not end by themselves are cut off; their clients reconnect elsewhere.
-                    Err(_) => Ok(()),
-                }
+                serving.await
             }
         };
         // Both end with the stop.

@@ -31,7 +31,7 @@ pub use bus::{BusConfig, NatsLogin, SaslMechanism};
 pub use dashboard::DashboardConfig;
 pub use error::{ConfigError, Problem};
 pub use limits::{Limits, MAX_SECRETS};
-pub use listen::{Listen, ServerTls};
+pub use listen::{Listen, ListenLimits, ServerTls};
 pub use pattern::{InvalidPattern, SecretPattern};
 pub use provider::{AdminSource, PostgresConfig, ProviderConfig, ProviderName, SessionsAtRetire};
 pub use reload::{Change, changes};

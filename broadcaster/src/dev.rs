@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Operators;
 use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
-use crate::config::MAX_SECRETS;
+use crate::config::{ListenLimits, MAX_SECRETS};
+use crate::connections::Connections;
 use crate::driver::{Environment, Replica, Secrets};
 use crate::findings::Findings;
 use crate::identities::{Identities, Service, Services};
@@ -156,6 +157,7 @@ async fn assemble(
         hosts: Vec::new(),
         importer: None,
         listener,
+        connections: Connections::new(&ListenLimits::default()),
         tls: None,
         clients_certified: false,
     };

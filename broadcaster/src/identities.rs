@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rotacast_bus::Admission;
+use rotacast_log_limit::LogLimit;
 use rotacast_proto::{Envelope, EnvelopeError, Kind, VerifyingKey, WireMessage};
 use rotacast_protocol::message::{FetchRequest, InstanceReport, Registration, SyncRequest};
 use rotacast_protocol::{ClusterName, SecretName, ServiceName};
@@ -89,10 +90,10 @@ impl Identities {
             services.find(service).map(|service| &service.key).filter(|key| key.id().as_str() == key_id)
         })
         .inspect_err(|problem| {
-            let count = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
-            // One line for each of the first, then one for each power of two: a flood must not fill the log.
-            if count.is_power_of_two() {
-                warn!(%problem, refused = count, "refused a message");
+            static LIMIT: LogLimit = LogLimit::new();
+            let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+            if let Some(left_out) = LIMIT.admit() {
+                warn!(%problem, refused, left_out, "refused a message");
             }
         })
     }
@@ -104,8 +105,14 @@ impl Identities {
         registration.secrets.retain(|secret| {
             let allowed = self.may_use(&service, secret);
             if !allowed {
+                static LIMIT: LogLimit = LogLimit::new();
                 self.refused.fetch_add(1, Ordering::Relaxed);
-                warn!(%service, %secret, "the service registered for a secret it may not use; ignored for that secret");
+                if let Some(left_out) = LIMIT.admit() {
+                    warn!(
+                        %service, %secret, left_out,
+                        "the service registered for a secret it may not use; ignored for that secret"
+                    );
+                }
             }
             allowed
         });

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod broadcaster;
 pub mod certificates;
 pub mod config;
+pub mod connections;
 pub mod dev;
 pub mod driver;
 pub mod findings;

@@ -27,10 +27,22 @@ use line::Line;
 /// # Errors
 /// A filter that is none, or a log that has been started already.
 pub fn start(filter: &str, format: LogFormat, colours: bool) -> Result<(), LogError> {
-    let parsed = EnvFilter::try_new(filter)
-        .map_err(|problem| LogError::Filter { filter: filter.to_owned(), problem: problem.to_string() })?;
+    let parsed = filter_of(filter)?;
     let layer = LogLayer::new(format, colours, std::io::stderr());
     tracing_subscriber::registry().with(parsed).with(layer).try_init().map_err(|_| LogError::Started)
+}
+
+/// What any client that connects can make the TLS library warn of, without a bound: the listener counts failed handshakes,
+/// and logs a few of them.
+const QUIET: &str = "rustls=error";
+
+fn filter_of(filter: &str) -> Result<EnvFilter, LogError> {
+    let wrong = |problem: String| LogError::Filter { filter: filter.to_owned(), problem };
+    let parsed = EnvFilter::try_new(filter).map_err(|problem| wrong(problem.to_string()))?;
+    match filter.contains("rustls") {
+        true => Ok(parsed),
+        false => Ok(parsed.add_directive(QUIET.parse().expect("the directive is a constant that is tested"))),
+    }
 }
 
 /// Why the log cannot be started.

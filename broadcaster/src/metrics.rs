@@ -9,6 +9,7 @@ mod audit;
 mod bus;
 mod calls;
 mod certificates;
+mod connections;
 mod figures;
 mod findings;
 mod identities;
@@ -39,6 +40,7 @@ pub(crate) use rotations::{Rotations, Stood};
 pub(crate) use servers::Servers;
 
 use crate::certificates::Expiries;
+use crate::connections::Connections;
 use crate::findings::Findings;
 use crate::identities::Identities;
 use crate::settings::Settings;
@@ -72,6 +74,7 @@ struct Inner {
     refused: Refused,
     standing: findings::Standing,
     expiries: Expiries,
+    open: connections::Open,
 }
 
 impl Default for Metrics {
@@ -104,6 +107,7 @@ impl Default for Metrics {
             refused: Refused::register(registry),
             standing: findings::Standing::register(registry),
             expiries: certificates::register(registry),
+            open: connections::Open::register(registry),
             registry: all,
         };
         Self { inner: Arc::new(inner) }
@@ -159,6 +163,11 @@ impl Metrics {
     /// Shows how many of these stand. The first ones that are given stay.
     pub fn count_findings_of(&self, findings: &Findings) {
         self.inner.standing.of(findings);
+    }
+
+    /// Shows what these hold. The first ones that are given stay.
+    pub fn count_connections_of(&self, connections: &Connections) {
+        self.inner.open.of(connections);
     }
 
     /// What the core decides.

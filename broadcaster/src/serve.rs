@@ -8,8 +8,9 @@ mod kafka;
 mod provider;
 mod rehearsal;
 mod start;
+mod tls;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -21,14 +22,14 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tracing::{error, info, warn};
 
 use crate::api::Operators;
 use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
 use crate::certificates::Watch;
-use crate::config::{Config, ServerTls, ServiceConfig, StoreConfig, changes};
+use crate::config::{Config, ServiceConfig, StoreConfig, changes};
+use crate::connections::Connections;
 use crate::driver::{Environment, Mail, Replica, Secrets};
 use crate::findings::Findings;
 use crate::identities::{Identities, Service, Services};
@@ -68,6 +69,7 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
     let listener = TcpListener::bind(config.listen.grpc)
         .await
         .with_context(|| format!("listen.grpc: cannot listen on {}", config.listen.grpc))?;
+    let tls = config.listen.tls.as_ref().map(tls::Renewable::read).transpose()?.map(Arc::new);
     let name = config.replica.clone().unwrap_or_else(|| format!("{}-{}", host_name(), std::process::id()));
     let exporting = traces::start(&config.telemetry, &config.cluster, &name)?;
     let environment = Environment {
@@ -90,7 +92,10 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
         files: certificates::of(&config),
         expiries: metrics.expiries(),
         findings: environment.findings.clone(),
-        listener: Box::new(|| {}),
+        listener: match tls.clone() {
+            Some(tls) => Box::new(move || tls.renew()),
+            None => Box::new(|| {}),
+        },
     };
     let watching = tokio::spawn(watch.run(stop.clone()));
     report_findings(&environment).await;
@@ -105,7 +110,8 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
         hosts: config.dashboard.hosts.clone(),
         importer,
         listener,
-        tls: config.listen.tls.as_ref().map(server_tls).transpose()?,
+        connections: Connections::new(&config.listen.limits),
+        tls: tls.as_ref().map(|tls| tls.subscribe()),
         clients_certified: config.listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
     };
     let reloader = Reloader { path: config_file, config, settings, operators, tokens, identities, secrets };
@@ -154,19 +160,6 @@ fn services(config: &Config) -> Services {
         named: config.services.iter().map(|(name, config)| (name.clone(), service(config))).collect(),
         anyone: config.any_service.as_ref().map(service),
     }
-}
-
-fn read(setting: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("{setting}: cannot read {}", path.display()))
-}
-
-fn server_tls(tls: &ServerTls) -> anyhow::Result<ServerTlsConfig> {
-    let identity = Identity::from_pem(read("listen.tls.cert", &tls.cert)?, read("listen.tls.key", &tls.key)?);
-    let mut config = ServerTlsConfig::new().identity(identity);
-    if let Some(ca) = &tls.client_ca {
-        config = config.client_ca_root(Certificate::from_pem(read("listen.tls.client_ca", ca)?));
-    }
-    Ok(config)
 }
 
 /// What applies to each secret, as configured; replaced by a reload.

@@ -46,8 +46,6 @@ use crate::audit::{self, Recorded, Search};
 use crate::metrics::Metrics;
 use crate::token::Tokens;
 
-/// Most pages that follow changes at once; a page has one such stream.
-const MAX_STREAMS: usize = 256;
 /// Searches of the audit log at once: each may read a disk for seconds.
 const MAX_SEARCHES: usize = 2;
 /// Most entries in one answer of the audit log.
@@ -86,7 +84,6 @@ struct Front {
     options: WebOptions,
     sessions: Sessions,
     fleet: Fleet,
-    streams: Arc<Semaphore>,
     searches: Semaphore,
     stop: CancellationToken,
 }
@@ -99,7 +96,6 @@ pub fn router(control: Arc<dyn Control>, cluster: String, options: WebOptions, s
         options,
         sessions: Sessions::default(),
         fleet: Fleet::default(),
-        streams: Arc::new(Semaphore::new(MAX_STREAMS)),
         searches: Semaphore::new(MAX_SEARCHES),
         stop,
     });
@@ -189,10 +185,8 @@ impl Front {
         AboutView::new(self.control.broadcaster().await, person, self.sign_in_needed())
     }
 
-    fn stream(self: Arc<Self>, headers: HeaderMap, view: View) -> Result<Response, Refusal> {
-        let place = Arc::clone(&self.streams).try_acquire_owned();
-        let place = place.map_err(|_| Refusal::Busy(format!("{MAX_STREAMS} pages are open; close some")))?;
-        Ok(stream::serve(self, headers, place, view).into_response())
+    fn stream(self: Arc<Self>, headers: HeaderMap, view: View) -> Response {
+        stream::serve(self, headers, view).into_response()
     }
 }
 
@@ -236,7 +230,7 @@ fn with_cookie(cookie: String) -> Response {
     (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response()
 }
 
-async fn overview(State(front): State<Arc<Front>>, headers: HeaderMap) -> Result<Response, Refusal> {
+async fn overview(State(front): State<Arc<Front>>, headers: HeaderMap) -> Response {
     front.stream(headers, View::Overview)
 }
 
@@ -251,7 +245,7 @@ async fn secret(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let name = SecretName::new(asked(query)?.secret).map_err(|error| Refusal::Invalid(error.to_string()))?;
-    front.stream(headers, View::Secret(name))
+    Ok(front.stream(headers, View::Secret(name)))
 }
 
 fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {

@@ -13,6 +13,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_bus::{BusError, BusEvent, InstanceBus};
 use rotacast_holder::{Command, Input, Instance, InstanceCommand, InstanceInput, Rejection, Setback, Step};
+use rotacast_log_limit::LogLimit;
 use rotacast_proto::{Envelope, SigningKey};
 use rotacast_protocol::message::{SecretState, SyncReply};
 use rotacast_protocol::{ClusterName, Instant, SecretName};
@@ -430,7 +431,13 @@ impl Driver {
                         self.told(&state, &envelope.traceparent);
                         note(&secret, self.secret(&secret, Input::State(state)));
                     }
-                    Err(error) => tracing::warn!(%error, "desired state refused"),
+                    Err(error) => {
+                        // Any client of the bus may have written it.
+                        static LIMIT: LogLimit = LogLimit::new();
+                        if let Some(left_out) = LIMIT.admit() {
+                            tracing::warn!(%error, left_out, "desired state refused");
+                        }
+                    }
                 }
             }
             Some(Ok(BusEvent::CaughtUp | BusEvent::Resync)) => self.ended(JobKey::States, None),
@@ -500,7 +507,12 @@ async fn next_state(
 fn note(secret: &SecretName, result: Result<(), Rejection>) {
     match result {
         Ok(()) => {}
-        Err(rejection @ Rejection::GoesBack { .. }) => tracing::error!(%secret, %rejection, "desired state refused"),
+        Err(rejection @ Rejection::GoesBack { .. }) => {
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(left_out) = LIMIT.admit() {
+                tracing::error!(%secret, %rejection, left_out, "desired state refused");
+            }
+        }
         Err(rejection) => tracing::debug!(%secret, %rejection, "ignored"),
     }
 }
@@ -508,7 +520,12 @@ fn note(secret: &SecretName, result: Result<(), Rejection>) {
 fn note_all(result: Result<(), Rejection>) {
     match result {
         Ok(()) => {}
-        Err(rejection @ Rejection::GoesBack { .. }) => tracing::error!(%rejection, "desired state refused"),
+        Err(rejection @ Rejection::GoesBack { .. }) => {
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(left_out) = LIMIT.admit() {
+                tracing::error!(%rejection, left_out, "desired state refused");
+            }
+        }
         Err(rejection) => tracing::debug!(%rejection, "ignored"),
     }
 }

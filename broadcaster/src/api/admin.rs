@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use rotacast_log_limit::LogLimit;
 use rotacast_proto::v1;
 use rotacast_proto::v1::admin_server::{Admin, AdminServer};
 use rotacast_protocol::{ClusterName, SecretName, Version, WallTime};
@@ -83,7 +84,11 @@ impl Admin for AdminFront {
         let term = self.control.term().await?;
         let admitted = self.gate.admit(request.into_inner(), &operators, term, (self.clock)());
         let (operator, command) = admitted.inspect_err(|refusal| {
-            tracing::warn!(kind = refusal.kind().as_str(), %refusal, "operator's command refused");
+            // Its sender is not known yet.
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(left_out) = LIMIT.admit() {
+                tracing::warn!(kind = refusal.kind().as_str(), %refusal, left_out, "operator's command refused");
+            }
         })?;
         let (secret, action) = (command.secret.clone(), command.action.name());
         match self.control.command(operator.clone(), command).await {

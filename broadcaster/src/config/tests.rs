@@ -1,5 +1,6 @@
 //! The documented example is what it says, and mistakes are told with line and fix.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
@@ -102,7 +103,10 @@ fn the_defaults_shown_in_the_example_are_the_defaults() {
 #[test]
 fn an_empty_file_is_a_working_configuration() {
     let config = parse("").unwrap();
-    assert_eq!(config.listen, Listen { grpc: DEFAULT_LISTEN, tls: None, advertise: None });
+    assert_eq!(
+        config.listen,
+        Listen { grpc: DEFAULT_LISTEN, tls: None, advertise: None, limits: ListenLimits::default() }
+    );
     assert_eq!(config.defaults, Policy::default());
     assert_eq!(
         config.store,
@@ -111,6 +115,23 @@ fn an_empty_file_is_a_working_configuration() {
     assert_eq!(config.listen.advertised().unwrap(), "http://127.0.0.1:7400");
     let elsewhere = Config::parse(Path::new("/etc/rotacast/rotacast.toml"), "", &|_| None).unwrap();
     assert_eq!(elsewhere.audit.file, Path::new("/etc/rotacast/rotacast-data/audit.jsonl"));
+}
+
+#[test]
+fn what_peers_may_hold_is_configured_and_never_nothing() {
+    let limits = parse("[listen]\nmax_connections = 200\nmax_calls_per_peer = 7\nidle_timeout = \"1m\"\n").unwrap();
+    let limits = limits.listen.limits;
+    assert_eq!(limits.connections.map(NonZeroUsize::get), Some(200));
+    assert_eq!((limits.calls_per_peer.get(), limits.idle_timeout), (7, Duration::from_secs(60)));
+    assert_eq!(limits.calls, ListenLimits::default().calls);
+    for (wrong, told) in [
+        ("max_connections = 0", "listen.max_connections"),
+        ("max_instance_calls = -1", "listen.max_instance_calls"),
+        ("first_request_timeout = \"2m\"", "out of range; expected 1s to 1m"),
+    ] {
+        let found = refused(&format!("[listen]\n{wrong}\n"));
+        assert!(found.contains(told), "{found}");
+    }
 }
 
 #[test]

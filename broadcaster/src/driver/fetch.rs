@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rotacast_bus::ValueSource;
 use rotacast_clock as clock;
+use rotacast_log_limit::LogLimit;
 use rotacast_proto::v1::FetchReply;
 use rotacast_proto::{Envelope, SigningKey, WireMessage as _};
 use rotacast_protocol::ClusterName;
@@ -14,6 +15,9 @@ use tonic::Status;
 use tracing::{info, warn};
 
 use crate::identities::Identities;
+
+/// Lines about fetched values in a minute: a rolling restart of a thousand instances that use one secret.
+const FETCHED_LINES: u32 = 1_000;
 
 /// Serves values out of the store to the services that may read them. Any replica can: the store answers.
 pub struct StoreFetch {
@@ -32,7 +36,10 @@ impl StoreFetch {
 }
 
 fn store_trouble(problem: &rotacast_store::StoreError) -> Status {
-    warn!(%problem, "a fetch could not be answered");
+    static LIMIT: LogLimit = LogLimit::new();
+    if let Some(left_out) = LIMIT.admit() {
+        warn!(%problem, left_out, "a fetch could not be answered");
+    }
     Status::unavailable(problem.to_string())
 }
 
@@ -68,7 +75,11 @@ impl ValueSource for StoreFetch {
                     self.tree.read_version(secret, version).await.map_err(|problem| store_trouble(&problem))?;
                 let stored =
                     stored.ok_or_else(|| Status::not_found(format!("version {version} of {secret} is gone")))?;
-                info!(%secret, %version, instance = %request.key, "fetched");
+                // A service may fetch in a loop, and a restart of all its instances is worth reading.
+                static LIMIT: LogLimit = LogLimit::of(FETCHED_LINES);
+                if let Some(left_out) = LIMIT.admit() {
+                    info!(%secret, %version, instance = %request.key, left_out, "fetched");
+                }
                 stored.value.expose().to_vec()
             }
         };

@@ -101,3 +101,18 @@ fn in_text_a_line_is_a_line_and_says_nothing_twice() {
         ]
     );
 }
+
+#[test]
+fn what_any_client_can_make_the_tls_library_say_is_left_out_unless_asked_for() {
+    for (filter, shown) in [("info", false), ("debug", false), ("info,rustls=warn", true)] {
+        let out = Out::default();
+        let layer = LogLayer::new(LogFormat::Text, false, out.clone());
+        let subscriber = tracing_subscriber::registry().with(filter_of(filter).unwrap()).with(layer);
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(target: "rustls::common_state", "TLS alert warning received");
+            tracing::warn!("of our own");
+        });
+        let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+        assert_eq!((text.contains("TLS alert"), text.contains("of our own")), (shown, true), "{filter}");
+    }
+}

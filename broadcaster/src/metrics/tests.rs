@@ -8,6 +8,7 @@ use rotacast_protocol::{Instant, Phase};
 
 use super::*;
 use crate::audit::AppendObserver as _;
+use crate::config::ListenLimits;
 
 fn value(text: &str, series: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
@@ -100,6 +101,7 @@ fn a_scrape_is_as_long_with_ten_thousand_secrets_as_with_none() {
 #[test]
 fn the_documentation_lists_what_there_is() {
     let metrics = Metrics::default();
+    metrics.count_connections_of(&Connections::new(&ListenLimits::default()));
     let slot = metrics.figures();
     let soon = clock::instant() + Duration::from_secs(60);
     slot.tell(Figures { deadline: Some((Duration::from_secs(20), soon)), ..Figures::default() });

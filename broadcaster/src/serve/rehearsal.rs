@@ -6,7 +6,7 @@ use rotacast_proto::SigningKey;
 use rotacast_store::Prefix;
 
 use super::provider::Providers;
-use super::{backend, files, server_tls};
+use super::{backend, files, tls};
 use crate::config::{BusConfig, ClientTls, Config, StoreConfig};
 
 /// Reads every file that the configuration names and builds everything from it that needs no server. Each problem
@@ -20,8 +20,8 @@ pub async fn rehearse(config: &Config) -> Vec<String> {
         note(backend::store(&config.store).await.map(drop));
     }
     note(bus(config));
-    if let Some(tls) = &config.listen.tls {
-        note(server_tls(tls).map(drop));
+    if let Some(files) = &config.listen.tls {
+        note(tls::read(files).map(drop));
     }
     note(Providers::new(&config.providers).map(drop));
     note(crate::traces::check(&config.telemetry));

@@ -16,7 +16,7 @@ use futures::stream::BoxStream;
 use rotacast_protocol::SecretName;
 use rotacast_protocol::status::SecretStatus;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -81,16 +81,10 @@ struct Listener {
 }
 
 /// Tells until the browser is gone, the broadcaster stops, or a problem has been told.
-pub(super) fn serve(
-    front: Arc<Front>,
-    headers: HeaderMap,
-    place: OwnedSemaphorePermit,
-    view: View,
-) -> impl IntoResponse {
+pub(super) fn serve(front: Arc<Front>, headers: HeaderMap, view: View) -> impl IntoResponse {
     let (events, stream) = mpsc::channel(BUFFERED);
     let listener = Listener { front: Arc::clone(&front), headers, events };
     tokio::spawn(async move {
-        let _place = place;
         tokio::select! {
             () = listener.run(&view) => {}
             () = front.stop.cancelled() => {}

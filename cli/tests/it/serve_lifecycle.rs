@@ -25,6 +25,11 @@ struct Served {
 
 impl Served {
     fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// With at most so many open files, soft and hard.
+    fn start_with(open_files: Option<usize>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let systemd = UnixDatagram::bind(folder.path().join("notify")).unwrap();
         systemd.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -37,10 +42,23 @@ impl Served {
         let text =
             "[listen]\ngrpc = \"127.0.0.1:0\"\n[keys]\nsigning_key = \"broadcaster.key\"\n[log]\nformat = \"json\"\n";
         std::fs::write(folder.path().join("rotacast.toml"), text).unwrap();
-        let mut process = rotacast()
+        let mut serve = match open_files {
+            None => rotacast(),
+            Some(limit) => {
+                let mut shell = Command::new("/bin/sh");
+                shell.env_clear().current_dir(folder.path());
+                shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]);
+                shell.arg(env!("CARGO_BIN_EXE_rotacast"));
+                shell
+            }
+        };
+        // A test about open files does not read on, and a socket that is full would hold the broadcaster up.
+        if open_files.is_none() {
+            serve.env("WATCHDOG_USEC", "200000");
+        }
+        let mut process = serve
             .args(["serve", "--config", "rotacast.toml"])
             .env("NOTIFY_SOCKET", folder.path().join("notify"))
-            .env("WATCHDOG_USEC", "200000")
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -72,6 +90,16 @@ impl Served {
                 return text;
             }
         }
+    }
+
+    /// How many files it has open.
+    fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
+    }
+
+    /// Connections that say nothing.
+    fn silent(&self, count: usize) -> Vec<TcpStream> {
+        (0..count).map(|_| TcpStream::connect(&self.address).unwrap()).collect()
     }
 
     fn signal(&self, signal: Signal) {
@@ -178,4 +206,40 @@ fn a_log_begins_with_what_wrote_it() {
     ] {
         assert_eq!(first[logged], built[field], "{field}");
     }
+}
+
+#[test]
+fn silent_connections_leave_file_descriptors_and_the_way_in_to_others() {
+    let mut served = Served::start_with(Some(96));
+    served.told(|text| text.starts_with("READY=1"));
+    let silent = served.silent(150);
+    for _ in 0..5 {
+        assert_eq!(served.get("/healthz").0, 200, "while the connections are open");
+    }
+    let line = served.logged("silent connections are closed to make room: a cap on connections is reached");
+    assert_eq!((&line["open_files"], &line["max"]), (&96.into(), &32.into()), "{line}");
+    assert!(served.open_files() <= 96 - 32, "{}", served.open_files());
+    served.signal(Signal::TERM);
+    assert!(served.process.wait().unwrap().success());
+    drop(silent);
+}
+
+#[test]
+fn a_broadcaster_without_file_descriptors_says_so_and_goes_on() {
+    let idle = {
+        let served = Served::start();
+        served.told(|text| text.starts_with("READY=1"));
+        served.open_files()
+    };
+    // Fewer than the connections that are always allowed.
+    let mut served = Served::start_with(Some(idle + 4));
+    served.told(|text| text.starts_with("READY=1"));
+    let silent = served.silent(50);
+    let line = served.logged(
+        "cannot accept a connection; trying again. If file descriptors are short, raise the limit on open files (nofile), \
+         such as with LimitNOFILE= in the systemd unit",
+    );
+    assert!(line["problem"].as_str().unwrap().contains("open files"), "{line}");
+    assert_eq!(served.get("/healthz").0, 200, "while the connections are open");
+    drop(silent);
 }

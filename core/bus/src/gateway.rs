@@ -1,9 +1,7 @@
 //! The way in for instances without bus access: any [`InstanceBus`] served over gRPC.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::{Stream, StreamExt as _};
@@ -17,10 +15,6 @@ use tonic::{Request, Response, Status};
 use crate::status::to_status;
 use crate::{BusEvent, CALL_TIMEOUT, InstanceBus, MAX_MESSAGE_BYTES};
 
-/// Watches one peer address may have open at once. A node's worth of instances behind one address, and more.
-const MAX_STREAMS_PER_PEER: usize = 1024;
-/// Watches open at once altogether; each costs a few KiB.
-const MAX_STREAMS: usize = 65_536;
 /// Room for protobuf's own framing around the largest message.
 const FRAMING: usize = 1024;
 
@@ -43,13 +37,13 @@ pub trait Admission: Send + Sync + 'static {
     fn admit(&self, message: &Envelope) -> Result<(), Status>;
 }
 
-/// The gRPC service `rotacast.v1.Instances` over a bus.
+/// The gRPC service `rotacast.v1.Instances` over a bus. It does not bound how many watches are open: what accepts its
+/// connections does.
 pub struct Gateway {
     bus: Arc<dyn InstanceBus>,
     values: Arc<dyn ValueSource>,
     admission: Option<Arc<dyn Admission>>,
     stopping: CancellationToken,
-    streams: Arc<Streams>,
 }
 
 impl Gateway {
@@ -58,8 +52,7 @@ impl Gateway {
     /// behind one that no leader accepts.
     #[must_use]
     pub fn new(bus: Arc<dyn InstanceBus>, values: Arc<dyn ValueSource>) -> Self {
-        let streams = Arc::new(Streams { per_peer: MAX_STREAMS_PER_PEER, total: MAX_STREAMS, open: Mutex::default() });
-        Self { bus, values, admission: None, stopping: CancellationToken::new(), streams }
+        Self { bus, values, admission: None, stopping: CancellationToken::new() }
     }
 
     /// Refuses what `admission` does not admit.
@@ -73,14 +66,6 @@ impl Gateway {
     #[must_use]
     pub fn with_shutdown(mut self, stopping: CancellationToken) -> Self {
         self.stopping = stopping;
-        self
-    }
-
-    /// Allows one peer address this many watches at once.
-    #[must_use]
-    pub fn with_streams_per_peer(mut self, bound: usize) -> Self {
-        let total = self.streams.total;
-        self.streams = Arc::new(Streams { per_peer: bound, total, open: Mutex::default() });
         self
     }
 
@@ -129,7 +114,6 @@ impl Instances for Gateway {
         &self,
         request: Request<v1::WatchStatesRequest>,
     ) -> Result<Response<Self::WatchStatesStream>, Status> {
-        let place = self.streams.take(request.remote_addr().map(|address| address.ip()))?;
         let names = request.into_inner().secrets;
         if names.len() > MAX_SECRETS_PER_INSTANCE {
             let found = names.len();
@@ -141,11 +125,8 @@ impl Instances for Gateway {
             .into_iter()
             .map(|name| SecretName::new(name).map_err(|problem| Status::invalid_argument(problem.to_string())))
             .collect::<Result<Vec<_>, _>>()?;
-        let events = self.bus.watch_states(&secrets).map(move |event| {
-            // Moved in: given back when the stream is dropped.
-            let _place = &place;
-            event.map(state_event).map_err(|problem| to_status(&problem))
-        });
+        let events = self.bus.watch_states(&secrets);
+        let events = events.map(|event| event.map(state_event).map_err(|problem| to_status(&problem)));
         Ok(Response::new(Box::pin(events.take_until(self.stopping.clone().cancelled_owned()))))
     }
 
@@ -180,47 +161,4 @@ fn sender(envelope: &Envelope) -> Result<InstanceKey, Status> {
         InstanceName::new(instance).map_err(|_| malformed())?,
         life.parse::<Incarnation>().map_err(|_| malformed())?,
     ))
-}
-
-/// How many watches are open, by peer address (`None`: a connection without one, such as a Unix socket).
-struct Streams {
-    per_peer: usize,
-    total: usize,
-    open: Mutex<(usize, HashMap<Option<IpAddr>, usize>)>,
-}
-
-impl Streams {
-    fn take(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Place, Status> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = open.1.get(&peer).copied().unwrap_or_default();
-        if here >= self.per_peer || open.0 >= self.total {
-            let (per_peer, total) = (self.per_peer, self.total);
-            return Err(Status::resource_exhausted(format!(
-                "{here} watches are open from this address and {} altogether, expected at most {per_peer} and {total}",
-                open.0
-            )));
-        }
-        open.0 += 1;
-        open.1.insert(peer, here + 1);
-        Ok(Place { streams: Arc::clone(self), peer })
-    }
-}
-
-/// One open watch's place in the count.
-struct Place {
-    streams: Arc<Streams>,
-    peer: Option<IpAddr>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.streams.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.0 = open.0.saturating_sub(1);
-        if let Some(here) = open.1.get_mut(&self.peer) {
-            *here -= 1;
-            if *here == 0 {
-                open.1.remove(&self.peer);
-            }
-        }
-    }
 }

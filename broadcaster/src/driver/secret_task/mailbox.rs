@@ -1,6 +1,7 @@
 //! Turns mail into the machine's events, and its answers into replies.
 
 use rotacast_clock as clock;
+use rotacast_log_limit::LogLimit;
 use rotacast_protocol::coordinator::{Input, Rejection};
 use rotacast_protocol::machine::{Answer, Event};
 use tracing::{debug, info, warn};
@@ -74,8 +75,18 @@ impl SecretTask {
         match rejection {
             Rejection::Stale { .. } | Rejection::Deposed { .. } => debug!(%secret, %rejection, "nothing new"),
             // Such as a report that was under way when its instance left.
-            Rejection::Sender { .. } => info!(%secret, %rejection, "refused"),
-            Rejection::Gap { .. } | Rejection::Operator { .. } => warn!(%secret, %rejection, "refused"),
+            Rejection::Sender { .. } => {
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(left_out) = LIMIT.admit() {
+                    info!(%secret, %rejection, left_out, "refused");
+                }
+            }
+            Rejection::Gap { .. } | Rejection::Operator { .. } => {
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(left_out) = LIMIT.admit() {
+                    warn!(%secret, %rejection, left_out, "refused");
+                }
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
+use rotacast_log_limit::LogLimit;
 use rotacast_proto::Envelope;
 use tokio::runtime::Handle;
 
@@ -596,11 +597,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Said at every power of two: a client that floods a topic must not flood the log.
     fn unreadable(&self, problem: &str) {
+        static LIMIT: LogLimit = LogLimit::new();
         let count = self.unreadable.fetch_add(1, Ordering::Relaxed) + 1;
-        if count.is_power_of_two() {
-            tracing::warn!(topic = %self.topic, %problem, count, "message that is none of ours");
+        if let Some(left_out) = LIMIT.admit() {
+            tracing::warn!(topic = %self.topic, %problem, count, left_out, "message that is none of ours");
         }
     }
 }

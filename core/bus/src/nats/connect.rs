@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::{Auth, AuthError, Client, ConnectErrorKind, ConnectOptions, Event};
+use rotacast_log_limit::LogLimit;
 use rotacast_proto::LoginSecret;
 use rotacast_protocol::ClusterName;
 use tokio::sync::watch;
@@ -157,7 +158,12 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sen
                     }
                     // Found as a gap by the subscription itself.
                     Event::SlowConsumer(subscription) => tracing::debug!(subscription, "slow reader, messages dropped"),
-                    other => tracing::warn!(event = %other, "NATS"),
+                    other => {
+                        static LIMIT: LogLimit = LogLimit::new();
+                        if let Some(left_out) = LIMIT.admit() {
+                            tracing::warn!(event = %other, left_out, "NATS");
+                        }
+                    }
                 }
             }
         });

@@ -11,6 +11,7 @@ use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::jetstream::{self, ErrorCode};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use rotacast_log_limit::LogLimit;
 use rotacast_proto::Envelope;
 use rotacast_protocol::{InstanceKey, Revision, SecretName};
 
@@ -184,7 +185,13 @@ impl NatsBus {
                 Ok(envelope) => {
                     roster.insert(message.subject.to_string(), envelope);
                 }
-                Err(problem) => tracing::warn!(subject = %message.subject, %problem, "message that is none of ours"),
+                Err(problem) => {
+                    static LIMIT: LogLimit = LogLimit::new();
+                    if let Some(left_out) = LIMIT.admit() {
+                        let subject = &message.subject;
+                        tracing::warn!(%subject, %problem, left_out, "message that is none of ours");
+                    }
+                }
             }
         }
     }

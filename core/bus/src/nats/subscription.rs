@@ -13,6 +13,7 @@ use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{Client, Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt as _;
+use rotacast_log_limit::LogLimit;
 use rotacast_proto::Envelope;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -167,7 +168,12 @@ impl Reading {
         let subject = message.subject.to_string();
         match envelope::read(message.message.headers.as_ref(), message.message.payload.clone()) {
             Ok(envelope) => self.ready.push_back(Step::Message { subject, envelope }),
-            Err(problem) => tracing::warn!(%subject, %problem, "message that is none of ours"),
+            Err(problem) => {
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(left_out) = LIMIT.admit() {
+                    tracing::warn!(%subject, %problem, left_out, "message that is none of ours");
+                }
+            }
         }
         self.check_caught_up(pending).await
     }

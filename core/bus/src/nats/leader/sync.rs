@@ -3,6 +3,7 @@
 use async_nats::{Client, Subject};
 use futures::StreamExt as _;
 use futures::stream::{BoxStream, FuturesUnordered};
+use rotacast_log_limit::LogLimit;
 use rotacast_proto::Envelope;
 use tokio::sync::mpsc;
 
@@ -41,7 +42,10 @@ async fn answer(bus: &NatsBus, mut requests: async_nats::Subscriber, out: &mpsc:
                 let envelope = match envelope::read(request.headers.as_ref(), request.payload) {
                     Ok(envelope) => envelope,
                     Err(problem) => {
-                        tracing::warn!(%problem, "Sync that is none of ours");
+                        static LIMIT: LogLimit = LogLimit::new();
+                        if let Some(left_out) = LIMIT.admit() {
+                            tracing::warn!(%problem, left_out, "Sync that is none of ours");
+                        }
                         continue;
                     }
                 };
@@ -69,13 +73,20 @@ async fn answer(bus: &NatsBus, mut requests: async_nats::Subscriber, out: &mpsc:
 
 async fn send(bus: &NatsBus, way_back: Subject, reply: Envelope) {
     if !fits(&bus.inner.client, &reply) {
-        tracing::error!(subject = %reply.subject, "reply to a Sync is beyond the server's max_payload; dropped");
+        static LIMIT: LogLimit = LogLimit::new();
+        if let Some(left_out) = LIMIT.admit() {
+            let subject = &reply.subject;
+            tracing::error!(%subject, left_out, "reply to a Sync is beyond the server's max_payload; dropped");
+        }
         return;
     }
     let headers = match envelope::headers(&reply, &bus.inner.endpoint) {
         Ok(headers) => headers,
         Err(problem) => {
-            tracing::error!(%problem, "reply to a Sync dropped");
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(left_out) = LIMIT.admit() {
+                tracing::error!(%problem, left_out, "reply to a Sync dropped");
+            }
             return;
         }
     };
