@@ -1,7 +1,7 @@
 //! The gRPC admin service: authenticates operators, checks what they send, and asks [`Control`].
 //!
-//! Reads need no signature: the listener is on loopback, or behind TLS with client certificates.
-//! Commands always carry a configured operator's signature.
+//! Reads need a token where the dashboard needs one: see [`Readers`](crate::readers::Readers). Commands always carry a
+//! configured operator's signature.
 
 mod admin;
 pub mod control;

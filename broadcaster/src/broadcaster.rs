@@ -19,6 +19,7 @@ use crate::connections::{Connections, Tls};
 use crate::driver::{Driver, DriverControl, Environment, Role, Secrets, StoreFetch};
 use crate::findings::{Findings, Topic};
 use crate::health::{self, Health};
+use crate::readers::Readers;
 use crate::systemd;
 use crate::token::Tokens;
 use crate::web::{self, WebOptions};
@@ -72,16 +73,16 @@ impl Broadcaster {
         let role = driver.role();
         let control = Arc::new(DriverControl::new(environment.clone(), driver.secrets(), role.clone(), stop.clone()));
         let address = listener.local_addr().context("the listener's address")?;
+        let readers = Readers::new(tokens, address.ip().is_loopback() || clients_certified);
         let options = WebOptions {
-            tokens,
+            readers: readers.clone(),
             hosts,
             tls: tls.is_some(),
-            open: address.ip().is_loopback() || clients_certified,
             audit: environment.audit.path().to_owned(),
             metrics: environment.metrics.clone(),
         };
         let web = web::router(Arc::clone(&control) as _, environment.cluster.to_string(), options, stop.clone());
-        let admin = AdminFront::new(control, environment.cluster.clone(), operators).into_service();
+        let admin = AdminFront::new(control, environment.cluster.clone(), operators, readers).into_service();
         let values = Arc::new(StoreFetch::new(
             environment.cluster.clone(),
             environment.tree.clone(),

@@ -18,6 +18,7 @@ pub mod health;
 pub mod identities;
 pub mod log;
 pub mod metrics;
+pub mod readers;
 pub mod schedule;
 pub mod serve;
 pub mod settings;

@@ -31,12 +31,12 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use rotacast_protocol::SecretName;
 use serde::Deserialize;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use about::AboutView;
-use access::{Person, Sessions};
+use access::Sessions;
 use action::{ActionBody, DoneView};
 use fleet::{Fleet, FleetQuery, FleetView, InstancesQuery, PageView};
 use stream::View;
@@ -44,7 +44,7 @@ use stream::View;
 use crate::api::{Control, OperatorCommand, Refusal};
 use crate::audit::{self, Recorded, Search};
 use crate::metrics::Metrics;
-use crate::token::Tokens;
+use crate::readers::{Person, Readers};
 
 /// Searches of the audit log at once: each may read a disk for seconds.
 const MAX_SEARCHES: usize = 2;
@@ -63,14 +63,12 @@ const CSP: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; fram
 
 /// How the dashboard is served.
 pub struct WebOptions {
-    /// Who may look and act; replaced when the configuration is reloaded.
-    pub tokens: watch::Receiver<Arc<Tokens>>,
+    /// Who may look and act.
+    pub readers: Readers,
     /// Names, besides loopback's, under which browsers reach it. Looked at without TLS only: a certificate says the same.
     pub hosts: Vec<String>,
     /// Whether the listener is behind TLS.
     pub tls: bool,
-    /// Whether any client that reaches the address may look: it is on loopback, or asks for client certificates.
-    pub open: bool,
     /// The audit log's file.
     pub audit: PathBuf,
     /// What `/metrics` shows.
@@ -161,28 +159,17 @@ async fn readers_only(State(front): State<Arc<Front>>, request: Request, next: N
 }
 
 impl Front {
-    fn tokens(&self) -> Arc<Tokens> {
-        Arc::clone(&self.options.tokens.borrow())
-    }
-
     fn person(&self, headers: &HeaderMap) -> Option<Person> {
-        self.sessions.person(&self.tokens(), headers, Instant::now())
-    }
-
-    fn sign_in_needed(&self) -> bool {
-        !self.options.open || !self.tokens().readers.is_empty()
+        self.sessions.person(&self.options.readers.tokens(), headers, Instant::now())
     }
 
     /// The person who looks; none where looking needs no sign-in.
     fn reader(&self, headers: &HeaderMap) -> Result<Option<Person>, Refusal> {
-        match self.person(headers) {
-            None if self.sign_in_needed() => Err(Refusal::Unauthenticated("looking needs a sign-in here".into())),
-            person => Ok(person),
-        }
+        self.options.readers.admit(self.person(headers))
     }
 
     async fn about(&self, person: Option<&Person>) -> AboutView {
-        AboutView::new(self.control.broadcaster().await, person, self.sign_in_needed())
+        AboutView::new(self.control.broadcaster().await, person, self.options.readers.token_needed())
     }
 
     fn stream(self: Arc<Self>, headers: HeaderMap, view: View) -> Response {
@@ -215,9 +202,8 @@ async fn sign_in(
         Refusal::Invalid("a sign-in is JSON (`content-type: application/json`) such as {\"token\": \"…\"}".into())
     })?;
     let token = zeroize::Zeroizing::new(token);
-    let session = front.sessions.begin(&front.tokens(), token.trim(), Instant::now());
-    let session =
-        session.ok_or_else(|| Refusal::Unauthenticated("this is not a token that the configuration knows".into()))?;
+    let session = front.sessions.begin(&front.options.readers.tokens(), token.trim(), Instant::now());
+    let session = session.ok_or_else(|| Refusal::SignIn("this is not a token that the configuration knows".into()))?;
     Ok(with_cookie(access::set_cookie(Some(&session), front.options.tls)))
 }
 
@@ -319,7 +305,7 @@ async fn act(
     uri: Uri,
     body: Result<Json<ActionBody>, JsonRejection>,
 ) -> Result<Json<DoneView>, Refusal> {
-    let person = front.person(&headers).ok_or_else(|| Refusal::Unauthenticated("an order needs a sign-in".into()))?;
+    let person = front.person(&headers).ok_or_else(|| Refusal::SignIn("an order needs a sign-in".into()))?;
     if !person.may_act {
         return Err(Refusal::Forbidden(format!(
             "{} may only look: dashboard.operators in the configuration names who may act",

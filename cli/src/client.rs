@@ -6,18 +6,16 @@ use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use prost::bytes::{Bytes, BytesMut};
-use rotacast_proto::v1::admin_client::AdminClient;
 use rotacast_proto::v1::operator_command::Action;
 use rotacast_proto::{Envelope, FieldError, Kind, SigningKey, v1};
 use rotacast_protocol::coordinator::Order;
 use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus};
 use rotacast_protocol::{ClusterName, OperatorName, SecretName, Version};
-use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
 use crate::error::Stop;
 use crate::global::Global;
-use crate::servers::Servers;
+use crate::servers::{Admin, Servers};
 
 /// How long an answer may take: the slowest, an order, waits for one write to the store.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,7 +29,7 @@ const DEV_OPERATOR: &str = "operator";
 /// A broadcaster to talk to, and the others that were named.
 #[derive(Clone)]
 pub(crate) struct Client {
-    admin: AdminClient<Channel>,
+    admin: Admin,
     servers: Arc<Servers>,
     /// Which one.
     which: usize,
@@ -220,7 +218,7 @@ impl Client {
 }
 
 /// The cluster of a broadcaster, and the term in which it leads; 0: it does not.
-async fn about(server: &str, admin: &mut AdminClient<Channel>) -> Result<(ClusterName, u64), Stop> {
+async fn about(server: &str, admin: &mut Admin) -> Result<(ClusterName, u64), Stop> {
     let request = v1::StatusRequest { secret: String::new(), brief: true };
     let status = answer(server, admin.status(request)).await?;
     let cluster = ClusterName::new(status.cluster).map_err(|error| {

@@ -122,6 +122,12 @@ impl Stop {
         Self::failed(Exit::Failed, "unexpected_answer", problem, "`rotacast status` shows what came of it")
     }
 
+    /// Over plain HTTP; gRPC's answer says the same.
+    pub(crate) fn token_needed(problem: &str) -> Self {
+        let fix = "show a token with --token-file FILE (or ROTACAST_TOKEN_FILE); `rotacast token --out NAME` makes one";
+        Self::failed(Exit::Failed, RefusalKind::Unauthenticated.as_str(), problem, fix)
+    }
+
     pub(crate) fn unreachable(server: &str, problem: &str) -> Self {
         let problem = format!("broadcaster at {server} cannot be reached: {problem}");
         // TLS tells of certificates in words only.

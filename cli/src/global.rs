@@ -23,6 +23,9 @@ pub(crate) struct Global {
     /// The operator's private key; ./rotacast-data/keys/operator.key if that exists.
     #[arg(long, global = true, env = "ROTACAST_OPERATOR_KEY", value_name = "FILE")]
     pub(crate) operator_key: Option<PathBuf>,
+    /// A token for reading, where the server asks for one; `rotacast token` makes it.
+    #[arg(long, global = true, env = "ROTACAST_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// The cluster that an order is for; without it, the server's own.
     #[arg(long, global = true, env = "ROTACAST_CLUSTER", value_name = "NAME")]
     pub(crate) cluster: Option<ClusterName>,

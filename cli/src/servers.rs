@@ -1,7 +1,7 @@
 //! Where broadcasters listen, and which of them to ask.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -10,9 +10,13 @@ use http_body_util::{BodyExt as _, Limited};
 use rotacast_proto::v1;
 use rotacast_proto::v1::admin_client::AdminClient;
 use tonic::codegen::http;
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
-
+use tonic::{Request, Status};
 use tower::{Service as _, ServiceExt as _};
+use zeroize::Zeroizing;
 
 use crate::error::{Stop, innermost};
 use crate::global::Global;
@@ -26,8 +30,45 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::fro
 /// Largest answer, in bytes: the status of ten thousand secrets is about half of it.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
+/// The admin service of a broadcaster, asked with the token that was given.
+pub(crate) type Admin = AdminClient<InterceptedService<Channel, Reader>>;
+
+/// Shows the token with every request, if there is one.
+#[derive(Clone, Default)]
+pub(crate) struct Reader(Option<AsciiMetadataValue>);
+
+impl Reader {
+    fn of_file(file: &Path) -> Result<Self, Stop> {
+        let text = Zeroizing::new(read(file)?);
+        let unusable = || {
+            let problem = format!("--token-file {}: it holds no token", file.display());
+            Stop::usage(problem, "expected one line, as `rotacast token` writes it")
+        };
+        let line = std::str::from_utf8(&text).map_err(|_| unusable())?.trim();
+        if line.is_empty() {
+            return Err(unusable());
+        }
+        let header = Zeroizing::new(format!("Bearer {line}"));
+        let mut value = AsciiMetadataValue::try_from(header.as_str()).map_err(|_| unusable())?;
+        value.set_sensitive(true);
+        Ok(Self(Some(value)))
+    }
+}
+
+impl Interceptor for Reader {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
 /// Every broadcaster that was named; at least one.
-pub(crate) struct Servers(Vec<Server>);
+pub(crate) struct Servers {
+    servers: Vec<Server>,
+    reader: Reader,
+}
 
 /// One of them.
 struct Server {
@@ -46,40 +87,55 @@ impl Servers {
         if servers.is_empty() {
             return Err(Stop::usage("--server names no broadcaster", "expected such as http://127.0.0.1:7400"));
         }
-        Ok(Self(servers))
+        let reader = global.token_file.as_deref().map(Reader::of_file).transpose()?.unwrap_or_default();
+        let all = Self { servers, reader };
+        match all.in_the_clear() {
+            Some(server) if all.reader.0.is_some() => Err(Stop::usage(
+                format!(
+                    "--token-file: {server} is not on this machine and has no https, so the network can read the token"
+                ),
+                "name it by https with --ca, or read on the broadcaster's machine",
+            )),
+            _ => Ok(all),
+        }
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.0.len()
+        self.servers.len()
     }
 
     pub(crate) fn name(&self, which: usize) -> &str {
-        &self.0[which].name
+        &self.servers[which].name
     }
 
     /// Whether it is one, and on this machine.
     pub(crate) fn is_one_on_this_machine(&self) -> bool {
-        matches!(self.0.as_slice(), [Server { loopback: true, .. }])
+        matches!(self.servers.as_slice(), [Server { loopback: true, .. }])
     }
 
     /// The first that others could read along with.
     pub(crate) fn in_the_clear(&self) -> Option<&str> {
-        self.0.iter().find(|server| !server.private).map(|server| server.name.as_str())
+        self.servers.iter().find(|server| !server.private).map(|server| server.name.as_str())
     }
 
     /// Connects to one. If this fails, nothing was sent to it.
-    pub(crate) async fn connect(&self, which: usize) -> Result<AdminClient<Channel>, Stop> {
-        let Server { name, endpoint, .. } = &self.0[which];
+    pub(crate) async fn connect(&self, which: usize) -> Result<Admin, Stop> {
+        let Server { name, endpoint, .. } = &self.servers[which];
         let channel = endpoint.connect().await.map_err(|error| Stop::unreachable(name, &innermost(&error)))?;
-        Ok(AdminClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+        Ok(AdminClient::with_interceptor(channel, self.reader.clone()).max_decoding_message_size(MAX_ANSWER_BYTES))
     }
 
     /// The text of a page that one serves beside gRPC.
     pub(crate) async fn page(&self, which: usize, path: &'static str) -> Result<String, Stop> {
-        let Server { name, endpoint, .. } = &self.0[which];
+        let Server { name, endpoint, .. } = &self.servers[which];
         let unreachable = |problem: String| Stop::unreachable(name, &problem);
         let mut channel = endpoint.connect().await.map_err(|error| unreachable(innermost(&error)))?;
-        let request = http::Request::get(path).body(tonic::body::Body::empty()).expect("a path of ours is one");
+        let mut request = http::Request::get(path).body(tonic::body::Body::empty()).expect("a path of ours is one");
+        if let Some(token) = &self.reader.0 {
+            let mut headers = MetadataMap::new();
+            headers.insert("authorization", token.clone());
+            request.headers_mut().extend(headers.into_headers());
+        }
         let answer = channel.ready().await.map_err(|error| unreachable(innermost(&error)))?.call(request).await;
         let answer = answer.map_err(|error| unreachable(innermost(&error)))?;
         let status = answer.status();
@@ -87,14 +143,17 @@ impl Servers {
         let body = body.map_err(|error| unreachable(innermost(&*error)))?.to_bytes();
         let text = String::from_utf8_lossy(&body).into_owned();
         // The report says whether it is ready, with either status.
-        match status.is_success() || status == http::StatusCode::SERVICE_UNAVAILABLE {
-            true => Ok(text),
-            false => Err(unreachable(format!("{path}: {status}: {text}"))),
+        match status {
+            status if status.is_success() || status == http::StatusCode::SERVICE_UNAVAILABLE => Ok(text),
+            http::StatusCode::UNAUTHORIZED => {
+                Err(Stop::token_needed(&format!("{name}{path}: reading needs a token here")))
+            }
+            status => Err(unreachable(format!("{path}: {status}: {text}"))),
         }
     }
 
     /// The only one; of several the one that leads, or else the first that answers.
-    pub(crate) async fn find(&self) -> Result<(usize, AdminClient<Channel>), Stop> {
+    pub(crate) async fn find(&self) -> Result<(usize, Admin), Stop> {
         if self.count() == 1 {
             return Ok((0, self.connect(0).await?));
         }
@@ -112,7 +171,7 @@ impl Servers {
     }
 
     /// Whether one leads.
-    async fn ask(&self, which: usize) -> (usize, Result<(bool, AdminClient<Channel>), Stop>) {
+    async fn ask(&self, which: usize) -> (usize, Result<(bool, Admin), Stop>) {
         let asking = async {
             let mut admin = self.connect(which).await?;
             let request = v1::StatusRequest { secret: String::new(), brief: true };
@@ -174,7 +233,7 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn read(file: &PathBuf) -> Result<Vec<u8>, Stop> {
+fn read(file: &Path) -> Result<Vec<u8>, Stop> {
     std::fs::read(file).map_err(|error| Stop::usage(format!("cannot read {}: {error}", file.display()), ""))
 }
 

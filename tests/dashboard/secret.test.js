@@ -109,3 +109,12 @@ test("versions are listed from the newest, history says why", () => {
   assert.match(String(rows[1]), /^1.*sealed/);
   assert.match(text(history(status({ history: [ENDED] }))), /Rolled back, version 2 is rejected: it hangs\./);
 });
+
+test("what holds a retire up can be overridden where it is named", () => {
+  const released = [1, 2].map((at) => blocker("members_released", { who: `api/pod-${at}#8a7b1aa3`, why: "still holds version 1" }));
+  const it = status({ guards: [{ version: 1, conditions: [] }], blockers: [...released, blocker("usage_evidence", { why: "2 sessions use version 1" })] });
+  const buttons = all(waits(page(it)), (element) => element.tag === "button").map((button) => button.props["aria-label"]);
+  assert.deepEqual(buttons, ["Override for api/pod-1#8a7b1aa3 …", "Override for api/pod-2#8a7b1aa3 …", "Override for the provider's sessions …"]);
+  const without = all(waits(page({ ...it, guards: [] })), (element) => element.tag === "button");
+  assert.deepEqual(without, [], "no version is on its way out");
+});

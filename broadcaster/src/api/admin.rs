@@ -7,6 +7,7 @@ use futures::stream::BoxStream;
 use rotacast_log_limit::LogLimit;
 use rotacast_proto::v1;
 use rotacast_proto::v1::admin_server::{Admin, AdminServer};
+use rotacast_protocol::status::BroadcasterStatus;
 use rotacast_protocol::{ClusterName, SecretName, Version, WallTime};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
@@ -14,6 +15,7 @@ use tonic::{Request, Response, Status};
 use super::Refusal;
 use super::control::Control;
 use super::operator::{Gate, Operators};
+use crate::readers::Readers;
 
 /// Largest request, in bytes: an envelope's payload of 256 KiB and its attributes.
 const MAX_REQUEST_BYTES: usize = 320 * 1024;
@@ -22,6 +24,7 @@ const MAX_REQUEST_BYTES: usize = 320 * 1024;
 pub struct AdminFront {
     control: Arc<dyn Control>,
     operators: watch::Receiver<Arc<Operators>>,
+    readers: Readers,
     gate: Gate,
     clock: fn() -> WallTime,
 }
@@ -30,9 +33,18 @@ impl AdminFront {
     /// A front for `control`. Whom it obeys is read anew for every command, so that a reload of the
     /// configuration takes effect at once.
     #[must_use]
-    pub fn new(control: Arc<dyn Control>, cluster: ClusterName, operators: watch::Receiver<Arc<Operators>>) -> Self {
+    pub fn new(
+        control: Arc<dyn Control>,
+        cluster: ClusterName,
+        operators: watch::Receiver<Arc<Operators>>,
+        readers: Readers,
+    ) -> Self {
         let clock = rotacast_clock::wall;
-        Self { control, operators, gate: Gate::new(cluster), clock }
+        Self { control, operators, readers, gate: Gate::new(cluster), clock }
+    }
+
+    fn may_read<T>(&self, request: &Request<T>) -> Result<(), Refusal> {
+        self.readers.admit_program(request.metadata().as_ref()).map(drop)
     }
 
     /// As a service for tonic's router.
@@ -40,6 +52,11 @@ impl AdminFront {
     pub fn into_service(self) -> AdminServer<Self> {
         AdminServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES)
     }
+}
+
+/// What an order needs to be signed and sent to the leader, and nothing else.
+fn for_an_order(broadcaster: BroadcasterStatus) -> BroadcasterStatus {
+    BroadcasterStatus { store: String::new(), bus: String::new(), ..broadcaster }
 }
 
 /// An empty name stands for every secret.
@@ -55,21 +72,35 @@ impl Admin for AdminFront {
     type WatchStream = BoxStream<'static, Result<v1::SecretStatus, Status>>;
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
+        let may_read = self.may_read(&request);
         let request = request.into_inner();
         if request.brief {
-            return Ok(Response::new(self.control.broadcaster().await.into()));
+            let broadcaster = self.control.broadcaster().await;
+            return Ok(Response::new(match may_read {
+                Ok(()) => broadcaster.into(),
+                Err(_) => for_an_order(broadcaster).into(),
+            }));
         }
+        may_read?;
         let secret = secret_or_all(request.secret)?;
         Ok(Response::new(self.control.status(secret).await?.into()))
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let secret = secret_or_all(request.into_inner().secret)?;
-        let changes = self.control.watch(secret).map(|change| change.map(v1::SecretStatus::from).map_err(Status::from));
+        self.may_read(&request)?;
+        let (metadata, _, request) = request.into_parts();
+        let secret = secret_or_all(request.secret)?;
+        let readers = self.readers.clone();
+        let changes = self.control.watch(secret).map(move |change| {
+            // A token may be withdrawn meanwhile.
+            readers.admit_program(metadata.as_ref())?;
+            change.map(v1::SecretStatus::from).map_err(Status::from)
+        });
         Ok(Response::new(changes.boxed()))
     }
 
     async fn instances(&self, request: Request<v1::InstancesRequest>) -> Result<Response<v1::InstancesReply>, Status> {
+        self.may_read(&request)?;
         let request = request.into_inner();
         let secret = secret_or_all(request.secret)?;
         let not_on = Version::new(request.not_on).ok();
@@ -106,7 +137,8 @@ impl Admin for AdminFront {
         }
     }
 
-    async fn doctor(&self, _request: Request<v1::DoctorRequest>) -> Result<Response<v1::DoctorReply>, Status> {
+    async fn doctor(&self, request: Request<v1::DoctorRequest>) -> Result<Response<v1::DoctorReply>, Status> {
+        self.may_read(&request)?;
         Ok(Response::new(self.control.doctor().await))
     }
 }

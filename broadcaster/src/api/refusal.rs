@@ -13,6 +13,9 @@ pub enum Refusal {
     /// An unknown key, or a signature that does not hold.
     #[error("{0}")]
     Unauthenticated(String),
+    /// A token is needed, and none is shown that the configuration knows.
+    #[error("{0}")]
+    SignIn(String),
     /// Known, but not allowed.
     #[error("{0}")]
     Forbidden(String),
@@ -57,7 +60,7 @@ impl Refusal {
     pub fn kind(&self) -> RefusalKind {
         match self {
             Refusal::Invalid(_) => RefusalKind::Invalid,
-            Refusal::Unauthenticated(_) => RefusalKind::Unauthenticated,
+            Refusal::Unauthenticated(_) | Refusal::SignIn(_) => RefusalKind::Unauthenticated,
             Refusal::Forbidden(_) => RefusalKind::Forbidden,
             Refusal::NotFound { .. } => RefusalKind::NotFound,
             Refusal::Conflict { .. } => RefusalKind::Conflict,
@@ -74,6 +77,10 @@ impl Refusal {
             Refusal::NotFound { fix, .. } | Refusal::Conflict { fix, .. } | Refusal::Unavailable { fix, .. } => fix,
             Refusal::Unauthenticated(_) => {
                 "sign with the key whose public half the configuration lists under [operators] for that name"
+            }
+            Refusal::SignIn(_) => {
+                "show a token with --token-file FILE (or ROTACAST_TOKEN_FILE); `rotacast token --out NAME` makes one, and its \
+                 digest belongs under [dashboard.readers] in the broadcaster's configuration"
             }
             Refusal::NotLeader { .. } => {
                 "name the broadcaster that leads with --server, or all of them: --server A,B finds it by itself"

@@ -24,6 +24,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Status};
 
+use crate::readers::Readers;
+
 use super::control::{Action, CommandReply, Control, OperatorCommand};
 use super::{AdminFront, FRESHNESS, Gate, Operators, Refusal, health, reflection};
 
@@ -122,8 +124,9 @@ impl Rig {
     async fn start() -> Self {
         let ada = SigningKey::generate();
         let control = Arc::new(Notebook::default());
+        let readers = Readers::new(watch::Sender::new(Arc::default()).subscribe(), true);
         let (operators, read) = watch::channel(Arc::new(operators(&[("ada", &ada)])));
-        let front = AdminFront::new(Arc::clone(&control) as Arc<dyn Control>, cluster(), read).into_service();
+        let front = AdminFront::new(Arc::clone(&control) as Arc<dyn Control>, cluster(), read, readers).into_service();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (_, health) = health();

@@ -4,7 +4,7 @@ use rotacast_protocol::status::{BroadcasterStatus, Leading, moment};
 use rotacast_protocol::{Epoch, WallTime};
 use serde::Serialize;
 
-use super::access::Person;
+use crate::readers::Person;
 
 #[derive(Clone, PartialEq, Serialize)]
 pub(super) struct AboutView {

@@ -1,14 +1,14 @@
 //! Who may look at the dashboard, and who may act there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use axum::http::header::{AUTHORIZATION, COOKIE};
-use rotacast_protocol::OperatorName;
+use axum::http::header::COOKIE;
 use tokio::time::Instant;
 
+use crate::readers::{Person, bearer};
 use crate::token::{TokenDigest, Tokens};
 
 /// How long a sign-in lasts: a shift, so that a screen that was left gives no orders the next day.
@@ -19,24 +19,6 @@ const MAX_SESSIONS: usize = 1024;
 const SECURE_COOKIE: &str = "__Host-rotacast";
 /// The same on loopback without TLS.
 const COOKIE_NAME: &str = "rotacast-session";
-
-/// A person who has signed in.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Person {
-    pub(super) name: OperatorName,
-    pub(super) may_act: bool,
-}
-
-impl Tokens {
-    fn person(&self, digest: &TokenDigest) -> Option<Person> {
-        let find = |people: &BTreeMap<OperatorName, TokenDigest>| {
-            people.iter().find(|(_, known)| *known == digest).map(|(name, _)| name.clone())
-        };
-        find(&self.operators)
-            .map(|name| Person { name, may_act: true })
-            .or_else(|| find(&self.readers).map(|name| Person { name, may_act: false }))
-    }
-}
 
 /// Sign-ins that are in force. They are kept in memory only: a restart ends them all.
 #[derive(Default)]
@@ -73,9 +55,8 @@ impl Sessions {
     /// Who asks: by a session or, for programs, by the token itself. A token that is taken out of the configuration ends its
     /// sessions.
     pub(super) fn person(&self, tokens: &Tokens, headers: &HeaderMap, now: Instant) -> Option<Person> {
-        let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-        let digest = match bearer {
-            Some(text) => TokenDigest::of(text)?,
+        let digest = match bearer(headers) {
+            Some(digest) => digest?,
             None => {
                 let (digest, ends) = *self.map().get(cookie(headers)?)?;
                 (ends > now).then_some(digest)?
@@ -105,6 +86,9 @@ pub(super) fn set_cookie(session: Option<&str>, tls: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::header::AUTHORIZATION;
+    use rotacast_protocol::OperatorName;
+
     use super::*;
     use crate::token::Token;
 

@@ -23,8 +23,8 @@ struct ProblemBody {
 impl From<&Refusal> for ProblemView {
     fn from(refusal: &Refusal) -> Self {
         let fix = match refusal {
-            // The CLI's way to sign is none here.
-            Refusal::Unauthenticated(_) => "sign in with a token that the broadcaster's configuration knows",
+            // The CLI's way to show it is none here.
+            Refusal::SignIn(_) => "sign in with a token that the broadcaster's configuration knows",
             Refusal::NotLeader { .. } => "open the dashboard of the broadcaster that leads",
             refusal => refusal.fix(),
         };
@@ -37,7 +37,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match &self {
             Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
-            Refusal::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            Refusal::Unauthenticated(_) | Refusal::SignIn(_) => StatusCode::UNAUTHORIZED,
             Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
             Refusal::NotFound { .. } => StatusCode::NOT_FOUND,
             Refusal::Conflict { .. } => StatusCode::CONFLICT,

@@ -10,16 +10,21 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Method, header};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
 use rotacast_proto::v1;
 use rotacast_protocol::coordinator::Standing;
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus, Leading, SecretStatus};
-use rotacast_protocol::{Epoch, Incarnation, InstanceKey, OperatorName, Revision, RotationNumber, Version};
+use rotacast_protocol::{
+    ClusterName, Epoch, Incarnation, InstanceKey, OperatorName, Revision, RotationNumber, Version,
+};
 use serde_json::{Value, json};
+use tonic::service::Routes;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::api::{Action, CommandReply};
+use crate::api::{Action, AdminFront, CommandReply, Operators};
 use crate::audit::{AuditLog, AuditOptions, Entry};
 use crate::token::Token;
 
@@ -139,18 +144,22 @@ impl Rig {
             operators: BTreeMap::from([(OperatorName::new("ada").unwrap(), operator.digest())]),
             readers: reading.into_iter().collect(),
         }));
+        let readers = Readers::new(tokens.subscribe(), open);
         let folder = tempfile::tempdir().unwrap();
         let options = WebOptions {
-            tokens: tokens.subscribe(),
+            readers: readers.clone(),
             hosts: Vec::new(),
             tls: false,
-            open,
             audit: folder.path().join("audit.jsonl"),
             metrics: Metrics::default(),
         };
         let control = Arc::new(Notebook::default());
         let stop = CancellationToken::new();
         let router = router(Arc::clone(&control) as Arc<dyn Control>, "prod".into(), options, stop.clone());
+        let operators = watch::Sender::new(Arc::new(Operators::new(BTreeMap::new()))).subscribe();
+        let cluster = ClusterName::new("prod").unwrap();
+        let admin = AdminFront::new(Arc::clone(&control) as Arc<dyn Control>, cluster, operators, readers);
+        let router = Routes::from(router).add_service(admin.into_service()).into_axum_router();
         Self { control, router, operator, reader, tokens, stop, folder }
     }
 
@@ -454,4 +463,87 @@ async fn metrics_are_shown_to_whoever_may_look() {
     let bearer = format!("Bearer {}", rig.reader.text());
     let request = Request::builder().uri("/metrics").header(header::AUTHORIZATION, bearer);
     assert_eq!(rig.send(request, ()).await.status().as_u16(), 200);
+}
+
+/// Where something is read, without a body of its own.
+const READ_OVER_HTTP: [&str; 6] = [
+    "/api/overview/events",
+    "/api/secret/events?secret=team/00000",
+    "/api/instances",
+    "/api/fleet",
+    "/api/audit",
+    "/metrics",
+];
+
+/// Every call of the admin service that changes nothing, as the contract lists them.
+fn read_over_grpc() -> Vec<String> {
+    let contract = FileDescriptorSet::decode(v1::DESCRIPTORS).unwrap();
+    let services = contract.file.iter().flat_map(|file| &file.service);
+    let admin = services.filter(|service| service.name() == "Admin").flat_map(|service| &service.method);
+    let reading = admin.filter(|method| method.name() != "Command");
+    reading.map(|method| format!("/rotacast.v1.Admin/{}", method.name())).collect()
+}
+
+impl Rig {
+    /// Whether a door opens to a program that shows this.
+    async fn opens(&self, path: &str, token: Option<&str>) -> bool {
+        let grpc = path.starts_with("/rotacast.v1.");
+        let mut request = Request::builder().uri(path);
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let response = match grpc {
+            // An empty message in its frame.
+            true => {
+                let request = request.method(Method::POST).header(header::CONTENT_TYPE, "application/grpc");
+                self.send(request, vec![0; 5]).await
+            }
+            false => self.send(request, ()).await,
+        };
+        let status = response.headers().get("grpc-status").map(|status| status.to_str().unwrap().to_owned());
+        match (response.status().as_u16(), status.as_deref()) {
+            (200, None) => true,
+            // Unauthenticated.
+            (200, Some("16")) if grpc => false,
+            (401, None) if !grpc => false,
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_door_of_an_address_asks_for_the_same_token() {
+    let doors: Vec<String> = READ_OVER_HTTP.map(str::to_owned).into_iter().chain(read_over_grpc()).collect();
+    assert_eq!(doors.len(), 10, "{doors:?}");
+    // Beyond loopback without client certificates, and with them but with readers configured; then the open one.
+    for (open, readers, protected) in [(false, true, true), (true, true, true), (true, false, false)] {
+        let rig = Rig::new(open, readers);
+        let wrong = Token::generate();
+        for door in &doors {
+            for (token, knows) in
+                [(None, false), (Some(wrong.text()), false), (Some("guess"), false), (Some(rig.operator.text()), true)]
+            {
+                assert_eq!(rig.opens(door, token).await, knows || !protected, "{door} {open} {readers} {token:?}");
+            }
+            assert!(rig.opens(door, Some(rig.reader.text())).await, "{door}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_token_the_brief_status_says_only_what_an_order_needs() {
+    let rig = Rig::new(false, true);
+    let request = v1::StatusRequest { secret: String::new(), brief: true }.encode_to_vec();
+    let frame = [&[0, 0, 0, 0, u8::try_from(request.len()).unwrap()], &*request].concat();
+    for (token, store) in [(None, ""), (Some(rig.reader.text()), "etcd")] {
+        let mut asked = Request::builder().method(Method::POST).uri("/rotacast.v1.Admin/Status");
+        asked = asked.header(header::CONTENT_TYPE, "application/grpc");
+        if let Some(token) = token {
+            asked = asked.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let response = rig.send(asked, frame.clone()).await;
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let status = v1::StatusReply::decode(&body[5..]).unwrap();
+        assert_eq!((&*status.cluster, status.epoch, status.leader, &*status.store), ("prod", 3, true, store));
+    }
 }

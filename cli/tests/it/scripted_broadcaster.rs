@@ -11,6 +11,8 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_broadcaster::api::{Action, AdminFront, CommandReply, Control, OperatorCommand, Operators, Refusal};
+use rotacast_broadcaster::readers::Readers;
+use rotacast_broadcaster::token::Tokens;
 use rotacast_proto::{SigningKey, v1};
 use rotacast_protocol::coordinator::{ConditionName, StageCounts, Standing};
 use rotacast_protocol::message::Stage;
@@ -186,6 +188,7 @@ pub(crate) struct Rig {
     pub(crate) folder: TempDir,
     pub(crate) address: String,
     operators: Operators,
+    pub(crate) tokens: Tokens,
     /// Its own, so that all its connections end with it.
     server: Option<Runtime>,
 }
@@ -235,8 +238,14 @@ impl Rig {
             took_over: AtomicBool::new(false),
             swallowed: Mutex::default(),
         });
-        let mut rig =
-            Self { fake, folder, address: "127.0.0.1:0".into(), operators: Operators::new(operators), server: None };
+        let mut rig = Self {
+            fake,
+            folder,
+            address: "127.0.0.1:0".into(),
+            operators: Operators::new(operators),
+            tokens: Tokens::default(),
+            server: None,
+        };
         rig.serve().await;
         rig
     }
@@ -246,7 +255,9 @@ impl Rig {
         let operators = watch::Sender::new(Arc::new(self.operators.clone()));
         let cluster = ClusterName::new("prod").unwrap();
         let control = Arc::clone(&self.fake) as Arc<dyn Control>;
-        let front = AdminFront::new(control, cluster, operators.subscribe());
+        let tokens = watch::Sender::new(Arc::new(self.tokens.clone()));
+        let readers = Readers::new(tokens.subscribe(), true);
+        let front = AdminFront::new(control, cluster, operators.subscribe(), readers);
         let server = Runtime::new().unwrap();
         let address = self.address.clone();
         let bind = server.spawn(async move {
@@ -263,7 +274,7 @@ impl Rig {
         let router = Server::builder().add_service(front.into_service());
         server.spawn(async move {
             router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
-            drop(operators);
+            drop((operators, tokens));
         });
         self.server = Some(server);
     }

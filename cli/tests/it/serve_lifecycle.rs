@@ -3,9 +3,11 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::Duration;
 
+use rotacast_broadcaster::token::Token;
 use rustix::process::{Pid, Signal, kill_process};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -20,16 +22,16 @@ struct Served {
     log: BufReader<ChildStderr>,
     systemd: UnixDatagram,
     address: String,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Served {
     fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(None, "")
     }
 
-    /// With at most so many open files, soft and hard.
-    fn start_with(open_files: Option<usize>) -> Self {
+    /// With at most so many open files, soft and hard, and with further settings.
+    fn start_with(open_files: Option<usize>, settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let systemd = UnixDatagram::bind(folder.path().join("notify")).unwrap();
         systemd.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -39,8 +41,9 @@ impl Served {
             command
         };
         assert!(rotacast().args(["keygen", "--out", "broadcaster"]).output().unwrap().status.success());
-        let text =
-            "[listen]\ngrpc = \"127.0.0.1:0\"\n[keys]\nsigning_key = \"broadcaster.key\"\n[log]\nformat = \"json\"\n";
+        let text = format!(
+            "[listen]\ngrpc = \"127.0.0.1:0\"\n[keys]\nsigning_key = \"broadcaster.key\"\n[log]\nformat = \"json\"\n{settings}"
+        );
         std::fs::write(folder.path().join("rotacast.toml"), text).unwrap();
         let mut serve = match open_files {
             None => rotacast(),
@@ -63,7 +66,7 @@ impl Served {
             .spawn()
             .unwrap();
         let log = BufReader::new(process.stderr.take().unwrap());
-        let mut served = Self { process, log, systemd, address: String::new(), _folder: folder };
+        let mut served = Self { process, log, systemd, address: String::new(), folder };
         served.address = served.logged("listening")["address"].as_str().unwrap().to_owned();
         served
     }
@@ -210,7 +213,7 @@ fn a_log_begins_with_what_wrote_it() {
 
 #[test]
 fn silent_connections_leave_file_descriptors_and_the_way_in_to_others() {
-    let mut served = Served::start_with(Some(96));
+    let mut served = Served::start_with(Some(96), "");
     served.told(|text| text.starts_with("READY=1"));
     let silent = served.silent(150);
     for _ in 0..5 {
@@ -232,7 +235,7 @@ fn a_broadcaster_without_file_descriptors_says_so_and_goes_on() {
         served.open_files()
     };
     // Fewer than the connections that are always allowed.
-    let mut served = Served::start_with(Some(idle + 4));
+    let mut served = Served::start_with(Some(idle + 4), "");
     served.told(|text| text.starts_with("READY=1"));
     let silent = served.silent(50);
     let line = served.logged(
@@ -242,4 +245,43 @@ fn a_broadcaster_without_file_descriptors_says_so_and_goes_on() {
     assert!(line["problem"].as_str().unwrap().contains("open files"), "{line}");
     assert_eq!(served.get("/healthz").0, 200, "while the connections are open");
     drop(silent);
+}
+
+/// Runs a command that asks the broadcaster; `token` is a file.
+fn ask(served: &Served, arguments: &[&str], token: Option<&Path>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rotacast"));
+    command.env_clear().current_dir(served.folder.path()).env("ROTACAST_SERVER", format!("http://{}", served.address));
+    if let Some(file) = token {
+        command.env("ROTACAST_TOKEN_FILE", file);
+    }
+    command.args(arguments).output().unwrap()
+}
+
+#[test]
+fn where_reading_needs_a_token_the_command_line_shows_it_and_the_support_bundle_is_whole() {
+    let token = Token::generate();
+    let readers = format!("[dashboard.readers]\nsupport = \"{}\"\n", token.digest());
+    let served = Served::start_with(None, &readers);
+    served.told(|text| text.starts_with("READY=1"));
+    let file = served.folder.path().join("support.token");
+    token.create_file(&file).unwrap();
+    for arguments in [["status"].as_slice(), &["instances"], &["doctor"], &["watch"]] {
+        let refused = ask(&served, arguments, None);
+        let told = String::from_utf8(refused.stderr).unwrap();
+        assert!(told.contains("reading needs a token here") && told.contains("--token-file"), "{arguments:?}: {told}");
+        assert_eq!(refused.status.code(), Some(1), "{arguments:?}");
+    }
+    assert!(ask(&served, &["status"], Some(&file)).status.success());
+    let missing = |token| {
+        let out = served.folder.path().join("bundle.json");
+        let made = ask(&served, &["support-bundle", "--out", "bundle.json"], token);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let bundle: serde_json::Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+        std::fs::remove_file(out).unwrap();
+        let parts = bundle.as_object().unwrap().iter().filter(|(_, part)| part.get("missing").is_some());
+        parts.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    };
+    // Without --audit there is no audit log in it; the health report is for any client.
+    assert_eq!(missing(Some(&file)), ["audit"]);
+    assert_eq!(missing(None), ["audit", "doctor", "instances", "metrics", "status"]);
 }

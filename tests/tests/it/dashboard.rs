@@ -189,6 +189,13 @@ async fn an_approval_an_override_and_safe_mode_are_each_worked_through() {
     let unmet = "[data-testid=guard] li[data-condition=usage_evidence][data-met=false]";
     let told = browser.until_text(unmet, |text| text.contains("session")).await;
     println!("what the guard waits for, as the page tells it:\n{told}");
+    // Opened at what holds it up, the dialog names that and has chosen it.
+    browser.click(".wait-group[data-condition=usage_evidence] button").await;
+    let opened = browser.until_text(CONFIRM, |text| text.contains("The retire waits for")).await;
+    assert!(opened.contains("Override the retire guard for"), "{opened}");
+    browser.until_text(CUT_OFF, |text| text.contains("Every session of version 1")).await;
+    browser.click("[data-testid=confirm-cancel]").await;
+    browser.until_gone(CONFIRM).await;
     browser.click("[data-testid=action-override]").await;
     browser.until_text(CUT_OFF, |text| text.contains("No instance yet")).await;
     browser.fill("[data-testid=confirm-reason]", "a console that was left open").await;

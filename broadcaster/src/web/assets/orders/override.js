@@ -17,8 +17,11 @@ import { overridable } from "./possible.js";
 const MAX_NAMED = 1024;
 const PAGE = 500;
 
-/** @param {import("../secret/page.js").Page} page */
-export function overrideDialog(page) {
+/**
+ * @param {import("../secret/page.js").Page} page
+ * @param {Api.BlockerStatus | null} blocker what it is opened for; null: the operator chooses
+ */
+export function overrideDialog(page, blocker) {
   const { status } = page;
   const choices = overridable(status);
   const [first] = choices;
@@ -30,9 +33,11 @@ export function overrideDialog(page) {
   let beyond = 0;
   /** @type {Problem | null} */
   let error = null;
-  let sessions = false;
+  let sessions = blocker?.condition === "usage_evidence";
   /** @type {Set<string>} */
   const named = new Set();
+  /** Whether the instance that it is opened for is chosen already: once, the rest is the operator's. */
+  let preset = blocker?.condition !== "members_released";
   const gone = new AbortController();
   let redraw = () => {};
 
@@ -64,6 +69,9 @@ export function overrideDialog(page) {
       const rank = (/** @type {Known} */ it) => (it.held.includes(choice.version) ? 0 : 1);
       may.sort((a, b) => rank(a) - rank(b));
       for (const name of named) if (!may.some((it) => instanceKey(it) === name)) named.delete(name);
+      const meant = preset ? undefined : may.find((it) => instanceName(it) === blocker?.who);
+      if (meant) named.add(instanceKey(meant));
+      preset = true;
       holders = may;
     } catch (caught) {
       if (gone.signal.aborted) return;
@@ -164,12 +172,15 @@ export function overrideDialog(page) {
   }
 
   redraw = confirm(status.secret, "override", {
-    title: "Override the retire guard",
+    title: blocker ? `Override the retire guard for ${waitsFor(blocker)}` : "Override the retire guard",
     button: () => (choice.begun ? `Cut them off and go on with version ${choice.version}` : `Cut them off and retire version ${choice.version}`),
     danger: true,
     typed: true,
     reason: true,
-    what: ["A version is retired only when no instance uses it any more. The override does not wait for those that you choose. The audit log keeps your name, the reason and what was cut off."],
+    what: [
+      ...(blocker ? [`The retire waits for ${waitsFor(blocker)}: ${blocker.why}.`] : []),
+      "A version is retired only when no instance uses it any more. The override does not wait for those that you choose. The audit log keeps your name, the reason and what was cut off.",
+    ],
     cut,
     extra,
     body,
@@ -178,6 +189,14 @@ export function overrideDialog(page) {
     closed: () => gone.abort(),
   });
   load();
+}
+
+/**
+ * The name of what an override is opened for.
+ * @param {Api.BlockerStatus} blocker
+ */
+export function waitsFor(blocker) {
+  return blocker.who ?? (blocker.condition === "usage_evidence" ? "the provider's sessions" : "an instance");
 }
 
 /**

@@ -50,7 +50,7 @@ function item(page, it, disabled) {
  * @param {Api.Order} order
  */
 function begin(page, order) {
-  if (order === "override") overrideDialog(page);
+  if (order === "override") overrideDialog(page, null);
   else if (order === "excuse") excuseDialog(page, null);
   else if (order === "gone") goneDialog(page);
   else {

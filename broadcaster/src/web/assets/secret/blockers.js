@@ -9,6 +9,8 @@ import { meaning } from "../words/words.js";
 import { changed } from "../broadcaster/session.js";
 import { barred, withSignIn } from "../orders/access.js";
 import { excuseDialog } from "../orders/excuse.js";
+import { overrideDialog, waitsFor } from "../orders/override.js";
+import { overridable } from "../orders/possible.js";
 
 // Of each condition, until all are asked for.
 const FIRST = 10;
@@ -53,7 +55,7 @@ function group(page, name, blockers) {
   const named = shown.every((it) => parseInstance(it.who));
   return h("div", { class: "wait-group", key: name, "data-condition": name }, [
     h("h3", {}, `Until ${meaning(name, leaving)}`, h("code", { class: "tag", title: "its name in scripts and in the documentation" }, name)),
-    named ? instances(page, name, shown) : h("ul", { class: "plain" }, shown.map(one)),
+    named ? instances(page, name, shown) : h("ul", { class: "plain" }, shown.map((it) => one(page, it))),
     blockers.length > shown.length && h("button", {
       type: "button",
       onclick: () => {
@@ -65,12 +67,35 @@ function group(page, name, blockers) {
   ]);
 }
 
-/** @param {Api.BlockerStatus} blocker */
-function one(blocker) {
+/**
+ * The button that opens an order's dialog for one blocker.
+ * @param {string} label
+ * @param {string} who
+ * @param {() => void} open
+ */
+function action(label, who, open) {
+  return h("button", { type: "button", class: "small", disabled: barred() !== null, "aria-label": `${label} ${who} …`, onclick: () => withSignIn(open) }, `${label} …`);
+}
+
+/**
+ * Whether an override could end the wait for it.
+ * @param {import("./page.js").Page} page
+ * @param {Api.Condition} name
+ */
+function overrides(page, name) {
+  return (name === "members_released" || name === "usage_evidence") && overridable(page.status).length > 0;
+}
+
+/**
+ * @param {import("./page.js").Page} page
+ * @param {Api.BlockerStatus} blocker
+ */
+function one(page, blocker) {
   return h("li", { class: "blocker", "data-testid": "blocker" }, [
     h("p", {}, [blocker.who && h("strong", { class: "who-waits" }, `${blocker.who}: `), sentence(blocker.why)]),
     h("p", { class: "quiet" }, [blocker.since && ["Since ", time(blocker.since), ". "], "Next: ", sentence(blocker.next)]),
     command(blocker),
+    overrides(page, blocker.condition) && action("Override for", waitsFor(blocker), () => overrideDialog(page, blocker)),
   ]);
 }
 
@@ -98,7 +123,8 @@ const COLUMNS = [
  */
 function instances(page, name, blockers) {
   const excusable = name === "prepared" || name === "switched";
-  const columns = excusable ? [...COLUMNS, { name: "Action" }] : COLUMNS;
+  const overriding = overrides(page, name);
+  const columns = excusable || overriding ? [...COLUMNS, { name: "Action" }] : COLUMNS;
   return table({
     caption: `Waiting until ${meaning(name)}`,
     columns,
@@ -115,7 +141,9 @@ function instances(page, name, blockers) {
         [blocker.next, command(blocker)],
       ];
       if (excusable) {
-        cells.push(h("button", { type: "button", class: "small", disabled: barred() !== null, "aria-label": `Excuse ${who} …`, onclick: () => withSignIn(() => excuseDialog(page, who)) }, "Excuse …"));
+        cells.push(action("Excuse", who, () => excuseDialog(page, who)));
+      } else if (overriding) {
+        cells.push(action("Override for", who, () => overrideDialog(page, blocker)));
       }
       return row(columns, cells, { key: who, "data-testid": "blocker" });
     }),
