@@ -19,6 +19,7 @@ use crate::connections::{Connections, Tls};
 use crate::driver::{Driver, DriverControl, Environment, Role, Secrets, StoreFetch};
 use crate::findings::{Findings, Topic};
 use crate::health::{self, Health};
+use crate::metrics::Metrics;
 use crate::readers::Readers;
 use crate::systemd;
 use crate::token::Tokens;
@@ -80,6 +81,7 @@ impl Broadcaster {
             tls: tls.is_some(),
             audit: environment.audit.path().to_owned(),
             metrics: environment.metrics.clone(),
+            findings: environment.findings.clone(),
         };
         let web = web::router(Arc::clone(&control) as _, environment.cluster.to_string(), options, stop.clone());
         let admin = AdminFront::new(control, environment.cluster.clone(), operators, readers).into_service();
@@ -113,7 +115,13 @@ impl Broadcaster {
         let findings = environment.findings.clone();
         tokio::spawn(looking.look(environment.tree.clone(), Arc::clone(&environment.bus), findings, ended.clone()));
         if let Some(importer) = importer {
-            tokio::spawn(import(importer, environment.findings.clone(), role, ended.clone()));
+            tokio::spawn(import(
+                importer,
+                environment.findings.clone(),
+                environment.metrics.clone(),
+                role,
+                ended.clone(),
+            ));
         }
         let driving = driver.run(stop.clone());
         tokio::pin!(serving, driving);
@@ -139,6 +147,7 @@ impl Broadcaster {
 pub(crate) async fn import(
     importer: PlainImporter,
     findings: Findings,
+    metrics: Metrics,
     mut role: watch::Receiver<Role>,
     ended: CancellationToken,
 ) {
@@ -163,6 +172,7 @@ pub(crate) async fn import(
                 event = events.next() => match event {
                     Some(Ok(event)) => {
                         findings.clear(Topic::Import, SOURCE);
+                        metrics.intake().import(&event);
                         note_import(&findings, event);
                     }
                     Some(Err(problem)) => {

@@ -189,6 +189,21 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Every setting that means secrets, with its pattern. `*` means all there are, whether there are any or not.
+    #[must_use]
+    pub fn patterns(&self) -> Vec<(String, SecretPattern)> {
+        let sections = self.secrets.keys().map(|pattern| ("[secrets]".to_owned(), pattern.clone()));
+        let named = self.services.iter().map(|(name, service)| (format!("[services.{name}]"), service));
+        let any = self.any_service.iter().map(|service| ("[services.\"*\"]".to_owned(), service));
+        let services = named.chain(any).flat_map(|(place, service)| {
+            let patterns = service.secrets.iter().cloned();
+            patterns.map(move |pattern| (place.clone(), pattern)).collect::<Vec<_>>()
+        });
+        sections.chain(services).filter(|(_, pattern)| pattern.as_str() != "*").collect()
+    }
+}
+
 /// None when something required is missing; the document then holds the problems.
 fn read_all(root: &Section<'_, '_>) -> Option<Config> {
     let cluster = root.parse_or("cluster", Some("ROTACAST_CLUSTER"), || ClusterName::new("default").ok());

@@ -40,6 +40,10 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// Pauses after an error of accept that comes from this machine, such as no file descriptor: the first, and the longest.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+/// Connections that have given way and are still being closed, while further ones are accepted: far fewer than the file
+/// descriptors that are kept for the broadcaster's own work.
+const MAX_CLOSING: usize = 8;
+
 /// ALPN, in order of preference: gRPC needs HTTP/2, and simple monitors speak HTTP/1.1 only.
 pub(crate) const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
@@ -176,6 +180,14 @@ impl Connections {
         self.0.ended[how.index()].load(Ordering::Relaxed)
     }
 
+    /// How many connections and requests found no room, or had to make it.
+    pub(crate) fn turned_away(&self) -> u64 {
+        let connections = [Ended::GaveWay, Ended::Refused(Full::Total), Ended::Refused(Full::Peer)];
+        let connections: u64 = connections.into_iter().map(|how| self.ended(how)).sum();
+        let calls: u64 = Door::ALL.into_iter().map(|door| self.calls(door).refused).sum();
+        connections + calls + self.accept_errors()
+    }
+
     pub(crate) fn accept_errors(&self) -> u64 {
         self.0.accept_errors.load(Ordering::Relaxed)
     }
@@ -208,8 +220,10 @@ impl Connections {
         let mut open = JoinSet::new();
         let mut pause = ACCEPT_PAUSE.0;
         loop {
+            let Counts { proved, unproved, .. } = self.counts();
+            let closing = open.len().saturating_sub(proved + unproved);
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = listener.accept(), if closing < MAX_CLOSING => accepted,
                 Some(ended) = open.join_next() => {
                     self.note_end(ended);
                     continue;

@@ -1,6 +1,6 @@
 //! Faults that last until they are repaired: one bounded list, written by every background task.
 //!
-//! `doctor`, `/readyz` and the metrics read it. A finding stands from the moment it is raised until the same task clears
+//! `doctor`, `status`, `/readyz`, the dashboard and the metrics read it. A finding stands from the moment it is raised until the same task clears
 //! it; raising it again keeps the time at which it began.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,8 +9,10 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rotacast_clock as clock;
+use rotacast_log_limit::LogLimit;
 use rotacast_proto::{Finding, Level};
 use rotacast_protocol::WallTime;
+use rotacast_protocol::status::FindingCounts;
 use tracing::{error, info, warn};
 
 /// Most findings about one topic that are kept by name: an answer of `doctor` stays readable. Those beyond it are counted.
@@ -19,6 +21,9 @@ pub const MAX_FINDINGS: usize = 256;
 /// Most findings about one topic that are counted one by one: more than a broadcaster has secrets. A source with a million
 /// bad keys costs little memory.
 const MAX_COUNTED: usize = 16_384;
+
+/// Lines about one topic in a minute: every finding that is kept by name, as it begins and as it ends.
+const MAX_LINES: u32 = 512;
 
 /// What a finding is about. The label of the gauge.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -31,6 +36,8 @@ pub enum Topic {
     Limit,
     /// A key below our own prefix that Rotacast did not write.
     StrangeKey,
+    /// A pattern in the configuration that matches no secret.
+    Pattern,
     /// A source key's value is not imported, or the source key is gone.
     Import,
     /// A certificate of ours ends soon, or its files cannot be used.
@@ -43,11 +50,12 @@ pub enum Topic {
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Leadership,
         Self::OutOfService,
         Self::Limit,
         Self::StrangeKey,
+        Self::Pattern,
         Self::Import,
         Self::Certificate,
         Self::Store,
@@ -62,6 +70,7 @@ impl Topic {
             Self::OutOfService => "out_of_service",
             Self::Limit => "limit",
             Self::StrangeKey => "strange_key",
+            Self::Pattern => "pattern",
             Self::Import => "import",
             Self::Certificate => "certificate",
             Self::Store => "store",
@@ -101,6 +110,8 @@ struct List {
     /// Raised while there was no room for its name, as the hash of its subject: raised again it is the same one, and it goes
     /// when it is cleared.
     left_out: BTreeMap<Topic, BTreeSet<u64>>,
+    /// What comes and goes, as a client of the store can make a strange key do, must not flood the log.
+    lines: BTreeMap<Topic, LogLimit>,
 }
 
 impl List {
@@ -110,6 +121,11 @@ impl List {
 
     fn left_out(&self, topic: Topic) -> u64 {
         self.left_out.get(&topic).map_or(0, BTreeSet::len) as u64
+    }
+
+    /// Whether a line about a topic may be written, with how many were left out before it.
+    fn line(&mut self, topic: Topic) -> Option<u64> {
+        self.lines.entry(topic).or_insert_with(|| LogLimit::of(MAX_LINES)).admit()
     }
 
     fn leave_out(&mut self, topic: Topic, subject: &str) {
@@ -154,9 +170,10 @@ impl Findings {
             }
             list.no_longer_left_out(topic, &subject);
         }
-        match level {
-            Level::Error => error!(topic = topic.as_str(), subject, fix, "{text}"),
-            Level::Warning | Level::Ok => warn!(topic = topic.as_str(), subject, fix, "{text}"),
+        match (list.line(topic), level) {
+            (None, _) => {}
+            (Some(left_out), Level::Error) => error!(topic = topic.as_str(), subject, fix, left_out, "{text}"),
+            (Some(left_out), _) => warn!(topic = topic.as_str(), subject, fix, left_out, "{text}"),
         }
         list.standing.insert(key, Standing { topic, subject, level, text, fix: fix.to_owned(), since });
     }
@@ -165,8 +182,10 @@ impl Findings {
     pub fn clear(&self, topic: Topic, subject: &str) {
         let mut list = self.list();
         list.no_longer_left_out(topic, subject);
-        if list.standing.remove(&(topic, subject.to_owned())).is_some() {
-            info!(topic = topic.as_str(), subject, "a finding is over");
+        if list.standing.remove(&(topic, subject.to_owned())).is_some()
+            && let Some(left_out) = list.line(topic)
+        {
+            info!(topic = topic.as_str(), subject, left_out, "a finding is over");
         }
     }
 
@@ -211,6 +230,15 @@ impl Findings {
             });
         }
         told
+    }
+
+    /// How many stand, by severity. What is beyond the bound counts as warnings.
+    #[must_use]
+    pub fn severities(&self) -> FindingCounts {
+        let list = self.list();
+        let errors = list.standing.values().filter(|standing| standing.level == Level::Error).count() as u64;
+        let left_out: u64 = Topic::ALL.map(|topic| list.left_out(topic)).iter().sum();
+        FindingCounts { errors, warnings: list.standing.len() as u64 - errors + left_out }
     }
 
     /// How many stand, by topic.

@@ -170,6 +170,11 @@ impl Metrics {
         self.inner.open.of(connections);
     }
 
+    /// What peers hold, once it is known.
+    pub(crate) fn connections(&self) -> Option<&Connections> {
+        self.inner.open.get()
+    }
+
     /// What the core decides.
     pub(crate) fn rotations(&self) -> &Rotations {
         &self.inner.rotations

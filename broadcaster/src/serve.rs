@@ -28,7 +28,7 @@ use crate::api::Operators;
 use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
 use crate::certificates::Watch;
-use crate::config::{Config, ServiceConfig, StoreConfig, changes};
+use crate::config::{Config, SecretPattern, ServiceConfig, StoreConfig, changes};
 use crate::connections::Connections;
 use crate::driver::{Environment, Mail, Replica, Secrets};
 use crate::findings::Findings;
@@ -198,6 +198,10 @@ impl Settings for ConfigSettings {
 
     fn configured(&self) -> Vec<SecretName> {
         self.inner().0.named_secrets().collect()
+    }
+
+    fn patterns(&self) -> Vec<(String, SecretPattern)> {
+        self.inner().0.patterns()
     }
 }
 

@@ -7,6 +7,7 @@ use rotacast_protocol::status::Configured;
 use rotacast_protocol::{Policy, SecretName};
 use rotacast_provider::Provider;
 
+use crate::config::SecretPattern;
 use crate::schedule::Schedule;
 
 /// What applies to one secret.
@@ -37,4 +38,8 @@ pub trait Settings: Send + Sync + 'static {
     fn of(&self, secret: &SecretName) -> SecretSettings;
     /// The secrets named in the configuration: they can be rotated before they have a version.
     fn configured(&self) -> Vec<SecretName>;
+    /// Every place of the configuration that means secrets, with the pattern it has for them.
+    fn patterns(&self) -> Vec<(String, SecretPattern)> {
+        Vec::new()
+    }
 }

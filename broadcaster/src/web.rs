@@ -8,6 +8,7 @@ mod about;
 mod access;
 mod action;
 mod asset;
+mod findings;
 mod fleet;
 mod origin;
 mod problem;
@@ -43,6 +44,7 @@ use stream::View;
 
 use crate::api::{Control, OperatorCommand, Refusal};
 use crate::audit::{self, Recorded, Search};
+use crate::findings::Findings;
 use crate::metrics::Metrics;
 use crate::readers::{Person, Readers};
 
@@ -73,6 +75,8 @@ pub struct WebOptions {
     pub audit: PathBuf,
     /// What `/metrics` shows.
     pub metrics: Metrics,
+    /// The list that the overview shows.
+    pub findings: Findings,
 }
 
 /// Everything a request needs.

@@ -1,13 +1,13 @@
 //! `rotacast status`.
 
-use rotacast_protocol::status::{BroadcasterStatus, Leading, SecretStatus};
+use rotacast_protocol::status::{BroadcasterStatus, FindingCounts, Leading, SecretStatus};
 use rotacast_protocol::{Outcome, SecretName, WallTime};
 
 use crate::Context;
 use crate::error::Stop;
 use crate::human_time::{ago, moment, span};
 use crate::output::{Mark, Output, shown};
-use crate::summary::{self, direction};
+use crate::summary::{self, count, direction};
 use crate::table::{Cell, Table};
 
 /// Of each list this many are shown, so that one secret fits a screen.
@@ -47,6 +47,10 @@ fn overview(output: Output, status: &BroadcasterStatus, now: WallTime) -> Result
         shown(&status.store),
         shown(&status.bus)
     ))?;
+    if let Some(found) = findings(status.findings) {
+        let mark = if status.findings.errors > 0 { Mark::Bad } else { Mark::Warn };
+        output.line(format_args!("{}: `rotacast doctor` names them", output.paint(mark, &found)))?;
+    }
     if status.secrets.is_empty() {
         return match status.leader {
             true => output.line("no secrets yet: `rotacast put NAME` writes the first version of one"),
@@ -67,6 +71,15 @@ fn overview(output: Output, status: &BroadcasterStatus, now: WallTime) -> Result
     }
     table.print(output, "")?;
     from_record(output, &status.secrets[0], now)
+}
+
+/// How many findings stand, if there is one.
+fn findings(counts: FindingCounts) -> Option<String> {
+    let FindingCounts { errors, warnings } = counts;
+    let parts = [(errors, "error"), (warnings, "warning")].into_iter().filter(|(number, _)| *number > 0);
+    let parts: Vec<String> =
+        parts.map(|(number, what)| count(usize::try_from(number).unwrap_or(usize::MAX), what)).collect();
+    (!parts.is_empty()).then(|| format!("findings: {}", parts.join(", ")))
 }
 
 /// That it is a follower's view, and how old.

@@ -7,7 +7,7 @@ use futures::stream::BoxStream;
 use rotacast_log_limit::LogLimit;
 use rotacast_proto::v1;
 use rotacast_proto::v1::admin_server::{Admin, AdminServer};
-use rotacast_protocol::status::BroadcasterStatus;
+use rotacast_protocol::status::{BroadcasterStatus, FindingCounts};
 use rotacast_protocol::{ClusterName, SecretName, Version, WallTime};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
@@ -56,7 +56,7 @@ impl AdminFront {
 
 /// What an order needs to be signed and sent to the leader, and nothing else.
 fn for_an_order(broadcaster: BroadcasterStatus) -> BroadcasterStatus {
-    BroadcasterStatus { store: String::new(), bus: String::new(), ..broadcaster }
+    BroadcasterStatus { store: String::new(), bus: String::new(), findings: FindingCounts::default(), ..broadcaster }
 }
 
 /// An empty name stands for every secret.

@@ -14,7 +14,7 @@ use rotacast_proto::v1::admin_client::AdminClient;
 use rotacast_proto::v1::operator_command::Action as Wire;
 use rotacast_proto::{Envelope, Kind, SigningKey, v1};
 use rotacast_protocol::coordinator::{Order, Standing};
-use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus, SecretStatus};
+use rotacast_protocol::status::{BroadcasterStatus, FindingCounts, InstanceStatus, SecretStatus};
 use rotacast_protocol::{
     ClusterName, Epoch, Incarnation, InstanceKey, OperatorName, Revision, RotationNumber, SecretName, Version, WallTime,
 };
@@ -58,6 +58,7 @@ impl Control for Notebook {
             bus: "NATS".into(),
             replica: "b-1".into(),
             leading: None,
+            findings: FindingCounts::default(),
             secrets: Vec::new(),
         }
     }

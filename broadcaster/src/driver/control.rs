@@ -221,6 +221,7 @@ impl Control for DriverControl {
             secrets: Vec::new(),
             replica: replica.name.clone(),
             leading: leading.map(Replica::leading),
+            findings: self.environment.findings.severities(),
         }
     }
 

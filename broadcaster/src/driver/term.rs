@@ -3,6 +3,7 @@
 mod records;
 mod reports;
 mod roster;
+mod strays;
 mod syncs;
 mod versions;
 
@@ -37,7 +38,7 @@ use crate::findings::Topic;
 const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What only a leader's tasks write, and clear.
-const OF_A_TERM: [Topic; 3] = [Topic::OutOfService, Topic::Limit, Topic::StrangeKey];
+const OF_A_TERM: [Topic; 4] = [Topic::OutOfService, Topic::Limit, Topic::StrangeKey, Topic::Pattern];
 
 /// How often a secret that has not answered is asked again whether its record knows of the store's setback.
 const ASK_AGAIN: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(30) };
@@ -66,6 +67,7 @@ pub(super) async fn run(
         leadership: leadership.valid_until.clone(),
         roster: Mutex::default(),
         roster_read: AtomicBool::new(false),
+        versions_read: AtomicBool::new(false),
         tasks: Mutex::new(JoinSet::new()),
         names: Mutex::default(),
         sync_places: Arc::default(),
@@ -86,6 +88,7 @@ pub(super) async fn run(
         work.spawn(Arc::clone(&term).answer_syncs());
         work.spawn(Arc::clone(&term).sweep_roster());
         work.spawn(Arc::clone(&term).mend_out_of_service());
+        work.spawn(Arc::clone(&term).look_for_strays());
         work.spawn(Arc::clone(&term).note_setback());
         environment.metrics.leadership().leads();
         role.send_replace(Role::Leader { epoch: leadership.epoch });
@@ -128,6 +131,8 @@ struct Term {
     roster: Mutex<BTreeMap<InstanceKey, Registration>>,
     /// The roster was read to its end in this term.
     roster_read: AtomicBool,
+    /// The versions were read to their end in this term.
+    versions_read: AtomicBool,
     tasks: Mutex<JoinSet<Ended>>,
     /// The secret of each task.
     names: Mutex<HashMap<task::Id, SecretName>>,

@@ -1,4 +1,4 @@
-//! `/healthz` and `/readyz`, as Kubernetes asks.
+//! `/livez` (also `/healthz`) and `/readyz`, as Kubernetes asks.
 
 use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
@@ -8,10 +8,11 @@ use axum::{Json, Router};
 
 use super::{Health, HealthReport};
 
-/// Both paths, without a sign-in: a report holds nothing that a stranger on the network could not find out.
+/// All paths, without a sign-in: a report holds nothing that a stranger on the network could not find out.
 pub fn router(health: Health) -> Router {
-    let ready = health.clone();
+    let (ready, live) = (health.clone(), health.clone());
     Router::new()
+        .route("/livez", get(async move || answer(live.report(), |report| report.alive)))
         .route("/healthz", get(async move || answer(health.report(), |report| report.alive)))
         .route("/readyz", get(async move || answer(ready.report(), |report| report.ready)))
 }

@@ -26,6 +26,10 @@ impl Open {
         // Given once, at the start; a second time changes nothing.
         let _ = self.0.set(connections.clone());
     }
+
+    pub(super) fn get(&self) -> Option<&Connections> {
+        self.0.get()
+    }
 }
 
 fn gauge(

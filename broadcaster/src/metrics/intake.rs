@@ -6,7 +6,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use rotacast_protocol::WallTime;
 use rotacast_protocol::coordinator::{Order, OrderName};
-use rotacast_store::VersionEvent;
+use rotacast_store::{ImportEvent, VersionEvent};
 
 use super::label::{Counters, counters, counters_by_two, histogram, of_calls, of_long_times};
 
@@ -45,6 +45,7 @@ pub(crate) struct Intake {
     reports: Counters<1>,
     report_lag: Histogram,
     versions: Counters<1>,
+    imports: Counters<1>,
     orders: Counters<2>,
 }
 
@@ -87,6 +88,13 @@ impl Intake {
                 "Events of the watch of versions",
                 "event",
                 &["listed", "added", "changed", "deleted", "gap", "ignored", "resynced"],
+            ),
+            imports: counters(
+                registry,
+                "imports",
+                "What the import from a plain tree did with values and keys of the source",
+                "outcome",
+                &["imported", "unchanged", "refused", "source_deleted"],
             ),
             orders: counters_by_two(
                 registry,
@@ -139,6 +147,18 @@ impl Intake {
             VersionEvent::Resynced(_) => "resynced",
         };
         self.versions.get_or_create(&[("event", event)]).inc();
+    }
+
+    /// The import did something with a key of the source.
+    pub(crate) fn import(&self, event: &ImportEvent) {
+        let outcome = match event {
+            ImportEvent::Imported { .. } => "imported",
+            ImportEvent::Unchanged { .. } => "unchanged",
+            ImportEvent::Refused { .. } => "refused",
+            ImportEvent::SourceDeleted { .. } => "source_deleted",
+            ImportEvent::Resynced(_) => return,
+        };
+        self.imports.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// An order was decided.

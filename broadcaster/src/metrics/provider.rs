@@ -9,6 +9,7 @@ use rotacast_protocol::{SecretName, Version};
 use rotacast_provider::{Credential, Evidence, LiveSessions, Provider, ProviderError, Verdict};
 
 use super::calls::{Calls, Kind};
+use crate::config::SecretPattern;
 use crate::settings::{SecretSettings, Settings};
 
 const CALLS: [&str; 5] = ["create", "test", "usage", "disable", "destroy"];
@@ -107,5 +108,9 @@ impl Settings for MeasuredSettings {
 
     fn configured(&self) -> Vec<SecretName> {
         self.inner.configured()
+    }
+
+    fn patterns(&self) -> Vec<(String, SecretPattern)> {
+        self.inner.patterns()
     }
 }

@@ -30,7 +30,8 @@ struct PersonView {
 
 impl AboutView {
     pub(super) fn new(broadcaster: BroadcasterStatus, person: Option<&Person>, sign_in_needed: bool) -> Self {
-        let BroadcasterStatus { cluster, epoch, leader, store, bus, replica, leading, secrets: _ } = broadcaster;
+        let BroadcasterStatus { cluster, epoch, leader, store, bus, replica, leading, findings: _, secrets: _ } =
+            broadcaster;
         let signed_in = person.map(|person| PersonView { name: person.name.to_string(), may_act: person.may_act });
         let replica = Some(replica);
         Self { replica, leader, epoch, leading, store, bus, signed_in, sign_in_needed, ..Self::sign_in_first(cluster) }

@@ -147,6 +147,19 @@ declare namespace Api {
     of: number;
   }
 
+  interface FindingsView {
+    total: number;
+    findings: FindingView[];
+  }
+
+  interface FindingView {
+    level: string;
+    subject: string;
+    text: string;
+    fix: string;
+    since: Moment;
+  }
+
   interface SecretsView {
     reset: boolean;
     more: boolean;

@@ -51,6 +51,7 @@ const ASSETS: &[Asset] = assets![
     "orders/panel.js",
     "orders/plans.js",
     "orders/possible.js",
+    "overview/findings.js",
     "overview/overview.js",
     "overview/secrets.js",
     "secret/blockers.js",

@@ -21,6 +21,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Front;
+use super::findings::FindingsView;
 use super::problem::ProblemView;
 use super::summary::SummaryView;
 use crate::api::Refusal;
@@ -131,6 +132,8 @@ impl Listener {
                 break;
             }
         }
+        let mut standing = FindingsView::default();
+        self.findings(&mut standing).await?;
         let mut beat = heartbeat();
         loop {
             tokio::select! {
@@ -143,9 +146,12 @@ impl Listener {
                     Some(Err(refusal)) => return Ok(refusal),
                     None => return Ok(stopping()),
                 },
-                _ = beat.tick() => if let Some(refusal) = self.about().await? {
-                    return Ok(refusal);
-                },
+                _ = beat.tick() => {
+                    if let Some(refusal) = self.about().await? {
+                        return Ok(refusal);
+                    }
+                    self.findings(&mut standing).await?;
+                }
                 () = self.events.closed() => return Err(Gone),
             }
         }
@@ -220,6 +226,16 @@ impl Listener {
                 }
             }
         }
+    }
+
+    /// What stands, if that is not what was sent before; at first that was nothing.
+    async fn findings(&self, sent: &mut FindingsView) -> Result<(), Gone> {
+        let now = FindingsView::of(&self.front.options.findings);
+        if now != *sent {
+            self.send("findings", &now).await?;
+            *sent = now;
+        }
+        Ok(())
     }
 
     /// A sign of life, unless the browser may no longer look.

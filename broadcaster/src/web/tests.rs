@@ -12,21 +12,23 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
-use rotacast_proto::v1;
+use rotacast_proto::{Level, v1};
 use rotacast_protocol::coordinator::Standing;
 use rotacast_protocol::message::Stage;
-use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus, Leading, SecretStatus};
+use rotacast_protocol::status::{BroadcasterStatus, FindingCounts, InstanceStatus, Leading, SecretStatus};
 use rotacast_protocol::{
     ClusterName, Epoch, Incarnation, InstanceKey, OperatorName, Revision, RotationNumber, Version,
 };
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tonic::service::Routes;
 use tower::ServiceExt as _;
 
 use super::*;
 use crate::api::{Action, AdminFront, CommandReply, Operators};
 use crate::audit::{AuditLog, AuditOptions, Entry};
-use crate::token::Token;
+use crate::findings::Topic;
+use crate::token::{Token, Tokens};
 
 const SECRETS: usize = 1201;
 const INSTANCES: u64 = 250;
@@ -69,6 +71,7 @@ impl Control for Notebook {
             bus: "NATS".into(),
             replica: "b-1".into(),
             leading: Some(Leading { replica: "b-1".into(), address: Some("https://b-1:7400".into()) }),
+            findings: FindingCounts::default(),
             secrets: Vec::new(),
         }
     }
@@ -132,6 +135,7 @@ struct Rig {
     operator: Token,
     reader: Token,
     tokens: watch::Sender<Arc<Tokens>>,
+    findings: Findings,
     stop: CancellationToken,
     folder: tempfile::TempDir,
 }
@@ -144,6 +148,7 @@ impl Rig {
             operators: BTreeMap::from([(OperatorName::new("ada").unwrap(), operator.digest())]),
             readers: reading.into_iter().collect(),
         }));
+        let findings = Findings::default();
         let readers = Readers::new(tokens.subscribe(), open);
         let folder = tempfile::tempdir().unwrap();
         let options = WebOptions {
@@ -152,6 +157,7 @@ impl Rig {
             tls: false,
             audit: folder.path().join("audit.jsonl"),
             metrics: Metrics::default(),
+            findings: findings.clone(),
         };
         let control = Arc::new(Notebook::default());
         let stop = CancellationToken::new();
@@ -160,7 +166,7 @@ impl Rig {
         let cluster = ClusterName::new("prod").unwrap();
         let admin = AdminFront::new(Arc::clone(&control) as Arc<dyn Control>, cluster, operators, readers);
         let router = Routes::from(router).add_service(admin.into_service()).into_axum_router();
-        Self { control, router, operator, reader, tokens, stop, folder }
+        Self { control, router, operator, reader, tokens, findings, stop, folder }
     }
 
     async fn send(&self, request: axum::http::request::Builder, body: impl Into<Body>) -> Response {
@@ -237,6 +243,38 @@ async fn the_overview_begins_with_everything_and_goes_on_with_what_changes() {
     assert_eq!(shapes, [(true, true, 500), (false, true, 500), (false, false, 201), (false, false, 2)]);
     let changed = &pieces[3]["secrets"];
     assert_eq!((&changed[0]["secret"], &changed[0]["revision"]), (&json!("team/00007"), &json!(3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_overview_lists_what_stands_errors_first_and_again_when_it_changes() {
+    let rig = Rig::new(true, false);
+    let raise = |topic, subject: &str, level| {
+        rig.findings.raise(topic, subject, level, "it is not well".into(), "mend it");
+    };
+    raise(Topic::Import, "/secrets/a b", Level::Warning);
+    raise(Topic::OutOfService, "team/00003", Level::Error);
+    let response = rig.get("/api/overview/events", "").await;
+    let told = events(response, |name, _| name == "findings").await;
+    let listed = &told.last().unwrap().1;
+    assert_eq!(listed["total"], 2);
+    let first = &listed["findings"][0];
+    assert_eq!((&first["level"], &first["subject"]), (&json!("error"), &json!("out of service team/00003")));
+    assert_eq!((&first["text"], &first["fix"]), (&json!("it is not well"), &json!("mend it")));
+    assert_eq!(listed["findings"][1]["subject"], "import /secrets/a b");
+    // Once more only when it has changed: that both are over is the next that is heard of them.
+    let response = rig.get("/api/overview/events", "").await;
+    let mut heard = 0;
+    let over = |name: &str, data: &Value| {
+        if name == "secrets" && data["secrets"].as_array().unwrap().len() == 2 {
+            rig.findings.clear_all(Topic::Import);
+            rig.findings.clear_all(Topic::OutOfService);
+        }
+        name == "findings" && data["total"] == 0
+    };
+    for (name, _) in events(response, over).await {
+        heard += u32::from(name == "findings");
+    }
+    assert_eq!(heard, 2);
 }
 
 #[tokio::test]

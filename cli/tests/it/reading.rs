@@ -2,7 +2,7 @@
 
 use rotacast_proto::v1;
 use rotacast_protocol::coordinator::{Overlay, Standing};
-use rotacast_protocol::status::SecretStatus;
+use rotacast_protocol::status::{FindingCounts, SecretStatus};
 use rotacast_protocol::{Outcome, SecretName, Version, WallTime};
 use serde_json::json;
 
@@ -32,6 +32,24 @@ async fn status_shows_every_secret_on_a_line() {
         ]
     );
     assert!(!ran.out.contains('\x1b'), "no colours into a pipe: {:?}", ran.out);
+}
+
+#[tokio::test]
+async fn status_counts_the_findings_that_stand() {
+    let rig = Rig::start().await;
+    rig.set(draining());
+    assert!(!rig.run(&["status"]).await.exits(0).out.contains("findings"));
+    *rig.fake.standing.lock().unwrap() = FindingCounts { errors: 1, warnings: 2 };
+    let ran = rig.run(&["status"]).await.exits(0);
+    assert_eq!(
+        ran.out.lines().nth(1),
+        Some("findings: 1 error, 2 warnings: `rotacast doctor` names them"),
+        "{}",
+        ran.out
+    );
+    let ran = rig.run(&["status", "-o", "json"]).await.exits(0);
+    let status: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(status["findings"], json!({ "errors": 1, "warnings": 2 }));
 }
 
 #[tokio::test]

@@ -18,8 +18,8 @@ use rotacast_protocol::coordinator::{ConditionName, StageCounts, Standing};
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::record::Label;
 use rotacast_protocol::status::{
-    BlockerStatus, BroadcasterStatus, ConditionStatus, FinishedStatus, GuardStatus, InstanceStatus, Leading,
-    PhaseStatus, RotationStatus, SecretStatus, ServiceStatus, VersionStatus,
+    BlockerStatus, BroadcasterStatus, ConditionStatus, FindingCounts, FinishedStatus, GuardStatus, InstanceStatus,
+    Leading, PhaseStatus, RotationStatus, SecretStatus, ServiceStatus, VersionStatus,
 };
 use rotacast_protocol::{
     ClusterName, Epoch, Generation, Incarnation, InstanceKey, OperatorName, Outcome, Phase, Revision, RotationNumber,
@@ -66,6 +66,7 @@ pub(crate) struct Fake {
     pub(crate) refusal: Mutex<Option<Refusal>>,
     pub(crate) reply: Mutex<CommandReply>,
     pub(crate) asked_not_on: Mutex<Option<Version>>,
+    pub(crate) standing: Mutex<FindingCounts>,
     /// Whom it follows; none: it leads.
     pub(crate) follows: Mutex<Option<Leading>>,
     /// It takes orders although it has just said that it follows.
@@ -100,6 +101,7 @@ impl Control for Fake {
             leader: follows.is_none(),
             store: "etcd 3.6.14 at 127.0.0.1:2379".into(),
             bus: "NATS 2.15.1 at 127.0.0.1:4222".into(),
+            findings: *self.standing.lock().unwrap(),
             secrets: Vec::new(),
             replica: "b-1".into(),
             leading: Some(follows.unwrap_or(Leading { replica: "b-1".into(), address: None })),
@@ -234,6 +236,7 @@ impl Rig {
                 number: Some(RotationNumber(4)),
             }),
             asked_not_on: Mutex::default(),
+            standing: Mutex::default(),
             follows: Mutex::default(),
             took_over: AtomicBool::new(false),
             swallowed: Mutex::default(),

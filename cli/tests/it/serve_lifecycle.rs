@@ -217,7 +217,7 @@ fn silent_connections_leave_file_descriptors_and_the_way_in_to_others() {
     served.told(|text| text.starts_with("READY=1"));
     let silent = served.silent(150);
     for _ in 0..5 {
-        assert_eq!(served.get("/healthz").0, 200, "while the connections are open");
+        assert_eq!(served.get("/livez").0, 200, "while the connections are open");
     }
     let line = served.logged("silent connections are closed to make room: a cap on connections is reached");
     assert_eq!((&line["open_files"], &line["max"]), (&96.into(), &32.into()), "{line}");
@@ -243,7 +243,7 @@ fn a_broadcaster_without_file_descriptors_says_so_and_goes_on() {
          such as with LimitNOFILE= in the systemd unit",
     );
     assert!(line["problem"].as_str().unwrap().contains("open files"), "{line}");
-    assert_eq!(served.get("/healthz").0, 200, "while the connections are open");
+    assert_eq!(served.get("/livez").0, 200, "while the connections are open");
     drop(silent);
 }
 

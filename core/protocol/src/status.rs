@@ -54,8 +54,19 @@ pub struct BroadcasterStatus {
     pub replica: String,
     /// The leader, as the store names it. `None`: no broadcaster leads, or the store does not answer.
     pub leading: Option<Leading>,
+    /// The standing findings of this broadcaster.
+    pub findings: FindingCounts,
     /// The secrets that were asked for.
     pub secrets: Vec<SecretStatus>,
+}
+
+/// How many findings stand: faults that last until they are repaired.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize)]
+pub struct FindingCounts {
+    /// Something does not work.
+    pub errors: u64,
+    /// Something will not work, or not as meant.
+    pub warnings: u64,
 }
 
 /// The broadcaster that leads.

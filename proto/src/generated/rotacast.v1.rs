@@ -1133,6 +1133,11 @@ pub struct StatusReply {
     /// Absent: no broadcaster leads, or the store does not answer.
     #[prost(message, optional, tag = "8")]
     pub leading: ::core::option::Option<Leader>,
+    /// Standing findings of the broadcaster that answers; Doctor names them.
+    #[prost(uint64, tag = "9")]
+    pub finding_errors: u64,
+    #[prost(uint64, tag = "10")]
+    pub finding_warnings: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InstanceInfo {

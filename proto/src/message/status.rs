@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use rotacast_protocol::coordinator::StageCounts;
 use rotacast_protocol::status::{
-    BlockerStatus, BroadcasterStatus, ConditionStatus, FinishedStatus, GuardStatus, InstanceStatus, Leading,
-    PhaseStatus, RotationStatus, SecretStatus, ServiceStatus, VersionStatus, took_ms,
+    BlockerStatus, BroadcasterStatus, ConditionStatus, FindingCounts, FinishedStatus, GuardStatus, InstanceStatus,
+    Leading, PhaseStatus, RotationStatus, SecretStatus, ServiceStatus, VersionStatus, took_ms,
 };
 use rotacast_protocol::word::UnknownWord;
 use rotacast_protocol::{Epoch, Generation, Phase, Revision, RotationNumber, ServiceName, WallTime};
@@ -59,6 +59,8 @@ impl From<BroadcasterStatus> for v1::StatusReply {
             leading: status
                 .leading
                 .map(|it| v1::Leader { replica: it.replica, address: it.address.unwrap_or_default() }),
+            finding_errors: status.findings.errors,
+            finding_warnings: status.findings.warnings,
         }
     }
 }
@@ -74,6 +76,7 @@ impl TryFrom<v1::StatusReply> for BroadcasterStatus {
             bus: wire.bus,
             replica: wire.replica,
             leading: wire.leading.map(|it| Leading { replica: it.replica, address: text(it.address) }),
+            findings: FindingCounts { errors: wire.finding_errors, warnings: wire.finding_warnings },
             secrets: each("secrets", wire.secrets, SecretStatus::try_from)?,
         })
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_broadcaster::api::{CommandReply, Control, OperatorCommand, Refusal};
+use rotacast_broadcaster::readers::Readers;
 use rotacast_broadcaster::token::Tokens;
 use rotacast_broadcaster::web::{WebOptions, router};
 use rotacast_proto::v1;
@@ -13,7 +14,7 @@ use rotacast_protocol::coordinator::{Overlay, StageCounts, Standing};
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::record::Label;
 use rotacast_protocol::status::{
-    BroadcasterStatus, InstanceStatus, RotationStatus, SecretStatus, ServiceStatus, VersionStatus,
+    BroadcasterStatus, FindingCounts, InstanceStatus, RotationStatus, SecretStatus, ServiceStatus, VersionStatus,
 };
 use rotacast_protocol::{
     Epoch, Generation, Incarnation, InstanceKey, OperatorName, Phase, Revision, RotationNumber, SecretName, Version,
@@ -102,6 +103,7 @@ impl Control for Crowd {
             bus: "bus".into(),
             replica: "b-1".into(),
             leading: None,
+            findings: FindingCounts::default(),
             secrets: Vec::new(),
         }
     }
@@ -162,12 +164,12 @@ async fn serve(crowd: Crowd, scratch: &Scratch) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
     let address = listener.local_addr().expect("it is bound");
     let options = WebOptions {
-        tokens: watch::Sender::new(Arc::new(Tokens::default())).subscribe(),
+        readers: Readers::new(watch::Sender::new(Arc::new(Tokens::default())).subscribe(), true),
         hosts: Vec::new(),
         tls: false,
-        open: true,
         audit: scratch.path().join("audit.jsonl"),
         metrics: rotacast_broadcaster::metrics::Metrics::default(),
+        findings: rotacast_broadcaster::findings::Findings::default(),
     };
     let routes = Routes::from(router(Arc::new(crowd), "crowd".into(), options, CancellationToken::new()));
     let server = Server::builder().accept_http1(true).add_routes(routes);

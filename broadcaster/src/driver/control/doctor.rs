@@ -9,6 +9,7 @@ use rotacast_protocol::status::SecretStatus;
 
 use super::super::{Role, follower};
 use super::DriverControl;
+use crate::connections::Connections;
 
 impl DriverControl {
     /// Looks at store, bus, leadership, audit log and secrets.
@@ -41,6 +42,7 @@ impl DriverControl {
                 "the log names the keys: compare them with [services.*].key".into()
             },
         });
+        findings.extend(self.environment.metrics.connections().map(connections_finding));
         findings.push(self.audit_finding());
         findings.extend(self.environment.metrics.expiries().told(clock::wall()));
         findings.extend(self.environment.findings.told());
@@ -139,4 +141,25 @@ fn named(names: &[&str]) -> String {
         0 => first,
         more => format!("{first} and {more} more"),
     }
+}
+
+/// What peers hold of the connections that there may be.
+fn connections_finding(connections: &Connections) -> Finding {
+    let counts = connections.counts();
+    let (open, most) = (counts.proved + counts.unproved, counts.caps.total);
+    // From nine tenths on, a restart of many instances may find no room.
+    let full = open >= most - most / 10;
+    let text = format!(
+        "{open} of at most {most} are open, {} without a request; {} turned away since the start",
+        counts.unproved,
+        connections.turned_away()
+    );
+    let fix = match full {
+        true => {
+            "raise the limit on open files (nofile) or listen.max_connections, or stop the clients that the log names"
+        }
+        false => "",
+    };
+    let level = if full { Level::Warning } else { Level::Ok };
+    Finding { level, subject: "connections".into(), text, fix: fix.into() }
 }

@@ -26,7 +26,7 @@ use crate::findings::Topic;
 
 /// How often the leader tries a secret that is out of service again: soon after a repair, and rarely enough
 /// that a task that breaks off each time costs nothing.
-const MEND_EVERY: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(30) };
+pub(super) const MEND_EVERY: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(30) };
 
 const MEND_RECORD: &str = "write the record back from a backup of the store, or upgrade to the release that wrote it; it is \
                            read again every 30 s";

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
@@ -61,6 +62,7 @@ impl Term {
                 for event in later.drain(..) {
                     self.version_event(event).await;
                 }
+                self.versions_read.store(true, Ordering::Release);
             }
         }
         Ok(())

@@ -8,6 +8,7 @@ use super::faults::hasty;
 use super::*;
 use crate::api::{Action, Control as _, OperatorCommand};
 use crate::broadcaster::import;
+use crate::config::SecretPattern;
 use crate::findings::{Findings, Topic};
 
 fn other() -> SecretName {
@@ -381,7 +382,7 @@ async fn an_import_that_ends_again_and_again_is_one_finding_which_goes_with_the_
     let importer = PlainImporter::new(tree, Prefix::new("plain").unwrap()).unwrap();
     let (findings, stop) = (Findings::default(), CancellationToken::new());
     let (leads, role) = watch::channel(Role::Leader { epoch: Epoch(1) });
-    let importing = tokio::spawn(import(importer, findings.clone(), role, stop.clone()));
+    let importing = tokio::spawn(import(importer, findings.clone(), Metrics::default(), role, stop.clone()));
     let since = || findings.standing().first().map(|finding| finding.since);
     hold("a finding", async || since().is_some()).await;
     let first = since();
@@ -389,6 +390,62 @@ async fn an_import_that_ends_again_and_again_is_one_finding_which_goes_with_the_
     assert_eq!(since(), first);
     leads.send_replace(Role::Follower);
     hold("no finding", async || since().is_none()).await;
+    stop.cancel();
+    importing.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_import_refuses_is_found_and_counted_until_the_source_is_corrected() {
+    let folder = tempfile::tempdir().unwrap();
+    let (environment, _bus) = environment(folder.path(), hasty()).await;
+    let source = Prefix::new("plain").unwrap();
+    let importer = PlainImporter::new(environment.tree.clone(), source.clone()).unwrap();
+    let (findings, metrics) = (environment.findings.clone(), environment.metrics.clone());
+    let (_leads, role) = watch::channel(Role::Leader { epoch: Epoch(1) });
+    let stop = CancellationToken::new();
+    let importing = tokio::spawn(import(importer, findings.clone(), metrics.clone(), role, stop.clone()));
+    let write = async |name: &str, value: Option<Vec<u8>>| {
+        let key = source.key().child(name);
+        let write = match value {
+            Some(value) => rotacast_store::Write::Put(key, SecretValue::new(value)),
+            None => rotacast_store::Write::Delete(key),
+        };
+        environment.tree.store().commit(Commit { checks: vec![], writes: vec![write] }).await.unwrap();
+    };
+    let found = |name: &str| {
+        let subject = source.key().child(name).to_string();
+        findings.standing().into_iter().find(|it| it.topic == Topic::Import && it.subject == subject).map(|it| it.text)
+    };
+    for (name, value, told) in [
+        ("Payments", b"v1".to_vec(), "is not valid"),
+        ("a b", b"v1".to_vec(), "is not valid"),
+        ("empty", Vec::new(), "it is empty"),
+    ] {
+        write(name, Some(value)).await;
+        hold(name, async || found(name).is_some_and(|text| text.contains(told))).await;
+    }
+    // Back to an older value, and gone.
+    for value in ["v1", "v2", "v1"] {
+        write("back", Some(value.into())).await;
+        let versions = async || environment.tree.list_versions(&"back".parse().unwrap()).await.unwrap().len();
+        hold(value, async || found("back").is_some() || versions().await == usize::from(value == "v2") + 1).await;
+    }
+    hold("the value that came back", async || found("back").is_some_and(|text| text.contains("again"))).await;
+    write("gone", Some(b"v1".to_vec())).await;
+    let imported = async || !environment.tree.list_versions(&"gone".parse().unwrap()).await.unwrap().is_empty();
+    hold("it is imported", imported).await;
+    write("gone", None).await;
+    hold("the key that is gone", async || found("gone").is_some_and(|text| text.contains("gone"))).await;
+
+    let refused = || metrics.render().lines().any(|line| line == "rotacast_imports_total{outcome=\"refused\"} 4");
+    hold("each is counted", async || refused()).await;
+    for name in ["empty", "back", "gone"] {
+        write(name, Some(format!("{name} v3").into_bytes())).await;
+    }
+    for name in ["Payments", "a b"] {
+        write(name, None).await;
+    }
+    hold("all is well", async || findings.standing().is_empty()).await;
     stop.cancel();
     importing.await.unwrap();
 }
@@ -431,5 +488,66 @@ async fn beside_many_broken_records_and_without_room_for_one_more_the_others_rot
     assert_eq!(running.secrets.all().len(), count - broken);
     let out = secrets[..broken].iter().filter(|secret| running.secrets.out_of_service(secret).is_some());
     assert_eq!(out.count(), broken);
+    running.stop().await;
+}
+
+/// The configuration means one secret that is there, and one that is not.
+struct Patterned(SecretSettings);
+
+impl Settings for Patterned {
+    fn of(&self, _secret: &SecretName) -> SecretSettings {
+        self.0.clone()
+    }
+
+    fn configured(&self) -> Vec<SecretName> {
+        Vec::new()
+    }
+
+    fn patterns(&self) -> Vec<(String, SecretPattern)> {
+        let beginning = format!("{}*", name().as_str().split('/').next().unwrap());
+        [("[secrets]", &*beginning), ("[services.api]", "paymants/*")]
+            .map(|(place, pattern)| (place.to_owned(), pattern.parse().unwrap()))
+            .to_vec()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pattern_without_a_secret_is_a_finding_until_there_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut environment, _bus) = environment(folder.path(), hasty()).await;
+    environment.settings = Arc::new(Patterned(environment.settings.of(&name())));
+    put(&environment, "first").await;
+    let running = Running::start(&environment);
+    running.reaches(&name(), 1).await;
+    hold("a finding", async || running.finding(Topic::Pattern).is_some()).await;
+    let told = running.finding(Topic::Pattern).unwrap();
+    assert!(told.starts_with("[services.api] paymants/*: no secret has such a name"), "{told}");
+    assert_eq!(environment.findings.standing().len(), 1, "the other pattern matches");
+    put_of(&environment, &"paymants/db".parse().unwrap(), "first").await;
+    hold("no finding", async || running.finding(Topic::Pattern).is_none()).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_finding_about_a_strange_key_goes_with_the_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let (environment, _bus) = environment(folder.path(), hasty()).await;
+    put(&environment, "first").await;
+    let key = |place: &str| environment.tree.prefix().key().child(place).child("Not A Name");
+    let commit = async |writes| {
+        environment.tree.store().commit(Commit { checks: vec![], writes }).await.unwrap();
+    };
+    // One that the records' listing finds, and one that the versions' watch does.
+    let keys = [key("records"), key("versions")];
+    let value = || SecretValue::new(b"x".to_vec());
+    commit(keys.iter().map(|key| rotacast_store::Write::Put(key.clone(), value())).collect()).await;
+    let running = Running::start(&environment);
+    let strange =
+        || environment.findings.counts().into_iter().find(|(topic, _)| *topic == Topic::StrangeKey).unwrap().1;
+    hold("both are found", async || strange() == 2).await;
+    for (key, left) in keys.into_iter().zip([1, 0]) {
+        commit(vec![rotacast_store::Write::Delete(key)]).await;
+        hold("its finding goes", async || strange() == left).await;
+    }
     running.stop().await;
 }

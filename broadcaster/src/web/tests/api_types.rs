@@ -179,6 +179,9 @@ async fn the_declared_types_are_what_the_routes_answer() {
     let told = events(rig.get("/api/overview/events", &cookie).await, |name, _| name == "secrets").await;
     check("AboutView", &told[0].1);
     check("SecretsView", &told[1].1);
+    rig.findings.raise(Topic::Import, "/secrets/a", Level::Warning, "it is empty".into(), "write a value");
+    let told = events(rig.get("/api/overview/events", &cookie).await, |name, _| name == "findings").await;
+    check("FindingsView", &told.last().unwrap().1);
     let told = events(rig.get("/api/secret/events?secret=team/00000", &cookie).await, |name, _| name == "secret").await;
     check("SecretStatus", &told[1].1);
     check("DoneView", &read(rig.act(&cookie, &json!({ "secret": "team/00000", "action": "rotate" })).await).await);

@@ -8,8 +8,8 @@ use rotacast_protocol::coordinator::{ConditionName, Order, Overlay, StageCounts,
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::record::Label;
 use rotacast_protocol::status::{
-    BlockerStatus, BroadcasterStatus, ConditionStatus, FinishedStatus, GuardStatus, InstanceStatus, Leading,
-    PhaseStatus, RotationStatus, SecretStatus, ServiceStatus, VersionStatus, took_ms,
+    BlockerStatus, BroadcasterStatus, ConditionStatus, FindingCounts, FinishedStatus, GuardStatus, InstanceStatus,
+    Leading, PhaseStatus, RotationStatus, SecretStatus, ServiceStatus, VersionStatus, took_ms,
 };
 use rotacast_protocol::{Epoch, Generation, Outcome, Phase, Revision, RotationNumber, ServiceName, WallTime};
 
@@ -116,8 +116,9 @@ pub(crate) fn secret_status() -> impl Strategy<Value = SecretStatus> {
 pub(crate) fn broadcaster_status() -> impl Strategy<Value = BroadcasterStatus> {
     let leading = (text(), option::of(text())).prop_map(|(replica, address)| Leading { replica, address });
     let places = (text(), text(), text(), text());
-    (places, option::of(1..=u64::MAX), any::<bool>(), option::of(leading), vec(secret_status(), FEW)).prop_map(
-        |((cluster, store, bus, replica), epoch, leader, leading, secrets)| BroadcasterStatus {
+    let findings = (any::<u64>(), any::<u64>()).prop_map(|(errors, warnings)| FindingCounts { errors, warnings });
+    (places, option::of(1..=u64::MAX), any::<bool>(), option::of(leading), findings, vec(secret_status(), FEW))
+        .prop_map(|((cluster, store, bus, replica), epoch, leader, leading, findings, secrets)| BroadcasterStatus {
             cluster,
             epoch: epoch.map(Epoch),
             leader,
@@ -125,9 +126,9 @@ pub(crate) fn broadcaster_status() -> impl Strategy<Value = BroadcasterStatus> {
             bus,
             replica,
             leading,
+            findings,
             secrets,
-        },
-    )
+        })
 }
 
 pub(crate) fn instance_status() -> impl Strategy<Value = InstanceStatus> {

@@ -11,6 +11,7 @@ import { direction } from "../words/rotation.js";
 import { CONDITION, OUTCOME, PHASE, STAGE } from "../words/vocabulary.js";
 import { changed } from "../broadcaster/session.js";
 import { say } from "../frame/announce.js";
+import { findingsPanel } from "./findings.js";
 import { FILTERS, Secrets, isLong } from "./secrets.js";
 
 /**
@@ -40,6 +41,9 @@ const UNSCHEDULED = COLUMNS.slice(0, -1);
 
 // Kept while other views are shown, so that coming back shows something at once.
 const secrets = new Secrets();
+/** @type {Api.FindingsView} */
+const NONE = { total: 0, findings: [] };
+let findings = NONE;
 
 /**
  * @param {URLSearchParams} parameters
@@ -72,10 +76,11 @@ export function overview(parameters) {
   function draw() {
     const { counts, matching, rows, scheduled } = secrets.select(filter, query, limit);
     const columns = scheduled ? COLUMNS : UNSCHEDULED;
-    if (secrets.whole && counts.all === 0) return [h("h1", {}, "Secrets"), firstSteps()];
+    if (secrets.whole && counts.all === 0) return [h("h1", {}, "Secrets"), findingsPanel(findings), firstSteps()];
     tellSummary(counts);
     return [
       h("h1", {}, "Secrets"),
+      findingsPanel(findings),
       h("div", { class: "controls" }, [
         h("div", { class: "segments", role: "group", "aria-label": "Show" }, FILTERS.map((kind) =>
           h(
@@ -128,7 +133,18 @@ export function overview(parameters) {
     title: () => "Secrets",
     stream: {
       path: "/api/overview/events",
-      events: { secrets: (/** @type {Api.SecretsView} */ piece) => { secrets.take(piece); changed(); } },
+      events: {
+        secrets: (/** @type {Api.SecretsView} */ piece) => {
+          // A stream that begins anew sends findings only if there are any.
+          if (piece.reset) findings = NONE;
+          secrets.take(piece);
+          changed();
+        },
+        findings: (/** @type {Api.FindingsView} */ view) => {
+          findings = view;
+          changed();
+        },
+      },
     },
     draw,
   };
