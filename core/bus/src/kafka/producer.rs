@@ -13,12 +13,15 @@ use super::record;
 use crate::BusError;
 use crate::feed::{next_pause, pauses};
 
+/// A producer, and what it was made of.
+type Made = (Arc<Held>, Arc<FutureProducer<Ear>>);
+
 /// An idempotent producer, made anew when it fails for good, and with a renewed login.
 pub(super) struct Producer {
     access: Arc<Access>,
     endpoint: String,
     heard: Arc<Heard>,
-    current: Mutex<Option<(Arc<Held>, Arc<FutureProducer<Ear>>)>>,
+    current: Mutex<Option<Made>>,
 }
 
 impl Producer {
