@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::api::{AdminFront, Operators};
 use crate::connections::{Connections, Tls};
@@ -165,6 +165,7 @@ pub(crate) async fn import(
             return;
         }
         let mut events = importer.run();
+        let mut moved = 0_u64;
         // Each source key is looked at anew. What is wrong with the import as a whole is over once it gets on.
         findings.keep_only(Topic::Import, |subject| subject == SOURCE);
         loop {
@@ -173,6 +174,18 @@ pub(crate) async fn import(
                     Some(Ok(event)) => {
                         findings.clear(Topic::Import, SOURCE);
                         metrics.intake().import(&event);
+                        match event {
+                            ImportEvent::Moved { .. } => moved += 1,
+                            ImportEvent::Resynced(_) if moved > 0 => {
+                                let keys = std::mem::take(&mut moved);
+                                warn!(
+                                    keys,
+                                    "the plain tree was moved here from another server: every key of it was read anew, and \
+                                     is followed here from now on"
+                                );
+                            }
+                            _ => {}
+                        }
                         note_import(&findings, event);
                     }
                     Some(Err(problem)) => {
@@ -204,6 +217,8 @@ fn note_import(findings: &Findings, event: ImportEvent) {
             info!(%secret, %version, "imported a version from the plain tree");
             findings.clear(Topic::Import, key.as_str());
         }
+        // Counted, and said once.
+        ImportEvent::Moved { .. } => {}
         ImportEvent::Unchanged { key } => findings.clear(Topic::Import, key.as_str()),
         ImportEvent::Refused { key, problem } => {
             let text = format!("its value is not imported: {problem}");

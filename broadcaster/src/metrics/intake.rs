@@ -156,7 +156,7 @@ impl Intake {
             ImportEvent::Unchanged { .. } => "unchanged",
             ImportEvent::Refused { .. } => "refused",
             ImportEvent::SourceDeleted { .. } => "source_deleted",
-            ImportEvent::Resynced(_) => return,
+            ImportEvent::Moved { .. } | ImportEvent::Resynced(_) => return,
         };
         self.imports.get_or_create(&[("outcome", outcome)]).inc();
     }

@@ -6,7 +6,8 @@ use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 use crate::name::{InstanceName, SecretName, ServiceName};
@@ -140,36 +141,70 @@ counter!(
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Nonce(pub u64);
 
-/// One run of one instance: 128 random bits drawn when the SDK starts.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Incarnation(pub u128);
+macro_rules! drawn {
+    ($(#[$doc:meta])* $name:ident, $noun:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u128);
 
-impl fmt::Display for Incarnation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
-
-impl fmt::Debug for Incarnation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for Incarnation {
-    type Err = InvalidId;
-    fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let lower_hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
-        if text.len() != 32 || !text.bytes().all(lower_hex) {
-            return Err(InvalidId {
-                noun: "incarnation",
-                found: text.chars().take(64).collect(),
-                expected: "32 lower-case hexadecimal digits",
-            });
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:032x}", self.0)
+            }
         }
-        Ok(Self(u128::from_str_radix(text, 16).expect("32 hexadecimal digits fit 128 bits")))
-    }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                let lower_hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+                if text.len() != 32 || !text.bytes().all(lower_hex) {
+                    return Err(InvalidId {
+                        noun: $noun,
+                        found: text.chars().take(64).collect(),
+                        expected: "32 lower-case hexadecimal digits",
+                    });
+                }
+                Ok(Self(u128::from_str_radix(text, 16).expect("32 hexadecimal digits fit 128 bits")))
+            }
+        }
+    };
 }
+
+macro_rules! stored_as_text {
+    ($name:ident) => {
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+            }
+        }
+    };
+}
+
+drawn!(
+    /// One run of one instance: 128 random bits drawn when the SDK starts.
+    Incarnation,
+    "incarnation"
+);
+
+drawn!(
+    /// One history of a store: 128 random bits. A position (etcd's revision, Consul's index) means something only within the
+    /// history that it was counted in.
+    HistoryId,
+    "history id"
+);
+stored_as_text!(HistoryId);
 
 /// Who an instance is, down to the incarnation. Clones share one allocation, names included.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -21,7 +21,7 @@ pub mod time;
 pub mod word;
 
 pub use id::{
-    Epoch, Generation, Incarnation, InstanceKey, LeaseSequence, Nonce, ReportSequence, Revision, RotationId,
+    Epoch, Generation, HistoryId, Incarnation, InstanceKey, LeaseSequence, Nonce, ReportSequence, Revision, RotationId,
     RotationNumber, Version,
 };
 pub use name::{ClusterName, InstanceName, OperatorName, SecretName, ServiceName};

@@ -226,6 +226,7 @@ macro_rules! conformance_suite {
             imports: every_change_becomes_one_version;
             imports: importers_at_once_and_crashes_import_nothing_twice;
             imports: what_cannot_be_imported_is_told;
+            imports: a_tree_that_was_copied_from_another_server_is_followed_on;
             imports: many_keys_cost_no_reads_of_each_and_a_bounded_number_of_commits_at_once;
             imports: an_import_of_many_keys_goes_on_where_it_was_cut_off;
         );

@@ -3,6 +3,7 @@
 mod destroyed;
 mod import;
 mod journal;
+mod origin;
 mod records;
 mod version_log;
 mod version_watch;

@@ -11,7 +11,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::StreamExt as _;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{BoxStream, FuturesOrdered};
-use rotacast_protocol::{SecretName, Version};
+use rotacast_protocol::{HistoryId, SecretName, Version};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -61,6 +61,12 @@ pub enum ImportEvent {
         /// Why.
         problem: String,
     },
+    /// What was stored of a source key's import counts in the history of another server: its value was judged anew. The
+    /// event that says what came of it follows.
+    Moved {
+        /// The source key.
+        key: Key,
+    },
     /// Everything that was in the source as of this cursor is imported or refused.
     Resynced(Cursor),
 }
@@ -72,6 +78,12 @@ enum Outcome {
     DealtWith,
     Unchanged,
     Refused(String),
+}
+
+/// What came of it, and whether the marker counts in another history.
+struct Judged {
+    outcome: Outcome,
+    moved: bool,
 }
 
 /// Watches a tree of the same store that has one key per secret, and imports every change it observes as the
@@ -140,7 +152,11 @@ impl PlainImporter {
                 Some(told) = steps.next() => told?,
                 event = watch.next(), if next.is_none() => {
                     let Some(event) = event else { break };
-                    next = Some(self.step(event?, &mut source));
+                    let event = event?;
+                    if let StoreEvent::Init = event {
+                        source.history = Some(self.history().await?);
+                    }
+                    next = Some(self.step(event, &mut source));
                     continue;
                 }
             };
@@ -154,9 +170,24 @@ impl PlainImporter {
         Ok(())
     }
 
+    /// The history that the source's positions count in, for as long as it takes.
+    async fn history(&self) -> Result<HistoryId, StoreError> {
+        let mut pauses = backoff();
+        loop {
+            match self.tree.history().await {
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(%error, "importing: trying again");
+                    tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// What to do about an event, and the source key whose earlier steps must have ended before.
     fn step(&self, event: StoreEvent, source: &mut Source) -> (Option<Key>, Step<'_>) {
         let deleted = |key: &Key| ImportEvent::SourceDeleted { secret: self.secret_of(key).ok(), key: key.clone() };
+        let history = source.history;
         let told: Vec<ImportEvent> = match event {
             StoreEvent::Init => {
                 source.listed.clear();
@@ -166,7 +197,10 @@ impl PlainImporter {
             StoreEvent::Listed(entry) => {
                 source.listed.insert(entry.key.clone());
                 let tree = Arc::clone(&source.tree);
-                return (Some(entry.key.clone()), async move { self.import(entry, Some(&tree)).await }.boxed());
+                return (
+                    Some(entry.key.clone()),
+                    async move { self.import(entry, history, Some(&tree)).await }.boxed(),
+                );
             }
             StoreEvent::Ready(cursor) => {
                 source.tree = Arc::default();
@@ -178,7 +212,7 @@ impl PlainImporter {
             }
             StoreEvent::Put(entry) => {
                 source.known.insert(entry.key.clone());
-                return (Some(entry.key.clone()), async move { self.import(entry, None).await }.boxed());
+                return (Some(entry.key.clone()), async move { self.import(entry, history, None).await }.boxed());
             }
             StoreEvent::Deleted { key, .. } => source.known.remove(&key).then(|| deleted(&key)).into_iter().collect(),
         };
@@ -191,26 +225,33 @@ impl PlainImporter {
     }
 
     /// Imports one observed value, for as long as it takes. `listed` is what the tree held when the source was listed.
-    async fn import(&self, entry: Entry, mut listed: Option<&Listed>) -> Result<Vec<ImportEvent>, StoreError> {
+    async fn import(
+        &self,
+        entry: Entry,
+        history: Option<HistoryId>,
+        mut listed: Option<&Listed>,
+    ) -> Result<Vec<ImportEvent>, StoreError> {
         let refused = |problem| Ok(vec![ImportEvent::Refused { key: entry.key.clone(), problem }]);
         let secret = match self.secret_of(&entry.key) {
             Ok(secret) => secret,
             Err(problem) => return refused(problem),
         };
-        let backoff = ExponentialBuilder::new()
-            .with_min_delay(FIRST_PAUSE)
-            .with_max_delay(LONGEST_PAUSE)
-            .with_jitter()
-            .without_max_times();
-        let mut pauses = backoff.build();
+        // A watch begins with `Init`.
+        let Some(history) = history else { return Ok(Vec::new()) };
+        let mut pauses = backoff();
         loop {
-            match self.import_once(&secret, &entry, listed.take()).await {
-                Ok(Outcome::Imported(version)) => {
-                    return Ok(vec![ImportEvent::Imported { secret, version, key: entry.key }]);
+            match self.import_once(&secret, &entry, history, listed.take()).await {
+                Ok(Judged { outcome, moved }) => {
+                    let key = entry.key;
+                    let moved = moved.then(|| ImportEvent::Moved { key: key.clone() });
+                    let told = match outcome {
+                        Outcome::Imported(version) => Some(ImportEvent::Imported { secret, version, key }),
+                        Outcome::DealtWith => None,
+                        Outcome::Unchanged => Some(ImportEvent::Unchanged { key }),
+                        Outcome::Refused(problem) => Some(ImportEvent::Refused { key, problem }),
+                    };
+                    return Ok(moved.into_iter().chain(told).collect());
                 }
-                Ok(Outcome::DealtWith) => return Ok(Vec::new()),
-                Ok(Outcome::Unchanged) => return Ok(vec![ImportEvent::Unchanged { key: entry.key }]),
-                Ok(Outcome::Refused(problem)) => return refused(problem),
                 // One secret's broken marker must not stop the others.
                 Err(error @ StoreError::Corrupt { .. }) => return refused(error.to_string()),
                 Err(error) if error.is_transient() => {
@@ -228,8 +269,9 @@ impl PlainImporter {
         &self,
         secret: &SecretName,
         entry: &Entry,
+        history: HistoryId,
         mut listed: Option<&Listed>,
-    ) -> Result<Outcome, StoreError> {
+    ) -> Result<Judged, StoreError> {
         let tree = &self.tree;
         let mut pauses = attempts();
         loop {
@@ -238,17 +280,20 @@ impl PlainImporter {
                 Some(listed) => listed.marker(tree, secret).await?,
                 None => Marker::read(tree, secret).await?,
             };
-            if let Some(marker) = marker.as_ref().filter(|marker| marker.modified >= entry.modified.0) {
+            let reached = marker.as_ref().and_then(|marker| marker.reached(history));
+            if let (Some(marker), Some(reached)) = (&marker, reached.filter(|reached| *reached >= entry.modified)) {
                 // It stays refused for every leader.
-                let refused = marker.refused.clone().filter(|_| marker.modified == entry.modified.0);
-                return Ok(refused.map_or(Outcome::DealtWith, Outcome::Refused));
+                let refused = marker.refused.clone().filter(|_| reached == entry.modified);
+                let outcome = refused.map_or(Outcome::DealtWith, Outcome::Refused);
+                return Ok(Judged { outcome, moved: false });
             }
+            let moved = marker.as_ref().is_some_and(|marker| !marker.is_of(history));
             let held = match listed {
                 Some(listed) => listed.held(tree, secret).await?,
                 None => Held::read(tree, secret).await?,
             };
-            let mut next = marker.unwrap_or_else(|| Marker::new(&entry.key));
-            next.modified = entry.modified.0;
+            let mut next = marker.unwrap_or_else(|| Marker::new(&entry.key, history));
+            next.reach(history, entry.modified);
             let marker_key = Marker::key(tree, secret);
             let mut checks = vec![as_read(marker_key.clone(), read_at)];
             let mut writes = Vec::new();
@@ -270,7 +315,7 @@ impl PlainImporter {
             };
             writes.push(Write::Put(marker_key, next.encode()));
             if let Committed::Done(_) = tree.commit(checks, writes).await? {
-                return Ok(outcome);
+                return Ok(Judged { outcome, moved });
             }
             let Some(pause) = pauses.next() else {
                 return Err(StoreError::Unreachable {
@@ -283,9 +328,21 @@ impl PlainImporter {
     }
 }
 
+/// The pauses while the store is away.
+fn backoff() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::new()
+        .with_min_delay(FIRST_PAUSE)
+        .with_max_delay(LONGEST_PAUSE)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
 /// What is known of the source.
 #[derive(Default)]
 struct Source {
+    /// What its positions count in, as of the listing.
+    history: Option<HistoryId>,
     /// The keys that exist: what the last listing showed, and what came and went since.
     known: BTreeSet<Key>,
     /// The keys of the listing that is being read.

@@ -1,7 +1,7 @@
 //! How far a source was imported.
 
 use rotacast_proto::SecretValue;
-use rotacast_protocol::{SecretName, Version};
+use rotacast_protocol::{HistoryId, SecretName, Version};
 use serde::{Deserialize, Serialize};
 
 use super::super::SecretTree;
@@ -23,8 +23,10 @@ pub(super) struct Marker {
     format: u32,
     /// The source key.
     source: String,
+    /// The history that `modified` counts in.
+    history: HistoryId,
     /// When the newest value that was dealt with was written to the source.
-    pub(super) modified: u64,
+    modified: u64,
     /// The version made of the newest value that was imported.
     pub(super) version: Option<Version>,
     /// Why that value is no version. Never the value.
@@ -50,15 +52,29 @@ impl Marker {
         Ok((Some(Self::decode(&stored.key, stored.value.expose())?), Some(stored.modified)))
     }
 
-    pub(super) fn new(source: &Key) -> Self {
+    pub(super) fn new(source: &Key, history: HistoryId) -> Self {
         Self {
             format: FORMAT,
             source: source.to_string(),
+            history,
             modified: 0,
             version: None,
             refused: None,
             unknown: serde_json::Map::new(),
         }
+    }
+
+    /// How far the source was imported: of a history that is over, nothing is known.
+    pub(super) fn reached(&self, history: HistoryId) -> Option<Cursor> {
+        self.is_of(history).then_some(Cursor(self.modified))
+    }
+
+    pub(super) fn is_of(&self, history: HistoryId) -> bool {
+        self.history == history
+    }
+
+    pub(super) fn reach(&mut self, history: HistoryId, modified: Cursor) {
+        (self.history, self.modified) = (history, modified.0);
     }
 
     fn decode(key: &Key, bytes: &[u8]) -> Result<Self, StoreError> {
@@ -82,9 +98,14 @@ mod tests {
     #[test]
     fn a_marker_keeps_what_it_does_not_know_and_refuses_a_newer_format() {
         let key = Key::new("k");
-        let read = Marker::decode(&key, br#"{"format":1,"source":"s","modified":3,"version":2,"later":[1]}"#).unwrap();
+        let read = Marker::decode(&key, br#"{"format":1,"source":"s","history":"000102030405060708090a0b0c0d0e0f","modified":3,"version":2,"later":[1]}"#).unwrap();
         assert!(String::from_utf8(read.encode().expose().to_vec()).unwrap().contains(r#""later":[1]"#));
-        let newer = Marker::decode(&key, br#"{"format":9,"source":"s","modified":3,"version":2}"#).err().unwrap();
+        let newer = Marker::decode(
+            &key,
+            br#"{"format":9,"source":"s","history":"000102030405060708090a0b0c0d0e0f","modified":3,"version":2}"#,
+        )
+        .err()
+        .unwrap();
         assert!(newer.to_string().contains("format 9"), "{newer}");
     }
 }
