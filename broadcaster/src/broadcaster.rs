@@ -85,12 +85,7 @@ impl Broadcaster {
         };
         let web = web::router(Arc::clone(&control) as _, environment.cluster.to_string(), options, stop.clone());
         let admin = AdminFront::new(control, environment.cluster.clone(), operators, readers).into_service();
-        let values = Arc::new(StoreFetch::new(
-            environment.cluster.clone(),
-            environment.tree.clone(),
-            environment.key.clone(),
-            Arc::clone(&environment.identities),
-        ));
+        let values = Arc::new(StoreFetch::new(&environment));
         let gateway = Gateway::new(instances, values)
             .with_admission(Arc::clone(&environment.identities) as Arc<dyn rotacast_bus::Admission>)
             .with_shutdown(stop.clone())
@@ -165,9 +160,9 @@ pub(crate) async fn import(
             return;
         }
         let mut events = importer.run();
-        let mut moved = 0_u64;
         // Each source key is looked at anew. What is wrong with the import as a whole is over once it gets on.
         findings.keep_only(Topic::Import, |subject| subject == SOURCE);
+        let mut moved = 0_u64;
         loop {
             tokio::select! {
                 event = events.next() => match event {

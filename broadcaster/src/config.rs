@@ -54,6 +54,10 @@ const START_TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)
 /// Oftener a rotation with its leases would hardly end before the next; the longest is as good as never.
 const ROTATE_EVERY: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(60)..=Duration::from_secs(10 * 365 * 24 * 3600);
+/// What `cluster` is for, and how it is set.
+const CLUSTER_IS_NEEDED: &str = "expected the name of this installation, the same for all of its broadcasters and services \
+                                 and another one for each environment: set `cluster = \"production\"` at the top of the file, \
+                                 or ROTACAST_CLUSTER";
 /// Least size of an audit file: below, files would be made faster than an operator can archive them.
 const MIN_AUDIT_FILE_BYTES: u64 = 64 * 1024;
 
@@ -206,7 +210,10 @@ impl Config {
 
 /// None when something required is missing; the document then holds the problems.
 fn read_all(root: &Section<'_, '_>) -> Option<Config> {
-    let cluster = root.parse_or("cluster", Some("ROTACAST_CLUSTER"), || ClusterName::new("default").ok());
+    let cluster = root.parse_or("cluster", Some("ROTACAST_CLUSTER"), || {
+        root.problem("cluster", format!("is missing; {CLUSTER_IS_NEEDED}"));
+        None
+    });
     let replica = root.text("replica");
     let data_dir = root
         .text_or_env("data_dir", "ROTACAST_DATA_DIR")

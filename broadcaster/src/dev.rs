@@ -22,8 +22,9 @@ use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
 use crate::config::{ListenLimits, MAX_SECRETS};
 use crate::connections::Connections;
-use crate::driver::{Environment, Replica, Secrets};
+use crate::driver::{Environment, Replica, RunId, Secrets};
 use crate::findings::Findings;
+use crate::home::Home;
 use crate::identities::{Identities, Service, Services};
 use crate::metrics::Metrics;
 use crate::settings::{SecretSettings, Settings};
@@ -130,7 +131,11 @@ async fn assemble(
     let metrics = Metrics::default();
     let environment = Environment {
         cluster: cluster.clone(),
-        replica: Replica { name: format!("dev-{}", std::process::id()), address: Some(format!("http://{address}")) },
+        replica: Replica {
+            name: format!("dev-{}", std::process::id()),
+            address: Some(format!("http://{address}")),
+            run: Some(RunId::drawn()),
+        },
         tree: SecretTree::new(metrics.store(store), prefix),
         bus: metrics.bus(Arc::new(bus.clone()) as Arc<dyn LeaderBus>),
         audit: Arc::new(
@@ -145,6 +150,7 @@ async fn assemble(
         metrics: metrics.clone(),
         traces: Traces::off(),
         findings: Findings::default(),
+        home: Home::default(),
     };
     metrics.count_refusals_of(&environment.identities);
     metrics.count_findings_of(&environment.findings);

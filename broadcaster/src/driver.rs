@@ -29,7 +29,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use rotacast_bus::LeaderBus;
 use rotacast_proto::{Level, SigningKey};
 use rotacast_protocol::{ClusterName, Epoch};
-use rotacast_store::{SecretTree, StoreError};
+use rotacast_store::{Leadership, SecretTree, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -38,12 +38,13 @@ pub use control::DriverControl;
 pub use directory::{Secrets, TaskHandle};
 pub use fetch::StoreFetch;
 pub use mail::{Granted, Mail, OrderOutcome, Question};
-pub use replica::Replica;
+pub use replica::{Replica, RunId};
 
 use self::setbacks::Setbacks;
 
 use crate::audit::AuditLog;
 use crate::findings::{Findings, Topic};
+use crate::home::Home;
 use crate::identities::Identities;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
@@ -76,6 +77,8 @@ pub struct Environment {
     pub traces: Traces,
     /// Faults that last until they are repaired.
     pub findings: Findings,
+    /// Whose the store is.
+    pub home: Home,
 }
 
 /// What this replica is at the moment.
@@ -119,19 +122,37 @@ impl Driver {
     /// Campaigns, leads, and campaigns again, until `stop`. No error ends it: what a store refuses now, such as a changed
     /// password, it may grant in a minute, and a broadcaster that has ended grants no lease then. Only the start gives up.
     pub async fn run(self, stop: CancellationToken) {
+        tokio::select! {
+            () = self.campaign_and_lead(stop) => {}
+            never = self.keep_looking_home() => match never {},
+            never = self.keep_comparing_names() => match never {},
+        }
+    }
+
+    async fn campaign_and_lead(&self, stop: CancellationToken) {
         let mut pauses = backoff();
         let setbacks = Arc::new(Setbacks::default());
         while !stop.is_cancelled() {
             let environment = &self.environment;
             let candidate = environment.replica.candidate();
-            let campaign = environment.tree.campaign(&candidate, environment.leader_ttl, stop.clone());
+            let campaign = async {
+                environment.home.look(environment).await?;
+                environment.tree.campaign(&candidate, environment.leader_ttl, stop.clone()).await
+            };
             let campaigned = tokio::select! {
                 campaigned = campaign => campaigned,
+                // The next look says it by name.
+                _ = environment.home.until_closed(), if environment.home.closed().is_none() => continue,
                 never = self.clear_while_another_leads() => match never {},
             };
             let leadership = match campaigned {
                 Ok(leadership) => leadership,
                 Err(StoreError::Cancelled) => break,
+                // A standing finding says so, until the store is this cluster's.
+                Err(StoreError::Foreign { .. }) => {
+                    pause(&mut pauses, &stop).await;
+                    continue;
+                }
                 // A store that went back works from what it holds now, and the next term sees that it did.
                 Err(problem) => {
                     let text = format!("cannot run for leader, and tries again: {problem}");
@@ -146,7 +167,7 @@ impl Driver {
             info!(%epoch, "this broadcaster leads");
             environment.metrics.leadership().won(epoch);
             let ended = tokio::select! {
-                ended = term::run(environment, &self.secrets, leadership, &self.role, &setbacks, &stop) => ended,
+                ended = self.term(leadership, &setbacks, &stop) => ended,
                 never = self.clear_once_the_term_lasts() => match never {},
             };
             self.role.send_replace(Role::Follower);
@@ -170,6 +191,74 @@ impl Driver {
 }
 
 impl Driver {
+    /// A term in a store that is this cluster's: a campaign may have waited for months since it was looked at.
+    async fn term(
+        &self,
+        leadership: Leadership,
+        setbacks: &Arc<Setbacks>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let environment = &self.environment;
+        if let Err(problem) = environment.home.look(environment).await {
+            leadership.resign.cancel();
+            leadership.resigned.await?;
+            return Err(problem.into());
+        }
+        let over = stop.child_token();
+        let term = term::run(environment, &self.secrets, leadership, &self.role, setbacks, &over);
+        tokio::pin!(term);
+        tokio::select! {
+            ended = &mut term => ended,
+            problem = environment.home.until_closed() => {
+                over.cancel();
+                term.await?;
+                Err(anyhow::anyhow!("{problem}"))
+            }
+        }
+    }
+
+    /// Looks from time to time whether the store still is this cluster's.
+    async fn keep_looking_home(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(LOOK_HOME).await;
+            // What the store says otherwise is the campaign's and the term's to tell.
+            let _ = self.environment.home.look(&self.environment).await;
+            // And what the bus says otherwise, each publish's.
+            let _ = self.environment.home.look_at_bus(&self.environment).await;
+        }
+    }
+
+    /// Compares this broadcaster's name with the leader's from time to time.
+    async fn keep_comparing_names(&self) -> Infallible {
+        let mut seen = None;
+        loop {
+            tokio::time::sleep(self.environment.leader_ttl).await;
+            let leader = follower::leader(&self.environment).await;
+            self.compare_names(leader.as_ref(), &mut seen);
+        }
+    }
+
+    /// Says that the leader is another broadcaster of this one's name, at the third look: its own term before a crash has run
+    /// out by then. `seen` is that broadcaster, and how many looks found it.
+    fn compare_names(&self, leader: Option<&Replica>, seen: &mut Option<(RunId, u32)>) {
+        let Environment { replica, findings, .. } = &self.environment;
+        let namesake = leader.filter(|leader| leader.name == replica.name).and_then(|leader| leader.run);
+        let Some(run) = namesake.filter(|run| Some(*run) != replica.run) else {
+            *seen = None;
+            findings.clear(Topic::Replica, &replica.name);
+            return;
+        };
+        let looks = seen.filter(|(before, _)| *before == run).map_or(1, |(_, looks)| looks + 1);
+        *seen = Some((run, looks));
+        if looks >= NAMESAKE_LOOKS {
+            let at = leader.and_then(|leader| leader.address.as_deref()).unwrap_or("an address it does not tell");
+            let text = format!("another broadcaster is also called {}, and leads; it is at {at}", replica.name);
+            let fix = "give each replica a name of its own: `replica` in its configuration; without it the name is the host's \
+                       with the process id";
+            findings.raise(Topic::Replica, &replica.name, Level::Warning, text, fix);
+        }
+    }
+
     /// A campaign may wait for months: what was wrong with this broadcaster's is over once the store answers and names a
     /// leader.
     async fn clear_while_another_leads(&self) -> Infallible {
@@ -195,6 +284,13 @@ impl Driver {
 /// once takes, with the pause before it.
 const SETTLED: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(30) };
 
+/// How often a broadcaster looks whose the store is: one read. A store is replaced under its feet by an operator, who sees
+/// what comes of it within the minute.
+const LOOK_HOME: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(30) };
+
+/// How many looks in a row, a time-to-live apart, must find the same other broadcaster of this name.
+const NAMESAKE_LOOKS: u32 = 3;
+
 /// The subjects of what is wrong with the leadership.
 const CAMPAIGN: &str = "campaign";
 const TERM: &str = "term";
@@ -215,6 +311,7 @@ fn way_out(problem: &StoreError) -> &'static str {
         | StoreError::TooLarge { .. }
         | StoreError::Invalid { .. }
         | StoreError::Corrupt { .. }
+        | StoreError::Foreign { .. }
         | StoreError::NotLeader { .. }
         | StoreError::Cancelled => "look at the store's own log, and at the settings of `[store]`",
     }

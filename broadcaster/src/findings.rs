@@ -46,11 +46,17 @@ pub enum Topic {
     Store,
     /// The bus does not answer as it should, or its set-up changed for the worse.
     Bus,
+    /// The store or the bus is another cluster's, or another cluster uses it too.
+    Cluster,
+    /// A record was written by a clock that was ahead.
+    Clock,
+    /// Another broadcaster has this one's replica name.
+    Replica,
 }
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Leadership,
         Self::OutOfService,
         Self::Limit,
@@ -60,6 +66,9 @@ impl Topic {
         Self::Certificate,
         Self::Store,
         Self::Bus,
+        Self::Cluster,
+        Self::Clock,
+        Self::Replica,
     ];
 
     /// The name, as label and as the subject that people read.
@@ -75,6 +84,9 @@ impl Topic {
             Self::Certificate => "certificate",
             Self::Store => "store",
             Self::Bus => "bus",
+            Self::Cluster => "cluster",
+            Self::Clock => "clock",
+            Self::Replica => "replica",
         }
     }
 }

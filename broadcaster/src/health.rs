@@ -91,6 +91,7 @@ impl Health {
             stopping: stop.is_cancelled(),
             since_beat: known.beat.elapsed(),
             since_store: known.store.map(|at| at.elapsed()),
+            foreign: environment.home.closed().is_some(),
             audit_fails: environment.audit.fails(),
             findings: environment.findings.counts().into_iter().filter(|(_, count)| *count > 0).collect(),
         }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rotacast_proto::Level;
 use rotacast_protocol::SecretName;
+use rotacast_protocol::schedule::Schedule;
 use rotacast_store::{PlainImporter, Prefix, SecretTree};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,11 +31,11 @@ use crate::broadcaster::Broadcaster;
 use crate::certificates::Watch;
 use crate::config::{Config, SecretPattern, ServiceConfig, StoreConfig, changes};
 use crate::connections::Connections;
-use crate::driver::{Environment, Mail, Replica, Secrets};
+use crate::driver::{Environment, Mail, Replica, RunId, Secrets};
 use crate::findings::Findings;
+use crate::home::Home;
 use crate::identities::{Identities, Service, Services};
 use crate::metrics::Metrics;
-use crate::schedule::Schedule;
 use crate::settings::{SecretSettings, Settings};
 use crate::token::Tokens;
 use crate::traces::{self, Exporting};
@@ -74,7 +75,7 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
     let exporting = traces::start(&config.telemetry, &config.cluster, &name)?;
     let environment = Environment {
         cluster: config.cluster.clone(),
-        replica: Replica { name, address: config.listen.advertised() },
+        replica: Replica { name, address: config.listen.advertised(), run: Some(RunId::drawn()) },
         tree,
         bus: metrics.bus(buses.leader),
         audit: Arc::new(audit.observed_by(Arc::new(metrics.audit()))),
@@ -85,7 +86,18 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         traces: exporting.as_ref().map(Exporting::traces).unwrap_or_default(),
         findings: Findings::default(),
+        home: Home::default(),
     };
+    // Before anything is read or answered from a store that may be another cluster's.
+    let blame = start::Blame::store(&config.store);
+    let look = async || environment.home.look(&environment).await;
+    let Some(()) = start::until_there(&blame, wait, &stop, look).await? else { return Ok(()) };
+    let blame = start::Blame::bus(&config.bus);
+    let look = async || environment.home.look_at_bus(&environment).await;
+    let Some(foreign) = start::until_there(&blame, wait, &stop, look).await? else { return Ok(()) };
+    if let Some(problem) = foreign {
+        anyhow::bail!(problem);
+    }
     metrics.count_refusals_of(&environment.identities);
     metrics.count_findings_of(&environment.findings);
     let watch = Watch {

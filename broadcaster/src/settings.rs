@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use rotacast_protocol::record::SecretRecord;
+use rotacast_protocol::schedule::Schedule;
 use rotacast_protocol::status::Configured;
-use rotacast_protocol::{Policy, SecretName};
+use rotacast_protocol::{Policy, SecretName, WallTime};
 use rotacast_provider::Provider;
 
 use crate::config::SecretPattern;
-use crate::schedule::Schedule;
+
+/// Who has started a scheduled rotation, in the record and the audit log. No operator may be called that: see the
+/// configuration's reserved names.
+pub(crate) const SCHEDULE: &str = "schedule";
 
 /// What applies to one secret.
 #[derive(Clone)]
@@ -22,12 +26,12 @@ pub struct SecretSettings {
 }
 
 impl SecretSettings {
-    /// What a status says of them.
+    /// What a status says of them at this time.
     #[must_use]
-    pub fn shown(&self, record: &SecretRecord) -> Configured {
+    pub fn shown(&self, record: &SecretRecord, now: WallTime) -> Configured {
         Configured {
             provider: self.provider.describe(),
-            next_rotation_at: self.schedule.and_then(|schedule| schedule.next(record)),
+            next_rotation_at: self.schedule.and_then(|schedule| schedule.next(record, now)),
         }
     }
 }

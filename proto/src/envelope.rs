@@ -44,10 +44,12 @@ pub enum Kind {
     FetchRequest,
     /// [`v1::OperatorCommand`].
     OperatorCommand,
+    /// Whose a bus is: a cluster's id as text. Broadcasters alone read it.
+    ClusterClaim,
 }
 
 impl Kind {
-    const ALL: [Kind; 7] = [
+    const ALL: [Kind; 8] = [
         Kind::Registration,
         Kind::SecretState,
         Kind::InstanceReport,
@@ -55,6 +57,7 @@ impl Kind {
         Kind::SyncReply,
         Kind::FetchRequest,
         Kind::OperatorCommand,
+        Kind::ClusterClaim,
     ];
 
     /// The `ce-type`: the message's full name, whose package carries the major version.
@@ -68,6 +71,7 @@ impl Kind {
             Kind::SyncReply => "rotacast.v1.SyncReply",
             Kind::FetchRequest => "rotacast.v1.FetchRequest",
             Kind::OperatorCommand => "rotacast.v1.OperatorCommand",
+            Kind::ClusterClaim => "rotacast.v1.ClusterClaim",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A service that queries PostgreSQL through a pool, and keeps doing so while its credential is rotated.
 //!
 //! ```console
-//! export ROTACAST_IDENTITY=payments-api.key ROTACAST_TRUST=broadcaster.pub
+//! export ROTACAST_CLUSTER=production ROTACAST_IDENTITY=payments-api.key ROTACAST_TRUST=broadcaster.pub
 //! cargo run -p rotacast-subscriber --example pooled_postgres -- nats://127.0.0.1:4222 http://127.0.0.1:2379 payments/db
 //! ```
 //!

@@ -38,7 +38,7 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// | variable | what | otherwise |
 /// |---|---|---|
 /// | `ROTACAST_INSTANCE` | this copy's stable name | the host's name |
-/// | `ROTACAST_CLUSTER` | the environment's name | `default` |
+/// | `ROTACAST_CLUSTER` | the cluster's name, as in the broadcaster's configuration | none: it is required |
 /// | `ROTACAST_IDENTITY` | file with this service's private key | required |
 /// | `ROTACAST_TRUST` | files with the public keys of all broadcasters, joined by `:` | required |
 /// | `ROTACAST_CA` | file with the certificate authority for TLS connections, PEM | the system's |
@@ -332,10 +332,15 @@ impl Builder {
             self.instance.clone().or_else(|| variable("ROTACAST_INSTANCE")).unwrap_or_else(host_name),
         )
         .map_err(|error| invalid(".instance(…) or ROTACAST_INSTANCE", &error))?;
-        let cluster = ClusterName::new(
-            self.cluster.clone().or_else(|| variable("ROTACAST_CLUSTER")).unwrap_or_else(|| "default".into()),
-        )
-        .map_err(|error| invalid(".cluster(…) or ROTACAST_CLUSTER", &error))?;
+        let cluster = self.cluster.clone().or_else(|| variable("ROTACAST_CLUSTER")).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Config,
+                "no cluster is set",
+                "call .cluster(\"production\") on the builder, or set ROTACAST_CLUSTER: the `cluster` of the broadcaster's \
+                 configuration",
+            )
+        })?;
+        let cluster = ClusterName::new(cluster).map_err(|error| invalid(".cluster(…) or ROTACAST_CLUSTER", &error))?;
         Ok(Plan {
             key: InstanceKey::new(service, instance, Incarnation(rand::random())),
             cluster,

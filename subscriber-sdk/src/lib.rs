@@ -9,6 +9,7 @@
 //!
 //! let rotacast = Subscriber::builder()
 //!     .service("payments-api")
+//!     .cluster("production")
 //!     .values_from_etcd(["http://localhost:2379"], "rotacast")
 //!     .connect("nats://localhost:4222")
 //!     .await?;
@@ -27,7 +28,7 @@
 //! ```no_run
 //! # async fn example() -> Result<(), rotacast_subscriber::Error> {
 //! # use rotacast_subscriber::Subscriber;
-//! let rotacast = Subscriber::builder().service("payments-api").connect("grpc://127.0.0.1:7400").await?;
+//! let rotacast = Subscriber::builder().service("payments-api").cluster("dev").connect("grpc://127.0.0.1:7400").await?;
 //! # Ok(()) }
 //! ```
 //!

@@ -46,7 +46,7 @@ pub struct Settings {
     #[arg(long, env = "POOL_SERVICE_URL")]
     pub url: String,
     /// The cluster's name.
-    #[arg(long, env = "POOL_SERVICE_CLUSTER", default_value = "default")]
+    #[arg(long, env = "POOL_SERVICE_CLUSTER")]
     pub cluster: String,
     /// File with this service's private key.
     #[arg(long, env = "POOL_SERVICE_IDENTITY")]

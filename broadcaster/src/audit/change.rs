@@ -54,7 +54,10 @@ fn taken_over(record: &SecretRecord) -> Entry {
 fn of(change: &RecordChange) -> Option<Entry> {
     let by_us = |action| Entry::new("broadcaster", action);
     Some(match change {
-        RecordChange::TermBegan { .. } | RecordChange::TimingSet { .. } | RecordChange::LeaseBoundLowered { .. } => {
+        RecordChange::TermBegan { .. }
+        | RecordChange::TimingSet { .. }
+        | RecordChange::LeaseBoundLowered { .. }
+        | RecordChange::ClockNoted { .. } => {
             return None;
         }
         RecordChange::VersionAdded { version, origin, .. } => {
@@ -96,6 +99,10 @@ fn of(change: &RecordChange) -> Option<Entry> {
         RecordChange::Resumed => by_us("resumed"),
         RecordChange::SafeModeEntered(mode) => by_us("safe_mode_entered").detail("reason", mode.reason.clone()),
         RecordChange::SafeModeLeft => by_us("safe_mode_left"),
+        RecordChange::VersionProved { version } => by_us("version_proved").detail("version", version.get()),
+        RecordChange::ProofFailed { version, reason } => {
+            by_us("proof_failed").detail("version", version.get()).detail("reason", reason.clone())
+        }
         RecordChange::NumbersLost { last } => by_us("numbers_lost").detail("last", last.get()),
     })
 }

@@ -7,7 +7,7 @@ use rotacast_protocol::{OperatorName, SecretName, ServiceName};
 
 use super::pattern::SecretPattern;
 use super::reader::Section;
-use crate::schedule::SCHEDULE;
+use crate::settings::SCHEDULE;
 
 /// Who acts in the audit log without being an operator.
 const RESERVED: [&str; 3] = ["broadcaster", "store", SCHEDULE];

@@ -12,7 +12,10 @@ use super::*;
 const EXAMPLE: &str = include_str!("../../../docs/operate/rotacast.example.toml");
 
 fn parse(text: &str) -> Result<Config, String> {
-    Config::parse(Path::new("rotacast.toml"), text, &|_| None).map_err(|error| error.to_string())
+    // Texts that are not about it need no cluster of their own.
+    let cluster = (!text.contains("cluster = ")).then(|| "test".to_owned());
+    let environment = move |name: &str| cluster.clone().filter(|_| name == "ROTACAST_CLUSTER");
+    Config::parse(Path::new("rotacast.toml"), text, &environment).map_err(|error| error.to_string())
 }
 
 fn refused(text: &str) -> String {
@@ -54,7 +57,7 @@ fn every_configuration_that_the_documentation_shows_is_taken() {
         }
     }
     assert!(blocks >= 4, "{blocks} blocks in {} pages: are they still found?", pages.len());
-    assert!(parse("").is_ok(), "an empty file stands for the defaults");
+    assert!(parse("").is_ok(), "an empty file stands for the defaults, beside the cluster");
 }
 
 #[test]
@@ -113,7 +116,7 @@ fn an_empty_file_is_a_working_configuration() {
         StoreConfig::Embedded { file: "rotacast-data/store.db".into(), prefix: "rotacast".into() }
     );
     assert_eq!(config.listen.advertised().unwrap(), "http://127.0.0.1:7400");
-    let elsewhere = Config::parse(Path::new("/etc/rotacast/rotacast.toml"), "", &|_| None).unwrap();
+    let elsewhere = Config::parse(Path::new("/etc/rotacast/rotacast.toml"), "cluster = \"a\"", &|_| None).unwrap();
     assert_eq!(elsewhere.audit.file, Path::new("/etc/rotacast/rotacast-data/audit.jsonl"));
 }
 
@@ -132,6 +135,14 @@ fn what_peers_may_hold_is_configured_and_never_nothing() {
         let found = refused(&format!("[listen]\n{wrong}\n"));
         assert!(found.contains(told), "{found}");
     }
+}
+
+#[test]
+fn a_cluster_is_called_what_its_operator_calls_it() {
+    let none = Config::parse(Path::new("rotacast.toml"), "replica = \"a\"\n", &|_| None).unwrap_err().to_string();
+    assert!(none.contains("cluster: is missing"), "{none}");
+    assert!(none.contains("`cluster = \"production\"` at the top of the file, or ROTACAST_CLUSTER"), "{none}");
+    assert!(refused("cluster = \"No Such Name\"\n").contains("cluster"));
 }
 
 #[test]
@@ -364,7 +375,7 @@ fn nats_is_told_once_who_we_are() {
 #[test]
 fn servers_may_be_named_by_the_environment() {
     let from = |kinds: [(&'static str, &'static str); 2]| {
-        Config::parse(Path::new("r.toml"), "", &move |asked| {
+        Config::parse(Path::new("r.toml"), "cluster = \"a\"", &move |asked| {
             kinds.iter().find(|(name, _)| *name == asked).map(|(_, value)| (*value).into())
         })
         .unwrap()
@@ -379,7 +390,7 @@ fn servers_may_be_named_by_the_environment() {
 #[test]
 fn the_collector_is_named_by_the_file_or_as_opentelemetry_has_it() {
     let with = |text: &str, variables: &'static [(&'static str, &'static str)]| {
-        Config::parse(Path::new("r.toml"), text, &move |asked| {
+        Config::parse(Path::new("r.toml"), &format!("cluster = \"a\"\n{text}"), &move |asked| {
             variables.iter().find(|(name, _)| *name == asked).map(|(_, value)| (*value).to_owned())
         })
         .map(|config| config.telemetry.traces_url)

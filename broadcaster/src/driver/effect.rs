@@ -18,7 +18,7 @@ use rotacast_protocol::{Instant, Now, SecretName, Version};
 use rotacast_provider::{Credential, ProviderError};
 use tokio::sync::watch;
 
-pub(super) use self::publish::newer_on_bus;
+pub(super) use self::publish::{newer_on_bus, publish_ours};
 pub(super) use self::usage::EndedByOthers;
 use super::Environment;
 use crate::settings::SecretSettings;

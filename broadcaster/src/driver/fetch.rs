@@ -14,6 +14,8 @@ use rotacast_store::SecretTree;
 use tonic::Status;
 use tracing::{info, warn};
 
+use super::Environment;
+use crate::home::Home;
 use crate::identities::Identities;
 
 /// Lines about fetched values in a minute: a rolling restart of a thousand instances that use one secret.
@@ -25,13 +27,15 @@ pub struct StoreFetch {
     tree: SecretTree,
     key: SigningKey,
     identities: Arc<Identities>,
+    home: Home,
 }
 
 impl StoreFetch {
-    /// Serves from `tree`, signing states with `key`.
+    /// Serves from its store, signing states with its key.
     #[must_use]
-    pub fn new(cluster: ClusterName, tree: SecretTree, key: SigningKey, identities: Arc<Identities>) -> Self {
-        Self { cluster, tree, key, identities }
+    pub fn new(environment: &Environment) -> Self {
+        let Environment { cluster, tree, key, identities, home, .. } = environment.clone();
+        Self { cluster, tree, key, identities, home }
     }
 }
 
@@ -48,6 +52,9 @@ impl ValueSource for StoreFetch {
     async fn fetch(&self, request: Envelope) -> Result<FetchReply, Status> {
         let request =
             self.identities.fetch(&request).map_err(|problem| Status::unauthenticated(problem.to_string()))?;
+        if let Some(problem) = self.home.closed() {
+            return Err(Status::unavailable(problem.to_string()));
+        }
         let (secret, service) = (&request.secret, &request.key.service);
         if !self.identities.may_use(service, secret) {
             return Err(Status::permission_denied(format!(

@@ -35,8 +35,8 @@ pub(super) async fn refusal(environment: &Environment) -> Refusal {
             Some(Replica { name, .. }) if name == environment.replica.name => {
                 "it is taking over at this moment, or its term before a crash has not run out yet; try again in a few seconds".into()
             }
-            Some(Replica { name, address: Some(address) }) => format!("{name} leads, at {address}"),
-            Some(Replica { name, address: None }) => format!("{name} leads"),
+            Some(Replica { name, address: Some(address), .. }) => format!("{name} leads, at {address}"),
+            Some(Replica { name, address: None, .. }) => format!("{name} leads"),
             None => "the store names no leader at the moment; the election may be on".into(),
         },
     }
@@ -47,6 +47,12 @@ pub(super) async fn statuses(
     environment: &Environment,
     secret: Option<&SecretName>,
 ) -> Result<Vec<SecretStatus>, Refusal> {
+    if let Some(problem) = environment.home.closed() {
+        return Err(Refusal::Unavailable {
+            problem: problem.to_string(),
+            fix: "`rotacast doctor` says since when, and what to correct".into(),
+        });
+    }
     let Some(name) = secret else {
         let records = environment.tree.load_records().await.map_err(|problem| unreadable(&problem))?;
         // A record that is gone is no record that cannot be read.
@@ -83,8 +89,9 @@ fn told(environment: &Environment, entry: &RecordEntry) -> Result<SecretStatus, 
         problem: format!("the record of {}: {problem}", entry.secret),
         fix: "a later release may have written it: upgrade this broadcaster".into(),
     })?;
-    let configured = environment.settings.of(&entry.secret).shown(&record);
-    Ok(SecretStatus::of_record(&record, configured, clock::wall()))
+    let now = clock::wall();
+    let configured = environment.settings.of(&entry.secret).shown(&record, now);
+    Ok(SecretStatus::of_record(&record, configured, now))
 }
 
 fn unreadable(problem: &StoreError) -> Refusal {

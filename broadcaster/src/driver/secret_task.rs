@@ -17,7 +17,7 @@ use rotacast_clock as clock;
 use rotacast_protocol::coordinator::{CommandKind, Coordinator, Input};
 use rotacast_protocol::machine::{Action, CommandId, Event, Machine};
 use rotacast_protocol::status::SecretStatus;
-use rotacast_protocol::{Instant, Revision, SecretName};
+use rotacast_protocol::{Instant, Revision, SecretName, WallTime};
 use rotacast_store::Cursor;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -66,6 +66,10 @@ pub(super) struct SecretTask {
     ended_by_others: EndedByOthers,
     /// When the schedule's rotation may be asked for again, after it was refused.
     ask_again: Option<Instant>,
+    /// The schedule's rotation that is overdue, and when it begins.
+    overdue: Option<(WallTime, Instant)>,
+    /// Since when a finding says that the record was written by a clock that was ahead.
+    said_ahead: Option<WallTime>,
     observers: Observers,
     status: watch::Sender<Arc<SecretStatus>>,
     figures: FiguresSlot,
@@ -110,6 +114,8 @@ impl SecretTask {
             failing: BTreeSet::new(),
             ended_by_others: EndedByOthers::default(),
             ask_again: None,
+            overdue: None,
+            said_ahead: None,
             status,
             told: (Instant::ZERO, Revision(0)),
             stuck: false,
@@ -146,6 +152,7 @@ impl SecretTask {
             self.machine.handle(Event::Input(Input::StoreWentBack { reason }));
         }
         loop {
+            self.look_at_clock();
             self.settle().await?;
             // Its record is this term's by now.
             drop(place.take());

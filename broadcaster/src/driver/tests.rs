@@ -3,6 +3,7 @@
 mod faults;
 mod following;
 mod given_up;
+mod home;
 mod isolation;
 mod lost;
 mod scheduled;
@@ -20,6 +21,7 @@ use rotacast_protocol::machine::MAX_EVENTS;
 use rotacast_protocol::message::{InstanceReport, Registration, SecretReport, SyncReply, SyncRequest};
 use rotacast_protocol::policy::{Deadline, OnDeadline, WhenEmpty};
 use rotacast_protocol::record::{RecordChange, SecretRecord, Timing};
+use rotacast_protocol::schedule::Schedule;
 use rotacast_protocol::status::SecretStatus;
 use rotacast_protocol::{
     Generation, Incarnation, InstanceKey, LeaseSequence, Nonce, OperatorName, Phase, Policy, ReportSequence, Revision,
@@ -37,7 +39,6 @@ use super::turns::Turns;
 use super::*;
 use crate::audit::AuditOptions;
 use crate::identities::{Service, Services};
-use crate::schedule::Schedule;
 use crate::settings::SecretSettings;
 
 /// Far above anything here; a test that waits this long has failed.
@@ -72,7 +73,7 @@ async fn environment(folder: &Path, policy: Policy) -> (Environment, EmbeddedBus
     let services = Services { named: Default::default(), anyone: Some(anyone) };
     let environment = Environment {
         cluster: cluster.clone(),
-        replica: Replica { name: "one".into(), address: None },
+        replica: Replica { name: "one".into(), address: None, run: Some(RunId(1)) },
         tree: SecretTree::new(Arc::new(store), Prefix::new("rotacast").unwrap()),
         bus: Arc::new(bus.clone()),
         audit: Arc::new(AuditLog::open(folder.join("audit.jsonl"), AuditOptions::default()).unwrap()),
@@ -87,6 +88,7 @@ async fn environment(folder: &Path, policy: Policy) -> (Environment, EmbeddedBus
         metrics: Metrics::default(),
         traces: Traces::off(),
         findings: Findings::default(),
+        home: Home::default(),
     };
     (environment, bus)
 }

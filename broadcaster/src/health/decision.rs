@@ -27,6 +27,8 @@ pub struct Facts {
     pub since_beat: Duration,
     /// Since the store answered; `None`: it has not yet.
     pub since_store: Option<Duration>,
+    /// The store is another cluster's.
+    pub foreign: bool,
     /// The audit log did not take its last entry.
     pub audit_fails: bool,
     /// How many findings stand, by topic; none that has none.
@@ -76,6 +78,9 @@ pub fn decide(facts: &Facts) -> HealthReport {
     if facts.stopping {
         problems.push("it is stopping".into());
     }
+    if facts.foreign {
+        problems.push("the store belongs to another cluster; `rotacast doctor` names it".into());
+    }
     if facts.audit_fails {
         // A leader without an audit log retires nothing, and still grants the leases that services live on.
         warnings.push("the audit log did not take its last entry: nothing is retired until it does".into());
@@ -90,7 +95,7 @@ pub fn decide(facts: &Facts) -> HealthReport {
     }
     HealthReport {
         alive,
-        ready: alive && store && !facts.stopping,
+        ready: alive && store && !facts.stopping && !facts.foreign,
         role: if facts.leads { "leader" } else { "follower" },
         leader,
         problems,

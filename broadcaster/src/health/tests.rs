@@ -11,6 +11,7 @@ fn follower() -> Facts {
         stopping: false,
         since_beat: Duration::from_secs(1),
         since_store: Some(Duration::from_secs(1)),
+        foreign: false,
         audit_fails: false,
         findings: Vec::new(),
     }
@@ -41,6 +42,8 @@ fn without_the_store_it_is_not_ready_and_alive_all_the_same() {
 
 #[test]
 fn who_stops_is_not_ready_and_alive() {
+    let report = decide(&Facts { foreign: true, ..follower() });
+    assert!(report.alive && !report.ready && report.problems[0].contains("another cluster"), "{report:?}");
     let report = decide(&Facts { stopping: true, ..follower() });
     assert_eq!((report.alive, report.ready), (true, false));
     assert_eq!(report.problems, ["it is stopping"]);

@@ -13,7 +13,7 @@ use rotacast_protocol::{InstanceKey, Revision, SecretName};
 use super::calls::{Calls, Kind};
 use super::label::{Counters, counters};
 
-const CALLS: [&str; 3] = ["publish_state", "read_roster", "prune_roster"];
+const CALLS: [&str; 6] = ["publish_state", "read_state", "read_roster", "prune_roster", "read_claim", "publish_claim"];
 const WAITS: [&str; 3] = ["watch_roster", "watch_reports", "serve_sync"];
 /// What a broadcaster reads.
 const LOGS: [&str; 2] = ["roster", "reports"];
@@ -98,8 +98,26 @@ impl LeaderBus for MeasuredBus {
         self.inner.describe()
     }
 
-    async fn publish_state(&self, secret: &SecretName, revision: Revision, state: &Envelope) -> Result<(), BusError> {
-        self.counts.calls.measure("publish_state", self.inner.publish_state(secret, revision, state)).await
+    async fn publish_over(
+        &self,
+        secret: &SecretName,
+        revision: Revision,
+        state: &Envelope,
+        over: Option<&Envelope>,
+    ) -> Result<(), BusError> {
+        self.counts.calls.measure("publish_state", self.inner.publish_over(secret, revision, state, over)).await
+    }
+
+    async fn read_state(&self, secret: &SecretName) -> Result<Option<Envelope>, BusError> {
+        self.counts.calls.measure("read_state", self.inner.read_state(secret)).await
+    }
+
+    async fn read_claim(&self) -> Result<Option<Envelope>, BusError> {
+        self.counts.calls.measure("read_claim", self.inner.read_claim()).await
+    }
+
+    async fn publish_claim(&self, claim: &Envelope) -> Result<(), BusError> {
+        self.counts.calls.measure("publish_claim", self.inner.publish_claim(claim)).await
     }
 
     fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {

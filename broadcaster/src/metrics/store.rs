@@ -36,6 +36,7 @@ impl Kind for StoreError {
         "invalid",
         "corrupt",
         "went_backwards",
+        "foreign",
         "not_leader",
     ];
 
@@ -49,6 +50,7 @@ impl Kind for StoreError {
             StoreError::Invalid { .. } => "invalid",
             StoreError::Corrupt { .. } => "corrupt",
             StoreError::WentBackwards { .. } => "went_backwards",
+            StoreError::Foreign { .. } => "foreign",
             StoreError::NotLeader { .. } => "not_leader",
             StoreError::Cancelled => return None,
         })

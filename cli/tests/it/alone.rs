@@ -152,6 +152,7 @@ async fn a_configuration_is_checked_line_by_line() {
 async fn the_files_that_a_configuration_names_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let text = r#"
+        cluster = "test"
         [keys]
         signing_key = "absent.key"
         [store]

@@ -42,7 +42,7 @@ impl Served {
         };
         assert!(rotacast().args(["keygen", "--out", "broadcaster"]).output().unwrap().status.success());
         let text = format!(
-            "[listen]\ngrpc = \"127.0.0.1:0\"\n[keys]\nsigning_key = \"broadcaster.key\"\n[log]\nformat = \"json\"\n{settings}"
+            "cluster = \"test\"\n[listen]\ngrpc = \"127.0.0.1:0\"\n[keys]\nsigning_key = \"broadcaster.key\"\n[log]\nformat = \"json\"\n{settings}"
         );
         std::fs::write(folder.path().join("rotacast.toml"), text).unwrap();
         let mut serve = match open_files {
@@ -189,7 +189,7 @@ fn a_log_begins_with_what_wrote_it() {
     command.args(["version", "-o", "json"]).env_clear();
     let built: serde_json::Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("rotacast.toml"), "[log]\nformat = \"json\"\n").unwrap();
+    std::fs::write(folder.path().join("rotacast.toml"), "cluster = \"test\"\n[log]\nformat = \"json\"\n").unwrap();
     // It has no key and ends at once: what it is stands above why.
     let output = Command::new(env!("CARGO_BIN_EXE_rotacast"))
         .args(["serve", "--config", "rotacast.toml"])

@@ -14,7 +14,7 @@ fn serve(settings: &str) -> Output {
     };
     assert!(rotacast().args(["keygen", "--out", "broadcaster"]).output().unwrap().status.success());
     let text = format!(
-        "start_timeout = \"1s\"\n[listen]\ngrpc = \"127.0.0.1:0\"\n[keys]\nsigning_key = \"broadcaster.key\"\n{settings}"
+        "cluster = \"test\"\nstart_timeout = \"1s\"\n[listen]\ngrpc = \"127.0.0.1:0\"\n[keys]\nsigning_key = \"broadcaster.key\"\n{settings}"
     );
     std::fs::write(in_folder("rotacast.toml"), text).unwrap();
     rotacast().args(["serve", "--config", "rotacast.toml"]).output().unwrap()

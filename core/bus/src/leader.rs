@@ -34,6 +34,9 @@ impl Replier {
     }
 }
 
+/// The subject of a claim, and its key in the log of states. No secret has this name.
+pub const CLAIM: &str = "~cluster";
+
 /// The broadcaster's side.
 ///
 /// The contract, which `conformance` checks on every implementation:
@@ -51,7 +54,28 @@ pub trait LeaderBus: Send + Sync + 'static {
     /// Publishes a secret's desired state as the last message of its key; durable when it returns. States
     /// with an older revision than what was published last, by any broadcaster, are refused with `Fenced` where the
     /// bus can tell.
-    async fn publish_state(&self, secret: &SecretName, revision: Revision, state: &Envelope) -> Result<(), BusError>;
+    async fn publish_state(&self, secret: &SecretName, revision: Revision, state: &Envelope) -> Result<(), BusError> {
+        self.publish_over(secret, revision, state, None).await
+    }
+
+    /// The same, except that `over` fences nothing: a state that the caller has read and found to be none of its cluster's.
+    async fn publish_over(
+        &self,
+        secret: &SecretName,
+        revision: Revision,
+        state: &Envelope,
+        over: Option<&Envelope>,
+    ) -> Result<(), BusError>;
+
+    /// The state of a secret that was published last, by any broadcaster.
+    async fn read_state(&self, secret: &SecretName) -> Result<Option<Envelope>, BusError>;
+
+    /// Which cluster the bus was claimed for. `None`: for none yet, or the log of states was lost.
+    async fn read_claim(&self) -> Result<Option<Envelope>, BusError>;
+
+    /// Claims the bus for a cluster; durable when it returns. Of two at once the later stays. The envelope's subject is
+    /// [`CLAIM`].
+    async fn publish_claim(&self, claim: &Envelope) -> Result<(), BusError>;
 
     /// The roster: one message per incarnation (a Registration, or its leave).
     fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>>;

@@ -45,7 +45,7 @@ pub use grpc::{ClientCertificate, GrpcBus, GrpcOptions};
 pub use kafka::{KafkaBus, KafkaLogin, KafkaOptions, KafkaSync, KafkaTls, KafkaTopics, SaslMechanism};
 pub use kafka_property::refused_kafka_property;
 #[cfg(feature = "leader")]
-pub use leader::{LeaderBus, Replier, SyncCall};
+pub use leader::{CLAIM, LeaderBus, Replier, SyncCall};
 #[cfg(feature = "nats")]
 pub use nats::{NatsBus, NatsCredentials, NatsOptions, NatsStreams, StreamLimits};
 pub use rotacast_proto::{Finding, Level, LoginSecret, ServerFault};

@@ -199,6 +199,14 @@ drawn!(
 );
 
 drawn!(
+    /// One installation of Rotacast: 128 random bits drawn when its first broadcaster starts. Two clusters of one name differ
+    /// in it.
+    ClusterId,
+    "cluster id"
+);
+stored_as_text!(ClusterId);
+
+drawn!(
     /// One history of a store: 128 random bits. A position (etcd's revision, Consul's index) means something only within the
     /// history that it was counted in.
     HistoryId,

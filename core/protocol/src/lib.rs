@@ -16,13 +16,14 @@ pub mod name;
 pub mod phase;
 pub mod policy;
 pub mod record;
+pub mod schedule;
 pub mod status;
 pub mod time;
 pub mod word;
 
 pub use id::{
-    Epoch, Generation, HistoryId, Incarnation, InstanceKey, LeaseSequence, Nonce, ReportSequence, Revision, RotationId,
-    RotationNumber, Version,
+    ClusterId, Epoch, Generation, HistoryId, Incarnation, InstanceKey, LeaseSequence, Nonce, ReportSequence, Revision,
+    RotationId, RotationNumber, Version,
 };
 pub use name::{ClusterName, InstanceName, OperatorName, SecretName, ServiceName};
 pub use phase::{Outcome, Phase};

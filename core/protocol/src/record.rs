@@ -51,6 +51,14 @@ words! {
     }
 }
 
+words! {
+    /// Why a version from before the store lost history is not trusted.
+    pub enum Doubt("doubt") {
+        Untested = "untested": "No test login has been made since the store lost history, in which the version may have ended.",
+        Failed = "failed": "The test login since the store lost history failed.",
+    }
+}
+
 /// One version's part of the record.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct VersionRecord {
@@ -63,9 +71,12 @@ pub struct VersionRecord {
     /// Instances have been told of it.
     #[serde(default)]
     pub announced: bool,
+    /// See [`Doubt`]; none: it is of this history, or a test login since has worked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<Doubt>,
     /// When it was first known.
     pub seen: WallTime,
-    /// Why it ended, in words.
+    /// Why it ended, or why its test login failed, in words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
     /// See [`Unknown`].
@@ -333,8 +344,8 @@ pub struct SecretRecord {
     pub gone: BTreeMap<String, Statement>,
     /// See [`SafeMode`].
     pub safe_mode: Option<SafeMode>,
-    /// See [`SecretState::stay`]: in safe mode, and after it until the version that waits then is current, or an operator
-    /// ends it.
+    /// See [`SecretState::stay`]: in safe mode, and after it until the version that waits then is current, the current one
+    /// is known to work, or an operator ends it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stay: bool,
     /// While instances stay: versions up to here that the record does not list have ended, and are not of a lost history.
@@ -343,6 +354,10 @@ pub struct SecretRecord {
     /// See [`SecretState::lost_history`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_history: Option<LostHistory>,
+    /// When a leader noticed that the last change was written by a clock that was ahead: schedules count from here until a
+    /// rotation ends, or the wall clock gets there. See [`clock_noted`](crate::schedule::clock_noted).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead_since: Option<WallTime>,
     /// The lease times in force.
     pub timing: Timing,
     /// The longest times that any instance may still use.
@@ -375,6 +390,7 @@ impl SecretRecord {
             stay: false,
             ended_to: None,
             lost_history: None,
+            ahead_since: None,
             bounds: Bounds {
                 lease: timing.lease_idle,
                 self_lease: timing.self_lease,
@@ -420,6 +436,18 @@ impl SecretRecord {
     #[must_use]
     pub fn waits(&self) -> bool {
         self.versions.values().any(|version| version.label == Label::Pending)
+    }
+
+    #[must_use]
+    pub fn doubt(&self, version: Version) -> Option<Doubt> {
+        self.versions.get(&version)?.doubt
+    }
+
+    /// While the current version is not known to work, instances stay with what they serve.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(StayProved, false))]
+    #[must_use]
+    pub fn doubts_current(&self) -> bool {
+        self.current.is_some_and(|current| self.doubt(current).is_some())
     }
 
     /// Whether the lease times in force are a policy's.

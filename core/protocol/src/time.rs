@@ -54,7 +54,7 @@ impl Sub<Duration> for Instant {
     }
 }
 
-/// Milliseconds since the Unix epoch, for people. Never compared to decide anything.
+/// Milliseconds since the Unix epoch, for people and schedules. No rule of safety compares it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WallTime(pub u64);

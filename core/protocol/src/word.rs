@@ -41,7 +41,7 @@ pub fn vocabulary() -> Vec<WordSet> {
     use crate::coordinator::{CommandName, ConditionName, GuardStanding, OrderName, Overlay, Standing};
     use crate::message::{FailureKind, Stage};
     use crate::phase::{Outcome, Phase};
-    use crate::record::{Cause, Label, Origin, RetireStep};
+    use crate::record::{Cause, Doubt, Label, Origin, RetireStep};
     vec![
         Phase::set(),
         Outcome::set(),
@@ -49,6 +49,7 @@ pub fn vocabulary() -> Vec<WordSet> {
         FailureKind::set(),
         Label::set(),
         Origin::set(),
+        Doubt::set(),
         Cause::set(),
         RetireStep::set(),
         ConditionName::set(),

@@ -223,6 +223,7 @@ macro_rules! conformance_suite {
             trees: a_skipped_number_holds_back_what_follows;
             trees: a_version_changed_in_place_is_told;
             trees: secrets_do_not_see_each_others_versions;
+            trees: a_tree_belongs_to_one_cluster;
             imports: every_change_becomes_one_version;
             imports: importers_at_once_and_crashes_import_nothing_twice;
             imports: what_cannot_be_imported_is_told;

@@ -72,6 +72,21 @@ pub enum StoreError {
         /// What was expected and found.
         problem: String,
     },
+    /// The keys are another cluster's.
+    #[error(
+        "store {endpoint}: the keys below {prefix} belong to cluster {owner}; this broadcaster is configured as {ours}: \
+         change `cluster` or `store.prefix`"
+    )]
+    Foreign {
+        /// Which store.
+        endpoint: String,
+        /// Below which prefix.
+        prefix: String,
+        /// Name and id of the cluster that owns them.
+        owner: String,
+        /// Which cluster this broadcaster is of.
+        ours: String,
+    },
     /// The leadership was lost: another broadcaster leads, or the session is over.
     #[error("this broadcaster no longer leads: {problem}")]
     NotLeader {
@@ -102,6 +117,7 @@ impl StoreError {
             StoreError::TooLarge { .. }
             | StoreError::Corrupt { .. }
             | StoreError::WentBackwards { .. }
+            | StoreError::Foreign { .. }
             | StoreError::NotLeader { .. }
             | StoreError::Cancelled => return None,
         })

@@ -42,4 +42,6 @@ pub use history::Setback;
 #[cfg(feature = "leader")]
 pub use leader::{Check, Commit, Committed, Leadership, MAX_COMMIT_BYTES, MAX_COMMIT_OPS, Store, Write};
 #[cfg(feature = "leader")]
-pub use tree::{Created, ImportEvent, PlainImporter, Published, Records, SecretTree, VersionEvent, VersionStamp};
+pub use tree::{
+    Created, ImportEvent, Owner, PlainImporter, Published, Records, SecretTree, VersionEvent, VersionStamp,
+};

@@ -4,6 +4,7 @@ mod destroyed;
 mod import;
 mod journal;
 mod origin;
+mod owner;
 mod records;
 mod version_log;
 mod version_watch;
@@ -25,6 +26,7 @@ use crate::{
 pub(crate) use import::AT_ONCE as IMPORTS_AT_ONCE;
 pub use import::{ImportEvent, PlainImporter};
 pub use journal::Published;
+pub use owner::Owner;
 pub use records::Records;
 pub use version_log::VersionEvent;
 pub use versions::{Created, VersionStamp};

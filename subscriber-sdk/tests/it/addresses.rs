@@ -4,7 +4,12 @@ use rotacast_subscriber::{Builder, Error, ErrorKind, SigningKey, Subscriber};
 
 fn builder() -> Builder {
     let key = SigningKey::generate();
-    Subscriber::builder().service("payments-api").instance("one").trust(key.public().clone()).identity(key)
+    Subscriber::builder()
+        .service("payments-api")
+        .cluster("test")
+        .instance("one")
+        .trust(key.public().clone())
+        .identity(key)
 }
 
 async fn refused(builder: Builder, url: &str) -> Error {

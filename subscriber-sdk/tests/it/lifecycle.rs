@@ -425,10 +425,15 @@ async fn what_is_missing_is_said_before_anything_is_connected() {
     assert!(none.to_string().contains(".service("), "{none}");
     let bad = error(cluster.builder("Payments API"));
     assert!(bad.to_string().contains("\"Payments API\" is not valid"), "{bad}");
-    let anonymous =
-        error(Subscriber::builder().service("a").trust(rotacast_proto::SigningKey::generate().public().clone()));
+    let nowhere = error(Subscriber::builder().service("a"));
+    assert_eq!(nowhere.kind(), ErrorKind::Config);
+    assert!(nowhere.to_string().contains(".cluster(") && nowhere.to_string().contains("ROTACAST_CLUSTER"), "{nowhere}");
+    let anonymous = error(
+        Subscriber::builder().service("a").cluster("c").trust(rotacast_proto::SigningKey::generate().public().clone()),
+    );
     assert_eq!(anonymous.kind(), ErrorKind::Identity);
     assert!(anonymous.to_string().contains("rotacast keygen"), "{anonymous}");
-    let trusting = error(Subscriber::builder().service("a").identity(rotacast_proto::SigningKey::generate()));
+    let trusting =
+        error(Subscriber::builder().service("a").cluster("c").identity(rotacast_proto::SigningKey::generate()));
     assert!(trusting.to_string().contains("ROTACAST_TRUST"), "{trusting}");
 }

@@ -346,9 +346,12 @@ impl World {
 
     fn restore_store(&mut self) {
         let count = self.outside.earlier.len();
-        if count < 4 {
+        if count < 4 || self.restores.is_some_and(|most| self.outside.restores >= most) {
             return;
         }
+        self.outside.restores += 1;
+        self.counts.restores += 1;
+        self.counts.restored = 1;
         let back = usize::try_from(self.rng.between(1, 12)).unwrap_or(1).min(count - 1);
         let mut stored = self.outside.earlier[count - 1 - back].clone();
         // A restored store is another one: its keys' revisions begin anew.
@@ -359,6 +362,18 @@ impl World {
             self.outside.journal.remove(&version);
             self.outside.written.remove(&version);
         }
+        let backup = stored.record.clone();
+        // As docs/operate/OPERATIONS.md says; or not, and then what the broadcasters are about to do is done.
+        if self.restores.is_some() || self.rng.permille(500) {
+            self.lose_history(&backup);
+            (0..self.leaders.len()).for_each(|node| self.kill_leader(node));
+        } else {
+            self.outside.restored_running = true;
+        }
+        self.tell(|| {
+            let phase = backup.rotation.as_ref().map(|it| (it.phase, it.new));
+            format!("the store is restored: current {:?}, {phase:?}, last {:?}", backup.current, backup.last_version)
+        });
         self.outside.stored = Some(stored);
         self.outside.lock = None;
         self.outside.restored = true;
@@ -382,6 +397,10 @@ impl World {
                 Order::cut_off(version, instances, self.rng.permille(500), "because").expect("a reason")
             }
             9 | 10 => Order::Excuse { instance },
+            _ if self.outside.ever_restored => {
+                self.sees_to_restored();
+                return;
+            }
             _ => Order::LeaveSafeMode,
         };
         self.order(order);

@@ -42,7 +42,10 @@ impl Clock {
     /// Both readings.
     #[must_use]
     pub fn now(&self, true_time: u64) -> Now {
-        Now { instant: self.at(true_time), wall: WallTime((true_time / MS).saturating_add_signed(self.wall_off)) }
+        Now {
+            instant: self.at(true_time),
+            wall: WallTime((1_700_000_000_000 + true_time / MS).saturating_add_signed(self.wall_off)),
+        }
     }
 
     /// The first true time at which it reads at least this.

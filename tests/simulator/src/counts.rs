@@ -18,6 +18,10 @@ pub struct Counts {
     pub uses: u64,
     pub retired: u64,
     pub rotations: u64,
+    /// How often a store was restored.
+    pub restores: u64,
+    /// Runs in which it was.
+    pub restored: u64,
     /// Faults and interference, by kind.
     pub faults: Struck,
 }
@@ -36,6 +40,8 @@ impl Counts {
         self.uses += other.uses;
         self.retired += other.retired;
         self.rotations += other.rotations;
+        self.restores += other.restores;
+        self.restored += other.restored;
         for (fault, count) in &other.faults {
             *self.faults.entry(*fault).or_insert(0) += count;
         }

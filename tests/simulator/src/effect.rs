@@ -78,7 +78,9 @@ impl World {
             CommandKind::Test { version } if self.outside.bad.contains(&version) => {
                 Ok(vec![Input::VerifyFailed { version, reason: "refused".into() }])
             }
-            CommandKind::Test { version } if self.outside.deleted.contains(&version) => {
+            CommandKind::Test { version }
+                if self.outside.deleted.contains(&version) || self.outside.disabled.contains_key(&version) =>
+            {
                 Ok(vec![Input::VerifyFailed { version, reason: "no such role".into() }])
             }
             CommandKind::Test { version } => Ok(vec![Input::Verified { version }]),

@@ -56,7 +56,7 @@ pub struct Running {
     pub exclusive: bool,
     syncing: Option<Nonce>,
     reading: Option<u64>,
-    loading: BTreeSet<Version>,
+    pub(crate) loading: BTreeSet<Version>,
     registering: bool,
     waking: Option<u64>,
     last_use: Option<Instant>,
@@ -69,6 +69,8 @@ pub struct Running {
     pub settled_since: Option<u64>,
     /// What it may hand out, and since when without a break.
     pub turned: Option<(Version, u64)>,
+    /// What it served last.
+    pub served: Option<Version>,
 }
 
 /// What reaches an instance.
@@ -149,6 +151,7 @@ impl Running {
             shown: BTreeSet::new(),
             settled_since: None,
             turned: None,
+            served: None,
         }
     }
 
@@ -303,6 +306,7 @@ impl World {
             Some((from, _)) if sent(from) => (version, 0),
             _ => (version, now),
         });
+        self.check_way(index, serving);
         let running = &self.instances[index];
         let life = running.life;
         let now = running.clock.at(self.now);

@@ -44,6 +44,8 @@ pub struct Truth {
     pub heard: BTreeMap<String, (u64, ReportSequence)>,
     /// The policy was changed, so that what it says of silence is not one thing.
     pub policy_changed: bool,
+    /// Versions whose retire began after the last restoration of the store.
+    pub decided: BTreeSet<Version>,
     /// Retire guards that held because of a release, a lease that was over, a takeover's wait, or an override.
     pub retired_after: BTreeMap<&'static str, u64>,
 }
@@ -159,6 +161,9 @@ impl World {
         }
         if step(before).is_some() || step(record).is_none() {
             return;
+        }
+        if record.lost_history.is_some() && !self.outside.restored {
+            self.truth.decided.insert(version);
         }
         if before.paused.is_some() {
             self.violated("pause", format!("the retire of version {version} begins in it"));
@@ -429,7 +434,7 @@ impl World {
             let running = &self.instances[index];
             if running.may_use(self, version)
                 && !self.is_cut_off(version, &name(running))
-                && !self.was_misled(running, version)
+                && (self.truth.decided.contains(&version) || !self.was_misled(running, version))
             {
                 let text = format!("version {version} is disabled while instance {index} may use it");
                 self.violated("S1", text);
@@ -443,6 +448,29 @@ impl World {
     fn was_misled(&self, running: &Running, version: Version) -> bool {
         let restored = self.outside.restored_at;
         self.outside.ever_restored && running.turned.is_some_and(|(to, since)| to == version && since >= restored)
+    }
+
+    /// After the store was restored no instance goes from a version that works to one that has ended, unless a broadcaster
+    /// that ran meanwhile has ended it.
+    pub(crate) fn check_way(&mut self, index: usize, serving: Option<Version>) {
+        let running = &self.instances[index];
+        let state = running.rules.holder(&self.secret).and_then(|holder| holder.state());
+        let ended = |version: &Version| self.outside.disabled.contains_key(version);
+        let back = match (running.served, serving) {
+            (Some(from), Some(to)) if from != to && ended(&to) && !ended(&from) => {
+                let sealed = state.is_some_and(|state| state.sealed.contains(&from));
+                (self.outside.ever_restored && !self.outside.restored_running && !sealed).then_some((from, to))
+            }
+            _ => None,
+        };
+        if serving.is_some() {
+            self.instances[index].served = serving;
+        }
+        if let Some((from, to)) = back {
+            let text =
+                format!("instance {index} goes from version {from}, which works, to version {to}, which has ended");
+            self.violated("A", text);
+        }
     }
 
     /// Nobody is handed what has ended.
@@ -461,11 +489,16 @@ impl World {
 
     /// When everything has ended, nothing is left over: each version but the current one is gone.
     pub(crate) fn judge_the_end(&mut self) {
-        if self.outside.ever_restored {
-            return;
-        }
         let Some(stored) = &self.outside.stored else { return };
         let current = stored.record.current;
+        if self.outside.ever_restored {
+            if let Some(version) = current.filter(|version| self.outside.disabled.contains_key(version))
+                && !self.outside.restored_running
+            {
+                self.violated("A", format!("all instances end on version {version}, which has ended"));
+            }
+            return;
+        }
         let first = stored.record.versions.keys().next().copied();
         let left = self.outside.written.iter().copied().find(|version| {
             Some(*version) != current && Some(*version) >= first && !self.outside.disabled.contains_key(version)

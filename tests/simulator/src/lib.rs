@@ -29,6 +29,7 @@ mod network;
 mod operator;
 pub mod outside;
 pub mod profile;
+mod restored;
 pub mod rng;
 mod saving;
 pub mod scenario;

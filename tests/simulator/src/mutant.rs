@@ -124,6 +124,16 @@ rules! {
     CreateKnowsBus,
     /// A rollback that nobody follows, since all stay, makes way for the version that waits.
     StayMakesWay,
+    /// What came back with the store may have ended in the lost history.
+    LeapDoubts,
+    /// A version that came back is activated only once a test login has worked.
+    ActivatesProved,
+    /// Nothing goes back to a version that came back before a test login has worked.
+    RollbackProved,
+    /// Whoever stays goes on doing so until the current version is known to work.
+    StayProved,
+    /// A rotation that came back is given up when the test login fails.
+    ProofGivesUp,
     /// Everyone prepares before the activation, and switches before draining.
     Stages,
     /// Under `hold`, preparing and switching wait for whoever is silent.

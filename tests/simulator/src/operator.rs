@@ -54,12 +54,11 @@ impl World {
     }
 
     pub(crate) fn ended(&self) -> bool {
-        // What follows the restoring of a store is an operator's, and not simulated; see docs/understand/SAFETY.md.
-        if self.outside.ever_restored {
-            return self.healed.is_some_and(|healed| self.now > healed + 60 * SECOND);
-        }
         let Some(stored) = &self.outside.stored else { return false };
         let record = &stored.record;
+        if record.safe_mode.is_some() || record.stay {
+            return false;
+        }
         let waiting = record.last_version.map_or(0, Version::get) < self.outside.last_version
             || record.versions.values().any(|version| version.label == rotacast_protocol::record::Label::Pending);
         if record.is_rotating() || waiting || record.current.is_none() {
@@ -80,9 +79,7 @@ impl World {
         self.at(self.now + SECOND, Event::Look);
         self.tell_versions();
         self.tell_roster();
-        if self.outside.ever_restored {
-            return;
-        }
+        self.restarts_the_confused();
         let Some(node) = (0..self.leaders.len()).find(|node| {
             let epoch = self.leaders[*node].term.as_ref().map(|term| term.epoch);
             let runs = self.leaders[*node].stopped <= self.now;
@@ -93,6 +90,13 @@ impl World {
             }
             return;
         };
+        if self.outside.ever_restored && self.sees_to_restored() {
+            if self.now > healed + PATIENCE {
+                let record = self.outside.stored.as_ref().map(|stored| stored.record.clone());
+                self.violated("L", format!("what follows a restored store has not ended: {record:#?}"));
+            }
+            return;
+        }
         let Some(term) = &self.leaders[node].term else { return };
         let now = self.leaders[node].clock.now(self.now);
         let record = term.coordinator().record();

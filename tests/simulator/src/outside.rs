@@ -90,8 +90,16 @@ pub struct Outside {
     pub restored: bool,
     /// It was ever restored.
     pub ever_restored: bool,
+    /// It was while broadcasters ran.
+    pub restored_running: bool,
+    /// How often it was.
+    pub restores: u64,
     /// When it was, first.
     pub restored_at: u64,
+    /// The version that the operator wrote because of it.
+    pub rescue: Option<Version>,
+    /// For how many looks instances have been staying.
+    pub staying: u32,
 }
 
 impl Outside {

@@ -103,6 +103,10 @@ impl World {
             if opened(&record).is_some_and(|generation| Some(generation) != before) {
                 self.counts.rotations += 1;
             }
+            let noticed = |record: &SecretRecord| record.lost_history.map(|lost| lost.noticed);
+            if noticed(&record) != self.outside.stored.as_ref().and_then(|stored| noticed(&stored.record)) {
+                self.outside.restored = false;
+            }
             self.outside.earlier.extend(self.outside.stored.take());
             self.outside.stored = Some(Stored { bytes, record, cursor: next });
             self.counts.saves += 1;

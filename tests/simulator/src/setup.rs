@@ -45,6 +45,8 @@ pub struct Setup {
     pub told: bool,
     /// Whether every event is written down.
     pub logged: bool,
+    /// How often the store is restored at most, in a world made for it.
+    pub restores: Option<u64>,
 }
 
 impl Setup {
@@ -52,6 +54,12 @@ impl Setup {
     #[must_use]
     pub fn seed(seed: u64) -> Self {
         Self { seed, ..Self::default() }
+    }
+
+    /// The world of a seed in which the store is restored, so often at most.
+    #[must_use]
+    pub fn restored(seed: u64, restores: u64) -> Self {
+        Self { restores: Some(restores), ..Self::seed(seed) }
     }
 
     /// A world in which a rule is broken, and in which what that rule is there for happens often.
@@ -73,11 +81,43 @@ impl Setup {
     }
 }
 
+/// What happens around a restored store.
+const RESTORED: [Fault; 16] = [
+    Fault::NewVersion,
+    Fault::NewVersion,
+    Fault::NewVersion,
+    Fault::NewVersion,
+    Fault::NewVersion,
+    Fault::ManagedVersion,
+    Fault::ManagedVersion,
+    Fault::Rollback,
+    Fault::InstanceKilled,
+    Fault::InstanceCutOff,
+    Fault::Joiner,
+    Fault::LeaderKilled,
+    Fault::Order,
+    Fault::Order,
+    Fault::StoreRestored,
+    Fault::StoreRestored,
+];
+
 impl World {
     /// A world.
     #[must_use]
     pub fn new(setup: Setup) -> Self {
-        let Setup { seed, mutant, shaped_for, plan, script, policy: fixed, instances, sessions, told, logged } = setup;
+        let Setup {
+            seed,
+            mutant,
+            shaped_for,
+            plan,
+            script,
+            policy: fixed,
+            instances,
+            sessions,
+            told,
+            logged,
+            restores,
+        } = setup;
         let mut rng = Rng::new(seed);
         let wild = mutant == Some(Mutant::Around(Around::ClocksAreTrue));
         let drift = |rng: &mut Rng| {
@@ -123,7 +163,8 @@ impl World {
             loss: if chaotic { profile.loss.unwrap_or(loss) } else { 0 },
             slowness: if chaotic { profile.slowness.unwrap_or(slowness) } else { 0 },
             step_slowness: if chaotic { profile.step_slowness.unwrap_or(40) } else { 0 },
-            favoured: profile.favoured,
+            favoured: if restores.is_some() { RESTORED.to_vec() } else { profile.favoured },
+            restores,
             script: script.unwrap_or_default(),
             plan,
             struck: Struck::new(),

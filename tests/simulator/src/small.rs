@@ -8,6 +8,7 @@
 mod action;
 mod model;
 mod node;
+mod restored;
 mod search;
 
 pub use action::Action;
@@ -30,6 +31,8 @@ pub fn configurations(deeper: bool) -> Vec<Bounds> {
         uses: 0,
         rollbacks: 0,
         versions: 0,
+        restores: 0,
+        most: None,
         restarts: 0,
         cuts: 1,
         horizon: 3500 * MS,
@@ -44,6 +47,17 @@ pub fn configurations(deeper: bool) -> Vec<Bounds> {
         Bounds { name: "a newer version", versions: 1, faults: 1, horizon: 2800 * MS, ..none.clone() },
         Bounds { name: "an instance on self-leases", running: 2, storebound: 1, faults: 1, uses: 1, cuts: 0, ..none },
     ];
+    let restored = Bounds { restores: 1, stops: 0, cuts: 0, horizon: 5500 * MS, ..all[0].clone() };
+    let part = Bounds { most: Some(10_000), ..restored.clone() };
+    all.extend([
+        Bounds { name: "a restored store", running: 2, ..restored },
+        Bounds { name: "a restored store and a rollback", rollbacks: 1, most: Some(30_000), ..part.clone() },
+        Bounds { name: "a restored store and a joiner", joiners: 1, ..part.clone() },
+        Bounds { name: "a restored store and a restart", restarts: 1, ..part.clone() },
+        Bounds { name: "a restored store and a newer version", versions: 1, ..part.clone() },
+        Bounds { name: "a restored store and a killed leader", kills: 1, ..part.clone() },
+        Bounds { name: "a restored store and a fault", faults: 1, horizon: 4500 * MS, ..part },
+    ]);
     for bounds in all.iter_mut().filter(|_| deeper) {
         bounds.faults += 1;
     }

@@ -43,6 +43,7 @@ pub struct World {
     pub(crate) slowness: u64,
     pub(crate) step_slowness: u64,
     pub(crate) favoured: Vec<crate::fault::Fault>,
+    pub(crate) restores: Option<u64>,
     pub(crate) script: Vec<Act>,
     pub(crate) plan: Plan,
     pub(crate) struck: Struck,

@@ -7,6 +7,7 @@ mod canary;
 mod dashboard;
 mod dashboard_scale;
 mod forged_messages;
+mod homes;
 mod kafka_faults;
 mod main_job;
 mod one_fault;

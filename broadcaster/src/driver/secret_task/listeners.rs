@@ -31,7 +31,7 @@ impl SecretTask {
         }
         self.told = (at.instant, revision);
         self.changed = false;
-        let fresh = SecretStatus::of(coordinator, self.settings.shown(coordinator.record()), at);
+        let fresh = SecretStatus::of(coordinator, self.settings.shown(coordinator.record(), at.wall), at);
         let was_stuck = std::mem::replace(&mut self.stuck, fresh.overlays.contains(&Overlay::Stuck));
         log_stuck(&fresh, was_stuck, self.stuck);
         self.figures.tell(Figures::of(coordinator, &fresh, Standings::of(coordinator, at)));

@@ -25,7 +25,7 @@ impl Question {
         match self {
             Question::LastVersion(reply) => drop(reply.send(coordinator.record().last_version)),
             Question::Status(reply) => {
-                drop(reply.send(SecretStatus::of(coordinator, settings.shown(coordinator.record()), now)));
+                drop(reply.send(SecretStatus::of(coordinator, settings.shown(coordinator.record(), now.wall), now)));
             }
             Question::Expendable { silent, reply } => drop(reply.send(expendable(coordinator, silent, now))),
             Question::Instances { not_on, reply } => {

@@ -8,7 +8,7 @@ use rotacast_proto::WireMessage as _;
 use rotacast_protocol::Revision;
 
 use super::super::Environment;
-use super::super::effect::newer_on_bus;
+use super::super::effect::{newer_on_bus, publish_ours};
 use super::SecretTask;
 use crate::traces::envelope_of;
 
@@ -24,10 +24,10 @@ impl SecretTask {
         if record.revision == Revision(0) {
             return None;
         }
-        let Environment { key, cluster, bus, tree, traces, .. } = &self.environment;
+        let Environment { key, cluster, tree, traces, .. } = &self.environment;
         let id = format!("{}:{}:{}", self.secret, record.epoch, record.revision);
         let state = envelope_of(traces, record, record.state().seal(key, cluster, id, clock::wall()));
-        let asked = bus.publish_state(&self.secret, record.revision, &state);
+        let asked = publish_ours(&self.environment, &self.secret, record.revision, &state);
         match tokio::time::timeout(LOOK_AT_BUS, asked).await {
             Ok(Err(BusError::Fenced { .. })) => Some(newer_on_bus(record.revision, &tree.store().describe())),
             _ => None,

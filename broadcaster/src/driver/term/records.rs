@@ -220,7 +220,8 @@ impl Term {
         };
         let coordinator = Coordinator::take_over(record, settings.policy.clone(), tenure);
         let (mail, mailbox) = mpsc::channel(MAILBOX);
-        let status = SecretStatus::of(&coordinator, settings.shown(coordinator.record()), clock::now());
+        let now = clock::now();
+        let status = SecretStatus::of(&coordinator, settings.shown(coordinator.record(), now.wall), now);
         let (status_sender, status) = watch::channel(Arc::new(status));
         let task = SecretTask::new(
             self.environment.clone(),

@@ -27,7 +27,8 @@ impl Two {
         let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
         let driver = Driver::new(environment.clone(), secrets.clone());
         let leader = DriverControl::new(environment.clone(), secrets.clone(), driver.role(), stop.clone());
-        let other = Environment { replica: Replica { name: "two".into(), address: None }, ..environment };
+        let other =
+            Environment { replica: Replica { name: "two".into(), address: None, run: Some(RunId(2)) }, ..environment };
         let follower_role = watch::Sender::new(Role::Follower);
         let follower = DriverControl::new(other, secrets.clone(), follower_role.subscribe(), stop.clone());
         let running = tokio::spawn(driver.run(stop.clone()));

@@ -65,3 +65,40 @@ pub(super) async fn order(secrets: &Secrets, order: Order) {
     task.mail.send(Mail::Operator { by, order, reply }).await.unwrap();
     answer.await.unwrap().unwrap();
 }
+
+/// A clock that was a year ahead has written the record; it is right again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_from_the_future_is_named_and_its_schedule_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = faults::hasty();
+    let (mut environment, _bus) = environment(folder.path(), policy.clone()).await;
+    put(&environment, "first").await;
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
+    let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
+    until(&secrets, |status| status.current == Some(version(1)) && status.rotation.is_none()).await;
+    stop.cancel();
+    running.await.unwrap();
+    let stored = environment.tree.read_record(&name()).await.unwrap().unwrap();
+    let mut record = SecretRecord::decode(&stored.bytes).unwrap();
+    let year = 365 * 86_400_000;
+    record.versions.get_mut(&version(1)).unwrap().seen.0 += year;
+    record.history.last_mut().unwrap().ended.0 += year;
+    let term = campaign(&environment).await;
+    let saved = environment.tree.save_record(&name(), record.encode(), Some(stored.cursor), term.epoch).await.unwrap();
+    assert!(matches!(saved, Committed::Done(_)));
+    term.resign.cancel();
+    term.resigned.await.unwrap();
+
+    let fixed = SecretSettings { policy, provider: Arc::new(GenerateProvider::default()), schedule: None };
+    let settings = Arc::new(Scheduled { fixed, schedule: Mutex::new(None) });
+    environment.settings = settings.clone();
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
+    let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
+    let named = || environment.findings.told().iter().any(|finding| finding.subject == "clock payments/db");
+    until(&secrets, |_| named()).await;
+    *settings.schedule.lock().unwrap() = Some(Schedule::every(Duration::from_millis(100)));
+    secrets.get(&name()).unwrap().mail.send(Mail::Reconfigured).await.unwrap();
+    until(&secrets, |status| status.current >= Some(version(2)) && !named()).await;
+    stop.cancel();
+    running.await.unwrap();
+}

@@ -15,7 +15,7 @@ use rotacast_protocol::{InstanceKey, Revision, SecretName};
 use super::Fixture;
 use super::sample::{Sample, instance, life, persist, persist_outcome, secret, subject, usual};
 use super::watching::Watching;
-use crate::{BusError, LeaderBus, Level, MAX_MESSAGE_BYTES};
+use crate::{BusError, CLAIM, LeaderBus, Level, MAX_MESSAGE_BYTES};
 
 /// Patience of a Sync that is expected to be answered.
 const PATIENT: Duration = Duration::from_secs(30);
@@ -491,6 +491,49 @@ pub async fn s22_a_later_leader_fences_an_earlier_one<F: Fixture>(f: F) {
         let watch = Watching::settled(f.instance().watch_states(std::slice::from_ref(&name))).await;
         assert_eq!(watch.last[name.as_str()], high_state);
     }
+}
+
+pub async fn a_state_that_is_none_of_ours_is_read_and_overwritten_and_no_other<F: Fixture>(f: F) {
+    let (sample, leader, stranger, name) = (Sample::new(), f.leader(), f.another_leader().await, secret("payments/db"));
+    assert_eq!(persist(async || leader.read_state(&name).await).await, None);
+    let ours = sample.state(&name, "ours");
+    persist(async || leader.publish_state(&name, Revision(1), &ours).await).await;
+    let theirs = ["theirs", "theirs again"].map(|text| sample.state(&name, text));
+    persist(async || stranger.publish_state(&name, Revision(1 << 40), &theirs[0]).await).await;
+    let next = sample.state(&name, "ours, next");
+    let fenced = persist_outcome(async || leader.publish_state(&name, Revision(2), &next).await).await;
+    assert!(matches!(fenced, Err(BusError::Fenced { .. })), "{fenced:?}");
+    assert_eq!(persist(async || leader.read_state(&name).await).await.as_ref(), Some(&theirs[0]));
+    // Between reading and publishing another came.
+    persist(async || stranger.publish_state(&name, Revision(1 << 41), &theirs[1]).await).await;
+    let over =
+        async |over| persist_outcome(async || leader.publish_over(&name, Revision(2), &next, Some(over)).await).await;
+    let fenced = over(&theirs[0]).await;
+    assert!(matches!(fenced, Err(BusError::Fenced { .. })), "{fenced:?}");
+    over(&theirs[1]).await.unwrap();
+    assert_eq!(persist(async || stranger.read_state(&name).await).await, Some(next));
+    // And on from there.
+    let later = sample.state(&name, "ours, later");
+    persist(async || leader.publish_state(&name, Revision(3), &later).await).await;
+    let fenced = persist_outcome(async || stranger.publish_state(&name, Revision(2), &ours).await).await;
+    assert!(matches!(fenced, Err(BusError::Fenced { .. })), "{fenced:?}");
+    let watch = Watching::settled(f.instance().watch_states(std::slice::from_ref(&name))).await;
+    assert_eq!(watch.last[name.as_str()], later);
+}
+
+pub async fn a_claim_stays_and_is_no_state<F: Fixture>(f: F) {
+    let (sample, leader, other, name) = (Sample::new(), f.leader(), f.another_leader().await, secret("payments/db"));
+    assert_eq!(persist(async || leader.read_claim().await).await, None);
+    let claim = sample.sign(Kind::ClusterClaim, CLAIM, "an id");
+    persist(async || leader.publish_claim(&claim).await).await;
+    persist(async || leader.publish_state(&name, Revision(1), &sample.state(&name, "one")).await).await;
+    assert_eq!(persist(async || other.read_claim().await).await.as_ref(), Some(&claim));
+    let watch = Watching::settled(f.instance().watch_states(std::slice::from_ref(&name))).await;
+    assert_eq!(watch.last.len(), 1, "instances see states alone");
+    let later = sample.sign(Kind::ClusterClaim, CLAIM, "another id");
+    persist(async || other.publish_claim(&later).await).await;
+    assert_eq!(persist(async || leader.read_claim().await).await, Some(later));
+    assert_eq!(persist(async || leader.read_state(&name).await).await.map(|state| state.payload), Some("one".into()));
 }
 
 pub async fn a_register_that_returned_is_in_the_roster<F: Fixture>(f: F) {

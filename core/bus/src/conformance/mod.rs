@@ -41,6 +41,8 @@ macro_rules! conformance {
             dropped_watches_leave_the_bus_working,
             an_older_revision_is_fenced,
             s22_a_later_leader_fences_an_earlier_one,
+            a_state_that_is_none_of_ours_is_read_and_overwritten_and_no_other,
+            a_claim_stays_and_is_no_state,
             a_register_that_returned_is_in_the_roster,
             a_pruned_life_is_gone_and_may_return,
             a_leave_replaces_the_registration,

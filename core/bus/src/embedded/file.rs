@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use prost::Message as _;
 use rotacast_proto::{Envelope, v1};
 use rotacast_protocol::{Incarnation, InstanceKey, InstanceName, Revision, SecretName, ServiceName};
@@ -10,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, Trans
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Memory, lock};
-use crate::BusError;
+use crate::{BusError, CLAIM};
 
 /// What `user_version` says of files this build writes. A newer one is refused by name.
 const SCHEMA_VERSION: i64 = 1;
@@ -27,9 +28,23 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// One write.
 pub(super) enum Change {
-    State { secret: SecretName, revision: Revision, envelope: Envelope },
-    Roster { key: InstanceKey, envelope: Envelope },
-    Prune { key: InstanceKey },
+    /// `over`: the signature of a state that fences nothing.
+    State {
+        secret: SecretName,
+        revision: Revision,
+        envelope: Envelope,
+        over: Option<Bytes>,
+    },
+    Claim {
+        envelope: Envelope,
+    },
+    Roster {
+        key: InstanceKey,
+        envelope: Envelope,
+    },
+    Prune {
+        key: InstanceKey,
+    },
 }
 
 /// Where a write's outcome goes.
@@ -127,6 +142,10 @@ impl File {
         let mut log = lock(&self.memory.states);
         for row in rows {
             let (secret, envelope) = row.map_err(fail)?;
+            if secret == CLAIM {
+                *lock(&self.memory.claim) = Some(self.decode(&secret, &envelope)?);
+                continue;
+            }
             let key = SecretName::new(secret.as_str()).map_err(|problem| self.corrupt(&secret, &problem))?;
             log.put(key, self.decode(&secret, &envelope)?);
         }
@@ -197,6 +216,7 @@ impl File {
             if result.is_ok() {
                 match *change {
                     Change::State { secret, envelope, .. } => lock(&self.memory.states).put(secret, envelope),
+                    Change::Claim { envelope } => *lock(&self.memory.claim) = Some(envelope),
                     Change::Roster { key, envelope } => lock(&self.memory.roster).put(key, envelope),
                     Change::Prune { key } => {
                         lock(&self.memory.roster).remove(&key);
@@ -258,15 +278,20 @@ struct Counts {
 
 fn apply(transaction: &Transaction<'_>, counts: &Counts, change: &Change) -> Result<Option<Refusal>, rusqlite::Error> {
     match change {
-        Change::State { secret, revision, envelope } => {
+        Change::State { secret, revision, envelope, over } => {
             // SQLite's integers are signed; revisions never come near 2^63.
             let revision = i64::try_from(revision.0).unwrap_or(i64::MAX);
-            let before: Option<i64> = transaction
-                .prepare_cached("SELECT revision FROM state WHERE secret = ?1")?
-                .query_row([secret.as_str()], |row| row.get(0))
+            let before: Option<(i64, Vec<u8>)> = transaction
+                .prepare_cached("SELECT revision, envelope FROM state WHERE secret = ?1")?
+                .query_row([secret.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?;
+            let fences = |before: &[u8]| {
+                over.as_ref().is_none_or(|over| v1::Envelope::decode(before).map_or(true, |it| it.signature != *over))
+            };
             match before {
-                Some(before) if before > revision => return Ok(Some(Refusal::Fenced(secret.to_string()))),
+                Some((before, envelope)) if before > revision && fences(&envelope) => {
+                    return Ok(Some(Refusal::Fenced(secret.to_string())));
+                }
                 None if counts.states >= MAX_STATES => {
                     return Ok(Some(Refusal::Full { what: "the log of states", bound: MAX_STATES }));
                 }
@@ -275,6 +300,11 @@ fn apply(transaction: &Transaction<'_>, counts: &Counts, change: &Change) -> Res
             transaction
                 .prepare_cached("INSERT OR REPLACE INTO state (secret, revision, envelope) VALUES (?1, ?2, ?3)")?
                 .execute(params![secret.as_str(), revision, encode(envelope)])?;
+        }
+        Change::Claim { envelope } => {
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO state (secret, revision, envelope) VALUES (?1, 0, ?2)")?
+                .execute(params![CLAIM, encode(envelope)])?;
         }
         Change::Roster { key, envelope } => {
             let (service, instance, life) = (key.service.as_str(), key.instance.as_str(), key.incarnation.to_string());

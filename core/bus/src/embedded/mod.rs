@@ -3,6 +3,7 @@
 mod file;
 mod log;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -52,6 +53,8 @@ struct Memory {
     states: Arc<Mutex<Log<SecretName>>>,
     roster: Arc<Mutex<Log<InstanceKey>>>,
     reports: Arc<Mutex<Log<InstanceKey>>>,
+    /// Whose the bus is.
+    claim: Arc<Mutex<Option<Envelope>>>,
     /// Cancelled when the bus is closed.
     closed: CancellationToken,
 }
@@ -68,6 +71,7 @@ impl EmbeddedBus {
             states: Arc::new(Mutex::new(Log::new())),
             roster: Arc::new(Mutex::new(Log::new())),
             reports: Arc::new(Mutex::new(Log::new())),
+            claim: Arc::default(),
             closed: CancellationToken::new(),
         };
         let (writer, requests) = mpsc::channel(WRITE_QUEUE);
@@ -129,9 +133,33 @@ impl LeaderBus for EmbeddedBus {
         self.shared.endpoint.clone()
     }
 
-    async fn publish_state(&self, secret: &SecretName, revision: Revision, state: &Envelope) -> Result<(), BusError> {
+    async fn publish_over(
+        &self,
+        secret: &SecretName,
+        revision: Revision,
+        state: &Envelope,
+        over: Option<&Envelope>,
+    ) -> Result<(), BusError> {
         self.check(state)?;
-        self.write(Change::State { secret: secret.clone(), revision, envelope: state.clone() }).await
+        let over = over.map(|over| over.signature.clone());
+        self.write(Change::State { secret: secret.clone(), revision, envelope: state.clone(), over }).await
+    }
+
+    async fn read_state(&self, secret: &SecretName) -> Result<Option<Envelope>, BusError> {
+        self.check_open()?;
+        let only = BTreeSet::from([secret.clone()]);
+        let state = lock(&self.shared.memory.states).all(Some(&only)).pop();
+        Ok(state.map(|envelope| (*envelope).clone()))
+    }
+
+    async fn read_claim(&self) -> Result<Option<Envelope>, BusError> {
+        self.check_open()?;
+        Ok(lock(&self.shared.memory.claim).clone())
+    }
+
+    async fn publish_claim(&self, claim: &Envelope) -> Result<(), BusError> {
+        self.check(claim)?;
+        self.write(Change::Claim { envelope: claim.clone() }).await
     }
 
     fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {

@@ -31,7 +31,9 @@ use self::reader::Reader;
 use self::replica::Bound;
 use self::topic::{Kind, Topics};
 use crate::bus::check_size;
-use crate::{BusError, BusEvent, CALL_TIMEOUT, Finding, InstanceBus, LeaderBus, Level, MAX_MESSAGE_BYTES, SyncCall};
+use crate::{
+    BusError, BusEvent, CALL_TIMEOUT, CLAIM, Finding, InstanceBus, LeaderBus, Level, MAX_MESSAGE_BYTES, SyncCall,
+};
 
 /// Most of each durable topic kept in memory: a million keys at about a KiB each. The same in bytes, since a
 /// client that may write may also write large messages. Beyond it reading is refused: a roster that lacks an instance is none.
@@ -137,6 +139,19 @@ impl KafkaBus {
         Ok(roster)
     }
 
+    fn publisher(&self) -> &Publisher {
+        self.inner.publisher.get_or_init(|| {
+            let topic = self.inner.topics.name(Kind::State);
+            Publisher::start(Arc::clone(&self.inner.access), topic, Arc::clone(&self.inner.state))
+        })
+    }
+
+    /// The last record of a key of the states, with everything acknowledged before this call.
+    async fn last_of_states(&self, key: &str) -> Result<Option<Envelope>, BusError> {
+        self.inner.state.barrier().await?;
+        Ok(self.inner.state.replica().lock().get(key).map(|last| (*last.envelope).clone()))
+    }
+
     /// Publishes to a topic of incarnations; `None` forgets this one.
     async fn publish(&self, kind: Kind, key: &InstanceKey, envelope: Option<&Envelope>) -> Result<(), BusError> {
         let (topic, key) = (self.inner.topics.name(kind), instance(key));
@@ -155,13 +170,29 @@ impl LeaderBus for KafkaBus {
         format!("Kafka {} (cluster {})", self.inner.endpoint, self.inner.access.options.cluster)
     }
 
-    async fn publish_state(&self, secret: &SecretName, revision: Revision, state: &Envelope) -> Result<(), BusError> {
+    async fn publish_over(
+        &self,
+        secret: &SecretName,
+        revision: Revision,
+        state: &Envelope,
+        over: Option<&Envelope>,
+    ) -> Result<(), BusError> {
         self.check(state)?;
-        let publisher = self.inner.publisher.get_or_init(|| {
-            let topic = self.inner.topics.name(Kind::State);
-            Publisher::start(Arc::clone(&self.inner.access), topic, Arc::clone(&self.inner.state))
-        });
-        self.within(publisher.publish(secret.to_string(), revision, state.clone())).await
+        let over = over.map(|over| over.signature.clone());
+        self.within(self.publisher().publish(secret.to_string(), revision, state.clone(), over)).await
+    }
+
+    async fn read_state(&self, secret: &SecretName) -> Result<Option<Envelope>, BusError> {
+        self.within(self.last_of_states(secret.as_str())).await
+    }
+
+    async fn read_claim(&self) -> Result<Option<Envelope>, BusError> {
+        self.within(self.last_of_states(CLAIM)).await
+    }
+
+    async fn publish_claim(&self, claim: &Envelope) -> Result<(), BusError> {
+        self.check(claim)?;
+        self.within(self.publisher().publish(CLAIM.to_owned(), Revision(0), claim.clone(), None)).await
     }
 
     fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -41,6 +42,8 @@ struct Item {
     key: String,
     revision: Revision,
     state: Envelope,
+    /// The signature of a state that fences nothing.
+    over: Option<Bytes>,
     done: oneshot::Sender<Result<(), BusError>>,
 }
 
@@ -61,11 +64,17 @@ impl Publisher {
     }
 
     /// Publishes on condition that nothing newer has been. Its caller bounds it.
-    pub(super) async fn publish(&self, key: String, revision: Revision, state: Envelope) -> Result<(), BusError> {
+    pub(super) async fn publish(
+        &self,
+        key: String,
+        revision: Revision,
+        state: Envelope,
+        over: Option<Bytes>,
+    ) -> Result<(), BusError> {
         let closed =
             || BusError::Unreachable { endpoint: self.endpoint.clone(), problem: "the publisher has ended".into() };
         let (done, outcome) = oneshot::channel();
-        self.items.send(Item { key, revision, state, done }).await.map_err(|_| closed())?;
+        self.items.send(Item { key, revision, state, over, done }).await.map_err(|_| closed())?;
         outcome.await.map_err(|_| closed())?
     }
 }
@@ -218,8 +227,10 @@ impl Work {
         for item in waiting.drain(..) {
             let published = self.session.as_ref().and_then(|session| session.published.get(&item.key));
             let last = published.copied().or_else(|| folded.get(&item.key).map(|last| last.revision));
+            let signature = folded.get(&item.key).map(|last| &last.envelope.signature);
+            let counts = item.over.is_none() || item.over.as_ref() != signature;
             match last {
-                Some(revision) if revision > item.revision => {
+                Some(revision) if revision > item.revision && counts => {
                     drop(item.done.send(Err(BusError::Fenced { subject: format!("{} {}", self.topic, item.key) })));
                 }
                 _ => rest.push(item),

@@ -30,9 +30,28 @@ impl LeaderBus for NatsBus {
         InstanceBus::describe(self)
     }
 
-    async fn publish_state(&self, secret: &SecretName, revision: Revision, state: &Envelope) -> Result<(), BusError> {
+    async fn publish_over(
+        &self,
+        secret: &SecretName,
+        revision: Revision,
+        state: &Envelope,
+        over: Option<&Envelope>,
+    ) -> Result<(), BusError> {
         self.check(state)?;
-        self.within(self.publish_state_fenced(secret, revision, state)).await
+        self.within(self.publish_state_fenced(secret, revision, state, over)).await
+    }
+
+    async fn read_state(&self, secret: &SecretName) -> Result<Option<Envelope>, BusError> {
+        self.within(self.read_envelope(&self.inner.names.state(secret))).await
+    }
+
+    async fn read_claim(&self) -> Result<Option<Envelope>, BusError> {
+        self.within(self.read_envelope(&self.inner.names.claim())).await
+    }
+
+    async fn publish_claim(&self, claim: &Envelope) -> Result<(), BusError> {
+        self.check(claim)?;
+        self.within(self.publish_durably(Kind::State, self.inner.names.claim(), claim)).await
     }
 
     fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {

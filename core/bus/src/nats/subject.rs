@@ -2,6 +2,9 @@
 
 use rotacast_protocol::{ClusterName, InstanceKey, SecretName};
 
+#[cfg(feature = "leader")]
+use crate::CLAIM;
+
 /// The subjects and streams of one cluster, so that environments can share a server.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
@@ -18,6 +21,11 @@ impl Names {
 
     pub(super) fn state(&self, secret: &SecretName) -> String {
         format!("{}.state.{}", self.prefix, token(secret.as_str()))
+    }
+
+    #[cfg(feature = "leader")]
+    pub(super) fn claim(&self) -> String {
+        format!("{}.state.{CLAIM}", self.prefix)
     }
 
     pub(super) fn states(&self) -> String {

@@ -121,6 +121,7 @@ impl Coordinator {
                 kinds.push(CommandKind::Create { version });
             }
         }
+        kinds.extend(self.to_prove().map(|version| CommandKind::Test { version }));
         for (version, retirement) in &self.record.retirements {
             let version = *version;
             if let Some(step) = retirement.step {
@@ -154,7 +155,7 @@ impl Coordinator {
         match command {
             CommandKind::Publish => self.published < Some(self.record.revision),
             CommandKind::Create { version } => verifies(*version, false),
-            CommandKind::Test { version } => verifies(*version, true),
+            CommandKind::Test { version } => verifies(*version, true) || self.to_prove().any(|it| it == *version),
             CommandKind::PassBarrier { version } => {
                 progress(version).is_some_and(|it| it.sealed.is_some() && !it.barrier)
             }

@@ -6,6 +6,7 @@ use super::{Change, CommandKind, Coordinator, Failed, Input, MAX_MEMBERS};
 use crate::id::{Epoch, InstanceKey, ReportSequence, Version};
 use crate::message::{MAX_FAILURE_TEXT_BYTES, MAX_HELD_VERSIONS, SecretReport};
 use crate::record::{MAX_RECORD_BYTES, RecordChange};
+use crate::schedule;
 use crate::time::Now;
 
 /// Why an input changes nothing, by whose fault it is.
@@ -76,6 +77,10 @@ impl Coordinator {
             Input::StepDone { version, step } => self.step_done(version, step),
             Input::Published { revision } => Ok(vec![Change::Published { revision }]),
             Input::Troubled { command, failed } => self.troubled(now, command, failed),
+            Input::ClockRead => {
+                let noted = schedule::clock_noted(&self.record, now.wall);
+                Ok(noted.map(|since| Change::Record(RecordChange::ClockNoted { since })).into_iter().collect())
+            }
             Input::StoreWentBack { reason } => self.store_went_back(now, reason),
             Input::Operator { by, order } => self.operator(now, by, order),
             Input::PolicyChanged(policy) => Ok(vec![Change::PolicySet(policy)]),

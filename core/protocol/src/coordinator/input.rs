@@ -103,6 +103,8 @@ pub enum Input {
     },
     /// A command failed and will be tried again.
     Troubled { command: CommandKind, failed: Failed },
+    /// The wall clock was read: the record may have times that are later.
+    ClockRead,
     /// The store is another one than before, or went back in time.
     StoreWentBack { reason: String },
     /// An operator's order, checked for who gave it.

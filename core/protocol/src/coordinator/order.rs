@@ -313,6 +313,7 @@ impl Coordinator {
                 rotation.old.map_or_else(String::new, |old| old.to_string())
             ))),
             Phase::RollingBack => Err(operator("it is rolling back already")),
+            _ if !self.may_order_way_back() => Err(operator(self.doubted_way_back())),
             _ => Ok(vec![self.roll_back(now, format!("{by}: {reason}"))]),
         }
     }
@@ -400,6 +401,9 @@ impl Coordinator {
             }
             (Some(_), _) => Vec::new(),
             (None, Some(rotation)) if rotation.new == version && may_turn_back(rotation.phase) => {
+                if !self.may_order_way_back() {
+                    return Err(operator(self.doubted_way_back()));
+                }
                 vec![rolled_back(&by)]
             }
             (None, rotation) => {

@@ -28,7 +28,7 @@ words! {
         SafeMode = "safe_mode" / "safe mode":
             "The store's history broke, so nothing irreversible happens: check the store, then leave safe mode.",
         Staying = "staying":
-            "Safe mode is over, and instances keep what they serve until the version that waits is current.",
+            "Safe mode is over, and instances keep what they serve until the version that waits is current, or until the current one is known to work.",
     }
 }
 
@@ -140,6 +140,10 @@ impl Coordinator {
                 OnDeadline::RollBack if self.record.safe_mode.is_some() => {
                     "the rotation rolls back once an operator leaves safe mode"
                 }
+                OnDeadline::RollBack if self.doubts_way_back() => {
+                    "the rotation waits until the phase ends: the version that it would go back to is from before the store lost \
+                     history, and is not known to work"
+                }
                 OnDeadline::RollBack | OnDeadline::Extend => "the leader is about to apply the policy",
                 OnDeadline::Hold => {
                     "the policy says `hold`: the rotation waits until the phase ends or an operator rolls it back"
@@ -229,10 +233,16 @@ impl Coordinator {
 
     /// Why instances do not follow although safe mode was left.
     fn stay_blocker(&self) -> Option<Blocker> {
-        if !self.record.stay || self.record.safe_mode.is_some() {
+        if !self.record.stay {
             return None;
         }
         let waiting = self.waiting_version();
+        if let Some((why, next)) = self.stays_in_doubt() {
+            return Some(staying(why, next));
+        }
+        if self.record.safe_mode.is_some() {
+            return None;
+        }
         let (why, next) = match (&self.record.rotation, waiting) {
             (Some(rotation), Some(waiting)) if self.record.current == Some(rotation.new) => (
                 format!(
@@ -253,14 +263,7 @@ impl Coordinator {
                 "an operator writes a version, or leaves safe mode once more, which sends the instances to the current version",
             ),
         };
-        Some(Blocker {
-            condition: ConditionName::Staying,
-            who: String::new(),
-            why,
-            since: None,
-            next: next.into(),
-            command: None,
-        })
+        Some(staying(why, next))
     }
 
     /// The special states of this secret.
@@ -403,6 +406,17 @@ impl Coordinator {
             times.push(self.long_leases_expire());
         }
         times.into_iter().filter(|time| *time > now.instant).min()
+    }
+}
+
+fn staying(why: String, next: &str) -> Blocker {
+    Blocker {
+        condition: ConditionName::Staying,
+        who: String::new(),
+        why,
+        since: None,
+        next: next.into(),
+        command: None,
     }
 }
 

@@ -31,7 +31,7 @@ impl Coordinator {
             ConditionName::Staying if self.record.waits() || self.record.current.is_none() => {
                 self.roll_back_command("instances are to follow again")
             }
-            ConditionName::Staying => Some(self.leave_safe_mode()),
+            ConditionName::Staying => self.remedy_of_doubt().unwrap_or_else(|| Some(self.leave_safe_mode())),
             ConditionName::Prepared | ConditionName::Switched => {
                 Some(format!("rotacast excuse {secret} '{}'", blocker.who))
             }
@@ -68,14 +68,18 @@ impl Coordinator {
     /// What an operator can do about a command that keeps failing.
     pub(super) fn remedy_of_failing(&self, command: &CommandKind, trouble: &Trouble) -> Option<String> {
         match command {
-            CommandKind::Create { .. } | CommandKind::Test { .. } => {
+            CommandKind::Create { version } | CommandKind::Test { version }
+                if self.record.rotation.as_ref().is_some_and(|rotation| rotation.new == *version) =>
+            {
                 self.roll_back_command("the new credential does not work")
             }
             CommandKind::ReadUsage { version } | CommandKind::Retire { version, .. } if trouble.failed.refused => {
                 let secret = &self.record.secret;
                 Some(format!("rotacast abandon {secret} {version} --reason 'its credential is ended by hand'"))
             }
-            CommandKind::Publish
+            CommandKind::Create { .. }
+            | CommandKind::Test { .. }
+            | CommandKind::Publish
             | CommandKind::PassBarrier { .. }
             | CommandKind::ReadUsage { .. }
             | CommandKind::Audit { .. }
@@ -94,7 +98,7 @@ impl Coordinator {
     /// While the rotation can go back.
     fn roll_back_command(&self, reason: &str) -> Option<String> {
         let phase = self.record.rotation.as_ref()?.phase;
-        let may = !matches!(phase, Phase::Retiring | Phase::RollingBack);
+        let may = !matches!(phase, Phase::Retiring | Phase::RollingBack) && self.may_order_way_back();
         may.then(|| format!("rotacast rollback {} --reason '{reason}'", self.record.secret))
     }
 }

@@ -5,8 +5,8 @@ use super::decide::{bounded, operator};
 use super::{Change, Coordinator, Rejection, lease};
 use crate::id::Version;
 use crate::message::SecretReport;
-use crate::phase::Outcome;
-use crate::record::{RecordChange, SafeMode, SecretRecord, Timing, Unknown};
+use crate::phase::{Outcome, Phase};
+use crate::record::{Doubt, Origin, RecordChange, Rotation, SafeMode, SecretRecord, Timing, Unknown};
 use crate::time::Now;
 
 /// More versions than a secret gets between a backup and its restoration. A bound on what instances can claim, all in all.
@@ -76,8 +76,148 @@ impl Coordinator {
                 "safe mode is left already, and instances stay with what they serve until the next version is current: \
                  wait for it, or write one",
             )),
+            (None, true) if self.record.doubts_current() => Err(operator(format!(
+                "safe mode is left already, and instances stay with what they serve: {}: {}",
+                self.doubt_of_current(),
+                match self.remedy_of_doubt().flatten() {
+                    Some(command) => format!("run `{command}`"),
+                    None => "wait for what `rotacast why` names".to_owned(),
+                },
+            ))),
             _ => Ok(vec![Change::Record(RecordChange::SafeModeLeft)]),
         }
+    }
+
+    /// Versions from before the store lost history, of which a test login is to show whether they still work: those that
+    /// instances follow, are about to follow, or would go back to. The others have theirs when their rotation begins.
+    pub(super) fn to_prove(&self) -> impl Iterator<Item = Version> + '_ {
+        let rotation = self.record.rotation.as_ref();
+        let new = rotation.filter(|it| it.phase == Phase::Preparing).map(|it| it.new);
+        let versions = [self.record.current, new, self.way_back()].into_iter().flatten();
+        versions.filter(|version| self.record.doubt(*version) == Some(Doubt::Untested))
+    }
+
+    /// What a rollback would make current again in the place of the new version.
+    fn way_back(&self) -> Option<Version> {
+        let rotation = self.record.rotation.as_ref()?;
+        rotation.old.filter(|_| matches!(rotation.phase, Phase::Activating | Phase::Draining))
+    }
+
+    pub(super) fn proved(&self, version: Version) -> Option<RecordChange> {
+        (self.record.doubt(version)? == Doubt::Untested).then_some(RecordChange::VersionProved { version })
+    }
+
+    pub(super) fn proof_failed(&self, version: Version, reason: &str) -> Option<RecordChange> {
+        let reason = bounded(reason.to_owned());
+        (self.record.doubt(version)? == Doubt::Untested).then_some(RecordChange::ProofFailed { version, reason })
+    }
+
+    /// Whether a version has to be given up whose test login fails since the store lost history: instances that do not stay
+    /// would follow it, and the next version waits for the end of its rotation.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ProofGivesUp, false))]
+    pub(super) fn gives_up(&self, version: Version) -> bool {
+        self.record.rotation.as_ref().is_some_and(|rotation| {
+            let open = matches!(rotation.phase, Phase::Preparing | Phase::Activating | Phase::Draining);
+            rotation.new == version && rotation.old.is_some() && open
+        })
+    }
+
+    /// No version from before the store lost history is activated until a test login has worked since.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ActivatesProved, true))]
+    pub(super) fn is_proved(&self, version: Version) -> bool {
+        self.record.doubt(version).is_none()
+    }
+
+    pub(super) fn proof_condition(&self, rotation: &Rotation) -> Option<Condition> {
+        (!self.is_proved(rotation.new)).then(|| {
+            let why = format!(
+                "version {} is from before the store lost history and may have ended in it: the new test login has not come \
+                 back yet",
+                rotation.new
+            );
+            Condition::waiting(ConditionName::Verified, &why, rotation.phase_since, "the provider answers")
+        })
+    }
+
+    /// Whether what a rollback would make current may have ended in the history that was lost.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(RollbackProved, false))]
+    pub(super) fn doubts_way_back(&self) -> bool {
+        self.way_back().is_some_and(|old| self.record.doubt(old).is_some())
+    }
+
+    /// While instances stay, a rollback sends none of them anywhere, and may be what makes way for the next version.
+    pub(super) fn may_order_way_back(&self) -> bool {
+        self.record.stay || !self.doubts_way_back()
+    }
+
+    pub(super) fn doubted_way_back(&self) -> String {
+        let old = self.way_back().map_or_else(String::new, |old| old.to_string());
+        let note = |version| self.record.versions.get(&version).map_or("", |it| it.note.as_str());
+        match self.way_back().map(|old| (old, self.record.doubt(old))) {
+            Some((version, Some(Doubt::Failed))) => format!(
+                "version {old} no longer works: since the store lost history, its test login fails: {}; write the next \
+                 version, which is rotated to once this rotation has ended",
+                note(version)
+            ),
+            _ => format!(
+                "version {old} is from before the store lost history and may have ended in it: wait for the answer to its \
+                 test login, which is under way"
+            ),
+        }
+    }
+
+    /// Why instances stay that wait for no version, and what follows. In safe mode the answer to the test login is not
+    /// waited for: an operator looks first.
+    pub(super) fn stays_in_doubt(&self) -> Option<(String, &'static str)> {
+        let doubt = self.record.doubt(self.record.current?)?;
+        let preparing = |rotation: &Rotation| matches!(rotation.phase, Phase::Verifying | Phase::Preparing);
+        if self.waiting_version().is_some() || self.record.rotation.as_ref().is_some_and(preparing) {
+            return None;
+        }
+        let next = match (doubt, self.is_managed(), &self.record.safe_mode) {
+            (Doubt::Untested, _, Some(_)) => return None,
+            (Doubt::Untested, _, None) => "the provider answers to the test login; if it works, instances follow again",
+            (Doubt::Failed, true, Some(_)) => "an operator leaves safe mode and orders a rotation",
+            (Doubt::Failed, true, None) if self.record.rotation.is_some() => {
+                "the rotation in flight ends, then an operator orders the next one"
+            }
+            (Doubt::Failed, true, None) => "an operator orders a rotation",
+            (Doubt::Failed, false, _) => "an operator writes the next version",
+        };
+        Some((format!("instances stay with what they serve: {}", self.doubt_of_current()), next))
+    }
+
+    fn is_managed(&self) -> bool {
+        let current = self.record.current.and_then(|current| self.record.versions.get(&current));
+        current.is_some_and(|current| current.origin == Origin::Managed)
+    }
+
+    /// Why the current version is not known to work.
+    fn doubt_of_current(&self) -> String {
+        let Some((version, known)) = self.record.current.and_then(|it| Some((it, self.record.versions.get(&it)?)))
+        else {
+            return String::new();
+        };
+        match known.doubt {
+            Some(Doubt::Failed) => {
+                format!("version {version}, which is current, no longer works: its test login fails: {}", known.note)
+            }
+            _ => format!(
+                "version {version}, which is current, is from before the store lost history and may have ended in it"
+            ),
+        }
+    }
+
+    /// What an operator can do about it; none: nothing is in doubt.
+    pub(super) fn remedy_of_doubt(&self) -> Option<Option<String>> {
+        let secret = &self.record.secret;
+        let doubt = self.record.doubt(self.record.current?)?;
+        Some(match (doubt, self.is_managed(), &self.record.safe_mode) {
+            (Doubt::Untested, ..) => None,
+            (Doubt::Failed, true, Some(_)) => Some(format!("rotacast leave-safe-mode {secret}")),
+            (Doubt::Failed, true, None) => self.record.rotation.is_none().then(|| format!("rotacast rotate {secret}")),
+            (Doubt::Failed, false, _) => Some(format!("rotacast put {secret}")),
+        })
     }
 
     /// A credential is made only once the bus has taken a state of this term: if it has a newer one, the store was restored,

@@ -23,6 +23,7 @@ impl Coordinator {
                     && !(self.policy.approval && needs_approval(rotation))
                     && self.pause_gate().met
                     && self.safe_mode_gate().met
+                    && self.is_proved(rotation.new)
             }
             Phase::Activating => self.stage_met(now),
             Phase::Retiring | Phase::Draining | Phase::RollingBack => true,
@@ -66,6 +67,7 @@ impl Coordinator {
                 }
                 conditions.push(self.pause_gate());
                 conditions.push(self.safe_mode_gate());
+                conditions.extend(self.proof_condition(rotation));
                 conditions
             }
             Phase::Activating => self.stage_conditions(ConditionName::Switched, rotation.new, Stage::Switched, now),
@@ -235,10 +237,10 @@ impl Coordinator {
         })
     }
 
-    /// Nothing goes back by itself in a pause, nor in safe mode: what the record calls new may be what all instances use, and
-    /// what it would go back to may have ended.
-    fn holds_rollback(&self) -> bool {
-        self.record.paused.is_some() || self.safe_mode_holds_rollback()
+    /// Nothing goes back by itself in a pause, nor in safe mode, where what the record calls new may be what all instances use,
+    /// nor to a version that may have ended.
+    pub(super) fn holds_rollback(&self) -> bool {
+        self.record.paused.is_some() || self.safe_mode_holds_rollback() || self.doubts_way_back()
     }
 
     fn first_refusal(&self, version: Version) -> String {

@@ -41,21 +41,33 @@ impl Coordinator {
     }
 
     pub(super) fn verified(&self, now: Now, version: Version) -> Result<Vec<Change>, Rejection> {
-        let rotation = self.verifying(version)?;
         let at = now.wall;
         // For a first version no instance prepares: there is nothing that it could keep using meanwhile.
-        Ok(vec![Change::Record(match rotation.old {
+        let next = self.verifying(version).map(|rotation| match rotation.old {
             Some(_) => RecordChange::PreparingBegan { at },
             None => RecordChange::Activated { at },
-        })])
+        });
+        let mut changes: Vec<RecordChange> = self.proved(version).into_iter().collect();
+        match next {
+            Ok(next) => changes.push(next),
+            Err(stale) if changes.is_empty() => return Err(stale),
+            Err(_) => {}
+        }
+        Ok(changes.into_iter().map(Change::Record).collect())
     }
 
     /// A version that fails its test login is never activated.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(TestLogin, self.verified(now, version)))]
     pub(super) fn verify_failed(&self, now: Now, version: Version, reason: &str) -> Result<Vec<Change>, Rejection> {
-        self.verifying(version)?;
-        let reason = bounded(format!("version {version} failed its test login: {reason}"));
-        Ok(vec![self.roll_back(now, reason)])
+        let stale = self.verifying(version).err();
+        let words = bounded(format!("version {version} failed its test login: {reason}"));
+        match stale {
+            None => Ok(vec![self.roll_back(now, words)]),
+            Some(stale) => self.proof_failed(version, reason).map_or(Err(stale), |failed| {
+                let gives_up = self.gives_up(version).then(|| self.roll_back(now, words));
+                Ok([Change::Record(failed)].into_iter().chain(gives_up).collect())
+            }),
+        }
     }
 
     /// The newest version that waits for its rotation.

@@ -1,8 +1,8 @@
 //! The only way a record changes, the same for a live decision and for a simulation.
 
 use super::{
-    Cause, Finished, Label, MAX_HISTORY, Origin, Override, Pause, PhaseEntered, RetireStep, Retirement, Rotation,
-    SafeMode, SecretRecord, Statement, Timing, Unknown, VersionRecord,
+    Cause, Doubt, Finished, Label, MAX_HISTORY, Origin, Override, Pause, PhaseEntered, RetireStep, Retirement,
+    Rotation, SafeMode, SecretRecord, Statement, Timing, Unknown, VersionRecord,
 };
 use crate::id::{Epoch, Generation, InstanceKey, Revision, Version};
 use crate::message::LostHistory;
@@ -88,10 +88,21 @@ pub enum RecordChange {
     /// that instances follow what the store says now, and what they acknowledged of the lost history counts for nothing. Nor
     /// does an operator's word: it was said of what may no longer be so.
     SafeModeEntered(SafeMode),
-    /// An operator has looked at it. Instances that stay with what they serve continue to do so while a version waits.
+    /// An operator has looked at it. Instances that stay with what they serve continue to do so while a version waits, or while
+    /// the current one is not known to work.
     SafeModeLeft,
+    /// A test login since the store lost history has worked.
+    VersionProved { version: Version },
+    /// A test login since the store lost history has failed.
+    ProofFailed {
+        version: Version,
+        /// In words.
+        reason: String,
+    },
     /// Numbers up to this one were used in the history that was lost, and an instance still uses one: they never come again.
     NumbersLost { last: Version },
+    /// The last change is later than now, as was noticed at this time; or no longer.
+    ClockNoted { since: Option<WallTime> },
 }
 
 impl SecretRecord {
@@ -118,6 +129,7 @@ impl SecretRecord {
                         origin: *origin,
                         sealed: false,
                         announced: self.may_have_been_announced(),
+                        doubt: None,
                         seen: *at,
                         note: String::new(),
                         unknown: Unknown::new(),
@@ -219,6 +231,20 @@ impl SecretRecord {
                 self.safe_mode = None;
                 self.stay = self.stays_after_safe_mode();
             }
+            RecordChange::ClockNoted { since } => self.ahead_since = *since,
+            RecordChange::VersionProved { version } => {
+                if let Some(version) = self.versions.get_mut(version) {
+                    version.doubt = None;
+                }
+                // An operator has looked already, and it was all that instances still stayed for.
+                self.stay &= self.safe_mode.is_some() || self.stays_after_safe_mode();
+            }
+            RecordChange::ProofFailed { version, reason } => {
+                if let Some(version) = self.versions.get_mut(version) {
+                    version.doubt = Some(Doubt::Failed);
+                    version.note.clone_from(reason);
+                }
+            }
             RecordChange::NumbersLost { last } => self.last_version = self.last_version.max(Some(*last)),
         }
     }
@@ -241,6 +267,7 @@ impl SecretRecord {
         self.lost_history = Some(LostHistory { noticed: revision, kept_to: self.last_version });
         // Whatever the record says: in the lost history they may have been.
         self.versions.values_mut().for_each(|version| version.announced = true);
+        self.doubt_live_versions();
         for retirement in self.retirements.values_mut() {
             retirement.unwanted_since = revision;
             void_words(retirement);
@@ -252,6 +279,17 @@ impl SecretRecord {
         }
     }
 
+    /// In the history that was lost, each may have ended.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LeapDoubts, ()))]
+    fn doubt_live_versions(&mut self) {
+        let live: Vec<Version> = self.live_versions().collect();
+        for version in live {
+            if let Some(version) = self.versions.get_mut(&version) {
+                version.doubt = Some(Doubt::Untested);
+            }
+        }
+    }
+
     /// In a history that was lost, the number may have been another's.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LostAnnounced, self.stay))]
     fn may_have_been_announced(&self) -> bool {
@@ -260,9 +298,9 @@ impl SecretRecord {
 
     /// Instances that stayed have nothing to go to, or would go back to a version that may have ended, only to leave it at
     /// once.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(StayWaits, self.current.is_none() || self.rotation.is_none() && self.waits()))]
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(StayWaits, self.current.is_none() || self.doubts_current() || self.rotation.is_none() && self.waits()))]
     fn stays_after_safe_mode(&self) -> bool {
-        self.current.is_none() || self.waits()
+        self.current.is_none() || self.doubts_current() || self.waits()
     }
 
     /// A rollback is a new generation.

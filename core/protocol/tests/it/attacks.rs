@@ -260,6 +260,7 @@ fn a_pause_and_safe_mode_hold_the_destruction_itself_and_say_so() {
     bench.input(Input::StoreWentBack { reason: "another cluster".into() }).unwrap();
     assert!(!bench.retires(1));
     assert!(bench.coordinator.blockers(bench.now).iter().any(|blocker| blocker.why.starts_with("safe mode")));
+    bench.verified(2);
     bench.order(Order::LeaveSafeMode).unwrap();
     assert!(bench.retires(1));
     let blockers = bench.coordinator.blockers(bench.now);

@@ -12,7 +12,7 @@ use rotacast_protocol::message::{Failure, FailureKind, SecretReport, Stage};
 use rotacast_protocol::phase::Outcome;
 use rotacast_protocol::policy::{Deadline, OnDeadline, WhenUnreachable};
 use rotacast_protocol::record::{
-    Bounds, Cause, Finished, Label, Origin, Override, Pause, PhaseEntered, RecordChange, RetireStep, Retirement,
+    Bounds, Cause, Doubt, Finished, Label, Origin, Override, Pause, PhaseEntered, RecordChange, RetireStep, Retirement,
     Rotation, SafeMode, SecretRecord, Statement, Timing, Unknown, VersionRecord,
 };
 use rotacast_protocol::{
@@ -342,13 +342,13 @@ prop_compose! {
 
 prop_compose! {
     fn version_record()(
-        (label, managed, announced) in (0..5_usize, any::<bool>(), any::<bool>()),
+        (label, managed, announced, doubt) in (0..5_usize, any::<bool>(), any::<bool>(), 0..3_usize),
         seen in wall(), note in "[ -~é]{0,20}", unknown in unknown(),
     ) -> VersionRecord {
         VersionRecord {
             label: [Label::Pending, Label::Current, Label::Previous, Label::Retired, Label::Rejected][label],
             origin: if managed { Origin::Managed } else { Origin::Watched },
-            sealed: false, announced, seen, note, unknown,
+            sealed: false, announced, doubt: Doubt::ALL.get(doubt).copied(), seen, note, unknown,
         }
     }
 }

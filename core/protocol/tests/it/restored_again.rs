@@ -268,6 +268,7 @@ fn an_override_of_before_the_break_is_void() {
 fn that_instances_still_stay_is_told_and_can_be_ended() {
     let mut bench = Bench::running(Policy::default(), &["api/a"]);
     went_back(&mut bench);
+    bench.verified(1);
     bench.sync("api/a", 7, Stage::Released, &[7]);
     bench.seen(8);
     bench.order(Order::LeaveSafeMode).unwrap();

@@ -81,14 +81,16 @@ fn policy(words: &[&str]) -> Policy {
             "min_overlap" => policy.min_overlap = seconds(number(value)),
             "required" => policy.required = BTreeMap::from([(value.parse().unwrap(), 1)]),
             "missed_syncs" => policy.missed_syncs = u32::try_from(number(value)).unwrap(),
-            "preparing" => {
+            "preparing" | "activating" => {
                 let (after, then) = value.split_once(':').unwrap();
                 let then = match then {
                     "extend" => OnDeadline::Extend,
                     "hold" => OnDeadline::Hold,
                     _ => OnDeadline::RollBack,
                 };
-                policy.deadlines.insert(Phase::Preparing, Deadline { after: seconds(number(after)), then });
+                policy
+                    .deadlines
+                    .insert(name.parse::<Phase>().unwrap(), Deadline { after: seconds(number(after)), then });
             }
             other => panic!("no policy word {other:?}"),
         }
@@ -330,6 +332,10 @@ fn said(change: &Change) -> Option<String> {
         RecordChange::Resumed => "resumed".into(),
         RecordChange::SafeModeEntered(mode) => format!("safe mode: {}", mode.reason),
         RecordChange::SafeModeLeft => "safe mode is left".into(),
+        RecordChange::ClockNoted { since: Some(at) } => format!("the last change is later than now, {at}"),
+        RecordChange::ClockNoted { since: None } => "the last change is no longer later than now".into(),
+        RecordChange::VersionProved { version } => format!("version {version} is known to work"),
+        RecordChange::ProofFailed { version, reason } => format!("version {version} no longer works: {reason}"),
         RecordChange::NumbersLost { last } => format!("numbers up to {last} are taken"),
     })
 }

@@ -3,8 +3,8 @@
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use rotacast_proto::SecretValue;
-use rotacast_protocol::{Epoch, SecretName, Version};
+use rotacast_proto::{SecretValue, SigningKey};
+use rotacast_protocol::{ClusterId, ClusterName, Epoch, SecretName, Version};
 
 use super::elections::campaign;
 use super::{StoreFixture, commit, put, tree, value, write};
@@ -317,4 +317,39 @@ pub async fn secrets_do_not_see_each_others_versions(fixture: &impl StoreFixture
     assert!(tree.load_records().await.unwrap().entries.is_empty());
     // A secret's name cannot stand in the way of the election either.
     leader(&tree).await;
+}
+
+pub async fn a_tree_belongs_to_one_cluster(fixture: &impl StoreFixture) {
+    let (one, other) = (tree(fixture).await, tree(fixture).await);
+    let key = |seed: u8| SigningKey::from_seed(&[seed; 32]).public().clone();
+    let (production, staging) = (ClusterName::new("production").unwrap(), ClusterName::new("staging").unwrap());
+    assert_eq!(one.owner().await.unwrap(), None);
+    // Two first broadcasters at once: one draws the id.
+    let (first, second) = (key(1), key(2));
+    let (ours, too) = tokio::join!(one.claim(&production, None, &first), other.claim(&production, None, &second));
+    let (ours, too) = (ours.unwrap(), too.unwrap());
+    assert_eq!((&ours.cluster, ours.id), (&too.cluster, too.id));
+    let owner = one.owner().await.unwrap().unwrap();
+    assert!(owner.id == ours.id && owner.keys.contains(&first) && owner.keys.contains(&second), "{owner:?}");
+
+    let refused = other.claim(&staging, None, &key(3)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Foreign { .. }), "{refused:?}");
+    let refused = refused.to_string();
+    assert!(refused.contains(&format!("belong to cluster production (id {})", ours.id)), "{refused}");
+    assert!(refused.contains("configured as staging: change `cluster` or `store.prefix`"), "{refused}");
+    assert_eq!(one.owner().await.unwrap(), Some(owner.clone()), "a refused claim writes nothing");
+    // Of this name, but not the one that this broadcaster has known: the store is another one.
+    let known = ClusterId(ours.id.0 ^ 1);
+    let refused = one.claim(&production, Some(known), &first).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Foreign { .. }), "{refused:?}");
+
+    // A store that lost it gets the id back from a broadcaster that knows it.
+    write(one.store(), vec![Write::Delete(fixture.prefix().key().child("cluster"))]).await;
+    assert_eq!(one.claim(&production, Some(ours.id), &first).await.unwrap().id, ours.id);
+    // Keys that were replaced go one day; the newest stay.
+    for seed in 10..40 {
+        one.claim(&production, None, &key(seed)).await.unwrap();
+    }
+    let keys = one.owner().await.unwrap().unwrap().keys;
+    assert!(keys.len() < 30 && keys.contains(&key(39)) && !keys.contains(&first), "{} keys", keys.len());
 }

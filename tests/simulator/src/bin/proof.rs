@@ -1,6 +1,6 @@
 //! Everything that the simulator shows, in one run, in numbers.
 //!
-//! `cargo run --release -p rotacast-simulator --bin proof -- [--seeds N] [--first N] [--states N] [--mutant-seeds N]
+//! `cargo run --release -p rotacast-simulator --bin proof -- [--seeds N] [--restored N] [--restores N] [--first N] [--states N] [--mutant-seeds N]
 //! [--deeper] [--quiet]`
 #![allow(clippy::print_stdout)]
 
@@ -15,6 +15,8 @@ use rotacast_simulator::{Counts, Mutant, Setup, World};
 
 struct Options {
     seeds: u64,
+    restored: u64,
+    restores: u64,
     first: u64,
     states: usize,
     mutant_seeds: u64,
@@ -23,8 +25,16 @@ struct Options {
 }
 
 fn options() -> Result<Options, String> {
-    let mut options =
-        Options { seeds: 10_000, first: 0, states: 500_000, mutant_seeds: 600, deeper: false, quiet: false };
+    let mut options = Options {
+        seeds: 10_000,
+        restored: 3_000,
+        restores: 1,
+        first: 0,
+        states: 500_000,
+        mutant_seeds: 600,
+        deeper: false,
+        quiet: false,
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || {
@@ -33,6 +43,8 @@ fn options() -> Result<Options, String> {
         };
         match word.as_str() {
             "--seeds" => options.seeds = number()?,
+            "--restored" => options.restored = number()?,
+            "--restores" => options.restores = number()?,
             "--first" => options.first = number()?,
             "--states" => options.states = usize::try_from(number()?).map_err(|error| error.to_string())?,
             "--mutant-seeds" => options.mutant_seeds = number()?,
@@ -40,7 +52,7 @@ fn options() -> Result<Options, String> {
             "--quiet" => options.quiet = true,
             _ => {
                 return Err(format!(
-                    "unknown: {word}; expected --seeds, --first, --states, --mutant-seeds, --deeper or --quiet"
+                    "unknown: {word}; expected --seeds, --restored, --restores, --first, --states, --mutant-seeds, --deeper or --quiet"
                 ));
             }
         }
@@ -56,28 +68,36 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let good = [seeds(&options), small_worlds(&options), mutants(&options), rows(&options)];
+    let restores = options.restores;
+    let good = [
+        seeds(&options, options.seeds, Setup::seed),
+        seeds(&options, options.restored, |seed| Setup::restored(seed, restores)),
+        small_worlds(&options),
+        mutants(&options),
+        rows(&options),
+    ];
     if good.into_iter().all(|good| good) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn seeds(options: &Options) -> bool {
+fn seeds(options: &Options, seeds: u64, setup: impl Fn(u64) -> Setup) -> bool {
     let mut counts = Counts::default();
     let mut failed = 0;
-    for seed in options.first..options.first + options.seeds {
-        let mut world = World::new(Setup::seed(seed));
+    for seed in options.first..options.first + seeds {
+        let mut world = World::new(setup(seed));
         if let Err(violation) = world.run() {
             failed += 1;
             println!("seed {seed}: {violation}");
-            if let Some(story) = shrink(&Setup::seed(seed)) {
+            if let Some(story) = shrink(&setup(seed)) {
                 println!("{story}");
             }
         }
         counts.add(&world.counts);
     }
     let hours = counts.time as f64 / 3.6e12;
-    println!("seeds run           {} (from {}), {failed} of them broke a promise", options.seeds, options.first);
+    println!("seeds run           {seeds} (from {}), {failed} of them broke a promise", options.first);
     println!("simulated hours     {hours:.1}, {} events, {} terms", counts.events, counts.terms);
     println!("credentials ended   {} in {} rotations", counts.retired, counts.rotations);
+    println!("stores restored     {} in {} of the worlds", counts.restores, counts.restored);
     println!("faults injected     {}", counts.faults.values().sum::<u64>());
     if !options.quiet {
         for (fault, count) in &counts.faults {

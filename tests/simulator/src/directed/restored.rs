@@ -62,6 +62,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
         Rule::LostAnnounced => {
             let mut bench = Bench::running(Policy::default(), &["api/a"]);
             went_back(&mut bench);
+            bench.input(Input::Verified { version: v(1) }).ok();
             bench.order(Order::LeaveSafeMode).ok();
             spoil();
             bench.input(Input::VersionSeen { version: v(2) }).ok();
@@ -115,6 +116,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
         Rule::StayWaits => {
             let mut bench = Bench::draining(Policy::default(), &["api/a"]);
             went_back(&mut bench);
+            bench.input(Input::Verified { version: v(2) }).ok();
             bench.input(Input::VersionSeen { version: v(3) }).ok();
             spoil();
             bench.order(Order::LeaveSafeMode).ok();
@@ -146,6 +148,46 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             spoil();
             let made = bench.owes(&CommandKind::Create { version: v(2) });
             says(made, "S1: a credential is made from a record that the bus may know to be older than what is in use")
+        }
+        Rule::LeapDoubts => {
+            let mut bench = Bench::preparing(Policy::default(), &["api/a"]);
+            spoil();
+            went_back(&mut bench);
+            let tested = bench.owes(&CommandKind::Test { version: v(2) });
+            says(!tested, "A: what came back with the store counts as working, and may have ended")
+        }
+        Rule::ActivatesProved => {
+            let mut bench = Bench::preparing(Policy::default(), &["api/a"]);
+            went_back(&mut bench);
+            spoil();
+            bench.order(Order::LeaveSafeMode).ok();
+            bench.sync("api/a", 2, Stage::Prepared, &[1, 2]);
+            says(bench.current() == Some(2), "A: a version that may have ended is activated")
+        }
+        Rule::RollbackProved => {
+            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            went_back(&mut bench);
+            bench.input(Input::VersionSeen { version: v(2) }).ok();
+            bench.order(Order::LeaveSafeMode).ok();
+            bench.input(Input::Verified { version: v(2) }).ok();
+            bench.sync("api/a", 2, Stage::Prepared, &[1, 2]);
+            spoil();
+            bench.order(Order::rollback("looked").expect("a reason")).ok();
+            says(bench.current() == Some(1), "A: a rollback leads to a version that may have ended")
+        }
+        Rule::StayProved => {
+            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            went_back(&mut bench);
+            spoil();
+            bench.order(Order::LeaveSafeMode).ok();
+            says(!bench.coordinator.record().stay, "A: everybody is sent to a version that may have ended")
+        }
+        Rule::ProofGivesUp => {
+            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            went_back(&mut bench);
+            spoil();
+            bench.input(Input::VerifyFailed { version: v(2), reason: "no such role".into() }).ok();
+            says(bench.phase() == "draining", "L: a rotation to a version that has ended goes on for ever")
         }
         Rule::StayMakesWay => {
             let mut bench = Bench::draining(Policy::default(), &["api/a"]);

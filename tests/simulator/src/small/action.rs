@@ -50,6 +50,10 @@ pub enum Action {
     RollsBack,
     /// A newer version lands.
     Lands,
+    /// The store is restored to this one of its records.
+    Restores(usize),
+    /// The operator, who has heard of every instance, does something about it.
+    Recovers,
 }
 
 impl Model {
@@ -69,6 +73,11 @@ impl Model {
             versions: 1,
             audit: Default::default(),
             disabled: Default::default(),
+            earlier: Vec::new(),
+            restored: false,
+            unnoticed: false,
+            lost: Default::default(),
+            decided: Default::default(),
             nonce: 0,
             left: bounds,
             violation: None,
@@ -98,6 +107,7 @@ impl Model {
             model.wait(fixed);
         }
         model.versions = 2;
+        model.earlier.clear();
         model.settle(fixed, 0);
         model
     }
@@ -124,6 +134,8 @@ impl Model {
             cut: false,
             storebound: false,
             registered: false,
+            served: None,
+            kept: None,
         }
     }
 
@@ -141,6 +153,10 @@ impl Model {
                 actions.extend([Action::Lost, Action::Late, Action::Doubled(lead)]);
             }
             return actions;
+        }
+        // The operator acts at once.
+        if self.is_looked_at() {
+            return vec![Action::Recovers];
         }
         for (at, wire) in self.held.iter().enumerate() {
             for node in 0..2 {
@@ -199,6 +215,9 @@ impl Model {
             if left.uses > 0 && leaving {
                 actions.push(Action::Uses(index));
             }
+        }
+        if left.restores > 0 {
+            actions.extend((0..self.earlier.len()).map(Action::Restores));
         }
         if left.versions > 0 {
             actions.push(Action::Lands);
@@ -306,6 +325,11 @@ impl Model {
                     self.settle(fixed, node);
                 }
             }
+            Action::Restores(back) => {
+                self.restore(fixed, back);
+                self.take_over(fixed, 0);
+            }
+            Action::Recovers => self.recover(fixed),
             Action::Lands => {
                 self.left.versions -= 1;
                 self.versions += 1;
@@ -387,7 +411,9 @@ impl Model {
             self.goes_on(fixed, index);
         }
         (0..2).for_each(|node| self.settle(fixed, node));
-        let ended = self.disabled.iter().copied().find_map(|version| Some((version, self.user(fixed, version)?)));
+        let kept = |version: Version| !self.restored || self.lives.iter().any(|life| life.kept == Some(version));
+        let ended = self.disabled.iter().copied().filter(|version| kept(*version));
+        let ended = ended.into_iter().find_map(|version| Some((version, self.user(fixed, version)?)));
         if let Some((version, index)) = ended {
             self.violated(format!("S1: instance {index} may use version {version}, which has ended"));
         }

@@ -45,6 +45,10 @@ pub struct Bounds {
     pub restarts: u8,
     /// An instance may be cut off from everything for good so often.
     pub cuts: u8,
+    /// The store may be restored so often.
+    pub restores: u8,
+    /// Most states that an ordinary run looks at; none: all there are.
+    pub most: Option<usize>,
     /// Time passes so long.
     pub horizon: u64,
     /// Whether clocks drift, to the bound, against each other.
@@ -74,6 +78,10 @@ pub(super) struct Life {
     pub(super) cut: bool,
     pub(super) storebound: bool,
     pub(super) registered: bool,
+    /// What it served last.
+    pub(super) served: Option<Version>,
+    /// What it has served since before the store was restored.
+    pub(super) kept: Option<Version>,
 }
 
 /// What is under way.
@@ -107,6 +115,15 @@ pub struct Model {
     pub(super) disabled: BTreeSet<Version>,
     pub(super) nonce: u64,
     pub(super) left: Bounds,
+    /// What a backup may have.
+    pub(super) earlier: Vec<Rc<SecretRecord>>,
+    /// The store was restored; and no leader has said so yet.
+    pub(super) restored: bool,
+    pub(super) unnoticed: bool,
+    /// Versions whose values the store has lost.
+    pub(super) lost: BTreeSet<Version>,
+    /// Versions whose retire began after the store was restored.
+    pub(super) decided: BTreeSet<Version>,
     pub(super) violation: Option<String>,
 }
 
@@ -162,7 +179,8 @@ impl Model {
             let life = &self.lives[*index];
             let holder = life.rules.holder(&fixed.secret);
             let active = holder.and_then(|holder| holder.active(now)).is_some_and(|(active, _)| active == version);
-            active || life.guards.iter().any(|(used, end)| *used == version && *end > now)
+            let misled = self.restored && life.kept != Some(version) && !self.decided.contains(&version);
+            !misled && (active || life.guards.iter().any(|(used, end)| *used == version && *end > now))
         })
     }
 

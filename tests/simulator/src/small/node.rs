@@ -49,6 +49,18 @@ impl Model {
             self.violation.get_or_insert(text);
         }
         it.cursor = cursor + 1;
+        if let Some((before, _)) = &self.stored {
+            if self.left.restores > 0 {
+                self.earlier.push(before.clone());
+            }
+            let began = after.retirements.iter().filter(|(version, it)| {
+                it.step.is_some() && before.retirements.get(version).is_some_and(|it| it.step.is_none())
+            });
+            if self.restored && after.lost_history.is_some() {
+                self.decided.extend(began.map(|(version, _)| *version));
+            }
+        }
+        self.unnoticed &= after.safe_mode.is_none();
         self.stored = Some((after, cursor + 1));
         let now = fixed.leaders[node].now(self.now);
         Rc::make_mut(&mut it.machine).saved(now, id, &mut ());
@@ -92,6 +104,9 @@ impl Model {
         let machine = Rc::new(Machine::new(coordinator));
         self.nodes[node] =
             Some(Node { machine, leads_until: valid_until, epoch, cursor, saving: None, roster_read: 0 });
+        if self.unnoticed {
+            self.handle(node, Event::Input(Input::StoreWentBack { reason: "another store".into() }));
+        }
         self.settle(fixed, node);
     }
 
@@ -136,7 +151,7 @@ impl Model {
             let Some(action) = machine.poll(now, leads_until, &mut ()) else {
                 let last = machine.coordinator().record().last_version.map_or(0, Version::get);
                 let Ok(version) = Version::new(last + 1) else { return };
-                if last >= self.versions || machine.awaits_leadership() {
+                if last >= self.versions || self.lost.contains(&version) || machine.awaits_leadership() {
                     return;
                 }
                 machine.handle(Event::Input(Input::VersionSeen { version }));
@@ -175,6 +190,9 @@ impl Model {
                 vec![Input::Published { revision }]
             }
             CommandKind::Create { .. } => return None,
+            CommandKind::Test { version } if self.disabled.contains(&version) => {
+                vec![Input::VerifyFailed { version, reason: "it has ended".into() }]
+            }
             CommandKind::Test { version } => vec![Input::Verified { version }],
             CommandKind::PassBarrier { version } => {
                 let mut inputs = self.roster_news(node);
@@ -213,7 +231,8 @@ impl Model {
         if !self.audit.contains(&version) {
             self.violated(format!("A: version {version} is disabled without an audit entry"));
         }
-        if self.stored.as_ref().is_some_and(|(record, _)| record.current == Some(version)) {
+        let current = self.stored.as_ref().is_some_and(|(record, _)| record.current == Some(version));
+        if current && (!self.restored || self.decided.contains(&version)) {
             self.violated(format!("S1: version {version} is disabled and current"));
         }
         if let Some(index) = self.user(fixed, version) {
@@ -269,7 +288,7 @@ impl Model {
                             self.wire.push(Wire::Read(index, now, Rc::new(record.state())));
                         }
                     }
-                    InstanceCommand::Secret(_, Owed::Load(version)) if !cut => {
+                    InstanceCommand::Secret(_, Owed::Load(version)) if !cut && !self.lost.contains(&version) => {
                         told |= self.takes(fixed, index, one(Takes::Loaded { version }));
                     }
                     InstanceCommand::Secret(_, Owed::Run(step, version)) => {
@@ -283,8 +302,23 @@ impl Model {
                 }
             }
             if !told {
-                return;
+                break;
             }
+        }
+        let serving = self.lives[index].rules.holder(&secret).and_then(|holder| holder.serving());
+        let life = &mut self.lives[index];
+        life.kept = life.kept.filter(|kept| serving == Some(*kept));
+        let before = life.served;
+        life.served = serving.or(before);
+        if let (Some(from), Some(to)) = (before, serving)
+            && self.restored
+            && from != to
+            && self.disabled.contains(&to)
+            && !self.disabled.contains(&from)
+        {
+            self.violated(format!(
+                "A: instance {index} goes from version {from}, which works, to {to}, which has ended"
+            ));
         }
     }
 

@@ -23,6 +23,8 @@ pub struct Reached {
     pub after_supersede: u64,
     /// With more than one member.
     pub with_joiner: u64,
+    /// Restored stores that an operator has looked at.
+    pub recovered: u64,
 }
 
 impl Reached {
@@ -35,6 +37,7 @@ impl Reached {
         self.after_rollback += other.after_rollback;
         self.after_supersede += other.after_supersede;
         self.with_joiner += other.with_joiner;
+        self.recovered += other.recovered;
     }
 }
 

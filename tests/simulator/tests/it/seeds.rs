@@ -11,34 +11,52 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-fn run(seed: u64) -> Counts {
-    let mut world = World::new(Setup::seed(seed));
+/// Those of worlds in which the store is restored.
+const RESTORED: u64 = 1_000;
+const LONG_RESTORED: u64 = 20_000;
+
+fn run(setup: Setup, test: &str) -> Counts {
+    let seed = setup.seed;
+    let mut world = World::new(setup.clone());
     if let Err(violation) = world.run() {
-        let story = shrink(&Setup::seed(seed)).map_or_else(String::new, |story| story.to_string());
+        let story = shrink(&setup).map_or_else(String::new, |story| story.to_string());
         panic!(
-            "seed {seed}: {violation}\nrun it again: ROTACAST_SEED={seed} cargo test -p rotacast-simulator seeds_keep\n{story}"
+            "seed {seed}: {violation}\nrun it again: ROTACAST_SEED={seed} cargo test -p rotacast-simulator {test}\n{story}"
         );
     }
     world.counts
 }
 
-#[test]
-fn seeds_keep_every_promise() {
+/// What the seeds of one test come to; of a single seed, nothing.
+fn run_all(usual: u64, long: u64, test: &str, setup: impl Fn(u64) -> Setup) -> Option<Counts> {
     if let Some(seed) = number("ROTACAST_SEED") {
-        println!("seed {seed}: {:?}", run(seed));
-        return;
+        println!("seed {seed}: {:?}", run(setup(seed), test));
+        return None;
     }
     let first = number("ROTACAST_FIRST_SEED").unwrap_or(0);
+    let usual = if std::env::var_os("ROTACAST_LONG").is_some() { long } else { usual };
     let mut counts = Counts::default();
-    let usual = if std::env::var_os("ROTACAST_LONG").is_some() { LONG } else { SEEDS };
     for seed in first..first + number("ROTACAST_SEEDS").unwrap_or(usual) {
-        counts.add(&run(seed));
+        counts.add(&run(setup(seed), test));
     }
     println!("{counts:#?}");
+    Some(counts)
+}
+
+#[test]
+fn seeds_keep_every_promise() {
+    let Some(counts) = run_all(SEEDS, LONG, "seeds_keep", Setup::seed) else { return };
     assert!(counts.retired > 0 && counts.deposed > 0 && counts.unknown > 0);
     for fault in rotacast_simulator::fault::Fault::ALL {
         assert!(counts.faults.contains_key(&fault), "{fault:?} never struck");
     }
+}
+
+#[test]
+fn worlds_with_a_restored_store_keep_every_promise() {
+    let setup = |seed| Setup::restored(seed, 1);
+    let Some(counts) = run_all(RESTORED, LONG_RESTORED, "worlds_with_a_restored_store", setup) else { return };
+    assert!(counts.retired > 0 && counts.restored > 0);
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::message::{PublishMessage, StreamMessage};
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::{HeaderMap, HeaderValue};
+use bytes::Bytes;
 use rotacast_proto::Envelope;
 use rotacast_protocol::{Revision, SecretName};
 
@@ -31,6 +32,7 @@ pub(in crate::nats) struct Last {
     sequence: u64,
     revision: Revision,
     id: String,
+    signature: Bytes,
 }
 
 impl NatsBus {
@@ -40,6 +42,7 @@ impl NatsBus {
         secret: &SecretName,
         revision: Revision,
         state: &Envelope,
+        over: Option<&Envelope>,
     ) -> Result<(), BusError> {
         let subject = self.inner.names.state(secret);
         let mut headers = envelope::headers(state, &self.inner.endpoint)?;
@@ -58,7 +61,8 @@ impl NatsBus {
                     last
                 }
             };
-            if last.revision > revision {
+            let counts = over.is_none_or(|over| over.signature != last.signature);
+            if last.revision > revision && counts {
                 return Err(BusError::Fenced { subject });
             }
             let mut publish = PublishMessage::build()
@@ -76,7 +80,8 @@ impl NatsBus {
             self.forget_state(secret);
             match outcome {
                 Ok(acknowledgement) if !acknowledgement.duplicate => {
-                    self.remember(secret, Last { sequence: acknowledgement.sequence, revision, id: state.id.clone() });
+                    let (id, signature) = (state.id.clone(), state.signature.clone());
+                    self.remember(secret, Last { sequence: acknowledgement.sequence, revision, id, signature });
                     return Ok(());
                 }
                 // Stored once, but perhaps no longer: read, and if it is gone publish without the id.
@@ -99,25 +104,37 @@ impl NatsBus {
 
     /// The last message of a subject, as the stream's leader has it.
     async fn read_last(&self, subject: &str) -> Result<Last, BusError> {
+        let Some(message) = self.read_message(subject).await? else { return Ok(Last::default()) };
+        let sequence = message.sequence;
+        // What is no state of ours is overwritten by one.
+        let last = match envelope::read(Some(&message.headers), message.payload) {
+            Ok(Envelope { id, signature, .. }) => {
+                Last { sequence, revision: revision_of(&message.headers).unwrap_or_default(), id, signature }
+            }
+            Err(_) => Last { sequence, ..Last::default() },
+        };
+        Ok(last)
+    }
+
+    /// The last message of a subject of the states, if it is one of ours.
+    pub(super) async fn read_envelope(&self, subject: &str) -> Result<Option<Envelope>, BusError> {
+        let message = self.read_message(subject).await?;
+        Ok(message.and_then(|message| envelope::read(Some(&message.headers), message.payload).ok()))
+    }
+
+    async fn read_message(&self, subject: &str) -> Result<Option<StreamMessage>, BusError> {
         let mut row = pauses();
         loop {
             let name = Kind::State.stream(&self.inner.names);
             let stream =
                 self.inner.context.get_stream_no_info(&name).await.map_err(|problem| self.request_error(&problem))?;
             let problem = match stream.get_last_raw_message_by_subject(subject).await {
-                Ok(message) => {
-                    return Ok(Last {
-                        sequence: message.sequence,
-                        // A message without it is none of ours; ours is newer.
-                        revision: revision_of(&message.headers).unwrap_or_default(),
-                        id: envelope::read(Some(&message.headers), message.payload).map(|e| e.id).unwrap_or_default(),
-                    });
-                }
+                Ok(message) => return Ok(Some(message)),
                 Err(problem) => match problem.kind() {
-                    LastRawMessageErrorKind::NoMessageFound => return Ok(Last::default()),
+                    LastRawMessageErrorKind::NoMessageFound => return Ok(None),
                     LastRawMessageErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                         self.ensure(Kind::State).await?;
-                        return Ok(Last::default());
+                        return Ok(None);
                     }
                     LastRawMessageErrorKind::JetStream(error) => self.api_error(&error),
                     _ => self.request_error(&problem),

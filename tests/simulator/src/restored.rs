@@ -1,0 +1,166 @@
+//! A store that comes back from a backup: what is lost with it, and what the operator does about it.
+
+use std::collections::BTreeSet;
+
+use rotacast_protocol::coordinator::Order;
+use rotacast_protocol::record::{Label, SecretRecord};
+use rotacast_protocol::{Phase, Version};
+
+use crate::clock::SECOND;
+use crate::event::Event;
+use crate::world::World;
+
+/// How many in a thousand of the versions that the operator writes because of it do not work.
+const BAD_RESCUES: u64 = 150;
+
+impl World {
+    /// Values that were written after the backup are gone; those that it had are there again.
+    pub(crate) fn lose_history(&mut self, backup: &SecretRecord) {
+        let kept = backup.last_version.map_or(0, Version::get);
+        let mut held = BTreeSet::new();
+        for running in self.instances.iter().filter(|running| running.alive) {
+            held.extend(running.loading.iter().copied());
+            held.extend(running.shown.iter().copied());
+            held.extend(running.guards.iter().map(|guard| guard.version));
+            held.extend(running.rules.holder(&self.secret).map(|holder| holder.report().held).unwrap_or_default());
+        }
+        let outside = &mut self.outside;
+        for version in (kept + 1..=outside.last_version).filter_map(|number| Version::new(number).ok()) {
+            outside.written.remove(&version);
+            outside.journal.remove(&version);
+            if held.contains(&version) {
+                continue;
+            }
+            // Its number may come again, as another version.
+            outside.erased.remove(&version);
+            outside.bad.remove(&version);
+            outside.made.remove(&version);
+            outside.disabled.remove(&version);
+            outside.half_disabled.remove(&version);
+            outside.destroyed.remove(&version);
+            outside.deleted.remove(&version);
+            self.truth.prepared.remove(&version);
+            self.truth.served.remove(&version);
+            self.truth.sealed.remove(&version);
+            self.truth.cut_off.remove(&version);
+        }
+        outside.last_version = held.last().map_or(kept, |last| last.get().max(kept));
+        let unmade = backup.rotation.as_ref().filter(|rotation| !rotation.created).map(|rotation| rotation.new);
+        for version in backup.live_versions().filter(|version| Some(*version) != unmade) {
+            outside.written.insert(version);
+            outside.erased.remove(&version);
+        }
+        // What stopped broadcasters had asked for is done or not: nothing is under way any more.
+        self.queue.retain(|_, event| {
+            !matches!(event, Event::EffectArrives { .. } | Event::SaveArrives { .. } | Event::CampaignArrives { .. })
+        });
+        outside.rescue = None;
+        outside.staying = 0;
+        self.truth.decided.clear();
+    }
+
+    /// An instance that reports that a number came again is restarted, and numbers that nothing will ever have are
+    /// passed over.
+    pub(crate) fn restarts_the_confused(&mut self) {
+        let healed = self.healed.unwrap_or(self.now);
+        if !self.outside.ever_restored || self.now < healed + 30 * SECOND {
+            return;
+        }
+        for index in 0..self.instances.len() {
+            let running = &self.instances[index];
+            let failure = running.rules.holder(&self.secret).and_then(|holder| holder.failure());
+            if running.alive && failure.is_some_and(|failure| failure.text.contains("restart it")) {
+                let (clock, exclusive) = (running.clock.clone(), running.exclusive);
+                self.start_instance(index, clock, exclusive);
+            }
+        }
+        let taken = self.outside.stored.as_ref().and_then(|stored| stored.record.last_version).map_or(0, Version::get);
+        if !self.outside.written.iter().any(|version| version.get() > taken) {
+            self.outside.last_version = taken;
+        }
+        for version in (taken + 1..self.outside.last_version).filter_map(|number| Version::new(number).ok()) {
+            if self.outside.written.insert(version) {
+                self.outside.bad.insert(version);
+            }
+        }
+    }
+
+    /// What the leader hears is served, once it has heard all that it knows of; none: not yet.
+    fn served(&self) -> Option<(SecretRecord, BTreeSet<Version>)> {
+        let node = self.leading_node()?;
+        let coordinator = self.leaders[node].term.as_ref()?.coordinator();
+        let record = coordinator.record().clone();
+        let noticed = record.lost_history?.noticed;
+        let hears = |report: Option<&rotacast_protocol::coordinator::Reported>| {
+            report.is_some_and(|report| report.revision >= noticed)
+        };
+        let patient = self.healed.is_none_or(|healed| self.now < healed + 30 * SECOND);
+        let mut members = coordinator.members();
+        if patient && members.any(|member| !member.is_gone() && !hears(member.report())) {
+            return None;
+        }
+        let heard = self.instances.iter().filter(|running| {
+            running.alive && hears(coordinator.member_of(running.rules.key()).and_then(|member| member.report()))
+        });
+        let served = heard.filter_map(|running| running.rules.holder(&self.secret)?.serving()).collect();
+        Some((record, served))
+    }
+
+    /// Whether a version works and the store has its value, as an operator can find out.
+    fn is_good(&self, version: Version) -> bool {
+        let outside = &self.outside;
+        outside.written.contains(&version)
+            && !outside.erased.contains(&version)
+            && !outside.disabled.contains_key(&version)
+            && !outside.deleted.contains(&version)
+            && !outside.bad.contains(&version)
+    }
+
+    /// A good version that waits: written, unless it is there.
+    fn rescue(&mut self, record: &SecretRecord) -> Option<Version> {
+        let known = |version| record.versions.get(&version).map(|version| version.label);
+        match self.outside.rescue {
+            Some(version) if known(version) == Some(Label::Pending) => Some(version),
+            Some(version) if known(version).is_none() && Some(version) > record.last_version => None,
+            _ => {
+                let bad = self.rng.permille(BAD_RESCUES);
+                self.outside.rescue = Some(self.outside.put(bad));
+                self.tell(|| "the operator writes a version".into());
+                self.tell_versions();
+                None
+            }
+        }
+    }
+
+    /// What an operator does once history was lost, as docs/operate/OPERATIONS.md says. Whether all else waits for it.
+    pub(crate) fn sees_to_restored(&mut self) -> bool {
+        let Some(node) = self.leading_node() else { return false };
+        let Some(term) = &self.leaders[node].term else { return false };
+        let record = term.coordinator().record();
+        if record.safe_mode.is_none() && !record.stay {
+            return false;
+        }
+        let Some((record, served)) = self.served() else { return true };
+        if record.safe_mode.is_some() {
+            let follows =
+                record.current.is_some_and(|it| self.is_good(it) && served.iter().all(|version| *version == it));
+            if follows || self.rescue(&record).is_some() {
+                self.tell(|| format!("the operator leaves safe mode; served: {served:?}"));
+                self.order(Order::LeaveSafeMode);
+            }
+            return true;
+        }
+        self.outside.staying += 1;
+        if !record.waits() {
+            self.rescue(&record);
+        } else if self.outside.staying > 20
+            && let Some(rotation) = &record.rotation
+            && Some(rotation.new) != self.outside.rescue
+            && !matches!(rotation.phase, Phase::RollingBack | Phase::Retiring)
+        {
+            self.outside.staying = 0;
+            self.order(Order::rollback("in the way").expect("a reason"));
+        }
+        false
+    }
+}
