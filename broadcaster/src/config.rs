@@ -308,6 +308,12 @@ fn read_secrets(
         }
         let policy = policy::read(&section, defaults);
         let rotate_every = section.duration_within("rotate_every", &ROTATE_EVERY);
+        if rotate_every.is_some() && provider.is_none() {
+            section.problem(
+                "rotate_every",
+                "needs a provider, which makes the new version: name one with `provider`".into(),
+            );
+        }
         section.finish();
         match name.parse::<SecretPattern>() {
             Ok(pattern) => {

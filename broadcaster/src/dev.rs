@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rotacast_bus::{EmbeddedBus, InstanceBus, LeaderBus};
+use rotacast_protocol::record::ProviderId;
 use rotacast_protocol::{ClusterName, OperatorName, Policy, SecretName};
 use rotacast_provider::{GenerateProvider, Provider};
 use rotacast_store::{EmbeddedStore, Prefix, SecretTree, Store};
@@ -41,11 +42,17 @@ const LEADER_TTL: Duration = Duration::from_secs(5);
 /// Every service may use every secret: the folder's one identity stands for all of them.
 struct DevSettings {
     settings: SecretSettings,
+    provider: Arc<dyn Provider>,
 }
 
 impl Settings for DevSettings {
     fn of(&self, _secret: &SecretName) -> SecretSettings {
         self.settings.clone()
+    }
+
+    /// There has never been another one.
+    fn provider(&self, _id: &ProviderId) -> Option<Arc<dyn Provider>> {
+        Some(Arc::clone(&self.provider))
     }
 
     fn configured(&self) -> Vec<SecretName> {
@@ -54,8 +61,9 @@ impl Settings for DevSettings {
 }
 
 /// Leases short enough to watch, so that a killed instance is fenced within seconds.
-fn policy() -> Policy {
+fn policy(provider: ProviderId) -> Policy {
     Policy {
+        provider: Some(provider),
         lease_idle: Duration::from_secs(10),
         lease_rotating: Duration::from_secs(4),
         self_lease: Duration::from_secs(1),
@@ -144,7 +152,8 @@ async fn assemble(
         key: folder.broadcaster().clone(),
         identities: Arc::new(Identities::new(cluster, services)),
         settings: metrics.settings(Arc::new(DevSettings {
-            settings: SecretSettings { policy: policy(), provider, schedule: None },
+            settings: SecretSettings { policy: policy(provider.id("dev")), schedule: None },
+            provider,
         })),
         leader_ttl: LEADER_TTL,
         metrics: metrics.clone(),

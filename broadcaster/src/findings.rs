@@ -52,11 +52,13 @@ pub enum Topic {
     Clock,
     /// Another broadcaster has this one's replica name.
     Replica,
+    /// The configuration has no more the provider that made a version.
+    Provider,
 }
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Leadership,
         Self::OutOfService,
         Self::Limit,
@@ -69,6 +71,7 @@ impl Topic {
         Self::Cluster,
         Self::Clock,
         Self::Replica,
+        Self::Provider,
     ];
 
     /// The name, as label and as the subject that people read.
@@ -87,6 +90,7 @@ impl Topic {
             Self::Cluster => "cluster",
             Self::Clock => "clock",
             Self::Replica => "replica",
+            Self::Provider => "provider",
         }
     }
 }

@@ -16,8 +16,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rotacast_proto::Level;
-use rotacast_protocol::SecretName;
+use rotacast_protocol::record::ProviderId;
 use rotacast_protocol::schedule::Schedule;
+use rotacast_protocol::{Policy, SecretName};
+use rotacast_provider::Provider;
 use rotacast_store::{PlainImporter, Prefix, SecretTree};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -181,12 +183,12 @@ struct ConfigSettings {
 
 impl ConfigSettings {
     fn new(config: &Config) -> anyhow::Result<Self> {
-        let providers = Providers::new(&config.providers)?;
+        let providers = Providers::new(config)?;
         Ok(Self { inner: RwLock::new(Arc::new((config.clone(), providers))) })
     }
 
     fn replace(&self, config: &Config) -> anyhow::Result<()> {
-        let providers = Providers::new(&config.providers)?;
+        let providers = Providers::new(config)?;
         *self.inner.write().unwrap_or_else(PoisonError::into_inner) = Arc::new((config.clone(), providers));
         Ok(())
     }
@@ -201,11 +203,15 @@ impl Settings for ConfigSettings {
         let inner = self.inner();
         let (config, providers) = &*inner;
         let secret = config.secret(secret);
+        let provider = secret.provider.and_then(|name| providers.id(&name));
         SecretSettings {
-            policy: secret.policy,
-            provider: providers.get(secret.provider.as_ref()),
+            policy: Policy { provider, ..secret.policy },
             schedule: secret.rotate_every.map(Schedule::every),
         }
+    }
+
+    fn provider(&self, id: &ProviderId) -> Option<Arc<dyn Provider>> {
+        self.inner().1.find(id)
     }
 
     fn configured(&self) -> Vec<SecretName> {

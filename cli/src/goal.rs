@@ -104,10 +104,12 @@ impl Which {
                     return Seen::Ended(ended.clone());
                 }
                 match status.version(wanted) {
-                    Some(it) if matches!(it.label, Label::Rejected | Label::Retired) => Seen::Never(format!(
-                        "version {wanted} is {} and was never rotated to: a newer version took its place",
-                        it.label
-                    )),
+                    Some(it) if matches!(it.label, Label::Rejected | Label::Retired | Label::Unproven) => {
+                        Seen::Never(format!(
+                            "version {wanted} is {} and was never rotated to: a newer version took its place",
+                            it.label
+                        ))
+                    }
                     _ => Seen::NotYet,
                 }
             }
@@ -164,7 +166,7 @@ fn judge_current(wanted: Version, status: &SecretStatus) -> Verdict {
                 None => Verdict::Missed(format!("version {wanted} is rejected"), None),
             }
         }
-        Some(label @ (Label::Retired | Label::Previous)) => {
+        Some(label @ (Label::Retired | Label::Unproven | Label::Previous)) => {
             Verdict::Missed(format!("version {wanted} is {label}: it will not be current again"), None)
         }
         Some(Label::Pending | Label::Current) | None => Verdict::Wait,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rotacast_protocol::{SecretName, Version};
 
-use crate::{Credential, Evidence, Provider, ProviderError, Session, Verdict};
+use crate::{Credential, Evidence, Provider, ProviderError, Session, Trial, Verdict};
 
 pub use every::*;
 pub use logins::*;
@@ -46,6 +46,16 @@ pub trait LoginFixture: Fixture {
     async fn superuser(&self) -> Credential;
     /// That of an ordinary identity the provider has nothing to do with, made without the provider.
     async fn outsider(&self) -> Credential;
+    /// The same provider as another cluster has it.
+    fn of_another_cluster(&self) -> Arc<dyn Provider>;
+    /// The credential of an ordinary identity that the provider may retire, made without the provider.
+    async fn insider(&self) -> Credential;
+    /// How many logins with the identity the system has refused so far.
+    async fn failed_logins(&self, credential: &Credential) -> usize;
+    /// The same credential as a value that names another system.
+    fn elsewhere(&self, credential: &Credential) -> Credential;
+    /// Renames the identity, without the provider, and gives its credential under the new name.
+    async fn rename(&self, credential: &Credential, to: &str) -> Credential;
     /// The part of a credential that must never be seen.
     fn canary(&self, credential: &Credential) -> String;
 }
@@ -84,7 +94,7 @@ async fn made(fixture: &(impl Fixture + ?Sized), number: u64) -> Credential {
 }
 
 async fn verdict(fixture: &(impl Fixture + ?Sized), credential: &Credential, others: &[Credential]) -> Verdict {
-    fixture.provider().test(credential, others).await.expect("the test comes to an end")
+    fixture.provider().test(credential, others, Trial::New).await.expect("the test comes to an end")
 }
 
 #[track_caller]
@@ -161,6 +171,11 @@ macro_rules! conformance_logins {
             terminating_ends_the_session_of_that_version_alone
             an_override_ends_the_sessions_of_that_version_alone
             nothing_shows_the_password
+            what_create_refuses_is_never_destroyed
+            a_renamed_identity_is_not_called_ended
+            a_tested_identity_belongs_to_one_secret_of_one_cluster
+            the_end_is_proved_once
+            a_value_of_another_system_is_no_evidence_of_disuse
         }
     };
 }

@@ -38,6 +38,16 @@ pub enum ProviderError {
         /// Why.
         problem: String,
     },
+    /// Something outside is in the way: who or what, and what clears it. The same call is made again until it is gone.
+    #[error("provider {provider} cannot end version {version} yet: {problem}")]
+    Unfinished {
+        /// Which provider.
+        provider: String,
+        /// Of which version.
+        version: u64,
+        /// What is in the way.
+        problem: String,
+    },
     /// No new login succeeds any more, but sessions that began earlier are still there. The same call is made again
     /// until they are gone.
     #[error("provider {provider} waits for the sessions of version {version}: {}; {next}", named(sessions))]

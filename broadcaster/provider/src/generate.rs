@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use rotacast_proto::SecretValue;
 use rotacast_protocol::{SecretName, Version};
 
-use crate::{Credential, Draw, Evidence, LiveSessions, Provider, ProviderError, Verdict};
+use crate::{Credential, Draw, Evidence, LiveSessions, Provider, ProviderError, Trial, Verdict};
 
 /// Draws random text. Nothing outside is touched, so that there is nothing to create, to disable or to
 /// destroy, and no system to ask for usage: the retire guard rests on the instances' reports and leases alone.
@@ -14,6 +14,9 @@ pub struct GenerateProvider {
 }
 
 impl GenerateProvider {
+    /// Its [`Provider::kind`].
+    pub const KIND: &'static str = "generate";
+
     /// One that draws like this.
     #[must_use]
     pub fn new(draw: Draw) -> Self {
@@ -21,10 +24,33 @@ impl GenerateProvider {
     }
 }
 
+/// Checks the shape alone: there is nowhere to log in. A value of a live version used again is rejected, since the old one
+/// could then never be retired.
+#[must_use]
+pub fn judge_shape(credential: &Credential, others: &[Credential]) -> Verdict {
+    let value = &credential.value;
+    if value.is_empty() {
+        return Verdict::Rejected("the value is empty".into());
+    }
+    if value.len() > SecretValue::MAX_BYTES {
+        let (found, most) = (value.len(), SecretValue::MAX_BYTES);
+        return Verdict::Rejected(format!("the value has {found} bytes; expected at most {most}"));
+    }
+    let same = others.iter().find(|other| other.version != credential.version && other.value == *value);
+    match same {
+        Some(other) => Verdict::Rejected(format!("the value equals that of version {}", other.version)),
+        None => Verdict::Works,
+    }
+}
+
 #[async_trait]
 impl Provider for GenerateProvider {
-    fn describe(&self) -> String {
-        "generate".into()
+    fn kind(&self) -> &'static str {
+        Self::KIND
+    }
+
+    fn system(&self) -> String {
+        String::new()
     }
 
     fn accepts(&self, _: &SecretValue) -> Result<(), String> {
@@ -39,22 +65,13 @@ impl Provider for GenerateProvider {
         Ok(())
     }
 
-    /// Checks the shape alone: there is nowhere to log in. A value of a live version used again is rejected,
-    /// since the old one could then never be retired.
-    async fn test(&self, credential: &Credential, others: &[Credential]) -> Result<Verdict, ProviderError> {
-        let value = &credential.value;
-        if value.is_empty() {
-            return Ok(Verdict::Rejected("the value is empty".into()));
-        }
-        if value.len() > SecretValue::MAX_BYTES {
-            let (found, most) = (value.len(), SecretValue::MAX_BYTES);
-            return Ok(Verdict::Rejected(format!("the value has {found} bytes; expected at most {most}")));
-        }
-        let same = others.iter().find(|other| other.version != credential.version && other.value == *value);
-        Ok(match same {
-            Some(other) => Verdict::Rejected(format!("the value equals that of version {}", other.version)),
-            None => Verdict::Works,
-        })
+    async fn test(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        _trial: Trial,
+    ) -> Result<Verdict, ProviderError> {
+        Ok(judge_shape(credential, others))
     }
 
     async fn usage(&self, _credential: &Credential, _others: &[Credential]) -> Result<Evidence, ProviderError> {

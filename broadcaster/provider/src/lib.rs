@@ -13,5 +13,5 @@ mod provider;
 
 pub use draw::{Draw, InvalidAlphabet};
 pub use error::ProviderError;
-pub use generate::GenerateProvider;
-pub use provider::{Credential, Evidence, LiveSessions, Provider, Session, Verdict};
+pub use generate::{GenerateProvider, judge_shape};
+pub use provider::{Credential, Evidence, LiveSessions, Provider, Session, Trial, Verdict};

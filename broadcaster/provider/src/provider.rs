@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use rotacast_proto::SecretValue;
+use rotacast_protocol::record::ProviderId;
 use rotacast_protocol::{SecretName, Version};
 
 use crate::ProviderError;
@@ -15,6 +16,15 @@ pub struct Credential {
     pub version: Version,
     /// The value as the store has it.
     pub value: SecretValue,
+}
+
+/// Why a login is tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trial {
+    /// The credential is new: the system may take a while until it knows it everywhere, and a refusal is tried again for as long.
+    New,
+    /// The credential has worked before: a refusal counts at once.
+    Known,
 }
 
 /// What a test login says.
@@ -62,8 +72,22 @@ pub enum Evidence {
 /// - No error or description carries a value.
 #[async_trait]
 pub trait Provider: Send + Sync + 'static {
+    /// Such as `postgres`.
+    fn kind(&self) -> &'static str;
+
+    /// The system whose credentials it makes, such as `payments at 127.0.0.1:5432`; never a secret. Two providers of one kind
+    /// and one system can end each other's credentials. Empty where there is no outside system.
+    fn system(&self) -> String;
+
     /// What it is, for people: `postgres payments at 127.0.0.1:5432`.
-    fn describe(&self) -> String;
+    fn describe(&self) -> String {
+        format!("{} {}", self.kind(), self.system()).trim_end().to_owned()
+    }
+
+    /// What a record keeps of it, under the name that the configuration gives it.
+    fn id(&self, name: &str) -> ProviderId {
+        ProviderId { kind: self.kind().to_owned(), name: name.to_owned(), system: self.system() }
+    }
 
     /// Whether a value that was written from outside could be this provider's, as far as that shows without asking the
     /// outside system. `Err`: why not, without the value.
@@ -77,7 +101,12 @@ pub trait Provider: Send + Sync + 'static {
 
     /// Logs in with it. `others` are the secret's other versions that are still valid: a credential that
     /// shares its identity with one of them is rejected, since retiring one would end the other.
-    async fn test(&self, credential: &Credential, others: &[Credential]) -> Result<Verdict, ProviderError>;
+    async fn test(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        trial: Trial,
+    ) -> Result<Verdict, ProviderError>;
 
     /// Who uses it now. Refuses when its identity is known to be another version's, or not this provider's: those
     /// sessions are not uses of this credential.

@@ -1,7 +1,7 @@
 //! The entry of a change of a record.
 
-use rotacast_protocol::record::{RecordChange, SecretRecord};
-use rotacast_protocol::{OperatorName, RotationNumber, Version};
+use rotacast_protocol::record::{Label, RecordChange, SecretRecord};
+use rotacast_protocol::{OperatorName, Outcome, RotationNumber, Version};
 
 use super::Entry;
 
@@ -17,6 +17,8 @@ impl Entry {
     ) -> Option<Self> {
         let entry = match change {
             RecordChange::TermBegan { .. } => taken_over(record),
+            RecordChange::RetireFinished { version } => ended(record, *version),
+            RecordChange::RotationEnded { outcome, .. } => rotation_ended(record, rotation, *outcome),
             change => of(change)?,
         };
         let entry = entry.secret(record.secret.clone()).rotation(rotation).detail("epoch", record.epoch.0);
@@ -51,10 +53,33 @@ fn taken_over(record: &SecretRecord) -> Entry {
     }
 }
 
+/// The end of a version: `retired` only if its provider has ended the credential.
+fn ended(record: &SecretRecord, version: Version) -> Entry {
+    let by_us = |action| Entry::new("broadcaster", action).detail("version", version.get());
+    match record.versions.get(&version).and_then(|version| version.unproven) {
+        None => by_us("retired"),
+        Some(why) => by_us("ended_unproven").detail("why", why.as_str()),
+    }
+}
+
+fn rotation_ended(record: &SecretRecord, rotation: Option<RotationNumber>, outcome: Outcome) -> Entry {
+    let entry = Entry::new("broadcaster", "rotation_ended");
+    let finished = record.history.iter().rev().find(|finished| Some(finished.number) == rotation);
+    let old = finished.and_then(|finished| finished.old).and_then(|old| record.versions.get(&old));
+    match outcome {
+        Outcome::Retired if old.is_some_and(|old| old.unproven.is_some()) => {
+            entry.detail("outcome", Label::Unproven.as_str())
+        }
+        outcome => entry.detail("outcome", outcome.as_str()),
+    }
+}
+
 fn of(change: &RecordChange) -> Option<Entry> {
     let by_us = |action| Entry::new("broadcaster", action);
     Some(match change {
-        RecordChange::TermBegan { .. }
+        RecordChange::RetireFinished { .. }
+        | RecordChange::RotationEnded { .. }
+        | RecordChange::TermBegan { .. }
         | RecordChange::TimingSet { .. }
         | RecordChange::LeaseBoundLowered { .. }
         | RecordChange::ClockNoted { .. } => {
@@ -63,12 +88,14 @@ fn of(change: &RecordChange) -> Option<Entry> {
         RecordChange::VersionAdded { version, origin, .. } => {
             by_us("version_added").detail("version", version.get()).detail("origin", origin.as_str())
         }
+        // The effect that left it alone has told why.
+        RecordChange::LeftAlone { .. } => return None,
         RecordChange::VersionSkipped { version, by, .. } => {
             by_us("version_skipped").detail("version", version.get()).detail("by", by.get())
         }
-        RecordChange::RotationStarted { new, trigger, .. } => {
-            Entry::new(trigger, "rotation_started").detail("new", new.get())
-        }
+        RecordChange::RotationStarted { new, trigger, provider, .. } => Entry::new(trigger, "rotation_started")
+            .detail("new", new.get())
+            .detail("provider", provider.as_ref().map(ToString::to_string)),
         RecordChange::CredentialCreated { .. } => by_us("credential_created"),
         RecordChange::PreparingBegan { .. } => by_us("preparing"),
         RecordChange::Approved { by } => Entry::new(by.as_str(), "approved"),
@@ -93,8 +120,6 @@ fn of(change: &RecordChange) -> Option<Entry> {
         RecordChange::RetireAdvanced { version, step } => {
             by_us("retire_advanced").detail("version", version.get()).detail("next", step.as_str())
         }
-        RecordChange::RetireFinished { version } => by_us("retired").detail("version", version.get()),
-        RecordChange::RotationEnded { outcome, .. } => by_us("rotation_ended").detail("outcome", outcome.as_str()),
         RecordChange::Paused(pause) => Entry::new(pause.by.as_str(), "paused").detail("reason", pause.reason.clone()),
         RecordChange::Resumed => by_us("resumed"),
         RecordChange::SafeModeEntered(mode) => by_us("safe_mode_entered").detail("reason", mode.reason.clone()),

@@ -30,6 +30,8 @@ pub(super) fn read(section: &Section<'_, '_>, base: &Policy) -> Policy {
         auth_failure_budget: section.integer("auth_failure_budget").unwrap_or(base.auth_failure_budget),
         on_failure: section.choice("on_failure", &failures).unwrap_or(base.on_failure),
         max_live_versions: section.integer("max_live_versions").unwrap_or(base.max_live_versions),
+        // The section of a secret names it.
+        provider: None,
     };
     if let Err(invalid) = policy.validate() {
         section.problem(invalid.setting, invalid.problem);

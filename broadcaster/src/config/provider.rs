@@ -81,6 +81,10 @@ pub struct PostgresConfig {
     pub also_at: Vec<(String, u16)>,
     /// What to do with sessions that are still there when their credential retires.
     pub sessions: SessionsAtRetire,
+    /// Most connections at once, over all its secrets; none: 4.
+    pub max_connections: Option<u32>,
+    /// How long a new login that is refused may still be on its way to a replica; none: 10 s.
+    pub settle: Option<Duration>,
 }
 
 /// What to do with sessions that are still there when their credential retires.
@@ -91,6 +95,11 @@ pub enum SessionsAtRetire {
     /// End them after so much time.
     TerminateAfter(Duration),
 }
+
+/// A test holds two connections at once. Above, a broadcaster would be the server's largest client.
+const CONNECTIONS: std::ops::RangeInclusive<u32> = 2..=100;
+/// A replica that lags behind for longer is not fit for logins. The test of a login ends well within the bound of an effect.
+const SETTLE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30);
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -171,6 +180,8 @@ fn read_postgres(section: &Section<'_, '_>) -> Option<PostgresConfig> {
         port,
         also_at,
         sessions,
+        max_connections: section.integer_within("max_connections", &CONNECTIONS),
+        settle: section.duration_within("settle", &SETTLE),
     })
 }
 

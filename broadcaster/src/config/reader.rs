@@ -244,6 +244,16 @@ impl<'t, 'd> Section<'t, 'd> {
         self.get(key).and_then(|value| self.as_integer(key, value))
     }
 
+    pub(super) fn integer_within(&self, key: &'static str, range: &RangeInclusive<u32>) -> Option<u32> {
+        let number = self.integer(key)?;
+        if !range.contains(&number) {
+            let (from, to) = (range.start(), range.end());
+            self.problem(key, format!("{number} is out of range; expected {from} to {to}"));
+            return None;
+        }
+        Some(number)
+    }
+
     fn with_unit<T>(&self, key: &'static str, parse: fn(&str) -> Result<T, String>) -> Option<T> {
         let value = self.get(key)?.get_ref();
         let parsed = match (value.as_str(), value.as_integer()) {

@@ -120,6 +120,15 @@ impl DriverControl {
     async fn order(&self, by: OperatorName, secret: &SecretName, order: Order) -> Result<CommandReply, Refusal> {
         let rotates = order == Order::Rotate;
         let task = self.task(secret).await?;
+        if rotates && self.environment.settings.of(secret).policy.provider.is_none() {
+            return Err(Refusal::Conflict {
+                problem: format!("{secret} has no provider: Rotacast follows its versions and makes none"),
+                fix: format!(
+                    "write the new value to its source or with `rotacast put {secret}`; or name a provider in \
+                     [secrets.\"{secret}\"]"
+                ),
+            });
+        }
         let outcome = self.ask(&task, |reply| Mail::Operator { by, order, reply }).await?.map_err(refusal)?;
         let rotation = outcome.rotation.filter(|_| rotates);
         Ok(CommandReply { version: rotation.map(|(_, version)| version), number: rotation.map(|(number, _)| number) })
@@ -136,8 +145,11 @@ impl DriverControl {
                 None
             }
         };
-        let provider = self.environment.settings.of(secret).provider;
-        if let Err(problem) = provider.accepts(&value) {
+        let settings = &self.environment.settings;
+        let provider = settings.of(secret).policy.provider.and_then(|id| settings.provider(&id));
+        if let Some(provider) = provider
+            && let Err(problem) = provider.accepts(&value)
+        {
             return Err(Refusal::Invalid(format!(
                 "nothing is written: provider {} of {secret} cannot use this value: {problem}",
                 provider.describe()

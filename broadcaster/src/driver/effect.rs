@@ -13,15 +13,14 @@ use std::time::Duration;
 use rotacast_clock as clock;
 use rotacast_protocol::coordinator::{Command, CommandKind, Coordinator, Failed, Guard, Input};
 use rotacast_protocol::message::SecretState;
-use rotacast_protocol::record::{Label, SecretRecord};
+use rotacast_protocol::record::{Label, ProviderId, SecretRecord};
 use rotacast_protocol::{Instant, Now, SecretName, Version};
-use rotacast_provider::{Credential, ProviderError};
+use rotacast_provider::{Credential, Provider, ProviderError};
 use tokio::sync::watch;
 
 pub(super) use self::publish::{newer_on_bus, publish_ours};
 pub(super) use self::usage::EndedByOthers;
 use super::Environment;
-use crate::settings::SecretSettings;
 
 /// How long one effect may take before it is given up and tried again: providers have shorter limits of their own.
 const EFFECT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -33,10 +32,20 @@ pub(super) struct EffectOutcome {
     pub(super) result: Result<Vec<Input>, Failed>,
 }
 
+/// What is missing, and how it comes back.
+pub(super) fn missing(id: &ProviderId) -> String {
+    format!("its provider {id} is not in the configuration: put [providers.{}] back, under any name", id.name)
+}
+
+/// No provider can be asked, and trying again does not help: what is missing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct MissingProvider(String);
+
 /// One effect with all it needs, detached from the task that owes it.
 pub(super) struct Effect {
     environment: Environment,
-    settings: SecretSettings,
+    provider: Option<Arc<dyn Provider>>,
     command: Command,
     record: SecretRecord,
     state: SecretState,
@@ -48,7 +57,7 @@ pub(super) struct Effect {
 impl Effect {
     pub(super) fn new(
         environment: &Environment,
-        settings: &SecretSettings,
+        provider: Option<Arc<dyn Provider>>,
         coordinator: &Coordinator,
         leadership: &watch::Receiver<Instant>,
         command: Command,
@@ -61,7 +70,7 @@ impl Effect {
         };
         Self {
             environment: environment.clone(),
-            settings: settings.clone(),
+            provider,
             record: coordinator.record().clone(),
             state: coordinator.record().state(),
             command,
@@ -76,7 +85,8 @@ impl Effect {
         let result = match tokio::time::timeout(EFFECT_TIMEOUT, self.carry_out()).await {
             Ok(Ok(inputs)) => Ok(inputs),
             Ok(Err(problem)) => {
-                let refused = matches!(problem.downcast_ref(), Some(ProviderError::Refused { .. }));
+                let refused = matches!(problem.downcast_ref(), Some(ProviderError::Refused { .. }))
+                    || problem.is::<MissingProvider>();
                 Err(Failed { problem: format!("{problem:#}"), refused })
             }
             Err(_) => Err(format!("no answer within {EFFECT_TIMEOUT:?}").into()),
@@ -106,6 +116,24 @@ impl Effect {
 
     fn is_rejected(&self, version: Version) -> bool {
         self.record.versions.get(&version).is_some_and(|version| version.label == Label::Rejected && !version.announced)
+    }
+
+    /// The provider of the version that this is about.
+    fn provider(&self, version: Version) -> anyhow::Result<&dyn Provider> {
+        self.provider.as_deref().ok_or_else(|| MissingProvider(self.missing_provider(version)).into())
+    }
+
+    /// Whether no provider looks after a version, so that none is missing.
+    fn is_only_followed(&self, version: Version) -> bool {
+        self.record.versions.get(&version).is_none_or(|version| version.provider.is_none())
+    }
+
+    fn missing_provider(&self, version: Version) -> String {
+        let id = self.record.versions.get(&version).and_then(|version| version.provider.as_ref());
+        match id {
+            Some(id) => missing(id),
+            None => format!("no provider looks after version {version}"),
+        }
     }
 
     fn secret(&self) -> &SecretName {

@@ -5,6 +5,7 @@ mod listeners;
 mod lost;
 mod mailbox;
 mod observers;
+mod providers;
 mod question;
 mod save;
 mod scheduled;
@@ -144,6 +145,7 @@ impl SecretTask {
 
     async fn drive(&mut self, turn: Turn) -> Result<std::convert::Infallible, Ended> {
         let mut place = Some(turn.await);
+        self.look_for_providers();
         let setback = match self.setback.take() {
             Some(reason) => Some(reason),
             None => self.bus_knows_more().await,
@@ -175,7 +177,10 @@ impl SecretTask {
                     self.save(record.encode()).await?;
                     self.machine.saved(clock::now(), id, &mut self.observers);
                 }
-                Action::Changed { changes, by } => self.audit(&changes, by.as_ref()).await,
+                Action::Changed { changes, by } => {
+                    self.audit(&changes, by.as_ref()).await;
+                    self.look_for_providers();
+                }
                 Action::Run { id, command } => self.start(id, command),
                 Action::Reply { to, answer } => self.reply(to, answer),
                 Action::NoteLost { numbers } => self.note_lost(numbers).await,

@@ -38,8 +38,8 @@ use crate::findings::Topic;
 const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What only a leader's tasks write, and clear.
-const OF_A_TERM: [Topic; 5] =
-    [Topic::OutOfService, Topic::Limit, Topic::StrangeKey, Topic::Pattern, Topic::Clock];
+const OF_A_TERM: [Topic; 6] =
+    [Topic::OutOfService, Topic::Limit, Topic::StrangeKey, Topic::Pattern, Topic::Clock, Topic::Provider];
 
 /// How often a secret that has not answered is asked again whether its record knows of the store's setback.
 const ASK_AGAIN: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(30) };

@@ -1,5 +1,6 @@
 //! The driver over the embedded store and bus, without a listener.
 
+mod absence;
 mod faults;
 mod following;
 mod given_up;
@@ -20,7 +21,7 @@ use rotacast_protocol::coordinator::{ConditionName, Coordinator, Input, Order, O
 use rotacast_protocol::machine::MAX_EVENTS;
 use rotacast_protocol::message::{InstanceReport, Registration, SecretReport, SyncReply, SyncRequest};
 use rotacast_protocol::policy::{Deadline, OnDeadline, WhenEmpty};
-use rotacast_protocol::record::{RecordChange, SecretRecord, Timing};
+use rotacast_protocol::record::{ProviderId, RecordChange, SecretRecord, Timing};
 use rotacast_protocol::schedule::Schedule;
 use rotacast_protocol::status::SecretStatus;
 use rotacast_protocol::{
@@ -38,17 +39,37 @@ use super::secret_task::SecretTask;
 use super::turns::Turns;
 use super::*;
 use crate::audit::AuditOptions;
+use crate::findings::Topic;
 use crate::identities::{Service, Services};
 use crate::settings::SecretSettings;
 
 /// Far above anything here; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-struct Fixed(SecretSettings);
+/// The same for every secret.
+struct Fixed {
+    settings: SecretSettings,
+    provider: Arc<dyn Provider>,
+}
+
+impl Fixed {
+    fn of(policy: Policy, provider: Arc<dyn Provider>) -> Self {
+        let settings = SecretSettings { policy: managed(policy, &*provider), schedule: None };
+        Self { settings, provider }
+    }
+}
+
+fn managed(policy: Policy, provider: &dyn Provider) -> Policy {
+    Policy { provider: Some(provider.id("test")), ..policy }
+}
 
 impl Settings for Fixed {
     fn of(&self, _secret: &SecretName) -> SecretSettings {
-        self.0.clone()
+        self.settings.clone()
+    }
+
+    fn provider(&self, id: &ProviderId) -> Option<Arc<dyn Provider>> {
+        self.provider.id("test").is_same_system(id).then(|| Arc::clone(&self.provider))
     }
 
     fn configured(&self) -> Vec<SecretName> {
@@ -79,11 +100,7 @@ async fn environment(folder: &Path, policy: Policy) -> (Environment, EmbeddedBus
         audit: Arc::new(AuditLog::open(folder.join("audit.jsonl"), AuditOptions::default()).unwrap()),
         key,
         identities: Arc::new(Identities::new(cluster, services)),
-        settings: Arc::new(Fixed(SecretSettings {
-            policy,
-            provider: Arc::new(GenerateProvider::default()),
-            schedule: None,
-        })),
+        settings: Arc::new(Fixed::of(policy, Arc::new(GenerateProvider::default()))),
         leader_ttl: Duration::from_secs(5),
         metrics: Metrics::default(),
         traces: Traces::off(),
@@ -129,6 +146,46 @@ async fn until(secrets: &Secrets, wanted: impl Fn(&SecretStatus) -> bool) -> Sec
         }
     };
     tokio::time::timeout(PATIENCE, attempts).await.expect("the status never became what is wanted")
+}
+
+/// A driver that leads, and what asks it.
+struct Running {
+    environment: Environment,
+    secrets: Secrets,
+    control: DriverControl,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    fn start(environment: &Environment) -> Self {
+        Self::start_with_room_for(environment, 10)
+    }
+
+    fn start_with_room_for(environment: &Environment, limit: usize) -> Self {
+        let (secrets, stop) = (Secrets::new(limit), CancellationToken::new());
+        let driver = Driver::new(environment.clone(), secrets.clone());
+        let control = DriverControl::new(environment.clone(), secrets.clone(), driver.role(), stop.clone());
+        let task = tokio::spawn(driver.run(stop.clone()));
+        Self { environment: environment.clone(), secrets, control, stop, task }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+
+    async fn reaches(&self, secret: &SecretName, version: u64) {
+        hold(&format!("version {version} of {secret}"), async || {
+            self.secrets.get(secret).is_some_and(|task| task.status.borrow().current.map(Version::get) == Some(version))
+        })
+        .await;
+    }
+
+    fn finding(&self, topic: Topic) -> Option<String> {
+        let standing = self.environment.findings.standing();
+        standing.into_iter().find(|it| it.topic == topic).map(|it| format!("{}: {}", it.subject, it.text))
+    }
 }
 
 /// Waits until it holds.

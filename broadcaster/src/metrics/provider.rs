@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use prometheus_client::registry::Registry;
 use rotacast_proto::SecretValue;
+use rotacast_protocol::record::ProviderId;
 use rotacast_protocol::{SecretName, Version};
-use rotacast_provider::{Credential, Evidence, LiveSessions, Provider, ProviderError, Verdict};
+use rotacast_provider::{Credential, Evidence, LiveSessions, Provider, ProviderError, Trial, Verdict};
 
 use super::calls::{Calls, Kind};
 use crate::config::SecretPattern;
@@ -15,13 +16,14 @@ use crate::settings::{SecretSettings, Settings};
 const CALLS: [&str; 5] = ["create", "test", "usage", "disable", "destroy"];
 
 impl Kind for ProviderError {
-    const ALL: &'static [&'static str] = &["unreachable", "denied", "refused", "in_use"];
+    const ALL: &'static [&'static str] = &["unreachable", "denied", "refused", "unfinished", "in_use"];
 
     fn kind(&self) -> Option<&'static str> {
         Some(match self {
             ProviderError::Unreachable { .. } => "unreachable",
             ProviderError::Denied { .. } => "denied",
             ProviderError::Refused { .. } => "refused",
+            ProviderError::Unfinished { .. } => "unfinished",
             ProviderError::InUse { .. } => "in_use",
         })
     }
@@ -45,8 +47,12 @@ impl MeasuredProvider {
 
 #[async_trait]
 impl Provider for MeasuredProvider {
-    fn describe(&self) -> String {
-        self.inner.describe()
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    fn system(&self) -> String {
+        self.inner.system()
     }
 
     fn accepts(&self, value: &SecretValue) -> Result<(), String> {
@@ -61,8 +67,13 @@ impl Provider for MeasuredProvider {
         self.calls.measure("create", self.inner.create(credential)).await
     }
 
-    async fn test(&self, credential: &Credential, others: &[Credential]) -> Result<Verdict, ProviderError> {
-        self.calls.measure("test", self.inner.test(credential, others)).await
+    async fn test(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        trial: Trial,
+    ) -> Result<Verdict, ProviderError> {
+        self.calls.measure("test", self.inner.test(credential, others, trial)).await
     }
 
     async fn usage(&self, credential: &Credential, others: &[Credential]) -> Result<Evidence, ProviderError> {
@@ -102,8 +113,12 @@ impl MeasuredSettings {
 
 impl Settings for MeasuredSettings {
     fn of(&self, secret: &SecretName) -> SecretSettings {
-        let SecretSettings { policy, provider, schedule } = self.inner.of(secret);
-        SecretSettings { policy, provider: Arc::new(MeasuredProvider::new(provider, self.calls.clone())), schedule }
+        self.inner.of(secret)
+    }
+
+    fn provider(&self, id: &ProviderId) -> Option<Arc<dyn Provider>> {
+        let provider = self.inner.provider(id)?;
+        Some(Arc::new(MeasuredProvider::new(provider, self.calls.clone())))
     }
 
     fn configured(&self) -> Vec<SecretName> {

@@ -23,7 +23,7 @@ pub async fn rehearse(config: &Config) -> Vec<String> {
     if let Some(files) = &config.listen.tls {
         note(tls::read(files).map(drop));
     }
-    note(Providers::new(&config.providers).map(drop));
+    note(Providers::new(config).map(drop));
     note(crate::traces::check(&config.telemetry));
     problems
 }

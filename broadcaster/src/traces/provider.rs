@@ -9,7 +9,7 @@ use opentelemetry::trace::{SpanId, SpanKind, Status};
 use rotacast_proto::SecretValue;
 use rotacast_protocol::record::SecretRecord;
 use rotacast_protocol::{SecretName, Version};
-use rotacast_provider::{Credential, Evidence, LiveSessions, Provider, ProviderError, Verdict};
+use rotacast_provider::{Credential, Evidence, LiveSessions, Provider, ProviderError, Trial, Verdict};
 
 use super::Traces;
 use super::calls::Calls;
@@ -78,8 +78,12 @@ impl TracedProvider {
 
 #[async_trait]
 impl Provider for TracedProvider {
-    fn describe(&self) -> String {
-        self.inner.describe()
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    fn system(&self) -> String {
+        self.inner.system()
     }
 
     fn accepts(&self, value: &SecretValue) -> Result<(), String> {
@@ -94,12 +98,17 @@ impl Provider for TracedProvider {
         self.call("create", credential.version, self.inner.create(credential), done).await
     }
 
-    async fn test(&self, credential: &Credential, others: &[Credential]) -> Result<Verdict, ProviderError> {
+    async fn test(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        trial: Trial,
+    ) -> Result<Verdict, ProviderError> {
         let how = |verdict: &Verdict| match verdict {
             Verdict::Works => "works".to_owned(),
             Verdict::Rejected(reason) => format!("rejected: {reason}"),
         };
-        self.call("test", credential.version, self.inner.test(credential, others), how).await
+        self.call("test", credential.version, self.inner.test(credential, others, trial), how).await
     }
 
     async fn usage(&self, credential: &Credential, others: &[Credential]) -> Result<Evidence, ProviderError> {

@@ -117,6 +117,7 @@ mod provider {
 
     use rotacast_broadcaster::metrics::Metrics;
     use rotacast_broadcaster::settings::{SecretSettings, Settings};
+    use rotacast_protocol::record::ProviderId;
     use rotacast_protocol::{Policy, SecretName};
     use rotacast_provider::conformance::Fixture;
     use rotacast_provider::{GenerateProvider, Provider};
@@ -125,11 +126,11 @@ mod provider {
 
     impl Settings for Generated {
         fn of(&self, _secret: &SecretName) -> SecretSettings {
-            SecretSettings {
-                policy: Policy::default(),
-                provider: Arc::new(GenerateProvider::default()),
-                schedule: None,
-            }
+            SecretSettings { policy: Policy::default(), schedule: None }
+        }
+
+        fn provider(&self, _id: &ProviderId) -> Option<Arc<dyn Provider>> {
+            Some(Arc::new(GenerateProvider::default()))
         }
 
         fn configured(&self) -> Vec<SecretName> {
@@ -141,7 +142,8 @@ mod provider {
 
     impl Fixture for Measured {
         fn provider(&self) -> Arc<dyn Provider> {
-            self.0.settings(Arc::new(Generated)).of(&self.secret()).provider
+            let id = GenerateProvider::default().id("random");
+            self.0.settings(Arc::new(Generated)).provider(&id).expect("it is configured")
         }
 
         fn secret(&self) -> SecretName {

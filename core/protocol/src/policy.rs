@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::name::ServiceName;
 use crate::phase::Phase;
+use crate::record::ProviderId;
 
 /// What silence means: when an instance that cannot be reached stops holding back a retire.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -98,6 +99,8 @@ pub struct Policy {
     pub on_failure: OnFailure,
     /// Most versions that may be valid at once; a further one waits its turn. At least 2.
     pub max_live_versions: usize,
+    /// What makes and tests the secret's versions. `None`: Rotacast makes none and only follows what is written.
+    pub provider: Option<ProviderId>,
 }
 
 impl Default for Policy {
@@ -121,6 +124,7 @@ impl Default for Policy {
             auth_failure_budget: 10,
             on_failure: OnFailure::RollBack,
             max_live_versions: 4,
+            provider: None,
         }
     }
 }

@@ -4,6 +4,7 @@ mod change;
 mod codec;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,7 @@ words! {
         Current = "current": "In use for new work.",
         Previous = "previous": "On its way out.",
         Retired = "retired": "Gone, after a rotation.",
+        Unproven = "unproven": "Gone from the store, after a rotation. No provider ended its credential, which may still be valid.",
         Rejected = "rejected": "Gone, or going, without having become or stayed current.",
     }
 }
@@ -59,6 +61,48 @@ words! {
     }
 }
 
+words! {
+    /// Why Rotacast gave a version up without ending its credential.
+    pub enum Unproven("unproven end") {
+        NoProvider = "no_provider" / "no provider":
+            "No provider looks after the version: Rotacast only followed it. Its writer ends the credential.",
+        LeftAlone = "left_alone" / "left alone":
+            "The provider found another owner's credential under the name in the value, and left it alone.",
+        Abandoned = "abandoned": "An operator gave the version up.",
+    }
+}
+
+/// Which provider looks after a version: the one that made it, or that tested a value from outside. Enough to find the same
+/// provider again under another name; never a secret.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct ProviderId {
+    /// Such as `postgres`.
+    pub kind: String,
+    /// As it was called in the configuration. For people: another name does not make it another provider.
+    pub name: String,
+    /// The system whose credentials it makes, such as `app at db.internal:5432`. Together with the kind it tells one provider
+    /// from another.
+    pub system: String,
+}
+
+impl ProviderId {
+    /// Whether one can end what the other made.
+    #[must_use]
+    pub fn is_same_system(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.system == other.system
+    }
+}
+
+impl fmt::Display for ProviderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}", self.name, self.kind)?;
+        if !self.system.is_empty() {
+            write!(f, " {}", self.system)?;
+        }
+        f.write_str(")")
+    }
+}
+
 /// One version's part of the record.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct VersionRecord {
@@ -74,6 +118,12 @@ pub struct VersionRecord {
     /// See [`Doubt`]; none: it is of this history, or a test login since has worked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubt: Option<Doubt>,
+    /// Which provider looks after it. `None`: none does, and Rotacast only follows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ProviderId>,
+    /// Why no provider ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unproven: Option<Unproven>,
     /// When it was first known.
     pub seen: WallTime,
     /// Why it ended, or why its test login failed, in words.
@@ -82,6 +132,14 @@ pub struct VersionRecord {
     /// See [`Unknown`].
     #[serde(flatten)]
     pub unknown: Unknown,
+}
+
+impl Label {
+    /// Whether its version never comes back. A rejected one may still be on its way out.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Retired | Self::Unproven | Self::Rejected)
+    }
 }
 
 /// A phase, and when a rotation entered it.
@@ -465,9 +523,7 @@ impl SecretRecord {
     pub fn live_versions(&self) -> impl Iterator<Item = Version> + '_ {
         self.versions
             .iter()
-            .filter(|(number, version)| {
-                !matches!(version.label, Label::Retired | Label::Rejected) || self.retirements.contains_key(number)
-            })
+            .filter(|(number, version)| !version.label.is_over() || self.retirements.contains_key(number))
             .map(|(number, _)| *number)
     }
 

@@ -139,8 +139,18 @@ mod tests {
     }
 
     fn rotate(record: &mut SecretRecord, number: u64, now: WallTime) {
-        record.apply(&RecordChange::VersionAdded { version: version(number), origin: Origin::Managed, at: now });
-        record.apply(&RecordChange::RotationStarted { new: version(number), trigger: "schedule".into(), at: now });
+        record.apply(&RecordChange::VersionAdded {
+            version: version(number),
+            origin: Origin::Managed,
+            provider: None,
+            at: now,
+        });
+        record.apply(&RecordChange::RotationStarted {
+            new: version(number),
+            trigger: "schedule".into(),
+            provider: None,
+            at: now,
+        });
         record.apply(&RecordChange::Activated { at: now });
         record.apply(&RecordChange::RotationEnded { outcome: Outcome::Retired, at: now });
     }
@@ -149,9 +159,19 @@ mod tests {
         let timing = Timing::of(&Policy::default());
         let mut record = SecretRecord::new(SecretName::new(name).expect("a name"), Epoch(1), timing);
         assert_eq!(due(&record), None, "nothing to replace");
-        record.apply(&RecordChange::VersionAdded { version: version(1), origin: Origin::Watched, at: at(100) });
+        record.apply(&RecordChange::VersionAdded {
+            version: version(1),
+            origin: Origin::Watched,
+            provider: None,
+            at: at(100),
+        });
         assert_eq!(due(&record), None, "the first version waits");
-        record.apply(&RecordChange::RotationStarted { new: version(1), trigger: "store".into(), at: at(100) });
+        record.apply(&RecordChange::RotationStarted {
+            new: version(1),
+            trigger: "store".into(),
+            provider: None,
+            at: at(100),
+        });
         record.apply(&RecordChange::Activated { at: at(100) });
         record.apply(&RecordChange::RotationEnded { outcome: Outcome::Retired, at: at(100) });
         record
@@ -167,9 +187,19 @@ mod tests {
         let mut record = in_use("payments/db");
         between(due(&record), at(127), at(130));
         assert_eq!(due(&record), due(&record));
-        record.apply(&RecordChange::VersionAdded { version: version(2), origin: Origin::Watched, at: at(120) });
+        record.apply(&RecordChange::VersionAdded {
+            version: version(2),
+            origin: Origin::Watched,
+            provider: None,
+            at: at(120),
+        });
         assert_eq!(due(&record), None, "somebody was faster");
-        record.apply(&RecordChange::RotationStarted { new: version(2), trigger: "store".into(), at: at(120) });
+        record.apply(&RecordChange::RotationStarted {
+            new: version(2),
+            trigger: "store".into(),
+            provider: None,
+            at: at(120),
+        });
         assert_eq!(due(&record), None);
         record.apply(&RecordChange::RollbackStarted { reason: "no login".into(), at: at(121) });
         record.apply(&RecordChange::RotationEnded { outcome: Outcome::RolledBack, at: at(122) });

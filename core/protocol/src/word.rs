@@ -41,7 +41,7 @@ pub fn vocabulary() -> Vec<WordSet> {
     use crate::coordinator::{CommandName, ConditionName, GuardStanding, OrderName, Overlay, Standing};
     use crate::message::{FailureKind, Stage};
     use crate::phase::{Outcome, Phase};
-    use crate::record::{Cause, Doubt, Label, Origin, RetireStep};
+    use crate::record::{Cause, Doubt, Label, Origin, RetireStep, Unproven};
     vec![
         Phase::set(),
         Outcome::set(),
@@ -52,6 +52,7 @@ pub fn vocabulary() -> Vec<WordSet> {
         Doubt::set(),
         Cause::set(),
         RetireStep::set(),
+        Unproven::set(),
         ConditionName::set(),
         Overlay::set(),
         Standing::set(),

@@ -979,7 +979,7 @@ pub struct Guard {
 pub struct VersionInfo {
     #[prost(uint64, tag = "1")]
     pub version: u64,
-    /// pending, current, previous, retired, rejected
+    /// pending, current, previous, retired, unproven, rejected
     #[prost(string, tag = "2")]
     pub label: ::prost::alloc::string::String,
     #[prost(bool, tag = "3")]

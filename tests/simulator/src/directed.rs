@@ -15,7 +15,7 @@ use rotacast_protocol::{
     Epoch, Generation, Instant, LeaseSequence, Nonce, Policy, ReportSequence, Revision, SecretName, Version,
 };
 
-use crate::bench::{Bench, key, seconds, v};
+use crate::bench::{Bench, key, managed, seconds, v};
 use crate::mutant::{HolderRule, Mutant, Rule};
 
 /// The test of a rule, if it has one here: `Err` says which promise is broken.
@@ -45,7 +45,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
     };
     let result = match rule {
         Rule::BarrierAfterSeal => {
-            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            let mut bench = Bench::draining(managed(), &["api/a"]);
             let before = bench.revision();
             bench.sync("api/a", 2, Stage::Released, &[2]);
             spoil();
@@ -53,7 +53,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             says(bench.input(early).is_ok(), "joiner: a roster that was read before the seal counts")
         }
         Rule::UsageAfterSeal => {
-            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            let mut bench = Bench::draining(managed(), &["api/a"]);
             let sent = bench.now.instant;
             bench.input(Input::UsageRead { version: v(1), sent, evidence: Evidence::Sessions(Vec::new()) }).ok();
             bench.pass(seconds(1));
@@ -63,8 +63,33 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             let counts = guard.conditions.iter().any(|it| it.name == ConditionName::UsageEvidence && it.met);
             says(counts, "S1: sessions that were looked for before the seal count as none")
         }
+        Rule::UnknownUsage => {
+            let mut bench = Bench::draining(managed(), &["api/a"]);
+            bench.sync("api/a", 2, Stage::Released, &[2]);
+            bench.pass(seconds(1));
+            spoil();
+            let unavailable = Evidence::Unavailable("its provider is not in the configuration".into());
+            bench.input(Input::UsageRead { version: v(1), sent: bench.now.instant, evidence: unavailable }).ok();
+            let guard = bench.coordinator.guard(v(1), bench.now);
+            let counts = guard.conditions.iter().any(|it| it.name == ConditionName::UsageEvidence && it.met);
+            says(counts, "S1: a provider that cannot be asked counts as no session")
+        }
+        Rule::NoProviderNoRotation => {
+            let mut bench = Bench::running(Policy { provider: None, ..managed() }, &["api/a"]);
+            spoil();
+            says(bench.order(Order::Rotate).is_ok(), "I: a version is made for a secret that has no provider")
+        }
+        Rule::FollowedUnproven => {
+            let policy = Policy { provider: None, ..managed() };
+            let mut bench = Bench::draining(policy, &["api/a"]);
+            bench.sync("api/a", 2, Stage::Released, &[2]);
+            spoil();
+            bench.drains(1, seconds(100));
+            let step = bench.coordinator.record().retirements.get(&v(1)).and_then(|it| it.step);
+            says(step != Some(RetireStep::Erase), "S1: a version that no provider ends is recorded as ended by one")
+        }
         Rule::ConfirmedDirection => {
-            let policy = Policy { required: required(), ..Policy::default() };
+            let policy = Policy { required: required(), ..managed() };
             let mut bench = Bench::preparing(policy, &["api/a"]);
             let (sequence, before) = bench.report_of("api/a", 1, Stage::Released, &[1]);
             bench.sync("api/a", 2, Stage::Prepared, &[1, 2]);
@@ -113,7 +138,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             says(!blocks(&bench, "api/b"), "S1: an instance that is heard counts as gone")
         }
         Rule::StepOrder => {
-            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            let mut bench = Bench::draining(managed(), &["api/a"]);
             bench.sync("api/a", 2, Stage::Released, &[2]);
             bench.drains(1, seconds(100));
             spoil();
@@ -122,7 +147,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             says(gone, "S1: version 1 counts as gone and was never disabled")
         }
         Rule::HeardLives => {
-            let policy = Policy { when_unreachable: WhenUnreachable::Hold, ..Policy::default() };
+            let policy = Policy { when_unreachable: WhenUnreachable::Hold, ..managed() };
             let mut bench = Bench::draining(policy, &["api/b"]);
             for life in ["api/a#1", "api/a#2"] {
                 bench.input(Input::Registered { key: key(life), exclusive: true, live: true }).ok();
@@ -140,14 +165,14 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             says(over, "S1: a life that speaks counts as over")
         }
         Rule::ReleaseLease => {
-            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            let mut bench = Bench::draining(managed(), &["api/a"]);
             spoil();
             bench.sync_without_reply("api/a", 2, Stage::Switched, &[1, 2]);
             bench.report("api/a", 2, Stage::Released, &[2]).ok();
             says(!blocks(&bench, "api/a"), "S1: a release counts while a lease is under way that it has not heard of")
         }
         Rule::GrantNumbers => {
-            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            let mut bench = Bench::running(managed(), &["api/a"]);
             for _ in 0..3 {
                 bench.sync_without_reply("api/a", 1, Stage::Released, &[1]);
             }
@@ -160,7 +185,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             says(later <= earlier, "I: two grants of different leaders have one number")
         }
         Rule::TierBound => {
-            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            let mut bench = Bench::draining(managed(), &["api/a"]);
             bench.pass(seconds(2 * 3600));
             bench.sync("api/a", 2, Stage::Released, &[2]);
             bench.drains(1, seconds(100));

@@ -100,6 +100,12 @@ rules! {
     BarrierAfterSeal,
     /// The usage is read after the seal.
     UsageAfterSeal,
+    /// A provider that cannot be asked proves nothing.
+    UnknownUsage,
+    /// Without a provider nothing is made.
+    NoProviderNoRotation,
+    /// A version that Rotacast only follows is never recorded as ended by a provider.
+    FollowedUnproven,
     /// No version is left out.
     VersionGap,
     /// A version that fails its test login is never activated.

@@ -274,7 +274,7 @@ pub(crate) fn policy(rng: &mut Rng) -> Policy {
         failure_budget: u32::try_from(rng.between(0, 2)).unwrap_or(0),
         on_failure: if rng.permille(200) { OnFailure::Hold } else { OnFailure::RollBack },
         max_live_versions: usize::try_from(rng.between(2, 4)).unwrap_or(2),
-        ..Policy::default()
+        ..crate::bench::managed()
     };
     policy.validate().expect("drawn to be valid");
     policy

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Cut, Held, LoginFixture, assert_refused, assert_rejected, draw, made, sessions, verdict, version};
 use crate::LiveSessions::{self, ByPolicy};
-use crate::{Credential, Provider, ProviderError, Verdict};
+use crate::{Credential, Provider, ProviderError, Trial, Verdict};
 
 /// Requests in one call, at most: a case that never reaches the call's end would prove nothing.
 const MAX_REQUESTS: usize = 60;
@@ -127,7 +127,7 @@ pub async fn an_unreachable_server_is_no_verdict(fixture: &impl LoginFixture) {
         assert!(matches!(outcome, Err(ProviderError::Unreachable { .. })), "{outcome:?}");
     };
     unreachable(provider.create(&credential).await);
-    unreachable(provider.test(&credential, &[]).await.map(drop));
+    unreachable(provider.test(&credential, &[], Trial::New).await.map(drop));
     unreachable(provider.usage(&credential, &[]).await.map(drop));
     unreachable(provider.disable(&credential, &[], ByPolicy).await);
     unreachable(provider.destroy(&credential, &[], ByPolicy).await);
@@ -300,7 +300,7 @@ pub async fn nothing_shows_the_password(fixture: &impl LoginFixture) {
                 Ok(evidence) => texts.push(format!("{evidence:?}")),
                 Err(error) => texts.extend([format!("{error}"), format!("{error:?}")]),
             }
-            match provider.test(credential, &others).await {
+            match provider.test(credential, &others, Trial::New).await {
                 Ok(verdict) => texts.push(format!("{verdict:?}")),
                 Err(error) => texts.extend([format!("{error}"), format!("{error:?}")]),
             }
@@ -315,4 +315,80 @@ pub async fn nothing_shows_the_password(fixture: &impl LoginFixture) {
             assert!(!text.contains(&canary), "a text shows the password");
         }
     }
+}
+
+/// Another Rotacast for the same secret and version, on the same system: the check before the end is as strong as the one at
+/// the making.
+pub async fn what_create_refuses_is_never_destroyed(fixture: &impl LoginFixture) {
+    let (ours, theirs) = (fixture.provider(), fixture.of_another_cluster());
+    let made_by_them = draw(fixture, 1);
+    theirs.create(&made_by_them).await.expect("the other cluster makes its credential");
+    // Also the other cluster's own value, as a copied store has it.
+    for credential in [draw(fixture, 1), made_by_them.clone()] {
+        assert_refused(ours.create(&credential).await);
+        assert_refused(ours.usage(&credential, &[]).await);
+        assert_refused(ours.disable(&credential, &[], ByPolicy).await);
+        assert_refused(ours.destroy(&credential, &[], LiveSessions::End).await);
+        assert!(logs_in(fixture, &made_by_them).await, "another owner's credential was hit");
+    }
+    // The other cluster ends its own.
+    theirs.destroy(&made_by_them, &[], ByPolicy).await.expect("the other cluster ends its credential");
+    assert!(!logs_in(fixture, &made_by_them).await);
+}
+
+/// A login under the old name fails, and the credential lives.
+pub async fn a_renamed_identity_is_not_called_ended(fixture: &impl LoginFixture) {
+    let (provider, insider) = (fixture.provider(), fixture.insider().await);
+    assert_eq!(verdict(fixture, &insider, &[]).await, Verdict::Works);
+    for credential in [made(fixture, 2).await, insider] {
+        let renamed = fixture.rename(&credential, "renamed").await;
+        assert!(
+            !logs_in(fixture, &credential).await && logs_in(fixture, &renamed).await,
+            "the fixture does not rename"
+        );
+        for outcome in [
+            provider.usage(&credential, &[]).await.map(drop),
+            provider.disable(&credential, &[], ByPolicy).await,
+            provider.destroy(&credential, &[], ByPolicy).await,
+        ] {
+            assert!(matches!(outcome, Err(ProviderError::Unfinished { .. })), "{outcome:?}");
+        }
+        assert!(logs_in(fixture, &renamed).await, "it was hit under its new name");
+        let back = fixture.rename(&renamed, "").await;
+        provider.destroy(&back, &[], ByPolicy).await.expect("under its own name it is ended");
+        assert!(!logs_in(fixture, &back).await);
+    }
+}
+
+/// Whoever tests a value from outside first looks after it.
+pub async fn a_tested_identity_belongs_to_one_secret_of_one_cluster(fixture: &impl LoginFixture) {
+    let (theirs, insider) = (fixture.of_another_cluster(), fixture.insider().await);
+    assert_eq!(verdict(fixture, &insider, &[]).await, Verdict::Works);
+    assert_eq!(verdict(fixture, &insider, &[]).await, Verdict::Works);
+    let rejected = theirs.test(&insider, &[], Trial::New).await.expect("the test comes to an end");
+    assert_rejected(&rejected);
+    assert_refused(theirs.destroy(&insider, &[], ByPolicy).await);
+    assert_rejected(&verdict(fixture, &fixture.sharing(&insider, version(2)), &[]).await);
+    assert!(logs_in(fixture, &insider).await);
+}
+
+/// Each failed login is a line in the system's log that somebody has to explain.
+pub async fn the_end_is_proved_once(fixture: &impl LoginFixture) {
+    let (provider, credential) = (fixture.provider(), made(fixture, 1).await);
+    let session = held(fixture, &credential).await;
+    let before = fixture.failed_logins(&credential).await;
+    for _ in 0..3 {
+        let outcome = provider.disable(&credential, &[], ByPolicy).await;
+        assert!(matches!(outcome, Err(ProviderError::InUse { .. })), "{outcome:?}");
+    }
+    session.close().await;
+    provider.disable(&credential, &[], ByPolicy).await.expect("disable");
+    provider.destroy(&credential, &[], ByPolicy).await.expect("destroy");
+    assert_eq!(fixture.failed_logins(&credential).await - before, 1);
+}
+
+/// Its sessions are looked for in the wrong place.
+pub async fn a_value_of_another_system_is_no_evidence_of_disuse(fixture: &impl LoginFixture) {
+    let elsewhere = fixture.elsewhere(&made(fixture, 1).await);
+    assert_refused(fixture.provider().usage(&elsewhere, &[]).await);
 }

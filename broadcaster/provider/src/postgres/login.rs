@@ -10,8 +10,13 @@ use super::value::LoginValue;
 pub(super) enum Login {
     /// It works; the session is open.
     In(Connection),
-    /// The server refuses it, and will again: why. Nothing the server says is repeated, since it quotes the value.
-    Refused(&'static str),
+    /// The server refuses it, and will again. Nothing the server says is repeated, since it quotes the value.
+    Refused {
+        why: &'static str,
+        /// The server refused the identity itself. Otherwise the login got further, or never came to it, which proves nothing
+        /// about the credential.
+        at_authentication: bool,
+    },
     /// It cannot be told.
     Unclear(String),
 }
@@ -39,13 +44,22 @@ pub(super) async fn log_in(value: &LoginValue, name: &str) -> Login {
     };
     match error.code() {
         Some(code) => match refusal(code) {
-            Some(why) => Login::Refused(why),
+            Some(why) => Login::Refused { why, at_authentication: is_of_the_identity(&error) },
             None => Login::Unclear(format!("the server answers the login with {}", code.code())),
         },
         None if error.is_closed() => Login::Unclear("the server closed the connection during the login".into()),
         // The client's own words: it never quotes what it was given.
         None => Login::Unclear(super::admin::told(&error)),
     }
+}
+
+/// Whether the server knows no such login. An address that `pg_hba.conf` does not list has the code of a role that may not log
+/// in; the routine of the server's that refuses is another one.
+fn is_of_the_identity(error: &tokio_postgres::Error) -> bool {
+    let Some(error) = error.as_db_error() else { return false };
+    *error.code() == SqlState::INVALID_PASSWORD
+        || *error.code() == SqlState::INVALID_AUTHORIZATION_SPECIFICATION
+            && error.routine() == Some("InitializeSessionUserId")
 }
 
 fn refusal(code: &SqlState) -> Option<&'static str> {

@@ -11,6 +11,9 @@ const FORMAT: u32 = 1;
 pub(super) struct Mark {
     /// Says that the comment is a mark, and its format.
     rotacast: u32,
+    /// The name of the cluster whose broadcasters look after the role. None: an unknown one, and not ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cluster: Option<String>,
     pub(super) secret: SecretName,
     pub(super) version: Version,
     /// Of which drawn value; none where Rotacast did not make the role.
@@ -19,6 +22,9 @@ pub(super) struct Mark {
     /// Since when no login is possible, in seconds since the Unix epoch by the server's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) disabled_at: Option<i64>,
+    /// When a login was tried since then, and failed. By the server's clock too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) proved_at: Option<i64>,
     /// The comment that was there before, which Rotacast did not write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) earlier: Option<String>,
@@ -37,14 +43,42 @@ pub(super) enum Comment {
     Unreadable,
 }
 
+/// Whose a role has to be.
+#[derive(Clone, Copy)]
+pub(super) struct Owner<'a> {
+    pub(super) cluster: &'a str,
+    pub(super) secret: &'a SecretName,
+    pub(super) version: Version,
+    /// Of which drawn value. None: Rotacast did not draw it, and so has not made the role.
+    pub(super) draw: Option<&'a str>,
+}
+
 impl Mark {
-    pub(super) fn new(secret: &SecretName, version: Version, draw: Option<String>) -> Self {
-        let (secret, unknown) = (secret.clone(), serde_json::Map::new());
-        Self { rotacast: FORMAT, secret, version, draw, disabled_at: None, earlier: None, unknown }
+    pub(super) fn of(owner: Owner<'_>) -> Self {
+        Self {
+            rotacast: FORMAT,
+            cluster: Some(owner.cluster.to_owned()),
+            secret: owner.secret.clone(),
+            version: owner.version,
+            draw: owner.draw.map(ToOwned::to_owned),
+            disabled_at: None,
+            proved_at: None,
+            earlier: None,
+            unknown: serde_json::Map::new(),
+        }
     }
 
-    pub(super) fn is_of(&self, secret: &SecretName, version: Version) -> bool {
-        self.secret == *secret && self.version == version
+    /// Why it is not the owner's, or `None` when it is. The same at the role's making and at its end.
+    pub(super) fn objection(&self, owner: Owner<'_>) -> Option<String> {
+        if self.cluster.as_deref() != Some(owner.cluster)
+            || self.secret != *owner.secret
+            || self.version != owner.version
+        {
+            let cluster = self.cluster.as_deref().unwrap_or("of an unknown name");
+            return Some(format!("is the credential of {} version {}, cluster {cluster}", self.secret, self.version));
+        }
+        (self.draw.as_deref() != owner.draw)
+            .then(|| "was made for another value of this version, which an instance may be using".into())
     }
 
     pub(super) fn write(&self) -> String {
@@ -76,10 +110,31 @@ mod tests {
 
     #[test]
     fn a_mark_reads_back_with_what_it_does_not_know() {
-        let text = r#"{"rotacast":1,"secret":"payments/db","version":3,"draw":"ff","colour":"red"}"#;
+        let text = r#"{"rotacast":1,"cluster":"one","secret":"payments/db","version":3,"draw":"ff","colour":"red"}"#;
         let Comment::Mark(mark) = read(text) else { panic!("no mark") };
-        assert!(mark.is_of(&SecretName::new("payments/db").unwrap(), Version::new(3).unwrap()));
         assert_eq!(mark.write(), text);
+    }
+
+    #[test]
+    fn a_mark_is_the_owners_only_if_cluster_secret_version_and_draw_are() {
+        let (ours, theirs) = (SecretName::new("payments/db").unwrap(), SecretName::new("billing/db").unwrap());
+        let (one, two) = (Version::new(1).unwrap(), Version::new(2).unwrap());
+        let owner = Owner { cluster: "one", secret: &ours, version: one, draw: Some("ff") };
+        let mark = Mark::of(owner);
+        assert_eq!(mark.objection(owner), None);
+        for other in [
+            Owner { cluster: "two", ..owner },
+            Owner { secret: &theirs, ..owner },
+            Owner { version: two, ..owner },
+            Owner { draw: Some("fe"), ..owner },
+            Owner { draw: None, ..owner },
+        ] {
+            assert!(mark.objection(other).is_some());
+        }
+        let Comment::Mark(unknown) = read(r#"{"rotacast":1,"secret":"payments/db","version":1,"draw":"ff"}"#) else {
+            panic!("no mark")
+        };
+        assert!(unknown.objection(owner).is_some(), "a mark without a cluster is not ours");
     }
 
     #[test]

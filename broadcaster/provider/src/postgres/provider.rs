@@ -7,20 +7,24 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use postgres_protocol::password::scram_sha_256;
 use rotacast_proto::SecretValue;
 use rotacast_protocol::{SecretName, Version};
+use tokio::sync::Semaphore;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Transaction};
+use tokio_postgres::{Client, GenericClient, Transaction};
 
 use super::admin;
 use super::login::{Login, log_in};
-use super::mark::{Comment, Mark};
+use super::mark::{Comment, Mark, Owner};
 use super::role::{Problem, Role, comment};
 use super::settings::{InvalidSettings, OnLiveSessions, PostgresSettings, check_name, role_name};
 use super::value::LoginValue;
-use crate::{Credential, Draw, Evidence, LiveSessions, Provider, ProviderError, Session, Verdict};
+use crate::{Credential, Draw, Evidence, LiveSessions, Provider, ProviderError, Session, Trial, Verdict};
 
 /// Longest a call may take. Above the server's own bound, so that a statement has ended before it is given up, and
 /// enough to hand over the objects of a role that owned thousands.
 const CALL_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Longest wait for a turn. Together with the call it is below the longest time that an effect may take.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What bounds a transaction on the server's side, also when this side is gone. The lock wait is short: the holder
 /// of the lock does the same work, and the call comes again.
@@ -37,6 +41,42 @@ const SESSION_END_INTERVAL: Duration = Duration::from_millis(20);
 /// Shows as the application of the provider's own logins.
 const LOGIN_NAME: &str = "rotacast test login";
 
+/// Shows as the application of the login that must fail, once per version.
+const PROOF_NAME: &str = "rotacast proof of the end: this login must fail";
+
+/// Longest wait for the lock of a table that is handed over: whoever queries the table queues behind it for as long.
+const TABLE_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'";
+
+/// Holders of a lock and schemas that are named; the statements stay readable.
+const MOST_NAMED: usize = 20;
+
+/// Between two logins of a test that may only be early: the first pause, doubled up to the longest.
+const EARLY_FIRST: Duration = Duration::from_millis(250);
+const EARLY_LONGEST: Duration = Duration::from_secs(2);
+
+const READ_HOLDERS: &str = "
+    SELECT a.pid, coalesce(a.usename::text, 'an unknown role'), coalesce(nullif(a.application_name, ''), 'an unnamed application'),
+           coalesce(to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), 'an unknown time'),
+           string_agg(DISTINCT c.oid::regclass::text, ', ')
+    FROM pg_class c JOIN pg_locks l ON l.relation = c.oid AND l.granted
+         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    JOIN pg_stat_activity a ON a.pid = l.pid
+    WHERE c.relowner = $1 AND a.pid <> pg_backend_pid() GROUP BY 1, 2, 3, 4 ORDER BY 4, 1";
+
+const READ_CLOSED_SCHEMAS: &str = "
+    SELECT DISTINCT n.nspname::text FROM pg_namespace n JOIN (
+        SELECT relnamespace FROM pg_class WHERE relowner = $1
+        UNION SELECT pronamespace FROM pg_proc WHERE proowner = $1
+        UNION SELECT typnamespace FROM pg_type WHERE typowner = $1
+        UNION SELECT oprnamespace FROM pg_operator WHERE oprowner = $1
+        UNION SELECT collnamespace FROM pg_collation WHERE collowner = $1
+    ) AS owned (namespace) ON owned.namespace = n.oid
+    WHERE NOT has_schema_privilege($2::name, n.oid, 'CREATE') ORDER BY 1";
+
+const READ_OTHER_DATABASES: &str = "
+    SELECT DISTINCT d.datname::text FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid
+    WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = $1 AND d.datname <> current_database() ORDER BY 1";
+
 /// A login role per version inside a group role that owns the objects.
 ///
 /// Roles act as the group from their first statement on (`ALTER ROLE … SET role`): what one version's sessions create
@@ -49,6 +89,15 @@ const LOGIN_NAME: &str = "rotacast test login";
 pub struct PostgresProvider {
     settings: PostgresSettings,
     draw: Draw,
+    /// Shared by all secrets.
+    connections: Semaphore,
+}
+
+/// How a test ended.
+enum Tested {
+    Verdict(Verdict),
+    /// The login is refused, but its role exists and may log in: the server that was asked may not know it yet.
+    Early(String),
 }
 
 impl PostgresProvider {
@@ -64,21 +113,37 @@ impl PostgresProvider {
         if !(settings.role_name.contains("{secret}") && settings.role_name.contains("{version}")) {
             return Err(InvalidSettings::Template);
         }
-        Ok(Self { settings, draw: Draw::default() })
+        if settings.max_connections < PostgresSettings::LEAST_CONNECTIONS {
+            return Err(InvalidSettings::Connections(settings.max_connections));
+        }
+        let connections = usize::try_from(settings.max_connections).unwrap_or(Semaphore::MAX_PERMITS);
+        let connections = Semaphore::new(connections.min(Semaphore::MAX_PERMITS));
+        Ok(Self { settings, draw: Draw::default(), connections })
     }
 
     fn group(&self) -> &str {
         &self.settings.group_role
     }
 
-    /// Bounds a call, and says of which provider and version its problem is.
+    /// Bounds a call by time and by the connections that it holds at once, and says of which provider and version its problem is.
     async fn bounded<T>(
         &self,
         version: Version,
+        connections: u32,
         call: impl Future<Output = Result<T, Problem>> + Send,
     ) -> Result<T, ProviderError> {
+        let busy = || {
+            let most = self.settings.max_connections;
+            Problem::Unreachable(format!(
+                "all {most} connections that max_connections allows are busy; it is tried again"
+            ))
+        };
         let late = || Problem::Unreachable(format!("no end within {} s", CALL_TIMEOUT.as_secs()));
-        let outcome = tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| Err(late()));
+        let turn = tokio::time::timeout(TURN_TIMEOUT, self.connections.acquire_many(connections)).await;
+        let outcome = match turn {
+            Ok(Ok(_places)) => tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| Err(late())),
+            Ok(Err(_)) | Err(_) => Err(busy()),
+        };
         outcome.map_err(|problem| self.error(version, problem))
     }
 
@@ -88,8 +153,15 @@ impl PostgresProvider {
             Problem::Unreachable(problem) => ProviderError::Unreachable { provider, problem },
             Problem::Denied(problem) => ProviderError::Denied { provider, problem },
             Problem::Refused(problem) => ProviderError::Refused { provider, version, problem },
+            Problem::Unfinished(problem) => ProviderError::Unfinished { provider, version, problem },
             Problem::InUse { sessions, next } => ProviderError::InUse { provider, version, sessions, next },
         }
+    }
+
+    /// Whose the role of a value has to be.
+    fn owner<'a>(&'a self, credential: &'a Credential, value: &'a LoginValue) -> Owner<'a> {
+        let Credential { secret, version, .. } = credential;
+        Owner { cluster: &self.settings.cluster, secret, version: *version, draw: value.draw.as_deref() }
     }
 
     /// The login in a value, where it is one of the server that the administrator looks after.
@@ -145,22 +217,23 @@ impl PostgresProvider {
         let role = escape_identifier(&value.username);
         let group = escape_identifier(self.group());
         let verifier = escape_literal(&scram_sha_256(value.password.as_bytes()));
-        let mark = Mark::new(&credential.secret, credential.version, value.draw.clone());
+        let owner = self.owner(credential, &value);
         let (verb, joins) = match &found {
             None => ("CREATE", true),
             Some(found) => {
+                if let Some(problem) = found.untouchable(owner, self.group()) {
+                    return Err(Problem::Refused(problem));
+                }
                 match &found.comment {
-                    Comment::Mark(there) => same(there, &mark)
-                        .map_err(|problem| Problem::Refused(format!("role {} {problem}", found.name)))?,
+                    Comment::Mark(there) if there.disabled_at.is_none() => {}
+                    Comment::Mark(_) => {
+                        let problem = "was disabled already: a retired credential is not revived";
+                        return Err(Problem::Refused(format!("role {} {problem}", found.name)));
+                    }
                     Comment::Other(_) | Comment::Unreadable => {
                         let name = &found.name;
-                        return Err(Problem::Refused(format!(
-                            "role {name} is there already, and Rotacast did not make it"
-                        )));
+                        return Err(Problem::Refused(format!("role {name} is there, and Rotacast did not make it")));
                     }
-                }
-                if let Some(problem) = found.untouchable(credential, self.group()) {
-                    return Err(Problem::Refused(problem));
                 }
                 ("ALTER", !found.is_member)
             }
@@ -171,41 +244,53 @@ impl PostgresProvider {
         }
         let acts_as = escape_literal(self.group());
         transaction.batch_execute(&format!("ALTER ROLE {role} SET role TO {acts_as}")).await?;
-        transaction.batch_execute(&comment(&value.username, &mark)).await?;
+        transaction.batch_execute(&comment(&value.username, &Mark::of(owner))).await?;
         transaction.commit().await?;
         connection.close().await;
         Ok(())
     }
 
-    async fn test_login(&self, credential: &Credential, others: &[Credential]) -> Result<Verdict, Problem> {
+    async fn test_login(&self, credential: &Credential, others: &[Credential]) -> Result<Tested, Problem> {
+        let rejected = |why: String| Ok(Tested::Verdict(Verdict::Rejected(why)));
         let value = match self.ours(&credential.value) {
             Ok(value) => value,
-            Err(problem) => return Ok(Verdict::Rejected(problem)),
+            Err(problem) => return rejected(problem),
         };
         if let Some(other) = shared_with(&value, credential, others) {
-            return Ok(Verdict::Rejected(format!(
+            return rejected(format!(
                 "its role is also that of version {other}: retiring one would end the other; expected a role per version"
-            )));
+            ));
         }
         let mut session = match log_in(&value, LOGIN_NAME).await {
             Login::In(session) => session,
-            Login::Refused(why) => return Ok(Verdict::Rejected(format!("the login is refused: {why}"))),
+            Login::Refused { why, at_authentication } => {
+                let why = format!("the login is refused: {why}");
+                return match at_authentication && self.may_log_in(&value).await? {
+                    true => Ok(Tested::Early(why)),
+                    false => rejected(why),
+                };
+            }
             Login::Unclear(problem) => return Err(Problem::Unreachable(format!("test login: {problem}"))),
         };
         let pid: i32 = session.client().query_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?;
         let mut connection = admin::open(&self.settings.admin).await?;
         let client = connection.client();
-        let role = Role::read(client, &value.username, self.group()).await?;
+        let role = Role::read(&*client, &value.username, self.group()).await?;
         let seen = match &role {
             Some(role) => self.sees(client, role.oid, pid).await?,
             None => false,
         };
         session.close().await;
         let verdict = match role {
-            Some(role) if seen => match role.objection(credential, self.group()) {
+            Some(role) if seen => match role.objection(self.owner(credential, &value), self.group()) {
                 Some(problem) => Verdict::Rejected(problem),
                 // Its own session must not count as a use of the credential.
-                None if self.await_end(client, role.oid, Some(pid)).await? == 0 => Verdict::Works,
+                None if self.await_end(client, role.oid, Some(pid)).await? == 0 => {
+                    if let Comment::Other(_) = role.comment {
+                        self.adopt(client, &role, self.owner(credential, &value)).await?;
+                    }
+                    Verdict::Works
+                }
                 None => return Err(Problem::Unreachable("the session of the test login does not end".into())),
             },
             _ => Verdict::Rejected(
@@ -215,7 +300,38 @@ impl PostgresProvider {
             ),
         };
         connection.close().await;
-        Ok(verdict)
+        Ok(Tested::Verdict(verdict))
+    }
+
+    /// Whether the administrator's server has the role, and lets it log in.
+    async fn may_log_in(&self, value: &LoginValue) -> Result<bool, Problem> {
+        let mut connection = admin::open(&self.settings.admin).await?;
+        let role = Role::read(connection.client(), &value.username, self.group()).await?;
+        connection.close().await;
+        Ok(role.is_some_and(|role| role.can_log_in))
+    }
+
+    /// Marks a role that Rotacast did not make as this version's: so no other secret or cluster takes it for its own, and it is
+    /// found again under another name.
+    async fn adopt(&self, client: &mut Client, role: &Role, owner: Owner<'_>) -> Result<(), Problem> {
+        let transaction = self.begin(client, &role.name).await?;
+        // Another call may have been faster.
+        let now = Role::read(&transaction, &role.name, self.group()).await?.filter(|now| now.oid == role.oid);
+        let Some(now) = now.filter(|now| matches!(now.comment, Comment::Other(_))) else { return Ok(()) };
+        let marked = transaction.batch_execute(&comment(&now.name, &now.mark(owner))).await;
+        if let Err(error) = marked {
+            if error.code() != Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
+                return Err(error.into());
+            }
+            let quoted = escape_identifier(&role.name);
+            return Err(Problem::Denied(format!(
+                "it may not change role {quoted}, so Rotacast could never end it ({}); give it the right to, from PostgreSQL 16 on by \
+                 GRANT {quoted} TO the administrator WITH ADMIN OPTION",
+                admin::told(&error)
+            )));
+        }
+        transaction.commit().await?;
+        Ok(())
     }
 
     async fn sees(&self, client: &Client, role: u32, pid: i32) -> Result<bool, Problem> {
@@ -239,7 +355,7 @@ impl PostgresProvider {
 
     async fn count_sessions(&self, credential: &Credential, others: &[Credential]) -> Result<Evidence, Problem> {
         // A value that names no role here says nothing about who uses it: that is no evidence of disuse.
-        let Ok(value) = self.ours(&credential.value) else { return Ok(Evidence::None) };
+        let value = self.ours(&credential.value).map_err(Problem::Refused)?;
         if let Some(other) = shared_with(&value, credential, others) {
             return Err(Problem::Refused(format!(
                 "its role is also that of version {other}: whose sessions they are cannot be told"
@@ -249,11 +365,14 @@ impl PostgresProvider {
         let client = connection.client();
         let sessions = match Role::read(client, &value.username, self.group()).await? {
             // The sessions of a role that is not this version's are not this version's either.
-            Some(role) => match role.objection(credential, self.group()) {
+            Some(role) => match role.objection(self.owner(credential, &value), self.group()) {
                 Some(problem) => return Err(Problem::Refused(problem)),
                 None => role.sessions(client).await?,
             },
-            None => Vec::new(),
+            None => {
+                self.check_not_renamed(client, credential, &value).await?;
+                Vec::new()
+            }
         };
         connection.close().await;
         Ok(Evidence::Sessions(sessions))
@@ -266,38 +385,62 @@ impl PostgresProvider {
         live: LiveSessions,
     ) -> Result<(), Problem> {
         let value = self.retirable(credential, others)?;
+        let owner = self.owner(credential, &value);
         let mut connection = admin::open(&self.settings.admin).await?;
         let transaction = self.begin(connection.client(), &value.username).await?;
         let Some(role) = Role::read(&transaction, &value.username, self.group()).await? else {
-            return Ok(());
+            self.check_not_renamed(&transaction, credential, &value).await?;
+            drop(transaction);
+            connection.close().await;
+            return prove_end(&value, "there is no such role where the administrator looks").await;
         };
-        if let Some(problem) = role.objection(credential, self.group()) {
+        if let Some(problem) = role.objection(owner, self.group()) {
             return Err(Problem::Refused(problem));
         }
-        let now: i64 = transaction.query_one("SELECT extract(epoch FROM now())::bigint", &[]).await?.try_get(0)?;
-        let mut mark = role.mark(credential);
+        let now = seconds_of(&transaction).await?;
+        let mut mark = role.mark(owner);
         let since = *mark.disabled_at.get_or_insert(now);
+        if role.can_log_in {
+            // It was made able to again since.
+            mark.proved_at = None;
+        }
         let quoted = escape_identifier(&role.name);
         transaction.batch_execute(&format!("ALTER ROLE {quoted} NOLOGIN PASSWORD NULL")).await?;
         transaction.batch_execute(&comment(&role.name, &mark)).await?;
         transaction.commit().await?;
-
-        match log_in(&value, LOGIN_NAME).await {
-            Login::Refused(_) => {}
-            Login::In(session) => {
-                session.close().await;
-                let name = &role.name;
-                return Err(Problem::Unreachable(format!(
-                    "role {name} is disabled, and yet a login at {} succeeded; a pooler or replica there may lag",
-                    value.endpoint
-                )));
-            }
-            Login::Unclear(problem) => {
-                return Err(Problem::Unreachable(format!("cannot show that the login fails now: {problem}")));
-            }
+        // Each failing login is a line in the log of the server, which somebody has to explain: one is enough.
+        if mark.proved_at.is_none() {
+            prove_end(&value, "its role is disabled").await?;
+            self.note_proof(connection.client(), &role, owner).await?;
         }
         self.end_sessions(connection.client(), &role, now.saturating_sub(since), live).await?;
         connection.close().await;
+        Ok(())
+    }
+
+    /// A role that was renamed lives on, and its login under the old name fails all the same.
+    async fn check_not_renamed(
+        &self,
+        client: &impl GenericClient,
+        credential: &Credential,
+        value: &LoginValue,
+    ) -> Result<(), Problem> {
+        let Some(found) = Role::find_marked(client, self.owner(credential, value)).await? else { return Ok(()) };
+        let (found, wanted) = (escape_identifier(&found), escape_identifier(&value.username));
+        Err(Problem::Unfinished(format!(
+            "its role {wanted} was renamed and lives on as {found}: ALTER ROLE {found} RENAME TO {wanted}"
+        )))
+    }
+
+    async fn note_proof(&self, client: &mut Client, role: &Role, owner: Owner<'_>) -> Result<(), Problem> {
+        let transaction = self.begin(client, &role.name).await?;
+        let there = Role::read(&transaction, &role.name, self.group()).await?;
+        if let Some(there) = there.filter(|there| there.oid == role.oid && !there.can_log_in) {
+            let mut mark = there.mark(owner);
+            mark.proved_at = Some(seconds_of(&transaction).await?);
+            transaction.batch_execute(&comment(&there.name, &mark)).await?;
+            transaction.commit().await?;
+        }
         Ok(())
     }
 
@@ -352,7 +495,7 @@ impl PostgresProvider {
         let Some(role) = Role::read(&transaction, &value.username, self.group()).await? else {
             return Ok(());
         };
-        if let Some(problem) = role.objection(credential, self.group()) {
+        if let Some(problem) = role.objection(self.owner(credential, &value), self.group()) {
             return Err(Problem::Refused(problem));
         }
         // A login that had just been let in when the role was disabled shows up late.
@@ -370,23 +513,85 @@ impl PostgresProvider {
         if !superuser {
             transaction.batch_execute(&format!("GRANT {quoted} TO CURRENT_USER")).await?;
         }
-        transaction.batch_execute(&format!("REASSIGN OWNED BY {quoted} TO {group}")).await?;
-        // Nothing owned is left: this takes back the grants, which would hold the role.
-        transaction.batch_execute(&format!("DROP OWNED BY {quoted}")).await?;
-        if let Err(error) = transaction.batch_execute(&format!("DROP ROLE {quoted}")).await {
-            let held = error.as_db_error().filter(|error| *error.code() == SqlState::DEPENDENT_OBJECTS_STILL_EXIST);
-            let Some(held) = held else { return Err(error.into()) };
-            let detail = held.detail().unwrap_or("no detail").replace('\n', ", ");
-            return Err(Problem::Refused(format!(
-                "role {} is disabled but still holds what the administrator cannot hand over ({detail}); \
-                 as a superuser, in each database named there or else in this one: \
-                 REASSIGN OWNED BY {quoted} TO {group}; DROP OWNED BY {quoted}",
-                role.name
-            )));
+        transaction.batch_execute(TABLE_LOCK_TIMEOUT).await?;
+        // Once nothing owned is left, the second takes back the grants, which would hold the role.
+        let statements = format!("REASSIGN OWNED BY {quoted} TO {group}; DROP OWNED BY {quoted}; DROP ROLE {quoted}");
+        if let Err(error) = transaction.batch_execute(&statements).await {
+            drop(transaction);
+            return Err(self.what_holds(connection.client(), &role, error).await);
         }
         transaction.commit().await?;
         connection.close().await;
         Ok(())
+    }
+
+    /// Why a role that is disabled cannot be dropped yet, with the statements that change it, in full.
+    async fn what_holds(&self, client: &Client, role: &Role, error: tokio_postgres::Error) -> Problem {
+        let told = match error.code() {
+            Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => self.who_holds_locks(client, role).await,
+            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => self.closed_schemas(client, role).await,
+            Some(code) if *code == SqlState::DEPENDENT_OBJECTS_STILL_EXIST => {
+                let detail = error.as_db_error().and_then(|error| error.detail()).unwrap_or("no detail");
+                self.other_databases(client, role, &detail.replace('\n', ", ")).await.map(Some)
+            }
+            _ => Ok(None),
+        };
+        match told {
+            Ok(Some(told)) => Problem::Unfinished(format!("role {} is disabled, but {told}", role.name)),
+            Ok(None) => error.into(),
+            Err(problem) => problem,
+        }
+    }
+
+    async fn who_holds_locks(&self, client: &Client, role: &Role) -> Result<Option<String>, Problem> {
+        let rows = client.query(READ_HOLDERS, &[&role.oid]).await?;
+        let mut holders = Vec::new();
+        for row in rows.iter().take(MOST_NAMED) {
+            let (pid, user, application): (i32, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            let (since, tables): (String, String) = (row.try_get(3)?, row.try_get(4)?);
+            holders.push(format!("pid {pid} ({user}, {application}) uses {tables} since {since}"));
+        }
+        let holders = match holders.is_empty() {
+            true => "another transaction used a table of its a moment ago".to_owned(),
+            false => format!("its tables cannot be handed over while transactions use them: {}", holders.join("; ")),
+        };
+        Ok(Some(format!(
+            "{holders}. It is tried again, each time waiting 100 ms at most, so that queries do not queue up; end those \
+             transactions, or SELECT pg_terminate_backend(PID)"
+        )))
+    }
+
+    async fn closed_schemas(&self, client: &Client, role: &Role) -> Result<Option<String>, Problem> {
+        let group = escape_identifier(self.group());
+        let rows = client.query(READ_CLOSED_SCHEMAS, &[&role.oid, &self.group()]).await?;
+        let mut grants = Vec::new();
+        for row in rows.iter().take(MOST_NAMED) {
+            let schema: String = row.try_get(0)?;
+            grants.push(format!("GRANT CREATE, USAGE ON SCHEMA {} TO {group};", escape_identifier(&schema)));
+        }
+        Ok((!grants.is_empty()).then(|| {
+            format!(
+                "group role {group} may not own what it left in other schemas; as their owner: {}",
+                grants.join(" ")
+            )
+        }))
+    }
+
+    async fn other_databases(&self, client: &Client, role: &Role, detail: &str) -> Result<String, Problem> {
+        let (quoted, group) = (escape_identifier(&role.name), escape_identifier(self.group()));
+        let rows = client.query(READ_OTHER_DATABASES, &[&role.oid]).await?;
+        let mut databases = Vec::new();
+        for row in rows.iter().take(MOST_NAMED) {
+            databases.push(format!("\\c {}", escape_identifier(row.try_get(0)?)));
+        }
+        let statements = format!("REASSIGN OWNED BY {quoted} TO {group}; DROP OWNED BY {quoted};");
+        let each = match databases.is_empty() {
+            true => format!("in this database: {statements}"),
+            false => databases.into_iter().map(|it| format!("{it} {statements}")).collect::<Vec<_>>().join(" "),
+        };
+        Ok(format!(
+            "it still holds what the administrator cannot hand over ({detail}); as a superuser, in psql, {each}"
+        ))
     }
 }
 
@@ -401,24 +606,40 @@ fn shared_with(value: &LoginValue, credential: &Credential, others: &[Credential
         .next()
 }
 
-/// Whether a marked role is the one that `wanted` is to make.
-fn same(there: &Mark, wanted: &Mark) -> Result<(), String> {
-    if !there.is_of(&wanted.secret, wanted.version) {
-        return Err(format!("is the credential of {} version {}", there.secret, there.version));
+/// The server's clock, in seconds since the Unix epoch.
+async fn seconds_of(client: &impl GenericClient) -> Result<i64, Problem> {
+    Ok(client.query_one("SELECT extract(epoch FROM now())::bigint", &[]).await?.try_get(0)?)
+}
+
+/// Logs in, which must fail at the authentication. Everything else is no proof.
+async fn prove_end(value: &LoginValue, state: &str) -> Result<(), Problem> {
+    let at = &value.endpoint;
+    match log_in(value, PROOF_NAME).await {
+        Login::Refused { at_authentication: true, .. } => Ok(()),
+        Login::Refused { why, .. } => {
+            Err(Problem::Unfinished(format!("{state}, but a login at {at} does not show that it has ended: {why}")))
+        }
+        Login::In(session) => {
+            session.close().await;
+            Err(Problem::Unfinished(format!(
+                "{state}, and yet a login at {at} succeeds: a pooler or replica there lags, or it is another server than the \
+                 administrator's"
+            )))
+        }
+        Login::Unclear(problem) => {
+            Err(Problem::Unreachable(format!("cannot show that the login fails now: {problem}")))
+        }
     }
-    if there.disabled_at.is_some() {
-        return Err("was disabled already: a retired credential is not revived".into());
-    }
-    if there.draw != wanted.draw {
-        return Err("was made for another value of this version, which an instance may be using".into());
-    }
-    Ok(())
 }
 
 #[async_trait]
 impl Provider for PostgresProvider {
-    fn describe(&self) -> String {
-        format!("postgres {} at {}", self.settings.database, self.settings.endpoint)
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn system(&self) -> String {
+        format!("{} at {}", self.settings.database, self.settings.endpoint)
     }
 
     fn accepts(&self, value: &SecretValue) -> Result<(), String> {
@@ -442,15 +663,33 @@ impl Provider for PostgresProvider {
     }
 
     async fn create(&self, credential: &Credential) -> Result<(), ProviderError> {
-        self.bounded(credential.version, self.create_role(credential)).await
+        self.bounded(credential.version, 1, self.create_role(credential)).await
     }
 
-    async fn test(&self, credential: &Credential, others: &[Credential]) -> Result<Verdict, ProviderError> {
-        self.bounded(credential.version, self.test_login(credential, others)).await
+    async fn test(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        trial: Trial,
+    ) -> Result<Verdict, ProviderError> {
+        let settle = match trial {
+            Trial::New => self.settings.settle,
+            Trial::Known => Duration::ZERO,
+        };
+        let (since, mut pause) = (tokio::time::Instant::now(), EARLY_FIRST);
+        loop {
+            match self.bounded(credential.version, 2, self.test_login(credential, others)).await? {
+                Tested::Verdict(verdict) => return Ok(verdict),
+                Tested::Early(why) if since.elapsed() + pause > settle => return Ok(Verdict::Rejected(why)),
+                // It holds no connection meanwhile.
+                Tested::Early(_) => tokio::time::sleep(pause).await,
+            }
+            pause = (pause * 2).min(EARLY_LONGEST);
+        }
     }
 
     async fn usage(&self, credential: &Credential, others: &[Credential]) -> Result<Evidence, ProviderError> {
-        self.bounded(credential.version, self.count_sessions(credential, others)).await
+        self.bounded(credential.version, 1, self.count_sessions(credential, others)).await
     }
 
     async fn disable(
@@ -459,7 +698,7 @@ impl Provider for PostgresProvider {
         others: &[Credential],
         sessions: LiveSessions,
     ) -> Result<(), ProviderError> {
-        self.bounded(credential.version, self.disable_role(credential, others, sessions)).await
+        self.bounded(credential.version, 2, self.disable_role(credential, others, sessions)).await
     }
 
     async fn destroy(
@@ -468,6 +707,6 @@ impl Provider for PostgresProvider {
         others: &[Credential],
         sessions: LiveSessions,
     ) -> Result<(), ProviderError> {
-        self.bounded(credential.version, self.drop_role(credential, others, sessions)).await
+        self.bounded(credential.version, 2, self.drop_role(credential, others, sessions)).await
     }
 }

@@ -3,14 +3,15 @@
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::GenericClient;
 
-use super::mark::{Comment, Mark};
-use crate::{Credential, Session};
+use super::mark::{Comment, Mark, Owner};
+use crate::Session;
 
 /// Why a call did not come to an end; the provider's name and the version are added where it is handed out.
 pub(super) enum Problem {
     Unreachable(String),
     Denied(String),
     Refused(String),
+    Unfinished(String),
     InUse { sessions: Vec<Session>, next: String },
 }
 
@@ -20,6 +21,7 @@ pub(super) struct Role {
     pub(super) name: String,
     pub(super) comment: Comment,
     pub(super) is_member: bool,
+    pub(super) can_log_in: bool,
     superuser: bool,
     creates_roles: bool,
     has_members: bool,
@@ -27,13 +29,17 @@ pub(super) struct Role {
 }
 
 const READ_ROLE: &str = "
-    SELECT r.oid, r.rolsuper, r.rolcreaterole, shobj_description(r.oid, 'pg_authid'),
+    SELECT r.oid, r.rolsuper, r.rolcreaterole, shobj_description(r.oid, 'pg_authid'), r.rolcanlogin,
            r.rolname IN (current_user, session_user),
            EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
                    WHERE m.member = r.oid AND g.rolname = $2),
            EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles w ON w.oid = m.member
                    WHERE m.roleid = r.oid AND w.rolname NOT IN (current_user, session_user))
     FROM pg_roles r WHERE r.rolname = $1";
+
+const READ_MARKS: &str = "
+    SELECT r.rolname::text, d.description FROM pg_shdescription d JOIN pg_roles r ON r.oid = d.objoid
+    WHERE d.classoid = 'pg_authid'::regclass AND d.description LIKE '{\"rotacast\":%' ORDER BY r.rolname";
 
 const READ_SESSIONS: &str = "
     SELECT pid, coalesce(application_name, ''), host(client_addr), coalesce(state, 'in an unknown state'),
@@ -54,14 +60,28 @@ impl Role {
             superuser: row.try_get(1)?,
             creates_roles: row.try_get(2)?,
             comment: Comment::read(row.try_get(3)?),
-            is_administrator: row.try_get(4)?,
-            is_member: row.try_get(5)?,
-            has_members: row.try_get(6)?,
+            can_log_in: row.try_get(4)?,
+            is_administrator: row.try_get(5)?,
+            is_member: row.try_get(6)?,
+            has_members: row.try_get(7)?,
         }))
     }
 
-    /// Why this role may not be retired as `credential`, or `None` when it may.
-    pub(super) fn objection(&self, credential: &Credential, group: &str) -> Option<String> {
+    /// The name of a role that bears the owner's mark, whatever it is called now: a role keeps its comment when it is renamed.
+    pub(super) async fn find_marked(client: &impl GenericClient, owner: Owner<'_>) -> Result<Option<String>, Problem> {
+        for row in client.query(READ_MARKS, &[]).await? {
+            let (name, text): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            if let Comment::Mark(mark) = Comment::read(Some(text))
+                && mark.objection(owner).is_none()
+            {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Why this role may not be retired as the owner's, or `None` when it may.
+    pub(super) fn objection(&self, owner: Owner<'_>, group: &str) -> Option<String> {
         let outside = || {
             let name = &self.name;
             format!(
@@ -71,11 +91,11 @@ impl Role {
                 escape_identifier(name)
             )
         };
-        self.untouchable(credential, group).or_else(|| (!self.is_member).then(outside))
+        self.untouchable(owner, group).or_else(|| (!self.is_member).then(outside))
     }
 
     /// The same for a role whose membership in the group can still be given.
-    pub(super) fn untouchable(&self, credential: &Credential, group: &str) -> Option<String> {
+    pub(super) fn untouchable(&self, owner: Owner<'_>, group: &str) -> Option<String> {
         let name = &self.name;
         if self.is_administrator {
             return Some(format!("role {name} is Rotacast's administrator"));
@@ -91,20 +111,22 @@ impl Role {
             return Some(format!("role {name} has members of its own, which would lose what they have through it"));
         }
         match &self.comment {
-            Comment::Mark(mark) if !mark.is_of(&credential.secret, credential.version) => {
-                Some(format!("role {name} is the credential of {} version {}", mark.secret, mark.version))
-            }
+            Comment::Mark(mark) => mark.objection(owner).map(|problem| format!("role {name} {problem}")),
             Comment::Unreadable => Some(format!("role {name} bears a mark that this release cannot read")),
-            Comment::Mark(_) | Comment::Other(_) => None,
+            // A role that Rotacast makes never stands there without its mark.
+            Comment::Other(_) if owner.draw.is_some() => {
+                Some(format!("role {name} is there, and Rotacast did not make it: it does not bear Rotacast's mark"))
+            }
+            Comment::Other(_) => None,
         }
     }
 
     /// The mark, or a new one for a role that Rotacast did not make.
-    pub(super) fn mark(&self, credential: &Credential) -> Mark {
+    pub(super) fn mark(&self, owner: Owner<'_>) -> Mark {
         match &self.comment {
             Comment::Mark(mark) => mark.clone(),
             Comment::Other(earlier) => {
-                let mut mark = Mark::new(&credential.secret, credential.version, None);
+                let mut mark = Mark::of(owner);
                 mark.earlier.clone_from(earlier);
                 mark
             }

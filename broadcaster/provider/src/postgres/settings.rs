@@ -41,6 +41,8 @@ pub enum OnLiveSessions {
 /// How one PostgreSQL server is looked after.
 #[derive(Clone)]
 pub struct PostgresSettings {
+    /// The name of the cluster, which goes into the mark on each role: another cluster never touches it.
+    pub cluster: String,
     /// The administrator's connection, as a URL or as `key=value` pairs; read for every connection. Its database must be
     /// the one whose objects the group role owns.
     pub admin: LoginSecret,
@@ -57,11 +59,21 @@ pub struct PostgresSettings {
     pub also_at: Vec<Endpoint>,
     /// What to do about sessions that are still there.
     pub on_live_sessions: OnLiveSessions,
+    /// Most connections at once, over all secrets. At least [`PostgresSettings::LEAST_CONNECTIONS`].
+    pub max_connections: u32,
+    /// How long a new login that the server refuses may still be on its way to it, such as to a replica that lags behind.
+    pub settle: Duration,
 }
 
 impl PostgresSettings {
     /// What `role_name` is unless set.
     pub const ROLE_NAME: &'static str = "{secret}_v{version}";
+    /// What `max_connections` is unless set: rotations of many secrets take turns, and the application keeps its connections.
+    pub const MAX_CONNECTIONS: u32 = 4;
+    /// A test holds the administrator's connection beside the login.
+    pub const LEAST_CONNECTIONS: u32 = 2;
+    /// What `settle` is unless set.
+    pub const SETTLE: Duration = Duration::from_secs(10);
 }
 
 /// Settings that cannot work.
@@ -81,6 +93,9 @@ pub enum InvalidSettings {
         /// Which one.
         setting: &'static str,
     },
+    /// No call could be made.
+    #[error("max_connections is {0}; expected at least 2: a test holds two at once")]
+    Connections(u32),
     /// Two versions would share a role.
     #[error("role_name must contain {{secret}} and {{version}}: every version of every secret has a role of its own")]
     Template,

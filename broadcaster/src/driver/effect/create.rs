@@ -3,7 +3,7 @@
 use rotacast_protocol::Version;
 use rotacast_protocol::coordinator::Input;
 use rotacast_protocol::record::Origin;
-use rotacast_provider::{Credential, LiveSessions, Verdict};
+use rotacast_provider::{Credential, LiveSessions, Trial, Verdict, judge_shape};
 use rotacast_store::Published;
 use tracing::warn;
 
@@ -16,7 +16,7 @@ impl Effect {
     pub(super) async fn create(&self, version: Version) -> anyhow::Result<Vec<Input>> {
         let Environment { tree, .. } = &self.environment;
         let epoch = self.record.epoch;
-        let provider = &self.settings.provider;
+        let provider = self.provider(version)?;
         let journalled = tree.read_journal(self.secret(), version).await?;
         if journalled.is_none() && self.credential(version).await?.is_some() {
             // It was published before an answer was lost, or another client has taken the number.
@@ -52,7 +52,11 @@ impl Effect {
             return Ok(vec![Input::VerifyFailed { version, reason }]);
         };
         let others = self.others(version).await?;
-        Ok(vec![match self.settings.provider.test(&credential, &others).await? {
+        let verdict = match self.is_only_followed(version) {
+            true => judge_shape(&credential, &others),
+            false => self.provider(version)?.test(&credential, &others, Trial::New).await?,
+        };
+        Ok(vec![match verdict {
             Verdict::Works => Input::Verified { version },
             Verdict::Rejected(reason) => Input::VerifyFailed { version, reason },
         }])

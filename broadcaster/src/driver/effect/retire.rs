@@ -2,7 +2,7 @@
 
 use rotacast_protocol::Version;
 use rotacast_protocol::coordinator::Input;
-use rotacast_protocol::record::RetireStep;
+use rotacast_protocol::record::{Origin, RetireStep};
 use rotacast_provider::{Credential, LiveSessions, ProviderError};
 use tracing::info;
 
@@ -48,14 +48,14 @@ impl Effect {
             // Rolled back while it was being made: the credential may exist although its version key does not.
             None => match tree.read_journal(self.secret(), version).await? {
                 Some(value) => Credential { secret: self.secret().clone(), version, value },
-                None if self.may_skip_the_provider(version) => return done,
+                None if self.was_never_made(version) => return done,
                 None if retirement.is_some_and(|retirement| retirement.unmade) => {
                     let reason = "it was given up before its credential was made, and the store has no value of it";
                     self.leave_alone(version, step, reason.to_owned()).await?;
                     return done;
                 }
                 None => {
-                    let provider = self.settings.provider.describe();
+                    let provider = self.provider(version)?.describe();
                     let problem = "its value is gone from the store, so Rotacast cannot name the credential to revoke: write the \
                                    value back, or revoke the credential by hand and give the version up"
                         .to_owned();
@@ -64,7 +64,7 @@ impl Effect {
             },
         };
         let others = self.others(version).await?;
-        let provider = &self.settings.provider;
+        let provider = self.provider(version)?;
         let sessions = if self.overrides_sessions(version) { LiveSessions::End } else { LiveSessions::ByPolicy };
         self.must_lead()?;
         let outcome = match step {
@@ -76,7 +76,7 @@ impl Effect {
             // A rejected value may name a credential of another owner: that one is not ours to end.
             Err(ProviderError::Refused { problem, .. }) if self.is_rejected(version) => {
                 self.leave_alone(version, step, problem).await?;
-                done
+                Ok(vec![Input::LeftAlone { version, step }])
             }
             Err(problem) => Err(problem.into()),
         }
@@ -95,10 +95,10 @@ impl Effect {
         Ok(())
     }
 
-    /// A version whose value never reached the store made no credential; one whose sessions an operator has overridden
-    /// was revoked by hand. Instances that were cut off say nothing about that.
-    fn may_skip_the_provider(&self, version: Version) -> bool {
-        self.overrides_sessions(version) || self.is_rejected(version)
+    /// A value is in the journal before its credential is made: one that is neither there nor in the store has none.
+    fn was_never_made(&self, version: Version) -> bool {
+        let managed = self.record.versions.get(&version).is_some_and(|version| version.origin == Origin::Managed);
+        managed && self.is_rejected(version)
     }
 
     /// Whether an operator has said that the provider's live sessions are cut off.

@@ -8,7 +8,7 @@ use rotacast_clock as clock;
 use rotacast_protocol::Version;
 use rotacast_protocol::coordinator::{Evidence, Input};
 use rotacast_protocol::record::Label;
-use rotacast_provider::{Credential, ProviderError, Verdict};
+use rotacast_provider::{Credential, ProviderError, Trial, Verdict};
 use tracing::{debug, error};
 
 use super::Effect;
@@ -25,10 +25,17 @@ pub(in crate::driver) type EndedByOthers = Arc<Mutex<BTreeSet<Version>>>;
 impl Effect {
     pub(super) async fn read_usage(&self, version: Version) -> anyhow::Result<Vec<Input>> {
         let sent = clock::instant();
+        let Some(provider) = &self.provider else {
+            let evidence = Evidence::Unavailable(self.missing_provider(version));
+            return Ok(vec![Input::UsageRead { version, sent, evidence }]);
+        };
         let evidence = match self.credential(version).await? {
-            // Without its value, the sessions of a credential cannot be looked for.
-            None => Evidence::None,
-            Some(credential) => match self.settings.provider.usage(&credential, &self.others(version).await?).await {
+            // It was rolled back before any instance knew of it, maybe before it was made.
+            None if self.is_rejected(version) => Evidence::None,
+            None => {
+                Evidence::Unavailable("its value is gone from the store, so its sessions cannot be looked for".into())
+            }
+            Some(credential) => match provider.usage(&credential, &self.others(version).await?).await {
                 Ok(evidence) => {
                     self.look_whether_it_works(&credential).await?;
                     match evidence {
@@ -40,6 +47,7 @@ impl Effect {
                 }
                 // A rejected value that is not this provider's has no sessions of its own.
                 Err(ProviderError::Refused { .. }) if self.is_rejected(version) => Evidence::None,
+                Err(problem @ ProviderError::Refused { .. }) => Evidence::Unavailable(problem.to_string()),
                 Err(problem) => return Err(problem.into()),
             },
         };
@@ -57,9 +65,10 @@ impl Effect {
         if !announced || ours || self.told_ended().contains(&version) {
             return Ok(());
         }
-        let tested = tokio::time::timeout(LOOK_TIMEOUT, self.settings.provider.test(credential, &[])).await;
+        let provider = self.provider(version)?;
+        let tested = tokio::time::timeout(LOOK_TIMEOUT, provider.test(credential, &[], Trial::Known)).await;
         let tested = tested.unwrap_or_else(|_| {
-            let provider = self.settings.provider.describe();
+            let provider = provider.describe();
             Err(ProviderError::Unreachable { provider, problem: "no answer in time".into() })
         });
         let reason = match tested {

@@ -1,7 +1,6 @@
 //! What the machine wants done outside: started, its end taken in.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
 use futures::FutureExt as _;
 use rotacast_clock as clock;
@@ -11,7 +10,6 @@ use tracing::{Instrument as _, info, warn};
 
 use super::super::effect::{Effect, EffectOutcome};
 use super::{Ended, SecretTask};
-use crate::settings::SecretSettings;
 use crate::traces::TracedProvider;
 
 impl SecretTask {
@@ -19,16 +17,14 @@ impl SecretTask {
         let coordinator = self.machine.coordinator();
         let span = self.observers.effect(&command);
         let turn = matches!(command.kind, CommandKind::Publish).then(|| self.turns.publication());
-        let provider = Arc::clone(&self.settings.provider);
-        let settings = SecretSettings {
-            provider: TracedProvider::around(provider, &self.observers.spans, coordinator.record()),
-            policy: self.settings.policy.clone(),
-            schedule: self.settings.schedule,
-        };
+        let record = coordinator.record();
+        let made_by = command.kind.version().and_then(|version| record.versions.get(&version)?.provider.as_ref());
+        let provider = made_by.and_then(|made_by| self.environment.settings.provider(made_by));
+        let provider = provider.map(|provider| TracedProvider::around(provider, &self.observers.spans, record));
         let (now, ended_by_others) = (clock::now(), &self.ended_by_others);
         let kind = command.kind.clone();
         let effect =
-            Effect::new(&self.environment, &settings, coordinator, &self.leadership, command, now, ended_by_others);
+            Effect::new(&self.environment, provider, coordinator, &self.leadership, command, now, ended_by_others);
         let run = async move {
             let _place = match turn {
                 Some(turn) => Some(turn.await),

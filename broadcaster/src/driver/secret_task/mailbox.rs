@@ -31,6 +31,7 @@ impl SecretTask {
             Mail::Gap { missing, found } => Event::Gap { missing, found },
             Mail::Reconfigured => {
                 self.settings = self.environment.settings.of(&self.secret);
+                self.look_for_providers();
                 Event::Input(Input::PolicyChanged(Box::new(self.settings.policy.clone())))
             }
             Mail::Question(question) => Event::Question { reply: Waiting::Question(question) },

@@ -9,7 +9,7 @@ use futures::stream::FuturesUnordered;
 use rotacast_proto::Envelope;
 use rotacast_protocol::policy::WhenEmpty;
 use rotacast_protocol::status::ConditionStatus;
-use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Verdict};
+use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Trial, Verdict};
 
 use super::super::sync_places::{SYNCS_OF_ONE_LIFE, SYNCS_UNREGISTERED};
 use super::super::term::SYNCS_AT_ONCE;
@@ -26,8 +26,12 @@ struct Tampered {
 
 #[async_trait]
 impl Provider for Tampered {
-    fn describe(&self) -> String {
-        "tampered".into()
+    fn kind(&self) -> &'static str {
+        "tampered"
+    }
+
+    fn system(&self) -> String {
+        String::new()
     }
 
     fn accepts(&self, _: &SecretValue) -> Result<(), String> {
@@ -42,7 +46,7 @@ impl Provider for Tampered {
         self.inner.create(credential).await
     }
 
-    async fn test(&self, credential: &Credential, _: &[Credential]) -> Result<Verdict, ProviderError> {
+    async fn test(&self, credential: &Credential, _: &[Credential], _: Trial) -> Result<Verdict, ProviderError> {
         let gone = self.deleted.load(Ordering::SeqCst) && credential.version == version(1);
         Ok(if gone { Verdict::Rejected("no such role".into()) } else { Verdict::Works })
     }
@@ -71,8 +75,12 @@ struct SlowLogin {
 
 #[async_trait]
 impl Provider for SlowLogin {
-    fn describe(&self) -> String {
-        "slow".into()
+    fn kind(&self) -> &'static str {
+        "slow"
+    }
+
+    fn system(&self) -> String {
+        String::new()
     }
 
     fn accepts(&self, _: &SecretValue) -> Result<(), String> {
@@ -87,7 +95,7 @@ impl Provider for SlowLogin {
         self.inner.create(credential).await
     }
 
-    async fn test(&self, credential: &Credential, _: &[Credential]) -> Result<Verdict, ProviderError> {
+    async fn test(&self, credential: &Credential, _: &[Credential], _: Trial) -> Result<Verdict, ProviderError> {
         if credential.version == version(1) {
             self.under_way.store(true, Ordering::SeqCst);
             self.begun.send_modify(|begun| *begun += 1);
@@ -128,7 +136,7 @@ async fn a_credential_is_not_disabled_while_a_reading_of_its_usage_logs_in_with_
         under_way: AtomicBool::new(false),
         met: AtomicBool::new(false),
     });
-    environment.settings = Arc::new(Fixed(SecretSettings { policy, provider: provider.clone(), schedule: None }));
+    environment.settings = Arc::new(Fixed::of(policy, provider.clone()));
     put(&environment, "first").await;
     let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
@@ -176,8 +184,7 @@ async fn s46_a_credential_that_somebody_else_deleted_is_told_once_and_holds_noth
         let folder = tempfile::tempdir().unwrap();
         let (mut environment, _bus) = environment(folder.path(), hasty()).await;
         let provider = Arc::new(Tampered { inner: GenerateProvider::default(), deleted: AtomicBool::new(false) });
-        environment.settings =
-            Arc::new(Fixed(SecretSettings { policy: hasty(), provider: provider.clone(), schedule: None }));
+        environment.settings = Arc::new(Fixed::of(hasty(), provider.clone()));
         put(&environment, "first").await;
         let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
         let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));

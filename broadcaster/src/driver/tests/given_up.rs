@@ -3,7 +3,7 @@
 use rotacast_protocol::Outcome;
 use rotacast_protocol::record::Origin;
 use rotacast_protocol::status::BlockerStatus;
-use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Verdict};
+use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Trial, Verdict};
 
 use super::lost::{leave, safe_mode};
 use super::scheduled::order;
@@ -25,8 +25,12 @@ impl Reads {
 
 #[async_trait::async_trait]
 impl Provider for Reads {
-    fn describe(&self) -> String {
-        "reads".into()
+    fn kind(&self) -> &'static str {
+        self.0.kind()
+    }
+
+    fn system(&self) -> String {
+        self.0.system()
     }
 
     fn accepts(&self, value: &SecretValue) -> Result<(), String> {
@@ -42,7 +46,7 @@ impl Provider for Reads {
         self.0.create(credential).await
     }
 
-    async fn test(&self, credential: &Credential, _: &[Credential]) -> Result<Verdict, ProviderError> {
+    async fn test(&self, credential: &Credential, _: &[Credential], _: Trial) -> Result<Verdict, ProviderError> {
         Ok(self.accepts(&credential.value).map_or_else(Verdict::Rejected, |()| Verdict::Works))
     }
 
@@ -64,7 +68,7 @@ async fn after_safe_mode(folder: &Path, changes: &[RecordChange]) -> (Environmen
     let policy = faults::hasty();
     let (mut environment, bus) = environment(folder, policy.clone()).await;
     let provider = Arc::new(Reads(GenerateProvider::default()));
-    environment.settings = Arc::new(Fixed(SecretSettings { policy: policy.clone(), provider, schedule: None }));
+    environment.settings = Arc::new(Fixed::of(policy.clone(), provider));
     leave(&environment, &policy, changes).await;
     (environment, bus)
 }
@@ -108,8 +112,8 @@ async fn a_version_that_was_never_made_ends_without_an_operators_word() {
     let folder = tempfile::tempdir().unwrap();
     let at = clock::wall();
     let changes = [
-        RecordChange::VersionAdded { version: version(2), origin: Origin::Managed, at },
-        RecordChange::RotationStarted { new: version(2), trigger: "ada".into(), at },
+        RecordChange::VersionAdded { version: version(2), origin: Origin::Managed, provider: lost::provider(), at },
+        RecordChange::RotationStarted { new: version(2), trigger: "ada".into(), provider: lost::provider(), at },
         safe_mode(),
         RecordChange::RollbackStarted { reason: "the store's history broke".into(), at },
         RecordChange::RotationEnded { outcome: Outcome::RolledBack, at },

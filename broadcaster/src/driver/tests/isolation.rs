@@ -1,7 +1,7 @@
 //! One fault stays one fault.
 
 use rotacast_protocol::record::Label;
-use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Verdict};
+use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Trial, Verdict};
 use rotacast_store::PlainImporter;
 
 use super::faults::hasty;
@@ -9,50 +9,10 @@ use super::*;
 use crate::api::{Action, Control as _, OperatorCommand};
 use crate::broadcaster::import;
 use crate::config::SecretPattern;
-use crate::findings::{Findings, Topic};
+use crate::findings::Findings;
 
 fn other() -> SecretName {
     SecretName::new("billing/db").unwrap()
-}
-
-/// A driver that leads, and what asks it.
-struct Running {
-    environment: Environment,
-    secrets: Secrets,
-    control: DriverControl,
-    stop: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Running {
-    fn start(environment: &Environment) -> Self {
-        Self::start_with_room_for(environment, 10)
-    }
-
-    fn start_with_room_for(environment: &Environment, limit: usize) -> Self {
-        let (secrets, stop) = (Secrets::new(limit), CancellationToken::new());
-        let driver = Driver::new(environment.clone(), secrets.clone());
-        let control = DriverControl::new(environment.clone(), secrets.clone(), driver.role(), stop.clone());
-        let task = tokio::spawn(driver.run(stop.clone()));
-        Self { environment: environment.clone(), secrets, control, stop, task }
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        self.task.await.unwrap();
-    }
-
-    async fn reaches(&self, secret: &SecretName, version: u64) {
-        hold(&format!("version {version} of {secret}"), async || {
-            self.secrets.get(secret).is_some_and(|task| task.status.borrow().current.map(Version::get) == Some(version))
-        })
-        .await;
-    }
-
-    fn finding(&self, topic: Topic) -> Option<String> {
-        let standing = self.environment.findings.standing();
-        standing.into_iter().find(|it| it.topic == topic).map(|it| format!("{}: {}", it.subject, it.text))
-    }
 }
 
 async fn put_of(environment: &Environment, secret: &SecretName, value: &str) {
@@ -65,6 +25,10 @@ struct Named(SecretSettings);
 impl Settings for Named {
     fn of(&self, _secret: &SecretName) -> SecretSettings {
         self.0.clone()
+    }
+
+    fn provider(&self, _id: &ProviderId) -> Option<Arc<dyn Provider>> {
+        Some(Arc::new(GenerateProvider::default()))
     }
 
     fn configured(&self) -> Vec<SecretName> {
@@ -138,6 +102,10 @@ impl Settings for Panicking {
         self.settings.clone()
     }
 
+    fn provider(&self, _id: &ProviderId) -> Option<Arc<dyn Provider>> {
+        Some(Arc::new(GenerateProvider::default()))
+    }
+
     fn configured(&self) -> Vec<SecretName> {
         Vec::new()
     }
@@ -179,6 +147,10 @@ impl Settings for Broken {
         self.0.clone()
     }
 
+    fn provider(&self, _id: &ProviderId) -> Option<Arc<dyn Provider>> {
+        Some(Arc::new(GenerateProvider::default()))
+    }
+
     fn configured(&self) -> Vec<SecretName> {
         vec![other()]
     }
@@ -205,8 +177,12 @@ struct PanicsOnce {
 
 #[async_trait::async_trait]
 impl Provider for PanicsOnce {
-    fn describe(&self) -> String {
-        self.inner.describe()
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    fn system(&self) -> String {
+        self.inner.system()
     }
 
     fn accepts(&self, _: &SecretValue) -> Result<(), String> {
@@ -221,9 +197,14 @@ impl Provider for PanicsOnce {
         self.inner.create(credential).await
     }
 
-    async fn test(&self, credential: &Credential, others: &[Credential]) -> Result<Verdict, ProviderError> {
+    async fn test(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        trial: Trial,
+    ) -> Result<Verdict, ProviderError> {
         assert!(!self.armed.swap(false, Ordering::SeqCst), "a test asks for this panic");
-        self.inner.test(credential, others).await
+        self.inner.test(credential, others, trial).await
     }
 
     async fn usage(&self, credential: &Credential, others: &[Credential]) -> Result<Evidence, ProviderError> {
@@ -254,8 +235,7 @@ async fn an_effect_that_panics_is_tried_again() {
     let folder = tempfile::tempdir().unwrap();
     let (mut environment, _bus) = environment(folder.path(), hasty()).await;
     let provider = PanicsOnce { inner: GenerateProvider::default(), armed: AtomicBool::new(true) };
-    let settings = SecretSettings { policy: hasty(), provider: Arc::new(provider), schedule: None };
-    environment.settings = Arc::new(Fixed(settings));
+    environment.settings = Arc::new(Fixed::of(hasty(), Arc::new(provider)));
     put(&environment, "first").await;
     let running = Running::start(&environment);
     running.reaches(&name(), 1).await;
@@ -497,6 +477,10 @@ struct Patterned(SecretSettings);
 impl Settings for Patterned {
     fn of(&self, _secret: &SecretName) -> SecretSettings {
         self.0.clone()
+    }
+
+    fn provider(&self, _id: &ProviderId) -> Option<Arc<dyn Provider>> {
+        Some(Arc::new(GenerateProvider::default()))
     }
 
     fn configured(&self) -> Vec<SecretName> {

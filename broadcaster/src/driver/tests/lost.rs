@@ -6,6 +6,11 @@ use rotacast_store::Created;
 use super::scheduled::order;
 use super::*;
 
+/// That of [`environment`].
+pub(super) fn provider() -> Option<ProviderId> {
+    Some(GenerateProvider::default().id("test"))
+}
+
 /// A record as an earlier leader left it, with the first version's key beside it.
 pub(super) async fn leave(environment: &Environment, policy: &Policy, changes: &[RecordChange]) {
     put(environment, "first").await;
@@ -13,8 +18,13 @@ pub(super) async fn leave(environment: &Environment, policy: &Policy, changes: &
     let mut record = SecretRecord::new(name(), term.epoch, Timing::of(policy));
     let at = clock::wall();
     record.apply(&RecordChange::TermBegan { epoch: term.epoch });
-    record.apply(&RecordChange::VersionAdded { version: version(1), origin: Origin::Watched, at });
-    record.apply(&RecordChange::RotationStarted { new: version(1), trigger: "store".into(), at });
+    record.apply(&RecordChange::VersionAdded {
+        version: version(1),
+        origin: Origin::Watched,
+        provider: provider(),
+        at,
+    });
+    record.apply(&RecordChange::RotationStarted { new: version(1), trigger: "store".into(), provider: provider(), at });
     record.apply(&RecordChange::Activated { at });
     record.apply(&RecordChange::RotationEnded { outcome: rotacast_protocol::Outcome::Retired, at });
     changes.iter().for_each(|change| record.apply(change));
@@ -69,8 +79,8 @@ async fn a_number_that_is_about_to_be_made_is_not_taken_for_lost() {
     let (environment, _bus) = environment(folder.path(), policy.clone()).await;
     let at = clock::wall();
     let rotation = [
-        RecordChange::VersionAdded { version: version(2), origin: Origin::Managed, at },
-        RecordChange::RotationStarted { new: version(2), trigger: "ada".into(), at },
+        RecordChange::VersionAdded { version: version(2), origin: Origin::Managed, provider: provider(), at },
+        RecordChange::RotationStarted { new: version(2), trigger: "ada".into(), provider: provider(), at },
         // In which no credential is made.
         safe_mode(),
     ];

@@ -17,6 +17,10 @@ impl Settings for Scheduled {
         SecretSettings { schedule: *self.schedule.lock().unwrap(), ..self.fixed.clone() }
     }
 
+    fn provider(&self, _id: &ProviderId) -> Option<Arc<dyn Provider>> {
+        Some(Arc::new(GenerateProvider::default()))
+    }
+
     fn configured(&self) -> Vec<SecretName> {
         Vec::new()
     }
@@ -27,7 +31,7 @@ async fn a_secret_is_rotated_by_its_schedule_and_not_while_it_is_paused() {
     let folder = tempfile::tempdir().unwrap();
     let policy = faults::hasty();
     let (mut environment, _bus) = environment(folder.path(), policy.clone()).await;
-    let fixed = SecretSettings { policy, provider: Arc::new(GenerateProvider::default()), schedule: None };
+    let fixed = SecretSettings { policy: managed(policy, &GenerateProvider::default()), schedule: None };
     let settings = Arc::new(Scheduled { fixed, schedule: Mutex::new(None) });
     environment.settings = settings.clone();
     put(&environment, "first").await;
@@ -89,7 +93,7 @@ async fn a_record_from_the_future_is_named_and_its_schedule_goes_on() {
     term.resign.cancel();
     term.resigned.await.unwrap();
 
-    let fixed = SecretSettings { policy, provider: Arc::new(GenerateProvider::default()), schedule: None };
+    let fixed = SecretSettings { policy: managed(policy, &GenerateProvider::default()), schedule: None };
     let settings = Arc::new(Scheduled { fixed, schedule: Mutex::new(None) });
     environment.settings = settings.clone();
     let (secrets, stop) = (Secrets::new(10), CancellationToken::new());

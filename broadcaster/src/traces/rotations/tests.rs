@@ -32,11 +32,16 @@ fn story() -> (SecretRecord, Vec<RecordChange>) {
     let at = |second: u64| WallTime(second * 1000);
     let timing = Timing::of(&rotacast_protocol::Policy::default());
     let mut record = SecretRecord::new(SecretName::new("payments/db").unwrap(), Epoch(1), timing);
-    record.apply(&RecordChange::VersionAdded { version: version(1), origin: Origin::Watched, at: at(1) });
+    record.apply(&RecordChange::VersionAdded {
+        version: version(1),
+        origin: Origin::Watched,
+        provider: None,
+        at: at(1),
+    });
     record.current = Some(version(1));
     let changes = vec![
-        RecordChange::VersionAdded { version: version(2), origin: Origin::Watched, at: at(2) },
-        RecordChange::RotationStarted { new: version(2), trigger: "store".into(), at: at(3) },
+        RecordChange::VersionAdded { version: version(2), origin: Origin::Watched, provider: None, at: at(2) },
+        RecordChange::RotationStarted { new: version(2), trigger: "store".into(), provider: None, at: at(3) },
         RecordChange::PreparingBegan { at: at(4) },
         RecordChange::Activated { at: at(5) },
         RecordChange::DrainingBegan { at: at(6) },

@@ -160,7 +160,9 @@ impl Coordinator {
                 progress(version).is_some_and(|it| it.sealed.is_some() && !it.barrier)
             }
             CommandKind::ReadUsage { version } => {
-                progress(version).is_some() && retirement(version).is_some_and(|it| it.given_up.is_none())
+                progress(version).is_some()
+                    && retirement(version).is_some_and(|it| it.given_up.is_none())
+                    && self.has_provider(*version)
             }
             CommandKind::Audit { version } => progress(version).is_some_and(|it| !it.audited),
             CommandKind::Retire { version, step } => retirement(version).is_some_and(|it| it.step == Some(*step)),
@@ -173,7 +175,15 @@ impl Coordinator {
         self.record.paused.is_some()
     }
 
+    /// Whether a provider can be asked who uses a version.
+    pub(super) fn has_provider(&self, version: Version) -> bool {
+        self.record.versions.get(&version).is_some_and(|version| version.provider.is_some())
+    }
+
     fn usage_is_due(&self, version: Version, now: Instant) -> bool {
+        if !self.has_provider(version) {
+            return false;
+        }
         let sealed = self.retiring.get(&version).and_then(|progress| progress.sealed);
         self.usage.get(&version).is_none_or(|(sent, _)| {
             // A reading from before the seal is no evidence: take one at once.

@@ -9,6 +9,9 @@ use crate::record::{MAX_RECORD_BYTES, RecordChange};
 use crate::schedule;
 use crate::time::Now;
 
+/// Longest text of a command that keeps failing: room for the statements that clear what is in the way, one line each.
+const MAX_TROUBLE_BYTES: usize = 8 * 1024;
+
 /// Why an input changes nothing, by whose fault it is.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Error)]
 pub enum Rejection {
@@ -75,6 +78,7 @@ impl Coordinator {
             Input::UsageRead { version, sent, evidence } => self.usage_read(version, sent, evidence),
             Input::Audited { version, revision } => self.audited(now, version, revision),
             Input::StepDone { version, step } => self.step_done(version, step),
+            Input::LeftAlone { version, step } => self.left_alone(version, step),
             Input::Published { revision } => Ok(vec![Change::Published { revision }]),
             Input::Troubled { command, failed } => self.troubled(now, command, failed),
             Input::ClockRead => {
@@ -138,15 +142,20 @@ impl Coordinator {
         if !self.commands(now).iter().any(|owed| owed.kind == command) {
             return Err(stale("trouble", "a command that is outstanding", format!("{command:?}")));
         }
-        let failed = Failed { problem: bounded(failed.problem), ..failed };
+        // In full: it may hold the statements that an operator is to paste. It is not part of the record.
+        let failed = Failed { problem: cut(failed.problem, MAX_TROUBLE_BYTES), ..failed };
         Ok(vec![Change::Troubled { command, failed, at: now }])
     }
 }
 
 /// Words from outside are kept short: records have a bound.
-pub(super) fn bounded(mut text: String) -> String {
-    if text.len() > MAX_FAILURE_TEXT_BYTES {
-        let end = (0..=MAX_FAILURE_TEXT_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+pub(super) fn bounded(text: String) -> String {
+    cut(text, MAX_FAILURE_TEXT_BYTES)
+}
+
+fn cut(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
         text.truncate(end);
     }
     text

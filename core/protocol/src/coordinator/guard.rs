@@ -451,19 +451,27 @@ impl Coordinator {
         let free = reading.is_some_and(|(_, evidence)| match evidence {
             Evidence::None => true,
             Evidence::Sessions(sessions) => sessions.is_empty(),
+            Evidence::Unavailable(_) => unknown_is_free(),
         });
-        let overridden = retirement.overrides.iter().any(|word| word.sessions);
         // Its credential is not ended, so no session of it is.
-        if retirement.given_up.is_some() {
+        if retirement.given_up.is_some() || !self.has_provider(version) {
             return true;
         }
-        usage_allows(free && self.fresh_usage(version, now), overridden && reading.is_some())
+        let overridden = retirement.overrides.iter().any(|word| word.sessions);
+        // What cannot be asked cuts no session off either.
+        let known = reading.is_some_and(|(_, evidence)| !matches!(evidence, Evidence::Unavailable(_)));
+        usage_allows(free && self.fresh_usage(version, now), overridden && (known || unknown_is_free()))
     }
 
     fn usage_condition(&self, version: Version, retirement: &Retirement, now: Now) -> Condition {
         // A credential that was to be made and never was has no sessions, but asking costs little.
         let reading = self.usage.get(&version);
         let (evidence, sessions): (String, &[String]) = match reading {
+            _ if !self.has_provider(version) => (
+                "no provider looks after this version: Rotacast cannot tell who uses it, and does not end it".into(),
+                &[],
+            ),
+            Some((_, Evidence::Unavailable(_))) => ("unavailable".into(), &[]),
             None => ("not read yet".into(), &[]),
             Some((_, Evidence::None)) => ("the provider cannot tell".into(), &[]),
             Some((_, Evidence::Sessions(sessions))) if sessions.is_empty() => ("no session".into(), &[]),
@@ -478,6 +486,14 @@ impl Coordinator {
         };
         let met = self.usage_holds(version, retirement, now);
         let mut condition = Condition::judged(ConditionName::UsageEvidence, met, evidence);
+        if let Some((_, Evidence::Unavailable(why))) = reading {
+            condition = condition.or(
+                "",
+                format!("whether version {version} is still used is unknown: {why}"),
+                self.sealed_since(version),
+                "the provider answers again, or an operator gives the version up without proof that it ended",
+            );
+        }
         if !met {
             for session in sessions.iter().take(MAX_LISTED) {
                 condition = condition.or(
@@ -516,6 +532,12 @@ fn self_leases_are_over(sealed: Option<Instant>, wait: Duration, now: Now) -> bo
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardUsageEvidence, true))]
 fn usage_allows(shows_none: bool, overridden: bool) -> bool {
     shows_none || overridden
+}
+
+/// A provider that cannot be asked proves nothing.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(UnknownUsage, true))]
+fn unknown_is_free() -> bool {
+    false
 }
 
 /// The usage is read after the seal.

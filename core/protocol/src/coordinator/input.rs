@@ -15,6 +15,8 @@ pub enum Evidence {
     None,
     /// These sessions are live, in words.
     Sessions(Vec<String>),
+    /// Who uses it is unknown, which is no evidence of disuse: why, and what ends that, in words.
+    Unavailable(String),
 }
 
 /// Why a command failed, in words without values.
@@ -96,6 +98,8 @@ pub enum Input {
     },
     /// A step past the point of no return is done.
     StepDone { version: Version, step: RetireStep },
+    /// The provider found another owner's credential, and left it alone.
+    LeftAlone { version: Version, step: RetireStep },
     /// The desired state is on the bus.
     Published {
         /// Up to which revision.

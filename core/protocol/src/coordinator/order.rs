@@ -279,6 +279,13 @@ impl Coordinator {
         if self.record.safe_mode.is_some() {
             return Err(operator("in safe mode: check the store and leave safe mode first"));
         }
+        if self.is_only_followed() {
+            let secret = &self.record.secret;
+            return Err(operator(format!(
+                "{secret} has no provider, so Rotacast follows its versions and makes none: write the new value to its source or \
+                 with `rotacast put {secret}`, or name a provider in its section of the configuration"
+            )));
+        }
         if !self.has_room() {
             return Err(operator(format!(
                 "{} versions are still valid, as many as max_live_versions allows: wait until one is retired",
@@ -286,10 +293,15 @@ impl Coordinator {
             )));
         }
         let version = self.record.last_version.map_or(Version::FIRST, Version::next);
-        let at = now.wall;
+        let (provider, at) = (self.policy.provider.clone(), now.wall);
         Ok(vec![
-            Change::Record(RecordChange::VersionAdded { version, origin: Origin::Managed, at }),
-            Change::Record(RecordChange::RotationStarted { new: version, trigger: by.to_string(), at }),
+            Change::Record(RecordChange::VersionAdded {
+                version,
+                origin: Origin::Managed,
+                provider: provider.clone(),
+                at,
+            }),
+            Change::Record(RecordChange::RotationStarted { new: version, trigger: by.to_string(), provider, at }),
         ])
     }
 
@@ -420,7 +432,12 @@ impl Coordinator {
                     let first = if rotation.is_some() { "the rotation in flight" } else { "safe mode" };
                     return Err(operator(format!("version {version} waits for its rotation: end {first} first")));
                 }
-                let started = RecordChange::RotationStarted { new: version, trigger: by.to_string(), at: now.wall };
+                let started = RecordChange::RotationStarted {
+                    new: version,
+                    trigger: by.to_string(),
+                    provider: self.policy.provider.clone(),
+                    at: now.wall,
+                };
                 vec![Change::Record(started), rolled_back(&by)]
             }
         };
@@ -443,6 +460,14 @@ impl Coordinator {
 
 fn statement(now: Now, by: OperatorName, reason: &Reason) -> Statement {
     Statement { by, reason: reason.to_string(), at: now.wall, unknown: Unknown::new() }
+}
+
+impl Coordinator {
+    /// Without a provider nothing is made.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(NoProviderNoRotation, false))]
+    fn is_only_followed(&self) -> bool {
+        self.policy.provider.is_none()
+    }
 }
 
 /// There is no way back from the point of no return.

@@ -1,7 +1,7 @@
 //! What an operator can do about a blocker, as a command to paste.
 
 use super::condition::{Blocker, ConditionName};
-use super::{CommandKind, Coordinator, Member, Trouble};
+use super::{CommandKind, Coordinator, Evidence, Member, Trouble};
 use crate::id::Version;
 use crate::phase::Phase;
 use crate::policy::OnDeadline;
@@ -36,6 +36,9 @@ impl Coordinator {
                 Some(format!("rotacast excuse {secret} '{}'", blocker.who))
             }
             ConditionName::MembersReleased => cut_off(&format!("--instance '{}'", blocker.who)),
+            ConditionName::UsageEvidence if guarded.is_some_and(|version| self.usage_is_unavailable(version)) => {
+                guarded.map(|version| self.abandon_command(version))
+            }
             ConditionName::UsageEvidence => cut_off("--sessions"),
             ConditionName::Deadline => {
                 let holds = self.deadline().is_some_and(|(deadline, _)| deadline.then == OnDeadline::Hold);
@@ -74,8 +77,7 @@ impl Coordinator {
                 self.roll_back_command("the new credential does not work")
             }
             CommandKind::ReadUsage { version } | CommandKind::Retire { version, .. } if trouble.failed.refused => {
-                let secret = &self.record.secret;
-                Some(format!("rotacast abandon {secret} {version} --reason 'its credential is ended by hand'"))
+                Some(self.abandon_command(*version))
             }
             CommandKind::Create { .. }
             | CommandKind::Test { .. }
@@ -85,6 +87,15 @@ impl Coordinator {
             | CommandKind::Audit { .. }
             | CommandKind::Retire { .. } => Some("rotacast doctor".to_owned()),
         }
+    }
+
+    fn usage_is_unavailable(&self, version: Version) -> bool {
+        matches!(self.usage.get(&version), Some((_, Evidence::Unavailable(_))))
+    }
+
+    fn abandon_command(&self, version: Version) -> String {
+        let secret = &self.record.secret;
+        format!("rotacast abandon {secret} {version} --reason 'its credential is ended by hand'")
     }
 
     fn resume(&self) -> String {

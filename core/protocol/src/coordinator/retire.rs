@@ -74,6 +74,12 @@ impl Coordinator {
         })])
     }
 
+    pub(super) fn left_alone(&self, version: Version, step: RetireStep) -> Result<Vec<Change>, Rejection> {
+        let mut changes = self.step_done(version, step)?;
+        changes.insert(0, Change::Record(RecordChange::LeftAlone { version }));
+        Ok(changes)
+    }
+
     pub(super) fn seal(&self, now: Now) -> Vec<Change> {
         self.record
             .retirements

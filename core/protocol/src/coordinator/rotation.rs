@@ -168,8 +168,14 @@ impl Coordinator {
             return None;
         }
         let mut changes = self.skip_older(new, now);
-        changes.push(Change::Record(RecordChange::RotationStarted { new, trigger: "store".into(), at: now.wall }));
+        changes.push(self.follow(new, now));
         Some(changes)
+    }
+
+    /// A rotation to a version that waits.
+    fn follow(&self, new: Version, now: Now) -> Change {
+        let (trigger, provider) = ("store".into(), self.policy.provider.clone());
+        Change::Record(RecordChange::RotationStarted { new, trigger, provider, at: now.wall })
     }
 
     pub(super) fn advance_rotation(&self, rotation: &Rotation, now: Now) -> Vec<Change> {
@@ -214,7 +220,7 @@ impl Coordinator {
         let at = now.wall;
         let mut changes = self.skip_older(newer, now);
         changes.push(Change::Record(RecordChange::RotationEnded { outcome: Outcome::Superseded, at }));
-        changes.push(Change::Record(RecordChange::RotationStarted { new: newer, trigger: "store".into(), at }));
+        changes.push(self.follow(newer, now));
         Some(changes)
     }
 

@@ -274,7 +274,7 @@ mod tests {
     use crate::id::{Epoch, Generation, Incarnation, LeaseSequence, ReportSequence, Revision};
     use crate::message::{Failure, SecretReport};
     use crate::policy::{Policy, WhenUnreachable};
-    use crate::record::{SecretRecord, Timing};
+    use crate::record::{ProviderId, SecretRecord, Timing};
     use crate::time::WallTime;
 
     /// What can happen, with the choices left open.
@@ -333,6 +333,7 @@ mod tests {
             required: if choice == 3 { BTreeMap::from([("api".parse().unwrap(), 2)]) } else { BTreeMap::new() },
             min_overlap: seconds(u64::from(choice) * 20),
             failure_budget: 2,
+            provider: Some(ProviderId { kind: "generate".into(), name: "random".into(), system: String::new() }),
             ..Policy::default()
         }
     }

@@ -20,6 +20,7 @@ impl Coordinator {
         self.fitting(vec![Change::Record(RecordChange::VersionAdded {
             version,
             origin: Origin::Watched,
+            provider: self.policy.provider.clone(),
             at: now.wall,
         })])
     }

@@ -5,7 +5,7 @@ use crate::coordinator::{Order, Tenure};
 use crate::id::{Epoch, Revision};
 use crate::name::SecretName;
 use crate::policy::Policy;
-use crate::record::{SecretRecord, Timing};
+use crate::record::{ProviderId, SecretRecord, Timing};
 use crate::time::WallTime;
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -19,7 +19,8 @@ fn until(now: Now) -> Instant {
 }
 
 fn machine() -> Machine<&'static str> {
-    let policy = Policy::default();
+    let provider = ProviderId { kind: "generate".into(), name: "random".into(), system: String::new() };
+    let policy = Policy { provider: Some(provider), ..Policy::default() };
     let record = SecretRecord::new(SecretName::new("demo/db").unwrap(), Epoch(1), Timing::of(&policy));
     let tenure = Tenure { epoch: Epoch(1), since: at(0), valid_until: until(at(0)) };
     Machine::new(Coordinator::take_over(record, policy, tenure))

@@ -1,8 +1,8 @@
 //! The only way a record changes, the same for a live decision and for a simulation.
 
 use super::{
-    Cause, Doubt, Finished, Label, MAX_HISTORY, Origin, Override, Pause, PhaseEntered, RetireStep, Retirement,
-    Rotation, SafeMode, SecretRecord, Statement, Timing, Unknown, VersionRecord,
+    Cause, Doubt, Finished, Label, MAX_HISTORY, Origin, Override, Pause, PhaseEntered, ProviderId, RetireStep,
+    Retirement, Rotation, SafeMode, SecretRecord, Statement, Timing, Unknown, Unproven, VersionRecord,
 };
 use crate::id::{Epoch, Generation, InstanceKey, Revision, Version};
 use crate::message::LostHistory;
@@ -31,11 +31,23 @@ pub enum RecordChange {
         to: Duration,
     },
     /// A version was read from the store, or is about to be made.
-    VersionAdded { version: Version, origin: Origin, at: WallTime },
+    VersionAdded {
+        version: Version,
+        origin: Origin,
+        /// Which provider looks after the secret now.
+        provider: Option<ProviderId>,
+        at: WallTime,
+    },
     /// A version that was never announced is skipped for a newer one.
     VersionSkipped { version: Version, by: Version, at: WallTime },
     /// A rotation to a pending version begins: generation +1.
-    RotationStarted { new: Version, trigger: String, at: WallTime },
+    RotationStarted {
+        new: Version,
+        trigger: String,
+        /// Which provider makes and tests the new version, and is to end it.
+        provider: Option<ProviderId>,
+        at: WallTime,
+    },
     /// A managed rotation's credential exists and is in the store; or another client's value has taken its
     /// number and is used instead (`origin` says which).
     CredentialCreated {
@@ -63,6 +75,8 @@ pub enum RecordChange {
     Overridden { version: Version, word: Override },
     /// An operator gives a version up that is on its way out: the provider is not asked to end its credential.
     GivenUp { version: Version, word: Statement },
+    /// The provider left another owner's credential alone.
+    LeftAlone { version: Version },
     /// An operator says that an incarnation is gone for good.
     SaidGone { instance: InstanceKey, word: Statement },
     /// The roster no longer has an incarnation that was said to be gone.
@@ -120,7 +134,7 @@ impl SecretRecord {
                 self.bounds.max_use = raised(self.bounds.max_use, timing.max_use);
             }
             RecordChange::LeaseBoundLowered { to } => self.bounds.lease = *to,
-            RecordChange::VersionAdded { version, origin, at } => {
+            RecordChange::VersionAdded { version, origin, provider, at } => {
                 self.last_version = self.last_version.max(Some(*version));
                 self.versions.insert(
                     *version,
@@ -130,6 +144,8 @@ impl SecretRecord {
                         sealed: false,
                         announced: self.may_have_been_announced(),
                         doubt: None,
+                        provider: provider.clone(),
+                        unproven: None,
                         seen: *at,
                         note: String::new(),
                         unknown: Unknown::new(),
@@ -139,9 +155,12 @@ impl SecretRecord {
             RecordChange::VersionSkipped { version, by, at } => {
                 self.replace(*version, format!("replaced by version {by}"), *at);
             }
-            RecordChange::RotationStarted { new, trigger, at } => {
+            RecordChange::RotationStarted { new, trigger, provider, at } => {
                 self.generation = self.generation.next();
                 self.rotations = self.rotations.next();
+                if let Some(version) = self.versions.get_mut(new) {
+                    version.provider.clone_from(provider);
+                }
                 let created = self.versions.get(new).is_none_or(|version| version.origin == Origin::Watched);
                 self.rotation = Some(Rotation {
                     generation: self.generation,
@@ -191,9 +210,10 @@ impl SecretRecord {
                     retirement.overrides.push(word.clone());
                 }
             }
-            RecordChange::GivenUp { version, word } => {
-                if let Some(retirement) = self.retirements.get_mut(version) {
-                    retirement.given_up = Some(word.clone());
+            RecordChange::GivenUp { version, word } => self.give_up(*version, word),
+            RecordChange::LeftAlone { version } => {
+                if let Some(version) = self.versions.get_mut(version) {
+                    version.unproven = Some(Unproven::LeftAlone);
                 }
             }
             RecordChange::SaidGone { instance, word } => {
@@ -203,9 +223,7 @@ impl SecretRecord {
                 self.gone.remove(instance);
             }
             RecordChange::RetireBegan { version, at } => {
-                if let Some(retirement) = self.retirements.get_mut(version) {
-                    retirement.step = Some(RetireStep::Disable);
-                }
+                self.begin_steps(*version);
                 if self.rotation.as_ref().is_some_and(|r| r.old == Some(*version) && r.phase == Phase::Draining) {
                     self.enter(Phase::Retiring, *at);
                 }
@@ -411,9 +429,36 @@ impl SecretRecord {
         }
     }
 
+    /// Nothing is asked of a provider where none looks after the version.
+    fn begin_steps(&mut self, version: Version) {
+        let Some(retirement) = self.retirements.get_mut(&version) else { return };
+        let Some(known) = self.versions.get_mut(&version) else { return };
+        let followed = no_provider(known);
+        known.unproven = retirement.given_up.as_ref().map(|_| Unproven::Abandoned).or(followed);
+        retirement.step = Some(if followed.is_some() { RetireStep::Erase } else { RetireStep::Disable });
+    }
+
+    fn give_up(&mut self, version: Version, word: &Statement) {
+        let Some(retirement) = self.retirements.get_mut(&version) else { return };
+        retirement.given_up = Some(word.clone());
+        if matches!(retirement.step, Some(RetireStep::Disable | RetireStep::Destroy))
+            && let Some(known) = self.versions.get_mut(&version)
+        {
+            known.unproven = Some(Unproven::Abandoned);
+        }
+    }
+
     fn finish_retire(&mut self, version: Version) {
         let Some(retirement) = self.retirements.remove(&version) else { return };
-        self.label(version, if retirement.cause == Cause::Rotated { Label::Retired } else { Label::Rejected });
+        let unproven = self.versions.get(&version).is_some_and(|version| version.unproven.is_some());
+        self.label(
+            version,
+            match retirement.cause {
+                Cause::Rotated if unproven => Label::Unproven,
+                Cause::Rotated => Label::Retired,
+                Cause::RolledBack | Cause::Superseded => Label::Rejected,
+            },
+        );
         // Ended versions are kept for people, the newest few only.
         let live: BTreeSet<Version> = self.live_versions().collect();
         let ended: Vec<Version> = self.versions.keys().copied().filter(|version| !live.contains(version)).collect();
@@ -443,6 +488,12 @@ impl SecretRecord {
             self.history.remove(0);
         }
     }
+}
+
+/// A version that Rotacast only follows is never recorded as ended by a provider.
+#[cfg_attr(rotacast_mutants, rotacast_mutate::rule(FollowedUnproven, None))]
+fn no_provider(version: &VersionRecord) -> Option<Unproven> {
+    version.provider.is_none().then_some(Unproven::NoProvider)
 }
 
 /// Longer times are durable before they are used.

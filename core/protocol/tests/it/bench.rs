@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rotacast_protocol::coordinator::{Change, CommandKind, Coordinator, Evidence, Input, Order, Rejection, Tenure};
 use rotacast_protocol::message::{Failure, FailureKind, SecretReport, Stage};
-use rotacast_protocol::record::{Origin, SecretRecord, Timing};
+use rotacast_protocol::record::{Origin, ProviderId, SecretRecord, Timing};
 use rotacast_protocol::{
     Epoch, Incarnation, InstanceKey, Instant, LeaseSequence, Now, OperatorName, Policy, ReportSequence, Revision,
     SecretName, Version, WallTime,
@@ -33,6 +33,16 @@ pub fn operator() -> OperatorName {
 
 pub fn secret() -> SecretName {
     SecretName::new("payments/db").unwrap()
+}
+
+/// A provider that Rotacast may ask.
+pub fn provider() -> ProviderId {
+    ProviderId { kind: "postgres".into(), name: "payments-pg".into(), system: "app at 127.0.0.1:5432".into() }
+}
+
+/// The default policy of a secret whose versions a provider makes.
+pub fn managed() -> Policy {
+    Policy { provider: Some(provider()), ..Policy::default() }
 }
 
 /// What an instance says next.

@@ -1,6 +1,6 @@
 //! What arrives so late that it is about something else by then.
 
-use crate::bench::{Bench, key, seconds, v};
+use crate::bench::{Bench, key, managed, seconds, v};
 use rotacast_protocol::Policy;
 use rotacast_protocol::coordinator::{CommandKind, ConditionName, Evidence, Input, Order, Rejection};
 use rotacast_protocol::message::Stage;
@@ -27,7 +27,7 @@ fn until_audited(bench: &mut Bench) {
 fn a_registration_that_was_under_way_for_long_proves_no_later_life_over() {
     // Life 1 registers and is killed; life 2 of the same name starts, registers and works; only now does the bus bring
     // what life 1 published. The order of the roster is not the order of the lives.
-    let policy = Policy { when_unreachable: WhenUnreachable::Hold, ..Policy::default() };
+    let policy = Policy { when_unreachable: WhenUnreachable::Hold, ..managed() };
     let mut bench = Bench::running(policy, &["api/b"]);
     bench.input(Input::Registered { key: key("api/a#2"), exclusive: true, live: true }).unwrap();
     bench.sync("api/a#2", 1, Stage::Released, &[1]);
@@ -44,7 +44,7 @@ fn a_registration_that_was_under_way_for_long_proves_no_later_life_over() {
 
 #[test]
 fn an_audit_entry_that_took_until_the_next_retirement_of_the_version_is_not_about_it() {
-    let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+    let mut bench = Bench::draining(managed(), &["api/a"]);
     bench.sync("api/a", 2, Stage::Released, &[2]);
     until_audited(&mut bench);
     // The disk takes its time; meanwhile the rotation is rolled back, and a further one retires version 1 after all.
@@ -68,7 +68,7 @@ fn an_audit_entry_that_took_until_the_next_retirement_of_the_version_is_not_abou
 
 #[test]
 fn an_audit_log_that_takes_no_entry_is_named() {
-    let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+    let mut bench = Bench::draining(managed(), &["api/a"]);
     bench.sync("api/a", 2, Stage::Released, &[2]);
     until_audited(&mut bench);
     let blockers = bench.coordinator.blockers(bench.now);

@@ -1,14 +1,13 @@
 //! A store that was restored from a backup, or wiped: leases of the history it lost are waited for.
 
-use crate::bench::{Bench, seconds, secret, v};
-use rotacast_protocol::Policy;
+use crate::bench::{Bench, managed, seconds, secret, v};
 use rotacast_protocol::coordinator::{Input, Order};
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::record::SecretRecord;
 
 #[test]
 fn leases_of_a_lost_history_are_waited_for() {
-    let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+    let mut bench = Bench::draining(managed(), &["api/a"]);
     // Long leases run out; a keeps version 1 busy so the rotation stays; the bound is lowered.
     for _ in 0..800 {
         bench.pass(seconds(10));
@@ -25,7 +24,7 @@ fn leases_of_a_lost_history_are_waited_for() {
     let granted = bench.now;
     // Restored; next term; instance a is alive but cut off from the bus.
     let record = SecretRecord::decode(&backup).unwrap();
-    let policy = Policy::default();
+    let policy = managed();
     let mut next = Bench::over(record, policy, 9);
     next.now = granted;
     let tenure = rotacast_protocol::coordinator::Tenure {
@@ -35,7 +34,7 @@ fn leases_of_a_lost_history_are_waited_for() {
     };
     next.coordinator = rotacast_protocol::coordinator::Coordinator::take_over(
         SecretRecord::decode(&backup).unwrap(),
-        Policy::default(),
+        managed(),
         tenure,
     );
     next.input(Input::RosterRead).unwrap();
@@ -68,9 +67,9 @@ fn leases_of_a_lost_history_are_waited_for() {
 #[test]
 fn leases_of_a_record_that_was_lost_whole_are_waited_for() {
     // Lost history: version 1 current, a has an hour. The restored store has version 1 (or only older state) but no record.
-    let mut bench = Bench::running(Policy::default(), &["api/a"]);
+    let mut bench = Bench::running(managed(), &["api/a"]);
     let leases = bench.sync("api/a", 1, Stage::Released, &[1]);
-    let policy = Policy::default();
+    let policy = managed();
     let record =
         SecretRecord::new(secret(), rotacast_protocol::Epoch(9), rotacast_protocol::record::Timing::of(&policy));
     let mut next = Bench::over(record, policy, 9);
@@ -101,7 +100,7 @@ fn leases_of_a_record_that_was_lost_whole_are_waited_for() {
 #[test]
 fn a_version_that_the_record_never_announced_may_have_been_in_the_lost_history() {
     for written_again in [false, true] {
-        let mut bench = Bench::running(Policy::default(), &["api/a"]);
+        let mut bench = Bench::running(managed(), &["api/a"]);
         if !written_again {
             bench.seen(2);
         }
@@ -114,7 +113,7 @@ fn a_version_that_the_record_never_announced_may_have_been_in_the_lost_history()
         bench.sync("api/a", 1, Stage::Released, &[1]);
         bench.sync("api/a", 2, Stage::Prepared, &[1, 2]);
         let leases = bench.sync("api/a", 2, Stage::Released, &[2]);
-        let mut next = Bench::over(SecretRecord::decode(&backup).unwrap(), Policy::default(), 9);
+        let mut next = Bench::over(SecretRecord::decode(&backup).unwrap(), managed(), 9);
         next.now = bench.now;
         let granted = bench.now;
         next.register("api/a");
@@ -142,7 +141,7 @@ fn a_version_that_the_record_never_announced_may_have_been_in_the_lost_history()
 
 #[test]
 fn whoever_serves_stays_until_what_waits_is_current() {
-    let mut bench = Bench::running(Policy::default(), &["api/a"]);
+    let mut bench = Bench::running(managed(), &["api/a"]);
     let stays = |bench: &Bench| bench.coordinator.record().state().stay;
     assert!(!stays(&bench));
     bench.input(Input::StoreWentBack { reason: "restored".into() }).unwrap();
@@ -160,7 +159,7 @@ fn whoever_serves_stays_until_what_waits_is_current() {
     assert!(!bench.sync("api/a", 8, Stage::Switched, &[7, 8]).contains_key(&v(7)));
 
     // Nothing waits: from then on the record is believed.
-    let mut bench = Bench::running(Policy::default(), &["api/a"]);
+    let mut bench = Bench::running(managed(), &["api/a"]);
     bench.input(Input::StoreWentBack { reason: "restored".into() }).unwrap();
     bench.order(Order::LeaveSafeMode).unwrap();
     assert!(stays(&bench), "version 1 may have ended in the lost history");
@@ -171,7 +170,7 @@ fn whoever_serves_stays_until_what_waits_is_current() {
 /// Generations leap over what was lost; what people call a rotation does not.
 #[test]
 fn a_rotation_after_a_break_has_the_next_small_number() {
-    let mut bench = Bench::running(Policy::default(), &["api/a"]);
+    let mut bench = Bench::running(managed(), &["api/a"]);
     let first = bench.coordinator.record().rotations;
     bench.input(Input::StoreWentBack { reason: "restored".into() }).unwrap();
     bench.order(Order::LeaveSafeMode).unwrap();

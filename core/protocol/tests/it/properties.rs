@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::bench::{Bench, key, operator, seconds, v};
+use crate::bench::{Bench, key, managed, operator, provider, seconds, v};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::subsequence;
@@ -13,7 +13,7 @@ use rotacast_protocol::phase::Outcome;
 use rotacast_protocol::policy::{Deadline, OnDeadline, WhenUnreachable};
 use rotacast_protocol::record::{
     Bounds, Cause, Doubt, Finished, Label, Origin, Override, Pause, PhaseEntered, RecordChange, RetireStep, Retirement,
-    Rotation, SafeMode, SecretRecord, Statement, Timing, Unknown, VersionRecord,
+    Rotation, SafeMode, SecretRecord, Statement, Timing, Unknown, Unproven, VersionRecord,
 };
 use rotacast_protocol::{
     Epoch, Generation, LeaseSequence, Phase, Policy, ReportSequence, Revision, RotationNumber, SecretName, WallTime,
@@ -69,7 +69,7 @@ proptest! {
         (order, again) in (vec(any::<prop::sample::Index>(), 30), vec(any::<prop::sample::Index>(), 0..10)),
     ) {
         // One report per sequence number: that is what the number means. Nothing in them moves the rotation.
-        let policy = Policy { approval: true, failure_budget: 1000, auth_failure_budget: 1000, ..Policy::default() };
+        let policy = Policy { approval: true, failure_budget: 1000, auth_failure_budget: 1000, ..managed() };
         let mut unique: BTreeMap<(usize, u64), SecretReport> = BTreeMap::new();
         for (who, sequence, report) in reports {
             unique.entry((who, sequence)).or_insert(report);
@@ -186,6 +186,7 @@ fn inputs() -> impl Strategy<Value = Input> {
             sent: rotacast_protocol::Instant::ZERO + seconds(1_000_100),
             evidence: Evidence::None
         }),
+        version().prop_map(|version| Input::LeftAlone { version, step: RetireStep::Disable }),
         (version(), 0_u64..200)
             .prop_map(|(version, revision)| Input::Audited { version, revision: Revision(revision) }),
         (version(), 0..3_usize).prop_map(|(version, step)| Input::StepDone {
@@ -212,8 +213,9 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
-    (0..3_usize, any::<bool>(), 0..3_u32, 2..5_usize, 0..4_usize, 20..200_u64).prop_map(
-        |(unreachable, approval, failure_budget, max_live_versions, deadline, lease)| Policy {
+    (0..3_usize, any::<bool>(), 0..3_u32, 2..5_usize, 0..4_usize, 20..200_u64, prop::bool::weighted(0.9)).prop_map(
+        |(unreachable, approval, failure_budget, max_live_versions, deadline, lease, has_provider)| Policy {
+            provider: has_provider.then(provider),
             when_unreachable: [
                 WhenUnreachable::Fence,
                 WhenUnreachable::Hold,
@@ -230,7 +232,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                 .map(|then| (Phase::Preparing, Deadline { after: seconds(90), then: *then }))
                 .into_iter()
                 .collect(),
-            ..Policy::default()
+            ..managed()
         },
     )
 }
@@ -303,11 +305,12 @@ fn labels_agree(record: &SecretRecord) -> Result<(), TestCaseError> {
         match listed.label {
             Label::Current | Label::Pending => prop_assert!(!leaving),
             Label::Previous => prop_assert!(leaving, "{:?} is on nobody's way out: {:?}", version, record),
-            Label::Retired => prop_assert!(!leaving),
+            Label::Retired => prop_assert!(!leaving && listed.unproven.is_none(), "{:?}", listed),
+            Label::Unproven => prop_assert!(!leaving && listed.unproven.is_some(), "{:?}", listed),
             Label::Rejected => {}
         }
         if listed.sealed {
-            prop_assert!(leaving || matches!(listed.label, Label::Retired | Label::Rejected));
+            prop_assert!(leaving || matches!(listed.label, Label::Retired | Label::Unproven | Label::Rejected));
         }
     }
     Ok(())
@@ -342,12 +345,14 @@ prop_compose! {
 
 prop_compose! {
     fn version_record()(
-        (label, managed, announced, doubt) in (0..5_usize, any::<bool>(), any::<bool>(), 0..3_usize),
+        (label, managed, announced, doubt) in (0..6_usize, any::<bool>(), any::<bool>(), 0..3_usize),
         seen in wall(), note in "[ -~é]{0,20}", unknown in unknown(),
     ) -> VersionRecord {
         VersionRecord {
-            label: [Label::Pending, Label::Current, Label::Previous, Label::Retired, Label::Rejected][label],
+            label: [Label::Pending, Label::Current, Label::Previous, Label::Retired, Label::Rejected, Label::Unproven][label],
             origin: if managed { Origin::Managed } else { Origin::Watched },
+            provider: managed.then(provider),
+            unproven: (label == 5).then_some(Unproven::NoProvider),
             sealed: false, announced, doubt: Doubt::ALL.get(doubt).copied(), seen, note, unknown,
         }
     }
@@ -450,7 +455,7 @@ prop_compose! {
 
 #[test]
 fn a_record_of_a_later_format_is_refused_by_name() {
-    let bench = Bench::running(Policy::default(), &[]);
+    let bench = Bench::running(managed(), &[]);
     let text = String::from_utf8(bench.coordinator.record().encode()).unwrap();
     let later = text.replacen("\"format\":1", "\"format\":2", 1);
     let refusal = SecretRecord::decode(later.as_bytes()).unwrap_err().to_string();

@@ -4,20 +4,20 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::bench::{Bench, key, seconds, v};
+use crate::bench::{Bench, key, managed, seconds, v};
 use rotacast_protocol::coordinator::{CommandKind, ConditionName, Coordinator, Input, Order, Overlay, Tenure};
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::policy::{Deadline, OnDeadline};
 use rotacast_protocol::record::{RecordChange, SafeMode, SecretRecord, Unknown};
-use rotacast_protocol::{Epoch, Now, Outcome, Phase, Policy, Version};
+use rotacast_protocol::{Epoch, Now, Outcome, Phase, Version};
 
 fn restored(backup: &[u8], at: Now, epoch: u64) -> Bench {
     let record = SecretRecord::decode(backup).unwrap();
-    let mut next = Bench::over(record.clone(), Policy::default(), epoch);
+    let mut next = Bench::over(record.clone(), managed(), epoch);
     next.now = at;
     let valid_until = at.instant + seconds(10_000_000);
     next.coordinator =
-        Coordinator::take_over(record, Policy::default(), Tenure { epoch: Epoch(epoch), since: at, valid_until });
+        Coordinator::take_over(record, managed(), Tenure { epoch: Epoch(epoch), since: at, valid_until });
     next.input(Input::RosterRead).unwrap();
     next
 }
@@ -41,7 +41,7 @@ fn until_retires(next: &mut Bench, version: u64, limit: u64, mut each: impl FnMu
 
 #[test]
 fn a_second_restore_to_a_backup_taken_in_safe_mode_waits_for_lost_leases() {
-    let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+    let mut bench = Bench::draining(managed(), &["api/a"]);
     assert!(went_back(&mut bench));
     for _ in 0..800 {
         bench.pass(seconds(10));
@@ -79,7 +79,7 @@ fn a_second_restore_to_a_backup_taken_in_safe_mode_waits_for_lost_leases() {
 
 #[test]
 fn restored_twice_to_the_same_backup_the_second_leap_is_above_the_first() {
-    let bench = Bench::running(Policy::default(), &["api/a"]);
+    let bench = Bench::running(managed(), &["api/a"]);
     let backup = bench.coordinator.record().encode();
     let mut first = restored(&backup, bench.now, 9);
     went_back(&mut first);
@@ -103,7 +103,7 @@ fn restored_twice_to_the_same_backup_the_second_leap_is_above_the_first() {
 /// An instance that wants version 1 by the other history has not released it.
 #[test]
 fn a_report_of_a_lost_history_is_no_release() {
-    let bench = Bench::draining(Policy::default(), &["api/a"]);
+    let bench = Bench::draining(managed(), &["api/a"]);
     let backup = bench.coordinator.record().encode();
     let mut first = restored(&backup, bench.now, 9);
     first.register("api/a");
@@ -150,8 +150,8 @@ fn a_report_of_a_lost_history_is_no_release() {
 fn leaving_with_a_rotation_in_flight_sends_nobody_back_while_a_version_waits() {
     for preparing in [true, false] {
         let mut bench = match preparing {
-            true => Bench::preparing(Policy::default(), &["api/a"]),
-            false => Bench::draining(Policy::default(), &["api/a"]),
+            true => Bench::preparing(managed(), &["api/a"]),
+            false => Bench::draining(managed(), &["api/a"]),
         };
         went_back(&mut bench);
         bench.sync("api/a", 7, Stage::Released, &[7]);
@@ -170,7 +170,7 @@ fn leaving_with_a_rotation_in_flight_sends_nobody_back_while_a_version_waits() {
 /// The deadline of a phase that safe mode itself holds up passes in safe mode.
 #[test]
 fn nothing_is_rolled_back_in_safe_mode_by_a_deadline() {
-    let mut policy = Policy::default();
+    let mut policy = managed();
     policy.deadlines.insert(Phase::Preparing, Deadline { after: seconds(600), then: OnDeadline::RollBack });
     let mut bench = Bench::preparing(policy, &["api/a"]);
     went_back(&mut bench);
@@ -182,7 +182,7 @@ fn nothing_is_rolled_back_in_safe_mode_by_a_deadline() {
 
 #[test]
 fn a_number_that_comes_again_after_safe_mode_was_left_may_be_leased_too() {
-    let mut bench = Bench::running(Policy::default(), &["api/a"]);
+    let mut bench = Bench::running(managed(), &["api/a"]);
     let backup = bench.coordinator.record().encode();
     bench.seen(2);
     bench.verified(2);
@@ -206,7 +206,7 @@ fn a_number_that_comes_again_after_safe_mode_was_left_may_be_leased_too() {
 /// Ended versions that the record no longer lists are not of the lost history.
 #[test]
 fn what_was_retired_long_ago_is_not_leased_again() {
-    let mut bench = Bench::running(Policy::default(), &["api/a"]);
+    let mut bench = Bench::running(managed(), &["api/a"]);
     for new in 2..=25 {
         bench.seen(new);
         bench.verified(new);
@@ -232,7 +232,7 @@ fn what_was_retired_long_ago_is_not_leased_again() {
 
 #[test]
 fn grants_of_versions_nobody_knows_are_bounded() {
-    let mut bench = Bench::running(Policy::default(), &["api/a"]);
+    let mut bench = Bench::running(managed(), &["api/a"]);
     went_back(&mut bench);
     for round in 0..500_u64 {
         let held: Vec<u64> = (0..16).map(|n| 1_000_000 + round * 16 + n).collect();
@@ -244,7 +244,7 @@ fn grants_of_versions_nobody_knows_are_bounded() {
 
 #[test]
 fn an_override_of_before_the_break_is_void() {
-    let mut bench = Bench::draining(Policy::default(), &["api/a", "api/b"]);
+    let mut bench = Bench::draining(managed(), &["api/a", "api/b"]);
     let instances = BTreeSet::from([key("api/a")]);
     bench.order(Order::cut_off(v(1), instances, false, "it hangs").unwrap()).unwrap();
     let backup = bench.coordinator.record().encode();
@@ -266,7 +266,7 @@ fn an_override_of_before_the_break_is_void() {
 /// The version that waited is refused.
 #[test]
 fn that_instances_still_stay_is_told_and_can_be_ended() {
-    let mut bench = Bench::running(Policy::default(), &["api/a"]);
+    let mut bench = Bench::running(managed(), &["api/a"]);
     went_back(&mut bench);
     bench.verified(1);
     bench.sync("api/a", 7, Stage::Released, &[7]);
@@ -287,7 +287,7 @@ fn that_instances_still_stay_is_told_and_can_be_ended() {
 
 #[test]
 fn a_number_in_use_is_taken_although_its_user_was_silent_in_safe_mode() {
-    let mut bench = Bench::running(Policy::default(), &["api/a"]);
+    let mut bench = Bench::running(managed(), &["api/a"]);
     went_back(&mut bench);
     bench.order(Order::LeaveSafeMode).unwrap();
     bench.register("api/late");
@@ -298,7 +298,7 @@ fn a_number_in_use_is_taken_although_its_user_was_silent_in_safe_mode() {
 
 #[test]
 fn a_credential_that_was_to_be_made_when_the_history_broke_is_given_up() {
-    let mut bench = Bench::running(Policy::default(), &["api/a"]);
+    let mut bench = Bench::running(managed(), &["api/a"]);
     bench.order(Order::Rotate).unwrap();
     let create = CommandKind::Create { version: v(2) };
     assert!(bench.owes(&create));
@@ -329,7 +329,7 @@ fn a_credential_that_was_to_be_made_when_the_history_broke_is_given_up() {
 
 #[test]
 fn a_credential_is_made_only_once_the_bus_has_taken_a_state_of_the_term() {
-    let mut bench = Bench::running(Policy::default(), &["api/a"]);
+    let mut bench = Bench::running(managed(), &["api/a"]);
     bench.order(Order::Rotate).unwrap();
     let create = CommandKind::Create { version: v(2) };
     bench.take_over();
@@ -340,7 +340,7 @@ fn a_credential_is_made_only_once_the_bus_has_taken_a_state_of_the_term() {
 
 #[test]
 fn a_barrier_that_was_under_way_at_the_break_does_not_count() {
-    let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+    let mut bench = Bench::draining(managed(), &["api/a"]);
     bench.sync("api/a", 2, Stage::Released, &[2]);
     bench.pass(seconds(2 * 3600));
     let revision = bench.coordinator.record().revision;
@@ -353,7 +353,7 @@ fn a_barrier_that_was_under_way_at_the_break_does_not_count() {
 /// does not wait until they have let go of it.
 #[test]
 fn a_rollback_that_nobody_follows_makes_way_for_the_version_that_waits() {
-    let bench = Bench::draining(Policy::default(), &["api/a"]);
+    let bench = Bench::draining(managed(), &["api/a"]);
     let backup = bench.coordinator.record().encode();
     // Lost: version 1 was retired. `a` serves version 2.
     let mut next = restored(&backup, bench.now, 9);
@@ -390,7 +390,7 @@ fn a_rollback_that_nobody_follows_makes_way_for_the_version_that_waits() {
 /// As an earlier release left it: in safe mode with a credential still to be made.
 #[test]
 fn no_credential_is_made_in_safe_mode() {
-    let mut bench = Bench::running(Policy::default(), &["api/a"]);
+    let mut bench = Bench::running(managed(), &["api/a"]);
     bench.order(Order::Rotate).unwrap();
     let mut record = bench.coordinator.record().clone();
     let safe_mode = SafeMode { reason: "restored".into(), at: bench.now.wall, unknown: Unknown::new() };

@@ -1,6 +1,6 @@
 //! Rows of docs/understand/scenarios.md that a few steps of the core show whole.
 
-use crate::bench::{Bench, key, seconds};
+use crate::bench::{Bench, key, managed, seconds};
 use rotacast_protocol::coordinator::Order;
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::policy::OnFailure;
@@ -25,7 +25,7 @@ fn reloads_fail(policy: Policy, refusing: &[&str]) -> Bench {
 #[test]
 fn s40_reloads_that_fail_hold_or_roll_back_as_the_policy_says() {
     // Within the budget: it waits, and names exactly who refuses and why.
-    let budget = Policy { failure_budget: 1, ..Policy::default() };
+    let budget = Policy { failure_budget: 1, ..managed() };
     let bench = reloads_fail(budget.clone(), &["api/b"]);
     assert_eq!((bench.phase().as_str(), bench.current()), ("preparing", Some(1)));
     let blockers = bench.coordinator.blockers(bench.now);
@@ -44,7 +44,7 @@ fn s40_reloads_that_fail_hold_or_roll_back_as_the_policy_says() {
     assert_eq!((bench.phase().as_str(), bench.current()), ("none", Some(1)));
 
     // Where the policy says so it holds however many refuse, and an operator decides.
-    let hold = Policy { on_failure: OnFailure::Hold, ..Policy::default() };
+    let hold = Policy { on_failure: OnFailure::Hold, ..managed() };
     let mut bench = reloads_fail(hold, &["api/a", "api/b", "api/c"]);
     bench.pass(seconds(4000));
     assert_eq!((bench.phase().as_str(), bench.current()), ("preparing", Some(1)));
@@ -61,7 +61,7 @@ fn of_the_next_build(record: &SecretRecord) -> Vec<u8> {
 
 #[test]
 fn s52_a_record_of_the_next_build_is_carried_on_and_keeps_what_this_one_does_not_know() {
-    let policy = Policy { lease_idle: seconds(60), sync_idle: seconds(10), ..Policy::default() };
+    let policy = Policy { lease_idle: seconds(60), sync_idle: seconds(10), ..managed() };
     let preparing = Bench::preparing(policy.clone(), &["api/a"]);
     let record = SecretRecord::decode(&of_the_next_build(preparing.coordinator.record())).unwrap();
     let epoch = record.epoch.0 + 1;

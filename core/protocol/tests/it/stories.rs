@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::bench::{Bench, key, seconds, v};
+use crate::bench::{Bench, key, managed, provider, seconds, v};
 use rotacast_protocol::Phase;
 use rotacast_protocol::Policy;
 use rotacast_protocol::coordinator::{Change, CommandKind, Evidence, Failed, Input, Order};
@@ -69,7 +69,7 @@ fn number(word: &str) -> u64 {
 }
 
 fn policy(words: &[&str]) -> Policy {
-    let mut policy = Policy::default();
+    let mut policy = managed();
     for word in words {
         let (name, value) = word.split_once('=').unwrap_or((word, ""));
         match name {
@@ -77,6 +77,7 @@ fn policy(words: &[&str]) -> Policy {
             "presume_dead_after" => policy.when_unreachable = WhenUnreachable::PresumeDeadAfter(seconds(number(value))),
             "proceed_when_empty" => policy.when_empty = WhenEmpty::Proceed,
             "approval" => policy.approval = true,
+            "without_a_provider" => policy.provider = None,
             "hold_on_failure" => policy.on_failure = OnFailure::Hold,
             "min_overlap" => policy.min_overlap = seconds(number(value)),
             "required" => policy.required = BTreeMap::from([(value.parse().unwrap(), 1)]),
@@ -105,7 +106,7 @@ impl Story {
             self.bench = Some(Bench::new(policy(&words[1..])));
             return;
         }
-        let bench = self.bench.get_or_insert_with(|| Bench::new(Policy::default()));
+        let bench = self.bench.get_or_insert_with(|| Bench::new(managed()));
         let result = match words.as_slice() {
             ["running", names @ ..] => {
                 *bench = Bench::running(bench.policy.clone(), names);
@@ -163,6 +164,14 @@ impl Story {
                 sent: bench.now.instant,
                 evidence: Evidence::Sessions(sessions.iter().map(|session| (*session).to_owned()).collect()),
             }),
+            ["usage", version, "unavailable"] => bench.input(Input::UsageRead {
+                version: v(number(version)),
+                sent: bench.now.instant,
+                evidence: Evidence::Unavailable(format!("{} is not in the configuration", provider())),
+            }),
+            ["left", "alone", step, version] => {
+                bench.input(Input::LeftAlone { version: v(number(version)), step: step.parse().unwrap() })
+            }
             ["audited", version] => {
                 let revision = bench.revision();
                 bench.input(Input::Audited { version: v(number(version)), revision })
@@ -213,6 +222,13 @@ impl Story {
                     if let Some(command) = blocker.command {
                         writeln!(out, "    $ {command}").unwrap();
                     }
+                }
+                Ok(())
+            }
+            ["versions"] => {
+                for (number, version) in &bench.coordinator.record().versions {
+                    let unproven = version.unproven.map_or_else(String::new, |why| format!(" ({why})"));
+                    writeln!(out, "  version {number}: {}{unproven}", version.label).unwrap();
                 }
                 Ok(())
             }
@@ -322,6 +338,7 @@ fn said(change: &Change) -> Option<String> {
                 .to_owned()
         }
         RecordChange::GivenUp { version, word } => format!("{} gives version {version} up", word.by),
+        RecordChange::LeftAlone { version } => format!("another owner's credential of version {version} is left alone"),
         RecordChange::SaidGone { instance, word } => format!("{} says that {instance} is gone", word.by),
         RecordChange::GoneForgotten { instance } => format!("the roster no longer has {instance}"),
         RecordChange::RetireBegan { version, .. } => format!("retiring version {version}: the point of no return"),

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::bench::{Bench, key, seconds, secret, v};
+use crate::bench::{Bench, key, managed, seconds, secret, v};
 use rotacast_holder::{Command, Holder, Input, Step};
 use rotacast_protocol::coordinator::{Input as To, Order};
 use rotacast_protocol::message::{LostHistory, SecretGrant, SecretState, Stage};
 use rotacast_protocol::record::SecretRecord;
-use rotacast_protocol::{Generation, LeaseSequence, Nonce, Policy, ReportSequence, Revision};
+use rotacast_protocol::{Generation, LeaseSequence, Nonce, ReportSequence, Revision};
 
 struct Hand {
     holder: Holder,
@@ -65,7 +65,7 @@ impl Hand {
 /// version 1 was retired. The store has the same version 2.
 #[test]
 fn a_version_that_the_backup_knows_did_not_come_again() {
-    let mut bench = Bench::running(Policy::default(), &[]);
+    let mut bench = Bench::running(managed(), &[]);
     let mut hand = Hand::new();
     bench.register("api/a");
     hand.follows(&bench);
@@ -82,7 +82,7 @@ fn a_version_that_the_backup_knows_did_not_come_again() {
     bench.settle();
     hand.follows(&bench);
     // Restored.
-    let mut next = Bench::over(SecretRecord::decode(&backup).unwrap(), Policy::default(), 9);
+    let mut next = Bench::over(SecretRecord::decode(&backup).unwrap(), managed(), 9);
     next.now = bench.now;
     next.register("api/a");
     next.input(To::StoreWentBack { reason: "restored".into() }).unwrap();
@@ -107,7 +107,7 @@ fn a_version_that_the_backup_knows_did_not_come_again() {
 /// An instance that heard nothing while everybody stayed.
 #[test]
 fn a_number_that_came_again_is_noticed_by_who_missed_the_stay() {
-    let bench = Bench::running(Policy::default(), &[]);
+    let bench = Bench::running(managed(), &[]);
     let mut hand = Hand::new();
     let first = bench.coordinator.record().state();
     let state = |revision: u64, generation: u64, current: u64, lost_history| SecretState {
@@ -129,7 +129,7 @@ fn a_number_that_came_again_is_noticed_by_who_missed_the_stay() {
 /// Restored a second time while everybody still stays.
 #[test]
 fn a_number_of_the_time_between_two_restores_is_noticed() {
-    let bench = Bench::running(Policy::default(), &[]);
+    let bench = Bench::running(managed(), &[]);
     let mut hand = Hand::new();
     let first = bench.coordinator.record().state();
     let state = |revision: u64, generation: u64, pending: Option<u64>| SecretState {

@@ -6,17 +6,17 @@ use rotacast_protocol::coordinator::{CommandKind, Coordinator, Input, Order, Ten
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::policy::{Deadline, OnDeadline};
 use rotacast_protocol::record::SecretRecord;
-use rotacast_protocol::{Epoch, Phase, Policy};
+use rotacast_protocol::{Epoch, Phase};
 
 use super::{apply, says};
-use crate::bench::{Bench, key, seconds, v};
+use crate::bench::{Bench, key, managed, seconds, v};
 use crate::mutant::Rule;
 
 /// See [`super::directed`].
 pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>> {
     let result = match rule {
         Rule::StayLeased => {
-            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            let mut bench = Bench::running(managed(), &["api/a"]);
             went_back(&mut bench);
             spoil();
             says(
@@ -25,7 +25,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             )
         }
         Rule::EndedUnleased => {
-            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            let mut bench = Bench::running(managed(), &["api/a"]);
             let mut record = bench.coordinator.record().clone();
             // As after many rotations: what ended long ago is listed no more.
             let listed = record.versions.remove(&v(1))?;
@@ -40,7 +40,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             says(leased(&mut bench, 1), "L: a version that ended long ago is leased")
         }
         Rule::GrantsBounded => {
-            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            let mut bench = Bench::running(managed(), &["api/a"]);
             went_back(&mut bench);
             spoil();
             for round in 0..20_u64 {
@@ -51,7 +51,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             says(grants > 64, "B: grants are remembered without a bound")
         }
         Rule::NumbersLost => {
-            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            let mut bench = Bench::running(managed(), &["api/a"]);
             went_back(&mut bench);
             bench.order(Order::LeaveSafeMode).ok();
             spoil();
@@ -60,7 +60,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             says(comes_again, "truth: a number comes again while somebody uses the version that had it before")
         }
         Rule::LostAnnounced => {
-            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            let mut bench = Bench::running(managed(), &["api/a"]);
             went_back(&mut bench);
             bench.input(Input::Verified { version: v(1) }).ok();
             bench.order(Order::LeaveSafeMode).ok();
@@ -70,7 +70,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             says(!announced, "S1: leases of a lost version of this number are not waited for")
         }
         Rule::LeapAgain => {
-            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            let mut bench = Bench::running(managed(), &["api/a"]);
             went_back(&mut bench);
             spoil();
             let before = bench.coordinator.record().revision;
@@ -78,7 +78,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             says(bench.coordinator.record().revision == before, "S1: leases of what was lost since are not waited for")
         }
         Rule::LeapAbove => {
-            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            let mut bench = Bench::running(managed(), &["api/a"]);
             let backup = bench.coordinator.record().clone();
             went_back(&mut bench);
             bench.order(Order::LeaveSafeMode).ok();
@@ -93,7 +93,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             )
         }
         Rule::LeapVoidsWords => {
-            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            let mut bench = Bench::draining(managed(), &["api/a"]);
             let instances = BTreeSet::from([key("api/a")]);
             let word = Order::cut_off(v(1), instances, false, "it hangs").expect("a reason");
             bench.order(word).ok();
@@ -103,7 +103,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             says(stands, "S1: a word that may have been taken back in the lost history cuts somebody off")
         }
         Rule::ReleaseKnown => {
-            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            let mut bench = Bench::draining(managed(), &["api/a"]);
             spoil();
             let (sequence, mut report) = bench.report_of("api/a", 1, Stage::Seen, &[]);
             report.revision = report.revision.next();
@@ -114,7 +114,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             )
         }
         Rule::StayWaits => {
-            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            let mut bench = Bench::draining(managed(), &["api/a"]);
             went_back(&mut bench);
             bench.input(Input::Verified { version: v(2) }).ok();
             bench.input(Input::VersionSeen { version: v(3) }).ok();
@@ -123,7 +123,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             says(!bench.coordinator.record().stay, "A: everybody is sent back while a newer version waits")
         }
         Rule::SafeModeRollback => {
-            let mut policy = Policy::default();
+            let mut policy = managed();
             policy.deadlines.insert(Phase::Preparing, Deadline { after: seconds(600), then: OnDeadline::RollBack });
             let mut bench = Bench::preparing(policy, &["api/a"]);
             went_back(&mut bench);
@@ -132,7 +132,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             says(bench.phase() == "rolling_back", "safe mode: a rotation goes back in it by itself")
         }
         Rule::UnmadeGivenUp => {
-            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            let mut bench = Bench::running(managed(), &["api/a"]);
             bench.order(Order::Rotate).ok();
             spoil();
             went_back(&mut bench);
@@ -142,7 +142,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             says(made_again, "S1: a credential whose number is in use is made once more, with another value")
         }
         Rule::CreateKnowsBus => {
-            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            let mut bench = Bench::running(managed(), &["api/a"]);
             bench.order(Order::Rotate).ok();
             bench.take_over();
             spoil();
@@ -150,14 +150,14 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             says(made, "S1: a credential is made from a record that the bus may know to be older than what is in use")
         }
         Rule::LeapDoubts => {
-            let mut bench = Bench::preparing(Policy::default(), &["api/a"]);
+            let mut bench = Bench::preparing(managed(), &["api/a"]);
             spoil();
             went_back(&mut bench);
             let tested = bench.owes(&CommandKind::Test { version: v(2) });
             says(!tested, "A: what came back with the store counts as working, and may have ended")
         }
         Rule::ActivatesProved => {
-            let mut bench = Bench::preparing(Policy::default(), &["api/a"]);
+            let mut bench = Bench::preparing(managed(), &["api/a"]);
             went_back(&mut bench);
             spoil();
             bench.order(Order::LeaveSafeMode).ok();
@@ -165,7 +165,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             says(bench.current() == Some(2), "A: a version that may have ended is activated")
         }
         Rule::RollbackProved => {
-            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            let mut bench = Bench::running(managed(), &["api/a"]);
             went_back(&mut bench);
             bench.input(Input::VersionSeen { version: v(2) }).ok();
             bench.order(Order::LeaveSafeMode).ok();
@@ -176,21 +176,21 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             says(bench.current() == Some(1), "A: a rollback leads to a version that may have ended")
         }
         Rule::StayProved => {
-            let mut bench = Bench::running(Policy::default(), &["api/a"]);
+            let mut bench = Bench::running(managed(), &["api/a"]);
             went_back(&mut bench);
             spoil();
             bench.order(Order::LeaveSafeMode).ok();
             says(!bench.coordinator.record().stay, "A: everybody is sent to a version that may have ended")
         }
         Rule::ProofGivesUp => {
-            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            let mut bench = Bench::draining(managed(), &["api/a"]);
             went_back(&mut bench);
             spoil();
             bench.input(Input::VerifyFailed { version: v(2), reason: "no such role".into() }).ok();
             says(bench.phase() == "draining", "L: a rotation to a version that has ended goes on for ever")
         }
         Rule::StayMakesWay => {
-            let mut bench = Bench::draining(Policy::default(), &["api/a"]);
+            let mut bench = Bench::draining(managed(), &["api/a"]);
             went_back(&mut bench);
             bench.input(Input::VersionSeen { version: v(3) }).ok();
             bench.order(Order::LeaveSafeMode).ok();
@@ -217,7 +217,7 @@ fn leased(bench: &mut Bench, version: u64) -> bool {
 fn takes_over(bench: &mut Bench, record: SecretRecord) {
     let valid_until = bench.now.instant + seconds(10_000_000);
     let tenure = Tenure { epoch: Epoch(9), since: bench.now, valid_until };
-    bench.coordinator = Coordinator::take_over(record, Policy::default(), tenure);
+    bench.coordinator = Coordinator::take_over(record, managed(), tenure);
     apply(bench, Input::RosterRead);
     apply(bench, Input::Tick);
 }

@@ -149,7 +149,7 @@ impl Fixed {
             sync_rotating: ms(200),
             min_overlap: Duration::ZERO,
             failure_budget: 10,
-            ..Policy::default()
+            ..crate::bench::managed()
         };
         let clock = |origin: u64, drift| Clock::new(origin, drift);
         Self {

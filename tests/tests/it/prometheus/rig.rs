@@ -71,6 +71,12 @@ sync_idle = "1s"
 sync_rotating = "500ms"
 auth_failure_budget = 1000
 
+[providers.random]
+kind = "generate"
+
+[secrets."{FREE}"]
+provider = "random"
+
 [providers.gone]
 kind = "postgres"
 admin = "postgres://nobody@127.0.0.1:1/none"
@@ -83,6 +89,7 @@ port = 1
 provider = "gone"
 
 [secrets."{APPROVED}"]
+provider = "random"
 approval = true
 
 [secrets."{APPROVED}".deadlines]

@@ -5,9 +5,9 @@ use std::time::Duration;
 use rotacast_proto::LoginSecret;
 use rotacast_protocol::Version;
 use rotacast_provider::LiveSessions::{ByPolicy, End};
-use rotacast_provider::conformance::{Fixture as _, Held as _};
+use rotacast_provider::conformance::{Fixture as _, Held as _, LoginFixture as _};
 use rotacast_provider::postgres::{Endpoint, OnLiveSessions};
-use rotacast_provider::{Credential, Evidence, ProviderError, Verdict};
+use rotacast_provider::{Credential, Evidence, ProviderError, Trial, Verdict};
 
 use rotacast_test_servers::Scratch;
 
@@ -25,6 +25,13 @@ fn rejection(verdict: Result<Verdict, ProviderError>) -> String {
     match verdict {
         Ok(Verdict::Rejected(why)) => why,
         other => panic!("expected a rejection, found {other:?}"),
+    }
+}
+
+fn unfinished(outcome: Result<(), ProviderError>) -> String {
+    match outcome {
+        Err(ProviderError::Unfinished { problem, .. }) => problem,
+        other => panic!("expected what is in the way, found {other:?}"),
     }
 }
 
@@ -58,7 +65,7 @@ async fn what_a_version_creates_belongs_to_the_group_and_stays() {
     assert_eq!(owner_of(&own).await, role);
     Box::new(session).close().await;
     // A right that a superuser gave is the superuser's to take back.
-    let why = refusal(provider.destroy(&old, std::slice::from_ref(&new), ByPolicy).await);
+    let why = unfinished(provider.destroy(&old, std::slice::from_ref(&new), ByPolicy).await);
     assert!(why.contains("privileges for schema public"), "{why}");
     superuser(&fixture, &format!("REVOKE CREATE ON SCHEMA public FROM {role}")).await;
     provider.destroy(&old, std::slice::from_ref(&new), ByPolicy).await.unwrap();
@@ -74,8 +81,8 @@ async fn a_role_that_holds_objects_in_another_database_is_not_dropped_and_it_say
     let (role, schema) = (field(&credential, "username"), fixture.name("held"));
     let elsewhere = fixture.server.superuser("elsewhere").await;
     elsewhere.batch_execute(&format!("CREATE SCHEMA {schema} AUTHORIZATION {role}")).await.unwrap();
-    let why = refusal(provider.destroy(&credential, &[], ByPolicy).await);
-    assert!(why.contains("database elsewhere") && why.contains("REASSIGN OWNED BY"), "{why}");
+    let why = unfinished(provider.destroy(&credential, &[], ByPolicy).await);
+    assert!(why.contains("database elsewhere") && why.contains("\\c \"elsewhere\" REASSIGN OWNED BY"), "{why}");
     elsewhere.batch_execute(&format!("REASSIGN OWNED BY {role} TO app_owner; DROP OWNED BY {role}")).await.unwrap();
     provider.destroy(&credential, &[], ByPolicy).await.unwrap();
 }
@@ -101,7 +108,7 @@ async fn a_value_written_by_somebody_else_is_tested_and_retired() {
     let made = format!("CREATE ROLE {quoted} LOGIN PASSWORD 'theirs-4711' IN ROLE app_owner");
     superuser(&fixture, &format!("{made}; COMMENT ON ROLE {quoted} IS 'ask Billing'")).await;
     let credential = fixture.value(1, &role, "theirs-4711");
-    assert_eq!(provider.test(&credential, &[]).await.unwrap(), Verdict::Works);
+    assert_eq!(provider.test(&credential, &[], Trial::New).await.unwrap(), Verdict::Works);
     provider.disable(&credential, &[], ByPolicy).await.unwrap();
     let comment = "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1";
     let client = fixture.server.superuser("app").await;
@@ -111,6 +118,116 @@ async fn a_value_written_by_somebody_else_is_tested_and_retired() {
     provider.destroy(&credential, &[], ByPolicy).await.unwrap();
     let there = client.query("SELECT FROM pg_roles WHERE rolname = $1", &[&role]).await.unwrap();
     assert!(there.is_empty(), "the role is still there");
+}
+
+#[tokio::test]
+async fn a_table_that_is_in_use_is_not_waited_for_and_its_user_is_named() {
+    let Some(fixture) = start().await else { return };
+    let (provider, credential) = (fixture.provider(), made(&fixture, 1).await);
+    let (role, table) = (field(&credential, "username"), fixture.name("report"));
+    superuser(&fixture, &format!("CREATE TABLE {table} (id int); ALTER TABLE {table} OWNER TO {role}")).await;
+    let report = fixture.server.superuser("app").await;
+    report.batch_execute(&format!("BEGIN; SELECT * FROM {table}")).await.unwrap();
+    let pid: i32 = report.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let why = unfinished(provider.destroy(&credential, &[], ByPolicy).await);
+    assert!(why.contains(&format!("pid {pid} (")) && why.contains(&format!("uses {table} since ")), "{why}");
+    report.batch_execute("COMMIT").await.unwrap();
+    provider.destroy(&credential, &[], ByPolicy).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_lies_in_another_schema_is_named_with_the_statements_that_clear_it() {
+    let Some(fixture) = start().await else { return };
+    let (provider, credential) = (fixture.provider(), made(&fixture, 1).await);
+    let role = field(&credential, "username");
+    let schemas: Vec<String> =
+        (0..12).map(|number| fixture.name(&format!("a_schema_with_a_long_name_{number}"))).collect();
+    for schema in &schemas {
+        let statements = format!(
+            "CREATE SCHEMA {schema}; CREATE FUNCTION {schema}.f() RETURNS int LANGUAGE sql AS 'SELECT 1'; \
+             ALTER FUNCTION {schema}.f() OWNER TO {role}"
+        );
+        superuser(&fixture, &statements).await;
+    }
+    let why = unfinished(provider.destroy(&credential, &[], ByPolicy).await);
+    for schema in &schemas {
+        assert!(why.contains(&format!("GRANT CREATE, USAGE ON SCHEMA \"{schema}\" TO \"app_owner\";")), "{why}");
+    }
+    let (_, statements) = why.split_once("as their owner: ").expect("statements");
+    superuser(&fixture, statements).await;
+    provider.destroy(&credential, &[], ByPolicy).await.unwrap();
+}
+
+/// As after a move of the provider's address: the administrator looks on a server that has no such role.
+#[tokio::test]
+async fn a_role_that_is_not_there_is_ended_only_if_its_login_fails() {
+    let Some(fixture) = start().await else { return };
+    let Some(second) = rotacast_test_servers::Postgres::start_with(&[]).await else { return };
+    second.admin("postgres").await.batch_execute("CREATE ROLE app_owner NOLOGIN").await.unwrap();
+    let moved = fixture.with(|settings| settings.admin = second.admin_url("postgres").into());
+    let credential = made(&fixture, 1).await;
+    for outcome in [moved.disable(&credential, &[], ByPolicy).await, moved.destroy(&credential, &[], ByPolicy).await] {
+        let why = unfinished(outcome);
+        assert!(why.contains("and yet a login at 127.0.0.1:"), "{why}");
+    }
+    // Whoever is turned away behind the authentication has passed it.
+    let mut changed = fields(&credential);
+    changed["dbname"] = "nowhere".into();
+    let why = unfinished(moved.disable(&fixture.credential(1, &changed), &[], ByPolicy).await);
+    assert!(why.contains("does not show that it has ended") && why.contains("3D000"), "{why}");
+    fixture.provider().destroy(&credential, &[], ByPolicy).await.unwrap();
+    moved.destroy(&credential, &[], ByPolicy).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_more_connections_are_open_at_once_than_the_setting_allows() {
+    let Some(fixture) = start().await else { return };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let provider = fixture.with(|settings| {
+        settings.admin = fixture.server.admin(port).into();
+        settings.max_connections = 2;
+    });
+    let credential = made(&fixture, 1).await;
+    // A server that takes connections and says nothing, so that each call holds its own until it is cut.
+    let server = async {
+        for _ in 0..3 {
+            let held = [listener.accept().await.unwrap(), listener.accept().await.unwrap()];
+            let third = tokio::time::timeout(Duration::from_millis(100), listener.accept()).await;
+            assert!(third.is_err(), "a third connection is opened");
+            drop(held);
+        }
+    };
+    let calls = futures::future::join_all((0..6).map(|_| provider.usage(&credential, &[])));
+    let (outcomes, ()) = tokio::join!(calls, server);
+    assert!(outcomes.iter().all(|it| matches!(it, Err(ProviderError::Unreachable { .. }))), "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn a_login_that_the_server_knows_a_little_late_is_not_rejected() {
+    let Some(fixture) = start().await else { return };
+    let credential = made(&fixture, 1).await;
+    let role = field(&credential, "username");
+    let verifier = "SELECT rolpassword FROM pg_authid WHERE rolname = $1";
+    let client = fixture.server.superuser("app").await;
+    let known: String = client.query_one(verifier, &[&role]).await.unwrap().get(0);
+    // As a replica has it that lags: the role is there, the password is not.
+    superuser(&fixture, &format!("ALTER ROLE {role} PASSWORD 'not-yet-4711'")).await;
+    let provider = fixture.with(|settings| settings.settle = Duration::from_secs(30));
+    let before = fixture.failed_logins(&credential).await;
+    let late = async {
+        while fixture.failed_logins(&credential).await == before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        superuser(&fixture, &format!("ALTER ROLE {role} PASSWORD '{known}'")).await;
+    };
+    let (verdict, ()) = tokio::join!(provider.test(&credential, &[], Trial::New), late);
+    assert_eq!(verdict.unwrap(), Verdict::Works);
+    // One that worked before has no such grace.
+    superuser(&fixture, &format!("ALTER ROLE {role} PASSWORD 'changed-4711'")).await;
+    let before = fixture.failed_logins(&credential).await;
+    assert!(rejection(provider.test(&credential, &[], Trial::Known).await).contains("28P01"));
+    assert_eq!(fixture.failed_logins(&credential).await - before, 1);
 }
 
 #[tokio::test]
@@ -150,14 +267,14 @@ async fn what_cannot_log_in_is_rejected_with_the_reason() {
         ("host", "localhost", "host and port"),
         ("port", "1", "host and port"),
     ] {
-        let found = rejection(provider.test(&with(name, value), &[]).await);
+        let found = rejection(provider.test(&with(name, value), &[], Trial::New).await);
         assert!(found.contains(why), "{name}: {found}");
     }
     let role = field(&credential, "username");
     superuser(&fixture, &format!("ALTER ROLE {role} NOLOGIN")).await;
-    assert!(rejection(provider.test(&credential, &[]).await).contains("28000"));
+    assert!(rejection(provider.test(&credential, &[], Trial::New).await).contains("28000"));
     superuser(&fixture, &format!("ALTER ROLE {role} LOGIN; REVOKE app_owner FROM {role}")).await;
-    assert!(rejection(provider.test(&credential, &[]).await).contains("not a direct member"));
+    assert!(rejection(provider.test(&credential, &[], Trial::New).await).contains("not a direct member"));
 }
 
 #[tokio::test]
@@ -165,7 +282,7 @@ async fn a_full_server_is_no_verdict() {
     let Some(fixture) = start().await else { return };
     let credential = made(&fixture, 1).await;
     superuser(&fixture, &format!("ALTER ROLE {} CONNECTION LIMIT 0", field(&credential, "username"))).await;
-    let outcome = fixture.provider().test(&credential, &[]).await;
+    let outcome = fixture.provider().test(&credential, &[], Trial::New).await;
     assert!(
         matches!(&outcome, Err(ProviderError::Unreachable { problem, .. }) if problem.contains("53300")),
         "{outcome:?}"
@@ -179,10 +296,9 @@ async fn another_address_of_the_server_is_taken_when_it_is_named() {
     changed["host"] = "localhost".into();
     let credential = fixture.credential(1, &changed);
     assert!(refusal(fixture.provider().disable(&credential, &[], ByPolicy).await).contains("also_at"));
-    assert_eq!(fixture.provider().usage(&credential, &[]).await.unwrap(), Evidence::None);
     let alias = Endpoint { host: "localhost".into(), port: fixture.server.port() };
     let provider = fixture.with(|settings| settings.also_at = vec![alias]);
-    assert_eq!(provider.test(&credential, &[]).await.unwrap(), Verdict::Works);
+    assert_eq!(provider.test(&credential, &[], Trial::New).await.unwrap(), Verdict::Works);
     provider.destroy(&credential, &[], ByPolicy).await.unwrap();
 }
 
@@ -255,7 +371,7 @@ async fn the_servers_log_holds_statements_but_no_password() {
     let Some(fixture) = start().await else { return };
     let (provider, credential) = (fixture.provider(), made(&fixture, 1).await);
     provider.create(&credential).await.unwrap();
-    assert_eq!(provider.test(&credential, &[]).await.unwrap(), Verdict::Works);
+    assert_eq!(provider.test(&credential, &[], Trial::New).await.unwrap(), Verdict::Works);
     provider.destroy(&credential, &[], ByPolicy).await.unwrap();
     let log = fixture.server.log();
     let role = field(&credential, "username");

@@ -31,6 +31,9 @@ pub(crate) async fn start() -> Option<Postgres> {
 impl Postgres {
     pub(crate) fn settings(&self) -> PostgresSettings {
         PostgresSettings {
+            cluster: "suite".into(),
+            max_connections: PostgresSettings::MAX_CONNECTIONS,
+            settle: Duration::from_millis(600),
             admin: self.server.admin(self.server.port()).into(),
             group_role: "app_owner".into(),
             role_name: PostgresSettings::ROLE_NAME.into(),
@@ -175,6 +178,39 @@ impl LoginFixture for Postgres {
         let client = self.server.superuser("app").await;
         client.batch_execute(&format!("CREATE ROLE {name} LOGIN PASSWORD '{password}'")).await.expect("a role");
         self.value(1, &name, password)
+    }
+
+    fn of_another_cluster(&self) -> Arc<dyn Provider> {
+        self.with(|settings| settings.cluster = "another".into())
+    }
+
+    async fn insider(&self) -> Credential {
+        let (name, password) = (self.name("insider"), "insider-Password-4711-canary");
+        let client = self.server.superuser("app").await;
+        let made = format!("CREATE ROLE {name} LOGIN PASSWORD '{password}' IN ROLE app_owner");
+        client.batch_execute(&made).await.expect("a role");
+        self.value(1, &name, password)
+    }
+
+    async fn failed_logins(&self, credential: &Credential) -> usize {
+        let refused = format!("password authentication failed for user \"{}\"", field(credential, "username"));
+        self.server.log().matches(&refused).count()
+    }
+
+    fn elsewhere(&self, credential: &Credential) -> Credential {
+        let mut changed = fields(credential);
+        changed["host"] = "elsewhere.invalid".into();
+        self.credential(credential.version.get(), &changed)
+    }
+
+    async fn rename(&self, credential: &Credential, to: &str) -> Credential {
+        let from = field(credential, "username");
+        let to = if to.is_empty() { from.trim_start_matches("renamed_").to_owned() } else { format!("{to}_{from}") };
+        let client = self.server.superuser("app").await;
+        client.batch_execute(&format!("ALTER ROLE {from} RENAME TO {to}")).await.expect("a new name");
+        let mut changed = fields(credential);
+        changed["username"] = to.into();
+        self.credential(credential.version.get(), &changed)
     }
 
     fn canary(&self, credential: &Credential) -> String {
