@@ -1,7 +1,7 @@
 //! The one way in: accepts connections for gRPC, the dashboard, probes and metrics, and bounds what they may hold.
 //!
 //! A peer that has proved nothing holds nothing for long. Its first request must come within a deadline, TLS included;
-//! until then it gives way when a cap is reached. Caps keep file descriptors for the broadcaster's own work.
+//! without one in flight it gives way when a cap is reached. Caps keep file descriptors for the broadcaster's own work.
 
 mod connection;
 mod descriptors;
@@ -71,7 +71,7 @@ pub(crate) enum Ended {
     HandshakeFailed,
     /// No request was complete in time.
     NoRequest,
-    /// It had proved nothing when a cap was reached.
+    /// It had no request in flight when a cap was reached.
     GaveWay,
     /// Refused at once: a cap was reached.
     Refused(Full),

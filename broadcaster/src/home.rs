@@ -187,7 +187,7 @@ async fn id_on_bus(environment: &Environment) -> Result<Option<ClusterId>, Store
     let signed = claim.as_ref().and_then(|claim| {
         claim.verify(Kind::ClusterClaim, cluster, |id| (id == own.id().as_str()).then_some(own)).ok()
     });
-    Ok(signed.and_then(|payload| std::str::from_utf8(&payload).ok()?.parse().ok()))
+    Ok(signed.and_then(|payload| std::str::from_utf8(payload).ok()?.parse().ok()))
 }
 
 /// How to part two clusters on one bus.

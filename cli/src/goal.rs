@@ -145,8 +145,8 @@ impl Goal {
                         Verdict::Reached(Some(ended))
                     }
                     (_, Outcome::RolledBack) => Verdict::RolledBack(ended),
-                    (_, outcome @ (Outcome::Retired | Outcome::Superseded)) => {
-                        let why = format!("rotation {} ended {}", ended.number, outcome.words());
+                    (_, Outcome::Retired | Outcome::Superseded) => {
+                        let why = format!("rotation {} ended {}", ended.number, ended.words());
                         Verdict::Missed(why, Some(ended))
                     }
                 },

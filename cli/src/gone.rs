@@ -1,5 +1,8 @@
 //! `rotacast gone`: an incarnation that no longer runs, for every secret that it uses.
 
+use std::collections::BTreeSet;
+
+use rotacast_protocol::InstanceKey;
 use rotacast_protocol::coordinator::{Order, Reason, Standing};
 use rotacast_protocol::status::InstanceStatus;
 
@@ -16,8 +19,10 @@ pub(crate) async fn run(context: &Context, args: GoneArgs) -> Result<(), Stop> {
     Reason::new(&args.reason).map_err(order::invalid)?;
     let all = context.client().await?.instances(None, None).await?;
     let found = args.instance.find(&all)?;
-    let (live, silent): (Vec<&InstanceStatus>, Vec<_>) =
-        found.into_iter().partition(|it| it.standing == Standing::Live);
+    // One process: heard for one secret, it runs for all of them.
+    let running: BTreeSet<&InstanceKey> =
+        all.iter().filter(|it| it.standing == Standing::Live).map(|it| &it.key).collect();
+    let (live, silent): (Vec<&InstanceStatus>, Vec<_>) = found.into_iter().partition(|it| running.contains(&it.key));
     if silent.is_empty() {
         let heard = live.iter().filter_map(|it| it.silent_for_ms).min().map_or_else(String::new, span);
         return Err(Stop::failed(
@@ -39,11 +44,28 @@ pub(crate) async fn run(context: &Context, args: GoneArgs) -> Result<(), Stop> {
     if !args.yes {
         confirm(&args.instance.to_string(), "the instance's name as you have given it")?;
     }
+    let count = silent.len();
+    let mut refused = Vec::new();
     for it in silent {
         let order = Order::gone(it.key.clone(), &args.reason).map_err(order::invalid)?;
-        order::simple(context, it.secret.clone(), order, &format!("{} is gone; nothing waits for it", it.key)).await?;
+        let done = format!("{} is gone; nothing waits for it", it.key);
+        match order::simple(context, it.secret.clone(), order, &done).await {
+            Ok(()) => {}
+            Err(Stop::Unread) => return Err(Stop::Unread),
+            Err(stop) => refused.push((it, stop)),
+        }
     }
-    Ok(())
+    match refused.len() {
+        0 => Ok(()),
+        // With its own kind, exit code and way out.
+        1 if count == 1 => Err(refused.remove(0).1),
+        several => {
+            let each = refused.iter().map(|(it, stop)| format!("\n  {} · {}: {}", it.key, it.secret, stop.problem()));
+            let problem = format!("{several} of {count} orders were not taken:{}", each.collect::<String>());
+            let fix = "the others have taken effect; give the command again for those that are left";
+            Err(Stop::failed(Exit::Failed, "conflict", problem, fix))
+        }
+    }
 }
 
 /// What it loses if it runs after all.

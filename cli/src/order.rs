@@ -65,6 +65,7 @@ pub(crate) fn invalid(error: InvalidOrder) -> Stop {
     let fix = match error {
         InvalidOrder::NoReason => "say why with --reason: it goes on record",
         InvalidOrder::LongReason { .. } => "shorten --reason",
+        InvalidOrder::PlaceholderReason => "say with --reason what you know: it goes on record",
         InvalidOrder::CutsOffNothing => {
             "name instances with --instance, the provider's sessions with --sessions, or both"
         }

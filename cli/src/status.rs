@@ -128,7 +128,7 @@ fn row(secret: &SecretStatus, now: WallTime) -> [Cell; 7] {
                 waiting.into(),
                 with_overlays("idle"),
                 last.map_or_else(|| "-".into(), |last| ago(last.ended_at, now)).into(),
-                last.map_or_else(String::new, |last| format!("last: {}", last.outcome.words())).into(),
+                last.map_or_else(String::new, |last| format!("last: {}", last.words())).into(),
                 summary::waits_for(secret).into(),
             ]
         }
@@ -264,12 +264,12 @@ fn history(output: Output, secret: &SecretStatus, now: WallTime) -> Result<(), S
     output.line("")?;
     let mut table = Table::new(["ENDED", "ROTATION", "VERSIONS", "OUTCOME", "TOOK", "REASON"]);
     for it in secret.history.iter().take(MAX_SHOWN) {
-        let mark = if it.outcome == Outcome::Retired { Mark::Good } else { Mark::Warn };
+        let mark = if it.outcome == Outcome::Retired && !it.is_unproven() { Mark::Good } else { Mark::Warn };
         table.row([
             ago(it.ended_at, now).into(),
             it.number.0.into(),
             direction(it.old, it.new).into(),
-            Cell::marked(it.outcome.words(), mark),
+            Cell::marked(it.words(), mark),
             it.took_ms.map_or_else(|| "-".into(), span).into(),
             it.reason.as_deref().unwrap_or("-").into(),
         ]);

@@ -62,6 +62,9 @@ pub(crate) fn ending(ended: &FinishedStatus) -> String {
     let direction = direction(ended.old, ended.new);
     let took = ended.took_ms.map(|took| format!(" after {}", crate::human_time::span(took))).unwrap_or_default();
     let mut text = match (ended.outcome, ended.old) {
+        (Outcome::Retired, Some(old)) if ended.is_unproven() => {
+            format!("rotation {}: {direction} done{took}, the end of version {old} is unproven", ended.number)
+        }
         (Outcome::Retired, Some(old)) => {
             format!("rotation {}: {direction} done{took}, version {old} is retired", ended.number)
         }
@@ -104,7 +107,7 @@ pub(crate) fn line(status: &SecretStatus) -> String {
                 text.push_str(&format!("  version {version} pending"));
             }
             if let Some(last) = status.history.first() {
-                text.push_str(&format!("  last: rotation {} {}", last.number, last.outcome.words()));
+                text.push_str(&format!("  last: rotation {} {}", last.number, last.words()));
             }
         }
     }
@@ -116,4 +119,33 @@ pub(crate) fn line(status: &SecretStatus) -> String {
         text.push_str(&format!("  waits for {waits_for}"));
     }
     shown(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rotacast_protocol::{RotationNumber, WallTime};
+
+    #[test]
+    fn a_version_that_was_given_up_is_not_called_retired() {
+        let version = |number| Some(Version::new(number).unwrap());
+        let proved = FinishedStatus {
+            number: RotationNumber(2),
+            outcome: Outcome::Retired,
+            old: version(1),
+            new: version(2).unwrap(),
+            started_at: WallTime(0),
+            ended_at: WallTime(1000),
+            took_ms: None,
+            reason: None,
+            phases: Vec::new(),
+        };
+        assert_eq!(ending(&proved), "rotation 2: 1 → 2 done, version 1 is retired");
+        let given_up = FinishedStatus { reason: Some("an operator gave it up".into()), ..proved };
+        assert_eq!(
+            ending(&given_up),
+            "rotation 2: 1 → 2 done, the end of version 1 is unproven: an operator gave it up"
+        );
+        assert_eq!(given_up.words(), "unproven");
+    }
 }

@@ -33,7 +33,7 @@ test("a rotation in flight can be rolled back, until the old version is being de
 });
 
 test("a silent instance can be said to be gone, and a version that is refused given up, as the commands say", () => {
-  const command = "rotacast gone 'api/pod-1#0a0a0a0a' --reason 'its process has ended'";
+  const command = "rotacast gone 'api/pod-1#0a0a0a0a' --reason 'WHY'";
   const quiet = status({ blockers: [blocker("members_released", { who: "api/pod-1#0a0a0a0a", command })] });
   assert.ok(possible(quiet).includes("gone"));
   assert.deepEqual(silent(quiet), ["api/pod-1#0a0a0a0a"]);

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use rotacast_provider::postgres::PostgresSettings;
+
 use super::reader::Section;
 
 /// How a provider is called in the configuration.
@@ -81,10 +83,10 @@ pub struct PostgresConfig {
     pub also_at: Vec<(String, u16)>,
     /// What to do with sessions that are still there when their credential retires.
     pub sessions: SessionsAtRetire,
-    /// Most connections at once, over all its secrets; none: 4.
-    pub max_connections: Option<u32>,
-    /// How long a new login that is refused may still be on its way to a replica; none: 10 s.
-    pub settle: Option<Duration>,
+    /// Most connections at once, over all its secrets.
+    pub max_connections: u32,
+    /// How long a new login that is refused may still be on its way to a replica.
+    pub settle: Duration,
 }
 
 /// What to do with sessions that are still there when their credential retires.
@@ -180,8 +182,10 @@ fn read_postgres(section: &Section<'_, '_>) -> Option<PostgresConfig> {
         port,
         also_at,
         sessions,
-        max_connections: section.integer_within("max_connections", &CONNECTIONS),
-        settle: section.duration_within("settle", &SETTLE),
+        max_connections: section
+            .integer_within("max_connections", &CONNECTIONS)
+            .unwrap_or(PostgresSettings::MAX_CONNECTIONS),
+        settle: section.duration_within("settle", &SETTLE).unwrap_or(PostgresSettings::SETTLE),
     })
 }
 

@@ -23,7 +23,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
-use super::requests::{Held, InFlight, Requests, answer};
+use super::requests::{Held, InFlight, Refused, Requests, answer};
 use super::seats::{Peer, Seat};
 use super::{Deadlines, Ended, Tls};
 use crate::api::Refusal;
@@ -88,8 +88,9 @@ impl Active {
     fn begin(activity: &Arc<Activity>) -> Self {
         let mut state = activity.state();
         state.in_flight += 1;
-        if !std::mem::replace(&mut state.proved, true) {
-            activity.seat.prove();
+        state.proved = true;
+        if state.in_flight == 1 {
+            activity.seat.works();
         }
         drop(state);
         Self(Arc::clone(activity))
@@ -101,6 +102,9 @@ impl Drop for Active {
         let mut state = self.0.state();
         state.in_flight -= 1;
         state.idle_since = Instant::now();
+        if state.in_flight == 0 {
+            self.0.seat.rests();
+        }
     }
 }
 
@@ -219,13 +223,14 @@ impl Shared {
     async fn answer(&self, request: Request<Incoming>, peer: Peer, active: Active) -> Response<Body> {
         let in_flight = match self.requests.take(peer, &request) {
             Ok(in_flight) => in_flight,
-            Err((door, full, refusal)) => {
+            Err(refused) => {
+                let Refused { door, full, answer } = *refused;
                 static LIMIT: LogLimit = LogLimit::new();
                 if let Some(left_out) = LIMIT.admit() {
                     let (door, full) = (door.as_str(), full.as_str());
                     warn!(%peer, door, full, left_out, "a request is refused: too many are open");
                 }
-                return refusal;
+                return answer;
             }
         };
         let headers = request.headers().clone();

@@ -24,18 +24,28 @@ use crate::api::Refusal;
 pub(crate) enum Door {
     /// Instances, over gRPC.
     Instances,
-    /// Operators, the dashboard, monitors, probes.
+    /// Operators, the dashboard, monitors.
     People,
+    /// What asks whether the process lives and is ready: a refusal would have it restarted.
+    Probes,
 }
 
+/// The caps of [`Door::Probes`]. They answer at once, so that few are open at a time; a supervisor and a load balancer ask
+/// from an address each.
+const PROBES: Caps = Caps { total: 64, per_peer: 16 };
+
+/// The paths of [`Door::Probes`].
+const PROBE_PATHS: [&str; 3] = ["/healthz", "/livez", "/readyz"];
+
 impl Door {
-    pub(crate) const ALL: [Self; 2] = [Self::Instances, Self::People];
+    pub(crate) const ALL: [Self; 3] = [Self::Instances, Self::People, Self::Probes];
 
     /// As label.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Instances => "instances",
             Self::People => "people",
+            Self::Probes => "probes",
         }
     }
 
@@ -43,6 +53,7 @@ impl Door {
         let mut parts = request.uri().path().split('/');
         match (parts.next(), parts.next()) {
             (Some(""), Some(SERVICE_NAME)) => Self::Instances,
+            _ if PROBE_PATHS.contains(&request.uri().path()) => Self::Probes,
             _ => Self::People,
         }
     }
@@ -93,28 +104,38 @@ pub(crate) struct DoorCounts {
     pub(crate) caps: Caps,
 }
 
+/// A request for which there is no place.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) door: Door,
+    pub(crate) full: Full,
+    pub(crate) answer: Response<Body>,
+}
+
 /// The requests in flight. Clones are of the same ones.
 #[derive(Clone, Debug)]
 pub(crate) struct Requests {
     instances: Arc<OfDoor>,
     people: Arc<OfDoor>,
+    probes: Arc<OfDoor>,
 }
 
 impl Requests {
     pub(crate) fn new(instances: Caps, people: Caps) -> Self {
         let door = |caps| Arc::new(OfDoor { caps, open: Mutex::default() });
-        Self { instances: door(instances), people: door(people) }
+        Self { instances: door(instances), people: door(people), probes: door(PROBES) }
     }
 
     fn door(&self, door: Door) -> &Arc<OfDoor> {
         match door {
             Door::Instances => &self.instances,
             Door::People => &self.people,
+            Door::Probes => &self.probes,
         }
     }
 
     /// Takes a place for a request; what to answer where there is none.
-    pub(crate) fn take<B>(&self, peer: Peer, request: &Request<B>) -> Result<InFlight, (Door, Full, Response<Body>)> {
+    pub(crate) fn take<B>(&self, peer: Peer, request: &Request<B>) -> Result<InFlight, Box<Refused>> {
         let which = Door::of(request);
         let door = self.door(which);
         door.take(peer).map_err(|full| {
@@ -126,7 +147,7 @@ impl Requests {
                 "{cap} requests and streams are open {whose}, expected at most so many: close some, or raise it \
                  under [listen] in the broadcaster's configuration"
             );
-            (which, full, answer(request.headers(), Refusal::Busy(problem)))
+            Box::new(Refused { door: which, full, answer: answer(request.headers(), Refusal::Busy(problem)) })
         })
     }
 
@@ -215,16 +236,20 @@ mod tests {
         let peers = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|text| Peer::from(text.parse::<IpAddr>().unwrap()));
         let instances = to("/rotacast.v1.Instances/WatchStates");
         let taken = requests.take(peers[0], &instances).unwrap();
-        let refused = |peer, request: &Request<()>| requests.take(peer, request).unwrap_err();
-        let (door, full, answer) = refused(peers[0], &instances);
+        let refused = |peer, request: &Request<()>| match requests.take(peer, request) {
+            Ok(_) => panic!("there is a place"),
+            Err(refused) => *refused,
+        };
+        let Refused { door, full, answer } = refused(peers[0], &instances);
         assert_eq!((door, full), (Door::Instances, Full::Peer));
         assert_eq!(answer.headers()["grpc-status"], "8", "resource exhausted");
         let other = requests.take(peers[1], &instances).unwrap();
-        assert_eq!(refused(peers[2], &instances).1, Full::Total);
+        assert_eq!(refused(peers[2], &instances).full, Full::Total);
         // The other door is open all the same.
         let people = to("/rotacast.v1.Admin/Watch");
         let watches = [requests.take(peers[0], &people).unwrap(), requests.take(peers[0], &people).unwrap()];
-        assert_eq!(refused(peers[0], &people).1, Full::Peer);
+        assert_eq!(refused(peers[0], &people).full, Full::Peer);
+        requests.take(peers[0], &to("/livez")).unwrap();
         let counts = requests.counts(Door::Instances);
         assert_eq!((counts.in_flight, counts.refused), (2, 2));
         drop((taken, other, watches));
@@ -240,6 +265,8 @@ mod tests {
             ("/rotacast.v1.Instances/Sync", Door::Instances),
             ("/rotacast.v1.InstancesX/Sync", Door::People),
             ("/metrics", Door::People),
+            ("/readyz", Door::Probes),
+            ("/readyz/", Door::People),
             ("/", Door::People),
         ] {
             assert_eq!(Door::of(&to(path)), door, "{path}");

@@ -1,7 +1,8 @@
 //! Who is connected: caps in all and per peer address, and who gives way when one is reached.
 //!
-//! A connection proves itself by its first request. Until then it gives way to the next one, the oldest first: a flood of
-//! silent connections locks no peer out that speaks.
+//! A connection proves itself by its first request. Where a cap is reached, one that rests gives way to the next one: first
+//! those that have proved nothing, the oldest first, then the one that has been without a request for longest. A flood of
+//! silent connections locks no peer out that speaks, and neither do connections that once asked for something.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -42,7 +43,7 @@ pub(crate) struct Caps {
     pub(crate) per_peer: usize,
 }
 
-/// Which cap is reached, by connections that have all proved themselves.
+/// Which cap is reached, by connections that all have a request in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Full {
     /// Of all peers together.
@@ -55,32 +56,48 @@ pub(crate) enum Full {
 struct Place {
     peer: Peer,
     proved: bool,
+    /// How it rests; none: it has a request in flight.
+    rest: Option<Rest>,
     give_way: CancellationToken,
+}
+
+/// A connection without a request in flight. The lowest one gives way first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Rest {
+    proved: bool,
+    /// Counts up from rest to rest, so that the lowest one is the oldest.
+    since: u64,
+    number: u64,
 }
 
 #[derive(Default, Debug)]
 struct OfPeer {
     open: usize,
-    unproved: BTreeSet<u64>,
+    resting: BTreeSet<Rest>,
 }
 
-/// Numbers count up, so the lowest one is the oldest.
 #[derive(Default, Debug)]
 struct Table {
     next: u64,
     open: BTreeMap<u64, Place>,
     peers: HashMap<Peer, OfPeer>,
-    unproved: BTreeSet<u64>,
+    resting: BTreeSet<Rest>,
+    unproved: usize,
     given_way: u64,
 }
 
 impl Table {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
     fn remove(&mut self, number: u64) -> Option<Place> {
+        self.set_rest(number, false);
         let place = self.open.remove(&number)?;
-        self.unproved.remove(&number);
+        self.unproved -= usize::from(!place.proved);
         if let Some(of_peer) = self.peers.get_mut(&place.peer) {
             of_peer.open -= 1;
-            of_peer.unproved.remove(&number);
             if of_peer.open == 0 {
                 self.peers.remove(&place.peer);
             }
@@ -88,8 +105,25 @@ impl Table {
         Some(place)
     }
 
-    fn give_way(&mut self, number: Option<u64>) -> bool {
-        let place = number.and_then(|number| self.remove(number));
+    /// Whether a connection rests from now on.
+    fn set_rest(&mut self, number: u64, rests: bool) {
+        let since = self.number();
+        let Some(place) = self.open.get_mut(&number) else { return };
+        let new = rests.then_some(Rest { proved: place.proved, since, number });
+        let old = std::mem::replace(&mut place.rest, new);
+        let of_peer = self.peers.entry(place.peer).or_default();
+        if let Some(old) = old {
+            self.resting.remove(&old);
+            of_peer.resting.remove(&old);
+        }
+        if let Some(new) = new {
+            self.resting.insert(new);
+            of_peer.resting.insert(new);
+        }
+    }
+
+    fn give_way(&mut self, rest: Option<Rest>) -> bool {
+        let place = rest.and_then(|rest| self.remove(rest.number));
         if let Some(place) = &place {
             place.give_way.cancel();
             self.given_way += 1;
@@ -115,43 +149,41 @@ impl Seats {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a seat. Where a cap is reached, the oldest connection under it that has proved nothing gives way.
+    /// Takes a seat. Where a cap is reached, a connection under it that rests gives way.
     pub(crate) fn take(&self, peer: Peer) -> Result<Seat, Full> {
         let mut table = self.table();
         let of_peer = table.peers.get(&peer);
         if of_peer.is_some_and(|it| it.open >= self.caps.per_peer) {
-            let oldest = of_peer.and_then(|it| it.unproved.first().copied());
-            if !table.give_way(oldest) {
+            let first = of_peer.and_then(|it| it.resting.first().copied());
+            if !table.give_way(first) {
                 return Err(Full::Peer);
             }
         }
         if table.open.len() >= self.caps.total {
-            let oldest = table.unproved.first().copied();
-            if !table.give_way(oldest) {
+            let first = table.resting.first().copied();
+            if !table.give_way(first) {
                 return Err(Full::Total);
             }
         }
-        let number = table.next;
-        table.next += 1;
+        let number = table.number();
         let give_way = CancellationToken::new();
-        table.open.insert(number, Place { peer, proved: false, give_way: give_way.clone() });
-        table.unproved.insert(number);
-        let of_peer = table.peers.entry(peer).or_default();
-        of_peer.open += 1;
-        of_peer.unproved.insert(number);
+        table.open.insert(number, Place { peer, proved: false, rest: None, give_way: give_way.clone() });
+        table.unproved += 1;
+        table.peers.entry(peer).or_default().open += 1;
+        table.set_rest(number, true);
         Ok(Seat { seats: self.clone(), number, give_way })
     }
 
-    /// The oldest connection that has proved nothing gives way: file descriptors are short.
+    /// A connection that rests gives way: file descriptors are short.
     pub(crate) fn make_room(&self) -> bool {
         let mut table = self.table();
-        let oldest = table.unproved.first().copied();
-        table.give_way(oldest)
+        let first = table.resting.first().copied();
+        table.give_way(first)
     }
 
     pub(crate) fn counts(&self) -> Counts {
         let table = self.table();
-        let unproved = table.unproved.len();
+        let unproved = table.unproved;
         Counts { proved: table.open.len() - unproved, unproved, given_way: table.given_way, caps: self.caps }
     }
 }
@@ -175,18 +207,18 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// Its first request has come.
-    pub(crate) fn prove(&self) {
+    /// A request has come.
+    pub(crate) fn works(&self) {
         let mut table = self.seats.table();
         let Some(place) = table.open.get_mut(&self.number) else { return };
-        if std::mem::replace(&mut place.proved, true) {
-            return;
-        }
-        let peer = place.peer;
-        table.unproved.remove(&self.number);
-        if let Some(of_peer) = table.peers.get_mut(&peer) {
-            of_peer.unproved.remove(&self.number);
-        }
+        let first = !std::mem::replace(&mut place.proved, true);
+        table.unproved -= usize::from(first);
+        table.set_rest(self.number, false);
+    }
+
+    /// No request is in flight any more.
+    pub(crate) fn rests(&self) {
+        self.seats.table().set_rest(self.number, true);
     }
 
     /// Cancelled when it gives way to another.
@@ -219,7 +251,7 @@ mod tests {
         let (one, two) = (peer("10.0.0.1"), peer("10.0.0.2"));
         let other = seats.take(two).unwrap();
         let first = seats.take(one).unwrap();
-        first.prove();
+        first.works();
         let (second, third) = (seats.take(one).unwrap(), seats.take(one).unwrap());
         let fourth = seats.take(one).unwrap();
         let gone = |seat: &Seat| seat.give_way().is_cancelled();
@@ -230,11 +262,31 @@ mod tests {
     }
 
     #[test]
-    fn those_that_have_proved_themselves_stay() {
+    fn one_that_has_asked_for_something_gives_way_once_it_rests_for_longest() {
+        let seats = seats(3, 3);
+        let taken = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|from| seats.take(peer(from)).unwrap());
+        taken.iter().for_each(Seat::works);
+        taken[1].rests();
+        taken[0].rests();
+        taken[1].works();
+        taken[1].rests();
+        let next = seats.take(peer("10.0.0.4")).unwrap();
+        let gone = |seat: &Seat| seat.give_way().is_cancelled();
+        assert_eq!(taken.each_ref().map(gone), [true, false, false]);
+        // One that has proved nothing gives way before any that has.
+        let last = seats.take(peer("10.0.0.5")).unwrap();
+        assert_eq!((gone(&next), gone(&taken[1])), (true, false));
+        assert_eq!(seats.counts().unproved, 1);
+        drop((taken, next, last));
+        assert_eq!((seats.counts().proved, seats.counts().unproved), (0, 0));
+    }
+
+    #[test]
+    fn those_that_have_a_request_in_flight_stay() {
         let seats = seats(3, 2);
         let taken: Vec<Seat> =
             ["10.0.0.1", "10.0.0.1", "10.0.0.2"].map(|from| seats.take(peer(from)).unwrap()).into_iter().collect();
-        taken.iter().for_each(Seat::prove);
+        taken.iter().for_each(Seat::works);
         assert_eq!(seats.take(peer("10.0.0.1")).unwrap_err(), Full::Peer);
         assert_eq!(seats.take(peer("10.0.0.3")).unwrap_err(), Full::Total);
         assert!(!seats.make_room());

@@ -189,14 +189,26 @@ async fn one_peer_has_its_part_of_the_connections_and_of_the_streams() {
     let mut third = served.connect().await;
     let refused = ask(&mut third, "/stream").await;
     assert!(refused.starts_with("HTTP/1.1 429") && refused.contains("under [listen]"), "{refused}");
-    let mut fourth = served.connect().await;
-    closed(&mut fourth).await;
-    served.ended(Ended::Refused(Full::Peer), 1).await;
     assert_eq!(served.connections.calls(Door::People).refused, 1);
+    // It rests, and gives way.
+    let mut fourth = served.connect().await;
+    closed(&mut third).await;
     // What ends makes room.
     open.pop();
     served.until("its place is free", |it| it.calls(Door::People).in_flight == 1).await;
-    assert!(ask(&mut third, "/stream").await.contains("begun"));
+    assert!(ask(&mut fourth, "/stream").await.contains("begun"));
+    served.shut_down().await;
+}
+
+#[tokio::test]
+async fn where_all_connections_of_a_peer_have_requests_open_the_next_is_refused() {
+    let limits = ListenLimits { connections_per_peer: count(1), ..limits() };
+    let served = serve(&limits, 1024, None).await;
+    let mut streaming = served.connect().await;
+    ask(&mut streaming, "/stream").await;
+    let mut next = served.connect().await;
+    closed(&mut next).await;
+    served.ended(Ended::Refused(Full::Peer), 1).await;
     served.shut_down().await;
 }
 

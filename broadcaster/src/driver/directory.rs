@@ -1,6 +1,6 @@
 //! The tasks of the term in force, by secret.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 
 use rotacast_protocol::SecretName;
@@ -36,8 +36,8 @@ struct Known {
     tasks: BTreeMap<SecretName, TaskHandle>,
     /// Why secrets have no task although the store has a record of them. No more than it has records.
     out_of_service: BTreeMap<SecretName, Fault>,
-    /// There was no room for one of the secrets in the store.
-    left_out: bool,
+    /// Secrets of the store for which there was no room. No more than the store has.
+    left_out: BTreeSet<SecretName>,
 }
 
 /// Why a secret is out of service.
@@ -116,18 +116,23 @@ impl Secrets {
 
     /// Whether one more secret can be served.
     pub(super) fn has_room(&self) -> bool {
+        self.room() > 0
+    }
+
+    /// How many more secrets can be served.
+    pub(super) fn room(&self) -> usize {
         let known = self.read();
-        known.tasks.len() + known.out_of_service.len() < self.limit
+        self.limit.saturating_sub(known.tasks.len() + known.out_of_service.len())
     }
 
     /// Notes that a secret of the store is not served for want of room.
-    pub(super) fn leave_out(&self) {
-        self.write().left_out = true;
+    pub(super) fn leave_out(&self, secret: SecretName) {
+        self.write().left_out.insert(secret);
     }
 
-    /// Whether the store has secrets that are not served for want of room.
-    pub(super) fn leaves_some_out(&self) -> bool {
-        self.read().left_out
+    /// The secrets of the store that are not served for want of room.
+    pub(super) fn left_out(&self) -> BTreeSet<SecretName> {
+        self.read().left_out.clone()
     }
 
     pub(super) fn insert(&self, secret: SecretName, task: TaskHandle) {

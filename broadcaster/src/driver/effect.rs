@@ -118,6 +118,11 @@ impl Effect {
         self.record.versions.get(&version).is_some_and(|version| version.label == Label::Rejected && !version.announced)
     }
 
+    /// Whether the version was rolled back before its credential was made.
+    fn is_unmade(&self, version: Version) -> bool {
+        self.record.retirements.get(&version).is_some_and(|retirement| retirement.unmade)
+    }
+
     /// The provider of the version that this is about.
     fn provider(&self, version: Version) -> anyhow::Result<&dyn Provider> {
         self.provider.as_deref().ok_or_else(|| MissingProvider(self.missing_provider(version)).into())

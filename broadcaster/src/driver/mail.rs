@@ -50,6 +50,13 @@ pub enum Question {
     LastVersion(oneshot::Sender<Option<Version>>),
     /// The status as of now.
     Status(oneshot::Sender<SecretStatus>),
+    /// Why an incarnation may be running, as far as this secret knows it; none: nothing speaks against saying that it is gone.
+    MayBeRunning {
+        /// Which one.
+        instance: InstanceKey,
+        /// The answer.
+        reply: oneshot::Sender<Option<String>>,
+    },
     /// The incarnations that need not be remembered: they are over, or out of reach and silent for at least this long.
     Expendable {
         /// How long.

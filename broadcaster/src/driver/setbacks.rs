@@ -1,4 +1,5 @@
-//! Which records do not know yet that the store went back. Kept by the process: the next term has to tell them.
+//! Which records do not say yet that they may be older than what has happened: the store went back, or they could not be read
+//! and were written back. Kept by the process: the next term has to tell them.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,9 +16,30 @@ struct Told {
     count: u64,
     /// Secrets whose record does not know of it even so: they were out of service. No more than the store has records.
     unaware: BTreeSet<SecretName>,
+    /// Secrets whose record could not be read. No more than the store has records.
+    broken: BTreeSet<SecretName>,
 }
 
 impl Setbacks {
+    /// The secret's record cannot be read.
+    pub(super) fn broken(&self, secret: SecretName) {
+        self.told().broken.insert(secret);
+    }
+
+    /// Whether the secret's record could not be read, and does not say so yet.
+    pub(super) fn was_broken(&self, secret: &SecretName) -> bool {
+        self.told().broken.contains(secret)
+    }
+
+    pub(super) fn all_broken(&self) -> BTreeSet<SecretName> {
+        self.told().broken.clone()
+    }
+
+    /// The record says so now.
+    pub(super) fn mended(&self, secret: &SecretName) {
+        self.told().broken.remove(secret);
+    }
+
     fn told(&self) -> MutexGuard<'_, Told> {
         self.0.lock().expect("no code panics while it holds this lock")
     }
@@ -59,7 +81,7 @@ impl KnownSetback {
             true => unaware.intersection(&told.unaware).cloned().collect(),
             false => unaware,
         };
-        *told = Told { count: self.count, unaware };
+        (told.count, told.unaware) = (self.count, unaware);
     }
 }
 

@@ -44,6 +44,8 @@ const OF_A_TERM: [Topic; 6] =
 /// How often a secret that has not answered is asked again whether its record knows of the store's setback.
 const ASK_AGAIN: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(30) };
 
+const WRITTEN_BACK: &str = "its record could not be read, and was written back: it may be older than what has happened";
+
 /// Leads until the leadership is lost, `stop`, or an error that ends the term. A setback of the store that a record does not
 /// know of puts its secret into safe mode before anything else is done for it.
 pub(super) async fn run(
@@ -74,6 +76,7 @@ pub(super) async fn run(
         sync_places: Arc::default(),
         turns: Turns::default(),
         setback,
+        setbacks: Arc::clone(setbacks),
         over: over.clone(),
     });
     let mut work: JoinSet<anyhow::Result<()>> = JoinSet::new();
@@ -90,7 +93,7 @@ pub(super) async fn run(
         work.spawn(Arc::clone(&term).sweep_roster());
         work.spawn(Arc::clone(&term).mend_out_of_service());
         work.spawn(Arc::clone(&term).look_for_strays());
-        work.spawn(Arc::clone(&term).note_setback());
+        work.spawn(Arc::clone(&term).note_setbacks());
         environment.metrics.leadership().leads();
         role.send_replace(Role::Leader { epoch: leadership.epoch });
         tokio::select! {
@@ -138,6 +141,7 @@ struct Term {
     /// The secret of each task.
     names: Mutex<HashMap<task::Id, SecretName>>,
     setback: Option<KnownSetback>,
+    setbacks: Arc<Setbacks>,
     over: CancellationToken,
 }
 
@@ -164,27 +168,39 @@ impl Term {
 
     /// Why a secret's record may be older than what has happened, unless it says so itself already.
     fn setback_for(&self, secret: &SecretName) -> Option<String> {
-        self.setback.as_ref().filter(|setback| setback.concerns(secret)).map(|setback| setback.reason.clone())
+        let of_store = self.setback.as_ref().filter(|setback| setback.concerns(secret));
+        let of_record = || self.setbacks.was_broken(secret).then(|| WRITTEN_BACK.to_owned());
+        of_store.map(|setback| setback.reason.clone()).or_else(of_record)
     }
 
-    /// Keeps account of which records do not say yet that the store went back.
-    async fn note_setback(self: Arc<Self>) -> anyhow::Result<()> {
-        let Some(setback) = &self.setback else { return std::future::pending().await };
-        if setback.is_new() {
+    /// Keeps account of which records do not say yet that they may be older than what has happened.
+    async fn note_setbacks(self: Arc<Self>) -> anyhow::Result<()> {
+        if let Some(setback) = self.setback.as_ref().filter(|setback| setback.is_new()) {
             let reason = &setback.reason;
             error!(reason, "safe mode: nothing irreversible happens until an operator has looked");
         }
-        while setback.concerns_any() {
-            let mut unaware: BTreeSet<SecretName> = self.secrets.unserved_names().into_iter().collect();
-            for (secret, task) in self.secrets.all() {
-                if setback.concerns(&secret) && !takes_mail(&task).await {
-                    unaware.insert(secret);
+        loop {
+            if let Some(setback) = self.setback.as_ref().filter(|setback| setback.concerns_any()) {
+                let mut unaware = BTreeSet::new();
+                for (secret, task) in self.secrets.all() {
+                    if setback.concerns(&secret) && !takes_mail(&task).await {
+                        unaware.insert(secret);
+                    }
+                }
+                // After the tasks: one that broke off meanwhile is among those that did not answer.
+                unaware.extend(self.secrets.unserved_names());
+                unaware.extend(self.secrets.left_out());
+                setback.only_concerns(unaware);
+            }
+            for secret in self.setbacks.all_broken() {
+                if let Some(task) = self.secrets.get(&secret)
+                    && takes_mail(&task).await
+                {
+                    self.setbacks.mended(&secret);
                 }
             }
-            setback.only_concerns(unaware);
             tokio::time::sleep(ASK_AGAIN).await;
         }
-        std::future::pending().await
     }
 
     /// Waits until a task says that another leader is at work, which ends the term. One that breaks off takes its own

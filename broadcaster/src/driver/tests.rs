@@ -131,21 +131,24 @@ async fn leave_an_empty_record(environment: &Environment, policy: &Policy) {
 
 /// The status once it is as wanted.
 async fn until(secrets: &Secrets, wanted: impl Fn(&SecretStatus) -> bool) -> SecretStatus {
+    let mut last = None;
     let attempts = async {
         loop {
             if let Some(task) = secrets.get(&name()) {
                 let (reply, answer) = oneshot::channel();
                 let _ = task.mail.send(Mail::Question(Question::Status(reply))).await;
-                if let Ok(status) = answer.await
-                    && wanted(&status)
-                {
-                    return status;
+                if let Ok(status) = answer.await {
+                    if wanted(&status) {
+                        return status;
+                    }
+                    last = Some(status);
                 }
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, attempts).await.expect("the status never became what is wanted")
+    let found = tokio::time::timeout(PATIENCE, attempts).await;
+    found.unwrap_or_else(|_| panic!("the status never became what is wanted: {last:#?}"))
 }
 
 /// A driver that leads, and what asks it.

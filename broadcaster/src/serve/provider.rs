@@ -72,8 +72,8 @@ fn postgres(config: &PostgresConfig, cluster: &ClusterName) -> anyhow::Result<Po
     };
     Ok(PostgresSettings {
         cluster: cluster.to_string(),
-        max_connections: config.max_connections.unwrap_or(PostgresSettings::MAX_CONNECTIONS),
-        settle: config.settle.unwrap_or(PostgresSettings::SETTLE),
+        max_connections: config.max_connections,
+        settle: config.settle,
         admin,
         group_role: config.group_role.clone(),
         role_name: config.role_name.clone().unwrap_or_else(|| PostgresSettings::ROLE_NAME.to_owned()),

@@ -3,6 +3,7 @@
 use rotacast_broadcaster::api::Refusal;
 use rotacast_proto::SigningKey;
 use rotacast_protocol::coordinator::Standing;
+use rotacast_protocol::status::InstanceStatus;
 use serde_json::json;
 
 use super::scripted_broadcaster::{Order, Rig, SECRET, draining, instance};
@@ -220,6 +221,45 @@ async fn an_incarnation_that_runs_is_never_said_to_be_gone() {
     let ran = rig.run(&with(&["api/pod-1"])).await.exits(2);
     assert!(ran.err.contains("standard input is no terminal"), "{}", ran.err);
     assert_eq!(rig.orders().len(), 1);
+}
+
+#[tokio::test]
+async fn an_incarnation_that_is_heard_for_one_secret_runs_for_all() {
+    let rig = Rig::start().await;
+    let silent = instance("api", "pod-1", 0x0a, Standing::Silent);
+    let live =
+        InstanceStatus { secret: "payments/idle".parse().unwrap(), ..instance("api", "pod-1", 0x0a, Standing::Live) };
+    *rig.fake.instances.lock().unwrap() = vec![silent, live];
+    let ran = rig.run(&["gone", "api/pod-1", "--reason", "its node burnt down", "--yes"]).await.exits(1);
+    assert!(ran.err.contains("so it runs"), "{}", ran.err);
+    assert!(rig.orders().is_empty());
+}
+
+#[tokio::test]
+async fn one_refusal_does_not_keep_an_incarnation_for_the_other_secrets() {
+    let rig = Rig::start().await;
+    let of = |secret: &str| InstanceStatus {
+        secret: secret.parse().unwrap(),
+        ..instance("api", "pod-1", 0x0a, Standing::Silent)
+    };
+    *rig.fake.instances.lock().unwrap() = vec![of("payments/a"), of("payments/b"), of("payments/c")];
+    *rig.fake.refusal.lock().unwrap() =
+        Some(Refusal::Conflict { problem: "heard meanwhile".into(), fix: String::new() });
+    let ran = rig.run(&["gone", "api/pod-1", "--reason", "its node burnt down", "--yes"]).await.exits(1);
+    assert!(ran.err.contains("1 of 3 orders were not taken"), "{}", ran.err);
+    assert!(ran.err.contains("payments/a: ") && ran.err.contains("heard meanwhile"), "{}", ran.err);
+    let told: Vec<_> = rig.orders().into_iter().map(|it| it.secret).collect();
+    assert_eq!(told, ["payments/b", "payments/c"]);
+}
+
+#[tokio::test]
+async fn a_pasted_command_needs_its_reason() {
+    let rig = Rig::start().await;
+    for command in [&["gone", "api/pod-1", "--yes"][..], &["abandon", SECRET, "2"]] {
+        let ran = rig.run(&[command, &["--reason", "WHY"]].concat()).await.exits(2);
+        assert!(ran.err.contains("the reason is still WHY"), "{}", ran.err);
+    }
+    assert!(rig.orders().is_empty());
 }
 
 #[tokio::test]

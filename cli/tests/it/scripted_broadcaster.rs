@@ -36,7 +36,8 @@ use tonic::transport::Server;
 
 pub(crate) const SECRET: &str = "payments/db";
 /// The command that cuts off the instance that [`draining`] waits for.
-pub(crate) const CUT_OFF: &str = "rotacast retire payments/db --version 1 --override --instance 'payments-api/pod-1#0a0a0a0a' --reason 'it may be cut off'";
+pub(crate) const CUT_OFF: &str =
+    "rotacast retire payments/db --version 1 --override --instance 'payments-api/pod-1#0a0a0a0a' --reason 'WHY'";
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 /// Ages are told in minutes and up: half of one is left for a slow machine.

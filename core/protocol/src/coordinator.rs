@@ -175,6 +175,13 @@ pub struct Coordinator {
     /// Since when this leader has certainly granted no lease longer than the short tier's: the rotation's begin, the last
     /// change of the lease times or its takeover.
     short_since: Instant,
+    /// The record's revision when the lease times were last changed in this term: who has acted on an earlier state may Sync
+    /// at another interval.
+    timed_at: Revision,
+    /// When this leader last heard any instance; its takeover before that.
+    heard_at: Instant,
+    /// Since when this leader has heard instances without a long gap. What was silent before may have spoken.
+    listening_since: Instant,
     /// When this leader saw the new version become current.
     activated_at: Instant,
     deadline_extended: u32,
@@ -220,6 +227,9 @@ impl Coordinator {
             phase_began: since,
             phase_age: record_age,
             short_since: since,
+            timed_at: Revision(0),
+            heard_at: since,
+            listening_since: since,
             activated_at: since,
             deadline_extended: 0,
             first_lease: lease::first_of_term(tenure.epoch),
@@ -299,14 +309,17 @@ impl Coordinator {
                     member.left = true;
                     member.speaks(at.instant);
                 });
+                self.listen(at.instant);
             }
             Change::ReportFolded { key, sequence, report, at } => {
                 self.know(key, *at);
                 self.change_member(key, |member, reports| member.fold(reports, *sequence, report, at.instant));
+                self.listen(at.instant);
                 self.prove_earlier_incarnations_over(key);
             }
             Change::Heard { key, at } => {
                 self.change_member(key, |member, _| member.hear(at.instant));
+                self.listen(at.instant);
             }
             Change::LeaseGranted { key, sequence, length, over } => {
                 self.change_member(key, |member, _| member.grant(*sequence, *length, over, now.instant));
@@ -366,6 +379,9 @@ impl Coordinator {
         // Until now a longer lease may have been granted.
         if !was_rotating && self.record.is_rotating() || matches!(change, RecordChange::TimingSet { .. }) {
             self.short_since = now.instant;
+        }
+        if matches!(change, RecordChange::TimingSet { .. }) {
+            self.timed_at = self.record.revision;
         }
         if matches!(change, RecordChange::SafeModeEntered(_)) {
             self.wait_anew(now);

@@ -304,7 +304,7 @@ pub struct Finished {
     /// The phases it went through, in order.
     #[serde(default)]
     pub phases: Vec<PhaseEntered>,
-    /// Why, for a rollback.
+    /// Why, for a rollback, or for an end of the old version that no provider has proved.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// See [`Unknown`].
@@ -353,6 +353,12 @@ impl Timing {
             unknown: Unknown::new(),
         }
     }
+
+    /// The longer one of the Sync intervals.
+    #[must_use]
+    pub fn longest_sync(&self) -> Duration {
+        self.sync_idle.max(self.sync_rotating)
+    }
 }
 
 /// The longest times that any instance may still use, whatever the policy says now. A leader that takes over
@@ -368,6 +374,9 @@ pub struct Bounds {
     /// No use outlasts its checkout longer than this. Only ever raised.
     #[serde(with = "codec::millis", rename = "max_use_ms")]
     pub max_use: Duration,
+    /// No instance that runs has been told to Sync less often than this. Lowered with `lease`: by then each has Synced again.
+    #[serde(default, with = "codec::millis", rename = "sync_ms")]
+    pub sync: Duration,
     /// See [`Unknown`].
     #[serde(flatten)]
     pub unknown: Unknown,
@@ -453,6 +462,7 @@ impl SecretRecord {
                 lease: timing.lease_idle,
                 self_lease: timing.self_lease,
                 max_use: timing.max_use,
+                sync: timing.longest_sync(),
                 unknown: Unknown::new(),
             },
             timing,
@@ -471,6 +481,12 @@ impl SecretRecord {
     #[must_use]
     pub fn sync_interval(&self) -> Duration {
         if self.is_rotating() { self.timing.sync_rotating } else { self.timing.sync_idle }
+    }
+
+    /// The longest interval at which an instance may be sending Sync, whatever it has heard of this record.
+    #[must_use]
+    pub fn longest_sync(&self) -> Duration {
+        self.bounds.sync.max(self.timing.longest_sync())
     }
 
     /// The version instances should prepare.

@@ -236,6 +236,20 @@ pub struct FinishedStatus {
     pub phases: Vec<PhaseStatus>,
 }
 
+impl FinishedStatus {
+    /// Whether the old version was given up, and no provider ended its credential. Otherwise such an end needs no reason.
+    #[must_use]
+    pub fn is_unproven(&self) -> bool {
+        self.outcome == Outcome::Retired && self.reason.is_some()
+    }
+
+    /// How it ended, as people say it: a version that no provider has ended is not called retired.
+    #[must_use]
+    pub fn words(&self) -> &'static str {
+        if self.is_unproven() { Label::Unproven.words() } else { self.outcome.words() }
+    }
+}
+
 /// An instance that uses a secret.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct InstanceStatus {

@@ -136,6 +136,8 @@ rules! {
     ActivatesProved,
     /// Nothing goes back to a version that came back before a test login has worked.
     RollbackProved,
+    /// In safe mode an operator gives no version up for one that is not proved.
+    AbandonProved,
     /// Whoever stays goes on doing so until the current version is known to work.
     StayProved,
     /// A rotation that came back is given up when the test login fails.
@@ -146,9 +148,13 @@ rules! {
     HoldStages,
     /// Otherwise they go on after a few missed Syncs, and do not wait for a lease.
     MissedSyncs,
+    /// Missed Syncs are counted by the interval that an instance was told.
+    ToldInterval,
+    /// A leader that hears no instance holds silence against none of them.
+    LeaderHears,
     /// An incarnation that an operator said is gone is over under every later leader.
     GoneStays,
-    /// An incarnation that is heard is not said to be gone.
+    /// An incarnation that has missed nothing it was to send is not said to be gone.
     GoneIsSilent,
     /// What was said before a change of direction confirms nothing.
     ConfirmedDirection,

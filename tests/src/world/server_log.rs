@@ -71,7 +71,8 @@ impl SessionLog {
         } else if message.starts_with("disconnection: ") {
             self.of(user).open.remove(&process);
         } else if let Some(statement) = message.strip_prefix("statement: ") {
-            self.statement(number, line, statement);
+            // One line may hold several.
+            statement.split(';').for_each(|statement| self.statement(number, line, statement));
         }
     }
 
@@ -121,7 +122,7 @@ mod tests {
     const LOGIN: &str = "[7] user=a_v1 LOG:  connection authorized: user=a_v1 database=payments";
     const LOGOUT: &str = "[7] user=a_v1 LOG:  disconnection: session time: 0:00:01.0 user=a_v1 database=payments";
     const DISABLE: &str = "[9] user=rotacast_admin LOG:  statement: ALTER ROLE \"a_v1\" NOLOGIN PASSWORD NULL";
-    const DROP: &str = "[9] user=rotacast_admin LOG:  statement: DROP ROLE \"a_v1\"";
+    const DROP: &str = "[9] user=rotacast_admin LOG:  statement: DROP OWNED BY \"a_v1\"; DROP ROLE \"a_v1\"";
 
     #[test]
     fn a_role_that_ends_after_its_sessions_is_fine() {

@@ -97,7 +97,7 @@ impl Broadcaster<'_> {
 
     async fn leads(&self) {
         until("the broadcaster to lead", LIMIT, async || {
-            self.ask(&["status", "-o", "json"]).await.contains("\"leading\": true").then_some(())
+            self.ask(&["status", "-o", "json"]).await.contains("\"leader\": true").then_some(())
         })
         .await;
     }
@@ -107,6 +107,7 @@ impl Broadcaster<'_> {
         until("the version to be current", LIMIT, async || {
             let status: serde_json::Value =
                 serde_json::from_str(&self.ask(&["status", secret, "-o", "json"]).await).ok()?;
+            let status = &status["secrets"][0];
             (status["current"] == version && status["rotation"].is_null()).then_some(())
         })
         .await;

@@ -28,7 +28,8 @@ impl Scene {
         let cluster = FakeCluster::new();
         make_login(&postgres, 1).await;
         cluster.put(SECRET, value(&postgres, 1));
-        let required = ["pool-service", "--url=grpc://in-memory", "--identity=unused", "--trust=unused"];
+        let required =
+            ["pool-service", "--url=grpc://in-memory", "--cluster=unused", "--identity=unused", "--trust=unused"];
         let settings = Settings::try_parse_from(required.iter().chain(flags)).expect("valid flags");
         let subscriber = cluster.subscriber("payments-api").expect("a valid name");
         let (say, latest) = watch::channel(None);

@@ -30,8 +30,8 @@ impl Effect {
             return Ok(vec![Input::UsageRead { version, sent, evidence }]);
         };
         let evidence = match self.credential(version).await? {
-            // It was rolled back before any instance knew of it, maybe before it was made.
-            None if self.is_rejected(version) => Evidence::None,
+            // It was rolled back before any instance knew of it, or before it was made.
+            None if self.is_rejected(version) || self.is_unmade(version) => Evidence::None,
             None => {
                 Evidence::Unavailable("its value is gone from the store, so its sessions cannot be looked for".into())
             }

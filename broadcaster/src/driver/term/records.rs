@@ -32,7 +32,6 @@ const MEND_RECORD: &str = "write the record back from a backup of the store, or 
                            read again every 30 s";
 const CANNOT_BEGIN: &str = "its task cannot begin, which is a bug: see the log";
 const MEND_TASK: &str = "nothing to do: it starts again within 30 s. Put its log line into a bug report";
-const WRITTEN_BACK: &str = "its record could not be read, and was written back: it may be older than what has happened";
 
 impl Term {
     /// A linearizable read of all records: what earlier leaders have left. Tasks begin in this order: secrets that rotate
@@ -57,17 +56,18 @@ impl Term {
                 }
             }
         }
-        records.sort_by_key(|(record, _)| !record.is_rotating());
         let count = records.len();
+        known.extend(records.iter().filter(|(record, _)| !record.versions.is_empty()).map(|it| it.0.secret.clone()));
+        // By name: every leader serves the same ones, whichever rotate.
+        records.sort_by(|(a, _), (b, _)| a.secret.cmp(&b.secret));
+        for (record, _) in records.split_off(self.secrets.room().min(count)) {
+            self.leave_out(&record.secret);
+        }
+        records.sort_by_key(|(record, _)| !record.is_rotating());
         for (record, cursor) in records {
             let secret = record.secret.clone();
-            if !record.versions.is_empty() {
-                known.insert(secret.clone());
-            }
-            if self.has_room_for(&secret) {
-                let setback = self.setback_for(&secret);
-                self.start_task(secret, Some((record, cursor)), self.tenure, setback).await;
-            }
+            let setback = self.setback_for(&secret);
+            self.start_task(secret, Some((record, cursor)), self.tenure, setback).await;
         }
         for secret in self.environment.settings.configured() {
             let begins = matches!(self.secrets.place(&secret), Place::Unknown);
@@ -83,19 +83,26 @@ impl Term {
     pub(super) fn has_room_for(&self, secret: &SecretName) -> bool {
         let room = self.secrets.has_room();
         if !room {
-            self.secrets.leave_out();
-            let text = format!("not served: this broadcaster serves at most {} secrets", self.secrets.limit());
-            let fix = "raise limits.secrets, or move secrets to a cluster of their own";
-            self.environment.findings.raise(Topic::Limit, secret.as_str(), Level::Error, text, fix);
+            self.leave_out(secret);
         }
         room
+    }
+
+    fn leave_out(&self, secret: &SecretName) {
+        self.secrets.leave_out(secret.clone());
+        let text = format!("not served: this broadcaster serves at most {} secrets", self.secrets.limit());
+        let fix = "raise limits.secrets, or move secrets to a cluster of their own";
+        self.environment.findings.raise(Topic::Limit, secret.as_str(), Level::Error, text, fix);
     }
 
     /// One secret's fault stays its own: the others continue.
     pub(super) fn take_out_of_service(&self, secret: SecretName, fault: Fault) {
         let text = format!("it gets no lease and does not rotate: {}", fault.reason());
         let fix = match fault {
-            Fault::Record(_) => MEND_RECORD,
+            Fault::Record(_) => {
+                self.setbacks.broken(secret.clone());
+                MEND_RECORD
+            }
             Fault::Task(_) => MEND_TASK,
         };
         self.environment.findings.raise(Topic::OutOfService, secret.as_str(), Level::Error, text, fix);
@@ -135,10 +142,6 @@ impl Term {
 
     /// Whether its record knows versions; `None`: it stays out of service, for the reason it is.
     async fn serve_again(&self, secret: &SecretName) -> Result<Option<bool>, Fault> {
-        let written_back = match self.secrets.place(secret) {
-            Place::OutOfService(Fault::Record(_)) => Some(WRITTEN_BACK.to_owned()),
-            _ => None,
-        };
         let entry = match self.environment.tree.read_record(secret).await {
             Ok(entry) => entry,
             Err(problem) => {
@@ -158,7 +161,7 @@ impl Term {
         // What an earlier task of this term has granted and sealed is as little known as what another leader has: every wait
         // begins anew.
         let tenure = Tenure { since: clock::now(), ..self.tenure };
-        let setback = self.setback_for(secret).or(written_back);
+        let setback = self.setback_for(secret);
         Ok(self.start_task(secret.clone(), stored, tenure, setback).await.map(|_| begun))
     }
 

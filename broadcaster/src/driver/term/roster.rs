@@ -77,7 +77,7 @@ impl Term {
                 answers.insert(secret, if asked.is_ok() { answer.await.ok() } else { None });
             }
             answers.extend(self.secrets.unserved_names().into_iter().map(|secret| (secret, None)));
-            let all_known = !self.secrets.leaves_some_out();
+            let all_known = self.secrets.left_out().is_empty();
             for life in lives {
                 if may_be_forgotten(&life, &answers, all_known) {
                     match self.environment.bus.prune_roster(&life.key).await {

@@ -90,7 +90,7 @@ async fn a_version_whose_value_the_provider_cannot_read_is_given_up_by_the_comma
     let way_out = |it: &BlockerStatus| it.command.as_ref().is_some_and(|it| it.starts_with("rotacast abandon"));
     let stuck = until(&secrets, |status| status.blockers.iter().any(way_out)).await;
     let command = stuck.blockers.iter().find(|it| way_out(it)).unwrap().command.clone();
-    let expected = "rotacast abandon payments/db 2 --reason 'its credential is ended by hand'";
+    let expected = "rotacast abandon payments/db 2 --reason 'WHY'";
     assert_eq!(command.as_deref(), Some(expected));
     order(&secrets, Order::abandon(version(2), "no login").unwrap()).await;
     until(&secrets, is_over).await;

@@ -51,6 +51,8 @@ async fn a_takeover_saves_every_record_once_few_at_a_time_and_rotating_secrets_f
     let before = epochs(&environment).await;
     assert_eq!(before.len(), MANY + 1);
 
+    // What this test reads itself does not count.
+    let uncounted = environment.clone();
     let counting = Arc::new(Counting::new(store));
     environment.tree = SecretTree::new(counting.clone(), environment.tree.prefix().clone());
     let (secrets, stop) = (Secrets::new(1_000), CancellationToken::new());
@@ -62,7 +64,7 @@ async fn a_takeover_saves_every_record_once_few_at_a_time_and_rotating_secrets_f
     })
     .await;
     hold("every epoch is the new one", async || {
-        epochs(&environment).await.iter().all(|(secret, epoch)| *epoch > before[secret])
+        epochs(&uncounted).await.iter().all(|(secret, epoch)| *epoch > before[secret])
     })
     .await;
     stop.cancel();

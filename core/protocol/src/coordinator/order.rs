@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 
 use thiserror::Error;
 
 use super::decide::operator;
-use super::guard::seconds;
-use super::{Change, Coordinator, Member, Rejection, Standing};
+use super::{Change, Coordinator, Rejection};
 use crate::id::{InstanceKey, Version};
 use crate::name::OperatorName;
 use crate::phase::Phase;
@@ -42,6 +40,9 @@ pub enum InvalidOrder {
     /// The reason is longer than [`Reason::MAX_BYTES`].
     #[error("the reason has {found} bytes, expected at most {}", Reason::MAX_BYTES)]
     LongReason { found: usize },
+    /// The placeholder of a command that was shown.
+    #[error("the reason is still {}: say in its place what you know", Reason::PLACEHOLDER)]
+    PlaceholderReason,
     /// An override that cuts off neither instances nor sessions.
     #[error("name who is cut off: instances, or the provider's sessions")]
     CutsOffNothing,
@@ -55,13 +56,18 @@ impl Reason {
     /// Longest reason, in bytes.
     pub const MAX_BYTES: usize = 1024;
 
+    /// What stands for the reason in commands to paste. It is refused: only the person who pastes knows the reason, and the
+    /// audit log keeps it.
+    pub const PLACEHOLDER: &str = "WHY";
+
     /// Checks a reason.
     ///
     /// # Errors
-    /// [`InvalidOrder::NoReason`] or [`InvalidOrder::LongReason`].
+    /// [`InvalidOrder::NoReason`], [`InvalidOrder::LongReason`] or [`InvalidOrder::PlaceholderReason`].
     pub fn new(text: &str) -> Result<Self, InvalidOrder> {
         match text.trim() {
             "" => Err(InvalidOrder::NoReason),
+            Self::PLACEHOLDER => Err(InvalidOrder::PlaceholderReason),
             text if text.len() > Self::MAX_BYTES => Err(InvalidOrder::LongReason { found: text.len() }),
             text => Ok(Self(text.into())),
         }
@@ -368,18 +374,12 @@ impl Coordinator {
         if member.is_gone() {
             return Err(operator(format!("{instance} has left already: nothing waits for it")));
         }
-        if let Some(silent) = self.heard_lately(member, now) {
+        if let Some(why) = self.may_be_running_still(&instance, now) {
             return Err(operator(format!(
-                "{instance} was heard {} ago, so it runs: stop it first. To retire a version although it runs, use `rotacast \
-                 retire {} --version VERSION --override --instance '{instance}' --reason 'why'`",
-                seconds(silent),
-                self.record.secret
-            )));
-        }
-        if member.heard().is_none() && now.instant < self.roster_known_by() {
-            return Err(operator(format!(
-                "this leader has just taken over and has not heard {instance} yet: ask again in {}",
-                seconds(self.roster_known_by().since(now.instant))
+                "{why}. To retire a version although it runs, use `rotacast retire {} --version VERSION --override --instance \
+                 '{instance}' --reason '{}'`",
+                self.record.secret,
+                Reason::PLACEHOLDER
             )));
         }
         if self.record.gone.len() >= MAX_GONE {
@@ -389,13 +389,6 @@ impl Coordinator {
         }
         let word = statement(now, by, reason);
         self.fitting(vec![Change::Record(RecordChange::SaidGone { instance, word })])
-    }
-
-    /// How long ago a member that counts as live was heard.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GoneIsSilent, None))]
-    fn heard_lately(&self, member: &Member, now: Now) -> Option<Duration> {
-        let silent = now.instant.since(member.heard()?);
-        (self.standing(member, now) == Standing::Live).then_some(silent)
     }
 
     /// Gives a version up from wherever it is: one that is moved to is rolled back first.
@@ -415,6 +408,12 @@ impl Coordinator {
             (None, Some(rotation)) if rotation.new == version && may_turn_back(rotation.phase) => {
                 if !self.may_order_way_back() {
                     return Err(operator(self.doubted_way_back()));
+                }
+                if self.safe_mode_keeps(version) {
+                    return Err(operator(format!(
+                        "in safe mode, giving version {version} up would make an earlier one current that is not proved: {}",
+                        self.doubted_way_back()
+                    )));
                 }
                 vec![rolled_back(&by)]
             }
@@ -481,9 +480,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_is_neither_empty_nor_endless() {
+    fn a_reason_is_neither_empty_nor_endless_nor_a_placeholder() {
         assert_eq!(Reason::new(" \t "), Err(InvalidOrder::NoReason));
         assert_eq!(Reason::new(&"a".repeat(1025)), Err(InvalidOrder::LongReason { found: 1025 }));
+        assert_eq!(Reason::new(" WHY "), Err(InvalidOrder::PlaceholderReason));
         assert_eq!(Reason::new(" a look ").unwrap().as_str(), "a look");
     }
 

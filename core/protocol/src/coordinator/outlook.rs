@@ -341,7 +341,7 @@ impl Coordinator {
             }
             _ => position(member, ["has", "uses", "knows"]),
         };
-        let next = match (self.out_of_reach_at(member), failure.map(|failure| failure.kind)) {
+        let next = match (self.waited_for_until(member, now), failure.map(|failure| failure.kind)) {
             (None, _) if !self.speaks(member, now) => {
                 "the policy says `hold`: the rotation waits until the instance is heard or leaves, or an operator says that it \
                  is gone"
@@ -394,6 +394,7 @@ impl Coordinator {
         if let Some(phase) = &self.tally.phase {
             times.extend((!self.knows_roster()).then(|| self.roster_known_by()));
             times.extend(phase.missing.next(now));
+            times.extend(self.unheard_until(now));
         }
         for (version, retirement) in &self.record.retirements {
             if retirement.step.is_none() && self.may_drain(*version) {

@@ -1,11 +1,14 @@
 //! What an operator can do about a blocker, as a command to paste.
 
 use super::condition::{Blocker, ConditionName};
-use super::{CommandKind, Coordinator, Evidence, Member, Trouble};
+use super::{CommandKind, Coordinator, Evidence, Member, Reason, Trouble};
 use crate::id::Version;
 use crate::phase::Phase;
 use crate::policy::OnDeadline;
 use crate::time::Now;
+
+/// Only the person who pastes a command knows why.
+const WHY: &str = Reason::PLACEHOLDER;
 
 impl Coordinator {
     /// Adds the command to a blocker of the retire of `guarded`, or of anything else.
@@ -18,7 +21,7 @@ impl Coordinator {
         let secret = &self.record.secret;
         let cut_off = |whom: &str| {
             let version = guarded?;
-            Some(format!("rotacast retire {secret} --version {version} --override {whom} --reason 'it may be cut off'"))
+            Some(format!("rotacast retire {secret} --version {version} --override {whom} --reason '{WHY}'"))
         };
         match blocker.condition {
             ConditionName::Approval => Some(format!("rotacast approve {secret}")),
@@ -63,9 +66,10 @@ impl Coordinator {
         }
     }
 
-    /// Whether a silent instance still runs is for people to find out.
+    /// Whether a silent instance still runs is for people to find out, once it has missed what it was to send at the latest.
     pub(super) fn remedy_of_silent(&self, member: &Member, now: Now) -> Option<String> {
-        (!self.speaks(member, now)).then(|| format!("rotacast gone '{}' --reason 'its process has ended'", member.key))
+        let may_be_gone = now.instant >= self.may_be_gone_at(member);
+        may_be_gone.then(|| format!("rotacast gone '{}' --reason '{WHY}'", member.key))
     }
 
     /// What an operator can do about a command that keeps failing.
@@ -95,7 +99,7 @@ impl Coordinator {
 
     fn abandon_command(&self, version: Version) -> String {
         let secret = &self.record.secret;
-        format!("rotacast abandon {secret} {version} --reason 'its credential is ended by hand'")
+        format!("rotacast abandon {secret} {version} --reason '{WHY}'")
     }
 
     fn resume(&self) -> String {

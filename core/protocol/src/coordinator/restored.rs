@@ -145,6 +145,14 @@ impl Coordinator {
         self.way_back().is_some_and(|old| self.record.doubt(old).is_some())
     }
 
+    /// In safe mode an operator gives no version up whose place a version would take that may have ended: what the record calls
+    /// new may be what all instances use.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(AbandonProved, { let _ = version; false }))]
+    pub(super) fn safe_mode_keeps(&self, version: Version) -> bool {
+        let moves_to = self.record.rotation.as_ref().is_some_and(|rotation| rotation.new == version);
+        moves_to && self.record.safe_mode.is_some() && self.doubts_way_back()
+    }
+
     /// While instances stay, a rollback sends none of them anywhere, and may be what makes way for the next version.
     pub(super) fn may_order_way_back(&self) -> bool {
         self.record.stay || !self.doubts_way_back()

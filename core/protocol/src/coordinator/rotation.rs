@@ -32,7 +32,10 @@ impl Coordinator {
 
     fn stage_met(&self, now: Now) -> bool {
         let Some(phase) = &self.tally.phase else { return false };
-        let (reached, missing) = (phase.reached.any(now), phase.missing.any(now));
+        let (reached, missing) = match self.waited_for_unheard(now) {
+            None => (phase.reached.any(now), phase.missing.any(now)),
+            Some(unheard) => unheard,
+        };
         (self.knows_roster() || now.instant >= self.roster_known_by())
             && all_reached(!missing)
             && (reached || missing || !self.empty_set_waits())
@@ -97,12 +100,12 @@ impl Coordinator {
         let mut missing = 0_usize;
         let mut blockers = Vec::new();
         let mut until: Option<Instant> = None;
-        for member in self.reachable(now) {
+        for member in self.members.iter().filter(|member| self.is_waited_for(member, now)) {
             if self.has_confirmed(member, version, stage) {
                 reached += 1;
             } else if !self.is_excused(member) {
                 missing += 1;
-                until = [until, self.out_of_reach_at(member)].into_iter().flatten().min();
+                until = [until, self.waited_for_until(member, now)].into_iter().flatten().min();
                 if blockers.len() < MAX_LISTED {
                     blockers.push(self.stage_blocker(name, member, version, now));
                 }
@@ -132,6 +135,43 @@ impl Coordinator {
         };
         let required = self.required_reached(ConditionName::RequiredServices, version, stage, now);
         vec![self.roster_condition(now), everyone, live, required]
+    }
+
+    /// While this leader hears no instance: whether any member that is waited for has got where the phase in force waits for it,
+    /// and whether any has not. Looks at every member, which time alone asks for: no message comes in meanwhile.
+    fn waited_for_unheard(&self, now: Now) -> Option<(bool, bool)> {
+        if self.hears(now.instant) {
+            return None;
+        }
+        let (version, stage) = self.stage_in_force()?;
+        let waited_for = || self.members.iter().filter(|member| self.is_waited_for(member, now));
+        let confirmed = |member: &&Member| self.has_confirmed(member, version, stage);
+        let reached = waited_for().any(|member| confirmed(&member));
+        let missing = waited_for().any(|member| !confirmed(&member) && !self.is_excused(member));
+        Some((reached, missing))
+    }
+
+    /// While this leader hears no instance: when the first member that is missing is no longer waited for.
+    pub(super) fn unheard_until(&self, now: Now) -> Option<Instant> {
+        if self.hears(now.instant) {
+            return None;
+        }
+        let (version, stage) = self.stage_in_force()?;
+        let missing = |member: &&Member| {
+            self.is_waited_for(member, now) && !self.has_confirmed(member, version, stage) && !self.is_excused(member)
+        };
+        let until = self.members.iter().filter(missing).filter_map(|member| self.waited_for_until(member, now));
+        until.min()
+    }
+
+    /// The version and the stage that the phase in force waits for.
+    fn stage_in_force(&self) -> Option<(Version, Stage)> {
+        let rotation = self.record.rotation.as_ref()?;
+        match rotation.phase {
+            Phase::Preparing => Some((rotation.new, Stage::Prepared)),
+            Phase::Activating => Some((rotation.new, Stage::Switched)),
+            Phase::Verifying | Phase::Draining | Phase::Retiring | Phase::RollingBack => None,
+        }
     }
 
     /// An empty set is never unanimous.

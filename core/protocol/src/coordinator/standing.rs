@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::guard::seconds;
 use super::member::{GuardStanding, Member};
 use super::{Coordinator, lease};
-use crate::id::Version;
+use crate::id::{InstanceKey, Version};
 use crate::policy::WhenUnreachable;
 use crate::record::{Override, Retirement};
 use crate::time::{Instant, Now};
@@ -111,10 +112,95 @@ impl Coordinator {
         if self.record.is_rotating() { silent.min(self.passed_over_at(member)) } else { silent }
     }
 
-    /// When a member has missed the policy's number of Syncs. An idle one is asked for them only once the rotation begins.
+    /// When a member has missed the policy's number of Syncs, each when it was to be sent. What it sent while this leader heard
+    /// no instance is not missed by it.
     fn passed_over_at(&self, member: &Member) -> Instant {
-        let asked = self.last_sign(member).max(self.short_since);
-        asked + lease::outlast(self.record.timing.sync_rotating * self.policy.missed_syncs)
+        let heard = self.last_sign(member).max(self.listening_since);
+        let missed = self.policy.missed_syncs;
+        let rotating = self.short_since + lease::outlast(self.record.timing.sync_rotating * missed);
+        rotating.max(heard + lease::outlast(self.told_interval(member) * missed))
+    }
+
+    /// The interval at which a member sends Sync. Until it has acted on a state of this rotation it may go on as it was told
+    /// before: the announcement may be lost, and its next Sync is where it hears of it.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ToldInterval, self.record.timing.sync_rotating))]
+    fn told_interval(&self, member: &Member) -> Duration {
+        let rotation = self.record.rotation.as_ref();
+        let knows = rotation.zip(member.report()).is_some_and(|(rotation, report)| {
+            report.generation >= rotation.generation && report.revision >= self.timed_at
+        });
+        if knows { self.record.timing.sync_rotating } else { self.record.longest_sync() }
+    }
+
+    /// Whether this leader hears instances. When it has heard none for as long as would pass one over, its bus may be away, and
+    /// their silence proves nothing.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LeaderHears, true))]
+    pub(super) fn hears(&self, now: Instant) -> bool {
+        now < self.quiet_since() + lease::outlast(self.record.timing.sync_rotating * self.policy.missed_syncs)
+    }
+
+    /// Since when instances that run would have been heard at the interval in force.
+    fn quiet_since(&self) -> Instant {
+        self.heard_at.max(self.short_since)
+    }
+
+    /// An instance was heard. After a long gap, the others have a full interval's time to be heard, too.
+    pub(super) fn listen(&mut self, at: Instant) {
+        // The Syncs of a lone instance are no gap, even if one is lost.
+        let gap = if self.record.is_rotating() {
+            self.record.timing.sync_rotating * self.policy.missed_syncs.max(2)
+        } else {
+            self.record.longest_sync() * 2
+        };
+        let was_away = at > self.quiet_since() + lease::outlast(gap);
+        self.heard_at = self.heard_at.max(at);
+        if was_away {
+            self.listening_since = at;
+            self.recount();
+        }
+    }
+
+    /// Until when preparing and switching wait for a member that stays silent; none: for as long as it is silent.
+    pub(super) fn waited_for_until(&self, member: &Member, now: Now) -> Option<Instant> {
+        if self.hears(now.instant) { self.out_of_reach_at(member) } else { self.silent_at(member) }
+    }
+
+    /// Whether preparing and switching wait for a member, or would if it had not got there.
+    pub(super) fn is_waited_for(&self, member: &Member, now: Now) -> bool {
+        !member.is_gone() && self.waited_for_until(member, now).is_none_or(|until| now.instant < until)
+    }
+
+    /// When a member that stays silent may be said to be gone: it has missed two Syncs at the longest interval that it may
+    /// have been told, whatever the interval in force is now.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GoneIsSilent, Instant::ZERO))]
+    pub(super) fn may_be_gone_at(&self, member: &Member) -> Instant {
+        self.last_sign(member) + lease::outlast(self.record.longest_sync() * 2)
+    }
+
+    /// Why an incarnation may be running, as far as this secret knows it; none: it is not known, is over, or was silent for long
+    /// enough.
+    #[must_use]
+    pub fn may_be_running_still(&self, instance: &InstanceKey, now: Now) -> Option<String> {
+        let member = self.members.find(instance).filter(|member| !member.is_gone())?;
+        let wait = self.may_be_gone_at(member).since(now.instant);
+        if wait.is_zero() {
+            return None;
+        }
+        let secret = &self.record.secret;
+        let interval = seconds(self.record.longest_sync());
+        Some(match member.heard() {
+            Some(heard) => format!(
+                "{instance} was heard {} ago for {secret}, so it may run: instances are heard every {interval}; stop it, and ask \
+                 again in {}",
+                seconds(now.instant.since(heard)),
+                seconds(wait)
+            ),
+            None => format!(
+                "this leader has not heard {instance} for {secret} yet, and has not listened for long enough: instances are \
+                 heard every {interval}; ask again in {}",
+                seconds(wait)
+            ),
+        })
     }
 
     /// Whether a member is over, or silent until no lease of it can be running and for as long as the policy says.

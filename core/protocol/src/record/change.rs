@@ -127,13 +127,17 @@ impl SecretRecord {
         match change {
             RecordChange::TermBegan { epoch } => self.epoch = *epoch,
             RecordChange::TimingSet { timing } => {
+                self.bounds.sync = raised(self.longest_sync(), timing.longest_sync());
                 let unknown = std::mem::take(&mut self.timing.unknown);
                 self.timing = Timing { unknown, ..timing.clone() };
                 self.bounds.lease = self.bounds.lease.max(timing.lease_idle);
                 self.bounds.self_lease = raised(self.bounds.self_lease, timing.self_lease);
                 self.bounds.max_use = raised(self.bounds.max_use, timing.max_use);
             }
-            RecordChange::LeaseBoundLowered { to } => self.bounds.lease = *to,
+            RecordChange::LeaseBoundLowered { to } => {
+                self.bounds.lease = *to;
+                self.bounds.sync = self.timing.longest_sync();
+            }
             RecordChange::VersionAdded { version, origin, provider, at } => {
                 self.last_version = self.last_version.max(Some(*version));
                 self.versions.insert(
@@ -467,11 +471,22 @@ impl SecretRecord {
         }
     }
 
+    /// Why a version that has ended is not called retired.
+    fn unproven_end(&self, version: Version) -> Option<String> {
+        let why = match self.versions.get(&version)?.unproven? {
+            Unproven::NoProvider => "no provider looks after it",
+            Unproven::LeftAlone => "the provider left another owner's credential alone",
+            Unproven::Abandoned => "an operator gave it up",
+        };
+        Some(format!("{why}, so the credential of version {version} may still be valid"))
+    }
+
     fn end_rotation(&mut self, outcome: Outcome, at: WallTime) {
         let Some(rotation) = self.rotation.take() else { return };
         if outcome == Outcome::Superseded {
             self.replace(rotation.new, "replaced by a newer version".into(), at);
         }
+        let unproven = (outcome == Outcome::Retired).then(|| self.unproven_end(rotation.old?)).flatten();
         self.history.push(Finished {
             generation: rotation.generation,
             number: rotation.number,
@@ -481,7 +496,7 @@ impl SecretRecord {
             started: rotation.started,
             ended: at,
             phases: rotation.phases,
-            reason: rotation.rollback.unwrap_or_default(),
+            reason: rotation.rollback.or(unproven).unwrap_or_default(),
             unknown: Unknown::new(),
         });
         if self.history.len() > MAX_HISTORY {

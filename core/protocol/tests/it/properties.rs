@@ -414,6 +414,7 @@ prop_compose! {
         let mut record = SecretRecord::new(SecretName::new("payments/db").unwrap(), Epoch(numbers[0]), timing.clone());
         record.bounds = Bounds {
             lease: timing.lease_rotating, self_lease: timing.self_lease, max_use: timing.max_use,
+            sync: record.timing.sync_idle,
             unknown: unknowns[0].clone(),
         };
         record.revision = Revision(numbers[1]);

@@ -9,12 +9,12 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::bench::{Bench, key, managed, provider, seconds, v};
-use rotacast_protocol::Phase;
 use rotacast_protocol::Policy;
 use rotacast_protocol::coordinator::{Change, CommandKind, Evidence, Failed, Input, Order};
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::policy::{Deadline, OnDeadline, OnFailure, WhenEmpty, WhenUnreachable};
-use rotacast_protocol::record::{Origin, RecordChange};
+use rotacast_protocol::record::{Finished, Origin, RecordChange};
+use rotacast_protocol::{Outcome, Phase};
 
 struct Story {
     bench: Option<Bench>,
@@ -229,6 +229,10 @@ impl Story {
                 for (number, version) in &bench.coordinator.record().versions {
                     let unproven = version.unproven.map_or_else(String::new, |why| format!(" ({why})"));
                     writeln!(out, "  version {number}: {}{unproven}", version.label).unwrap();
+                }
+                let retired = |it: &&Finished| it.outcome == Outcome::Retired && !it.reason.is_empty();
+                for finished in bench.coordinator.record().history.iter().filter(retired) {
+                    writeln!(out, "  rotation {}: {}", finished.number, finished.reason).unwrap();
                 }
                 Ok(())
             }

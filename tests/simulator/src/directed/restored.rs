@@ -175,6 +175,13 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             bench.order(Order::rollback("looked").expect("a reason")).ok();
             says(bench.current() == Some(1), "A: a rollback leads to a version that may have ended")
         }
+        Rule::AbandonProved => {
+            let mut bench = Bench::draining(managed(), &["api/a"]);
+            went_back(&mut bench);
+            spoil();
+            bench.order(Order::abandon(v(2), "no login").expect("a reason")).ok();
+            says(bench.current() == Some(1), "A: a version is given up for one that may have ended")
+        }
         Rule::StayProved => {
             let mut bench = Bench::running(managed(), &["api/a"]);
             went_back(&mut bench);

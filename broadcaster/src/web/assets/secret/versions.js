@@ -7,7 +7,7 @@ import { time } from "../elements/times.js";
 import { LABEL } from "../words/vocabulary.js";
 
 /** @type {Record<Api.Label, import("../elements/badge.js").Kind>} */
-const LABEL_KINDS = { current: "good", pending: "busy", previous: "warn", retired: "calm", rejected: "bad" };
+const LABEL_KINDS = { current: "good", pending: "busy", previous: "warn", retired: "calm", unproven: "warn", rejected: "bad" };
 
 const VERSION_COLUMNS = [{ name: "Version" }, { name: "Label" }, { name: "Sealed" }, { name: "First seen" }];
 
