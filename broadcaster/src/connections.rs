@@ -201,7 +201,7 @@ impl Connections {
         self.0.ended[ended.index()].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Serves until `stop`, and then for up to [`DRAIN`] until open requests have ended.
+    /// Serves until `stop`, and then for up to 3 seconds until open requests have ended.
     ///
     /// # Errors
     /// The listener has no address.

@@ -30,6 +30,8 @@ mod kafka_property;
 mod leader;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(any(feature = "kafka", feature = "nats"))]
+mod restarts;
 #[cfg(feature = "grpc")]
 mod status;
 

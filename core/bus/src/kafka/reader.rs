@@ -27,7 +27,8 @@ use super::options::KafkaTopics;
 use super::record;
 use super::replica::{Bound, Replica};
 use super::topic::{Kind, Topics, blocking};
-use crate::feed::{Restarts, next_pause, pauses};
+use crate::feed::{next_pause, pauses};
+use crate::restarts::Restarts;
 use crate::{BusError, BusEvent};
 
 /// Longest wait for a message before the thread looks whether it is to end.
@@ -99,6 +100,7 @@ impl Reader {
     }
 
     /// How often it started anew.
+    #[cfg(feature = "leader")]
     pub(super) fn restarts(&self) -> &Restarts {
         &self.shared.restarts
     }

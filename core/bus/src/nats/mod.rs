@@ -34,7 +34,8 @@ use self::stream::{Kind, SERVER_HEADERS};
 use self::subject::Names;
 use self::subscription::{Broken, Reading, Step};
 use crate::bus::check_size;
-use crate::feed::{self, Gone, Restarts, deliver, next_pause, pauses};
+use crate::feed::{self, Gone, deliver, next_pause, pauses};
+use crate::restarts::Restarts;
 use crate::{BusError, BusEvent, CALL_TIMEOUT, InstanceBus, Level, MAX_MESSAGE_BYTES};
 
 /// Messages under way to a slow reader before flow control holds the server back.
