@@ -229,8 +229,9 @@ async fn a_second_cluster_on_the_bus_or_in_the_store_of_another_is_refused_by_na
     production.rests_at("x/a", 2).await;
     let doctor = production.ask(&["doctor"]).await;
     assert!(!doctor.contains("safe mode"), "{doctor}");
-    // Under another name both live on one bus.
-    let staging = folder.configure("stage", "staging", "staging", &on(&its_own, &nats));
+    // Under another name both live on one bus. Its first start has made the prefix that of another cluster.
+    let settings = on(&its_own, &nats).replace("[bus]", "prefix = \"staging\"\n[bus]");
+    let staging = folder.configure("stage", "staging", "staging", &settings);
     let second = staging.serve();
     staging.leads().await;
     staging.ask(&["rotate", "x/a", "--wait"]).await;

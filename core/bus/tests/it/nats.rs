@@ -289,12 +289,13 @@ async fn subscriptions_leave_no_consumer_behind() {
     assert_eq!(stream.get_info().await.unwrap().state.consumer_count, 0);
 }
 
+/// Half of what a NATS server allows on one stream by default: a watch that tries again has two for a moment.
 #[tokio::test]
-async fn a_thousand_watches_share_one_connection() {
+async fn hundreds_of_watches_share_one_connection() {
     let Some(server) = Nats::start().await else { return };
     let bus = NatsBus::connect(options(&server, "dev")).await.unwrap();
     let secret = SecretName::new("db").unwrap();
-    let mut watches: Vec<_> = (0..1000).map(|_| bus.watch_states(std::slice::from_ref(&secret))).collect();
+    let mut watches: Vec<_> = (0..500).map(|_| bus.watch_states(std::slice::from_ref(&secret))).collect();
     for watch in &mut watches {
         assert_eq!(watch.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
     }
