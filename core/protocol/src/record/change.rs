@@ -532,5 +532,8 @@ fn revision_above(revision: Revision, at: WallTime) -> Revision {
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LeapVoidsWords, { let _ = retirement; }))]
 fn void_words(retirement: &mut Retirement) {
     retirement.overrides.clear();
-    retirement.given_up = None;
+    // Past the point of no return it stands: the provider must not end what an operator has excluded.
+    if retirement.step.is_none() {
+        retirement.given_up = None;
+    }
 }
