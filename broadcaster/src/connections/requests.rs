@@ -1,4 +1,4 @@
-//! Requests in flight: caps in all and per peer address, for the door of instances and for everybody else's.
+//! Requests in flight: caps in all and per peer address, for the door of instances and for that of people.
 //!
 //! A request is in flight until its answer is sent in full, so an open watch or event stream is one as long as it lasts.
 

@@ -63,7 +63,7 @@ impl Listener {
                         let status = SecretStatus::clone(&task.status.borrow());
                         self.send(Ok(status)).await?;
                     }
-                    // Whoever waits for this one alone would wait without knowing why.
+                    // A listener of this one alone would wait without knowing why.
                     Place::OutOfService(fault) if self.wanted.is_some() => {
                         self.send(Err(out_of_service(name, fault.reason()))).await?;
                         return Err(Over);

@@ -193,7 +193,7 @@ mod tests {
             provider: None,
             at: at(120),
         });
-        assert_eq!(due(&record), None, "somebody was faster");
+        assert_eq!(due(&record), None, "another writer was faster");
         record.apply(&RecordChange::RotationStarted {
             new: version(2),
             trigger: "store".into(),

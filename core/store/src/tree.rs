@@ -146,6 +146,18 @@ impl SecretTree {
     async fn commit(&self, checks: Vec<Check>, writes: Vec<crate::Write>) -> Result<Committed, StoreError> {
         self.store.commit(Commit { checks, writes }).await
     }
+
+    /// Another writer of a key was faster: waits before the next attempt, if there is one.
+    async fn lost_to_others(&self, key: &Key, pause: Option<Duration>) -> Result<(), StoreError> {
+        let Some(pause) = pause else {
+            return Err(StoreError::Unreachable {
+                endpoint: self.store.describe(),
+                problem: format!("every attempt to write {key} lost to other writers"),
+            });
+        };
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
 }
 
 /// Below `versions/`: `<secret>/<n>`.

@@ -138,13 +138,13 @@ rules! {
     RollbackProved,
     /// In safe mode an operator gives no version up for one that is not proved.
     AbandonProved,
-    /// Whoever stays goes on doing so until the current version is known to work.
+    /// Instances that stay go on doing so until the current version is known to work.
     StayProved,
     /// A rotation that came back is given up when the test login fails.
     ProofGivesUp,
     /// Everyone prepares before the activation, and switches before draining.
     Stages,
-    /// Under `hold`, preparing and switching wait for whoever is silent.
+    /// Under `hold`, preparing and switching wait for silent instances.
     HoldStages,
     /// Otherwise they go on after a few missed Syncs, and do not wait for a lease.
     MissedSyncs,

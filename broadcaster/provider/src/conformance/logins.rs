@@ -360,7 +360,7 @@ pub async fn a_renamed_identity_is_not_called_ended(fixture: &impl LoginFixture)
     }
 }
 
-/// Whoever tests a value from outside first looks after it.
+/// The provider that tests a value from outside first looks after it.
 pub async fn a_tested_identity_belongs_to_one_secret_of_one_cluster(fixture: &impl LoginFixture) {
     let (theirs, insider) = (fixture.of_another_cluster(), fixture.insider().await);
     assert_eq!(verdict(fixture, &insider, &[]).await, Verdict::Works);
@@ -372,7 +372,7 @@ pub async fn a_tested_identity_belongs_to_one_secret_of_one_cluster(fixture: &im
     assert!(logs_in(fixture, &insider).await);
 }
 
-/// Each failed login is a line in the system's log that somebody has to explain.
+/// Each failed login is a line in the system's log that its operators have to explain.
 pub async fn the_end_is_proved_once(fixture: &impl LoginFixture) {
     let (provider, credential) = (fixture.provider(), made(fixture, 1).await);
     let session = held(fixture, &credential).await;

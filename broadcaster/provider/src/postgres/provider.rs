@@ -44,7 +44,7 @@ const LOGIN_NAME: &str = "rotacast test login";
 /// Shows as the application of the login that must fail, once per version.
 const PROOF_NAME: &str = "rotacast proof of the end: this login must fail";
 
-/// Longest wait for the lock of a table that is handed over: whoever queries the table queues behind it for as long.
+/// Longest wait for the lock of a table that is handed over: queries of the table queue behind it for as long.
 const TABLE_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'";
 
 /// Holders of a lock and schemas that are named; the statements stay readable.
@@ -408,7 +408,7 @@ impl PostgresProvider {
         transaction.batch_execute(&format!("ALTER ROLE {quoted} NOLOGIN PASSWORD NULL")).await?;
         transaction.batch_execute(&comment(&role.name, &mark)).await?;
         transaction.commit().await?;
-        // Each failing login is a line in the log of the server, which somebody has to explain: one is enough.
+        // Each failing login is a line in the log of the server, which its operators have to explain: one is enough.
         if mark.proved_at.is_none() {
             prove_end(&value, "its role is disabled").await?;
             self.note_proof(connection.client(), &role, owner).await?;

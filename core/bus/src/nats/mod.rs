@@ -44,7 +44,7 @@ const WATCH_BUFFER: usize = 256;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Publishes waiting for their acknowledgement on one connection; more callers wait for a place.
 const MAX_UNACKNOWLEDGED: usize = 4096;
-/// How long the cause of a lost connection is told again before another connection is tried.
+/// How long the cause of a lost connection is reported again before another connection is tried.
 const CAUSE_FOR: Duration = Duration::from_secs(5);
 /// Oldest server: earlier ones lack several filter subjects per consumer.
 const OLDEST_SERVER: (i64, i64, i64) = (2, 10, 0);

@@ -106,15 +106,7 @@ impl SecretTree {
             match self.commit(vec![as_read(key.clone(), read_at)], vec![Write::Put(key.clone(), value)]).await? {
                 // Read once more: what counts is what is stored.
                 Committed::Done(_) => {}
-                Committed::Conflict => match pauses.next() {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => {
-                        return Err(StoreError::Unreachable {
-                            endpoint: self.store.describe(),
-                            problem: format!("every attempt to write {key} lost to other writers"),
-                        });
-                    }
-                },
+                Committed::Conflict => self.lost_to_others(&key, pauses.next()).await?,
             }
         }
     }

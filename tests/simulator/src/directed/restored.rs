@@ -187,7 +187,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             went_back(&mut bench);
             spoil();
             bench.order(Order::LeaveSafeMode).ok();
-            says(!bench.coordinator.record().stay, "A: everybody is sent to a version that may have ended")
+            says(!bench.coordinator.record().stay, "A: all instances are sent to a version that may have ended")
         }
         Rule::ProofGivesUp => {
             let mut bench = Bench::draining(managed(), &["api/a"]);

@@ -170,7 +170,7 @@ async fn a_role_that_is_not_there_is_ended_only_if_its_login_fails() {
         let why = unfinished(outcome);
         assert!(why.contains("and yet a login at 127.0.0.1:"), "{why}");
     }
-    // Whoever is turned away behind the authentication has passed it.
+    // A login that is turned away behind the authentication has passed it.
     let mut changed = fields(&credential);
     changed["dbname"] = "nowhere".into();
     let why = unfinished(moved.disable(&fixture.credential(1, &changed), &[], ByPolicy).await);
