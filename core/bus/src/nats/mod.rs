@@ -69,6 +69,8 @@ struct Inner {
     restarts: Restarts,
     #[cfg(feature = "leader")]
     last_states: leader::LastStates,
+    #[cfg(feature = "leader")]
+    roster: leader::RosterReadings,
 }
 
 /// How a publish failed.
@@ -106,6 +108,8 @@ impl NatsBus {
             restarts: Restarts::default(),
             #[cfg(feature = "leader")]
             last_states: leader::LastStates::default(),
+            #[cfg(feature = "leader")]
+            roster: leader::RosterReadings::default(),
         };
         let bus = Self { inner: Arc::new(inner) };
         let server = bus.inner.client.server_info();
