@@ -8,6 +8,7 @@ use rotacast_proto::{Envelope, Kind, SigningKey, VerifyingKey};
 use rotacast_protocol::{ClusterName, Incarnation, InstanceKey, InstanceName, SecretName, ServiceName, WallTime};
 
 use crate::BusError;
+use crate::feed::{next_pause, pauses};
 
 pub(super) struct Sample {
     key: SigningKey,
@@ -83,12 +84,14 @@ pub(super) async fn persist<T>(call: impl AsyncFn() -> Result<T, BusError>) -> T
 /// The same, and hands any other error back.
 pub(super) async fn persist_outcome<T>(call: impl AsyncFn() -> Result<T, BusError>) -> Result<T, BusError> {
     let begun = Instant::now();
+    // As an instance pauses: a thousand that repeat every few milliseconds keep a slow server from ever answering.
+    let mut row = pauses();
     loop {
         match call().await {
             // A pause between attempts, not in place of a condition: the loop ends when the call succeeds.
             Err(problem) if problem.is_transient() => {
                 assert!(begun.elapsed() < HANG, "still no success after {HANG:?}: {problem:?}");
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(next_pause(&mut row)).await;
             }
             outcome => return outcome,
         }
