@@ -50,6 +50,8 @@ pub trait LoginFixture: Fixture {
     fn of_another_cluster(&self) -> Arc<dyn Provider>;
     /// The credential of an ordinary identity that the provider may retire, made without the provider.
     async fn insider(&self) -> Credential;
+    /// The same credential with a password that does not work.
+    fn mistaken(&self, credential: &Credential) -> Credential;
     /// How many logins with the identity the system has refused so far.
     async fn failed_logins(&self, credential: &Credential) -> usize;
     /// The same credential as a value that names another system.
@@ -174,6 +176,9 @@ macro_rules! conformance_logins {
             what_create_refuses_is_never_destroyed
             a_renamed_identity_is_not_called_ended
             a_tested_identity_belongs_to_one_secret_of_one_cluster
+            a_value_whose_login_never_worked_ends_nothing
+            a_value_that_was_never_tested_is_ended_only_after_a_login
+            a_credential_that_comes_back_under_another_number_is_taken_over
             the_end_is_proved_once
             a_value_of_another_system_is_no_evidence_of_disuse
         }

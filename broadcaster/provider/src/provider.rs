@@ -68,7 +68,8 @@ pub enum Evidence {
 ///   by a process that died before it heard the answer.
 /// - `disable` and `destroy` touch the credential of exactly this version. When the value names the same
 ///   identity as one of the `others` (a user name used again), or one this provider did not make and may
-///   not own (a superuser, a role outside its group), they refuse.
+///   not own (a superuser, a role outside its group), they refuse. So they do if the provider did not make the identity, and no
+///   login with the value has worked: any value can name any identity.
 /// - No error or description carries a value.
 #[async_trait]
 pub trait Provider: Send + Sync + 'static {
@@ -100,7 +101,8 @@ pub trait Provider: Send + Sync + 'static {
     async fn create(&self, credential: &Credential) -> Result<(), ProviderError>;
 
     /// Logs in with it. `others` are the secret's other versions that are still valid: a credential that
-    /// shares its identity with one of them is rejected, since retiring one would end the other.
+    /// shares its identity with one of them is rejected, since retiring one would end the other. One whose value is gone from
+    /// the store has an empty value.
     async fn test(
         &self,
         credential: &Credential,

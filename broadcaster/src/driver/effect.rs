@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rotacast_clock as clock;
+use rotacast_proto::SecretValue;
 use rotacast_protocol::coordinator::{Command, CommandKind, Coordinator, Failed, Guard, Input};
 use rotacast_protocol::message::SecretState;
 use rotacast_protocol::record::{Label, ProviderId, SecretRecord};
@@ -150,11 +151,12 @@ impl Effect {
         Ok(stored.map(|stored| Credential { secret: self.secret().clone(), version, value: stored.value }))
     }
 
-    /// The other versions whose credential may still be valid.
+    /// The other versions whose credential may still be valid. One whose value is gone has an empty one.
     async fn others(&self, version: Version) -> anyhow::Result<Vec<Credential>> {
         let mut others = Vec::new();
         for other in self.record.live_versions().filter(|other| *other != version) {
-            others.extend(self.credential(other).await?);
+            let (secret, value) = (self.secret().clone(), SecretValue::new(Vec::new()));
+            others.push(self.credential(other).await?.unwrap_or(Credential { secret, version: other, value }));
         }
         Ok(others)
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rotacast_proto::SecretValue;
+
 use super::{Cut, Held, LoginFixture, assert_refused, assert_rejected, draw, made, sessions, verdict, version};
 use crate::LiveSessions::{self, ByPolicy};
 use crate::{Credential, Provider, ProviderError, Trial, Verdict};
@@ -158,7 +160,6 @@ pub async fn a_shared_identity_is_refused_and_goes_on_working(fixture: &impl Log
     assert_refused(provider.destroy(&sharing, &others, ByPolicy).await);
     assert!(logs_in(fixture, &live).await, "the live version was hit");
     // Nor when the caller forgot to name the other one: the identity itself says whose it is.
-    assert_rejected(&verdict(fixture, &sharing, &[]).await);
     assert_refused(provider.usage(&sharing, &[]).await);
     assert_refused(provider.destroy(&sharing, &[], ByPolicy).await);
     assert!(logs_in(fixture, &live).await, "the live version was hit");
@@ -368,8 +369,52 @@ pub async fn a_tested_identity_belongs_to_one_secret_of_one_cluster(fixture: &im
     let rejected = theirs.test(&insider, &[], Trial::New).await.expect("the test comes to an end");
     assert_rejected(&rejected);
     assert_refused(theirs.destroy(&insider, &[], ByPolicy).await);
-    assert_rejected(&verdict(fixture, &fixture.sharing(&insider, version(2)), &[]).await);
+    // Nor is another version of the secret, whose value the store has lost.
+    let lost = Credential { value: SecretValue::new(Vec::new()), ..insider.clone() };
+    assert_rejected(&verdict(fixture, &fixture.sharing(&insider, version(2)), &[lost]).await);
     assert!(logs_in(fixture, &insider).await);
+}
+
+/// Any value can name any identity: only who knows its password has it ended.
+pub async fn a_value_whose_login_never_worked_ends_nothing(fixture: &impl LoginFixture) {
+    let (provider, theirs) = (fixture.provider(), fixture.insider().await);
+    let mistaken = fixture.mistaken(&theirs);
+    let before = fixture.failed_logins(&theirs).await;
+    assert_rejected(&provider.test(&mistaken, &[], Trial::New).await.expect("the test comes to an end"));
+    for _ in 0..3 {
+        assert_refused(provider.usage(&mistaken, &[]).await);
+        assert_refused(provider.disable(&mistaken, &[], ByPolicy).await);
+        assert_refused(provider.destroy(&mistaken, &[], LiveSessions::End).await);
+    }
+    // One line in the system's log, whatever is asked: its operators may lock the identity out after a few.
+    assert_eq!(fixture.failed_logins(&theirs).await - before, 1);
+    // A version that was replaced before it was tested.
+    assert_refused(provider.destroy(&fixture.sharing(&mistaken, version(2)), &[], LiveSessions::End).await);
+    assert!(logs_in(fixture, &theirs).await, "another owner's credential was hit");
+}
+
+/// The login that shows it may also come at the end.
+pub async fn a_value_that_was_never_tested_is_ended_only_after_a_login(fixture: &impl LoginFixture) {
+    let (provider, insider) = (fixture.provider(), fixture.insider().await);
+    assert!(sessions(fixture, &insider).await.is_empty());
+    provider.destroy(&insider, &[], ByPolicy).await.expect("its login works");
+    assert!(!logs_in(fixture, &insider).await);
+}
+
+/// As after the store was restored: the number is another one, the credential is the same.
+pub async fn a_credential_that_comes_back_under_another_number_is_taken_over(fixture: &impl LoginFixture) {
+    let provider = fixture.provider();
+    for first in [fixture.insider().await, made(fixture, 1).await] {
+        assert_eq!(verdict(fixture, &first, &[]).await, Verdict::Works);
+        let second = fixture.sharing(&first, version(7));
+        assert_rejected(&verdict(fixture, &second, std::slice::from_ref(&first)).await);
+        assert_eq!(verdict(fixture, &second, &[]).await, Verdict::Works);
+        // What comes late for the earlier number does not end it.
+        assert_refused(provider.destroy(&first, &[], LiveSessions::End).await);
+        assert!(logs_in(fixture, &second).await);
+        provider.destroy(&second, &[], ByPolicy).await.expect("destroy");
+        assert!(!logs_in(fixture, &second).await);
+    }
 }
 
 /// Each failed login is a line in the system's log that its operators have to explain.

@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
 
+use super::foreign;
 use super::role::Problem;
 use super::settings::InvalidSettings;
 
@@ -95,11 +96,11 @@ impl From<tokio_postgres::Error> for Problem {
     }
 }
 
-/// The error and its cause in one line.
+/// The error and its cause in one line, without what drives a terminal: the server quotes names that others chose.
 pub(super) fn told(error: &tokio_postgres::Error) -> String {
     use std::error::Error as _;
     if let Some(server) = error.as_db_error() {
-        return format!("{} {}", server.code().code(), server.message());
+        return foreign::told(&format!("{} {}", server.code().code(), server.message()));
     }
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),

@@ -3,6 +3,9 @@
 use rotacast_protocol::{SecretName, Version};
 use serde::{Deserialize, Serialize};
 
+use super::foreign;
+use crate::Credential;
+
 /// The format below. A newer one is not understood, and the role not touched.
 const FORMAT: u32 = 1;
 
@@ -19,10 +22,13 @@ pub(super) struct Mark {
     /// Of which drawn value; none where Rotacast did not make the role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) draw: Option<String>,
-    /// Since when no login is possible, in seconds since the Unix epoch by the server's clock.
+    /// When Rotacast made the role, or set its password again: in seconds since the Unix epoch by the server's clock, as below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) made_at: Option<i64>,
+    /// Since when no login is possible.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) disabled_at: Option<i64>,
-    /// When a login was tried since then, and failed. By the server's clock too.
+    /// When a login was tried since then, and failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) proved_at: Option<i64>,
     /// The comment that was there before, which Rotacast did not write.
@@ -61,6 +67,7 @@ impl Mark {
             secret: owner.secret.clone(),
             version: owner.version,
             draw: owner.draw.map(ToOwned::to_owned),
+            made_at: None,
             disabled_at: None,
             proved_at: None,
             earlier: None,
@@ -74,11 +81,26 @@ impl Mark {
             || self.secret != *owner.secret
             || self.version != owner.version
         {
-            let cluster = self.cluster.as_deref().unwrap_or("of an unknown name");
+            let cluster = foreign::name(self.cluster.as_deref().unwrap_or("of an unknown name"));
             return Some(format!("is the credential of {} version {}, cluster {cluster}", self.secret, self.version));
         }
         (self.draw.as_deref() != owner.draw)
             .then(|| "was made for another value of this version, which an instance may be using".into())
+    }
+
+    /// Whether it was written for the same value of the same secret, under the number of a version that is over: the value
+    /// has come back under another number, as after the store was restored.
+    pub(super) fn came_back(&self, owner: Owner<'_>, others: &[Credential]) -> bool {
+        self.cluster.as_deref() == Some(owner.cluster)
+            && self.secret == *owner.secret
+            && self.version != owner.version
+            && self.draw.as_deref() == owner.draw
+            && !others.iter().any(|other| other.version == self.version)
+    }
+
+    /// The mark of a value that has come back.
+    pub(super) fn renumbered(&self, owner: Owner<'_>) -> Self {
+        Self { version: owner.version, disabled_at: None, proved_at: None, ..self.clone() }
     }
 
     pub(super) fn write(&self) -> String {

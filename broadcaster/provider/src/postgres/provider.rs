@@ -12,8 +12,10 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, GenericClient, Transaction};
 
 use super::admin;
+use super::foreign;
 use super::login::{Login, log_in};
-use super::mark::{Comment, Mark, Owner};
+use super::mark::{Mark, Owner};
+use super::refusals::Refusals;
 use super::role::{Problem, Role, comment};
 use super::settings::{InvalidSettings, OnLiveSessions, PostgresSettings, check_name, role_name};
 use super::value::LoginValue;
@@ -44,20 +46,35 @@ const LOGIN_NAME: &str = "rotacast test login";
 /// Shows as the application of the login that must fail, once per version.
 const PROOF_NAME: &str = "rotacast proof of the end: this login must fail";
 
-/// Longest wait for the lock of a table that is handed over: queries of the table queue behind it for as long.
-const TABLE_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '100ms'";
+/// Longest wait for the lock of one table that is handed over: queries of the table queue behind it for as long.
+const TABLE_LOCK_MILLIS: i64 = 100;
 
-/// Holders of a lock and schemas that are named; the statements stay readable.
+/// Longest time that each statement of the hand-over may take: while it waits for one lock, it holds those that it has. More
+/// than a few locks that are waited for in a row are not to be had. For each object of the role it gets a millisecond more, of
+/// which PostgreSQL needs a fraction.
+const HAND_OVER_MILLIS: i64 = 1000;
+const HAND_OVER_MILLIS_PER_OBJECT: i64 = 1;
+
+const COUNT_OBJECTS: &str = "
+    SELECT count(*) FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = $1
+    AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+/// Schemas and databases that are named; the statements stay readable.
 const MOST_NAMED: usize = 20;
+
+/// Holders of locks that are named, and tables of each: the text goes into the log at every try.
+const MOST_HOLDERS: usize = 5;
+const MOST_TABLES: i32 = 5;
 
 /// Between two logins of a test that may only be early: the first pause, doubled up to the longest.
 const EARLY_FIRST: Duration = Duration::from_millis(250);
 const EARLY_LONGEST: Duration = Duration::from_secs(2);
 
+/// The tables of one holder in `$2` names at most, and how many more there are.
 const READ_HOLDERS: &str = "
     SELECT a.pid, coalesce(a.usename::text, 'an unknown role'), coalesce(nullif(a.application_name, ''), 'an unnamed application'),
            coalesce(to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), 'an unknown time'),
-           string_agg(DISTINCT c.oid::regclass::text, ', ')
+           (array_agg(DISTINCT c.oid::regclass::text))[1:$2], greatest(count(DISTINCT c.oid) - $2, 0)
     FROM pg_class c JOIN pg_locks l ON l.relation = c.oid AND l.granted
          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     JOIN pg_stat_activity a ON a.pid = l.pid
@@ -91,12 +108,13 @@ pub struct PostgresProvider {
     draw: Draw,
     /// Shared by all secrets.
     connections: Semaphore,
+    refusals: Refusals,
 }
 
 /// How a test ended.
 enum Tested {
     Verdict(Verdict),
-    /// The login is refused, but its role exists and may log in: the server that was asked may not know it yet.
+    /// The login is refused, but Rotacast made its role a moment ago: the server that was asked may not know it yet.
     Early(String),
 }
 
@@ -118,20 +136,19 @@ impl PostgresProvider {
         }
         let connections = usize::try_from(settings.max_connections).unwrap_or(Semaphore::MAX_PERMITS);
         let connections = Semaphore::new(connections.min(Semaphore::MAX_PERMITS));
-        Ok(Self { settings, draw: Draw::default(), connections })
+        Ok(Self { settings, draw: Draw::default(), connections, refusals: Refusals::default() })
     }
 
     fn group(&self) -> &str {
         &self.settings.group_role
     }
 
-    /// Bounds a call by time and by the connections that it holds at once, and says of which provider and version its problem is.
+    /// Bounds a call by time and by the connections that it holds at once.
     async fn bounded<T>(
         &self,
-        version: Version,
         connections: u32,
         call: impl Future<Output = Result<T, Problem>> + Send,
-    ) -> Result<T, ProviderError> {
+    ) -> Result<T, Problem> {
         let busy = || {
             let most = self.settings.max_connections;
             Problem::Unreachable(format!(
@@ -140,11 +157,42 @@ impl PostgresProvider {
         };
         let late = || Problem::Unreachable(format!("no end within {} s", CALL_TIMEOUT.as_secs()));
         let turn = tokio::time::timeout(TURN_TIMEOUT, self.connections.acquire_many(connections)).await;
-        let outcome = match turn {
+        match turn {
             Ok(Ok(_places)) => tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| Err(late())),
             Ok(Err(_)) | Err(_) => Err(busy()),
-        };
-        outcome.map_err(|problem| self.error(version, problem))
+        }
+    }
+
+    /// Makes a call that asks who uses a role, or ends it. If the role has no mark, a login with the value must work first.
+    async fn of_marked<T, C: Future<Output = Result<T, Problem>> + Send>(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        connections: u32,
+        call: impl Fn() -> C + Send + Sync,
+    ) -> Result<T, ProviderError> {
+        let mut outcome = self.bounded(connections, call()).await;
+        if let Err(Problem::Unmarked(problem)) = outcome {
+            outcome = match self.claim(credential, others, problem).await {
+                Ok(()) => self.bounded(connections, call()).await,
+                Err(problem) => Err(problem),
+            };
+        }
+        outcome.map_err(|problem| self.error(credential.version, problem))
+    }
+
+    /// Logs in with a value from outside, so that its role gets the mark. A value whose login fails never ends the role that
+    /// it names: its writer need not have known the role's password.
+    async fn claim(&self, credential: &Credential, others: &[Credential], problem: String) -> Result<(), Problem> {
+        let unproved =
+            |why: &str| Problem::Refused(format!("{problem}, and no login shows that the value is its own: {why}"));
+        if self.refusals.has(credential) {
+            return Err(unproved("the server refused it a few minutes ago"));
+        }
+        match self.bounded(2, self.test_login(credential, others)).await? {
+            Tested::Verdict(Verdict::Works) => Ok(()),
+            Tested::Verdict(Verdict::Rejected(why)) | Tested::Early(why) => Err(unproved(&why)),
+        }
     }
 
     fn error(&self, version: Version, problem: Problem) -> ProviderError {
@@ -152,7 +200,9 @@ impl PostgresProvider {
         match problem {
             Problem::Unreachable(problem) => ProviderError::Unreachable { provider, problem },
             Problem::Denied(problem) => ProviderError::Denied { provider, problem },
-            Problem::Refused(problem) => ProviderError::Refused { provider, version, problem },
+            Problem::Refused(problem) | Problem::Unmarked(problem) => {
+                ProviderError::Refused { provider, version, problem }
+            }
             Problem::Unfinished(problem) => ProviderError::Unfinished { provider, version, problem },
             Problem::InUse { sessions, next } => ProviderError::InUse { provider, version, sessions, next },
         }
@@ -224,27 +274,18 @@ impl PostgresProvider {
                 if let Some(problem) = found.untouchable(owner, self.group()) {
                     return Err(Problem::Refused(problem));
                 }
-                match &found.comment {
-                    Comment::Mark(there) if there.disabled_at.is_none() => {}
-                    Comment::Mark(_) => {
-                        let problem = "was disabled already: a retired credential is not revived";
-                        return Err(Problem::Refused(format!("role {} {problem}", found.name)));
-                    }
-                    Comment::Other(_) | Comment::Unreadable => {
-                        let name = &found.name;
-                        return Err(Problem::Refused(format!("role {name} is there, and Rotacast did not make it")));
-                    }
-                }
                 ("ALTER", !found.is_member)
             }
         };
+        let mut mark = Mark::of(owner);
+        mark.made_at = Some(seconds_of(&transaction).await?);
         transaction.batch_execute(&format!("{verb} ROLE {role} LOGIN PASSWORD {verifier}")).await?;
         if joins {
             transaction.batch_execute(&format!("GRANT {group} TO {role}")).await?;
         }
         let acts_as = escape_literal(self.group());
         transaction.batch_execute(&format!("ALTER ROLE {role} SET role TO {acts_as}")).await?;
-        transaction.batch_execute(&comment(&value.username, &Mark::of(owner))).await?;
+        transaction.batch_execute(&comment(&value.username, &mark)).await?;
         transaction.commit().await?;
         connection.close().await;
         Ok(())
@@ -265,13 +306,19 @@ impl PostgresProvider {
             Login::In(session) => session,
             Login::Refused { why, at_authentication } => {
                 let why = format!("the login is refused: {why}");
-                return match at_authentication && self.may_log_in(&value).await? {
+                // A role that Rotacast did not draw was not made a moment ago by Rotacast.
+                if value.draw.is_none() {
+                    self.refusals.note(credential);
+                    return rejected(why);
+                }
+                return match at_authentication && self.is_fresh(credential, &value).await? {
                     true => Ok(Tested::Early(why)),
                     false => rejected(why),
                 };
             }
             Login::Unclear(problem) => return Err(Problem::Unreachable(format!("test login: {problem}"))),
         };
+        self.refusals.forget(credential);
         let pid: i32 = session.client().query_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?;
         let mut connection = admin::open(&self.settings.admin).await?;
         let client = connection.client();
@@ -282,13 +329,11 @@ impl PostgresProvider {
         };
         session.close().await;
         let verdict = match role {
-            Some(role) if seen => match role.objection(self.owner(credential, &value), self.group()) {
+            Some(role) if seen => match role.objection(self.owner(credential, &value), others, self.group()) {
                 Some(problem) => Verdict::Rejected(problem),
                 // Its own session must not count as a use of the credential.
                 None if self.await_end(client, role.oid, Some(pid)).await? == 0 => {
-                    if let Comment::Other(_) = role.comment {
-                        self.adopt(client, &role, self.owner(credential, &value)).await?;
-                    }
+                    self.adopt(client, &role, self.owner(credential, &value), others).await?;
                     Verdict::Works
                 }
                 None => return Err(Problem::Unreachable("the session of the test login does not end".into())),
@@ -303,21 +348,33 @@ impl PostgresProvider {
         Ok(Tested::Verdict(verdict))
     }
 
-    /// Whether the administrator's server has the role, and lets it log in.
-    async fn may_log_in(&self, value: &LoginValue) -> Result<bool, Problem> {
+    /// Whether the role was made for this value a moment ago, as the administrator's server has it.
+    async fn is_fresh(&self, credential: &Credential, value: &LoginValue) -> Result<bool, Problem> {
         let mut connection = admin::open(&self.settings.admin).await?;
-        let role = Role::read(connection.client(), &value.username, self.group()).await?;
+        let client = connection.client();
+        let role = Role::read(&*client, &value.username, self.group()).await?;
+        let now = seconds_of(&*client).await?;
         connection.close().await;
-        Ok(role.is_some_and(|role| role.can_log_in))
+        Ok(role.is_some_and(|role| role.is_fresh(self.owner(credential, value), now, self.settings.settle)))
     }
 
-    /// Marks a role that Rotacast did not make as this version's: so no other secret or cluster takes it for its own, and it is
+    /// Marks a role whose login has just worked as this version's: so no other secret or cluster takes it for its own, and it is
     /// found again under another name.
-    async fn adopt(&self, client: &mut Client, role: &Role, owner: Owner<'_>) -> Result<(), Problem> {
+    async fn adopt(
+        &self,
+        client: &mut Client,
+        role: &Role,
+        owner: Owner<'_>,
+        others: &[Credential],
+    ) -> Result<(), Problem> {
+        if role.is_marked(owner) {
+            return Ok(());
+        }
         let transaction = self.begin(client, &role.name).await?;
         // Another call may have been faster.
-        let now = Role::read(&transaction, &role.name, self.group()).await?.filter(|now| now.oid == role.oid);
-        let Some(now) = now.filter(|now| matches!(now.comment, Comment::Other(_))) else { return Ok(()) };
+        let now = Role::read(&transaction, &role.name, self.group()).await?;
+        let now = now.filter(|now| now.oid == role.oid && !now.is_marked(owner));
+        let Some(now) = now.filter(|now| now.objection(owner, others, self.group()).is_none()) else { return Ok(()) };
         let marked = transaction.batch_execute(&comment(&now.name, &now.mark(owner))).await;
         if let Err(error) = marked {
             if error.code() != Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
@@ -365,10 +422,10 @@ impl PostgresProvider {
         let client = connection.client();
         let sessions = match Role::read(client, &value.username, self.group()).await? {
             // The sessions of a role that is not this version's are not this version's either.
-            Some(role) => match role.objection(self.owner(credential, &value), self.group()) {
-                Some(problem) => return Err(Problem::Refused(problem)),
-                None => role.sessions(client).await?,
-            },
+            Some(role) => {
+                role.check_end(self.owner(credential, &value), self.group())?;
+                role.sessions(client).await?
+            }
             None => {
                 self.check_not_renamed(client, credential, &value).await?;
                 Vec::new()
@@ -394,9 +451,7 @@ impl PostgresProvider {
             connection.close().await;
             return prove_end(&value, "there is no such role where the administrator looks").await;
         };
-        if let Some(problem) = role.objection(owner, self.group()) {
-            return Err(Problem::Refused(problem));
-        }
+        role.check_end(owner, self.group())?;
         let now = seconds_of(&transaction).await?;
         let mut mark = role.mark(owner);
         let since = *mark.disabled_at.get_or_insert(now);
@@ -426,10 +481,12 @@ impl PostgresProvider {
         value: &LoginValue,
     ) -> Result<(), Problem> {
         let Some(found) = Role::find_marked(client, self.owner(credential, value)).await? else { return Ok(()) };
-        let (found, wanted) = (escape_identifier(&found), escape_identifier(&value.username));
-        Err(Problem::Unfinished(format!(
-            "its role {wanted} was renamed and lives on as {found}: ALTER ROLE {found} RENAME TO {wanted}"
-        )))
+        let (shown, wanted) = (foreign::name(&found), escape_identifier(&value.username));
+        let rename = match foreign::quoted(&found) {
+            Some(found) => format!("ALTER ROLE {found} RENAME TO {wanted}"),
+            None => "rename it back; its name has control characters".to_owned(),
+        };
+        Err(Problem::Unfinished(format!("its role {wanted} was renamed and lives on as {shown:?}: {rename}")))
     }
 
     async fn note_proof(&self, client: &mut Client, role: &Role, owner: Owner<'_>) -> Result<(), Problem> {
@@ -495,9 +552,7 @@ impl PostgresProvider {
         let Some(role) = Role::read(&transaction, &value.username, self.group()).await? else {
             return Ok(());
         };
-        if let Some(problem) = role.objection(self.owner(credential, &value), self.group()) {
-            return Err(Problem::Refused(problem));
-        }
+        role.check_end(self.owner(credential, &value), self.group())?;
         // A login that had just been let in when the role was disabled shows up late.
         let sessions = role.sessions(&transaction).await?;
         if !sessions.is_empty() {
@@ -513,7 +568,10 @@ impl PostgresProvider {
         if !superuser {
             transaction.batch_execute(&format!("GRANT {quoted} TO CURRENT_USER")).await?;
         }
-        transaction.batch_execute(TABLE_LOCK_TIMEOUT).await?;
+        let objects: i64 = transaction.query_one(COUNT_OBJECTS, &[&role.oid]).await?.try_get(0)?;
+        let longest = HAND_OVER_MILLIS.saturating_add(objects.saturating_mul(HAND_OVER_MILLIS_PER_OBJECT));
+        let bounds = format!("SET LOCAL lock_timeout = {TABLE_LOCK_MILLIS}; SET LOCAL statement_timeout = {longest}");
+        transaction.batch_execute(&bounds).await?;
         // Once nothing owned is left, the second takes back the grants, which would hold the role.
         let statements = format!("REASSIGN OWNED BY {quoted} TO {group}; DROP OWNED BY {quoted}; DROP ROLE {quoted}");
         if let Err(error) = transaction.batch_execute(&statements).await {
@@ -528,11 +586,13 @@ impl PostgresProvider {
     /// Why a role that is disabled cannot be dropped yet, with the statements that change it, in full.
     async fn what_holds(&self, client: &Client, role: &Role, error: tokio_postgres::Error) -> Problem {
         let told = match error.code() {
-            Some(code) if *code == SqlState::LOCK_NOT_AVAILABLE => self.who_holds_locks(client, role).await,
+            Some(code) if matches!(*code, SqlState::LOCK_NOT_AVAILABLE | SqlState::QUERY_CANCELED) => {
+                self.who_holds_locks(client, role).await
+            }
             Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => self.closed_schemas(client, role).await,
             Some(code) if *code == SqlState::DEPENDENT_OBJECTS_STILL_EXIST => {
                 let detail = error.as_db_error().and_then(|error| error.detail()).unwrap_or("no detail");
-                self.other_databases(client, role, &detail.replace('\n', ", ")).await.map(Some)
+                self.other_databases(client, role, &foreign::told(&detail.replace('\n', ", "))).await.map(Some)
             }
             _ => Ok(None),
         };
@@ -544,20 +604,28 @@ impl PostgresProvider {
     }
 
     async fn who_holds_locks(&self, client: &Client, role: &Role) -> Result<Option<String>, Problem> {
-        let rows = client.query(READ_HOLDERS, &[&role.oid]).await?;
+        let rows = client.query(READ_HOLDERS, &[&role.oid, &MOST_TABLES]).await?;
         let mut holders = Vec::new();
-        for row in rows.iter().take(MOST_NAMED) {
+        for row in rows.iter().take(MOST_HOLDERS) {
             let (pid, user, application): (i32, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            let (since, tables): (String, String) = (row.try_get(3)?, row.try_get(4)?);
+            let (since, tables, more): (String, Vec<String>, i64) = (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
+            let (user, application) = (foreign::name(&user), foreign::name(&application));
+            let mut tables = tables.iter().map(|table| foreign::name(table)).collect::<Vec<_>>().join(", ");
+            if more > 0 {
+                tables.push_str(&format!(" and {more} more"));
+            }
             holders.push(format!("pid {pid} ({user}, {application}) uses {tables} since {since}"));
         }
+        if let Some(more) = rows.len().checked_sub(MOST_HOLDERS).filter(|more| *more > 0) {
+            holders.push(format!("and {more} more"));
+        }
         let holders = match holders.is_empty() {
-            true => "another transaction used a table of its a moment ago".to_owned(),
+            true => "handing over its tables took too long, or a transaction used one a moment ago".to_owned(),
             false => format!("its tables cannot be handed over while transactions use them: {}", holders.join("; ")),
         };
         Ok(Some(format!(
-            "{holders}. It is tried again, each time waiting 100 ms at most, so that queries do not queue up; end those \
-             transactions, or SELECT pg_terminate_backend(PID)"
+            "{holders}. It is tried again, each time waiting {TABLE_LOCK_MILLIS} ms at most for a table, so that queries do not \
+             queue up; end those transactions, or SELECT pg_terminate_backend(PID)"
         )))
     }
 
@@ -567,7 +635,12 @@ impl PostgresProvider {
         let mut grants = Vec::new();
         for row in rows.iter().take(MOST_NAMED) {
             let schema: String = row.try_get(0)?;
-            grants.push(format!("GRANT CREATE, USAGE ON SCHEMA {} TO {group};", escape_identifier(&schema)));
+            grants.push(match foreign::quoted(&schema) {
+                Some(schema) => format!("GRANT CREATE, USAGE ON SCHEMA {schema} TO {group};"),
+                None => {
+                    format!("(the same for schema {:?}, whose name has control characters)", foreign::name(&schema))
+                }
+            });
         }
         Ok((!grants.is_empty()).then(|| {
             format!(
@@ -582,7 +655,11 @@ impl PostgresProvider {
         let rows = client.query(READ_OTHER_DATABASES, &[&role.oid]).await?;
         let mut databases = Vec::new();
         for row in rows.iter().take(MOST_NAMED) {
-            databases.push(format!("\\c {}", escape_identifier(row.try_get(0)?)));
+            let database: String = row.try_get(0)?;
+            databases.push(match foreign::quoted(&database) {
+                Some(database) => format!("\\c {database}"),
+                None => format!("(in database {:?}, whose name has control characters)", foreign::name(&database)),
+            });
         }
         let statements = format!("REASSIGN OWNED BY {quoted} TO {group}; DROP OWNED BY {quoted};");
         let each = match databases.is_empty() {
@@ -663,7 +740,8 @@ impl Provider for PostgresProvider {
     }
 
     async fn create(&self, credential: &Credential) -> Result<(), ProviderError> {
-        self.bounded(credential.version, 1, self.create_role(credential)).await
+        let made = self.bounded(1, self.create_role(credential)).await;
+        made.map_err(|problem| self.error(credential.version, problem))
     }
 
     async fn test(
@@ -678,7 +756,8 @@ impl Provider for PostgresProvider {
         };
         let (since, mut pause) = (tokio::time::Instant::now(), EARLY_FIRST);
         loop {
-            match self.bounded(credential.version, 2, self.test_login(credential, others)).await? {
+            let tested = self.bounded(2, self.test_login(credential, others)).await;
+            match tested.map_err(|problem| self.error(credential.version, problem))? {
                 Tested::Verdict(verdict) => return Ok(verdict),
                 Tested::Early(why) if since.elapsed() + pause > settle => return Ok(Verdict::Rejected(why)),
                 // It holds no connection meanwhile.
@@ -689,7 +768,7 @@ impl Provider for PostgresProvider {
     }
 
     async fn usage(&self, credential: &Credential, others: &[Credential]) -> Result<Evidence, ProviderError> {
-        self.bounded(credential.version, 1, self.count_sessions(credential, others)).await
+        self.of_marked(credential, others, 1, || self.count_sessions(credential, others)).await
     }
 
     async fn disable(
@@ -698,7 +777,7 @@ impl Provider for PostgresProvider {
         others: &[Credential],
         sessions: LiveSessions,
     ) -> Result<(), ProviderError> {
-        self.bounded(credential.version, 2, self.disable_role(credential, others, sessions)).await
+        self.of_marked(credential, others, 2, || self.disable_role(credential, others, sessions)).await
     }
 
     async fn destroy(
@@ -707,6 +786,6 @@ impl Provider for PostgresProvider {
         others: &[Credential],
         sessions: LiveSessions,
     ) -> Result<(), ProviderError> {
-        self.bounded(credential.version, 2, self.drop_role(credential, others, sessions)).await
+        self.of_marked(credential, others, 2, || self.drop_role(credential, others, sessions)).await
     }
 }

@@ -1,18 +1,26 @@
 //! One role as the server has it, and whether Rotacast may retire it.
 
+use std::time::Duration;
+
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::GenericClient;
 
+use super::foreign;
 use super::mark::{Comment, Mark, Owner};
-use crate::Session;
+use crate::{Credential, Session};
 
 /// Why a call did not come to an end; the provider's name and the version are added where it is handed out.
 pub(super) enum Problem {
     Unreachable(String),
     Denied(String),
     Refused(String),
+    /// The role has no mark, and the value is from outside: nothing shows yet that the two belong together.
+    Unmarked(String),
     Unfinished(String),
-    InUse { sessions: Vec<Session>, next: String },
+    InUse {
+        sessions: Vec<Session>,
+        next: String,
+    },
 }
 
 /// A role.
@@ -46,9 +54,6 @@ const READ_SESSIONS: &str = "
            to_char(backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), datname::text
     FROM pg_stat_activity WHERE usesysid = $1 ORDER BY backend_start, pid";
 
-/// Characters of an application's name that are shown.
-const APPLICATION_SHOWN: usize = 63;
-
 impl Role {
     /// Reads a role; `None` when there is none of that name.
     pub(super) async fn read(client: &impl GenericClient, name: &str, group: &str) -> Result<Option<Self>, Problem> {
@@ -80,22 +85,52 @@ impl Role {
         Ok(None)
     }
 
-    /// Why this role may not be retired as the owner's, or `None` when it may.
-    pub(super) fn objection(&self, owner: Owner<'_>, group: &str) -> Option<String> {
-        let outside = || {
-            let name = &self.name;
-            format!(
-                "role {name} is not a direct member of group role {group}; \
-                 if Rotacast is to retire it, GRANT {} TO {}",
-                escape_identifier(group),
-                escape_identifier(name)
-            )
-        };
-        self.untouchable(owner, group).or_else(|| (!self.is_member).then(outside))
+    /// Whether the role may be counted or ended as the owner's.
+    pub(super) fn check_end(&self, owner: Owner<'_>, group: &str) -> Result<(), Problem> {
+        let refused = self.unfit(group).or_else(|| self.outside(group)).or_else(|| self.of_another_with_way_out(owner));
+        if let Some(problem) = refused {
+            return Err(Problem::Refused(problem));
+        }
+        match &self.comment {
+            Comment::Mark(_) | Comment::Unreadable => Ok(()),
+            Comment::Other(_) if owner.draw.is_none() => {
+                Err(Problem::Unmarked(format!("role {} does not bear Rotacast's mark", self.name)))
+            }
+            // A role that Rotacast makes never stands there without its mark.
+            Comment::Other(_) => Err(Problem::Refused(self.made_by_others())),
+        }
     }
 
-    /// The same for a role whose membership in the group can still be given.
+    /// Why a role whose login has just worked may not become the owner's, or `None` when it may. `others` are the versions that
+    /// are still valid.
+    pub(super) fn objection(&self, owner: Owner<'_>, others: &[Credential], group: &str) -> Option<String> {
+        let problem = self.unfit(group).or_else(|| self.outside(group));
+        match &self.comment {
+            Comment::Mark(mark) if mark.came_back(owner, others) => problem,
+            Comment::Mark(_) | Comment::Unreadable | Comment::Other(_) => {
+                problem.or_else(|| self.of_another_with_way_out(owner))
+            }
+        }
+    }
+
+    /// Why a role that is there may not be made the owner's anew, or `None` when the owner's making has only been repeated.
     pub(super) fn untouchable(&self, owner: Owner<'_>, group: &str) -> Option<String> {
+        self.unfit(group).or_else(|| self.of_another(owner)).or_else(|| match &self.comment {
+            Comment::Mark(mark) => {
+                let name = &self.name;
+                mark.disabled_at
+                    .map(|_| format!("role {name} was disabled already: a retired credential is not revived"))
+            }
+            Comment::Other(_) | Comment::Unreadable => Some(self.made_by_others()),
+        })
+    }
+
+    fn made_by_others(&self) -> String {
+        format!("role {} is there, and Rotacast did not make it: it does not bear Rotacast's mark", self.name)
+    }
+
+    /// Not the login of a service.
+    fn unfit(&self, group: &str) -> Option<String> {
         let name = &self.name;
         if self.is_administrator {
             return Some(format!("role {name} is Rotacast's administrator"));
@@ -107,24 +142,56 @@ impl Role {
             let right = if self.superuser { "a superuser" } else { "allowed to create roles" };
             return Some(format!("role {name} is {right}; expected a plain login role inside group role {group}"));
         }
-        if self.has_members {
-            return Some(format!("role {name} has members of its own, which would lose what they have through it"));
-        }
+        self.has_members
+            .then(|| format!("role {name} has members of its own, which would lose what they have through it"))
+    }
+
+    /// A role whose membership in the group was not given.
+    fn outside(&self, group: &str) -> Option<String> {
+        let name = &self.name;
+        (!self.is_member).then(|| {
+            format!(
+                "role {name} is not a direct member of group role {group}; if Rotacast is to retire it, GRANT {} TO {}",
+                escape_identifier(group),
+                escape_identifier(name)
+            )
+        })
+    }
+
+    fn of_another(&self, owner: Owner<'_>) -> Option<String> {
+        let name = &self.name;
         match &self.comment {
             Comment::Mark(mark) => mark.objection(owner).map(|problem| format!("role {name} {problem}")),
             Comment::Unreadable => Some(format!("role {name} bears a mark that this release cannot read")),
-            // A role that Rotacast makes never stands there without its mark.
-            Comment::Other(_) if owner.draw.is_some() => {
-                Some(format!("role {name} is there, and Rotacast did not make it: it does not bear Rotacast's mark"))
-            }
             Comment::Other(_) => None,
         }
     }
 
-    /// The mark, or a new one for a role that Rotacast did not make.
+    fn of_another_with_way_out(&self, owner: Owner<'_>) -> Option<String> {
+        let clear = format!("COMMENT ON ROLE {} IS NULL", escape_identifier(&self.name));
+        self.of_another(owner).map(|problem| format!("{problem}; if that is over, and only then: {clear}"))
+    }
+
+    /// Whether it bears the owner's mark.
+    pub(super) fn is_marked(&self, owner: Owner<'_>) -> bool {
+        matches!(&self.comment, Comment::Mark(mark) if mark.objection(owner).is_none())
+    }
+
+    /// Whether the role is this version's own, and its password was set so recently that a server may not know it yet.
+    pub(super) fn is_fresh(&self, owner: Owner<'_>, now: i64, settle: Duration) -> bool {
+        let Comment::Mark(mark) = &self.comment else { return false };
+        // A part of a second counts as a whole one.
+        let settle = i64::try_from(settle.as_secs()).unwrap_or(i64::MAX).saturating_add(1);
+        self.can_log_in
+            && mark.objection(owner).is_none()
+            && mark.made_at.is_some_and(|made| now.saturating_sub(made) <= settle)
+    }
+
+    /// The mark that makes the role the owner's, once [`Role::objection`] has none.
     pub(super) fn mark(&self, owner: Owner<'_>) -> Mark {
         match &self.comment {
-            Comment::Mark(mark) => mark.clone(),
+            Comment::Mark(mark) if mark.version == owner.version => mark.clone(),
+            Comment::Mark(mark) => mark.renumbered(owner),
             Comment::Other(earlier) => {
                 let mut mark = Mark::of(owner);
                 mark.earlier.clone_from(earlier);
@@ -143,11 +210,12 @@ impl Role {
             let (pid, application, state): (i32, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(3)?);
             let (address, since): (Option<String>, Option<String>) = (row.try_get(2)?, row.try_get(4)?);
             let database: Option<String> = row.try_get(5)?;
-            let application: String = application.chars().filter(|c| !c.is_control()).take(APPLICATION_SHOWN).collect();
-            let application = if application.is_empty() { "an unnamed application".into() } else { application };
+            let application =
+                if application.is_empty() { "an unnamed application".into() } else { foreign::name(&application) };
             let address = address.map_or_else(String::new, |address| format!(" from {address}"));
             let since = since.map_or_else(String::new, |since| format!(", connected since {since}"));
-            let database = database.map_or_else(String::new, |database| format!(" to database {database}"));
+            let database =
+                database.map_or_else(String::new, |database| format!(" to database {}", foreign::name(&database)));
             sessions
                 .push(Session { description: format!("pid {pid}, {application}{address}{database}, {state}{since}") });
         }

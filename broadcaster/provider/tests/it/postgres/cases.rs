@@ -121,6 +121,50 @@ async fn a_value_written_by_somebody_else_is_tested_and_retired() {
 }
 
 #[tokio::test]
+async fn a_mark_that_is_over_is_cleared_by_the_statement_in_the_rejection() {
+    let Some(fixture) = start().await else { return };
+    let (provider, role) = (fixture.provider(), fixture.name("Moved \"x\""));
+    let quoted = postgres_protocol::escape::escape_identifier(&role);
+    superuser(&fixture, &format!("CREATE ROLE {quoted} LOGIN PASSWORD 'moved-4711' IN ROLE app_owner")).await;
+    let earlier = fixture.value(1, &role, "moved-4711");
+    assert_eq!(provider.test(&earlier, &[], Trial::New).await.unwrap(), Verdict::Works);
+    let renamed = Credential { secret: "payments/renamed".parse().unwrap(), ..earlier };
+    let why = rejection(provider.test(&renamed, &[], Trial::New).await);
+    let (_, statement) = why.split_once("if that is over, and only then: ").expect("a statement");
+    superuser(&fixture, statement).await;
+    assert_eq!(provider.test(&renamed, &[], Trial::New).await.unwrap(), Verdict::Works);
+    provider.destroy(&renamed, &[], ByPolicy).await.unwrap();
+}
+
+#[tokio::test]
+async fn names_that_others_chose_do_not_drive_a_terminal_and_are_bounded() {
+    let Some(fixture) = start().await else { return };
+    let (provider, credential) = (fixture.provider(), made(&fixture, 1).await);
+    let (role, number) = (field(&credential, "username"), fixture.name(""));
+    let tables: Vec<String> = (0..12).map(|table| format!("report_{table}{number}")).collect();
+    let bad = format!("\"bad\n\u{1b}[31m{number}\"");
+    let mut statements = format!("CREATE ROLE {bad} LOGIN SUPERUSER PASSWORD 'bad-4711'; CREATE SCHEMA {bad};");
+    for table in &tables {
+        statements += &format!("CREATE TABLE {table} (id int); ALTER TABLE {table} OWNER TO {role};");
+    }
+    statements += &format!(
+        "CREATE FUNCTION {bad}.f() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION {bad}.f() OWNER TO {role}"
+    );
+    superuser(&fixture, &statements).await;
+    let report = fixture.logged_in(&fixture.value(1, bad.trim_matches('"'), "bad-4711")).await.client;
+    let reads: String = tables.iter().map(|table| format!("SELECT * FROM {table};")).collect();
+    report.batch_execute(&format!("BEGIN; {reads}")).await.unwrap();
+    let locked = unfinished(provider.destroy(&credential, &[], ByPolicy).await);
+    assert!(locked.contains("(bad  [31m") && locked.contains("and 7 more since"), "{locked}");
+    report.batch_execute("COMMIT").await.unwrap();
+    let closed = unfinished(provider.destroy(&credential, &[], ByPolicy).await);
+    assert!(closed.contains("whose name has control characters"), "{closed}");
+    for text in [locked, closed] {
+        assert!(!text.contains(char::is_control), "{text:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_table_that_is_in_use_is_not_waited_for_and_its_user_is_named() {
     let Some(fixture) = start().await else { return };
     let (provider, credential) = (fixture.provider(), made(&fixture, 1).await);
@@ -132,6 +176,24 @@ async fn a_table_that_is_in_use_is_not_waited_for_and_its_user_is_named() {
     let why = unfinished(provider.destroy(&credential, &[], ByPolicy).await);
     assert!(why.contains(&format!("pid {pid} (")) && why.contains(&format!("uses {table} since ")), "{why}");
     report.batch_execute("COMMIT").await.unwrap();
+    provider.destroy(&credential, &[], ByPolicy).await.unwrap();
+}
+
+/// What waits for one lock holds the others, and queries queue behind those.
+#[tokio::test]
+async fn a_hand_over_that_takes_long_is_given_up() {
+    let Some(fixture) = start().await else { return };
+    let (provider, credential) = (fixture.provider(), made(&fixture, 1).await);
+    let (role, slow) = (field(&credential, "username"), fixture.name("slow"));
+    let statements = format!(
+        "CREATE FUNCTION {slow}() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF current_query() LIKE '%\"{role}\"%' THEN PERFORM pg_sleep(20); END IF; END $$;
+         CREATE EVENT TRIGGER {slow} ON ddl_command_start WHEN TAG IN ('DROP OWNED') EXECUTE FUNCTION {slow}()"
+    );
+    superuser(&fixture, &statements).await;
+    let why = unfinished(provider.destroy(&credential, &[], ByPolicy).await);
+    assert!(why.contains("took too long"), "{why}");
+    superuser(&fixture, &format!("DROP EVENT TRIGGER {slow}")).await;
     provider.destroy(&credential, &[], ByPolicy).await.unwrap();
 }
 
@@ -223,6 +285,15 @@ async fn a_login_that_the_server_knows_a_little_late_is_not_rejected() {
     };
     let (verdict, ()) = tokio::join!(provider.test(&credential, &[], Trial::New), late);
     assert_eq!(verdict.unwrap(), Verdict::Works);
+    // Nor has one that was made long ago: the server knows it by now.
+    let age = format!(
+        "DO $$ BEGIN EXECUTE format('COMMENT ON ROLE {role} IS %L', \
+         regexp_replace(shobj_description('{role}'::regrole, 'pg_authid'), '\"made_at\":\\d+', '\"made_at\":1')); END $$"
+    );
+    superuser(&fixture, &format!("{age}; ALTER ROLE {role} PASSWORD 'changed-4711'")).await;
+    let before = fixture.failed_logins(&credential).await;
+    assert!(rejection(provider.test(&credential, &[], Trial::New).await).contains("28P01"));
+    assert_eq!(fixture.failed_logins(&credential).await - before, 1);
     // One that worked before has no such grace.
     superuser(&fixture, &format!("ALTER ROLE {role} PASSWORD 'changed-4711'")).await;
     let before = fixture.failed_logins(&credential).await;

@@ -192,6 +192,12 @@ impl LoginFixture for Postgres {
         self.value(1, &name, password)
     }
 
+    fn mistaken(&self, credential: &Credential) -> Credential {
+        let mut changed = fields(credential);
+        changed["password"] = "mistaken-Password-4711-canary".into();
+        self.credential(credential.version.get(), &changed)
+    }
+
     async fn failed_logins(&self, credential: &Credential) -> usize {
         let refused = format!("password authentication failed for user \"{}\"", field(credential, "username"));
         self.server.log().matches(&refused).count()
