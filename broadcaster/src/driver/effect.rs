@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rotacast_clock as clock;
 use rotacast_proto::SecretValue;
-use rotacast_protocol::coordinator::{Command, CommandKind, Coordinator, Failed, Guard, Input};
+use rotacast_protocol::coordinator::{Command, CommandKind, Coordinator, Cure, Failed, Guard, Input};
 use rotacast_protocol::message::SecretState;
 use rotacast_protocol::record::{Label, ProviderId, SecretRecord};
 use rotacast_protocol::{Instant, Now, SecretName, Version};
@@ -35,7 +35,11 @@ pub(super) struct EffectOutcome {
 
 /// What is missing, and how it comes back.
 pub(super) fn missing(id: &ProviderId) -> String {
-    format!("its provider {id} is not in the configuration: put [providers.{}] back, under any name", id.name)
+    let name = &id.name;
+    format!(
+        "its provider {id} is not in the configuration: put [providers.{name}] back, under this name or as the only section of \
+         that system. If the system has a new address, keep a section with the old one beside it until the version has ended"
+    )
 }
 
 /// No provider can be asked, and trying again does not help: what is missing.
@@ -86,9 +90,18 @@ impl Effect {
         let result = match tokio::time::timeout(EFFECT_TIMEOUT, self.carry_out()).await {
             Ok(Ok(inputs)) => Ok(inputs),
             Ok(Err(problem)) => {
-                let refused = matches!(problem.downcast_ref(), Some(ProviderError::Refused { .. }))
-                    || problem.is::<MissingProvider>();
-                Err(Failed { problem: format!("{problem:#}"), refused })
+                let cure = match problem.downcast_ref() {
+                    Some(ProviderError::Refused { .. }) => Cure::Operator,
+                    None if problem.is::<MissingProvider>() => Cure::Operator,
+                    Some(ProviderError::InUse { .. }) => Cure::SessionsEnd,
+                    Some(
+                        ProviderError::Unreachable { .. }
+                        | ProviderError::Denied { .. }
+                        | ProviderError::Unfinished { .. },
+                    )
+                    | None => Cure::Time,
+                };
+                Err(Failed { problem: format!("{problem:#}"), cure })
             }
             Err(_) => Err(format!("no answer within {EFFECT_TIMEOUT:?}").into()),
         };

@@ -35,11 +35,16 @@ impl Providers {
         Some(self.named.get(name)?.id(name.as_str()))
     }
 
-    /// The one that can end what `id` made: of the same kind and system, and of the same name if several are.
+    /// The one that can end what `id` made: of the same kind and system. If several are, as for two group roles of one
+    /// database, it is the one of the same name: another one could not end it, or is not meant to.
     pub(super) fn find(&self, id: &ProviderId) -> Option<Arc<dyn Provider>> {
         let same =
             |(name, provider): &(&ProviderName, &Arc<dyn Provider>)| provider.id(name.as_str()).is_same_system(id);
-        let found = self.named.iter().filter(same).max_by_key(|(name, _)| name.as_str() == id.name);
+        let all: Vec<_> = self.named.iter().filter(same).collect();
+        let found = match all[..] {
+            [only] => Some(only),
+            _ => all.into_iter().find(|(name, _)| name.as_str() == id.name),
+        };
         match found {
             Some((_, provider)) => Some(Arc::clone(provider)),
             // Such a value is known to no outside system: there is nothing that a section could add.
@@ -115,6 +120,17 @@ mod tests {
         assert_eq!(find(&postgres("payments", 5433)), None);
         assert_eq!(find("[providers.payments]\nkind = \"generate\"\n"), None);
         assert_eq!(find(""), None);
+    }
+
+    #[test]
+    fn among_several_of_one_system_only_the_name_says_which_made_a_version() {
+        let (payments, billing) = (postgres("payments", 5432), postgres("billing", 5432));
+        let id = providers(&payments).id(&"payments".parse().unwrap()).unwrap();
+        let find = |sections: &str| providers(sections).find(&id);
+        assert!(find(&billing).is_some(), "the only one");
+        let both = providers(&format!("{payments}{billing}"));
+        assert!(Arc::ptr_eq(&both.find(&id).unwrap(), &both.named[&"payments".parse().unwrap()]));
+        assert!(find(&format!("{billing}{}", postgres("renamed", 5432))).is_none(), "a guess");
     }
 
     #[test]

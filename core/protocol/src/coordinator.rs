@@ -32,7 +32,7 @@ pub use command::{Command, CommandKind, CommandName, USAGE_INTERVAL};
 pub use condition::{Blocker, Condition, ConditionName};
 pub use decide::Rejection;
 pub use guard::{Guard, MAX_LISTED};
-pub use input::{Evidence, Failed, Input};
+pub use input::{Cure, Evidence, Failed, Input};
 pub use member::{Granted, GuardStanding, Member, Reported, Standing};
 pub use order::{CutOff, InvalidOrder, Order, OrderName, Reason};
 pub use outlook::{Overlay, StageCounts};

@@ -4,6 +4,7 @@ use tokio_postgres::Config;
 use tokio_postgres::error::SqlState;
 
 use super::admin::{CONNECT_TIMEOUT, Connection};
+use super::foreign;
 use super::value::LoginValue;
 
 /// How a login went.
@@ -20,6 +21,11 @@ pub(super) enum Login {
     /// It cannot be told.
     Unclear(String),
 }
+
+/// What PgBouncer answers where it refuses a login itself, under the code of a protocol violation, as it does for whatever goes
+/// wrong: `client.c` (`disconnect_client`), 1.17 to 1.25. Later releases also use 28P01. What else it says under that code, such
+/// as that it is full or cannot reach the server, is about no login.
+const POOLER_REFUSALS: [&str; 3] = ["password authentication failed", "SASL authentication failed", "no such user"];
 
 /// Logs in with exactly what the value says. `name` shows as the session's application.
 pub(super) async fn log_in(value: &LoginValue, name: &str) -> Login {
@@ -43,9 +49,13 @@ pub(super) async fn log_in(value: &LoginValue, name: &str) -> Login {
         Err(_) => return Login::Unclear("no answer to the login within 5 s".into()),
     };
     match error.code() {
+        Some(_) if is_poolers_refusal(&error) => {
+            let why = "the pooler refuses the login, or does not know it (08P01)";
+            Login::Refused { why, at_authentication: true }
+        }
         Some(code) => match refusal(code) {
             Some(why) => Login::Refused { why, at_authentication: is_of_the_identity(&error) },
-            None => Login::Unclear(format!("the server answers the login with {}", code.code())),
+            None => Login::Unclear(format!("the server answers the login with {}", foreign::name(code.code()))),
         },
         None if error.is_closed() => Login::Unclear("the server closed the connection during the login".into()),
         // The client's own words: it never quotes what it was given.
@@ -60,6 +70,11 @@ fn is_of_the_identity(error: &tokio_postgres::Error) -> bool {
     *error.code() == SqlState::INVALID_PASSWORD
         || *error.code() == SqlState::INVALID_AUTHORIZATION_SPECIFICATION
             && error.routine() == Some("InitializeSessionUserId")
+}
+
+fn is_poolers_refusal(error: &tokio_postgres::Error) -> bool {
+    let refusal = error.as_db_error().filter(|error| *error.code() == SqlState::PROTOCOL_VIOLATION);
+    refusal.is_some_and(|error| POOLER_REFUSALS.contains(&error.message()))
 }
 
 fn refusal(code: &SqlState) -> Option<&'static str> {

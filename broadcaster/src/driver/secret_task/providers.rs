@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use rotacast_proto::Level;
+use rotacast_protocol::coordinator::Reason;
 
 use super::super::effect::missing;
 use super::SecretTask;
@@ -27,8 +28,9 @@ impl SecretTask {
         let texts = without.iter().map(|(id, versions)| format!("version {}: {}", versions.join(", "), missing(id)));
         let text = format!("{}; until then it is neither tested nor retired", texts.collect::<Vec<_>>().join("; "));
         let fix = format!(
-            "put the section back; or, for a version on its way out, `rotacast abandon {secret} N --reason 'it was \
-             revoked by hand'`, which records that nothing proves its end"
+            "put the section back; or, for a version on its way out that was revoked by hand, `rotacast abandon {secret} \
+             VERSION --reason '{}'`, which records that nothing proves its end",
+            Reason::PLACEHOLDER
         );
         let level = if record.retirements.is_empty() { Level::Warning } else { Level::Error };
         findings.raise(Topic::Provider, secret, level, text, &fix);

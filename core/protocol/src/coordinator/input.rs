@@ -19,18 +19,28 @@ pub enum Evidence {
     Unavailable(String),
 }
 
+/// What lets a command that fails succeed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Cure {
+    /// Trying it again, perhaps after a repair elsewhere.
+    Time,
+    /// The end of the live sessions that it waits for.
+    SessionsEnd,
+    /// Nothing but an operator: it is refused for what is asked.
+    Operator,
+}
+
 /// Why a command failed, in words without values.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Failed {
     pub problem: String,
-    /// Whether it fails because of what is asked, so that trying it again does not help: an operator has to decide.
-    pub refused: bool,
+    pub cure: Cure,
 }
 
-/// It may work later.
+/// It may work later, by itself.
 impl<T: Into<String>> From<T> for Failed {
     fn from(problem: T) -> Self {
-        Self { problem: problem.into(), refused: false }
+        Self { problem: problem.into(), cure: Cure::Time }
     }
 }
 

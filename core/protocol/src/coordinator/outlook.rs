@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::condition::{Blocker, Condition, ConditionName};
 use super::guard::seconds;
-use super::{CommandKind, Coordinator, Member, Standing};
+use super::{CommandKind, Coordinator, Cure, Member, Standing};
 use crate::id::Version;
 use crate::message::{FailureKind, Stage};
 use crate::name::ServiceName;
@@ -120,13 +120,17 @@ impl Coordinator {
                 who: String::new(),
                 why: format!("{} fails: {} ({} times)", describe(command), trouble.failed.problem, trouble.times),
                 since: Some(trouble.since.wall),
-                next: match trouble.failed.refused {
-                    true => {
+                next: match trouble.failed.cure {
+                    Cure::Operator => {
                         "the leader tries again, but it is refused for what it is: an operator has to decide".into()
                     }
-                    false => "the leader tries again".into(),
+                    Cure::Time if self.may_be_given_up(command, trouble, now) => {
+                        "the leader tries again. The last resort is to give the version up: then nothing proves its end"
+                            .into()
+                    }
+                    Cure::Time | Cure::SessionsEnd => "the leader tries again".into(),
                 },
-                command: self.remedy_of_failing(command, trouble),
+                command: self.remedy_of_failing(command, trouble, now),
             });
         }
         if let Some((deadline, over)) = self.deadline()

@@ -1,10 +1,11 @@
 //! What an operator can do about a blocker, as a command to paste.
 
 use super::condition::{Blocker, ConditionName};
-use super::{CommandKind, Coordinator, Evidence, Member, Reason, Trouble};
+use super::{CommandKind, Coordinator, Cure, Evidence, Member, Reason, Trouble};
 use crate::id::Version;
 use crate::phase::Phase;
 use crate::policy::OnDeadline;
+use crate::record::RetireStep;
 use crate::time::Now;
 
 /// Only the person who pastes a command knows why.
@@ -19,10 +20,7 @@ impl Coordinator {
 
     fn remedy(&self, blocker: &Blocker, guarded: Option<Version>) -> Option<String> {
         let secret = &self.record.secret;
-        let cut_off = |whom: &str| {
-            let version = guarded?;
-            Some(format!("rotacast retire {secret} --version {version} --override {whom} --reason '{WHY}'"))
-        };
+        let cut_off = |whom: &str| guarded.map(|version| self.cut_off_command(version, whom));
         match blocker.condition {
             ConditionName::Approval => Some(format!("rotacast approve {secret}")),
             ConditionName::NotPaused => Some(self.resume()),
@@ -31,9 +29,7 @@ impl Coordinator {
             ConditionName::Retired if self.record.safe_mode.is_some() => Some(self.leave_safe_mode()),
             ConditionName::Retired => self.record.paused.is_some().then(|| self.resume()),
             // Past its end it would be refused.
-            ConditionName::Staying if self.record.waits() || self.record.current.is_none() => {
-                self.roll_back_command("instances are to follow again")
-            }
+            ConditionName::Staying if self.record.waits() || self.record.current.is_none() => self.roll_back_command(),
             ConditionName::Staying => self.remedy_of_doubt().unwrap_or_else(|| Some(self.leave_safe_mode())),
             ConditionName::Prepared | ConditionName::Switched => {
                 Some(format!("rotacast excuse {secret} '{}'", blocker.who))
@@ -45,7 +41,7 @@ impl Coordinator {
             ConditionName::UsageEvidence => cut_off("--sessions"),
             ConditionName::Deadline => {
                 let holds = self.deadline().is_some_and(|(deadline, _)| deadline.then == OnDeadline::Hold);
-                holds.then(|| self.roll_back_command("the phase takes too long")).flatten()
+                holds.then(|| self.roll_back_command()).flatten()
             }
             ConditionName::Verified
             | ConditionName::Created
@@ -73,14 +69,19 @@ impl Coordinator {
     }
 
     /// What an operator can do about a command that keeps failing.
-    pub(super) fn remedy_of_failing(&self, command: &CommandKind, trouble: &Trouble) -> Option<String> {
+    pub(super) fn remedy_of_failing(&self, command: &CommandKind, trouble: &Trouble, now: Now) -> Option<String> {
         match command {
             CommandKind::Create { version } | CommandKind::Test { version }
                 if self.record.rotation.as_ref().is_some_and(|rotation| rotation.new == *version) =>
             {
-                self.roll_back_command("the new credential does not work")
+                self.roll_back_command()
             }
-            CommandKind::ReadUsage { version } | CommandKind::Retire { version, .. } if trouble.failed.refused => {
+            CommandKind::Retire { version, .. } if trouble.failed.cure == Cure::SessionsEnd => {
+                Some(self.cut_off_command(*version, "--sessions"))
+            }
+            CommandKind::ReadUsage { version } | CommandKind::Retire { version, .. }
+                if trouble.failed.cure == Cure::Operator || self.may_be_given_up(command, trouble, now) =>
+            {
                 Some(self.abandon_command(*version))
             }
             CommandKind::Create { .. }
@@ -93,8 +94,21 @@ impl Coordinator {
         }
     }
 
+    /// Whether giving the version up is the last resort: its end is to be proved, or was begun, and that has failed for so long
+    /// that it may never succeed, as where the address of its server is gone. Reading its use is no such step: a provider that
+    /// is away comes back.
+    pub(super) fn may_be_given_up(&self, command: &CommandKind, trouble: &Trouble, now: Now) -> bool {
+        matches!(command, CommandKind::Retire { step: RetireStep::Disable | RetireStep::Destroy, .. })
+            && now.instant.since(trouble.since.instant) >= self.policy.stuck_after
+    }
+
     fn usage_is_unavailable(&self, version: Version) -> bool {
         matches!(self.usage.get(&version), Some((_, Evidence::Unavailable(_))))
+    }
+
+    fn cut_off_command(&self, version: Version, whom: &str) -> String {
+        let secret = &self.record.secret;
+        format!("rotacast retire {secret} --version {version} --override {whom} --reason '{WHY}'")
     }
 
     fn abandon_command(&self, version: Version) -> String {
@@ -111,9 +125,9 @@ impl Coordinator {
     }
 
     /// While the rotation can go back.
-    fn roll_back_command(&self, reason: &str) -> Option<String> {
+    fn roll_back_command(&self) -> Option<String> {
         let phase = self.record.rotation.as_ref()?.phase;
         let may = !matches!(phase, Phase::Retiring | Phase::RollingBack) && self.may_order_way_back();
-        may.then(|| format!("rotacast rollback {} --reason '{reason}'", self.record.secret))
+        may.then(|| format!("rotacast rollback {} --reason '{WHY}'", self.record.secret))
     }
 }

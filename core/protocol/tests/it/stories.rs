@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::bench::{Bench, key, managed, provider, seconds, v};
 use rotacast_protocol::Policy;
-use rotacast_protocol::coordinator::{Change, CommandKind, Evidence, Failed, Input, Order};
+use rotacast_protocol::coordinator::{Change, CommandKind, Cure, Evidence, Failed, Input, Order};
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::policy::{Deadline, OnDeadline, OnFailure, WhenEmpty, WhenUnreachable};
 use rotacast_protocol::record::{Finished, Origin, RecordChange};
@@ -211,6 +211,11 @@ impl Story {
                 let command = CommandKind::ReadUsage { version: v(number(version)) };
                 bench.input(Input::Troubled { command, failed: refused(version) })
             }
+            ["cannot", step, version, "yet:", why @ ..] => {
+                let command = CommandKind::Retire { version: v(number(version)), step: step.parse().unwrap() };
+                let cure = if why.contains(&"sessions") { Cure::SessionsEnd } else { Cure::Time };
+                bench.input(Input::Troubled { command, failed: Failed { problem: why.join(" "), cure } })
+            }
             ["cannot", step, version] => {
                 let command = CommandKind::Retire { version: v(number(version)), step: step.parse().unwrap() };
                 bench.input(Input::Troubled { command, failed: refused(version) })
@@ -265,7 +270,7 @@ impl Story {
 
 /// The provider cannot read the value.
 fn refused(version: &str) -> Failed {
-    Failed { problem: format!("will not touch version {version}: the value is not JSON"), refused: true }
+    Failed { problem: format!("will not touch version {version}: the value is not JSON"), cure: Cure::Operator }
 }
 
 fn order_of(words: &[&str]) -> Order {

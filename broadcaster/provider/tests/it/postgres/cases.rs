@@ -10,6 +10,7 @@ use rotacast_provider::postgres::{Endpoint, OnLiveSessions};
 use rotacast_provider::{Credential, Evidence, ProviderError, Trial, Verdict};
 
 use rotacast_test_servers::Scratch;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::fixture::{Postgres, field, fields, start};
 
@@ -239,6 +240,46 @@ async fn a_role_that_is_not_there_is_ended_only_if_its_login_fails() {
     assert!(why.contains("does not show that it has ended") && why.contains("3D000"), "{why}");
     fixture.provider().destroy(&credential, &[], ByPolicy).await.unwrap();
     moved.destroy(&credential, &[], ByPolicy).await.unwrap();
+}
+
+/// PgBouncer has one code for everything; only these texts are about the login.
+#[tokio::test]
+async fn what_a_pooler_refuses_is_refused_and_what_it_cannot_do_is_no_proof() {
+    let Some(fixture) = start().await else { return };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let pooler = Endpoint { host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+    let answers = [
+        ("no more connections allowed (max_client_conn)", false),
+        ("pgbouncer cannot connect to server", false),
+        ("password authentication failed", true),
+        ("SASL authentication failed", true),
+        ("no such user", true),
+    ];
+    let server = async {
+        for (text, _) in answers {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let _startup = client.read(&mut [0; 1024]).await.unwrap();
+            let fields = format!("SFATAL\0C08P01\0M{text}\0\0");
+            let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
+            client.write_all(&[b"E", &length[..], fields.as_bytes()].concat()).await.unwrap();
+        }
+    };
+    let provider = fixture.with(|settings| settings.also_at = vec![pooler.clone()]);
+    let calls = async {
+        for (number, (text, refused)) in (1..).zip(answers) {
+            let mut at_pooler = fields(&made(&fixture, number).await);
+            at_pooler["port"] = pooler.port.into();
+            let outcome = provider.disable(&fixture.credential(number, &at_pooler), &[], ByPolicy).await;
+            match outcome {
+                Ok(()) => assert!(refused, "{text}"),
+                Err(ProviderError::Unreachable { .. }) => assert!(!refused, "{text}"),
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(server, calls) })
+        .await
+        .expect("each call logs in once");
 }
 
 #[tokio::test]
