@@ -71,7 +71,7 @@ pub struct Settings {
     #[arg(long, env = "POOL_SERVICE_WORKERS", default_value_t = 4)]
     pub workers: usize,
     /// How long each query takes in the database, in milliseconds.
-    #[arg(long, env = "POOL_SERVICE_QUERY_MS", default_value_t = 20)]
+    #[arg(long, env = "POOL_SERVICE_QUERY_MS", default_value_t = 50)]
     pub query_ms: u32,
     /// What it does wrong.
     #[command(flatten)]
