@@ -32,6 +32,8 @@ pub enum Topic {
     Leadership,
     /// A secret is out of service: its record cannot be read, or its task broke off.
     OutOfService,
+    /// A secret's task takes nothing in.
+    Unresponsive,
     /// A secret is not served, because the limit on secrets is reached.
     Limit,
     /// A key below our own prefix that Rotacast did not write.
@@ -58,9 +60,10 @@ pub enum Topic {
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Leadership,
         Self::OutOfService,
+        Self::Unresponsive,
         Self::Limit,
         Self::StrangeKey,
         Self::Pattern,
@@ -80,6 +83,7 @@ impl Topic {
         match self {
             Self::Leadership => "leadership",
             Self::OutOfService => "out_of_service",
+            Self::Unresponsive => "unresponsive",
             Self::Limit => "limit",
             Self::StrangeKey => "strange_key",
             Self::Pattern => "pattern",

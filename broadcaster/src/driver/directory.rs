@@ -2,15 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use rotacast_protocol::SecretName;
 use rotacast_protocol::status::SecretStatus;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::mail::Mail;
+use super::mail::{Mail, Question};
 
 /// Changes that a slow listener may lag behind before it has to read everything anew.
 const CHANGES_BUFFERED: usize = 1024;
+
+/// How long the leader's own questions wait for one task, which may wait for its store: the others are asked after it.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One secret's task.
 #[derive(Clone)]
@@ -19,6 +23,18 @@ pub struct TaskHandle {
     pub mail: mpsc::Sender<Mail>,
     /// Its newest status.
     pub status: watch::Receiver<Arc<SecretStatus>>,
+}
+
+impl TaskHandle {
+    /// Asks it; none if it has ended, or does not answer in time.
+    pub(super) async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.mail.send(Mail::Question(question(reply))).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(ANSWER_PATIENCE, asked).await.ok().flatten()
+    }
 }
 
 /// The tasks by secret, shared by everything that talks to them.

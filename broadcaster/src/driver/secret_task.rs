@@ -37,7 +37,7 @@ use crate::settings::SecretSettings;
 
 /// Inputs that may wait for one task. At one input per instance, a burst of this size is taken in at once; beyond it
 /// senders wait, and reports are dropped, which their resending repairs.
-pub(super) const MAILBOX: usize = 4096;
+pub(super) const MAILBOX: usize = if cfg!(test) { 64 } else { 4096 };
 
 /// Why a task ends.
 #[derive(Debug)]

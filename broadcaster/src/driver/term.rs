@@ -1,5 +1,6 @@
 //! One term: takes every record over, then feeds the tasks from the store and the bus until the leadership ends.
 
+mod delivery;
 mod records;
 mod reports;
 mod roster;
@@ -14,19 +15,20 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rotacast_clock as clock;
-use rotacast_protocol::coordinator::{Input, Tenure};
+use rotacast_protocol::coordinator::Tenure;
 use rotacast_protocol::message::Registration;
 use rotacast_protocol::{InstanceKey, SecretName};
 use rotacast_store::Leadership;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
+use self::delivery::Behind;
 #[cfg(test)]
 pub(super) use self::syncs::SYNCS_AT_ONCE;
 use super::directory::{Fault, Secrets, TaskHandle};
-use super::mail::{Mail, Question};
+use super::mail::Question;
 use super::secret_task::Ended;
 use super::setbacks::{KnownSetback, Setbacks};
 use super::sync_places::SyncPlaces;
@@ -38,8 +40,15 @@ use crate::findings::Topic;
 const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What only a leader's tasks write, and clear.
-const OF_A_TERM: [Topic; 6] =
-    [Topic::OutOfService, Topic::Limit, Topic::StrangeKey, Topic::Pattern, Topic::Clock, Topic::Provider];
+const OF_A_TERM: [Topic; 7] = [
+    Topic::OutOfService,
+    Topic::Unresponsive,
+    Topic::Limit,
+    Topic::StrangeKey,
+    Topic::Pattern,
+    Topic::Clock,
+    Topic::Provider,
+];
 
 /// How often a secret that has not answered is asked again whether its record knows of the store's setback.
 const ASK_AGAIN: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(30) };
@@ -73,6 +82,7 @@ pub(super) async fn run(
         versions_read: AtomicBool::new(false),
         tasks: Mutex::new(JoinSet::new()),
         names: Mutex::default(),
+        behind: Behind::default(),
         sync_places: Arc::default(),
         turns: Turns::default(),
         setback,
@@ -94,6 +104,7 @@ pub(super) async fn run(
         work.spawn(Arc::clone(&term).mend_out_of_service());
         work.spawn(Arc::clone(&term).look_for_strays());
         work.spawn(Arc::clone(&term).note_setbacks());
+        work.spawn(Arc::clone(&term).tell_anew());
         environment.metrics.leadership().leads();
         role.send_replace(Role::Leader { epoch: leadership.epoch });
         tokio::select! {
@@ -140,6 +151,7 @@ struct Term {
     tasks: Mutex<JoinSet<Ended>>,
     /// The secret of each task.
     names: Mutex<HashMap<task::Id, SecretName>>,
+    behind: Behind,
     setback: Option<KnownSetback>,
     setbacks: Arc<Setbacks>,
     over: CancellationToken,
@@ -247,13 +259,5 @@ impl Term {
 
 /// A task takes the setback it begins with into its record before any mail. One that breaks off meanwhile answers nothing.
 async fn takes_mail(task: &TaskHandle) -> bool {
-    let (reply, answer) = oneshot::channel();
-    task.mail.send(Mail::Question(Question::LastVersion(reply))).await.is_ok() && answer.await.is_ok()
-}
-
-async fn send(task: &TaskHandle, input: Input) {
-    if task.mail.send(Mail::Input(Box::new(input))).await.is_err() {
-        // The task has ended, and with it the term: the next one reads everything anew.
-        debug!("a task is gone");
-    }
+    task.ask(Question::LastVersion).await.is_some()
 }

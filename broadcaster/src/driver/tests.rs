@@ -31,7 +31,7 @@ use rotacast_protocol::{
 use rotacast_provider::{GenerateProvider, Provider};
 use rotacast_store::{
     Commit, Committed, EmbeddedStore, Entry, Finding, Key, Leadership, Listing, Prefix, ReadStore, Setback, Store,
-    StoreError, StoreEvent,
+    StoreError, StoreEvent, Write,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -282,6 +282,8 @@ struct Faulty {
     went_back: bool,
     /// The next campaign finds that it did.
     found_by_a_campaign: AtomicBool,
+    /// Writes to this key wait.
+    stalled: watch::Sender<Option<Key>>,
 }
 
 impl Faulty {
@@ -292,6 +294,7 @@ impl Faulty {
             watches: AtomicUsize::new(0),
             went_back: false,
             found_by_a_campaign: AtomicBool::new(false),
+            stalled: watch::Sender::new(None),
         }
     }
 
@@ -331,6 +334,12 @@ impl ReadStore for Faulty {
 #[async_trait::async_trait]
 impl Store for Faulty {
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
+        let writes = |key: &Key| {
+            let mut keys = commit.writes.iter().map(|(Write::Put(written, _) | Write::Delete(written))| written);
+            keys.any(|written| written == key)
+        };
+        let mut stalled = self.stalled.subscribe();
+        stalled.wait_for(|stalled| !stalled.as_ref().is_some_and(writes)).await.expect("its sender is here");
         self.store.commit(commit).await
     }
 

@@ -10,7 +10,6 @@ use anyhow::Context as _;
 use rotacast_clock as clock;
 use rotacast_proto::Level;
 use rotacast_protocol::coordinator::{Coordinator, Input, Tenure};
-use rotacast_protocol::message::Registration;
 use rotacast_protocol::record::{RecordError, SecretRecord, Timing};
 use rotacast_protocol::status::SecretStatus;
 use rotacast_protocol::{SecretName, Version};
@@ -20,8 +19,8 @@ use tracing::{info, warn};
 
 use super::super::directory::{Fault, Place, TaskHandle};
 use super::super::secret_task::{MAILBOX, SecretTask};
+use super::Term;
 use super::roster::registered;
-use super::{Term, send};
 use crate::findings::Topic;
 
 /// How often the leader tries a secret that is out of service again: soon after a repair, and rarely enough
@@ -169,13 +168,17 @@ impl Term {
     /// watch sends it every later version itself. A secret that begins does so with its newest version.
     async fn tell_versions(&self, secret: &SecretName, begun: bool) -> Result<(), StoreError> {
         let Place::Served(task) = self.secrets.place(secret) else { return Ok(()) };
-        let versions = self.environment.tree.list_versions(secret).await?;
-        let unseen = versions.iter().map(|stamp| stamp.version);
-        let unseen: Vec<Version> = if begun { unseen.collect() } else { unseen.max().into_iter().collect() };
-        for version in unseen {
-            send(&task, Input::VersionSeen { version }).await;
+        for version in self.unseen_versions(secret, begun).await? {
+            self.tell_input(secret, &task, Input::VersionSeen { version }).await;
         }
         Ok(())
+    }
+
+    /// The versions that a task may not have seen; only the newest one for a secret that has not begun.
+    pub(super) async fn unseen_versions(&self, secret: &SecretName, begun: bool) -> Result<Vec<Version>, StoreError> {
+        let versions = self.environment.tree.list_versions(secret).await?;
+        let versions = versions.iter().map(|stamp| stamp.version);
+        Ok(if begun { versions.collect() } else { versions.max().into_iter().collect() })
     }
 
     /// Starts a secret's task, with the record that was read in this term if there is one. `tenure` begins no earlier than
@@ -198,13 +201,11 @@ impl Term {
         self.secrets.insert(secret.clone(), handle.clone());
         self.spawn(secret.clone(), task.run(self.turns.beginning()));
         // Every incarnation in the roster that uses it is a member from the start.
-        let members: Vec<Registration> =
-            self.roster().values().filter(|registration| registration.secrets.contains(&secret)).cloned().collect();
-        for registration in members {
-            send(&handle, registered(&registration, false)).await;
+        for registration in self.members_of(&secret) {
+            self.tell_input(&secret, &handle, registered(&registration, false)).await;
         }
         if self.roster_read.load(Ordering::Acquire) {
-            send(&handle, Input::RosterRead).await;
+            self.tell_input(&secret, &handle, Input::RosterRead).await;
         }
         Some(handle)
     }

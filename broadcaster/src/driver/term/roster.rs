@@ -11,11 +11,10 @@ use rotacast_bus::BusEvent;
 use rotacast_protocol::coordinator::Input;
 use rotacast_protocol::message::Registration;
 use rotacast_protocol::{InstanceKey, SecretName};
-use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
-use super::super::mail::{Mail, Question};
-use super::{Term, send};
+use super::super::mail::Question;
+use super::Term;
 
 /// How long an incarnation that is fenced stays in the roster after it was last heard, and how often that is looked at. Long
 /// enough for people to ask about it; without an end, every crash of every instance would stay on the bus for ever.
@@ -33,8 +32,8 @@ impl Term {
                     live = true;
                     // Before it is read, an instance that has not been heard yet would be missing from every count.
                     self.roster_read.store(true, Ordering::Release);
-                    for (_, task) in self.secrets.all() {
-                        send(&task, Input::RosterRead).await;
+                    for (secret, task) in self.secrets.all() {
+                        self.tell_input(&secret, &task, Input::RosterRead).await;
                     }
                 }
                 BusEvent::Resync => live = false,
@@ -59,7 +58,7 @@ impl Term {
         }
         for secret in &registration.secrets {
             if let Some(task) = self.secrets.get(secret) {
-                send(&task, registered(&registration, live)).await;
+                self.tell_input(secret, &task, registered(&registration, live)).await;
             }
         }
     }
@@ -72,9 +71,8 @@ impl Term {
             let lives: Vec<Registration> = self.roster().values().cloned().collect();
             let mut answers = BTreeMap::new();
             for (secret, task) in self.secrets.all() {
-                let (reply, answer) = oneshot::channel();
-                let asked = task.mail.send(Mail::Question(Question::Expendable { silent: REMEMBERED, reply })).await;
-                answers.insert(secret, if asked.is_ok() { answer.await.ok() } else { None });
+                let answer = task.ask(|reply| Question::Expendable { silent: REMEMBERED, reply }).await;
+                answers.insert(secret, answer);
             }
             answers.extend(self.secrets.unserved_names().into_iter().map(|secret| (secret, None)));
             let all_known = self.secrets.left_out().is_empty();

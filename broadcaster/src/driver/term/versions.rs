@@ -14,7 +14,7 @@ use tracing::{debug, error};
 
 use super::super::directory::Place;
 use super::super::mail::Mail;
-use super::{Term, send};
+use super::Term;
 use crate::findings::Topic;
 
 /// Events of the versions that are taken in together, if so many wait.
@@ -35,7 +35,11 @@ impl Term {
                         let reason = format!("store {endpoint}: {problem}");
                         error!(reason, "safe mode: nothing irreversible happens until an operator has looked");
                         for (_, task) in self.secrets.all() {
-                            send(&task, Input::StoreWentBack { reason: reason.clone() }).await;
+                            // The next term begins with it for each that did not take it in.
+                            drop(
+                                task.mail
+                                    .try_send(Mail::Input(Box::new(Input::StoreWentBack { reason: reason.clone() }))),
+                            );
                         }
                         anyhow::bail!("{reason}");
                     }
@@ -72,7 +76,7 @@ impl Term {
         match event {
             VersionEvent::Listed { secret, stamp } | VersionEvent::Added { secret, stamp } => {
                 if let Some(task) = self.secrets.get(&secret) {
-                    send(&task, Input::VersionSeen { version: stamp.version }).await;
+                    self.tell_input(&secret, &task, Input::VersionSeen { version: stamp.version }).await;
                 }
             }
             VersionEvent::Changed { secret, stamp } => {
@@ -85,10 +89,8 @@ impl Term {
                 debug!(%secret, %version, "the value of this version is gone from the store");
             }
             VersionEvent::Gap { secret, missing, found } => {
-                if let Some(task) = self.secrets.get(&secret)
-                    && task.mail.send(Mail::Gap { missing, found }).await.is_err()
-                {
-                    debug!(%secret, "a task is gone");
+                if let Some(task) = self.secrets.get(&secret) {
+                    self.tell(&secret, &task, Mail::Gap { missing, found }).await;
                 }
             }
             VersionEvent::Ignored { key, problem } => {
@@ -115,6 +117,6 @@ impl Term {
             }
             Place::Unknown => return,
         };
-        send(&task, Input::VersionSeen { version: newest }).await;
+        self.tell_input(secret, &task, Input::VersionSeen { version: newest }).await;
     }
 }

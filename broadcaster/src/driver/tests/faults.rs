@@ -208,12 +208,12 @@ fn guard(status: &SecretStatus) -> impl Iterator<Item = &ConditionStatus> {
     status.guards.iter().flat_map(|guard| &guard.conditions)
 }
 
-fn life(service: &str, incarnation: u128) -> InstanceKey {
+pub(super) fn life(service: &str, incarnation: u128) -> InstanceKey {
     let (service, instance) = (service.parse().unwrap(), format!("pod-{incarnation}").parse().unwrap());
     InstanceKey::new(service, instance, Incarnation(incarnation))
 }
 
-async fn register(environment: &Environment, bus: &EmbeddedBus, key: &InstanceKey, secrets: &[SecretName]) {
+pub(super) async fn register(environment: &Environment, bus: &EmbeddedBus, key: &InstanceKey, secrets: &[SecretName]) {
     let secrets = secrets.iter().cloned().collect();
     let registration = Registration { key: key.clone(), exclusive: false, secrets, left: false };
     let id = key.to_string();

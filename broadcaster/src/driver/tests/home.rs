@@ -24,7 +24,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 async fn give_away(environment: &Environment, cluster: &str) {
     let key = environment.tree.prefix().key().child("cluster");
     let owner = format!(r#"{{"format":1,"cluster":"{cluster}","id":"{:032x}","keys":[]}}"#, 1);
-    let writes = vec![rotacast_store::Write::Put(key, SecretValue::new(owner.into_bytes()))];
+    let writes = vec![Write::Put(key, SecretValue::new(owner.into_bytes()))];
     environment.tree.store().commit(Commit { checks: Vec::new(), writes }).await.unwrap();
 }
 
@@ -72,7 +72,7 @@ async fn a_store_that_becomes_another_clusters_closes_the_door_until_it_is_ours_
     assert_eq!(environment.home.id(), id);
 
     let key = environment.tree.prefix().key().child("cluster");
-    let commit = Commit { checks: Vec::new(), writes: vec![rotacast_store::Write::Delete(key)] };
+    let commit = Commit { checks: Vec::new(), writes: vec![Write::Delete(key)] };
     environment.tree.store().commit(commit).await.unwrap();
     tokio::time::timeout(PATIENCE, role.wait_for(leads)).await.unwrap().unwrap();
     until("no finding", || !closed(&environment)).await;

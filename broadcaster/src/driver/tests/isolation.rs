@@ -4,7 +4,8 @@ use rotacast_protocol::record::Label;
 use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Trial, Verdict};
 use rotacast_store::PlainImporter;
 
-use super::faults::hasty;
+use super::super::secret_task::MAILBOX;
+use super::faults::{hasty, life, register};
 use super::*;
 use crate::api::{Action, Control as _, OperatorCommand};
 use crate::broadcaster::import;
@@ -53,10 +54,7 @@ async fn a_record_that_cannot_be_read_takes_its_secret_alone_out_of_service_unti
     let key = environment.tree.prefix().key().child("records").child(other());
     let whole = environment.tree.read_record(&other()).await.unwrap().unwrap().bytes;
     let write = async |bytes: &[u8]| {
-        let commit = Commit {
-            checks: vec![],
-            writes: vec![rotacast_store::Write::Put(key.clone(), SecretValue::new(bytes.to_vec()))],
-        };
+        let commit = Commit { checks: vec![], writes: vec![Write::Put(key.clone(), SecretValue::new(bytes.to_vec()))] };
         environment.tree.store().commit(commit).await.unwrap();
     };
     write(&whole[..whole.len() / 2]).await;
@@ -301,7 +299,7 @@ async fn a_follower_whose_campaign_was_refused_once_is_well_when_another_leads()
     leader.reaches(&name(), 1).await;
     // As other stores have it.
     let key = environment.tree.prefix().key().child("leader");
-    let writes = vec![rotacast_store::Write::Put(key, SecretValue::new(b"one".to_vec()))];
+    let writes = vec![Write::Put(key, SecretValue::new(b"one".to_vec()))];
     both.commit(Commit { checks: vec![], writes }).await.unwrap();
     environment.replica.name = "two".into();
     environment.findings = Findings::default();
@@ -387,8 +385,8 @@ async fn what_the_import_refuses_is_found_and_counted_until_the_source_is_correc
     let write = async |name: &str, value: Option<Vec<u8>>| {
         let key = source.key().child(name);
         let write = match value {
-            Some(value) => rotacast_store::Write::Put(key, SecretValue::new(value)),
-            None => rotacast_store::Write::Delete(key),
+            Some(value) => Write::Put(key, SecretValue::new(value)),
+            None => Write::Delete(key),
         };
         environment.tree.store().commit(Commit { checks: vec![], writes: vec![write] }).await.unwrap();
     };
@@ -443,7 +441,7 @@ async fn beside_many_broken_records_and_without_room_for_one_more_the_others_rot
     }
     for secret in &secrets[..broken] {
         let key = environment.tree.prefix().key().child("records").child(secret);
-        let writes = vec![rotacast_store::Write::Put(key, SecretValue::new(b"{\"format\":1,".to_vec()))];
+        let writes = vec![Write::Put(key, SecretValue::new(b"{\"format\":1,".to_vec()))];
         environment.tree.store().commit(Commit { checks: vec![], writes }).await.unwrap();
     }
     let running = Running::start_with_room_for(&environment, count);
@@ -524,14 +522,55 @@ async fn the_finding_about_a_strange_key_goes_with_the_key() {
     // One that the records' listing finds, and one that the versions' watch does.
     let keys = [key("records"), key("versions")];
     let value = || SecretValue::new(b"x".to_vec());
-    commit(keys.iter().map(|key| rotacast_store::Write::Put(key.clone(), value())).collect()).await;
+    commit(keys.iter().map(|key| Write::Put(key.clone(), value())).collect()).await;
     let running = Running::start(&environment);
     let strange =
         || environment.findings.counts().into_iter().find(|(topic, _)| *topic == Topic::StrangeKey).unwrap().1;
     hold("both are found", async || strange() == 2).await;
     for (key, left) in keys.into_iter().zip([1, 0]) {
-        commit(vec![rotacast_store::Write::Delete(key)]).await;
+        commit(vec![Write::Delete(key)]).await;
         hold("its finding goes", async || strange() == left).await;
     }
+    running.stop().await;
+}
+
+/// Its record cannot be written, and more instances register than its mailbox holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_takes_nothing_in_holds_up_no_other_and_misses_nothing() {
+    const INSTANCES: u128 = MAILBOX as u128 * 3;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut environment, bus) = environment(folder.path(), hasty()).await;
+    let store = EmbeddedStore::open(folder.path().join("store.db")).await.unwrap();
+    let store = Arc::new(Faulty::around(store));
+    environment.tree = SecretTree::new(store.clone(), Prefix::new("rotacast").unwrap());
+    for secret in [&name(), &other()] {
+        put_of(&environment, secret, "first").await;
+    }
+    let running = Running::start(&environment);
+    for secret in [&name(), &other()] {
+        running.reaches(secret, 1).await;
+    }
+    let record = environment.tree.prefix().key().child("records").child(other());
+    store.stalled.send_replace(Some(record));
+    put_of(&environment, &other(), "second").await;
+    for number in 1..=INSTANCES {
+        register(&environment, &bus, &life("payments-api", number), &[other()]).await;
+    }
+    put(&environment, "second").await;
+    running.reaches(&name(), 2).await;
+    // Those that come after the full mailbox are taken in for the others.
+    let both = life("billing-api", INSTANCES + 1);
+    register(&environment, &bus, &both, &[other(), name()]).await;
+    let instances = async |secret: &SecretName| {
+        let task = running.secrets.get(secret)?;
+        task.ask(|reply| Question::Instances { not_on: None, reply }).await
+    };
+    hold("the instance is known", async || instances(&name()).await.is_some_and(|known| known.len() == 1)).await;
+    hold("a finding", async || running.finding(Topic::Unresponsive).is_some()).await;
+
+    store.stalled.send_replace(None);
+    let all = INSTANCES as usize + 1;
+    hold("all are known", async || instances(&other()).await.is_some_and(|known| known.len() == all)).await;
+    hold("no finding", async || running.finding(Topic::Unresponsive).is_none()).await;
     running.stop().await;
 }
