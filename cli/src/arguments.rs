@@ -108,7 +108,8 @@ pub(crate) enum Ask {
     Gone(GoneArgs),
     /// Give a version up: its value is erased once no instance may use it, and its credential is left alone.
     Abandon(AbandonArgs),
-    /// Leave safe mode, after you have checked the store.
+    /// Leave safe mode, after you have checked the store. Test logins that failed are tried again. Where no login is possible and
+    /// no version waits, it says that the current version works.
     LeaveSafeMode(OrderArgs),
     /// Check store, bus, leadership, audit log, secrets, leases, clocks and your own key.
     Doctor,

@@ -135,8 +135,8 @@ fn overlay_sentence(secret: &SecretName, overlay: Overlay) -> String {
         Overlay::Paused => format!(" Next: `rotacast resume {secret}`."),
         Overlay::AwaitingApproval => format!(" Next: `rotacast approve {secret}`."),
         Overlay::SafeMode => format!(" Next: `rotacast leave-safe-mode {secret}`."),
-        Overlay::Staying => format!(" Next: `rotacast put {secret}` writes a version."),
-        Overlay::Stuck => String::new(),
+        // A blocker says what.
+        Overlay::Staying | Overlay::Stuck => String::new(),
     };
     format!("{}. {}{next}", capitalised(overlay.words()), overlay.meaning())
 }

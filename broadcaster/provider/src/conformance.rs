@@ -99,9 +99,16 @@ async fn verdict(fixture: &(impl Fixture + ?Sized), credential: &Credential, oth
     fixture.provider().test(credential, others, Trial::New).await.expect("the test comes to an end")
 }
 
+/// The system refuses the identity itself.
+#[track_caller]
+fn assert_ended(verdict: &Verdict) {
+    assert!(matches!(verdict, Verdict::Rejected(_)), "expected a refusal of the identity, found {verdict:?}");
+}
+
+/// Not used, for whatever reason.
 #[track_caller]
 fn assert_rejected(verdict: &Verdict) {
-    assert!(matches!(verdict, Verdict::Rejected(_)), "expected a rejection, found {verdict:?}");
+    assert!(matches!(verdict, Verdict::Rejected(_) | Verdict::Unusable(_)), "expected a rejection, found {verdict:?}");
 }
 
 #[track_caller]

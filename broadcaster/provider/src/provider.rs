@@ -32,8 +32,12 @@ pub enum Trial {
 pub enum Verdict {
     /// The credential works.
     Works,
-    /// It does not, and trying again will not help: why, without values.
+    /// The system refuses the identity itself, or the value names none: why, without values.
     Rejected(String),
+    /// It cannot be used as things are, which says nothing of the credential itself: a database is missing, another version has the
+    /// same identity, the system cannot see its sessions. Why, without values. A new version is not used; for one that has worked,
+    /// it is no proof that it has ended.
+    Unusable(String),
 }
 
 /// One live use of a credential, as the provider sees it.

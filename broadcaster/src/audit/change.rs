@@ -82,6 +82,7 @@ fn of(change: &RecordChange) -> Option<Entry> {
         | RecordChange::TermBegan { .. }
         | RecordChange::TimingSet { .. }
         | RecordChange::LeaseBoundLowered { .. }
+        | RecordChange::MayBeInUse { .. }
         | RecordChange::ClockNoted { .. } => {
             return None;
         }

@@ -107,6 +107,7 @@ impl Provider for TracedProvider {
         let how = |verdict: &Verdict| match verdict {
             Verdict::Works => "works".to_owned(),
             Verdict::Rejected(reason) => format!("rejected: {reason}"),
+            Verdict::Unusable(reason) => format!("unusable: {reason}"),
         };
         self.call("test", credential.version, self.inner.test(credential, others, trial), how).await
     }

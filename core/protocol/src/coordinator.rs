@@ -161,6 +161,8 @@ pub struct Coordinator {
     record: SecretRecord,
     /// When every lease that a predecessor may have granted has expired on every clock.
     inherited_over: Instant,
+    /// Once history was lost: when nothing that it granted or let an instance read can be in use any more, on every clock.
+    lost_over: Instant,
     /// The roster was read in this term.
     roster_read: bool,
     members: Members,
@@ -200,6 +202,7 @@ impl Coordinator {
         } else {
             since + lease::outlast(record.bounds.lease) + lease::use_time(&record)
         };
+        let lost_over = since + lease::longest(&record);
         let unsealed = RetireProgress::unsealed(record.revision);
         let sealed = RetireProgress { sealed: Some(since), ..unsealed };
         let retiring = record
@@ -218,6 +221,7 @@ impl Coordinator {
             tenure,
             record,
             inherited_over,
+            lost_over,
             roster_read: false,
             members: Members::new(since),
             retiring,

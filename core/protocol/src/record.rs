@@ -68,6 +68,8 @@ words! {
             "No provider looks after the version: Rotacast only followed it. Its writer ends the credential.",
         LeftAlone = "left_alone" / "left alone":
             "The provider found another owner's credential under the name in the value, and left it alone.",
+        ValueLost = "value_lost" / "value lost":
+            "The version was given up while its credential was to be made, and the store has no value that names it: if it was made, it may be valid.",
         Abandoned = "abandoned": "An operator gave the version up.",
     }
 }
@@ -80,12 +82,18 @@ pub struct ProviderId {
     pub kind: String,
     /// As it was called in the configuration. For people: another name does not make it another provider.
     pub name: String,
-    /// The system whose credentials it makes, such as `app at db.internal:5432`. Together with the kind it tells one provider
-    /// from another.
+    /// The system whose credentials it makes, such as `app at db.internal:5432`; empty where there is none. Together with the
+    /// kind it tells one provider from another.
     pub system: String,
 }
 
 impl ProviderId {
+    /// Whether there is a system to log in to.
+    #[must_use]
+    pub fn has_logins(&self) -> bool {
+        !self.system.is_empty()
+    }
+
     /// Whether one can end what the other made.
     #[must_use]
     pub fn is_same_system(&self, other: &Self) -> bool {
@@ -132,6 +140,15 @@ pub struct VersionRecord {
     /// See [`Unknown`].
     #[serde(flatten)]
     pub unknown: Unknown,
+}
+
+impl VersionRecord {
+    /// Whether a login can show that it works. The shape of a value shows nothing.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ProofNeedsLogin, true))]
+    #[must_use]
+    pub fn can_log_in(&self) -> bool {
+        self.provider.as_ref().is_some_and(ProviderId::has_logins)
+    }
 }
 
 impl Label {

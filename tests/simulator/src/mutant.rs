@@ -142,6 +142,16 @@ rules! {
     StayProved,
     /// A rotation that came back is given up when the test login fails.
     ProofGivesUp,
+    /// Where nothing goes back by itself, a test login that failed is only noted.
+    ProofHeld,
+    /// An operator has logins tried again that failed.
+    ProofAgain,
+    /// The shape of a value proves nothing.
+    ProofNeedsLogin,
+    /// While another version waits, leaving safe mode does not say that the current one works.
+    WordOfCurrent,
+    /// While instances stay, an order to rotate ends a rollback that waits for them.
+    RotateMakesWay,
     /// Everyone prepares before the activation, and switches before draining.
     Stages,
     /// Under `hold`, preparing and switching wait for silent instances.

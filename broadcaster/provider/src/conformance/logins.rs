@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use rotacast_proto::SecretValue;
 
-use super::{Cut, Held, LoginFixture, assert_refused, assert_rejected, draw, made, sessions, verdict, version};
+use super::{
+    Cut, Held, LoginFixture, assert_ended, assert_refused, assert_rejected, draw, made, sessions, verdict, version,
+};
 use crate::LiveSessions::{self, ByPolicy};
 use crate::{Credential, Provider, ProviderError, Trial, Verdict};
 
@@ -116,7 +118,7 @@ pub async fn concurrent_calls_for_one_version_agree(fixture: &impl LoginFixture)
 
 /// Never created.
 pub async fn an_unknown_credential_is_rejected(fixture: &impl LoginFixture) {
-    assert_rejected(&verdict(fixture, &draw(fixture, 1), &[]).await);
+    assert_ended(&verdict(fixture, &draw(fixture, 1), &[]).await);
 }
 
 /// Silence is not an answer.
@@ -168,7 +170,8 @@ pub async fn a_shared_identity_is_refused_and_goes_on_working(fixture: &impl Log
 async fn is_left_alone(fixture: &impl LoginFixture, credential: &Credential) {
     let provider = fixture.provider();
     assert!(logs_in(fixture, credential).await, "the fixture's credential does not work");
-    assert_rejected(&verdict(fixture, credential, &[]).await);
+    let found = verdict(fixture, credential, &[]).await;
+    assert!(matches!(found, Verdict::Unusable(_)), "a login works, so nothing says that it has ended: {found:?}");
     assert_refused(provider.create(credential).await);
     assert_refused(provider.usage(credential, &[]).await);
     assert_refused(provider.disable(credential, &[], ByPolicy).await);
@@ -201,7 +204,7 @@ pub async fn a_disabled_credential_is_not_revived(fixture: &impl LoginFixture) {
     provider.disable(&credential, &[], ByPolicy).await.expect("disable");
     assert_refused(provider.create(&credential).await);
     assert!(!logs_in(fixture, &credential).await, "it works again");
-    assert_rejected(&verdict(fixture, &credential, &[]).await);
+    assert_ended(&verdict(fixture, &credential, &[]).await);
 }
 
 /// `destroy` does not rely on the step before it.

@@ -191,7 +191,9 @@ impl PostgresProvider {
         }
         match self.bounded(2, self.test_login(credential, others)).await? {
             Tested::Verdict(Verdict::Works) => Ok(()),
-            Tested::Verdict(Verdict::Rejected(why)) | Tested::Early(why) => Err(unproved(&why)),
+            Tested::Verdict(Verdict::Rejected(why) | Verdict::Unusable(why)) | Tested::Early(why) => {
+                Err(unproved(&why))
+            }
         }
     }
 
@@ -292,13 +294,13 @@ impl PostgresProvider {
     }
 
     async fn test_login(&self, credential: &Credential, others: &[Credential]) -> Result<Tested, Problem> {
-        let rejected = |why: String| Ok(Tested::Verdict(Verdict::Rejected(why)));
+        let unusable = |why: String| Ok(Tested::Verdict(Verdict::Unusable(why)));
         let value = match self.ours(&credential.value) {
             Ok(value) => value,
-            Err(problem) => return rejected(problem),
+            Err(problem) => return unusable(problem),
         };
         if let Some(other) = shared_with(&value, credential, others) {
-            return rejected(format!(
+            return unusable(format!(
                 "its role is also that of version {other}: retiring one would end the other; expected a role per version"
             ));
         }
@@ -309,12 +311,12 @@ impl PostgresProvider {
                 // A role that Rotacast did not draw was not made a moment ago by Rotacast.
                 if value.draw.is_none() {
                     self.refusals.note(credential);
-                    return rejected(why);
                 }
-                return match at_authentication && self.is_fresh(credential, &value).await? {
-                    true => Ok(Tested::Early(why)),
-                    false => rejected(why),
-                };
+                if !at_authentication {
+                    return unusable(why);
+                }
+                let fresh = value.draw.is_some() && self.is_fresh(credential, &value).await?;
+                return Ok(if fresh { Tested::Early(why) } else { Tested::Verdict(Verdict::Rejected(why)) });
             }
             Login::Unclear(problem) => return Err(Problem::Unreachable(format!("test login: {problem}"))),
         };
@@ -330,7 +332,7 @@ impl PostgresProvider {
         session.close().await;
         let verdict = match role {
             Some(role) if seen => match role.objection(self.owner(credential, &value), others, self.group()) {
-                Some(problem) => Verdict::Rejected(problem),
+                Some(problem) => Verdict::Unusable(problem),
                 // Its own session must not count as a use of the credential.
                 None if self.await_end(client, role.oid, Some(pid)).await? == 0 => {
                     self.adopt(client, &role, self.owner(credential, &value), others).await?;
@@ -338,7 +340,7 @@ impl PostgresProvider {
                 }
                 None => return Err(Problem::Unreachable("the session of the test login does not end".into())),
             },
-            _ => Verdict::Rejected(
+            _ => Verdict::Unusable(
                 "the login works, but the administrator does not see its session: they reach different servers, \
                  and Rotacast could not tell which sessions still use it"
                     .into(),

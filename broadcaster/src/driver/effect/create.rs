@@ -59,6 +59,11 @@ impl Effect {
         Ok(vec![match verdict {
             Verdict::Works => Input::Verified { version },
             Verdict::Rejected(reason) => Input::VerifyFailed { version, reason },
+            // It worked before the store lost history, and nothing says that it has ended.
+            Verdict::Unusable(reason) if self.record.doubt(version).is_some() => {
+                anyhow::bail!("it cannot be tried whether version {version} still works: {reason}")
+            }
+            Verdict::Unusable(reason) => Input::VerifyFailed { version, reason },
         }])
     }
 }

@@ -2,7 +2,7 @@
 
 use rotacast_protocol::Version;
 use rotacast_protocol::coordinator::Input;
-use rotacast_protocol::record::{Origin, RetireStep};
+use rotacast_protocol::record::{Origin, RetireStep, Unproven};
 use rotacast_provider::{Credential, LiveSessions, ProviderError};
 use tracing::info;
 
@@ -31,6 +31,7 @@ impl Effect {
 
     pub(super) async fn retire(&self, version: Version, step: RetireStep) -> anyhow::Result<Vec<Input>> {
         let done = Ok(vec![Input::StepDone { version, step }]);
+        let alone = |why| Ok(vec![Input::LeftAlone { version, step, why }]);
         let Environment { tree, .. } = &self.environment;
         if step == RetireStep::Erase {
             tree.destroy_version(self.secret(), version, self.record.epoch).await?;
@@ -40,8 +41,8 @@ impl Effect {
         let retirement = self.record.retirements.get(&version);
         if let Some(word) = retirement.and_then(|retirement| retirement.given_up.as_ref()) {
             let reason = format!("{} has given the version up: {}", word.by, word.reason);
-            self.leave_alone(version, step, reason).await?;
-            return done;
+            self.leave_alone(version, step, Unproven::Abandoned, reason).await?;
+            return alone(Unproven::Abandoned);
         }
         let credential = match self.credential(version).await? {
             Some(credential) => credential,
@@ -50,9 +51,10 @@ impl Effect {
                 Some(value) => Credential { secret: self.secret().clone(), version, value },
                 None if self.was_never_made(version) => return done,
                 None if retirement.is_some_and(|retirement| retirement.unmade) => {
-                    let reason = "it was given up before its credential was made, and the store has no value of it";
-                    self.leave_alone(version, step, reason.to_owned()).await?;
-                    return done;
+                    let reason = "it was given up before its credential was made, and the store has no value that names one that the lost \
+                                  history may have made";
+                    self.leave_alone(version, step, Unproven::ValueLost, reason.to_owned()).await?;
+                    return alone(Unproven::ValueLost);
                 }
                 None => {
                     let provider = self.provider(version)?.describe();
@@ -75,21 +77,28 @@ impl Effect {
             Ok(()) => done,
             // A rejected value may name a credential of another owner: that one is not ours to end.
             Err(ProviderError::Refused { problem, .. }) if self.is_rejected(version) => {
-                self.leave_alone(version, step, problem).await?;
-                Ok(vec![Input::LeftAlone { version, step }])
+                self.leave_alone(version, step, Unproven::LeftAlone, problem).await?;
+                alone(Unproven::LeftAlone)
             }
             Err(problem) => Err(problem.into()),
         }
     }
 
     /// A step that ends nothing at the provider is on record.
-    async fn leave_alone(&self, version: Version, step: RetireStep, reason: String) -> anyhow::Result<()> {
+    async fn leave_alone(
+        &self,
+        version: Version,
+        step: RetireStep,
+        why: Unproven,
+        reason: String,
+    ) -> anyhow::Result<()> {
         info!(secret = %self.secret(), %version, %step, reason, "the version's credential is left alone");
         let entry = Entry::new("broadcaster", "left_alone")
             .secret(self.secret().clone())
             .rotation(self.record.rotation.as_ref().map(|rotation| rotation.number))
             .detail("version", version.get())
             .detail("step", step.as_str())
+            .detail("why", why.as_str())
             .detail("reason", reason);
         self.environment.audit.append(entry).await?;
         Ok(())

@@ -74,6 +74,10 @@ impl Effect {
         let reason = match tested {
             Ok(Verdict::Works) => return Ok(()),
             Ok(Verdict::Rejected(reason)) => reason,
+            Ok(Verdict::Unusable(problem)) => {
+                debug!(secret = %self.secret(), %version, problem, "whether it still works cannot be told");
+                return Ok(());
+            }
             // The usage was read; that this login could not be tried holds nothing up.
             Err(problem) => {
                 debug!(secret = %self.secret(), %version, %problem, "whether it still works cannot be told");

@@ -1,7 +1,7 @@
 //! Versions that no provider can end: each is given up, and its secret goes on.
 
 use rotacast_protocol::Outcome;
-use rotacast_protocol::record::Origin;
+use rotacast_protocol::record::{Label, Origin};
 use rotacast_protocol::status::BlockerStatus;
 use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Trial, Verdict};
 
@@ -73,6 +73,18 @@ async fn after_safe_mode(folder: &Path, changes: &[RecordChange]) -> (Environmen
     (environment, bus)
 }
 
+fn way_out(blocker: &BlockerStatus) -> bool {
+    blocker.command.as_ref().is_some_and(|command| command.starts_with("rotacast abandon"))
+}
+
+fn offers_to_abandon(status: &SecretStatus) -> bool {
+    status.blockers.iter().any(way_out)
+}
+
+fn added(version: Version, origin: Origin) -> RecordChange {
+    RecordChange::VersionAdded { version, origin, provider: lost::provider(), at: clock::wall() }
+}
+
 fn is_over(status: &SecretStatus) -> bool {
     status.rotation.is_none() && status.guards.is_empty() && status.blockers.is_empty()
 }
@@ -81,18 +93,21 @@ fn is_over(status: &SecretStatus) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_whose_value_the_provider_cannot_read_is_given_up_by_the_command_that_why_shows() {
     let folder = tempfile::tempdir().unwrap();
-    let (environment, _bus) = after_safe_mode(folder.path(), &[safe_mode(), RecordChange::SafeModeLeft]).await;
-    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
-    let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
-    until(&secrets, |status| status.current == Some(version(1)) && is_over(status)).await;
+    // In the history that was lost, instances may have been told of it.
+    let changes = [added(version(2), Origin::Watched), safe_mode(), RecordChange::SafeModeLeft];
+    let (environment, _bus) = after_safe_mode(folder.path(), &changes).await;
     // Not by `put`, which refuses it: by a writer to the store.
     put(&environment, "no JSON").await;
-    let way_out = |it: &BlockerStatus| it.command.as_ref().is_some_and(|it| it.starts_with("rotacast abandon"));
-    let stuck = until(&secrets, |status| status.blockers.iter().any(way_out)).await;
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
+    let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
+    let stuck = until(&secrets, offers_to_abandon).await;
     let command = stuck.blockers.iter().find(|it| way_out(it)).unwrap().command.clone();
     let expected = "rotacast abandon payments/db 2 --reason 'WHY'";
     assert_eq!(command.as_deref(), Some(expected));
     order(&secrets, Order::abandon(version(2), "no login").unwrap()).await;
+    until(&secrets, |status| status.rotation.is_none() && status.guards.is_empty()).await;
+    // While version 2 waited, leaving safe mode did not say that version 1 works.
+    order(&secrets, Order::LeaveSafeMode).await;
     until(&secrets, is_over).await;
     assert!(environment.tree.read_version(&name(), version(2)).await.unwrap().is_none(), "its value is erased");
     put(&environment, "{}").await;
@@ -106,13 +121,40 @@ async fn a_version_whose_value_the_provider_cannot_read_is_given_up_by_the_comma
     }
 }
 
+/// Once nothing of the lost history can be in use any more, a later version is one that no instance was told of.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_after_a_restore_a_rejected_value_of_another_owner_is_left_alone_without_an_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let (environment, _bus) = after_safe_mode(folder.path(), &[safe_mode(), RecordChange::SafeModeLeft]).await;
+    let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
+    let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
+    until(&secrets, |status| status.current == Some(version(1)) && is_over(status)).await;
+    // Which of them comes after the wait for the lost history is a matter of time; in the end one does.
+    let mut left_alone = false;
+    for next in 2..10 {
+        put(&environment, "no JSON").await;
+        let rejected =
+            |status: &SecretStatus| status.version(version(next)).is_some_and(|it| it.label == Label::Rejected);
+        let status = until(&secrets, |status| rejected(status) && (is_over(status) || offers_to_abandon(status))).await;
+        if is_over(&status) {
+            left_alone = true;
+            break;
+        }
+        order(&secrets, Order::abandon(version(next), "no login").unwrap()).await;
+        until(&secrets, is_over).await;
+    }
+    assert!(left_alone, "every rejected version needs an order, for ever after one restore");
+    stop.cancel();
+    running.await.unwrap();
+}
+
 /// The history broke while a version was to be made. The store has no value of it, so there is nothing to revoke.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_was_never_made_ends_without_an_operators_word() {
     let folder = tempfile::tempdir().unwrap();
     let at = clock::wall();
     let changes = [
-        RecordChange::VersionAdded { version: version(2), origin: Origin::Managed, provider: lost::provider(), at },
+        added(version(2), Origin::Managed),
         RecordChange::RotationStarted { new: version(2), trigger: "ada".into(), provider: lost::provider(), at },
         safe_mode(),
         RecordChange::RollbackStarted { reason: "the store's history broke".into(), at },
@@ -127,6 +169,11 @@ async fn a_version_that_was_never_made_ends_without_an_operators_word() {
     running.await.unwrap();
     let log = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
     assert!(log.contains("\"action\":\"left_alone\"") && log.contains("before its credential was made"), "{log}");
+    // If the lost history has made it, it may be in use.
+    let ended =
+        log.lines().find(|line| line.contains("\"version\":2") && line.contains("\"action\":\"ended_unproven\""));
+    assert!(ended.is_some_and(|line| line.contains("\"why\":\"value_lost\"")), "{log}");
+    assert!(!log.contains("\"action\":\"retired\""), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

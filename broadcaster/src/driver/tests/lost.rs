@@ -16,15 +16,15 @@ pub(super) async fn leave(environment: &Environment, policy: &Policy, changes: &
     put(environment, "first").await;
     let term = campaign(environment).await;
     let mut record = SecretRecord::new(name(), term.epoch, Timing::of(policy));
-    let at = clock::wall();
+    let (at, provider) = (clock::wall(), environment.settings.of(&name()).policy.provider);
     record.apply(&RecordChange::TermBegan { epoch: term.epoch });
     record.apply(&RecordChange::VersionAdded {
         version: version(1),
         origin: Origin::Watched,
-        provider: provider(),
+        provider: provider.clone(),
         at,
     });
-    record.apply(&RecordChange::RotationStarted { new: version(1), trigger: "store".into(), provider: provider(), at });
+    record.apply(&RecordChange::RotationStarted { new: version(1), trigger: "store".into(), provider, at });
     record.apply(&RecordChange::Activated { at });
     record.apply(&RecordChange::RotationEnded { outcome: rotacast_protocol::Outcome::Retired, at });
     changes.iter().for_each(|change| record.apply(change));

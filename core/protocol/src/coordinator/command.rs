@@ -115,7 +115,7 @@ impl Coordinator {
         {
             let version = rotation.new;
             if rotation.created {
-                kinds.push(CommandKind::Test { version });
+                kinds.extend(self.may_test(version).then_some(CommandKind::Test { version }));
             } else if self.knows_bus() && self.record.safe_mode.is_none() {
                 // Entering safe mode gives the version up; an earlier release's record may be in it and have one to make.
                 kinds.push(CommandKind::Create { version });
@@ -155,7 +155,9 @@ impl Coordinator {
         match command {
             CommandKind::Publish => self.published < Some(self.record.revision),
             CommandKind::Create { version } => verifies(*version, false),
-            CommandKind::Test { version } => verifies(*version, true) || self.to_prove().any(|it| it == *version),
+            CommandKind::Test { version } => {
+                verifies(*version, true) && self.may_test(*version) || self.to_prove().any(|it| it == *version)
+            }
             CommandKind::PassBarrier { version } => {
                 progress(version).is_some_and(|it| it.sealed.is_some() && !it.barrier)
             }

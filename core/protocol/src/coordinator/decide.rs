@@ -78,7 +78,7 @@ impl Coordinator {
             Input::UsageRead { version, sent, evidence } => self.usage_read(version, sent, evidence),
             Input::Audited { version, revision } => self.audited(now, version, revision),
             Input::StepDone { version, step } => self.step_done(version, step),
-            Input::LeftAlone { version, step } => self.left_alone(version, step),
+            Input::LeftAlone { version, step, why } => self.left_alone(version, step, why),
             Input::Published { revision } => Ok(vec![Change::Published { revision }]),
             Input::Troubled { command, failed } => self.troubled(now, command, failed),
             Input::ClockRead => {

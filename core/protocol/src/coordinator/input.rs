@@ -5,7 +5,7 @@ use crate::id::{InstanceKey, ReportSequence, Revision, Version};
 use crate::message::SecretReport;
 use crate::name::OperatorName;
 use crate::policy::Policy;
-use crate::record::{Origin, RetireStep};
+use crate::record::{Origin, RetireStep, Unproven};
 use crate::time::Instant;
 
 /// What a provider's usage reading says.
@@ -108,8 +108,8 @@ pub enum Input {
     },
     /// A step past the point of no return is done.
     StepDone { version: Version, step: RetireStep },
-    /// The provider found another owner's credential, and left it alone.
-    LeftAlone { version: Version, step: RetireStep },
+    /// A step past the point of no return is over without having ended anything at the provider.
+    LeftAlone { version: Version, step: RetireStep, why: Unproven },
     /// The desired state is on the bus.
     Published {
         /// Up to which revision.

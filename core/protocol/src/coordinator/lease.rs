@@ -21,6 +21,11 @@ pub(super) fn use_time(record: &SecretRecord) -> Duration {
     outlast(record.bounds.max_use)
 }
 
+/// How long anything may be used that was granted or read until now, by whatever the bounds of a record allow.
+pub(super) fn longest(record: &SecretRecord) -> Duration {
+    outlast(record.bounds.lease.max(record.bounds.self_lease)) + use_time(record)
+}
+
 /// The number below every grant of a term, above everything an earlier term has issued: terms only grow.
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GrantNumbers, LeaseSequence(0)))]
 pub(super) fn first_of_term(epoch: Epoch) -> LeaseSequence {

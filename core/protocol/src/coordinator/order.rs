@@ -10,7 +10,7 @@ use super::decide::operator;
 use super::{Change, Coordinator, Rejection};
 use crate::id::{InstanceKey, Version};
 use crate::name::OperatorName;
-use crate::phase::Phase;
+use crate::phase::{Outcome, Phase};
 use crate::record::{Label, MAX_GONE, MAX_PAUSES, Origin, Override, Pause, RecordChange, Statement, Unknown};
 use crate::time::Now;
 use crate::word::words;
@@ -272,11 +272,14 @@ impl Coordinator {
     }
 
     fn order_rotate(&self, now: Now, by: &OperatorName) -> Result<Vec<Change>, Rejection> {
-        if let Some(rotation) = &self.record.rotation {
+        let in_the_way = self.record.rotation.as_ref();
+        if let Some(rotation) = in_the_way.filter(|rotation| !self.rotate_makes_way(rotation)) {
+            let may_go_back = !matches!(rotation.phase, Phase::Retiring | Phase::RollingBack);
             return Err(operator(format!(
-                "a rotation to version {} is in flight ({}): wait for it, or roll it back",
+                "a rotation to version {} is in flight ({}): wait for it{}",
                 rotation.new,
-                rotation.phase.words()
+                rotation.phase.words(),
+                if may_go_back { ", or roll it back" } else { "" }
             )));
         }
         if let Some(version) = self.waiting_version() {
@@ -294,21 +297,17 @@ impl Coordinator {
         }
         if !self.has_room() {
             return Err(operator(format!(
-                "{} versions are still valid, as many as max_live_versions allows: wait until one is retired",
+                "{} versions are still valid, as many as max_live_versions allows: wait until one is retired, or raise it",
                 self.record.live_versions().count()
             )));
         }
         let version = self.record.last_version.map_or(Version::FIRST, Version::next);
         let (provider, at) = (self.policy.provider.clone(), now.wall);
-        Ok(vec![
-            Change::Record(RecordChange::VersionAdded {
-                version,
-                origin: Origin::Managed,
-                provider: provider.clone(),
-                at,
-            }),
-            Change::Record(RecordChange::RotationStarted { new: version, trigger: by.to_string(), provider, at }),
-        ])
+        let ended = in_the_way.map(|_| RecordChange::RotationEnded { outcome: Outcome::RolledBack, at });
+        let added = RecordChange::VersionAdded { version, origin: Origin::Managed, provider: provider.clone(), at };
+        let started = RecordChange::RotationStarted { new: version, trigger: by.to_string(), provider, at };
+        let changes = ended.into_iter().chain([added]).chain(self.may_be_in_use(version, now)).chain([started]);
+        Ok(changes.map(Change::Record).collect())
     }
 
     fn order_approve(&self, by: OperatorName) -> Result<Vec<Change>, Rejection> {

@@ -1,12 +1,14 @@
 //! A store whose history broke: what a leader answers it with, what safe mode holds, and what follows it.
 
+use std::fmt::Display;
+
 use super::condition::{Condition, ConditionName};
-use super::decide::{bounded, operator};
-use super::{Change, Coordinator, Rejection, lease};
+use super::decide::{bounded, operator, stale};
+use super::{Change, Coordinator, Reason, Rejection, lease};
 use crate::id::Version;
 use crate::message::SecretReport;
 use crate::phase::{Outcome, Phase};
-use crate::record::{Doubt, Origin, RecordChange, Rotation, SafeMode, SecretRecord, Timing, Unknown};
+use crate::record::{Doubt, Origin, RecordChange, Rotation, SafeMode, SecretRecord, Timing, Unknown, VersionRecord};
 use crate::time::Now;
 
 /// More versions than a secret gets between a backup and its restoration. A bound on what instances can claim, all in all.
@@ -14,7 +16,7 @@ const LOST_VERSIONS: u64 = 10_000;
 
 impl Coordinator {
     /// A break is one however often it happens: in safe mode too, everything lost is waited for anew.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LeapAgain, if self.record.safe_mode.is_some() { Err(super::decide::stale("store warning", "no safe mode yet", reason)) } else { Ok(self.enter_safe_mode(now, reason)) }))]
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LeapAgain, if self.record.safe_mode.is_some() { Err(stale("store warning", "no safe mode yet", reason)) } else { Ok(self.enter_safe_mode(now, reason)) }))]
     pub(super) fn store_went_back(&self, now: Now, reason: String) -> Result<Vec<Change>, Rejection> {
         Ok(self.enter_safe_mode(now, reason))
     }
@@ -56,6 +58,7 @@ impl Coordinator {
     pub(super) fn wait_anew(&mut self, now: Now) {
         let over = now.instant + lease::outlast(self.record.bounds.lease) + lease::use_time(&self.record);
         self.inherited_over = self.inherited_over.max(over);
+        self.lost_over = self.lost_over.max(now.instant + lease::longest(&self.record));
         self.short_since = now.instant;
         let revision = self.record.revision;
         for progress in self.retiring.values_mut() {
@@ -67,34 +70,46 @@ impl Coordinator {
         }
     }
 
-    /// Ordered once more, it ends the staying that safe mode has left behind, if nothing is there to wait for.
+    /// Ordered once more, it has logins tried again that failed, and ends the staying that safe mode has left behind, if nothing
+    /// is there to wait for.
     pub(super) fn order_leave_safe_mode(&self) -> Result<Vec<Change>, Rejection> {
         let SecretRecord { safe_mode, stay, current, .. } = &self.record;
+        let failed = self.matters().any(|version| self.record.doubt(version) == Some(Doubt::Failed));
         match (safe_mode, stay) {
+            (None, _) if failed => Ok(vec![Change::Record(RecordChange::SafeModeLeft)]),
             (None, false) => Err(operator("it is not in safe mode")),
             (None, true) if self.record.waits() || current.is_none() => Err(operator(
                 "safe mode is left already, and instances stay with what they serve until the next version is current: \
                  wait for it, or write one",
             )),
-            (None, true) if self.record.doubts_current() => Err(operator(format!(
-                "safe mode is left already, and instances stay with what they serve: {}: {}",
+            (None, true) if self.record.doubts_current() && self.current_can_log_in() => Err(operator(format!(
+                "safe mode is left already, and instances stay with what they serve: {}: wait for what `rotacast why` names",
                 self.doubt_of_current(),
-                match self.remedy_of_doubt().flatten() {
-                    Some(command) => format!("run `{command}`"),
-                    None => "wait for what `rotacast why` names".to_owned(),
-                },
             ))),
             _ => Ok(vec![Change::Record(RecordChange::SafeModeLeft)]),
         }
     }
 
-    /// Versions from before the store lost history, of which a test login is to show whether they still work: those that
-    /// instances follow, are about to follow, or would go back to. The others have theirs when their rotation begins.
-    pub(super) fn to_prove(&self) -> impl Iterator<Item = Version> + '_ {
+    /// What instances follow, are about to follow, or would go back to.
+    fn matters(&self) -> impl Iterator<Item = Version> + '_ {
         let rotation = self.record.rotation.as_ref();
-        let new = rotation.filter(|it| it.phase == Phase::Preparing).map(|it| it.new);
-        let versions = [self.record.current, new, self.way_back()].into_iter().flatten();
-        versions.filter(|version| self.record.doubt(*version) == Some(Doubt::Untested))
+        let new = rotation.filter(|it| matches!(it.phase, Phase::Verifying | Phase::Preparing)).map(|it| it.new);
+        [self.record.current, new, self.way_back()].into_iter().flatten()
+    }
+
+    /// Versions from before the store lost history, of which a test login is to show whether they still work. What waits has
+    /// its own when its rotation begins.
+    pub(super) fn to_prove(&self) -> impl Iterator<Item = Version> + '_ {
+        self.matters().filter(|version| {
+            let known = self.record.versions.get(version);
+            let verifies = self.verifying(*version).is_ok();
+            !verifies && known.is_some_and(|it| it.doubt == Some(Doubt::Untested) && it.can_log_in())
+        })
+    }
+
+    /// A login that failed is tried again only by an operator's order.
+    pub(super) fn may_test(&self, version: Version) -> bool {
+        self.record.doubt(version) != Some(Doubt::Failed)
     }
 
     /// What a rollback would make current again in the place of the new version.
@@ -104,22 +119,48 @@ impl Coordinator {
     }
 
     pub(super) fn proved(&self, version: Version) -> Option<RecordChange> {
-        (self.record.doubt(version)? == Doubt::Untested).then_some(RecordChange::VersionProved { version })
+        let known = self.record.versions.get(&version)?;
+        // Of a value that nothing can log in with, only the shape was looked at.
+        (known.doubt? == Doubt::Untested && known.can_log_in()).then_some(RecordChange::VersionProved { version })
     }
 
-    pub(super) fn proof_failed(&self, version: Version, reason: &str) -> Option<RecordChange> {
-        let reason = bounded(reason.to_owned());
-        (self.record.doubt(version)? == Doubt::Untested).then_some(RecordChange::ProofFailed { version, reason })
+    pub(super) fn proof_failed(&self, version: Version, reason: &str) -> Result<RecordChange, Rejection> {
+        if !self.may_test(version) {
+            return Err(stale("failed login", "a version that is to be tested", format!("version {version}")));
+        }
+        Ok(RecordChange::ProofFailed { version, reason: bounded(reason.to_owned()) })
     }
 
-    /// Whether a version has to be given up whose test login fails since the store lost history: instances that do not stay
+    /// Whether a version is to be given up whose test login has failed since the store lost history: instances that do not stay
     /// would follow it, and the next version waits for the end of its rotation.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ProofGivesUp, false))]
-    pub(super) fn gives_up(&self, version: Version) -> bool {
-        self.record.rotation.as_ref().is_some_and(|rotation| {
-            let open = matches!(rotation.phase, Phase::Preparing | Phase::Activating | Phase::Draining);
-            rotation.new == version && rotation.old.is_some() && open
-        })
+    pub(super) fn gives_up(&self, rotation: &Rotation) -> bool {
+        let open = match rotation.phase {
+            Phase::Verifying => true,
+            Phase::Preparing | Phase::Activating | Phase::Draining => rotation.old.is_some(),
+            Phase::Retiring | Phase::RollingBack => false,
+        };
+        open && self.record.doubt(rotation.new) == Some(Doubt::Failed) && !self.holds_failed_proof()
+    }
+
+    /// A login may fail for a reason that is not the credential's. Where nothing goes back by itself, a failed one is only noted.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ProofHeld, false))]
+    fn holds_failed_proof(&self) -> bool {
+        self.holds_rollback()
+    }
+
+    /// The numbers that the lost history may have had: as long as an instance may use what it got from it.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LostAnnounced, self.record.stay.then_some(RecordChange::MayBeInUse { version })))]
+    pub(super) fn may_be_in_use(&self, version: Version, now: Now) -> Option<RecordChange> {
+        let lost = self.record.lost_history.is_some() && (self.record.stay || now.instant < self.lost_over);
+        lost.then_some(RecordChange::MayBeInUse { version })
+    }
+
+    /// While instances stay, a rollback that is under way waits for them, and they for the next version: an operator may order
+    /// that one.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(RotateMakesWay, false))]
+    pub(super) fn rotate_makes_way(&self, rotation: &Rotation) -> bool {
+        rotation.phase == Phase::RollingBack && self.record.stay && self.record.safe_mode.is_none()
     }
 
     /// No version from before the store lost history is activated until a test login has worked since.
@@ -129,14 +170,41 @@ impl Coordinator {
     }
 
     pub(super) fn proof_condition(&self, rotation: &Rotation) -> Option<Condition> {
-        (!self.is_proved(rotation.new)).then(|| {
-            let why = format!(
-                "version {} is from before the store lost history and may have ended in it: the new test login has not come \
-                 back yet",
-                rotation.new
-            );
-            Condition::waiting(ConditionName::Verified, &why, rotation.phase_since, "the provider answers")
-        })
+        let known = self.record.versions.get(&rotation.new)?;
+        let (why, next) = match known.doubt? {
+            Doubt::Failed => {
+                let next = if self.record.safe_mode.is_some() {
+                    "an operator leaves safe mode, and the leader tries the login again"
+                } else {
+                    "the rotation rolls back once an operator resumes the secret"
+                };
+                (format!("version {} no longer works: its test login fails: {}", rotation.new, known.note), next)
+            }
+            Doubt::Untested if known.can_log_in() => (
+                format!(
+                    "version {} is from before the store lost history and may have ended in it: the new test login has not \
+                     come back yet",
+                    rotation.new
+                ),
+                "the provider answers",
+            ),
+            // Its shape is looked at all the same.
+            Doubt::Untested if rotation.phase == Phase::Verifying => return None,
+            Doubt::Untested => (no_login(rotation.new), self.next_of_word()),
+        };
+        Some(Condition::waiting(ConditionName::Verified, &why, rotation.phase_since, next))
+    }
+
+    /// What follows for a version that no login can show to work.
+    fn next_of_word(&self) -> &'static str {
+        match self.record.safe_mode {
+            Some(_) => {
+                "an operator compares it with what instances use, then leaves safe mode, which says that it works"
+            }
+            None => {
+                "an operator compares it with what instances use, then leaves safe mode once more, which says that it works"
+            }
+        }
     }
 
     /// Whether what a rollback would make current may have ended in the history that was lost.
@@ -153,9 +221,11 @@ impl Coordinator {
         moves_to && self.record.safe_mode.is_some() && self.doubts_way_back()
     }
 
-    /// While instances stay, a rollback sends none of them anywhere, and may be what makes way for the next version.
+    /// While instances stay, a rollback sends none of them anywhere, and may be what makes way for the next version. Where no login
+    /// can show whether the old version works, the order says so.
     pub(super) fn may_order_way_back(&self) -> bool {
-        self.record.stay || !self.doubts_way_back()
+        let said = self.way_back().is_some_and(|old| !self.can_log_in(old));
+        self.record.stay || said || !self.doubts_way_back()
     }
 
     pub(super) fn doubted_way_back(&self) -> String {
@@ -167,11 +237,25 @@ impl Coordinator {
                  version, which is rotated to once this rotation has ended",
                 note(version)
             ),
+            Some((version, _)) if !self.can_log_in(version) => {
+                format!(
+                    "{}: write the next version, which is rotated to once this rotation has ended",
+                    no_login(version)
+                )
+            }
             _ => format!(
                 "version {old} is from before the store lost history and may have ended in it: wait for the answer to its \
                  test login, which is under way"
             ),
         }
+    }
+
+    fn can_log_in(&self, version: Version) -> bool {
+        self.record.versions.get(&version).is_some_and(VersionRecord::can_log_in)
+    }
+
+    fn current_can_log_in(&self) -> bool {
+        self.record.current.is_some_and(|current| self.can_log_in(current))
     }
 
     /// Why instances stay that wait for no version, and what follows. In safe mode the answer to the test login is not
@@ -183,21 +267,44 @@ impl Coordinator {
             return None;
         }
         let next = match (doubt, self.is_managed(), &self.record.safe_mode) {
+            (Doubt::Untested, ..) if !self.current_can_log_in() => self.next_of_word(),
             (Doubt::Untested, _, Some(_)) => return None,
             (Doubt::Untested, _, None) => "the provider answers to the test login; if it works, instances follow again",
-            (Doubt::Failed, true, Some(_)) => "an operator leaves safe mode and orders a rotation",
-            (Doubt::Failed, true, None) if self.record.rotation.is_some() => {
-                "the rotation in flight ends, then an operator orders the next one"
+            (Doubt::Failed, _, Some(_)) => "an operator leaves safe mode, and the leader tries the login again",
+            (Doubt::Failed, _, None) if self.pause_holds_failed_proof() => {
+                "the rotation rolls back once an operator resumes the secret"
             }
-            (Doubt::Failed, true, None) => "an operator orders a rotation",
-            (Doubt::Failed, false, _) => "an operator writes the next version",
+            (Doubt::Failed, true, None) if self.is_moving() => {
+                "an operator rolls the rotation back, then orders the next one; or leaves safe mode once more, and the leader \
+                 tries the login again"
+            }
+            (Doubt::Failed, true, None) => {
+                "an operator orders a rotation; or leaves safe mode once more, and the leader tries the login again"
+            }
+            (Doubt::Failed, false, None) => {
+                "an operator writes the next version; or leaves safe mode once more, and the leader tries the login again"
+            }
         };
         Some((format!("instances stay with what they serve: {}", self.doubt_of_current()), next))
     }
 
+    /// Whether a rotation is in flight that an order to rotate waits for.
+    fn is_moving(&self) -> bool {
+        self.record.rotation.as_ref().is_some_and(|rotation| !self.rotate_makes_way(rotation))
+    }
+
+    /// Whether Rotacast makes the secret's credentials, as the newest version that is or was moved to says.
     fn is_managed(&self) -> bool {
-        let current = self.record.current.and_then(|current| self.record.versions.get(&current));
-        current.is_some_and(|current| current.origin == Origin::Managed)
+        let newest = self.record.rotation.as_ref().map(|rotation| rotation.new).or(self.record.current);
+        newest.and_then(|newest| self.record.versions.get(&newest)).is_some_and(|it| it.origin == Origin::Managed)
+    }
+
+    /// Whether nothing but a pause keeps a rotation from going back from a version that does not work.
+    fn pause_holds_failed_proof(&self) -> bool {
+        self.record.paused.is_some()
+            && self.record.safe_mode.is_none()
+            && self.way_back().is_some()
+            && !self.doubts_way_back()
     }
 
     /// Why the current version is not known to work.
@@ -210,6 +317,7 @@ impl Coordinator {
             Some(Doubt::Failed) => {
                 format!("version {version}, which is current, no longer works: its test login fails: {}", known.note)
             }
+            _ if !known.can_log_in() => no_login(format_args!("{version}, which is current,")),
             _ => format!(
                 "version {version}, which is current, is from before the store lost history and may have ended in it"
             ),
@@ -221,10 +329,15 @@ impl Coordinator {
         let secret = &self.record.secret;
         let doubt = self.record.doubt(self.record.current?)?;
         Some(match (doubt, self.is_managed(), &self.record.safe_mode) {
+            (Doubt::Untested, ..) if !self.current_can_log_in() => Some(format!("rotacast leave-safe-mode {secret}")),
             (Doubt::Untested, ..) => None,
-            (Doubt::Failed, true, Some(_)) => Some(format!("rotacast leave-safe-mode {secret}")),
-            (Doubt::Failed, true, None) => self.record.rotation.is_none().then(|| format!("rotacast rotate {secret}")),
-            (Doubt::Failed, false, _) => Some(format!("rotacast put {secret}")),
+            (Doubt::Failed, _, Some(_)) => Some(format!("rotacast leave-safe-mode {secret}")),
+            (Doubt::Failed, _, None) if self.pause_holds_failed_proof() => Some(format!("rotacast resume {secret}")),
+            (Doubt::Failed, true, None) if self.is_moving() => {
+                Some(format!("rotacast rollback {secret} --reason '{}'", Reason::PLACEHOLDER))
+            }
+            (Doubt::Failed, true, None) => Some(format!("rotacast rotate {secret}")),
+            (Doubt::Failed, false, None) => Some(format!("rotacast put {secret}")),
         })
     }
 
@@ -299,4 +412,14 @@ impl Coordinator {
             "an operator checks the store and leaves safe mode",
         )
     }
+}
+
+/// Why a rotation is rolled back.
+pub(super) fn failed_login(version: Version, reason: &str) -> String {
+    bounded(format!("version {version} failed its test login: {reason}"))
+}
+
+/// A version whose doubt only an operator can end.
+fn no_login(version: impl Display) -> String {
+    format!("no login can show whether version {version} still works")
 }

@@ -3,7 +3,7 @@
 use super::decide::stale;
 use super::{Change, Coordinator, Evidence, Rejection};
 use crate::id::{Revision, Version};
-use crate::record::{RecordChange, RetireStep};
+use crate::record::{RecordChange, RetireStep, Unproven};
 use crate::time::{Instant, Now};
 
 impl Coordinator {
@@ -74,9 +74,17 @@ impl Coordinator {
         })])
     }
 
-    pub(super) fn left_alone(&self, version: Version, step: RetireStep) -> Result<Vec<Change>, Rejection> {
+    pub(super) fn left_alone(
+        &self,
+        version: Version,
+        step: RetireStep,
+        why: Unproven,
+    ) -> Result<Vec<Change>, Rejection> {
+        if step == RetireStep::Erase {
+            return Err(stale("retire step that was left out", "a step of the provider's", step));
+        }
         let mut changes = self.step_done(version, step)?;
-        changes.insert(0, Change::Record(RecordChange::LeftAlone { version }));
+        changes.push(Change::Record(RecordChange::LeftAlone { version, why }));
         Ok(changes)
     }
 

@@ -3,6 +3,7 @@
 use super::condition::{Condition, ConditionName};
 use super::decide::bounded;
 use super::guard::MAX_LISTED;
+use super::restored::failed_login;
 use super::{Change, Coordinator, Member};
 use crate::id::Version;
 use crate::message::Stage;
@@ -47,6 +48,9 @@ impl Coordinator {
         let Some(rotation) = &self.record.rotation else { return Vec::new() };
         match rotation.phase {
             Phase::Verifying => {
+                if let Some(condition) = self.proof_condition(rotation) {
+                    return vec![condition];
+                }
                 let (name, why, next) = if rotation.created {
                     let why = "the test login with the new credential has not come back yet";
                     (ConditionName::Verified, why, "the provider answers")
@@ -264,8 +268,12 @@ impl Coordinator {
         Some(changes)
     }
 
-    /// Too many instances refuse the new version, or cannot log in with it.
+    /// Too many instances refuse the new version, or cannot log in with it, or its test login failed.
     fn give_up(&self, rotation: &Rotation, now: Now) -> Option<Change> {
+        if self.gives_up(rotation) {
+            let reason = self.record.versions.get(&rotation.new).map_or("", |version| &version.note);
+            return Some(self.roll_back(now, failed_login(rotation.new, reason)));
+        }
         let open = matches!(rotation.phase, Phase::Preparing | Phase::Activating | Phase::Draining);
         if !open || self.policy.on_failure == OnFailure::Hold || self.holds_rollback() {
             return None;

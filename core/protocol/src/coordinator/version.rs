@@ -1,6 +1,7 @@
 //! Versions: in what order they come, which one waits, which one works.
 
-use super::decide::{bounded, stale};
+use super::decide::stale;
+use super::restored::failed_login;
 use super::{Change, Coordinator, Rejection};
 use crate::id::Version;
 use crate::phase::Phase;
@@ -17,12 +18,10 @@ impl Coordinator {
                 return Err(Rejection::Gap { expected: last.next(), found: version });
             }
         }
-        self.fitting(vec![Change::Record(RecordChange::VersionAdded {
-            version,
-            origin: Origin::Watched,
-            provider: self.policy.provider.clone(),
-            at: now.wall,
-        })])
+        let provider = self.policy.provider.clone();
+        let added = RecordChange::VersionAdded { version, origin: Origin::Watched, provider, at: now.wall };
+        let in_use = self.may_be_in_use(version, now);
+        self.fitting([added].into_iter().chain(in_use).map(Change::Record).collect())
     }
 
     pub(super) fn verifying(&self, version: Version) -> Result<&crate::record::Rotation, Rejection> {
@@ -60,15 +59,12 @@ impl Coordinator {
     /// A version that fails its test login is never activated.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(TestLogin, self.verified(now, version)))]
     pub(super) fn verify_failed(&self, now: Now, version: Version, reason: &str) -> Result<Vec<Change>, Rejection> {
-        let stale = self.verifying(version).err();
-        let words = bounded(format!("version {version} failed its test login: {reason}"));
-        match stale {
-            None => Ok(vec![self.roll_back(now, words)]),
-            Some(stale) => self.proof_failed(version, reason).map_or(Err(stale), |failed| {
-                let gives_up = self.gives_up(version).then(|| self.roll_back(now, words));
-                Ok([Change::Record(failed)].into_iter().chain(gives_up).collect())
-            }),
+        // Of a version from before the store lost history it is noted; what follows from it may have to wait.
+        if self.record.doubt(version).is_some() {
+            return Ok(vec![Change::Record(self.proof_failed(version, reason)?)]);
         }
+        self.verifying(version)?;
+        Ok(vec![self.roll_back(now, failed_login(version, reason))])
     }
 
     /// The newest version that waits for its rotation.

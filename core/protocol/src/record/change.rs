@@ -38,6 +38,8 @@ pub enum RecordChange {
         provider: Option<ProviderId>,
         at: WallTime,
     },
+    /// The number may be that of a version of the lost history, which an instance may still use.
+    MayBeInUse { version: Version },
     /// A version that was never announced is skipped for a newer one.
     VersionSkipped { version: Version, by: Version, at: WallTime },
     /// A rotation to a pending version begins: generation +1.
@@ -75,8 +77,8 @@ pub enum RecordChange {
     Overridden { version: Version, word: Override },
     /// An operator gives a version up that is on its way out: the provider is not asked to end its credential.
     GivenUp { version: Version, word: Statement },
-    /// The provider left another owner's credential alone.
-    LeftAlone { version: Version },
+    /// A step ended nothing at the provider.
+    LeftAlone { version: Version, why: Unproven },
     /// An operator says that an incarnation is gone for good.
     SaidGone { instance: InstanceKey, word: Statement },
     /// The roster no longer has an incarnation that was said to be gone.
@@ -86,7 +88,7 @@ pub enum RecordChange {
     },
     /// The point of no return.
     RetireBegan { version: Version, at: WallTime },
-    /// A step past the point of no return is done.
+    /// A step past the point of no return is done, by the provider unless it says that it left the credential alone.
     RetireAdvanced { version: Version, step: RetireStep },
     /// A version is gone.
     RetireFinished { version: Version },
@@ -103,7 +105,7 @@ pub enum RecordChange {
     /// does an operator's word: it was said of what may no longer be so.
     SafeModeEntered(SafeMode),
     /// An operator has looked at it. Instances that stay with what they serve continue to do so while a version waits, or while
-    /// the current one is not known to work.
+    /// the current one is not known to work. Logins that failed are tried again.
     SafeModeLeft,
     /// A test login since the store lost history has worked.
     VersionProved { version: Version },
@@ -146,7 +148,7 @@ impl SecretRecord {
                         label: Label::Pending,
                         origin: *origin,
                         sealed: false,
-                        announced: self.may_have_been_announced(),
+                        announced: false,
                         doubt: None,
                         provider: provider.clone(),
                         unproven: None,
@@ -156,6 +158,7 @@ impl SecretRecord {
                     },
                 );
             }
+            RecordChange::MayBeInUse { version } => self.announce(*version),
             RecordChange::VersionSkipped { version, by, at } => {
                 self.replace(*version, format!("replaced by version {by}"), *at);
             }
@@ -215,9 +218,9 @@ impl SecretRecord {
                 }
             }
             RecordChange::GivenUp { version, word } => self.give_up(*version, word),
-            RecordChange::LeftAlone { version } => {
+            RecordChange::LeftAlone { version, why } => {
                 if let Some(version) = self.versions.get_mut(version) {
-                    version.unproven = Some(Unproven::LeftAlone);
+                    version.unproven = Some(*why);
                 }
             }
             RecordChange::SaidGone { instance, word } => {
@@ -236,6 +239,10 @@ impl SecretRecord {
                 if let Some(retirement) = self.retirements.get_mut(version) {
                     retirement.step = Some(*step);
                 }
+                // Said of an earlier step, or before the provider's answer came.
+                if let Some(version) = self.versions.get_mut(version) {
+                    version.unproven = None;
+                }
             }
             RecordChange::RetireFinished { version } => self.finish_retire(*version),
             RecordChange::RotationEnded { outcome, at } => self.end_rotation(*outcome, *at),
@@ -251,6 +258,8 @@ impl SecretRecord {
             }
             RecordChange::SafeModeLeft => {
                 self.safe_mode = None;
+                self.take_word();
+                self.test_again();
                 self.stay = self.stays_after_safe_mode();
             }
             RecordChange::ClockNoted { since } => self.ahead_since = *since,
@@ -312,10 +321,30 @@ impl SecretRecord {
         }
     }
 
-    /// In a history that was lost, the number may have been another's.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LostAnnounced, self.stay))]
-    fn may_have_been_announced(&self) -> bool {
-        self.lost_history.is_some()
+    /// An operator says that the version works which instances are to follow, where no login can show it. While another version
+    /// waits, the word is only that instances go to that one.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(WordOfCurrent, self.versions.values_mut().filter(|version| !version.can_log_in()).for_each(|version| version.doubt = None)))]
+    fn take_word(&mut self) {
+        if self.next_waits() {
+            return;
+        }
+        for version in self.versions.values_mut().filter(|version| !version.can_log_in()) {
+            version.doubt = None;
+        }
+    }
+
+    /// A login may have failed for a reason that has passed.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ProofAgain, ()))]
+    fn test_again(&mut self) {
+        for version in self.versions.values_mut().filter(|version| version.doubt == Some(Doubt::Failed)) {
+            version.doubt = Some(Doubt::Untested);
+        }
+    }
+
+    /// Whether a version waits that no rotation is moving to.
+    fn next_waits(&self) -> bool {
+        let moving = self.rotation.as_ref().map(|rotation| rotation.new);
+        self.versions.iter().any(|(number, version)| version.label == Label::Pending && Some(*number) != moving)
     }
 
     /// Instances that stayed have nothing to go to, or would go back to a version that may have ended, only to leave it at
@@ -428,6 +457,9 @@ impl SecretRecord {
             }
         }
         self.reject(new, Cause::RolledBack, reason.to_owned(), at);
+        // What instances stayed for may have been whether this version works.
+        let doubted = self.doubt(new).is_some();
+        self.stay &= !doubted || self.safe_mode.is_some() || self.stays_after_safe_mode();
         if let Some(retirement) = self.retirements.get_mut(&new) {
             retirement.unmade = unmade;
         }
@@ -463,9 +495,10 @@ impl SecretRecord {
                 Cause::RolledBack | Cause::Superseded => Label::Rejected,
             },
         );
-        // Ended versions are kept for people, the newest few only.
-        let live: BTreeSet<Version> = self.live_versions().collect();
-        let ended: Vec<Version> = self.versions.keys().copied().filter(|version| !live.contains(version)).collect();
+        // Ended versions are kept for people, the newest few only; and the old one of a rotation, whose end says how it went.
+        let old = self.rotation.as_ref().and_then(|rotation| rotation.old);
+        let kept: BTreeSet<Version> = self.live_versions().chain(old).collect();
+        let ended: Vec<Version> = self.versions.keys().copied().filter(|version| !kept.contains(version)).collect();
         for version in ended.iter().rev().skip(MAX_HISTORY) {
             self.versions.remove(version);
         }
@@ -476,6 +509,7 @@ impl SecretRecord {
         let why = match self.versions.get(&version)?.unproven? {
             Unproven::NoProvider => "no provider looks after it",
             Unproven::LeftAlone => "the provider left another owner's credential alone",
+            Unproven::ValueLost => "the store has no value that names the credential",
             Unproven::Abandoned => "an operator gave it up",
         };
         Some(format!("{why}, so the credential of version {version} may still be valid"))

@@ -9,7 +9,7 @@ use rotacast_protocol::coordinator::{
 };
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::policy::{Deadline, OnDeadline, WhenUnreachable};
-use rotacast_protocol::record::{RecordChange, RetireStep, SafeMode, SecretRecord};
+use rotacast_protocol::record::{Label, RecordChange, RetireStep, SafeMode, SecretRecord};
 use rotacast_protocol::time::outlast;
 use rotacast_protocol::{LeaseSequence, Phase, Policy, ReportSequence, Revision, WallTime};
 
@@ -517,4 +517,28 @@ fn what_was_acknowledged_of_a_lost_history_counts_for_nothing() {
     assert!(restored.revision > lost_revision && restored.generation > lost_generation, "instances would not follow");
     assert!(restored.retirements[&v(1)].unwanted_since > lost_revision, "a release of the lost history would count");
     assert!(restored.rotation.unwrap().activated > Some(lost_revision), "a switch of the lost history would count");
+}
+
+/// Twenty later versions have ended while the old one drained.
+#[test]
+fn a_rotation_says_how_its_old_version_ended_although_many_others_have_ended_since() {
+    let draining = Bench::draining(Policy { provider: None, ..managed() }, &["api/a"]);
+    let mut record = draining.coordinator.record().clone();
+    for number in 3..30 {
+        let mut ended = record.versions[&v(2)].clone();
+        ended.label = Label::Rejected;
+        record.versions.insert(v(number), ended);
+    }
+    record.last_version = Some(v(29));
+    let mut bench = Bench::over(record, draining.policy.clone(), 2);
+    bench.register("api/a");
+    for _ in 0..5000 {
+        bench.sync("api/a", 2, Stage::Released, &[2]);
+        bench.serve_guard(1);
+        bench.pass(seconds(1));
+        bench.destroy(1);
+    }
+    let finished = bench.coordinator.record().history.last().unwrap();
+    let says = "no provider looks after it, so the credential of version 1 may still be valid";
+    assert_eq!((finished.old, finished.reason.as_str()), (Some(v(1)), says));
 }

@@ -186,7 +186,7 @@ fn inputs() -> impl Strategy<Value = Input> {
             sent: rotacast_protocol::Instant::ZERO + seconds(1_000_100),
             evidence: Evidence::None
         }),
-        version().prop_map(|version| Input::LeftAlone { version, step: RetireStep::Disable }),
+        version().prop_map(|version| Input::LeftAlone { version, step: RetireStep::Disable, why: Unproven::LeftAlone }),
         (version(), 0_u64..200)
             .prop_map(|(version, revision)| Input::Audited { version, revision: Revision(revision) }),
         (version(), 0..3_usize).prop_map(|(version, step)| Input::StepDone {

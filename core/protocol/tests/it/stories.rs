@@ -13,7 +13,7 @@ use rotacast_protocol::Policy;
 use rotacast_protocol::coordinator::{Change, CommandKind, Cure, Evidence, Failed, Input, Order};
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::policy::{Deadline, OnDeadline, OnFailure, WhenEmpty, WhenUnreachable};
-use rotacast_protocol::record::{Finished, Origin, RecordChange};
+use rotacast_protocol::record::{Finished, Origin, ProviderId, RecordChange};
 use rotacast_protocol::{Outcome, Phase};
 
 struct Story {
@@ -78,6 +78,7 @@ fn policy(words: &[&str]) -> Policy {
             "proceed_when_empty" => policy.when_empty = WhenEmpty::Proceed,
             "approval" => policy.approval = true,
             "without_a_provider" => policy.provider = None,
+            "without_logins" => policy.provider = Some(ProviderId { system: String::new(), ..provider() }),
             "hold_on_failure" => policy.on_failure = OnFailure::Hold,
             "min_overlap" => policy.min_overlap = seconds(number(value)),
             "required" => policy.required = BTreeMap::from([(value.parse().unwrap(), 1)]),
@@ -169,8 +170,9 @@ impl Story {
                 sent: bench.now.instant,
                 evidence: Evidence::Unavailable(format!("{} is not in the configuration", provider())),
             }),
-            ["left", "alone", step, version] => {
-                bench.input(Input::LeftAlone { version: v(number(version)), step: step.parse().unwrap() })
+            ["left", "alone", step, version, why] => {
+                let (version, step, why) = (v(number(version)), step.parse().unwrap(), why.parse().unwrap());
+                bench.input(Input::LeftAlone { version, step, why })
             }
             ["audited", version] => {
                 let revision = bench.revision();
@@ -347,7 +349,10 @@ fn said(change: &Change) -> Option<String> {
                 .to_owned()
         }
         RecordChange::GivenUp { version, word } => format!("{} gives version {version} up", word.by),
-        RecordChange::LeftAlone { version } => format!("another owner's credential of version {version} is left alone"),
+        RecordChange::LeftAlone { version, why } => {
+            format!("the credential of version {version} is left alone ({why})")
+        }
+        RecordChange::MayBeInUse { version } => format!("an instance may use version {version} of the lost history"),
         RecordChange::SaidGone { instance, word } => format!("{} says that {instance} is gone", word.by),
         RecordChange::GoneForgotten { instance } => format!("the roster no longer has {instance}"),
         RecordChange::RetireBegan { version, .. } => format!("retiring version {version}: the point of no return"),

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use rotacast_protocol::coordinator::{CommandKind, Coordinator, Input, Order, Tenure};
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::policy::{Deadline, OnDeadline};
-use rotacast_protocol::record::SecretRecord;
-use rotacast_protocol::{Epoch, Phase};
+use rotacast_protocol::record::{ProviderId, SecretRecord};
+use rotacast_protocol::{Epoch, Phase, Policy};
 
 use super::{apply, says};
-use crate::bench::{Bench, key, managed, seconds, v};
+use crate::bench::{Bench, key, managed, provider, seconds, v};
 use crate::mutant::Rule;
 
 /// See [`super::directed`].
@@ -192,9 +192,58 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
         Rule::ProofGivesUp => {
             let mut bench = Bench::draining(managed(), &["api/a"]);
             went_back(&mut bench);
+            bench.input(Input::Verified { version: v(1) }).ok();
+            bench.order(Order::LeaveSafeMode).ok();
             spoil();
-            bench.input(Input::VerifyFailed { version: v(2), reason: "no such role".into() }).ok();
+            refused(&mut bench, 2);
             says(bench.phase() == "draining", "L: a rotation to a version that has ended goes on for ever")
+        }
+        Rule::ProofHeld => {
+            let mut bench = Bench::draining(managed(), &["api/a"]);
+            went_back(&mut bench);
+            spoil();
+            refused(&mut bench, 2);
+            says(bench.current() == Some(1), "A: what all instances use is given up for a version that may have ended")
+        }
+        Rule::ProofAgain => {
+            let mut bench = Bench::running(managed(), &["api/a"]);
+            went_back(&mut bench);
+            refused(&mut bench, 1);
+            spoil();
+            bench.order(Order::LeaveSafeMode).ok();
+            let tested = bench.owes(&CommandKind::Test { version: v(1) });
+            says(!tested, "L: a login that failed once is never tried again")
+        }
+        Rule::ProofNeedsLogin => {
+            let mut bench = Bench::running(without_logins(), &["api/a"]);
+            went_back(&mut bench);
+            spoil();
+            let tested = bench.owes(&CommandKind::Test { version: v(1) });
+            says(tested, "A: the shape of a value that may have ended is to show that it works")
+        }
+        Rule::WordOfCurrent => {
+            let mut bench = Bench::running(without_logins(), &["api/a"]);
+            went_back(&mut bench);
+            bench.sync("api/a", 7, Stage::Released, &[7]);
+            bench.input(Input::VersionSeen { version: v(8) }).ok();
+            spoil();
+            bench.order(Order::LeaveSafeMode).ok();
+            bench.input(Input::VerifyFailed { version: v(8), reason: "empty".into() }).ok();
+            says(
+                bench.coordinator.record().versions.get(&v(1)).is_some_and(|version| version.doubt.is_none()),
+                "A: a version that may have ended counts as working since another one was to come",
+            )
+        }
+        Rule::RotateMakesWay => {
+            let mut bench = Bench::draining(managed(), &["api/a"]);
+            went_back(&mut bench);
+            bench.order(Order::LeaveSafeMode).ok();
+            refused(&mut bench, 1);
+            refused(&mut bench, 2);
+            bench.order(Order::rollback("neither works").expect("a reason")).ok();
+            spoil();
+            bench.order(Order::Rotate).ok();
+            says(bench.phase() == "rolling_back", "L: a rollback waits for those who wait for what cannot be ordered")
         }
         Rule::StayMakesWay => {
             let mut bench = Bench::draining(managed(), &["api/a"]);
@@ -214,6 +263,16 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
 
 fn went_back(bench: &mut Bench) {
     apply(bench, Input::StoreWentBack { reason: "restored".into() });
+}
+
+fn refused(bench: &mut Bench, version: u64) {
+    bench.input(Input::VerifyFailed { version: v(version), reason: "no such role".into() }).ok();
+}
+
+/// A provider where nothing can log in.
+fn without_logins() -> Policy {
+    let provider = provider();
+    Policy { provider: Some(ProviderId { system: String::new(), ..provider }), ..managed() }
 }
 
 fn leased(bench: &mut Bench, version: u64) -> bool {

@@ -24,7 +24,7 @@ async fn made(fixture: &Postgres, version: u64) -> Credential {
 
 fn rejection(verdict: Result<Verdict, ProviderError>) -> String {
     match verdict {
-        Ok(Verdict::Rejected(why)) => why,
+        Ok(Verdict::Rejected(why) | Verdict::Unusable(why)) => why,
         other => panic!("expected a rejection, found {other:?}"),
     }
 }
@@ -371,22 +371,27 @@ async fn what_cannot_log_in_is_rejected_with_the_reason() {
         changed[name] = value.into();
         fixture.credential(1, &changed)
     };
-    for (name, value, why) in [
-        ("password", "wrong-4711", "28P01"),
-        ("username", "nobody_at_all", "28P01"),
-        ("dbname", "nowhere", "3D000"),
-        ("engine", "mysql", "engine"),
-        ("host", "localhost", "host and port"),
-        ("port", "1", "host and port"),
+    // Only a refusal of the identity itself says that the credential does not work.
+    for (name, value, why, at_authentication) in [
+        ("password", "wrong-4711", "28P01", true),
+        ("username", "nobody_at_all", "28P01", true),
+        ("dbname", "nowhere", "3D000", false),
+        ("engine", "mysql", "engine", false),
+        ("host", "localhost", "host and port", false),
+        ("port", "1", "host and port", false),
     ] {
-        let found = rejection(provider.test(&with(name, value), &[], Trial::New).await);
+        let verdict = provider.test(&with(name, value), &[], Trial::New).await;
+        assert_eq!(matches!(verdict, Ok(Verdict::Rejected(_))), at_authentication, "{name}: {verdict:?}");
+        let found = rejection(verdict);
         assert!(found.contains(why), "{name}: {found}");
     }
     let role = field(&credential, "username");
     superuser(&fixture, &format!("ALTER ROLE {role} NOLOGIN")).await;
-    assert!(rejection(provider.test(&credential, &[], Trial::New).await).contains("28000"));
+    let verdict = provider.test(&credential, &[], Trial::New).await;
+    assert!(matches!(&verdict, Ok(Verdict::Rejected(why)) if why.contains("28000")), "{verdict:?}");
     superuser(&fixture, &format!("ALTER ROLE {role} LOGIN; REVOKE app_owner FROM {role}")).await;
-    assert!(rejection(provider.test(&credential, &[], Trial::New).await).contains("not a direct member"));
+    let verdict = provider.test(&credential, &[], Trial::New).await;
+    assert!(matches!(&verdict, Ok(Verdict::Unusable(why)) if why.contains("not a direct member")), "{verdict:?}");
 }
 
 #[tokio::test]
