@@ -132,8 +132,8 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
         Rule::GoneStays => {
             let policy = Policy { when_unreachable: WhenUnreachable::Hold, ..Policy::default() };
             let mut bench = Bench::draining(policy, &["api/a", "api/b"]);
-            bench.pass(seconds(130));
-            bench.order(Order::gone(key("api/b"), "its node is lost").expect("a reason")).ok();
+            hears_of_a(&mut bench, 190);
+            gone(&mut bench, "api/b");
             spoil();
             bench.take_over();
             bench.register("api/b");
@@ -143,10 +143,36 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             let policy = Policy { when_unreachable: WhenUnreachable::Hold, ..Policy::default() };
             let mut bench = Bench::draining(policy, &["api/a", "api/b"]);
             // It may send its next Sync a minute after the last one, although a rotation is in flight.
-            bench.pass(seconds(60));
+            hears_of_a(&mut bench, 60);
             spoil();
-            bench.order(Order::gone(key("api/b"), "its node is lost").expect("a reason")).ok();
+            gone(&mut bench, "api/b");
             says(!blocks(&bench, "api/b"), "S1: an instance that has missed no Sync counts as gone")
+        }
+        Rule::GoneListens => {
+            let policy = Policy { when_unreachable: WhenUnreachable::Hold, ..Policy::default() };
+            let mut bench = Bench::draining(policy, &["api/a", "api/b"]);
+            bench.pass(seconds(300));
+            // The leader was cut off from both; a is the first to be heard again.
+            hears_of_a(&mut bench, 10);
+            spoil();
+            gone(&mut bench, "api/b");
+            says(!blocks(&bench, "api/b"), "S1: an instance that the leader could not hear counts as gone")
+        }
+        Rule::GoneHears => {
+            let policy = Policy { when_unreachable: WhenUnreachable::Hold, ..Policy::default() };
+            let mut bench = Bench::draining(policy, &["api/a", "api/b"]);
+            bench.pass(seconds(300));
+            spoil();
+            gone(&mut bench, "api/b");
+            says(!blocks(&bench, "api/b"), "S1: an instance counts as gone while the leader hears none at all")
+        }
+        Rule::RosterIdle => {
+            let mut bench = Bench::preparing(Policy::default(), &["api/a", "api/b"]);
+            bench.take_over();
+            spoil();
+            // The roster cannot be read. b was told to Sync once a minute.
+            hears_of_a(&mut bench, 60);
+            says(bench.current() == Some(2), "stages: a new leader takes those it has heard for all before others Sync")
         }
         Rule::StepOrder => {
             let mut bench = Bench::draining(managed(), &["api/a"]);
@@ -236,6 +262,11 @@ fn hears_of_a(bench: &mut Bench, for_seconds: u64) {
         bench.sync("api/a", 2, Stage::Prepared, &[1, 2]);
         bench.pass(seconds(10));
     }
+}
+
+/// An operator says that it is gone; whether that is taken shows in what holds the retire up.
+fn gone(bench: &mut Bench, name: &str) {
+    bench.order(Order::gone(key(name), "its node is lost").expect("a reason")).ok();
 }
 
 fn blocks(bench: &Bench, name: &str) -> bool {

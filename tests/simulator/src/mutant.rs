@@ -166,12 +166,18 @@ rules! {
     GoneStays,
     /// An incarnation that has missed nothing it was to send is not said to be gone.
     GoneIsSilent,
+    /// Silence counts from when the leader hears instances again.
+    GoneListens,
+    /// While a leader hears none of several instances, none of them is said to be gone.
+    GoneHears,
     /// What was said before a change of direction confirms nothing.
     ConfirmedDirection,
     /// An empty set is never unanimous.
     EmptySet,
     /// A leader that has just taken over does not take those it knows for all.
     RosterFirst,
+    /// It waits until those have been heard that were told the longest interval.
+    RosterIdle,
     /// A rollback ends the old version's retirement.
     RollbackSpares,
     /// A rollback is a new generation.

@@ -62,10 +62,9 @@ impl Coordinator {
         }
     }
 
-    /// Whether a silent instance still runs is for people to find out, once it has missed what it was to send at the latest.
+    /// Whether a silent instance still runs is for people to find out, once its silence says something.
     pub(super) fn remedy_of_silent(&self, member: &Member, now: Now) -> Option<String> {
-        let may_be_gone = now.instant >= self.may_be_gone_at(member);
-        may_be_gone.then(|| format!("rotacast gone '{}' --reason '{WHY}'", member.key))
+        self.may_be_said_gone(member, now).then(|| format!("rotacast gone '{}' --reason '{WHY}'", member.key))
     }
 
     /// What an operator can do about a command that keeps failing.

@@ -1,5 +1,7 @@
 //! Who uses the secret: registrations, leaves, and which incarnations are proved over.
 
+use std::time::Duration;
+
 use super::condition::{Condition, ConditionName};
 use super::decide::stale;
 use super::{Change, Coordinator, MAX_MEMBERS, Member, Rejection, lease};
@@ -121,7 +123,13 @@ impl Coordinator {
 
     /// When every live instance has been heard, although the roster cannot be read.
     pub(super) fn roster_known_by(&self) -> Instant {
-        self.tenure.since.instant + lease::outlast(self.record.timing.sync_rotating * 2)
+        self.tenure.since.instant + lease::outlast(self.longest_told() * 2)
+    }
+
+    /// The longest interval at which a live instance may Sync: one that has not heard of the rotation goes on as before.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(RosterIdle, self.record.timing.sync_rotating))]
+    fn longest_told(&self) -> Duration {
+        self.record.longest_sync()
     }
 
     /// A new leader does not take the instances it has heard for all there are. Every live one has sent two Syncs by the end

@@ -10,6 +10,14 @@ use crate::policy::WhenUnreachable;
 use crate::record::{Override, Retirement};
 use crate::time::{Instant, Now};
 
+/// After how many of the longest Sync intervals without any instance a leader takes itself to be cut off: one Sync of a lone
+/// instance may be lost.
+const DEAF_AFTER: u32 = 2;
+
+/// For how many of the longest Sync intervals an instance must have been silent to be said to be gone: one more than a leader
+/// may be cut off without noticing it, so that it has missed a Sync that would have been heard.
+const GONE_AFTER: u32 = DEAF_AFTER + 1;
+
 impl Coordinator {
     /// Whether and why a member holds back a version's retire, and when it stops doing so if it stays silent.
     #[must_use]
@@ -152,7 +160,8 @@ impl Coordinator {
         } else {
             self.record.longest_sync() * 2
         };
-        let was_away = at > self.quiet_since() + lease::outlast(gap);
+        // A rotation that began meanwhile does not hide the gap.
+        let was_away = at > self.quiet_since() + lease::outlast(gap) || self.is_deaf(at);
         self.heard_at = self.heard_at.max(at);
         if was_away {
             self.listening_since = at;
@@ -170,11 +179,33 @@ impl Coordinator {
         !member.is_gone() && self.waited_for_until(member, now).is_none_or(|until| now.instant < until)
     }
 
-    /// When a member that stays silent may be said to be gone: it has missed two Syncs at the longest interval that it may
-    /// have been told, whatever the interval in force is now.
+    /// When a member that stays silent may be said to be gone, as long as this leader hears others.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GoneIsSilent, Instant::ZERO))]
-    pub(super) fn may_be_gone_at(&self, member: &Member) -> Instant {
-        self.last_sign(member) + lease::outlast(self.record.longest_sync() * 2)
+    fn may_be_gone_at(&self, member: &Member) -> Instant {
+        self.missed_since(member) + lease::outlast(self.record.longest_sync() * GONE_AFTER)
+    }
+
+    /// Since when a member is silent although this leader hears instances.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GoneListens, self.last_sign(member)))]
+    fn missed_since(&self, member: &Member) -> Instant {
+        self.last_sign(member).max(self.listening_since)
+    }
+
+    /// Whether this leader has heard no instance for so long that silence proves nothing. A lone instance is no such sign: its
+    /// own silence is what is asked about.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GoneHears, false))]
+    fn hears_none_of_many(&self, now: Now) -> bool {
+        self.is_deaf(now.instant) && self.members.iter().filter(|member| !member.is_gone()).nth(1).is_some()
+    }
+
+    /// Whether every instance that runs has missed a Sync at whatever interval it was told, and another one.
+    fn is_deaf(&self, at: Instant) -> bool {
+        at >= self.heard_at + lease::outlast(self.record.longest_sync() * DEAF_AFTER)
+    }
+
+    /// Whether an operator may say that a member is gone.
+    pub(super) fn may_be_said_gone(&self, member: &Member, now: Now) -> bool {
+        now.instant >= self.may_be_gone_at(member) && !self.hears_none_of_many(now)
     }
 
     /// Why an incarnation may be running, as far as this secret knows it; none: it is not known, is over, or was silent for long
@@ -182,23 +213,34 @@ impl Coordinator {
     #[must_use]
     pub fn may_be_running_still(&self, instance: &InstanceKey, now: Now) -> Option<String> {
         let member = self.members.find(instance).filter(|member| !member.is_gone())?;
-        let wait = self.may_be_gone_at(member).since(now.instant);
-        if wait.is_zero() {
+        if self.may_be_said_gone(member, now) {
             return None;
         }
         let secret = &self.record.secret;
         let interval = seconds(self.record.longest_sync());
+        let ago = |at: Instant| seconds(now.instant.since(at));
+        if self.hears_none_of_many(now) {
+            return Some(format!(
+                "this leader has heard no instance of {secret} for {}, so it may be cut off, and silence proves nothing: \
+                 instances are heard every {interval}; `rotacast doctor` says what is wrong; ask again once an instance is heard",
+                ago(self.heard_at)
+            ));
+        }
+        let wait = seconds(self.may_be_gone_at(member).since(now.instant));
         Some(match member.heard() {
-            Some(heard) => format!(
+            Some(heard) if heard >= self.listening_since => format!(
                 "{instance} was heard {} ago for {secret}, so it may run: instances are heard every {interval}; stop it, and ask \
-                 again in {}",
-                seconds(now.instant.since(heard)),
-                seconds(wait)
+                 again in {wait}",
+                ago(heard)
             ),
-            None => format!(
+            _ if self.listening_since > self.tenure.since.instant => format!(
+                "this leader heard no instance of {secret} until {} ago, so {instance} may run: instances are heard every \
+                 {interval}; ask again in {wait}",
+                ago(self.listening_since)
+            ),
+            _ => format!(
                 "this leader has not heard {instance} for {secret} yet, and has not listened for long enough: instances are \
-                 heard every {interval}; ask again in {}",
-                seconds(wait)
+                 heard every {interval}; ask again in {wait}"
             ),
         })
     }

@@ -128,13 +128,7 @@ impl Story {
             ["roster", "read"] => bench.input(Input::RosterRead),
             ["leave", name] => bench.input(Input::Left { key: key(name) }),
             [how @ ("sync" | "lost-sync" | "report"), name, stage, version, "holds", held @ ..] => {
-                let stage = match *stage {
-                    "seen" => Stage::Seen,
-                    "prepared" => Stage::Prepared,
-                    "switched" => Stage::Switched,
-                    "released" => Stage::Released,
-                    other => panic!("no stage {other:?}"),
-                };
+                let stage = stage_of(stage);
                 let held: Vec<u64> = held.iter().map(|word| number(word)).collect();
                 match *how {
                     "sync" => {
@@ -147,6 +141,18 @@ impl Story {
                     }
                     _ => bench.report(name, number(version), stage, &held),
                 }
+            }
+            // Heard every ten seconds for so long, as instances are during a rotation: that it is granted leases is not told.
+            ["hear", name, stage, version, "holds", held @ .., "for", count, "s"] => {
+                let held: Vec<u64> = held.iter().map(|word| number(word)).collect();
+                for _ in 0..number(count) / 10 {
+                    bench.sync(name, number(version), stage_of(stage), &held);
+                    bench.pass(seconds(10));
+                }
+                let told = bench.log[self.told..].iter().filter(|change| !matches!(change, Change::LeaseGranted { .. }));
+                told.filter_map(said).for_each(|text| writeln!(out, "  {text}").unwrap());
+                self.told = bench.log.len();
+                Ok(())
             }
             ["nack", name, version] => {
                 bench.refuse(name, number(version));
@@ -267,6 +273,16 @@ impl Story {
             writeln!(out, "  -> {command}").unwrap();
         }
         self.owed = owed;
+    }
+}
+
+fn stage_of(word: &str) -> Stage {
+    match word {
+        "seen" => Stage::Seen,
+        "prepared" => Stage::Prepared,
+        "switched" => Stage::Switched,
+        "released" => Stage::Released,
+        other => panic!("no stage {other:?}"),
     }
 }
 
