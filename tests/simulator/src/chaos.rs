@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rotacast_protocol::coordinator::{Input, Order};
+use rotacast_protocol::coordinator::{Input, Order, OrderName};
 use rotacast_protocol::{Incarnation, InstanceKey, Version};
 
 use crate::clock::{MS, SECOND};
@@ -14,7 +14,7 @@ use crate::setup::policy;
 use crate::world::World;
 
 /// What chaos picks from; the rest strikes in passing.
-const PICKED: [Fault; 48] = [
+const PICKED: [Fault; 53] = [
     Fault::ManagedVersion,
     Fault::RosterLate,
     Fault::LateAnswers,
@@ -63,7 +63,16 @@ const PICKED: [Fault; 48] = [
     Fault::CredentialDeleted,
     Fault::WallClockStep,
     Fault::KeyLost,
+    Fault::SaidGone,
+    Fault::SaidGone,
+    Fault::GivenUp,
+    Fault::GivenUp,
+    Fault::ProviderAway,
 ];
+
+/// The last of them, which lead operators to say that an instance is gone or to give a version up. In a world made for a restored
+/// store operators follow its runbook alone.
+const WORDS: usize = 5;
 
 impl World {
     pub(crate) fn chaos(&mut self) {
@@ -78,7 +87,8 @@ impl World {
         let drawn = self.rng.draw();
         let target = usize::try_from(self.rng.draw() % 1000).unwrap_or(0);
         let favoured = !self.favoured.is_empty() && self.rng.permille(700);
-        let from: &[Fault] = if favoured { &self.favoured } else { &PICKED };
+        let picked = if self.restores.is_some() { &PICKED[..PICKED.len() - WORDS] } else { &PICKED[..] };
+        let from: &[Fault] = if favoured { &self.favoured } else { picked };
         let fault = from[usize::try_from(drawn % from.len() as u64).unwrap_or(0)];
         // A restored store ends what can be said of progress: rare, unless it is what a world is for.
         if fault == Fault::StoreRestored && !favoured && !self.rng.permille(100) {
@@ -169,6 +179,8 @@ impl World {
                 self.order(Order::Excuse { instance });
             }
             Fault::Overridden => self.override_for(index),
+            Fault::SaidGone => self.paste(target, OrderName::Gone),
+            Fault::GivenUp => self.paste(target, OrderName::Abandon),
             Fault::Joiner => self.join(index),
             Fault::Rolled => {
                 self.leave(index);
@@ -203,6 +215,7 @@ impl World {
                 let version = Version::new(self.rng.between(1, self.outside.last_version.max(1))).expect("from 1");
                 self.outside.deleted.insert(version);
             }
+            Fault::ProviderAway => self.truth.provider_away = until,
             Fault::WallClockStep => {
                 let days = i64::try_from(self.rng.between(0, 2)).unwrap_or(0) - 1;
                 self.leaders[node].clock.step_wall(days * 86_400_000 + 12_345);

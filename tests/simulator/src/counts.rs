@@ -18,6 +18,12 @@ pub struct Counts {
     pub uses: u64,
     pub retired: u64,
     pub rotations: u64,
+    /// Incarnations that operators said to be gone.
+    pub said_gone: u64,
+    /// Of them, those that ran.
+    pub said_gone_and_runs: u64,
+    /// Versions that operators gave up.
+    pub given_up: u64,
     /// How often a store was restored.
     pub restores: u64,
     /// Runs in which it was.
@@ -40,6 +46,9 @@ impl Counts {
         self.uses += other.uses;
         self.retired += other.retired;
         self.rotations += other.rotations;
+        self.said_gone += other.said_gone;
+        self.said_gone_and_runs += other.said_gone_and_runs;
+        self.given_up += other.given_up;
         self.restores += other.restores;
         self.restored += other.restored;
         for (fault, count) in &other.faults {

@@ -23,9 +23,11 @@ impl World {
         }
         let unwanted_since =
             command.kind.version().and_then(|version| Some(record.retirements.get(&version)?.unwanted_since));
+        let word = |version: Version| record.retirements.get(&version)?.given_up.as_ref();
+        let given_up = command.kind.version().and_then(word).is_some();
         let (state, sent) = (Box::new(record.state()), self.leader_now(node).instant);
         let audits = matches!(command.kind, CommandKind::Audit { .. });
-        let effect = Event::EffectArrives { node, epoch, id, command, state, unwanted_since, sent };
+        let effect = Event::EffectArrives { node, epoch, id, command, state, unwanted_since, given_up, sent };
         // The audit log is on the broadcaster's own disk: nothing is lost on the way, and it is waited for.
         if audits && self.outside.audit_slow > self.now {
             self.at(self.now + MS, effect);
@@ -65,6 +67,7 @@ impl World {
         command: Command,
         state: &SecretState,
         unwanted_since: Option<Revision>,
+        given_up: bool,
         sent: Instant,
     ) {
         let mut roster = None;
@@ -114,6 +117,13 @@ impl World {
                     }
                     Ok(vec![Input::Audited { version, revision: command.revision }])
                 }
+            }
+            // The credential is left alone.
+            CommandKind::Retire { version, step } if given_up && step != RetireStep::Erase => {
+                Ok(vec![Input::StepDone { version, step }])
+            }
+            CommandKind::Retire { step, .. } if self.truth.provider_away > self.now && step != RetireStep::Erase => {
+                Err(())
             }
             CommandKind::Retire { version, step } => self.retire(version, step),
         };
@@ -177,7 +187,9 @@ impl World {
     }
 
     fn usage(&mut self, version: Version, sent: Instant) -> Input {
-        let evidence = if self.sessions_known {
+        let evidence = if self.truth.provider_away > self.now {
+            Evidence::Unavailable("its provider is not in the configuration".into())
+        } else if self.sessions_known {
             let users = self.instances.iter().filter(|running| {
                 let now = running.clock.at(self.now);
                 running.alive && running.guards.iter().any(|guard| guard.version == version && guard.end > now)

@@ -52,6 +52,8 @@ pub enum Event {
         state: Box<SecretState>,
         /// The retirement it is about.
         unwanted_since: Option<Revision>,
+        /// An operator has given the version up.
+        given_up: bool,
         /// By the sender's clock.
         sent: Instant,
     },

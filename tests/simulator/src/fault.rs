@@ -44,6 +44,10 @@ pub enum Fault {
     Excused,
     /// An operator lets the retires under way cut an instance off.
     Overridden,
+    /// An operator pastes a `gone` that is offered, whether or not that process runs.
+    SaidGone,
+    /// An operator pastes an `abandon` that is offered.
+    GivenUp,
     Joiner,
     /// A clean leave, and a new instance in its place.
     Rolled,
@@ -79,6 +83,8 @@ pub enum Fault {
     ProviderHalf,
     /// Somebody deletes a credential at the provider.
     CredentialDeleted,
+    /// The provider's section is taken out of the configuration for a while.
+    ProviderAway,
     WallClockStep,
     /// The leader's key is taken away although its holder lives.
     KeyLost,
@@ -86,7 +92,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 44] = [
+    pub const ALL: [Fault; 47] = [
         Fault::Lost,
         Fault::Doubled,
         Fault::Slow,
@@ -108,6 +114,8 @@ impl Fault {
         Fault::Twin,
         Fault::Excused,
         Fault::Overridden,
+        Fault::SaidGone,
+        Fault::GivenUp,
         Fault::Joiner,
         Fault::Rolled,
         Fault::Leaves,
@@ -129,6 +137,7 @@ impl Fault {
         Fault::StoreReadOnly,
         Fault::ProviderHalf,
         Fault::CredentialDeleted,
+        Fault::ProviderAway,
         Fault::WallClockStep,
         Fault::KeyLost,
     ];

@@ -19,6 +19,12 @@ use crate::world::World;
 pub struct Truth {
     /// Whom operators' durable overrides cut off, by version.
     pub cut_off: BTreeMap<Version, BTreeSet<String>>,
+    /// Whom operators said to be gone.
+    pub gone: BTreeSet<String>,
+    /// What operators gave up: its credential is left as it is.
+    pub given_up: BTreeSet<Version>,
+    /// The provider is not in the configuration, until then.
+    pub provider_away: u64,
     /// When the version that is current now became it.
     pub activated: u64,
     /// The services of which an instance really handed a version out.
@@ -153,8 +159,10 @@ impl World {
     /// The point of no return of one version.
     fn check_retire(&mut self, version: Version, before: &SecretRecord, record: &SecretRecord) {
         let step = |record: &SecretRecord| record.retirements.get(&version).and_then(|retirement| retirement.step);
+        let given_up = record.retirements.get(&version).is_some_and(|retirement| retirement.given_up.is_some());
         if step(before) == Some(RetireStep::Disable)
             && step(record) == Some(RetireStep::Destroy)
+            && !given_up
             && !self.outside.disabled.contains_key(&version)
         {
             self.violated("S1", format!("version {version} counts as disabled and still works"));
@@ -201,10 +209,12 @@ impl World {
     fn check_ends(&mut self, before: &SecretRecord, record: &SecretRecord) {
         for (version, retirement) in &before.retirements {
             if retirement.step.is_some() && !record.retirements.contains_key(version) {
-                if !self.outside.disabled.contains_key(version) {
+                let given_up = retirement.given_up.is_some();
+                if !given_up && !self.outside.disabled.contains_key(version) {
                     self.violated("S1", format!("the retire of version {version} ended and it still works"));
                 }
-                let gone = self.outside.destroyed.contains(version) && self.outside.erased.contains(version);
+                let destroyed = given_up || self.outside.destroyed.contains(version);
+                let gone = destroyed && self.outside.erased.contains(version);
                 if !gone {
                     self.violated("L", format!("the retire of version {version} ended and something is left of it"));
                 }
@@ -262,6 +272,12 @@ impl World {
                 self.truth.cut_off.entry(*version).or_default().extend(word.instances.iter().cloned());
             }
         }
+        for (version, retirement) in &record.retirements {
+            if retirement.given_up.is_some() && self.truth.given_up.insert(*version) {
+                self.counts.given_up += 1;
+            }
+        }
+        self.note_gone(record);
         let phase = |record: &SecretRecord| {
             record.rotation.as_ref().filter(|rotation| rotation.old.is_some()).map(|rotation| rotation.phase)
         };
@@ -278,6 +294,24 @@ impl World {
         }
         if sealed.difference(&earlier).next().is_some() {
             self.cue(When::Sealed);
+        }
+    }
+
+    /// Whom an operator said to be gone: no leader had heard it for as long as the leader waits before it offers that.
+    fn note_gone(&mut self, record: &SecretRecord) {
+        let silence = u64::try_from(record.longest_sync().as_nanos()).unwrap_or(u64::MAX) / 100 * 98 * 3;
+        for name in record.gone.keys() {
+            if !self.truth.gone.insert(name.clone()) {
+                continue;
+            }
+            self.counts.said_gone += 1;
+            let runs = self.instances.iter().any(|running| running.alive && self::name(running) == *name);
+            self.counts.said_gone_and_runs += u64::from(runs);
+            let heard = self.truth.heard.get(name).map_or(0, |(at, _)| *at);
+            self.tell(|| format!("an operator's word that {name} is gone is taken"));
+            if heard > 0 && self.now.saturating_sub(heard) < silence {
+                self.violated("gone", format!("{name} counts as gone and was heard just now"));
+            }
         }
     }
 
@@ -501,7 +535,8 @@ impl World {
         }
         let first = stored.record.versions.keys().next().copied();
         let left = self.outside.written.iter().copied().find(|version| {
-            Some(*version) != current && Some(*version) >= first && !self.outside.disabled.contains_key(version)
+            let ended = self.outside.disabled.contains_key(version) || self.truth.given_up.contains(version);
+            Some(*version) != current && Some(*version) >= first && !ended
         });
         if let Some(version) = left {
             self.violated("L", format!("everything has ended, and version {version} still works"));

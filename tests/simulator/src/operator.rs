@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use rotacast_protocol::coordinator::{ConditionName, Order};
+use rotacast_protocol::coordinator::{ConditionName, Order, OrderName};
 use rotacast_protocol::{InstanceKey, OperatorName, Version};
 
 use crate::clock::SECOND;
 use crate::event::{Event, Mail};
 use crate::instance::Running;
+use crate::judge::name;
 use crate::world::World;
 
 /// Longest virtual time after the faults stop until everything has ended, with an operator who acts on what he is told.
@@ -24,6 +25,43 @@ impl World {
             let mail = Mail::Order { by, order };
             let at = self.now + self.delay();
             self.at(at, Event::ToLeader(node, Box::new(mail)));
+        }
+    }
+
+    /// The operator pastes one of the commands that the blockers offer, if there is one of this name.
+    pub(crate) fn paste(&mut self, which: usize, name: OrderName) {
+        let Some(node) = self.leading_node() else { return };
+        let Some(term) = &self.leaders[node].term else { return };
+        let coordinator = term.coordinator();
+        let blockers = coordinator.blockers(self.leaders[node].clock.now(self.now));
+        let orders = blockers.iter().filter_map(|blocker| {
+            let words: Vec<&str> = blocker.command.as_deref()?.split_whitespace().collect();
+            match (words.as_slice(), name) {
+                (["rotacast", "gone", who, ..], OrderName::Gone) => {
+                    let who = who.trim_matches('\'');
+                    let key = coordinator.members().map(|member| &member.key).find(|key| key.to_string() == who)?;
+                    Order::gone(key.clone(), "its node is lost").ok()
+                }
+                (["rotacast", "abandon", _, version, ..], OrderName::Abandon) => {
+                    Order::abandon(Version::new(version.parse().ok()?).ok()?, "revoked by hand").ok()
+                }
+                _ => None,
+            }
+        });
+        let orders: Vec<Order> = orders.collect();
+        if !orders.is_empty() {
+            self.order(orders[which % orders.len()].clone());
+        }
+    }
+
+    /// An instance that runs although an operator said that it is gone is restarted.
+    fn restarts_those_said_gone(&mut self) {
+        for index in 0..self.instances.len() {
+            let running = &self.instances[index];
+            if running.alive && self.truth.gone.contains(&name(running)) {
+                let (clock, exclusive) = (running.clock.clone(), running.exclusive);
+                self.start_instance(index, clock, exclusive);
+            }
         }
     }
 
@@ -45,6 +83,7 @@ impl World {
         self.outside.audit_slow = 0;
         self.outside.read_only = 0;
         self.truth.provider_half = 0;
+        self.truth.provider_away = 0;
         if !self.instances.iter().any(|running| running.alive) {
             let clock = self.instances[0].clock.clone();
             let exclusive = self.instances[0].exclusive;
@@ -80,6 +119,7 @@ impl World {
         self.tell_versions();
         self.tell_roster();
         self.restarts_the_confused();
+        self.restarts_those_said_gone();
         let Some(node) = (0..self.leaders.len()).find(|node| {
             let epoch = self.leaders[*node].term.as_ref().map(|term| term.epoch);
             let runs = self.leaders[*node].stopped <= self.now;

@@ -47,6 +47,8 @@ pub struct Setup {
     pub logged: bool,
     /// How often the store is restored at most, in a world made for it.
     pub restores: Option<u64>,
+    /// Whether the world is made for operators who say that instances are gone and give versions up.
+    pub words: bool,
 }
 
 impl Setup {
@@ -60,6 +62,12 @@ impl Setup {
     #[must_use]
     pub fn restored(seed: u64, restores: u64) -> Self {
         Self { restores: Some(restores), ..Self::seed(seed) }
+    }
+
+    /// The world of a seed in which instances die or are cut off, and operators say that they are gone and give versions up.
+    #[must_use]
+    pub fn words(seed: u64) -> Self {
+        Self { words: true, ..Self::seed(seed) }
     }
 
     /// A world in which a rule is broken, and in which what that rule is there for happens often.
@@ -101,6 +109,26 @@ const RESTORED: [Fault; 16] = [
     Fault::StoreRestored,
 ];
 
+/// What leads operators to say that an instance is gone, or to give a version up.
+const WORDS: [Fault; 16] = [
+    Fault::NewVersion,
+    Fault::NewVersion,
+    Fault::ManagedVersion,
+    Fault::Rollback,
+    Fault::InstanceKilled,
+    Fault::InstanceKilled,
+    Fault::Alone,
+    Fault::InstanceCutOff,
+    Fault::InstanceStopped,
+    Fault::LeaderKilled,
+    Fault::SaidGone,
+    Fault::SaidGone,
+    Fault::SaidGone,
+    Fault::GivenUp,
+    Fault::GivenUp,
+    Fault::ProviderAway,
+];
+
 impl World {
     /// A world.
     #[must_use]
@@ -117,6 +145,7 @@ impl World {
             told,
             logged,
             restores,
+            words,
         } = setup;
         let mut rng = Rng::new(seed);
         let wild = mutant == Some(Mutant::Around(Around::ClocksAreTrue));
@@ -163,7 +192,13 @@ impl World {
             loss: if chaotic { profile.loss.unwrap_or(loss) } else { 0 },
             slowness: if chaotic { profile.slowness.unwrap_or(slowness) } else { 0 },
             step_slowness: if chaotic { profile.step_slowness.unwrap_or(40) } else { 0 },
-            favoured: if restores.is_some() { RESTORED.to_vec() } else { profile.favoured },
+            favoured: if restores.is_some() {
+                RESTORED.to_vec()
+            } else if words {
+                WORDS.to_vec()
+            } else {
+                profile.favoured
+            },
             restores,
             script: script.unwrap_or_default(),
             plan,

@@ -150,8 +150,8 @@ impl World {
             Event::SaveArrives { node, epoch, id, bytes, record, cursor } => {
                 self.save_arrives(node, epoch, id, bytes, record, cursor);
             }
-            Event::EffectArrives { node, epoch, id, command, state, unwanted_since, sent } => {
-                self.effect_arrives(node, epoch, id, command, &state, unwanted_since, sent);
+            Event::EffectArrives { node, epoch, id, command, state, unwanted_since, given_up, sent } => {
+                self.effect_arrives(node, epoch, id, command, &state, unwanted_since, given_up, sent);
             }
             Event::Append(registration, waits) => self.append(registration, waits),
             Event::StoreRead { index, life, id, sent } => self.store_read(index, life, id, sent),
@@ -219,9 +219,9 @@ impl World {
         }
     }
 
-    /// The names of those an operator cut off, for one version.
+    /// Whether an operator cut it off for one version, or said that it is gone.
     pub(crate) fn is_cut_off(&self, version: Version, name: &str) -> bool {
         let names: Option<&BTreeSet<String>> = self.truth.cut_off.get(&version);
-        names.is_some_and(|names| names.contains(name))
+        names.is_some_and(|names| names.contains(name)) || self.truth.gone.contains(name)
     }
 }

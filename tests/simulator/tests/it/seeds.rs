@@ -52,6 +52,16 @@ fn seeds_keep_every_promise() {
     }
 }
 
+/// Those of worlds in which operators say that instances are gone and give versions up.
+const WORDS: u64 = 1_000;
+const LONG_WORDS: u64 = 20_000;
+
+#[test]
+fn worlds_in_which_instances_are_said_to_be_gone_and_versions_are_given_up_keep_every_promise() {
+    let Some(counts) = run_all(WORDS, LONG_WORDS, "worlds_in_which_instances", Setup::words) else { return };
+    assert!(counts.said_gone > counts.said_gone_and_runs && counts.said_gone_and_runs > 0 && counts.given_up > 0);
+}
+
 #[test]
 fn worlds_with_a_restored_store_keep_every_promise() {
     let setup = |seed| Setup::restored(seed, 1);
