@@ -19,7 +19,6 @@ use rotacast_protocol::message::{SecretState, SyncReply};
 use rotacast_protocol::{ClusterName, Instant, SecretName};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::clock::Watch;
 use crate::driver::job::{Done, JobKey};
@@ -50,6 +49,7 @@ pub(crate) enum Control {
 }
 
 /// What stays the same for an incarnation.
+#[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) cluster: ClusterName,
     pub(crate) identity: SigningKey,
@@ -80,6 +80,8 @@ pub(crate) struct Driver {
     registrations: u64,
     problems: BTreeMap<JobKey, Error>,
     leaving: Option<Leaving>,
+    /// A registration was sent, whether or not an answer came.
+    may_be_registered: bool,
 }
 
 impl Driver {
@@ -96,27 +98,26 @@ impl Driver {
             registrations: 0,
             problems: BTreeMap::new(),
             leaving: None,
+            may_be_registered: false,
         }
     }
 
-    /// Runs until it has left or is cancelled.
-    pub(crate) async fn run(mut self, cancelled: CancellationToken) {
+    /// Runs until it has left, or until every subscriber and handle is gone.
+    pub(crate) async fn run(mut self) {
         let wake = Arc::clone(&self.context.wake);
         loop {
             self.take_stock();
-            if self.advance_leave() {
+            // What was asked last may be to leave.
+            let is_deserted = self.control.is_closed() && self.control.is_empty();
+            if self.advance_leave() || is_deserted && self.leaving.is_none() {
                 break;
             }
             let resume = self.start_commands();
             let nap = self.nap(resume);
             tokio::select! {
-                () = cancelled.cancelled() => break,
                 () = wake.notified() => {}
                 () = tokio::time::sleep(nap) => {}
-                control = self.control.recv() => match control {
-                    Some(control) => self.control(control),
-                    None => break,
-                },
+                control = self.control.recv(), if !is_deserted => control.into_iter().for_each(|it| self.control(it)),
                 Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => match done {
                     Ok(done) => self.finish(done),
                     // Jobs catch their panics; what is left is a runtime that shuts down.
@@ -293,6 +294,7 @@ impl Driver {
                 // for a duplicate and keep the first. The set of secrets only grows.
                 let (life, secrets) = (registration.key.incarnation, registration.secrets.len());
                 let id = format!("{life}-{}-{secrets}", self.registrations);
+                self.may_be_registered = true;
                 self.jobs.spawn(job::register(context, registration, id));
             }
             InstanceCommand::Report => {

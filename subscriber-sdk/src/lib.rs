@@ -150,7 +150,7 @@
 //! ## Shut down
 //!
 //! [`Subscriber::leave`] releases everything in order, so that no rotation waits for this process. If the process is killed
-//! instead, rotations wait until its lease has expired.
+//! instead, rotations wait until its lease has expired. A start that fails leaves by itself.
 //!
 //! ```
 //! # use rotacast_subscriber::testing::FakeCluster;

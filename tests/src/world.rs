@@ -257,6 +257,19 @@ impl World {
         Service::start(&self.programs, &self.folder, (service, instance), all, self.collector.as_deref(), network)
     }
 
+    /// The settings of an instance inside the test itself, which asks broadcasters for values, and the bus to connect it to.
+    #[must_use]
+    pub fn subscriber(&self, service: &str, instance: &str) -> (rotacast_subscriber::Builder, String) {
+        let builder = rotacast_subscriber::Subscriber::builder()
+            .service(service)
+            .instance(instance)
+            .cluster(CLUSTER)
+            .identity_file(self.keys.service(service))
+            .trust_file(&self.keys.broadcaster)
+            .broadcasters(self.urls().split(','));
+        (builder, self.bus.url(&self.broadcaster.url()))
+    }
+
     /// Runs `rotacast` with these arguments as the operator would, in the world's folder.
     ///
     /// # Panics

@@ -58,18 +58,24 @@ impl Driver {
             })
             .collect();
         let stepping = self.in_flight.iter().any(|key| matches!(key, JobKey::Step(_)));
+        // One that arrives after the leave would take its place in the roster.
+        let registering = self.in_flight.contains(&JobKey::Register);
         // Once the leave is being told, its job ends in time by itself, and knows why it did not succeed.
         if now >= leaving.deadline && !leaving.telling {
-            let what = if in_use.is_empty() {
-                "a hook is still running".to_owned()
-            } else {
-                format!("guards are still held: {}", in_use.join(", "))
+            let what = match (in_use.is_empty(), stepping) {
+                (false, _) => format!("guards are still held: {}", in_use.join(", ")),
+                (true, true) => "a hook is still running".to_owned(),
+                (true, false) => "the registration has no answer yet".to_owned(),
             };
             let fix = "rotations wait until this instance's leases are over; drop all guards before leave()";
             self.end_leave(Err(Error::new(ErrorKind::InUse, what, fix)));
             return true;
         }
-        if !leaving.telling && in_use.is_empty() && !stepping {
+        if !leaving.telling && in_use.is_empty() && !stepping && !registering {
+            if !self.may_be_registered {
+                self.end_leave(Ok(()));
+                return true;
+            }
             self.tell_leave(now);
         }
         false

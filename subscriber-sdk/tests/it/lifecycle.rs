@@ -372,6 +372,98 @@ async fn a_leave_without_a_bus_says_so_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_that_fails_after_its_registration_leaves_and_may_be_tried_again() {
+    let cluster = FakeCluster::new();
+    let subscriber = subscriber(&cluster);
+    let first = subscriber.key();
+    assert_eq!(subscriber.secret(SECRET).await.unwrap_err().kind(), ErrorKind::NoSuchSecret);
+    assert!(cluster.roster().iter().all(|it| it.key == first && it.left), "{:?}", cluster.roster());
+    assert_eq!(cluster.roster().len(), 1);
+    cluster.put(SECRET, "one");
+    let db = subscriber.secret(SECRET).await.unwrap();
+    assert_ne!(subscriber.key(), first, "the first incarnation has left for good");
+    assert_eq!(db.current().unwrap().expose(), b"one");
+    let left: Vec<bool> = cluster.roster().iter().map(|it| it.left && it.key == first).collect();
+    assert_eq!(left.iter().filter(|left| **left).count(), 1);
+    assert_eq!(left.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_whose_hook_refuses_releases_what_it_was_shown_and_leaves() {
+    let cluster = FakeCluster::new();
+    cluster.put(SECRET, "one");
+    let closed = Arc::new(AtomicU32::new(0));
+    let closing = Arc::clone(&closed);
+    let hooks = Hooks::new().on_prepare(|_| async { Err(Refusal::new("no such table")) }).on_release(move |_| {
+        closing.fetch_add(1, Ordering::SeqCst);
+        async {}
+    });
+    let error = subscriber(&cluster).secret_with(SECRET, hooks).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(cluster.roster()[0].left);
+    assert_eq!(closed.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_cannot_be_opened_does_not_end_the_use_of_another() {
+    let cluster = FakeCluster::new();
+    cluster.put(SECRET, "one");
+    let (subscriber, db) = opened(&cluster).await;
+    subscriber.secret("payments/nothing").await.unwrap_err();
+    assert!(!cluster.roster()[0].left);
+    db.current().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_that_are_opened_at_once_the_one_that_works_keeps_the_instance() {
+    let cluster = FakeCluster::new();
+    let subscriber = subscriber(&cluster);
+    let (nothing, db) = tokio::join!(subscriber.secret("payments/nothing"), async {
+        let late = subscriber.secret(SECRET);
+        let put = async {
+            tokio::time::sleep(Duration::from_millis(4_900)).await;
+            cluster.put(SECRET, "one");
+        };
+        tokio::join!(late, put).0
+    });
+    nothing.unwrap_err();
+    db.unwrap().current().unwrap();
+    assert!(cluster.roster().iter().all(|it| !it.left));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_is_given_up_leaves_in_the_background() {
+    let cluster = FakeCluster::new();
+    let subscriber = subscriber(&cluster);
+    tokio::time::timeout(Duration::from_secs(1), subscriber.secret(SECRET)).await.unwrap_err();
+    assert!(!cluster.roster()[0].left, "it may be asked again");
+    drop(subscriber);
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while !cluster.roster()[0].left {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_fails_without_a_bus_says_so_in_time() {
+    let cluster = FakeCluster::new();
+    let subscriber = subscriber(&cluster);
+    let started = tokio::time::Instant::now();
+    let away = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        cluster.set_bus_up(false);
+        cluster.set_store_up(false);
+    };
+    let (failed, ()) = tokio::join!(subscriber.secret(SECRET), away);
+    failed.unwrap_err();
+    assert!(started.elapsed() <= Duration::from_secs(34), "virtual time: {:?}", started.elapsed());
+    subscriber.leave().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_forgotten_registration_is_made_again() {
     let cluster = FakeCluster::new();
     cluster.put(SECRET, "one");

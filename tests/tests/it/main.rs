@@ -6,6 +6,7 @@ mod broadcaster_killed;
 mod canary;
 mod dashboard;
 mod dashboard_scale;
+mod failed_start;
 mod forged_messages;
 mod homes;
 mod kafka_faults;
