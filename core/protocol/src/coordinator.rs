@@ -41,6 +41,7 @@ use crate::id::{Epoch, InstanceKey, LeaseSequence, ReportSequence, Revision, Ver
 use crate::message::{SecretGrant, SecretReport};
 use crate::policy::Policy;
 use crate::record::{RecordChange, SecretRecord};
+use crate::schedule;
 use crate::time::{Instant, Now, WallTime};
 use members::Members;
 use tally::Tally;
@@ -184,6 +185,8 @@ pub struct Coordinator {
     heard_at: Instant,
     /// Since when this leader has heard instances without a long gap. What was silent before may have spoken.
     listening_since: Instant,
+    /// When this leader noted the wall clock in the record, by both clocks.
+    clock_noted_at: Option<Now>,
     /// When this leader saw the new version become current.
     activated_at: Instant,
     deadline_extended: u32,
@@ -234,6 +237,7 @@ impl Coordinator {
             timed_at: Revision(0),
             heard_at: since,
             listening_since: since,
+            clock_noted_at: None,
             activated_at: since,
             deadline_extended: 0,
             first_lease: lease::first_of_term(tenure.epoch),
@@ -286,6 +290,16 @@ impl Coordinator {
             }
         }
         record
+    }
+
+    /// What the record should note of the wall clock: see [`clock_noted`](schedule::clock_noted).
+    #[must_use]
+    pub fn clock_noted(&self, now: Now) -> Option<Option<WallTime>> {
+        let set = self.clock_noted_at.map_or(0, |noted| {
+            let passed = u64::try_from(now.instant.since(noted.instant).as_millis()).unwrap_or(u64::MAX);
+            now.wall.0.saturating_sub(noted.wall.0).saturating_sub(passed)
+        });
+        schedule::clock_noted(&self.record, set, now.wall)
     }
 
     /// What the Sync reply to an instance says of this secret, after its `Input::Sync` was applied. When that was
@@ -389,6 +403,9 @@ impl Coordinator {
         }
         if matches!(change, RecordChange::SafeModeEntered(_)) {
             self.wait_anew(now);
+        }
+        if let RecordChange::ClockNoted { since } = change {
+            self.clock_noted_at = since.map(|_| now);
         }
         if let RecordChange::RetireFinished { version } = change {
             self.members.for_each_mut(|member| member.forget_grant(*version));

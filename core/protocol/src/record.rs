@@ -439,7 +439,7 @@ pub struct SecretRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_history: Option<LostHistory>,
     /// When a leader noticed that the last change was written by a clock that was ahead: schedules count from here until a
-    /// rotation ends, or the wall clock gets there. See [`clock_noted`](crate::schedule::clock_noted).
+    /// rotation ends, or the clock that noted it turns out to have been behind. See [`clock_noted`](crate::schedule::clock_noted).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ahead_since: Option<WallTime>,
     /// The lease times in force.

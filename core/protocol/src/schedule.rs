@@ -1,8 +1,9 @@
 //! When a secret is rotated without an order, by the wall clock.
 //!
 //! A wall clock may be wrong for a while. Times in the record that are later than now were written by a clock that was
-//! ahead: the record then notes when that was noticed, and the schedule counts from there. What is overdue by much (the
-//! broadcaster was down, or the clock was set) is not rotated all at once.
+//! ahead: the record then notes when that was noticed, and the schedule counts from there until a rotation ends. That the
+//! wrong time comes after all makes it no right one. What is overdue by much (the broadcaster was down, or the clock was
+//! set) is not rotated all at once.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
@@ -47,27 +48,30 @@ impl Schedule {
         if record.rotation.is_some() || record.versions.values().any(waits) {
             return None;
         }
-        let since = last_change(record)?;
-        let since = if is_ahead(since, now) {
-            record.ahead_since.filter(|noticed| !is_ahead(*noticed, now)).unwrap_or(now)
-        } else {
-            since
-        };
+        let last = last_change(record)?;
         let period = self.period();
+        // One that is older than two periods was noted by a clock that was behind, or the schedule has not run since: to count
+        // from it would make every secret overdue.
+        let credible =
+            |noted: &WallTime| !is_ahead(*noted, now) && now.0.saturating_sub(noted.0) < period.saturating_mul(2);
+        let otherwise = if is_ahead(last, now) { now } else { last };
+        let since = record.ahead_since.filter(credible).unwrap_or(otherwise);
         // The same for every broadcaster of a release, another one for each rotation.
         let earlier = hash(record) % (period / SPREAD).max(1);
         Some(WallTime(since.0.saturating_add(period - earlier)))
     }
 
     /// How long a rotation that was due at `due` waits from now on, so that those that are overdue do not all begin at once;
-    /// none for one that is on time.
+    /// none for one that is on time. It begins at its own moment of every hour (or of a tenth of a short period) of the wall
+    /// clock, whenever and by whichever leader that is asked: changes of leader do not put it off.
     #[must_use]
     pub fn jitter(self, record: &SecretRecord, due: WallTime, now: WallTime) -> Duration {
         if now.0.saturating_sub(due.0) <= ON_TIME {
             return Duration::ZERO;
         }
         let longest = (self.period() / SPREAD).clamp(1, LONGEST_JITTER);
-        Duration::from_millis(hash(record).rotate_left(32) % longest)
+        let moment = hash(record).rotate_left(32) % longest;
+        Duration::from_millis((moment + longest - now.0 % longest) % longest)
     }
 
     fn period(self) -> u64 {
@@ -76,15 +80,22 @@ impl Schedule {
 }
 
 /// What the record should note of the wall clock: that its last change is later than now, since now; or that it no longer is.
-/// `None`: nothing to note.
+/// `None`: nothing to note. `set`: by how much the wall clock was set forward since this leader noted it, in milliseconds.
 #[must_use]
-pub fn clock_noted(record: &SecretRecord, now: WallTime) -> Option<Option<WallTime>> {
-    let ahead = last_change(record).is_some_and(|last| is_ahead(last, now));
-    match (ahead, record.ahead_since) {
-        (true, Some(at)) if !is_ahead(at, now) => None,
-        (true, _) => Some(Some(now)),
-        (false, Some(_)) => Some(None),
-        (false, None) => None,
+pub fn clock_noted(record: &SecretRecord, set: u64, now: WallTime) -> Option<Option<WallTime>> {
+    let last = last_change(record)?;
+    let ahead = is_ahead(last, now);
+    let Some(noted) = record.ahead_since else { return ahead.then_some(Some(now)) };
+    if is_ahead(noted, now) {
+        return Some(Some(now));
+    }
+    // The clock that noted it was behind: what it noted is as much later, and the last change may have been right.
+    let noted_right = if set > AHEAD { WallTime(noted.0.saturating_add(set).min(now.0)) } else { noted };
+    let was_right = noted_right != noted && !is_ahead(last, noted_right);
+    match (was_right, noted_right == noted) {
+        (true, _) => Some(None),
+        (false, true) => None,
+        (false, false) => Some(Some(noted_right)),
     }
 }
 
@@ -132,10 +143,15 @@ mod tests {
 
     /// What a leader does whenever it looks.
     fn note_clock(record: &mut SecretRecord, now: WallTime) {
-        if let Some(since) = clock_noted(record, now) {
+        note_clock_set(record, 0, now);
+    }
+
+    /// The same after its clock was set forward by so many days.
+    fn note_clock_set(record: &mut SecretRecord, days: u64, now: WallTime) {
+        if let Some(since) = clock_noted(record, days * DAY, now) {
             record.apply(&RecordChange::ClockNoted { since });
         }
-        assert_eq!(clock_noted(record, now), None, "noted once");
+        assert_eq!(clock_noted(record, 0, now), None, "noted once");
     }
 
     fn rotate(record: &mut SecretRecord, number: u64, now: WallTime) {
@@ -237,20 +253,74 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_time_that_comes_after_all_does_not_put_the_rotation_off() {
+        let mut record = in_use("payments/db");
+        let due = |record: &SecretRecord, now| Schedule::every(Duration::from_millis(90 * DAY)).next(record, now);
+        rotate(&mut record, 2, at(130 + 60));
+        note_clock(&mut record, at(130));
+        between(due(&record, at(130)), at(211), at(220));
+        // A leader of that day reads the record for the first time.
+        note_clock(&mut record, at(195));
+        between(due(&record, at(195)), at(211), at(220));
+        rotate(&mut record, 3, at(215));
+        assert_eq!(record.ahead_since, None);
+        note_clock(&mut record, at(216));
+        assert_eq!(record.ahead_since, None);
+    }
+
+    #[test]
     fn a_clock_that_was_behind_rewrites_nothing() {
         let mut record = in_use("payments/db");
         note_clock(&mut record, at(0));
         assert_eq!(record.ahead_since, Some(at(0)));
-        note_clock(&mut record, at(110));
+        note_clock_set(&mut record, 110, at(110));
         assert_eq!(record.ahead_since, None, "else a later clock that is ahead would make it overdue");
         between(due_at(&record, at(110)), at(127), at(130));
     }
 
     #[test]
+    fn what_another_leaders_clock_noted_long_ago_makes_nothing_overdue() {
+        let mut record = in_use("payments/db");
+        note_clock(&mut record, at(0));
+        note_clock(&mut record, at(110));
+        between(due_at(&record, at(110)), at(127), at(130));
+    }
+
+    #[test]
+    fn a_clock_that_was_behind_and_noted_a_wrong_time_is_put_right() {
+        let mut record = in_use("payments/db");
+        rotate(&mut record, 2, at(130 + 365));
+        note_clock(&mut record, at(30));
+        note_clock_set(&mut record, 100, at(131));
+        assert_eq!(record.ahead_since, Some(at(130)));
+        between(due_at(&record, at(131)), at(157), at(160));
+    }
+
+    #[test]
     fn a_replica_whose_clock_is_minutes_ahead_is_no_wrong_clock() {
         let record = in_use("payments/db");
-        assert_eq!(clock_noted(&record, WallTime(at(100).0 - AHEAD)), None);
-        assert!(clock_noted(&record, WallTime(at(100).0 - AHEAD - 1)).is_some());
+        assert_eq!(clock_noted(&record, 0, WallTime(at(100).0 - AHEAD)), None);
+        assert!(clock_noted(&record, 0, WallTime(at(100).0 - AHEAD - 1)).is_some());
+    }
+
+    #[test]
+    fn what_is_overdue_begins_at_the_same_moment_whichever_leader_looks() {
+        let schedule = Schedule::every(Duration::from_millis(30 * DAY));
+        for n in 0..20 {
+            let record = in_use(&format!("payments/db{n}"));
+            let due = due_at(&record, at(465)).expect("something is due");
+            let begins = |now: WallTime| WallTime(now.0 + millis(schedule.jitter(&record, due, now)));
+            let first = begins(at(465));
+            // Leaders come and go, each sooner than the longest wait.
+            let looks = (0..).map(|look| WallTime(at(465).0 + look * 600_000)).take_while(|now| *now <= first);
+            for now in looks {
+                assert_eq!(begins(now), first, "{n}");
+            }
+        }
+    }
+
+    fn millis(wait: Duration) -> u64 {
+        u64::try_from(wait.as_millis()).expect("an hour at most")
     }
 
     #[test]

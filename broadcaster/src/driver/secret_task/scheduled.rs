@@ -6,7 +6,7 @@ use rotacast_clock as clock;
 use rotacast_proto::Level;
 use rotacast_protocol::coordinator::{Input, Order, Rejection};
 use rotacast_protocol::machine::Event;
-use rotacast_protocol::schedule::{clock_noted, last_change};
+use rotacast_protocol::schedule::last_change;
 use rotacast_protocol::{Instant, Now, OperatorName};
 use tracing::warn;
 
@@ -48,7 +48,7 @@ impl SecretTask {
     /// Says, and has the record note, that its last change is later than now.
     pub(super) fn look_at_clock(&mut self) {
         let now = clock::now();
-        if clock_noted(self.machine.coordinator().record(), now.wall).is_some() {
+        if self.machine.coordinator().clock_noted(now).is_some() {
             self.machine.handle(Event::Input(Input::ClockRead));
         }
         let record = self.machine.coordinator().record();
@@ -57,8 +57,8 @@ impl SecretTask {
         match (record.ahead_since, last_change(record)) {
             (Some(since), Some(last)) if self.said_ahead.is_none() => {
                 let text = format!(
-                    "its record was last changed at {last}, which is later than now: a broadcaster's clock was wrong. Its \
-                     schedule counts from {since}"
+                    "at {since} its record had been changed at {last}, which was still to come: a broadcaster's clock was \
+                     wrong. Its schedule counts from {since}"
                 );
                 let fix = "compare the clocks of all replicas, such as with `chronyc tracking`; this ends with the next rotation";
                 findings.raise(Topic::Clock, secret, Level::Warning, text, fix);

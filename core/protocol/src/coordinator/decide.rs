@@ -6,7 +6,6 @@ use super::{Change, CommandKind, Coordinator, Failed, Input, MAX_MEMBERS};
 use crate::id::{Epoch, InstanceKey, ReportSequence, Version};
 use crate::message::{MAX_FAILURE_TEXT_BYTES, MAX_HELD_VERSIONS, SecretReport};
 use crate::record::{MAX_RECORD_BYTES, RecordChange};
-use crate::schedule;
 use crate::time::Now;
 
 /// Longest text of a command that keeps failing: room for the statements that clear what is in the way, one line each.
@@ -82,7 +81,7 @@ impl Coordinator {
             Input::Published { revision } => Ok(vec![Change::Published { revision }]),
             Input::Troubled { command, failed } => self.troubled(now, command, failed),
             Input::ClockRead => {
-                let noted = schedule::clock_noted(&self.record, now.wall);
+                let noted = self.clock_noted(now);
                 Ok(noted.map(|since| Change::Record(RecordChange::ClockNoted { since })).into_iter().collect())
             }
             Input::StoreWentBack { reason } => self.store_went_back(now, reason),

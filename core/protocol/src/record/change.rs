@@ -517,6 +517,8 @@ impl SecretRecord {
 
     fn end_rotation(&mut self, outcome: Outcome, at: WallTime) {
         let Some(rotation) = self.rotation.take() else { return };
+        // The note is about the change before.
+        self.ahead_since = None;
         if outcome == Outcome::Superseded {
             self.replace(rotation.new, "replaced by a newer version".into(), at);
         }

@@ -11,3 +11,4 @@ mod restored_again;
 mod scenarios;
 mod stories;
 mod vocabulary;
+mod wall_clock;

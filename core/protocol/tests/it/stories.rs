@@ -149,7 +149,8 @@ impl Story {
                     bench.sync(name, number(version), stage_of(stage), &held);
                     bench.pass(seconds(10));
                 }
-                let told = bench.log[self.told..].iter().filter(|change| !matches!(change, Change::LeaseGranted { .. }));
+                let told =
+                    bench.log[self.told..].iter().filter(|change| !matches!(change, Change::LeaseGranted { .. }));
                 told.filter_map(said).for_each(|text| writeln!(out, "  {text}").unwrap());
                 self.told = bench.log.len();
                 Ok(())
