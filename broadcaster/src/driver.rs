@@ -10,6 +10,7 @@ mod directory;
 mod effect;
 mod fetch;
 mod follower;
+mod heard;
 mod listener;
 mod mail;
 mod replica;

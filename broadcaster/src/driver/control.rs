@@ -29,9 +29,6 @@ const STATUSES_BUFFERED: usize = 64;
 /// How long the status of all secrets waits for their tasks, altogether: one that cannot answer must not hide the others.
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Tasks that are asked the same thing at once.
-const ASKED_AT_ONCE: usize = 64;
-
 /// Answers for the tasks of the term in force; without one, as far as the store's records tell.
 pub struct DriverControl {
     environment: Environment,
@@ -133,42 +130,22 @@ impl DriverControl {
             });
         }
         if let Order::Gone { instance, .. } = &order {
-            self.is_silent_everywhere(secret, instance).await?;
+            self.is_silent_everywhere(&task, instance).await?;
         }
         let outcome = self.ask(&task, |reply| Mail::Operator { by, order, reply }).await?.map_err(refusal)?;
         let rotation = outcome.rotation.filter(|_| rotates);
         Ok(CommandReply { version: rotation.map(|(_, version)| version), number: rotation.map(|(number, _)| number) })
     }
 
-    /// One process uses many secrets. That it is gone may be said for one of them only if no other has heard it lately: a task
-    /// that is slow, or a Sync that named some of its secrets only, makes it look silent.
-    async fn is_silent_everywhere(&self, secret: &SecretName, instance: &InstanceKey) -> Result<(), Refusal> {
-        let over = tokio::time::Instant::now() + STATUS_PATIENCE;
-        let question = |reply| Mail::Question(Question::MayBeRunning { instance: instance.clone(), reply });
-        // Its own task judges the order itself.
-        let others = self.secrets.all().into_iter().filter(|(name, _)| name != secret);
-        let asked = others.map(|(name, task)| async move {
-            let answer = tokio::time::timeout_at(over, self.ask(&task, question)).await;
-            (name, answer)
-        });
-        let answers: Vec<_> = futures::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE).collect().await;
-        for (name, answer) in answers {
-            match answer {
-                Ok(Ok(None)) => {}
-                Ok(Ok(Some(problem))) => return Err(Refusal::Conflict { problem, fix: String::new() }),
-                Ok(Err(_)) | Err(_) => {
-                    return Err(Refusal::Unavailable {
-                        problem: format!(
-                            "secret {name} does not answer, so whether {instance} still runs is not known"
-                        ),
-                        fix: format!(
-                            "try again; `rotacast why {name}` and `rotacast doctor` say what is wrong with it"
-                        ),
-                    });
-                }
-            }
+    /// One process uses many secrets. That it is gone may be said for one of them only if it was not heard for any lately: a
+    /// Sync may name some of its secrets only. What was heard is kept for the whole term, so that no other secret is asked.
+    async fn is_silent_everywhere(&self, task: &TaskHandle, instance: &InstanceKey) -> Result<(), Refusal> {
+        let elsewhere = self.secrets.heard().elsewhere(instance);
+        let question = |reply| Mail::Question(Question::MayBeRunning { instance: instance.clone(), elsewhere, reply });
+        match self.ask(task, question).await? {
+            None => Ok(()),
+            Some(problem) => Err(Refusal::Conflict { problem, fix: String::new() }),
         }
-        Ok(())
     }
 
     async fn put(&self, by: &OperatorName, secret: &SecretName, value: SecretValue) -> Result<CommandReply, Refusal> {

@@ -1,13 +1,14 @@
 //! The tasks of the term in force, by secret.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use rotacast_protocol::SecretName;
 use rotacast_protocol::status::SecretStatus;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use super::heard::Heard;
 use super::mail::{Mail, Question};
 
 /// Changes that a slow listener may lag behind before it has to read everything anew.
@@ -44,6 +45,7 @@ pub struct Secrets {
     changed: broadcast::Sender<SecretName>,
     /// At most this many are served.
     limit: usize,
+    heard: Arc<Mutex<Heard>>,
 }
 
 /// Under one lock: a secret that changes sides is never on neither.
@@ -86,7 +88,12 @@ impl Secrets {
     /// None yet, and never more than `limit`.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { known: Arc::default(), changed: broadcast::Sender::new(CHANGES_BUFFERED), limit }
+        Self { known: Arc::default(), changed: broadcast::Sender::new(CHANGES_BUFFERED), limit, heard: Arc::default() }
+    }
+
+    /// When each incarnation was last heard.
+    pub(super) fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().expect("no code panics while holding this lock")
     }
 
     /// The most that are served.

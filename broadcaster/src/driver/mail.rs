@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rotacast_protocol::coordinator::{Input, Order, Rejection};
+use rotacast_protocol::coordinator::{Elsewhere, Input, Order, Rejection};
 use rotacast_protocol::message::{SecretGrant, SecretReport};
 use rotacast_protocol::status::{InstanceStatus, SecretStatus};
 use rotacast_protocol::{InstanceKey, OperatorName, ReportSequence, RotationNumber, Version};
@@ -54,6 +54,8 @@ pub enum Question {
     MayBeRunning {
         /// Which one.
         instance: InstanceKey,
+        /// What was heard for whatever secret.
+        elsewhere: Elsewhere,
         /// The answer.
         reply: oneshot::Sender<Option<String>>,
     },

@@ -89,6 +89,7 @@ pub(super) async fn run(
         setbacks: Arc::clone(setbacks),
         over: over.clone(),
     });
+    secrets.heard().begin(term.tenure.since.instant);
     let mut work: JoinSet<anyhow::Result<()>> = JoinSet::new();
     // What it found while it followed is looked at anew.
     for topic in OF_A_TERM {

@@ -5,6 +5,7 @@ mod doubt;
 mod faults;
 mod following;
 mod given_up;
+mod gone;
 mod home;
 mod isolation;
 mod lost;

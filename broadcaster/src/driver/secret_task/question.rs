@@ -27,8 +27,8 @@ impl Question {
             Question::Status(reply) => {
                 drop(reply.send(SecretStatus::of(coordinator, settings.shown(coordinator.record(), now.wall), now)));
             }
-            Question::MayBeRunning { instance, reply } => {
-                drop(reply.send(coordinator.may_be_running_still(&instance, now)));
+            Question::MayBeRunning { instance, elsewhere, reply } => {
+                drop(reply.send(coordinator.may_be_running_still(&instance, elsewhere, now)));
             }
             Question::Expendable { silent, reply } => drop(reply.send(expendable(coordinator, silent, now))),
             Question::Instances { not_on, reply } => {

@@ -22,6 +22,7 @@ impl Term {
                 intake.report_refused();
                 continue;
             };
+            self.secrets.heard().note(&report.key, clock::instant());
             let mut dropped = false;
             for (secret, part) in report.secrets {
                 if let Some(task) = self.secrets.get(&secret) {

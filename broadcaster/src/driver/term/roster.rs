@@ -56,6 +56,10 @@ impl Term {
             }
             roster.insert(registration.key.clone(), registration.clone());
         }
+        match registration.left {
+            true => self.secrets.heard().forget(&registration.key),
+            false => self.secrets.heard().registered(registration.key.clone()),
+        }
         for secret in &registration.secrets {
             if let Some(task) = self.secrets.get(secret) {
                 self.tell_input(secret, &task, registered(&registration, live)).await;
@@ -81,6 +85,7 @@ impl Term {
                     match self.environment.bus.prune_roster(&life.key).await {
                         Ok(()) => {
                             self.roster().remove(&life.key);
+                            self.secrets.heard().forget(&life.key);
                             debug!(instance = %life.key, "taken out of the roster");
                         }
                         Err(problem) => warn!(instance = %life.key, %problem, "cannot be taken out of the roster"),

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use super::decide::operator;
-use super::{Change, Coordinator, Rejection};
+use super::{Change, Coordinator, Elsewhere, Rejection};
 use crate::id::{InstanceKey, Version};
 use crate::name::OperatorName;
 use crate::phase::{Outcome, Phase};
@@ -373,7 +373,7 @@ impl Coordinator {
         if member.is_gone() {
             return Err(operator(format!("{instance} has left already: nothing waits for it")));
         }
-        if let Some(why) = self.may_be_running_still(&instance, now) {
+        if let Some(why) = self.may_be_running_still(&instance, Elsewhere::default(), now) {
             return Err(operator(format!(
                 "{why}. To retire a version although it runs, use `rotacast retire {} --version VERSION --override --instance \
                  '{instance}' --reason '{}'`",

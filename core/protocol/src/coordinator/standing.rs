@@ -18,6 +18,15 @@ const DEAF_AFTER: u32 = 2;
 /// may be cut off without noticing it, so that it has missed a Sync that would have been heard.
 const GONE_AFTER: u32 = DEAF_AFTER + 1;
 
+/// What a leader has heard for whatever secret: one process uses many, and sends one Sync for them.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Elsewhere {
+    /// When the incarnation was last heard.
+    pub this: Option<Instant>,
+    /// When another one was last heard, or the term began if none was; none: no other is registered.
+    pub other: Option<Instant>,
+}
+
 impl Coordinator {
     /// Whether and why a member holds back a version's retire, and when it stops doing so if it stays silent.
     #[must_use]
@@ -208,17 +217,38 @@ impl Coordinator {
         now.instant >= self.may_be_gone_at(member) && !self.hears_none_of_many(now)
     }
 
-    /// Why an incarnation may be running, as far as this secret knows it; none: it is not known, is over, or was silent for long
-    /// enough.
+    /// Why an incarnation may be running, as far as this secret knows it and what was heard for others says; none: it is not
+    /// known, is over, or was silent for long enough.
     #[must_use]
-    pub fn may_be_running_still(&self, instance: &InstanceKey, now: Now) -> Option<String> {
+    pub fn may_be_running_still(&self, instance: &InstanceKey, elsewhere: Elsewhere, now: Now) -> Option<String> {
         let member = self.members.find(instance).filter(|member| !member.is_gone())?;
-        if self.may_be_said_gone(member, now) {
-            return None;
-        }
         let secret = &self.record.secret;
         let interval = seconds(self.record.longest_sync());
         let ago = |at: Instant| seconds(now.instant.since(at));
+        if let Some(heard) = elsewhere.this.filter(|heard| *heard > self.last_sign(member)) {
+            let wait = (heard + lease::outlast(self.record.longest_sync() * GONE_AFTER)).since(now.instant);
+            if !wait.is_zero() {
+                return Some(format!(
+                    "{instance} was heard {} ago for another secret, so it may run: instances are heard every {interval}; stop \
+                     it, and ask again in {}",
+                    ago(heard),
+                    at_least(wait)
+                ));
+            }
+        }
+        let deaf_for = lease::outlast(self.record.longest_sync() * DEAF_AFTER);
+        if let Some(heard) =
+            elsewhere.other.filter(|heard| now.instant >= *heard + deaf_for && self.is_deaf(now.instant))
+        {
+            return Some(format!(
+                "this leader has heard no instance of any secret for {}, so it may be cut off, and silence proves nothing: \
+                 `rotacast doctor` says what is wrong; ask again once an instance is heard",
+                ago(heard.max(self.heard_at))
+            ));
+        }
+        if self.may_be_said_gone(member, now) {
+            return None;
+        }
         if self.hears_none_of_many(now) {
             return Some(format!(
                 "this leader has heard no instance of {secret} for {}, so it may be cut off, and silence proves nothing: \
@@ -226,7 +256,7 @@ impl Coordinator {
                 ago(self.heard_at)
             ));
         }
-        let wait = seconds(self.may_be_gone_at(member).since(now.instant));
+        let wait = at_least(self.may_be_gone_at(member).since(now.instant));
         Some(match member.heard() {
             Some(heard) if heard >= self.listening_since => format!(
                 "{instance} was heard {} ago for {secret}, so it may run: instances are heard every {interval}; stop it, and ask \
@@ -269,6 +299,11 @@ impl Coordinator {
     pub(super) fn reachable(&self, now: Now) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(move |member| !self.is_out_of_reach(member, now))
     }
+}
+
+/// A wait in words, rounded up: to ask again earlier would be in vain.
+fn at_least(wait: Duration) -> String {
+    seconds(if wait <= Duration::from_secs(119) { wait } else { wait + Duration::from_secs(59) })
 }
 
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(OverrideNames, true))]

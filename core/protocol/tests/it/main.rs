@@ -4,6 +4,7 @@
 
 mod attacks;
 mod bench;
+mod gone;
 mod late;
 mod lost_history;
 mod properties;
