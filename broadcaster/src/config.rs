@@ -30,7 +30,7 @@ pub use backend::{ClientTls, Login};
 pub use bus::{BusConfig, NatsLogin, SaslMechanism};
 pub use dashboard::DashboardConfig;
 pub use error::{ConfigError, Problem};
-pub use limits::{Limits, MAX_SECRETS};
+pub use limits::{DEFAULT_SECRETS, Limits};
 pub use listen::{Listen, ListenLimits, ServerTls};
 pub use pattern::{InvalidPattern, SecretPattern};
 pub use provider::{AdminSource, PostgresConfig, ProviderConfig, ProviderName, SessionsAtRetire};

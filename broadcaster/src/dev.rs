@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Operators;
 use crate::audit::{AuditLog, AuditOptions};
 use crate::broadcaster::Broadcaster;
-use crate::config::{ListenLimits, MAX_SECRETS};
+use crate::config::{DEFAULT_SECRETS, ListenLimits};
 use crate::connections::Connections;
 use crate::driver::{Environment, Replica, RunId, Secrets};
 use crate::findings::Findings;
@@ -165,7 +165,7 @@ async fn assemble(
     metrics.count_findings_of(&environment.findings);
     let broadcaster = Broadcaster {
         environment,
-        secrets: Secrets::new(MAX_SECRETS),
+        secrets: Secrets::new(DEFAULT_SECRETS),
         instances: Arc::new(bus.clone()) as Arc<dyn InstanceBus>,
         operators: watch::Sender::new(Arc::new(operators)).subscribe(),
         tokens: watch::Sender::new(Arc::new(tokens)).subscribe(),

@@ -114,6 +114,22 @@ impl Home {
         }
     }
 
+    /// Whose the bus is, for a store that is no cluster's yet. The problem, if another key than this broadcaster's has claimed
+    /// the bus: a broadcaster that is refused leaves the store as it found it.
+    ///
+    /// # Errors
+    /// What the bus says.
+    pub(crate) async fn look_at_bus_first(&self, environment: &Environment) -> Result<Option<String>, BusError> {
+        let Some(claim) = environment.bus.read_claim().await? else { return Ok(None) };
+        Ok(id_in(&claim, environment).is_none().then(|| {
+            format!(
+                "{}, and the store belongs to none yet: {NOT_OUR_BUS}; if only the store was made anew, start the replica \
+                 with that key first: it gives the store its id back",
+                publishes_here(environment, &claim)
+            )
+        }))
+    }
+
     /// Looks whose the bus is, and claims it for this cluster if it is no cluster's. The problem, if it is another one's.
     ///
     /// # Errors
@@ -135,13 +151,7 @@ impl Home {
             findings.clear(Topic::Cluster, BUS);
             return Ok(None);
         };
-        let theirs: String = String::from_utf8_lossy(&found.payload).chars().take(ours.len()).collect();
-        let text = format!(
-            "{}: another cluster publishes here under the same name, {cluster} (id {theirs}, key id {}); this broadcaster's \
-             cluster has id {id}",
-            bus.describe(),
-            found.key_id
-        );
+        let text = format!("{}; this broadcaster's cluster has id {id}", publishes_here(environment, &found));
         findings.raise(Topic::Cluster, BUS, Level::Error, text.clone(), NOT_OUR_BUS);
         Ok(Some(format!("{text}: {NOT_OUR_BUS}")))
     }
@@ -178,17 +188,30 @@ impl Home {
 
 /// The id in the bus's claim, if this broadcaster's key has signed it.
 async fn id_on_bus(environment: &Environment) -> Result<Option<ClusterId>, StoreError> {
-    let Environment { bus, cluster, key, .. } = environment;
-    let claim = bus.read_claim().await.map_err(|problem| StoreError::Unreachable {
+    let claim = environment.bus.read_claim().await.map_err(|problem| StoreError::Unreachable {
         endpoint: environment.tree.store().describe(),
         problem: format!("whether its cluster had an id before cannot be seen: {problem}"),
     })?;
-    let own = key.public();
-    let signed = claim.as_ref().and_then(|claim| {
-        claim.verify(Kind::ClusterClaim, cluster, |id| (id == own.id().as_str()).then_some(own)).ok()
-    });
-    Ok(signed.and_then(|payload| std::str::from_utf8(payload).ok()?.parse().ok()))
+    Ok(claim.and_then(|claim| id_in(&claim, environment)))
 }
+
+/// The id in a claim that this broadcaster's key has signed.
+fn id_in(claim: &Envelope, environment: &Environment) -> Option<ClusterId> {
+    let own = environment.key.public();
+    let key = |id: &str| (id == own.id().as_str()).then_some(own);
+    let payload = claim.verify(Kind::ClusterClaim, &environment.cluster, key).ok()?;
+    std::str::from_utf8(payload).ok()?.parse().ok()
+}
+
+fn publishes_here(environment: &Environment, claim: &Envelope) -> String {
+    let Environment { bus, cluster, .. } = environment;
+    let id: String = String::from_utf8_lossy(&claim.payload).chars().take(ID_CHARS).collect();
+    let key = &claim.key_id;
+    format!("{}: another cluster publishes here under the same name, {cluster} (id {id}, key id {key})", bus.describe())
+}
+
+/// Of a claim's id, which another program may have written.
+const ID_CHARS: usize = 32;
 
 /// How to part two clusters on one bus.
 const NOT_OUR_BUS: &str = "give one of the two another `cluster`, or a bus of its own; if no other cluster uses this bus (the \

@@ -91,14 +91,8 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
         home: Home::default(),
     };
     // Before anything is read or answered from a store that may be another cluster's.
-    let blame = start::Blame::store(&config.store);
-    let look = async || environment.home.look(&environment).await;
-    let Some(()) = start::until_there(&blame, wait, &stop, look).await? else { return Ok(()) };
-    let blame = start::Blame::bus(&config.bus);
-    let look = async || environment.home.look_at_bus(&environment).await;
-    let Some(foreign) = start::until_there(&blame, wait, &stop, look).await? else { return Ok(()) };
-    if let Some(problem) = foreign {
-        anyhow::bail!(problem);
+    if !settle_home(&environment, &config, wait, &stop).await? {
+        return Ok(());
     }
     metrics.count_refusals_of(&environment.identities);
     metrics.count_findings_of(&environment.findings);
@@ -143,6 +137,29 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
 
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Sees to it that store and bus are this cluster's. `false`: stopped meanwhile.
+async fn settle_home(
+    environment: &Environment,
+    config: &Config,
+    wait: Duration,
+    stop: &CancellationToken,
+) -> anyhow::Result<bool> {
+    let home = &environment.home;
+    let (store, bus) = (start::Blame::store(&config.store), start::Blame::bus(&config.bus));
+    let owner = async || environment.tree.owner().await;
+    let Some(owner) = start::until_there(&store, wait, stop, owner).await? else { return Ok(false) };
+    if owner.is_none() {
+        let look = async || home.look_at_bus_first(environment).await;
+        let Some(foreign) = start::until_there(&bus, wait, stop, look).await? else { return Ok(false) };
+        foreign.map_or(Ok(()), |problem| Err(anyhow::anyhow!(problem)))?;
+    }
+    let look = async || home.look(environment).await;
+    let Some(()) = start::until_there(&store, wait, stop, look).await? else { return Ok(false) };
+    let look = async || home.look_at_bus(environment).await;
+    let Some(foreign) = start::until_there(&bus, wait, stop, look).await? else { return Ok(false) };
+    foreign.map_or(Ok(true), |problem| Err(anyhow::anyhow!(problem)))
 }
 
 /// What store and bus say about themselves, once at the start.

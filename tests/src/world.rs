@@ -35,11 +35,11 @@ use std::time::Duration;
 
 use rotacast_proto::v1;
 
-use crate::servers::{Network, Scratch, until};
+use crate::servers::{Network, Scratch, make_certificates, until};
 
 pub use audit::AuditTrail;
 pub use broadcaster::Broadcaster;
-pub use bus::{BusKind, BusServer};
+pub use bus::{BusKind, BusServer, TLS};
 pub use commands::Commands;
 pub use database::{Database, GROUP};
 pub use judgement::{number, usual};
@@ -106,9 +106,17 @@ impl World {
     /// If something that is there does not start.
     pub async fn start(programs: Programs, options: Options) -> Option<Self> {
         let folder = Scratch::new("world");
+        let tls = folder.path().join(TLS);
+        if options.bus_tls {
+            std::fs::create_dir(&tls).expect("the scratch folder is new");
+            if !make_certificates(&tls, &["server", "client"]).await {
+                return None;
+            }
+        }
+        let tls = options.bus_tls.then_some(tls.as_path());
         let (store, bus, database) = tokio::join!(
             StoreServer::start(options.store, folder.path()),
-            BusServer::start(options.bus),
+            BusServer::start(options.bus, tls),
             Database::start()
         );
         let (store, bus, database) = (store?, bus?, database?);

@@ -2,10 +2,12 @@
 
 use super::reader::Section;
 
-/// Most secrets that a configuration may allow one broadcaster, and what it allows by default: as many as were measured.
-/// Bounds tasks and memory. `put` refuses the first version of one more before anything is written; one that another
-/// program writes is not served, which is a finding.
-pub const MAX_SECRETS: usize = 10_000;
+/// Most secrets that a configuration may allow one broadcaster: as many as were measured.
+const MAX_SECRETS: usize = 20_000;
+
+/// How many secrets one broadcaster serves unless configured. Bounds tasks and memory. `put` refuses the first version of
+/// one more before anything is written; one that another program writes is not served, which is a finding.
+pub const DEFAULT_SECRETS: usize = 10_000;
 
 /// How much one broadcaster takes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,5 +28,5 @@ pub(super) fn read(section: &Section<'_, '_>) -> Limits {
         fits
     });
     section.finish();
-    Limits { secrets: secrets.unwrap_or(MAX_SECRETS) }
+    Limits { secrets: secrets.unwrap_or(DEFAULT_SECRETS) }
 }

@@ -1,6 +1,22 @@
 //! The bus of a world: which one, and how broadcaster and services are told of it.
 
-use crate::servers::{Kafka, Nats};
+use std::path::Path;
+
+use crate::servers::{Kafka, Nats, NatsConfig};
+
+/// The folder of NATS's certificates and the broadcasters', in the world's.
+pub const TLS: &str = "tls";
+
+/// TLS for who asks for it, with certificates on both sides.
+fn offers(folder: &Path) -> String {
+    let path = |name: &str| folder.join(name);
+    format!(
+        "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: true }}\nallow_non_tls: true",
+        path("server.pem"),
+        path("server.key"),
+        path("ca.pem")
+    )
+}
 
 /// Which bus.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,10 +46,14 @@ pub enum BusServer {
 }
 
 impl BusServer {
-    pub(super) async fn start(kind: BusKind) -> Option<Self> {
+    /// `tls`: the folder of NATS's certificates, if it has any.
+    pub(super) async fn start(kind: BusKind, tls: Option<&Path>) -> Option<Self> {
         Some(match kind {
             BusKind::Embedded => Self::Embedded,
-            BusKind::Nats => Self::Nats(Nats::start().await?),
+            BusKind::Nats => {
+                let top = tls.map(offers).unwrap_or_default();
+                Self::Nats(Nats::start_with(NatsConfig { top: &top, jetstream: "" }).await?)
+            }
             BusKind::Kafka => Self::Kafka(Kafka::start().await?),
         })
     }
@@ -44,11 +64,19 @@ impl BusServer {
     }
 
     /// The settings in `[bus]`; `port`: where NATS is reached.
-    pub(super) fn settings(&self, port: Option<u16>) -> String {
+    pub(super) fn settings(&self, port: Option<u16>, tls: bool) -> String {
         match self {
             Self::Embedded => "kind = \"embedded\"\n".into(),
             Self::Nats(nats) => {
-                format!("kind = \"nats\"\nurl = \"nats://127.0.0.1:{}\"\n", port.unwrap_or(nats.port()))
+                let port = port.unwrap_or(nats.port());
+                if tls {
+                    format!(
+                        "kind = \"nats\"\nurl = \"tls://127.0.0.1:{port}\"\ntls = {{ ca = \"{TLS}/ca.pem\", cert = \"{TLS}/client.pem\", \
+                         key = \"{TLS}/client.key\" }}\n"
+                    )
+                } else {
+                    format!("kind = \"nats\"\nurl = \"nats://127.0.0.1:{port}\"\n")
+                }
             }
             Self::Kafka(kafka) => format!("kind = \"kafka\"\nbrokers = [\"{}\"]\n", kafka.broker()),
         }

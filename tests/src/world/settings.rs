@@ -39,6 +39,8 @@ pub struct Options {
     /// Everybody reaches store and bus through proxies of their own.
     pub(super) cuttable: bool,
     pub(super) disk: Option<u64>,
+    /// Broadcasters talk to NATS over TLS, each side with a certificate.
+    pub(super) bus_tls: bool,
     /// Where traces go, if anywhere.
     pub(super) collector: Option<String>,
     log_format: &'static str,
@@ -65,6 +67,7 @@ impl Default for Options {
             standbys: 0,
             cuttable: false,
             disk: None,
+            bus_tls: false,
             collector: None,
             log_format: "text",
         }
@@ -111,6 +114,14 @@ impl Options {
     #[must_use]
     pub fn small_disks(mut self, bytes: u64) -> Self {
         self.disk = Some(bytes);
+        self
+    }
+
+    /// Broadcasters talk to NATS over TLS, each side with a certificate in the world's folder [`TLS`](super::TLS); services do
+    /// without.
+    #[must_use]
+    pub fn bus_tls(mut self) -> Self {
+        self.bus_tls = true;
         self
     }
 
@@ -246,7 +257,7 @@ format = "{log_format}"
 level = "info,rotacast=debug"
 {telemetry}"#,
         store = store.settings(way.map(|way| way.store.port())),
-        bus = bus.settings(way.map(|way| way.bus.port())),
+        bus = bus.settings(way.map(|way| way.bus.port()), options.bus_tls),
         log_format = options.log_format,
         telemetry = options
             .collector

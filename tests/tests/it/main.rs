@@ -16,6 +16,7 @@ mod pool_service;
 mod prometheus;
 mod random_faults;
 mod refused_servers;
+mod renewed_certificates;
 mod replicas;
 mod service_faults;
 mod store_restored;

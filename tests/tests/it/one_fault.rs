@@ -1,13 +1,13 @@
 //! One fault stays one fault: services notice neither a store that refuses everybody for a while, nor what is broken about
-//! another secret.
+//! another secret, nor credentials of the broadcaster that are renewed, nor a bus that is full.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
 use rotacast_proto::v1;
 use rotacast_tests::programs;
-use rotacast_tests::servers::until;
-use rotacast_tests::world::{Action, BusKind, LIMIT, Options, StoreKind, World};
+use rotacast_tests::servers::{make_certificates, until};
+use rotacast_tests::world::{Action, BusKind, CLUSTER, LIMIT, Options, StoreKind, TLS, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_notice_neither_a_store_that_refuses_everybody_nor_a_broken_record_of_another_secret() {
@@ -51,6 +51,77 @@ async fn services_notice_neither_a_store_that_refuses_everybody_nor_a_broken_rec
     let order = world.cli(&["rotate", "broken/db"]).await;
     let refused = String::from_utf8(order.stderr).unwrap();
     assert!(!order.status.success() && refused.contains("broken/db is out of service: its record"), "{refused}");
+
+    let last = service.stop().await;
+    assert_eq!(last.queries_failed, 0, "{last:?}");
+    world.broadcaster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_notice_neither_renewed_credentials_of_the_broadcaster_nor_a_full_bus() {
+    let options = Options::default().on(StoreKind::Etcd, BusKind::Nats).policy("lease_idle", "\"5m\"").bus_tls();
+    let Some(mut world) = World::start(programs!(), options).await else { return };
+    let config = std::fs::read_to_string(world.broadcaster.config()).unwrap();
+    let config = config.replace("[store]\n", "[store]\nuser = \"rotacast\"\npassword_file = \"etcd-password\"\n");
+    std::fs::write(world.broadcaster.config(), config).unwrap();
+    world.put_by_hand(1).await;
+    let etcd = world.store.etcd();
+    for command in [&["user", "add", "root:root-pw"][..], &["user", "grant-role", "root", "root"], &["auth", "enable"]]
+    {
+        etcd.ctl(command).await;
+    }
+    let folder = world.folder().to_owned();
+    let give_password = async |password: &str| {
+        etcd.ctl(&["--user=root:root-pw", "user", "add", &format!("rotacast:{password}")]).await;
+        etcd.ctl(&["--user=root:root-pw", "user", "grant-role", "rotacast", "root"]).await;
+        std::fs::write(folder.join("etcd-password"), password).unwrap();
+    };
+    give_password("first").await;
+    world.broadcaster.start(&world.operator).await;
+    world.until("version 1 to be current", |status| (status.current == 1).then_some(())).await;
+    let mut service = world.service_without_store("payments-api", "one", &[]);
+    service.uses(1).await;
+    let rotates = async || {
+        until("an order to rotate to be taken", LIMIT, async || {
+            world.operator.order(Action::Rotate(v1::Rotate {})).await.ok()
+        })
+        .await;
+    };
+
+    etcd.ctl(&["--user=root:root-pw", "user", "delete", "rotacast"]).await;
+    give_password("second").await;
+    rotates().await;
+    service.uses(2).await;
+    world.broadcaster.assert_runs();
+
+    assert!(make_certificates(&folder.join(TLS), &["server", "client"]).await);
+    world.bus.nats_mut().stop().await;
+    world.bus.nats_mut().restart().await;
+    rotates().await;
+    service.uses(3).await;
+    world.broadcaster.assert_runs();
+
+    let client = async_nats::connect(world.bus.nats().url()).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let mut states = context.get_stream(format!("ROTACAST_STATE_{}", CLUSTER.to_uppercase())).await.unwrap();
+    let info = states.info().await.unwrap().clone();
+    let room = info.config.max_bytes;
+    let give = async |bytes: i64| {
+        let config = async_nats::jetstream::stream::Config { max_bytes: bytes, ..info.config.clone() };
+        context.update_stream(config).await.unwrap();
+    };
+    give(i64::try_from(info.state.bytes).unwrap()).await;
+    rotates().await;
+    until("the full bus to be named", LIMIT, async || {
+        let why = world.cli(&["why", "payments/db"]).await;
+        let doctor = world.cli(&["doctor"]).await;
+        let told = String::from_utf8([why.stdout, doctor.stdout].concat()).unwrap();
+        told.contains("maximum bytes exceeded").then_some(())
+    })
+    .await;
+    give(room).await;
+    service.uses(4).await;
+    world.broadcaster.assert_runs();
 
     let last = service.stop().await;
     assert_eq!(last.queries_failed, 0, "{last:?}");

@@ -574,3 +574,52 @@ async fn a_task_that_takes_nothing_in_holds_up_no_other_and_misses_nothing() {
     hold("no finding", async || running.finding(Topic::Unresponsive).is_none()).await;
     running.stop().await;
 }
+
+/// A tenth of the records cannot be read: the secrets of the others rotate. `tools/test --long`: 1,000 of 10,001.
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_whose_records_are_whole_rotate_beside_many_that_are_not() {
+    let broken = if std::env::var_os("ROTACAST_LONG").is_some() { 1000 } else { 30 };
+    let all: Vec<SecretName> = (0..=broken * 10).map(|number| format!("team-{number}/db").parse().unwrap()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let (environment, _bus) = environment(folder.path(), hasty()).await;
+    for secret in &all {
+        put_of(&environment, secret, "first").await;
+    }
+    let current = |running: &Running, wanted: u64| {
+        let at = |task: &TaskHandle| task.status.borrow().current.map(Version::get) == Some(wanted);
+        running.secrets.all().iter().filter(|(_, task)| at(task)).count()
+    };
+    // However long so many take: the wait ends when no further one has rotated for a while.
+    let reach = async |running: &Running, version: u64, wanted: usize| {
+        let mut reached = 0;
+        while reached < wanted {
+            hold(&format!("more than {reached} of {wanted} at version {version}"), async || {
+                current(running, version) > reached
+            })
+            .await;
+            reached = current(running, version);
+        }
+    };
+    let running = Running::start_with_room_for(&environment, all.len());
+    reach(&running, 1, all.len()).await;
+    running.stop().await;
+
+    let (damaged, whole) = all.split_at(broken);
+    for secret in damaged {
+        let key = environment.tree.prefix().key().child("records").child(secret);
+        let half = environment.tree.read_record(secret).await.unwrap().unwrap().bytes;
+        let half = SecretValue::new(half[..half.len() / 2].to_vec());
+        let commit = Commit { checks: vec![], writes: vec![Write::Put(key, half)] };
+        environment.tree.store().commit(commit).await.unwrap();
+    }
+    let running = Running::start_with_room_for(&environment, all.len());
+    for secret in &all {
+        put_of(&environment, secret, "second").await;
+    }
+    reach(&running, 2, whole.len()).await;
+    let out = all.iter().filter(|secret| running.secrets.out_of_service(secret).is_some());
+    assert_eq!(out.count(), broken);
+    let told = environment.findings.counts().into_iter().find(|(topic, _)| *topic == Topic::OutOfService).unwrap().1;
+    assert_eq!(told, broken as u64);
+    running.stop().await;
+}
