@@ -2,12 +2,15 @@
 //! between attempts.
 
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+
+use crate::BusError;
 
 /// First pause between attempts; far above a healthy server's answer.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -27,6 +30,20 @@ pub(crate) fn pauses() -> impl Iterator<Item = Duration> + Send {
 /// The next pause of an endless row.
 pub(crate) fn next_pause(pauses: &mut impl Iterator<Item = Duration>) -> Duration {
     pauses.next().unwrap_or(LONGEST_PAUSE)
+}
+
+/// The newest problem of a call that repeats what it does: its result when its time runs out. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct LastProblem(Arc<Mutex<Option<BusError>>>);
+
+impl LastProblem {
+    pub(crate) fn note(&self, problem: BusError) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
+    }
+
+    pub(crate) fn take(&self) -> Option<BusError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// Runs `work` until it ends by itself or its stream has no reader any more. A reader that falls behind makes

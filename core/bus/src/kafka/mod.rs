@@ -17,6 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_proto::Envelope;
@@ -31,6 +32,7 @@ use self::reader::Reader;
 use self::replica::Bound;
 use self::topic::{Kind, Topics};
 use crate::bus::check_size;
+use crate::feed::LastProblem;
 use crate::{
     BusError, BusEvent, CALL_TIMEOUT, CLAIM, Finding, InstanceBus, LeaderBus, Level, MAX_MESSAGE_BYTES, SyncCall,
 };
@@ -108,12 +110,21 @@ impl KafkaBus {
 
     /// Ends a call that takes too long.
     async fn within<T>(&self, call: impl Future<Output = Result<T, BusError>> + Send) -> Result<T, BusError> {
+        self.within_or(&LastProblem::default(), call).await
+    }
+
+    /// The same for a call that notes why it repeats what it does.
+    async fn within_or<T>(
+        &self,
+        last: &LastProblem,
+        call: impl Future<Output = Result<T, BusError>> + Send,
+    ) -> Result<T, BusError> {
         match tokio::time::timeout(CALL_TIMEOUT, call).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(BusError::Unreachable {
+            Err(_) => Err(last.take().unwrap_or_else(|| BusError::Unreachable {
                 endpoint: self.inner.endpoint.clone(),
                 problem: "no answer in time; the outcome is unknown".into(),
-            }),
+            })),
         }
     }
 
@@ -152,10 +163,22 @@ impl KafkaBus {
         Ok(self.inner.state.replica().lock().get(key).map(|last| (*last.envelope).clone()))
     }
 
+    async fn publish_state(
+        &self,
+        key: String,
+        revision: Revision,
+        state: Envelope,
+        over: Option<Bytes>,
+    ) -> Result<(), BusError> {
+        let last = LastProblem::default();
+        self.within_or(&last, self.publisher().publish(key, revision, state, over, last.clone())).await
+    }
+
     /// Publishes to a topic of incarnations; `None` forgets this one.
     async fn publish(&self, kind: Kind, key: &InstanceKey, envelope: Option<&Envelope>) -> Result<(), BusError> {
         let (topic, key) = (self.inner.topics.name(kind), instance(key));
-        self.inner.producer.publish(&topic, &key, envelope).await
+        let last = LastProblem::default();
+        self.within_or(&last, self.inner.producer.publish(&topic, &key, envelope, &last)).await
     }
 }
 
@@ -179,7 +202,7 @@ impl LeaderBus for KafkaBus {
     ) -> Result<(), BusError> {
         self.check(state)?;
         let over = over.map(|over| over.signature.clone());
-        self.within(self.publisher().publish(secret.to_string(), revision, state.clone(), over)).await
+        self.publish_state(secret.to_string(), revision, state.clone(), over).await
     }
 
     async fn read_state(&self, secret: &SecretName) -> Result<Option<Envelope>, BusError> {
@@ -192,7 +215,7 @@ impl LeaderBus for KafkaBus {
 
     async fn publish_claim(&self, claim: &Envelope) -> Result<(), BusError> {
         self.check(claim)?;
-        self.within(self.publisher().publish(CLAIM.to_owned(), Revision(0), claim.clone(), None)).await
+        self.publish_state(CLAIM.to_owned(), Revision(0), claim.clone(), None).await
     }
 
     fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
@@ -252,7 +275,7 @@ impl InstanceBus for KafkaBus {
 
     async fn register(&self, key: &InstanceKey, registration: &Envelope) -> Result<(), BusError> {
         self.check(registration)?;
-        self.within(self.publish(Kind::Roster, key, Some(registration))).await
+        self.publish(Kind::Roster, key, Some(registration)).await
     }
 
     async fn report(&self, key: &InstanceKey, report: &Envelope) -> Result<(), BusError> {

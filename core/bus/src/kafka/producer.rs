@@ -11,7 +11,7 @@ use super::access::{Access, Held};
 use super::fault::{Ear, Heard, meaning};
 use super::record;
 use crate::BusError;
-use crate::feed::{next_pause, pauses};
+use crate::feed::{LastProblem, next_pause, pauses};
 
 /// A producer, and what it was made of.
 type Made = (Arc<Held>, Arc<FutureProducer<Ear>>);
@@ -47,7 +47,13 @@ impl Producer {
 
     /// Publishes until it is acknowledged; `None` forgets the key. Doubling is harmless: it is the whole state
     /// of its key. Its caller bounds it.
-    pub(super) async fn publish(&self, topic: &str, key: &str, envelope: Option<&Envelope>) -> Result<(), BusError> {
+    pub(super) async fn publish(
+        &self,
+        topic: &str,
+        key: &str,
+        envelope: Option<&Envelope>,
+        last: &LastProblem,
+    ) -> Result<(), BusError> {
         let mut row = pauses();
         loop {
             let producer = self.producer()?;
@@ -63,6 +69,7 @@ impl Producer {
                         return Err(error);
                     }
                     tracing::debug!(%problem, %topic, "publish repeated");
+                    last.note(error);
                 }
             }
             drop(producer);

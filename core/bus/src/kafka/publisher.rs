@@ -24,7 +24,7 @@ use super::reader::Reader;
 use super::record;
 use super::topic::blocking;
 use crate::BusError;
-use crate::feed::{next_pause, pauses};
+use crate::feed::{LastProblem, next_pause, pauses};
 
 /// States waiting for the publisher; more callers wait for a place.
 const QUEUE: usize = 1024;
@@ -44,6 +44,8 @@ struct Item {
     state: Envelope,
     /// The signature of a state that fences nothing.
     over: Option<Bytes>,
+    /// Why it is repeated.
+    repeated: LastProblem,
     done: oneshot::Sender<Result<(), BusError>>,
 }
 
@@ -70,11 +72,12 @@ impl Publisher {
         revision: Revision,
         state: Envelope,
         over: Option<Bytes>,
+        repeated: LastProblem,
     ) -> Result<(), BusError> {
         let closed =
             || BusError::Unreachable { endpoint: self.endpoint.clone(), problem: "the publisher has ended".into() };
         let (done, outcome) = oneshot::channel();
-        self.items.send(Item { key, revision, state, over, done }).await.map_err(|_| closed())?;
+        self.items.send(Item { key, revision, state, over, repeated, done }).await.map_err(|_| closed())?;
         outcome.await.map_err(|_| closed())?
     }
 }
@@ -151,6 +154,7 @@ impl Work {
                 Ok(()) => row = pauses(),
                 Err(problem) if problem.is_transient() => {
                     tracing::debug!(%problem, "publishing begins anew");
+                    waiting.iter().for_each(|item| item.repeated.note(problem.clone()));
                     self.end();
                     tokio::time::sleep(next_pause(&mut row)).await;
                 }

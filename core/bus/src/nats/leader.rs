@@ -16,6 +16,7 @@ use rotacast_protocol::{InstanceKey, Revision, SecretName};
 pub(super) use self::roster::RosterReadings;
 use super::NatsBus;
 use super::stream::Kind;
+use crate::feed::LastProblem;
 use crate::{BusError, BusEvent, Finding, InstanceBus, LeaderBus, Level, MAX_MESSAGE_BYTES, SyncCall};
 
 /// What this handle published last, by secret.
@@ -35,20 +36,21 @@ impl LeaderBus for NatsBus {
         over: Option<&Envelope>,
     ) -> Result<(), BusError> {
         self.check(state)?;
-        self.within(self.publish_state_fenced(secret, revision, state, over)).await
+        let last = LastProblem::default();
+        self.within_or(&last, self.publish_state_fenced(secret, revision, state, over, &last)).await
     }
 
     async fn read_state(&self, secret: &SecretName) -> Result<Option<Envelope>, BusError> {
-        self.within(self.read_envelope(&self.inner.names.state(secret))).await
+        self.read_envelope(&self.inner.names.state(secret)).await
     }
 
     async fn read_claim(&self) -> Result<Option<Envelope>, BusError> {
-        self.within(self.read_envelope(&self.inner.names.claim())).await
+        self.read_envelope(&self.inner.names.claim()).await
     }
 
     async fn publish_claim(&self, claim: &Envelope) -> Result<(), BusError> {
         self.check(claim)?;
-        self.within(self.publish_durably(Kind::State, self.inner.names.claim(), claim)).await
+        self.publish_durably(Kind::State, self.inner.names.claim(), claim).await
     }
 
     fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {

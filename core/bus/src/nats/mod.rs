@@ -34,7 +34,7 @@ use self::stream::{Kind, SERVER_HEADERS};
 use self::subject::Names;
 use self::subscription::{Broken, Reading, Step};
 use crate::bus::check_size;
-use crate::feed::{self, Gone, deliver, next_pause, pauses};
+use crate::feed::{self, Gone, LastProblem, deliver, next_pause, pauses};
 use crate::restarts::Restarts;
 use crate::{BusError, BusEvent, CALL_TIMEOUT, InstanceBus, Level, MAX_MESSAGE_BYTES};
 
@@ -327,9 +327,20 @@ impl NatsBus {
 
     /// Ends a call that takes too long.
     async fn within<T>(&self, call: impl Future<Output = Result<T, BusError>> + Send) -> Result<T, BusError> {
+        self.within_or(&LastProblem::default(), call).await
+    }
+
+    /// The same for a call that notes why it repeats what it does.
+    async fn within_or<T>(
+        &self,
+        last: &LastProblem,
+        call: impl Future<Output = Result<T, BusError>> + Send,
+    ) -> Result<T, BusError> {
         match tokio::time::timeout(CALL_TIMEOUT, call).await {
             Ok(outcome) => outcome,
-            Err(_) if self.is_connected() => Err(self.unreachable("no answer in time; the outcome is unknown")),
+            Err(_) if self.is_connected() => {
+                Err(last.take().unwrap_or_else(|| self.unreachable("no answer in time; the outcome is unknown")))
+            }
             Err(_) => Err(self.why_away().await),
         }
     }
@@ -353,6 +364,17 @@ impl NatsBus {
     /// Publishes until it is acknowledged. Doubling is harmless: it is the whole state of its key. No message
     /// id here: the server would take a message for a duplicate although its first copy was pruned meanwhile.
     async fn publish_durably(&self, kind: Kind, subject: String, envelope: &Envelope) -> Result<(), BusError> {
+        let last = LastProblem::default();
+        self.within_or(&last, self.publish_until_durable(kind, subject, envelope, &last)).await
+    }
+
+    async fn publish_until_durable(
+        &self,
+        kind: Kind,
+        subject: String,
+        envelope: &Envelope,
+        last: &LastProblem,
+    ) -> Result<(), BusError> {
         let headers = envelope::headers(envelope, &self.inner.endpoint)?;
         let mut row = pauses();
         loop {
@@ -373,6 +395,7 @@ impl NatsBus {
                 PublishFailure::WrongSequence => return Err(self.unreachable(problem.to_string())),
                 PublishFailure::Other(problem) if problem.is_transient() => {
                     tracing::debug!(%problem, %subject, "publish repeated");
+                    last.note(problem);
                 }
                 PublishFailure::Other(problem) => return Err(problem),
             }
@@ -471,7 +494,7 @@ impl InstanceBus for NatsBus {
     async fn register(&self, key: &InstanceKey, registration: &Envelope) -> Result<(), BusError> {
         self.check(registration)?;
         let subject = self.inner.names.roster(key);
-        self.within(self.publish_durably(Kind::Roster, subject, registration)).await
+        self.publish_durably(Kind::Roster, subject, registration).await
     }
 
     async fn report(&self, key: &InstanceKey, report: &Envelope) -> Result<(), BusError> {

@@ -227,6 +227,26 @@ async fn a_server_that_runs_full_in_between_names_what_was_made_and_goes_on_late
     assert!(bus.examine().await.iter().all(|finding| finding.level < Level::Error));
 }
 
+/// Publishing is repeated until the call's time is over; then it says why.
+#[tokio::test]
+async fn a_stream_without_room_is_full_and_not_silent() {
+    let Some(server) = Nats::start().await else { return };
+    let bus = NatsBus::connect(options(&server, "dev")).await.unwrap();
+    let secret = SecretName::new("db").unwrap();
+    bus.publish_state(&secret, Revision(1), &state("one")).await.unwrap();
+    let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let mut stream = context.get_stream("ROTACAST_STATE_DEV").await.unwrap();
+    let info = stream.info().await.unwrap();
+    let max_bytes = i64::try_from(info.state.bytes).unwrap();
+    context.update_stream(Config { max_bytes, ..info.config.clone() }).await.unwrap();
+    let text = full(
+        &bus.publish_state(&secret, Revision(2), &state("two, which takes more room than what it replaces"))
+            .await
+            .unwrap_err(),
+    );
+    assert!(text.contains("maximum bytes exceeded"), "{text}");
+}
+
 /// The authority, the server's certificate and ours are all replaced: each connection reads its files.
 #[tokio::test]
 async fn renewed_certificates_count_for_the_next_connection() {

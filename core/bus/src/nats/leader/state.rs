@@ -12,7 +12,7 @@ use rotacast_proto::Envelope;
 use rotacast_protocol::{Revision, SecretName};
 
 use crate::BusError;
-use crate::feed::{next_pause, pauses};
+use crate::feed::{LastProblem, next_pause, pauses};
 use crate::nats::stream::Kind;
 use crate::nats::{NatsBus, PublishFailure, envelope};
 
@@ -43,6 +43,7 @@ impl NatsBus {
         revision: Revision,
         state: &Envelope,
         over: Option<&Envelope>,
+        repeated: &LastProblem,
     ) -> Result<(), BusError> {
         let subject = self.inner.names.state(secret);
         let mut headers = envelope::headers(state, &self.inner.endpoint)?;
@@ -53,7 +54,7 @@ impl NatsBus {
             let last = match self.remembered(secret) {
                 Some(last) => last,
                 None => {
-                    let last = self.read_last(&subject).await?;
+                    let last = self.read_last(&subject, repeated).await?;
                     if last.sequence > 0 && last.id == state.id && last.revision == revision {
                         self.remember(secret, last);
                         return Ok(());
@@ -94,6 +95,7 @@ impl NatsBus {
                     }
                     PublishFailure::Other(problem) if problem.is_transient() => {
                         tracing::debug!(%problem, %subject, "publish repeated");
+                        repeated.note(problem);
                         tokio::time::sleep(next_pause(&mut row)).await;
                     }
                     PublishFailure::Other(problem) => return Err(problem),
@@ -103,8 +105,8 @@ impl NatsBus {
     }
 
     /// The last message of a subject, as the stream's leader has it.
-    async fn read_last(&self, subject: &str) -> Result<Last, BusError> {
-        let Some(message) = self.read_message(subject).await? else { return Ok(Last::default()) };
+    async fn read_last(&self, subject: &str, repeated: &LastProblem) -> Result<Last, BusError> {
+        let Some(message) = self.read_message(subject, repeated).await? else { return Ok(Last::default()) };
         let sequence = message.sequence;
         // What is no state of ours is overwritten by one.
         let last = match envelope::read(Some(&message.headers), message.payload) {
@@ -118,11 +120,12 @@ impl NatsBus {
 
     /// The last message of a subject of the states, if it is one of ours.
     pub(super) async fn read_envelope(&self, subject: &str) -> Result<Option<Envelope>, BusError> {
-        let message = self.read_message(subject).await?;
+        let repeated = LastProblem::default();
+        let message = self.within_or(&repeated, self.read_message(subject, &repeated)).await?;
         Ok(message.and_then(|message| envelope::read(Some(&message.headers), message.payload).ok()))
     }
 
-    async fn read_message(&self, subject: &str) -> Result<Option<StreamMessage>, BusError> {
+    async fn read_message(&self, subject: &str, repeated: &LastProblem) -> Result<Option<StreamMessage>, BusError> {
         let mut row = pauses();
         loop {
             let name = Kind::State.stream(&self.inner.names);
@@ -143,6 +146,7 @@ impl NatsBus {
             if !problem.is_transient() {
                 return Err(problem);
             }
+            repeated.note(problem);
             tokio::time::sleep(next_pause(&mut row)).await;
         }
     }
