@@ -585,23 +585,14 @@ async fn secrets_whose_records_are_whole_rotate_beside_many_that_are_not() {
     for secret in &all {
         put_of(&environment, secret, "first").await;
     }
-    let current = |running: &Running, wanted: u64| {
-        let at = |task: &TaskHandle| task.status.borrow().current.map(Version::get) == Some(wanted);
-        running.secrets.all().iter().filter(|(_, task)| at(task)).count()
-    };
-    // However long so many take: the wait ends when no further one has rotated for a while.
-    let reach = async |running: &Running, version: u64, wanted: usize| {
-        let mut reached = 0;
-        while reached < wanted {
-            hold(&format!("more than {reached} of {wanted} at version {version}"), async || {
-                current(running, version) > reached
-            })
-            .await;
-            reached = current(running, version);
+    // One after the other, so that each has the patience of one.
+    let reach = async |running: &Running, secrets: &[SecretName], version: u64| {
+        for secret in secrets {
+            running.reaches(secret, version).await;
         }
     };
     let running = Running::start_with_room_for(&environment, all.len());
-    reach(&running, 1, all.len()).await;
+    reach(&running, &all, 1).await;
     running.stop().await;
 
     let (damaged, whole) = all.split_at(broken);
@@ -616,7 +607,7 @@ async fn secrets_whose_records_are_whole_rotate_beside_many_that_are_not() {
     for secret in &all {
         put_of(&environment, secret, "second").await;
     }
-    reach(&running, 2, whole.len()).await;
+    reach(&running, whole, 2).await;
     let out = all.iter().filter(|secret| running.secrets.out_of_service(secret).is_some());
     assert_eq!(out.count(), broken);
     let told = environment.findings.counts().into_iter().find(|(topic, _)| *topic == Topic::OutOfService).unwrap().1;
