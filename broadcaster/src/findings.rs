@@ -56,11 +56,13 @@ pub enum Topic {
     Replica,
     /// The configuration has no more the provider that made a version.
     Provider,
+    /// The credential that services use does not pass its test any more.
+    Credential,
 }
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Leadership,
         Self::OutOfService,
         Self::Unresponsive,
@@ -75,6 +77,7 @@ impl Topic {
         Self::Clock,
         Self::Replica,
         Self::Provider,
+        Self::Credential,
     ];
 
     /// The name, as label and as the subject that people read.
@@ -95,6 +98,7 @@ impl Topic {
             Self::Clock => "clock",
             Self::Replica => "replica",
             Self::Provider => "provider",
+            Self::Credential => "credential",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The provider of values that no outside system knows: signing keys, shared tokens.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use rotacast_proto::SecretValue;
 use rotacast_protocol::{SecretName, Version};
@@ -55,6 +57,10 @@ impl Provider for GenerateProvider {
 
     fn accepts(&self, _: &SecretValue) -> Result<(), String> {
         Ok(())
+    }
+
+    fn test_every(&self) -> Option<Duration> {
+        None
     }
 
     fn draw(&self, _secret: &SecretName, _version: Version) -> Result<SecretValue, ProviderError> {

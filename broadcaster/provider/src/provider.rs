@@ -1,5 +1,7 @@
 //! The provider seam.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use rotacast_proto::SecretValue;
 use rotacast_protocol::record::ProviderId;
@@ -23,7 +25,7 @@ pub struct Credential {
 pub enum Trial {
     /// The credential is new: the system may take a while until it knows it everywhere, and a refusal is tried again for as long.
     New,
-    /// The credential has worked before: a refusal counts at once.
+    /// The credential has worked before: a refusal counts at once, and whatever else is wrong is told, not repaired.
     Known,
 }
 
@@ -97,6 +99,9 @@ pub trait Provider: Send + Sync + 'static {
     /// Whether a value that was written from outside could be this provider's, as far as that shows without asking the
     /// outside system. `Err`: why not, without the value.
     fn accepts(&self, value: &SecretValue) -> Result<(), String>;
+
+    /// How often a credential that is in use is to be tested again. `None`: there is nowhere to log in.
+    fn test_every(&self) -> Option<Duration>;
 
     /// Draws a new value. Outside state is not touched: the caller makes the value durable before `create`.
     fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError>;

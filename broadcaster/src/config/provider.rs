@@ -87,6 +87,8 @@ pub struct PostgresConfig {
     pub max_connections: u32,
     /// How long a new login that is refused may still be on its way to a replica.
     pub settle: Duration,
+    /// How often a credential that is in use is tested again.
+    pub test_every: Duration,
 }
 
 /// What to do with sessions that are still there when their credential retires.
@@ -102,6 +104,8 @@ pub enum SessionsAtRetire {
 const CONNECTIONS: std::ops::RangeInclusive<u32> = 2..=100;
 /// A replica that lags behind for longer is not fit for logins. The test of a login ends well within the bound of an effect.
 const SETTLE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30);
+/// Each test is a login, and one that fails is a line in the server's log.
+const TEST_EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(365 * 24 * 3600);
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -186,6 +190,7 @@ fn read_postgres(section: &Section<'_, '_>) -> Option<PostgresConfig> {
             .integer_within("max_connections", &CONNECTIONS)
             .unwrap_or(PostgresSettings::MAX_CONNECTIONS),
         settle: section.duration_within("settle", &SETTLE).unwrap_or(PostgresSettings::SETTLE),
+        test_every: section.duration_within("test_every", &TEST_EVERY).unwrap_or(PostgresSettings::TEST_EVERY),
     })
 }
 

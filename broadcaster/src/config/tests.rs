@@ -218,8 +218,11 @@ fn what_cannot_be_safe_is_refused_with_the_fix() {
     assert!(told.contains("rotate_every") && told.contains("expected 1m to 3650d"), "{told}");
     assert!(refused("[defaults]\nrotate_every = \"30d\"\n").contains("rotate_every"));
     assert!(refused("[secrets.\"payments/db\"]\nrotate_every = \"30d\"\n").contains("needs a provider"));
-    let told = refused(&format!("{admin}admin = \"host=h user=u\"\nmax_connections = 1\nsettle = \"1m\"\n"));
+    let told = refused(&format!(
+        "{admin}admin = \"host=h user=u\"\nmax_connections = 1\nsettle = \"1m\"\ntest_every = \"1s\"\n"
+    ));
     assert!(told.contains("expected 2 to 100") && told.contains("settle"), "{told}");
+    assert!(told.contains("test_every") && told.contains("expected 1m to 365d"), "{told}");
     let etcd = "[store]\nkind = \"etcd\"\nendpoints = [\"http://h:1\"]\nlayout = \"plain\"\nprefix = \"/s/r\"\nsource_prefix = \"/s\"\n";
     assert!(refused(etcd).contains("overlap"));
 }

@@ -1,5 +1,6 @@
 //! One secret's task: the shell of its machine, and the only writer of its record.
 
+mod checks;
 mod commands;
 mod listeners;
 mod lost;
@@ -25,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, warn};
 
+use self::checks::Checks;
 use self::observers::Observers;
 use self::question::Waiting;
 use super::Environment;
@@ -65,6 +67,7 @@ pub(super) struct SecretTask {
     /// Commands whose newest run failed.
     failing: BTreeSet<CommandKind>,
     ended_by_others: EndedByOthers,
+    checks: Checks,
     /// When the schedule's rotation may be asked for again, after it was refused.
     ask_again: Option<Instant>,
     /// The schedule's rotation that is overdue, and when it begins.
@@ -114,6 +117,7 @@ impl SecretTask {
             effects: JoinSet::new(),
             failing: BTreeSet::new(),
             ended_by_others: EndedByOthers::default(),
+            checks: Checks::default(),
             ask_again: None,
             overdue: None,
             said_ahead: None,
@@ -137,6 +141,7 @@ impl SecretTask {
             };
             // Effects are cut off where they are: each is idempotent, and the next leader starts it again.
             self.effects.shutdown().await;
+            self.checks.cut_off().await;
             ended
         }
         .instrument(span)
@@ -146,6 +151,7 @@ impl SecretTask {
     async fn drive(&mut self, turn: Turn) -> Result<std::convert::Infallible, Ended> {
         let mut place = Some(turn.await);
         self.look_for_providers();
+        self.plan_check();
         let setback = match self.setback.take() {
             Some(reason) => Some(reason),
             None => self.bus_knows_more().await,
@@ -161,6 +167,7 @@ impl SecretTask {
             if self.ask_for_scheduled_rotation() {
                 continue;
             }
+            self.check_if_due();
             self.publish_status();
             self.wait().await?;
         }
@@ -180,6 +187,7 @@ impl SecretTask {
                 Action::Changed { changes, by } => {
                     self.audit(&changes, by.as_ref()).await;
                     self.look_for_providers();
+                    self.plan_check();
                 }
                 Action::Run { id, command } => self.start(id, command),
                 Action::Reply { to, answer } => self.reply(to, answer),
@@ -196,7 +204,10 @@ impl SecretTask {
     /// Waits for the next thing to happen, and takes in all that has.
     async fn wait(&mut self) -> Result<(), Ended> {
         let now = clock::now();
-        let due = [self.machine.next_wakeup(now), self.status_due(), self.scheduled(now)].into_iter().flatten().min();
+        let due = [self.machine.next_wakeup(now), self.status_due(), self.scheduled(now), self.checks.due()]
+            .into_iter()
+            .flatten()
+            .min();
         let sleep = async {
             match due {
                 Some(due) => tokio::time::sleep(due.since(clock::instant())).await,
@@ -213,6 +224,7 @@ impl SecretTask {
                 mails.into_iter().for_each(|mail| self.take_in(mail));
             }
             Some(outcome) = self.effects.join_next() => self.effect_ended(outcome)?,
+            Some(checked) = self.checks.ended() => self.check_ended(checked),
             // A renewal wakes the task only if it waits for one: thousands of secrets that rest cost nothing.
             Ok(()) = self.leadership.changed(), if self.machine.awaits_leadership() => {}
             // What time alone changes is shown too: a deadline that passes makes no event.

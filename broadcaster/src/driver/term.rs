@@ -40,7 +40,7 @@ use crate::findings::Topic;
 const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What only a leader's tasks write, and clear.
-const OF_A_TERM: [Topic; 7] = [
+const OF_A_TERM: [Topic; 8] = [
     Topic::OutOfService,
     Topic::Unresponsive,
     Topic::Limit,
@@ -48,6 +48,7 @@ const OF_A_TERM: [Topic; 7] = [
     Topic::Pattern,
     Topic::Clock,
     Topic::Provider,
+    Topic::Credential,
 ];
 
 /// How often a secret that has not answered is asked again whether its record knows of the store's setback.

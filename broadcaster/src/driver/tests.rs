@@ -1,6 +1,7 @@
 //! The driver over the embedded store and bus, without a listener.
 
 mod absence;
+mod checks;
 mod doubt;
 mod faults;
 mod following;

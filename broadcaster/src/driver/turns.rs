@@ -1,9 +1,11 @@
 //! How many of a term's tasks write to store and bus at once, when all of them have something to write.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use rotacast_protocol::record::ProviderId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Places of each kind. When many secrets have something to write, such as at the beginning of a term, more writes at
@@ -17,12 +19,13 @@ pub(super) struct Turns {
     beginnings: Arc<Semaphore>,
     saves: Arc<Semaphore>,
     publications: Arc<Semaphore>,
+    checks: Arc<Mutex<BTreeMap<(String, String), Arc<Semaphore>>>>,
 }
 
 impl Default for Turns {
     fn default() -> Self {
         let places = || Arc::new(Semaphore::new(PLACES));
-        Self { beginnings: places(), saves: places(), publications: places() }
+        Self { beginnings: places(), saves: places(), publications: places(), checks: Arc::default() }
     }
 }
 
@@ -35,6 +38,15 @@ impl Turns {
     /// Waits for the place of one attempt to save a record.
     pub(super) fn save(&self) -> Turn {
         turn(&self.saves)
+    }
+
+    /// Waits for the place of the check of a credential that is in use. A provider has one: the connections that it may open are
+    /// for rotations. There are as many as the configuration has providers.
+    pub(super) fn check(&self, provider: &ProviderId) -> Turn {
+        // A map is whole after every call on it.
+        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = checks.entry((provider.kind.clone(), provider.system.clone()));
+        turn(place.or_insert_with(|| Arc::new(Semaphore::new(1))))
     }
 
     /// Waits for the place of a publication.

@@ -1,6 +1,7 @@
 //! Providers, measured: all of them together, since their names are the operator's and there may be many.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use prometheus_client::registry::Registry;
@@ -57,6 +58,10 @@ impl Provider for MeasuredProvider {
 
     fn accepts(&self, value: &SecretValue) -> Result<(), String> {
         self.inner.accepts(value)
+    }
+
+    fn test_every(&self) -> Option<Duration> {
+        self.inner.test_every()
     }
 
     fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError> {

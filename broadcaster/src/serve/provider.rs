@@ -79,6 +79,7 @@ fn postgres(config: &PostgresConfig, cluster: &ClusterName) -> anyhow::Result<Po
         cluster: cluster.to_string(),
         max_connections: config.max_connections,
         settle: config.settle,
+        test_every: config.test_every,
         admin,
         group_role: config.group_role.clone(),
         role_name: config.role_name.clone().unwrap_or_else(|| PostgresSettings::ROLE_NAME.to_owned()),

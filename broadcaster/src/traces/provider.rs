@@ -1,7 +1,7 @@
 //! A provider whose calls leave spans.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use opentelemetry::KeyValue;
@@ -88,6 +88,10 @@ impl Provider for TracedProvider {
 
     fn accepts(&self, value: &SecretValue) -> Result<(), String> {
         self.inner.accepts(value)
+    }
+
+    fn test_every(&self) -> Option<Duration> {
+        self.inner.test_every()
     }
 
     fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError> {

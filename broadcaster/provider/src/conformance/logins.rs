@@ -411,6 +411,8 @@ pub async fn a_credential_that_comes_back_under_another_number_is_taken_over(fix
         assert_eq!(verdict(fixture, &first, &[]).await, Verdict::Works);
         let second = fixture.sharing(&first, version(7));
         assert_rejected(&verdict(fixture, &second, std::slice::from_ref(&first)).await);
+        // What only looks takes nothing over.
+        assert_rejected(&provider.test(&second, &[], Trial::Known).await.expect("the test comes to an end"));
         assert_eq!(verdict(fixture, &second, &[]).await, Verdict::Works);
         // What comes late for the earlier number does not end it.
         assert_refused(provider.destroy(&first, &[], LiveSessions::End).await);

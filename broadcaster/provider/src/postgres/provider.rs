@@ -55,9 +55,12 @@ const TABLE_LOCK_MILLIS: i64 = 100;
 const HAND_OVER_MILLIS: i64 = 1000;
 const HAND_OVER_MILLIS_PER_OBJECT: i64 = 1;
 
-const COUNT_OBJECTS: &str = "
-    SELECT count(*) FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = $1
-    AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
+/// Whether the administrator is a superuser, and how many objects of the role are in this database.
+const READ_HAND_OVER: &str = "
+    SELECT rolsuper, (
+        SELECT count(*) FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = $1
+        AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+    ) FROM pg_roles WHERE rolname = current_user";
 
 /// Schemas and databases that are named; the statements stay readable.
 const MOST_NAMED: usize = 20;
@@ -189,7 +192,7 @@ impl PostgresProvider {
         if self.refusals.has(credential) {
             return Err(unproved("the server refused it a few minutes ago"));
         }
-        match self.bounded(2, self.test_login(credential, others)).await? {
+        match self.bounded(2, self.test_login(credential, others, Trial::Known)).await? {
             Tested::Verdict(Verdict::Works) => Ok(()),
             Tested::Verdict(Verdict::Rejected(why) | Verdict::Unusable(why)) | Tested::Early(why) => {
                 Err(unproved(&why))
@@ -293,7 +296,12 @@ impl PostgresProvider {
         Ok(())
     }
 
-    async fn test_login(&self, credential: &Credential, others: &[Credential]) -> Result<Tested, Problem> {
+    async fn test_login(
+        &self,
+        credential: &Credential,
+        others: &[Credential],
+        trial: Trial,
+    ) -> Result<Tested, Problem> {
         let unusable = |why: String| Ok(Tested::Verdict(Verdict::Unusable(why)));
         let value = match self.ours(&credential.value) {
             Ok(value) => value,
@@ -330,12 +338,14 @@ impl PostgresProvider {
             None => false,
         };
         session.close().await;
+        // Which versions are over is known where a new one is tested.
+        let live = (trial == Trial::New).then_some(others);
         let verdict = match role {
-            Some(role) if seen => match role.objection(self.owner(credential, &value), others, self.group()) {
+            Some(role) if seen => match role.objection(self.owner(credential, &value), live, self.group()) {
                 Some(problem) => Verdict::Unusable(problem),
                 // Its own session must not count as a use of the credential.
                 None if self.await_end(client, role.oid, Some(pid)).await? == 0 => {
-                    self.adopt(client, &role, self.owner(credential, &value), others).await?;
+                    self.adopt(client, &role, self.owner(credential, &value), live).await?;
                     Verdict::Works
                 }
                 None => return Err(Problem::Unreachable("the session of the test login does not end".into())),
@@ -367,7 +377,7 @@ impl PostgresProvider {
         client: &mut Client,
         role: &Role,
         owner: Owner<'_>,
-        others: &[Credential],
+        live: Option<&[Credential]>,
     ) -> Result<(), Problem> {
         if role.is_marked(owner) {
             return Ok(());
@@ -376,7 +386,7 @@ impl PostgresProvider {
         // Another call may have been faster.
         let now = Role::read(&transaction, &role.name, self.group()).await?;
         let now = now.filter(|now| now.oid == role.oid && !now.is_marked(owner));
-        let Some(now) = now.filter(|now| now.objection(owner, others, self.group()).is_none()) else { return Ok(()) };
+        let Some(now) = now.filter(|now| now.objection(owner, live, self.group()).is_none()) else { return Ok(()) };
         let marked = transaction.batch_execute(&comment(&now.name, &now.mark(owner))).await;
         if let Err(error) = marked {
             if error.code() != Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
@@ -564,13 +574,12 @@ impl PostgresProvider {
             });
         }
         let (quoted, group) = (escape_identifier(&role.name), escape_identifier(self.group()));
+        let row = transaction.query_one(READ_HAND_OVER, &[&role.oid]).await?;
+        let (superuser, objects): (bool, i64) = (row.try_get(0)?, row.try_get(1)?);
         // An administrator without superuser rights must be a member to hand a role's objects over; the drop ends it.
-        let superuser = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user";
-        let superuser: bool = transaction.query_one(superuser, &[]).await?.try_get(0)?;
         if !superuser {
             transaction.batch_execute(&format!("GRANT {quoted} TO CURRENT_USER")).await?;
         }
-        let objects: i64 = transaction.query_one(COUNT_OBJECTS, &[&role.oid]).await?.try_get(0)?;
         let longest = HAND_OVER_MILLIS.saturating_add(objects.saturating_mul(HAND_OVER_MILLIS_PER_OBJECT));
         let bounds = format!("SET LOCAL lock_timeout = {TABLE_LOCK_MILLIS}; SET LOCAL statement_timeout = {longest}");
         transaction.batch_execute(&bounds).await?;
@@ -725,6 +734,10 @@ impl Provider for PostgresProvider {
         self.ours(value).map(drop)
     }
 
+    fn test_every(&self) -> Option<Duration> {
+        Some(self.settings.test_every)
+    }
+
     fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError> {
         let template = &self.settings.role_name;
         let username = role_name(template, secret, version).ok_or_else(|| {
@@ -758,7 +771,7 @@ impl Provider for PostgresProvider {
         };
         let (since, mut pause) = (tokio::time::Instant::now(), EARLY_FIRST);
         loop {
-            let tested = self.bounded(2, self.test_login(credential, others)).await;
+            let tested = self.bounded(2, self.test_login(credential, others, trial)).await;
             match tested.map_err(|problem| self.error(credential.version, problem))? {
                 Tested::Verdict(verdict) => return Ok(verdict),
                 Tested::Early(why) if since.elapsed() + pause > settle => return Ok(Verdict::Rejected(why)),

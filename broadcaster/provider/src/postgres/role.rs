@@ -101,12 +101,12 @@ impl Role {
         }
     }
 
-    /// Why a role whose login has just worked may not become the owner's, or `None` when it may. `others` are the versions that
-    /// are still valid.
-    pub(super) fn objection(&self, owner: Owner<'_>, others: &[Credential], group: &str) -> Option<String> {
+    /// Why a role whose login has just worked may not become the owner's, or `None` when it may. `live` are the other versions
+    /// that are still valid, if they are known.
+    pub(super) fn objection(&self, owner: Owner<'_>, live: Option<&[Credential]>, group: &str) -> Option<String> {
         let problem = self.unfit(group).or_else(|| self.outside(group));
         match &self.comment {
-            Comment::Mark(mark) if mark.came_back(owner, others) => problem,
+            Comment::Mark(mark) if live.is_some_and(|live| mark.came_back(owner, live)) => problem,
             Comment::Mark(_) | Comment::Unreadable | Comment::Other(_) => {
                 problem.or_else(|| self.of_another_with_way_out(owner))
             }

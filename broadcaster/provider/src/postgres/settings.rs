@@ -63,6 +63,8 @@ pub struct PostgresSettings {
     pub max_connections: u32,
     /// How long a new login that the server refuses may still be on its way to it, such as to a replica that lags behind.
     pub settle: Duration,
+    /// How often a credential that is in use is tested again.
+    pub test_every: Duration,
 }
 
 impl PostgresSettings {
@@ -74,6 +76,8 @@ impl PostgresSettings {
     pub const LEAST_CONNECTIONS: u32 = 2;
     /// What `settle` is unless set.
     pub const SETTLE: Duration = Duration::from_secs(10);
+    /// What `test_every` is unless set.
+    pub const TEST_EVERY: Duration = Duration::from_secs(24 * 3600);
 }
 
 /// Settings that cannot work.

@@ -32,6 +32,7 @@ impl SecretTask {
             Mail::Reconfigured => {
                 self.settings = self.environment.settings.of(&self.secret);
                 self.look_for_providers();
+                self.plan_check();
                 Event::Input(Input::PolicyChanged(Box::new(self.settings.policy.clone())))
             }
             Mail::Question(question) => Event::Question { reply: Waiting::Question(question) },

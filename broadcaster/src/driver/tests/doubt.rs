@@ -28,6 +28,10 @@ impl Provider for Answers {
         self.inner.accepts(value)
     }
 
+    fn test_every(&self) -> Option<Duration> {
+        None
+    }
+
     fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError> {
         self.inner.draw(secret, version)
     }

@@ -38,6 +38,10 @@ impl Provider for Tampered {
         Ok(())
     }
 
+    fn test_every(&self) -> Option<Duration> {
+        None
+    }
+
     fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError> {
         self.inner.draw(secret, version)
     }
@@ -85,6 +89,10 @@ impl Provider for SlowLogin {
 
     fn accepts(&self, _: &SecretValue) -> Result<(), String> {
         Ok(())
+    }
+
+    fn test_every(&self) -> Option<Duration> {
+        None
     }
 
     fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError> {

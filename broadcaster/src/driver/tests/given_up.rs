@@ -38,6 +38,10 @@ impl Provider for Reads {
         reads.then_some(()).ok_or_else(|| "the value is not JSON".into())
     }
 
+    fn test_every(&self) -> Option<Duration> {
+        None
+    }
+
     fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError> {
         self.0.draw(secret, version)
     }

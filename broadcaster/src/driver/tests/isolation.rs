@@ -187,6 +187,10 @@ impl Provider for PanicsOnce {
         Ok(())
     }
 
+    fn test_every(&self) -> Option<Duration> {
+        None
+    }
+
     fn draw(&self, secret: &SecretName, version: Version) -> Result<SecretValue, ProviderError> {
         self.inner.draw(secret, version)
     }

@@ -34,6 +34,7 @@ impl Postgres {
             cluster: "suite".into(),
             max_connections: PostgresSettings::MAX_CONNECTIONS,
             settle: Duration::from_millis(600),
+            test_every: PostgresSettings::TEST_EVERY,
             admin: self.server.admin(self.server.port()).into(),
             group_role: "app_owner".into(),
             role_name: PostgresSettings::ROLE_NAME.into(),
