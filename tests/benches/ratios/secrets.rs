@@ -10,7 +10,10 @@ use rotacast_store::{Commit, ImportEvent, PlainImporter, Prefix, SecretTree, Wri
 use super::rig::{Rig, SOURCE, Servers, secret};
 
 const FEW: usize = 1_000;
+/// The larger number, unless [`SECRETS`] says another.
 const MANY: usize = 10_000;
+/// The variable.
+const SECRETS: &str = "ROTACAST_BENCH_SECRETS";
 /// Bytes of a record of one idle secret, about.
 const RECORD: usize = 700;
 /// How long idle secrets are looked at, after this long for what was begun to end.
@@ -18,6 +21,12 @@ const LOOK: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(20);
 /// Commits at once of the floor.
 const AT_ONCE: usize = 32;
+
+/// # Panics
+/// If the variable holds no number.
+fn many() -> usize {
+    std::env::var(SECRETS).map_or(MANY, |number| number.parse().expect(SECRETS))
+}
 
 fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
@@ -30,7 +39,7 @@ fn row(what: &str, few: Duration, many: Duration) {
 
 fn heading(what: &str, servers: Servers) {
     println!("{what}, {}; load average {}", servers.as_str(), super::load());
-    println!("  {:<46} {FEW:>10} {MANY:>10} {:>7}", "", "ratio");
+    println!("  {:<46} {FEW:>10} {:>10} {:>7}", "", many(), "ratio");
 }
 
 /// As many commits of a record's size, a key each, so many at once: what the store takes for that at least.
@@ -50,7 +59,7 @@ async fn floor(tree: &SecretTree, count: usize) -> Duration {
 pub(super) async fn import() {
     for servers in Servers::ALL {
         let mut times = Vec::new();
-        for count in [FEW, MANY] {
+        for count in [FEW, many()] {
             let Some(rig) = Rig::new(servers, false).await else {
                 println!("no server: importing is not measured over {}\n", servers.as_str());
                 return;
@@ -83,7 +92,7 @@ pub(super) async fn takeover() {
     for servers in Servers::ALL {
         let mut times = Vec::new();
         let mut idle = None;
-        for count in [FEW, MANY] {
+        for count in [FEW, many()] {
             let Some(mut rig) = Rig::new(servers, false).await else {
                 println!("no server: taking over is not measured over {}\n", servers.as_str());
                 return;
@@ -99,7 +108,7 @@ pub(super) async fn takeover() {
             // Longer than a leadership lasts without being renewed.
             tokio::time::sleep(SETTLE).await;
             let epochs = last.0 != epoch.0 && rig.all_led(count, Epoch(last.0 - 1)).await.1 == last;
-            if count == MANY {
+            if count == many() {
                 idle = Some(rig.processor_share(LOOK).await);
             }
             times.push((floor, taken_up, taken_over, rig.complaints() - before, epochs));
@@ -114,7 +123,8 @@ pub(super) async fn takeover() {
         println!("  in one term        {:>38} {:>10}", times[0].4, times[1].4);
         if let Some((share, memory)) = idle {
             println!(
-                "  {MANY} idle secrets: {:.1} % of one core over {LOOK:?}, {} MiB resident",
+                "  {} idle secrets: {:.1} % of one core over {LOOK:?}, {} MiB resident",
+                many(),
                 share * 100.0,
                 memory >> 20
             );
