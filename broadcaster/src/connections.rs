@@ -286,7 +286,10 @@ impl Connections {
             Ok(ended) => {
                 self.note(ended);
                 let said = match ended {
-                    Ended::GaveWay => "silent connections are closed to make room: a cap on connections is reached",
+                    Ended::GaveWay => {
+                        "silent connections are closed to make room: a cap on connections is reached, of [listen] or of the \
+                         limit on open files"
+                    }
                     Ended::HandshakeTimeout => "connections are closed: their TLS handshake was not complete in time",
                     Ended::NoRequest => "connections are closed: no request came in time",
                     Ended::ByPeer | Ended::Idle | Ended::Stopped | Ended::HandshakeFailed | Ended::Refused(_) => return,
