@@ -12,6 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// once than a store answers within its time limit would only be repeated, and keep the renewals of the leadership waiting.
 pub(super) const PLACES: usize = 32;
 
+/// A provider's kind and system.
+type System = (String, String);
+
 /// The places of one term. Each kind has its own: a secret that was saved early must not wait for the saves of all others
 /// before it is published, and a task that begins holds its place while it saves.
 #[derive(Clone)]
@@ -19,7 +22,7 @@ pub(super) struct Turns {
     beginnings: Arc<Semaphore>,
     saves: Arc<Semaphore>,
     publications: Arc<Semaphore>,
-    checks: Arc<Mutex<BTreeMap<(String, String), Arc<Semaphore>>>>,
+    checks: Arc<Mutex<BTreeMap<System, Arc<Semaphore>>>>,
 }
 
 impl Default for Turns {

@@ -191,7 +191,7 @@ mod tests {
         assert!(!behind.misses(&secret));
         behind.falls(&secret);
         assert!(behind.misses(&secret));
-        assert_eq!(behind.begin(), [secret.clone()]);
+        assert_eq!(behind.begin(), std::slice::from_ref(&secret));
         assert!(behind.begin().is_empty());
         assert!(behind.misses(&secret));
         assert!(!behind.caught_up(&secret), "it missed something while it was told");
