@@ -26,6 +26,13 @@ const STARTING_PAUSE: Duration = Duration::from_millis(100);
 const DEV_KEY: &str = "rotacast-data/keys/operator.key";
 const DEV_OPERATOR: &str = "operator";
 
+/// Who runs what.
+pub(crate) struct Found {
+    pub(crate) instances: Vec<InstanceStatus>,
+    /// The secrets whose instances are missing in the list.
+    pub(crate) unanswered: Vec<String>,
+}
+
 /// A broadcaster to talk to, and the others that were named.
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -148,14 +155,11 @@ impl Client {
         self.read(self.answer(self.admin.clone().status(request)).await?)
     }
 
-    pub(crate) async fn instances(
-        &self,
-        secret: Option<&SecretName>,
-        not_on: Option<Version>,
-    ) -> Result<Vec<InstanceStatus>, Stop> {
+    pub(crate) async fn instances(&self, secret: Option<&SecretName>, not_on: Option<Version>) -> Result<Found, Stop> {
         let request = v1::InstancesRequest { secret: wire_name(secret), not_on: not_on.map_or(0, Version::get) };
         let reply = self.answer(self.admin.clone().instances(request)).await?;
-        reply.instances.into_iter().map(|instance| self.read(instance)).collect()
+        let instances = reply.instances.into_iter().map(|instance| self.read(instance)).collect::<Result<_, _>>()?;
+        Ok(Found { instances, unanswered: reply.unanswered })
     }
 
     pub(crate) async fn doctor(&self) -> Result<v1::DoctorReply, Stop> {

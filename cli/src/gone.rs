@@ -8,6 +8,7 @@ use rotacast_protocol::status::InstanceStatus;
 
 use crate::Context;
 use crate::arguments::GoneArgs;
+use crate::client::Found;
 use crate::error::{Exit, Stop};
 use crate::human_time::span;
 use crate::order;
@@ -17,7 +18,10 @@ use crate::retire::confirm;
 pub(crate) async fn run(context: &Context, args: GoneArgs) -> Result<(), Stop> {
     // Before anything is asked.
     Reason::new(&args.reason).map_err(order::invalid)?;
-    let all = context.client().await?.instances(None, None).await?;
+    let Found { instances: all, unanswered } = context.client().await?.instances(None, None).await?;
+    for secret in &unanswered {
+        note(format_args!("Not meant, since {secret} does not answer or is out of service: what uses it is not known"));
+    }
     let found = args.instance.find(&all)?;
     // One process: heard for one secret, it runs for all of them.
     let running: BTreeSet<&InstanceKey> =
@@ -56,7 +60,17 @@ pub(crate) async fn run(context: &Context, args: GoneArgs) -> Result<(), Stop> {
         }
     }
     match refused.len() {
-        0 => Ok(()),
+        0 if unanswered.is_empty() => Ok(()),
+        0 => Err(Stop::failed(
+            Exit::Failed,
+            "conflict",
+            format!(
+                "the order is taken for every secret that answers; {} did not: {}",
+                unanswered.len(),
+                unanswered.join(", ")
+            ),
+            "give the command again once they answer; `rotacast doctor` says what is wrong with them",
+        )),
         // With its own kind, exit code and way out.
         1 if count == 1 => Err(refused.remove(0).1),
         several => {

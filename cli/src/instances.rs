@@ -6,9 +6,10 @@ use rotacast_protocol::message::Stage;
 use rotacast_protocol::{SecretName, Version};
 
 use crate::Context;
+use crate::client::Found;
 use crate::error::Stop;
 use crate::human_time::span;
-use crate::output::Mark;
+use crate::output::{Mark, note};
 use crate::table::{Cell, Table};
 
 /// A stage beside its version: `released` is said of all others.
@@ -21,14 +22,17 @@ const fn stage(stage: Stage) -> &'static str {
 
 pub(crate) async fn run(context: &Context, secret: Option<&SecretName>, not_on: Option<Version>) -> Result<(), Stop> {
     let client = context.client().await?;
-    let found = client.instances(secret, not_on).await?;
+    let Found { instances: found, unanswered } = client.instances(secret, not_on).await?;
     let output = context.output;
     if output.is_data() {
-        return output.data(&InstancesView { instances: found });
+        return output.data(&InstancesView { instances: found, unanswered });
+    }
+    for secret in &unanswered {
+        note(format_args!("Not listed: the instances of {secret}, which does not answer or is out of service"));
     }
     if found.is_empty() {
         // Without any instance, "every instance" would mislead.
-        let any = not_on.is_some() && !client.instances(secret, None).await?.is_empty();
+        let any = not_on.is_some() && !client.instances(secret, None).await?.instances.is_empty();
         return output.line(match (secret, not_on.filter(|_| any)) {
             (Some(secret), None) => format!("no instance uses {secret}"),
             (Some(secret), Some(version)) => {

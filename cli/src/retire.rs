@@ -38,7 +38,7 @@ pub(crate) async fn run(context: &Context, args: RetireArgs) -> Result<(), Stop>
             "name instances with --instance, the provider's sessions with --sessions, or both",
         ));
     }
-    let all = client.instances(Some(&args.secret), None).await?;
+    let all = client.instances(Some(&args.secret), None).await?.instances;
     let mut cut: Vec<&InstanceStatus> = Vec::new();
     for pattern in &args.instance {
         for life in pattern.find(&all)? {
@@ -102,7 +102,7 @@ pub(crate) fn confirm(name: &str, what: &str) -> Result<(), Stop> {
 }
 
 pub(crate) async fn excuse(context: &Context, secret: SecretName, whom: &InstancePattern) -> Result<(), Stop> {
-    let all = context.client().await?.instances(Some(&secret), None).await?;
+    let all = context.client().await?.instances(Some(&secret), None).await?.instances;
     let life = whom.find_one(&all)?;
     let done = format!("{} is excused from preparing and switching; it still counts for the retire", life.key);
     let order = Order::Excuse { instance: life.key.clone() };

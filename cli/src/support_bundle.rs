@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::Context;
+use crate::client::Found;
 use crate::doctor;
 use crate::error::{Exit, Stop};
 use rotacast_admin::view::DoctorView;
@@ -60,10 +61,10 @@ pub(crate) async fn run(context: &Context, args: BundleArgs) -> Result<(), Stop>
             add("status", client.status(None).await.map(|status| value(&status)));
             add(
                 "instances",
-                client.instances(None, None).await.map(|mut found| {
-                    let total = found.len();
-                    found.truncate(MAX_INSTANCES);
-                    json!({ "total": total, "first": found })
+                client.instances(None, None).await.map(|Found { mut instances, unanswered }| {
+                    let total = instances.len();
+                    instances.truncate(MAX_INSTANCES);
+                    json!({ "total": total, "first": instances, "unanswered": unanswered })
                 }),
             );
             add("doctor", reply.map(|found| value(&found)));

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::Refusal;
-use super::control::Control;
+use super::control::{Control, Instances};
 use super::operator::{Gate, Operators};
 use crate::readers::Readers;
 
@@ -104,9 +104,10 @@ impl Admin for AdminFront {
         let request = request.into_inner();
         let secret = secret_or_all(request.secret)?;
         let not_on = Version::new(request.not_on).ok();
-        let instances = self.control.instances(secret, not_on).await?;
-        let instances = instances.into_iter().map(v1::InstanceInfo::from).collect();
-        Ok(Response::new(v1::InstancesReply { instances }))
+        let Instances { found, unanswered } = self.control.instances(secret, not_on).await?;
+        let instances = found.into_iter().map(v1::InstanceInfo::from).collect();
+        let unanswered = unanswered.iter().map(ToString::to_string).collect();
+        Ok(Response::new(v1::InstancesReply { instances, unanswered }))
     }
 
     async fn command(&self, request: Request<v1::Envelope>) -> Result<Response<v1::CommandReply>, Status> {

@@ -50,6 +50,14 @@ pub struct CommandReply {
     pub number: Option<RotationNumber>,
 }
 
+/// Who runs what.
+pub struct Instances {
+    /// Of every secret that has answered.
+    pub found: Vec<InstanceStatus>,
+    /// The others, whose instances are missing in the list.
+    pub unanswered: Vec<SecretName>,
+}
+
 /// The broadcaster, as operators and tools see it.
 ///
 /// The front has parsed every name and number and authenticated the operator by then; what is left to
@@ -75,15 +83,12 @@ pub trait Control: Send + Sync + 'static {
     /// behind may be given only the newest; the stream ends when the broadcaster shuts down.
     fn watch(&self, secret: Option<SecretName>) -> BoxStream<'static, Result<SecretStatus, Refusal>>;
 
-    /// Who runs what. With `not_on`: only those that hold or have reached another version.
+    /// Who runs what. With `not_on`: only those that hold or have reached another version. Of all secrets, those that do not
+    /// answer are named.
     ///
     /// # Errors
     /// [`Refusal`]: an unknown secret, or state that is not there yet.
-    async fn instances(
-        &self,
-        secret: Option<SecretName>,
-        not_on: Option<Version>,
-    ) -> Result<Vec<InstanceStatus>, Refusal>;
+    async fn instances(&self, secret: Option<SecretName>, not_on: Option<Version>) -> Result<Instances, Refusal>;
 
     /// Does what an operator asks. When this returns, it is durable.
     ///

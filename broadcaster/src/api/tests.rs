@@ -26,7 +26,7 @@ use tonic::{Code, Status};
 
 use crate::readers::Readers;
 
-use super::control::{Action, CommandReply, Control, OperatorCommand};
+use super::control::{Action, CommandReply, Control, Instances, OperatorCommand};
 use super::{AdminFront, FRESHNESS, Gate, Operators, Refusal, health, reflection};
 
 const SECRET: &str = "payments/db";
@@ -74,12 +74,8 @@ impl Control for Notebook {
         futures::stream::iter([Ok(change(1)), Ok(change(2)), Err(gone)]).boxed()
     }
 
-    async fn instances(
-        &self,
-        _secret: Option<SecretName>,
-        not_on: Option<Version>,
-    ) -> Result<Vec<InstanceStatus>, Refusal> {
-        Ok(vec![InstanceStatus {
+    async fn instances(&self, _secret: Option<SecretName>, not_on: Option<Version>) -> Result<Instances, Refusal> {
+        let found = vec![InstanceStatus {
             key: InstanceKey::new("payments-api".parse().unwrap(), "pod-1".parse().unwrap(), Incarnation(1)),
             secret: SECRET.parse().unwrap(),
             version: not_on,
@@ -89,7 +85,8 @@ impl Control for Notebook {
             silent_for_ms: None,
             lease_left_ms: 0,
             last_failure: None,
-        }])
+        }];
+        Ok(Instances { found, unanswered: vec!["billing/db".parse().unwrap()] })
     }
 
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {
@@ -356,7 +353,8 @@ async fn reads_need_no_signature_and_watch_tells_how_it_ended() {
     let bad = client.status(v1::StatusRequest { secret: "/".into(), brief: false }).await.unwrap_err();
     assert_eq!(bad.code(), Code::InvalidArgument);
     let asked = v1::InstancesRequest { secret: String::new(), not_on: 3 };
-    assert_eq!(client.instances(asked).await.unwrap().into_inner().instances[0].version, 3);
+    let found = client.instances(asked).await.unwrap().into_inner();
+    assert_eq!((found.instances[0].version, &*found.unanswered), (3, &["billing/db".to_owned()][..]));
     client.doctor(v1::DoctorRequest {}).await.unwrap();
 
     let mut changes = client.watch(v1::WatchRequest { secret: SECRET.into() }).await.unwrap().into_inner();

@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_proto::{SecretValue, v1};
 use rotacast_protocol::coordinator::{Order, Rejection};
-use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus, SecretStatus};
+use rotacast_protocol::status::{BroadcasterStatus, SecretStatus};
 use rotacast_protocol::{Epoch, InstanceKey, OperatorName, SecretName, Version};
 use rotacast_store::StoreError;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::directory::Place;
 use super::listener::{Listener, MAX_READING};
 use super::{Environment, Mail, Question, Replica, Role, Secrets, TaskHandle, follower};
-use crate::api::{Action, CommandReply, Control, OperatorCommand, Refusal};
+use crate::api::{Action, CommandReply, Control, Instances, OperatorCommand, Refusal};
 use crate::audit::Entry;
 
 /// Statuses that wait for a slow listener; beyond that it gets only what changes next.
@@ -271,26 +271,26 @@ impl Control for DriverControl {
         ReceiverStream::new(stream).boxed()
     }
 
-    async fn instances(
-        &self,
-        secret: Option<SecretName>,
-        not_on: Option<Version>,
-    ) -> Result<Vec<InstanceStatus>, Refusal> {
+    async fn instances(&self, secret: Option<SecretName>, not_on: Option<Version>) -> Result<Instances, Refusal> {
         self.leads().await?;
         let ask =
             |task| async move { self.ask(&task, |reply| Mail::Question(Question::Instances { not_on, reply })).await };
         if let Some(secret) = &secret {
-            return ask(self.task(secret).await?).await;
+            return Ok(Instances { found: ask(self.task(secret).await?).await?, unanswered: Vec::new() });
         }
         let over = tokio::time::Instant::now() + STATUS_PATIENCE;
-        let mut instances = Vec::new();
-        for (secret, task) in self.secrets.all() {
-            // Without its instances the list would look complete.
-            let silent = |_| Refusal::Unavailable {
-                problem: format!("secret {secret} does not answer, so that its instances are not known"),
-                fix: "ask for one secret: `rotacast instances SECRET`".into(),
-            };
-            instances.extend(tokio::time::timeout_at(over, ask(task)).await.map_err(silent)??);
+        // All at once: one that hangs takes no time from the others.
+        let asked = self.secrets.all().into_iter().map(|(secret, task)| async move {
+            let answer = tokio::time::timeout_at(over, ask(task)).await;
+            (secret, answer)
+        });
+        let mut instances = Instances { found: Vec::new(), unanswered: self.secrets.unserved_names() };
+        instances.unanswered.extend(self.secrets.left_out());
+        for (secret, answer) in futures::future::join_all(asked).await {
+            match answer {
+                Ok(Ok(found)) => instances.found.extend(found),
+                Ok(Err(_)) | Err(_) => instances.unanswered.push(secret),
+            }
         }
         Ok(instances)
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::api::{Control, Refusal};
+use crate::api::{Control, Instances, Refusal};
 
 /// How old an answer may be: any number of pages costs the tasks no more than one question in that time.
 const FRESH: Duration = Duration::from_secs(2);
@@ -91,7 +91,16 @@ impl Fleet {
             return Ok(Arc::clone(snapshot));
         }
         let taken_at = rotacast_clock::wall();
-        let instances = control.instances(None, None).await.inspect_err(|_| *newest = None)?;
+        let Instances { found: instances, unanswered } =
+            control.instances(None, None).await.inspect_err(|_| *newest = None)?;
+        // Without its instances the page would look complete.
+        if let Some(secret) = unanswered.first() {
+            *newest = None;
+            return Err(Refusal::Unavailable {
+                problem: format!("secret {secret} does not answer, so that its instances are not known"),
+                fix: "`rotacast instances` lists the others".into(),
+            });
+        }
         let snapshot = Arc::new(Snapshot { taken: Instant::now(), taken_at, instances });
         *newest = Some(Arc::clone(&snapshot));
         Ok(snapshot)

@@ -25,7 +25,7 @@ use tonic::service::Routes;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::api::{Action, AdminFront, CommandReply, Operators};
+use crate::api::{Action, AdminFront, CommandReply, Instances, Operators};
 use crate::audit::{AuditLog, AuditOptions, Entry};
 use crate::findings::Topic;
 use crate::token::{Token, Tokens};
@@ -86,11 +86,7 @@ impl Control for Notebook {
         futures::stream::iter(changes).chain(futures::stream::pending()).boxed()
     }
 
-    async fn instances(
-        &self,
-        _secret: Option<SecretName>,
-        _not_on: Option<Version>,
-    ) -> Result<Vec<InstanceStatus>, Refusal> {
+    async fn instances(&self, _secret: Option<SecretName>, _not_on: Option<Version>) -> Result<Instances, Refusal> {
         *self.asked.lock().unwrap() += 1;
         let instance = |number: u64| {
             let version = Version::new(1 + number % 2).unwrap();
@@ -111,7 +107,7 @@ impl Control for Notebook {
                 last_failure: Some("could not fetch the value".into()),
             }
         };
-        Ok((0..INSTANCES).map(instance).collect())
+        Ok(Instances { found: (0..INSTANCES).map(instance).collect(), unanswered: Vec::new() })
     }
 
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {

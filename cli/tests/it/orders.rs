@@ -253,6 +253,21 @@ async fn one_refusal_does_not_keep_an_incarnation_for_the_other_secrets() {
 }
 
 #[tokio::test]
+async fn a_secret_that_hangs_is_named_and_keeps_an_incarnation_for_no_other() {
+    let rig = Rig::start().await;
+    *rig.fake.instances.lock().unwrap() = vec![instance("api", "pod-1", 0x0a, Standing::Silent)];
+    *rig.fake.unanswered.lock().unwrap() = vec!["billing/db".parse().unwrap()];
+    let ran = rig.run(&["gone", "api/pod-1", "--reason", "its node burnt down", "--yes"]).await.exits(1);
+    assert!(ran.err.contains("Not meant, since billing/db does not answer"), "{}", ran.err);
+    assert!(ran.err.contains("taken for every secret that answers; 1 did not: billing/db"), "{}", ran.err);
+    assert_eq!(rig.orders().len(), 1);
+    let ran = rig.run(&["instances"]).await.exits(0);
+    assert!(ran.err.contains("Not listed: the instances of billing/db"), "{}", ran.err);
+    let ran = rig.run(&["instances", "--output", "json"]).await.exits(0);
+    assert!(ran.out.contains("billing/db"), "{}", ran.out);
+}
+
+#[tokio::test]
 async fn a_pasted_command_needs_its_reason() {
     let rig = Rig::start().await;
     for command in [&["gone", "api/pod-1", "--yes"][..], &["abandon", SECRET, "2"]] {

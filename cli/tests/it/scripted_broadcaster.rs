@@ -10,7 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use rotacast_broadcaster::api::{Action, AdminFront, CommandReply, Control, OperatorCommand, Operators, Refusal};
+use rotacast_broadcaster::api::{
+    Action, AdminFront, CommandReply, Control, Instances, OperatorCommand, Operators, Refusal,
+};
 use rotacast_broadcaster::readers::Readers;
 use rotacast_broadcaster::token::Tokens;
 use rotacast_proto::{SigningKey, v1};
@@ -61,6 +63,7 @@ pub(crate) struct Order {
 pub(crate) struct Fake {
     pub(crate) secrets: watch::Sender<BTreeMap<SecretName, SecretStatus>>,
     pub(crate) instances: Mutex<Vec<InstanceStatus>>,
+    pub(crate) unanswered: Mutex<Vec<SecretName>>,
     pub(crate) findings: Mutex<Vec<v1::Finding>>,
     pub(crate) orders: Mutex<Vec<Order>>,
     /// What the next order is refused with.
@@ -131,13 +134,10 @@ impl Control for Fake {
             .boxed()
     }
 
-    async fn instances(
-        &self,
-        _secret: Option<SecretName>,
-        not_on: Option<Version>,
-    ) -> Result<Vec<InstanceStatus>, Refusal> {
+    async fn instances(&self, _secret: Option<SecretName>, not_on: Option<Version>) -> Result<Instances, Refusal> {
         *self.asked_not_on.lock().unwrap() = not_on;
-        Ok(self.instances.lock().unwrap().clone())
+        let found = self.instances.lock().unwrap().clone();
+        Ok(Instances { found, unanswered: self.unanswered.lock().unwrap().clone() })
     }
 
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {
@@ -229,6 +229,7 @@ impl Rig {
         let fake = Arc::new(Fake {
             secrets: watch::Sender::new(BTreeMap::new()),
             instances: Mutex::default(),
+            unanswered: Mutex::default(),
             findings: Mutex::default(),
             orders: Mutex::default(),
             refusal: Mutex::default(),

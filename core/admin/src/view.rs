@@ -12,6 +12,8 @@ use serde::Serialize;
 #[derive(Serialize)]
 pub struct InstancesView {
     pub instances: Vec<InstanceStatus>,
+    /// Secrets whose instances are missing in the list.
+    pub unanswered: Vec<String>,
 }
 
 /// What came of an order.

@@ -1176,6 +1176,9 @@ pub struct InstancesRequest {
 pub struct InstancesReply {
     #[prost(message, repeated, tag = "1")]
     pub instances: ::prost::alloc::vec::Vec<InstanceInfo>,
+    /// Secrets whose instances are not in the list: they did not answer in time, or are out of service.
+    #[prost(string, repeated, tag = "2")]
+    pub unanswered: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// An operator's order, in an Envelope of type rotacast.v1.OperatorCommand signed with the operator's key.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use rotacast_broadcaster::api::{CommandReply, Control, OperatorCommand, Refusal};
+use rotacast_broadcaster::api::{CommandReply, Control, Instances, OperatorCommand, Refusal};
 use rotacast_broadcaster::readers::Readers;
 use rotacast_broadcaster::token::Tokens;
 use rotacast_broadcaster::web::{WebOptions, router};
@@ -122,11 +122,7 @@ impl Control for Crowd {
         if secrets == 0 { futures::stream::pending().boxed() } else { changes.boxed() }
     }
 
-    async fn instances(
-        &self,
-        _secret: Option<SecretName>,
-        _not_on: Option<Version>,
-    ) -> Result<Vec<InstanceStatus>, Refusal> {
+    async fn instances(&self, _secret: Option<SecretName>, _not_on: Option<Version>) -> Result<Instances, Refusal> {
         // A hundred are on version 1.
         let instance = |number: u32| {
             let number_of_version = 1 + u64::from(!number.is_multiple_of(self.instances / 100));
@@ -147,7 +143,7 @@ impl Control for Crowd {
                 last_failure: None,
             }
         };
-        Ok((0..self.instances).map(instance).collect())
+        Ok(Instances { found: (0..self.instances).map(instance).collect(), unanswered: Vec::new() })
     }
 
     async fn command(&self, _operator: OperatorName, _command: OperatorCommand) -> Result<CommandReply, Refusal> {
