@@ -3,7 +3,7 @@
 use rotacast_protocol::coordinator::{Command, CommandKind, Evidence, Input};
 use rotacast_protocol::machine::CommandId;
 use rotacast_protocol::message::SecretState;
-use rotacast_protocol::record::{Origin, RetireStep};
+use rotacast_protocol::record::{Origin, ProviderId, RetireStep};
 use rotacast_protocol::{Epoch, Instant, Revision, Version};
 
 use crate::clock::MS;
@@ -78,11 +78,15 @@ impl World {
                 Ok(vec![Input::Published { revision: command.revision }])
             }
             CommandKind::Create { version } => self.create(node, epoch, version),
+            CommandKind::Test { version } if self.refuses_for_now(version) => {
+                Ok(vec![Input::VerifyFailed { version, reason: "the server recovers".into() }])
+            }
             CommandKind::Test { version } if self.outside.bad.contains(&version) => {
                 Ok(vec![Input::VerifyFailed { version, reason: "refused".into() }])
             }
             CommandKind::Test { version }
-                if self.outside.deleted.contains(&version) || self.outside.disabled.contains_key(&version) =>
+                if self.policy.provider.as_ref().is_some_and(ProviderId::has_logins)
+                    && (self.outside.deleted.contains(&version) || self.outside.disabled.contains_key(&version)) =>
             {
                 Ok(vec![Input::VerifyFailed { version, reason: "no such role".into() }])
             }

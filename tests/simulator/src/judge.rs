@@ -100,8 +100,22 @@ impl World {
             self.violated("G", format!("version {now} is taken in after version {last}"));
         }
         let past = |record: &SecretRecord| record.rotation.as_ref().is_some_and(|it| it.phase == Phase::Retiring);
+        self.check_turn(before, record);
         if past(before) && record.rotation.as_ref().is_some_and(|it| it.phase == Phase::RollingBack) {
             self.violated("S1", "a rotation is rolled back after the point of no return".into());
+        }
+    }
+
+    /// By itself, nothing goes back from a version that works to one that has ended.
+    fn check_turn(&mut self, before: &SecretRecord, record: &SecretRecord) {
+        let Some(rotation) = &record.rotation else { return };
+        let Some(reason) = rotation.rollback.as_ref().filter(|_| record.generation > before.generation) else { return };
+        let ordered = reason.starts_with("ada");
+        let moved = before.current == Some(rotation.new) && rotation.phase == Phase::RollingBack;
+        let ended = rotation.old.is_some_and(|old| self.outside.disabled.contains_key(&old));
+        if moved && !ordered && ended && self.is_good(rotation.new) && !self.outside.restored_running {
+            let (old, new) = (rotation.old.map_or(0, Version::get), rotation.new);
+            self.violated("A", format!("version {new}, which works, is given up for version {old}, which has ended"));
         }
     }
 
@@ -488,12 +502,10 @@ impl World {
     /// that ran meanwhile has ended it.
     pub(crate) fn check_way(&mut self, index: usize, serving: Option<Version>) {
         let running = &self.instances[index];
-        let state = running.rules.holder(&self.secret).and_then(|holder| holder.state());
         let ended = |version: &Version| self.outside.disabled.contains_key(version);
         let back = match (running.served, serving) {
             (Some(from), Some(to)) if from != to && ended(&to) && !ended(&from) => {
-                let sealed = state.is_some_and(|state| state.sealed.contains(&from));
-                (self.outside.ever_restored && !self.outside.restored_running && !sealed).then_some((from, to))
+                (self.outside.ever_restored && !self.outside.restored_running).then_some((from, to))
             }
             _ => None,
         };

@@ -78,6 +78,8 @@ rules! {
     LeapAbove,
     /// A break ends an operator's word.
     LeapVoidsWords,
+    /// A break ends a seal before the point of no return.
+    LeapUnseals,
     /// After safe mode whoever stays goes on doing so while a version waits.
     StayWaits,
     /// The joiner's barrier: no lease before the registration was read.

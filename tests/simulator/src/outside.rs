@@ -98,6 +98,10 @@ pub struct Outside {
     pub restored_at: u64,
     /// The version that the operator wrote because of it.
     pub rescue: Option<Version>,
+    /// The provider refuses logins with what came back until then, whatever is true of them.
+    pub no_logins: u64,
+    /// The operator leaves safe mode without a look. Where logins show what works, that must do no harm.
+    pub hasty: bool,
     /// For how many looks instances have been staying.
     pub staying: u32,
 }

@@ -3,12 +3,23 @@
 use std::collections::BTreeSet;
 
 use rotacast_protocol::coordinator::Order;
-use rotacast_protocol::record::{Label, SecretRecord};
+use rotacast_protocol::record::{Doubt, Label, SecretRecord};
 use rotacast_protocol::{Phase, Version};
 
 use crate::clock::SECOND;
 use crate::event::Event;
+use crate::rng::Rng;
 use crate::world::World;
+
+/// In how many of a thousand restorations the provider refuses logins for a while, and for how long at least and at most.
+const NO_LOGINS: u64 = 300;
+const NO_LOGINS_LAST: [u64; 2] = [2 * SECOND, 40 * SECOND];
+
+/// In how many of a thousand worlds with logins the operator is hasty.
+const HASTY: u64 = 300;
+
+/// In how many of a thousand worlds there is nowhere to log in.
+const WITHOUT_LOGINS: u64 = 200;
 
 /// How many in a thousand of the versions that the operator writes because of it do not work.
 const BAD_RESCUES: u64 = 150;
@@ -56,7 +67,26 @@ impl World {
         });
         outside.rescue = None;
         outside.staying = 0;
+        if self.rng.permille(NO_LOGINS) {
+            let [least, most] = NO_LOGINS_LAST;
+            self.outside.no_logins = self.now + self.rng.between(least, most);
+        }
         self.truth.decided.clear();
+    }
+
+    /// Whether a test login with what came back is refused for a reason that will pass.
+    pub(crate) fn refuses_for_now(&self, version: Version) -> bool {
+        let doubted = self.outside.stored.as_ref().is_some_and(|stored| stored.record.doubt(version).is_some());
+        doubted && self.outside.no_logins > self.now
+    }
+
+    /// Whether this is a world in which no login shows anything.
+    pub(crate) fn has_no_logins(seed: u64) -> bool {
+        Rng::new(seed ^ 0x106 << 48).permille(WITHOUT_LOGINS)
+    }
+
+    pub(crate) fn has_hasty_operator(seed: u64) -> bool {
+        !Self::has_no_logins(seed) && Rng::new(seed ^ 0x1057 << 48).permille(HASTY)
     }
 
     /// An instance that reports that a number came again is restarted, and numbers that nothing will ever have are
@@ -107,7 +137,7 @@ impl World {
     }
 
     /// Whether a version works and the store has its value, as an operator can find out.
-    fn is_good(&self, version: Version) -> bool {
+    pub(crate) fn is_good(&self, version: Version) -> bool {
         let outside = &self.outside;
         outside.written.contains(&version)
             && !outside.erased.contains(&version)
@@ -140,6 +170,10 @@ impl World {
         if record.safe_mode.is_none() && !record.stay {
             return false;
         }
+        if record.safe_mode.is_some() && self.outside.hasty {
+            self.order(Order::LeaveSafeMode);
+            return true;
+        }
         let Some((record, served)) = self.served() else { return true };
         if record.safe_mode.is_some() {
             let follows =
@@ -151,6 +185,11 @@ impl World {
             return true;
         }
         self.outside.staying += 1;
+        let failed = record.versions.values().any(|version| version.doubt == Some(Doubt::Failed));
+        if failed && self.outside.staying.is_multiple_of(10) {
+            self.tell(|| "the operator has logins tried again that failed".into());
+            self.order(Order::LeaveSafeMode);
+        }
         if !record.waits() {
             self.rescue(&record);
         } else if self.outside.staying > 20

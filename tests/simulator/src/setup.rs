@@ -163,6 +163,12 @@ impl World {
         if !own {
             profile.shape(&mut drawn);
         }
+        if restores.is_some()
+            && World::has_no_logins(seed)
+            && let Some(provider) = &mut drawn.provider
+        {
+            provider.system.clear();
+        }
         let script = script.or_else(|| (!profile.script.is_empty()).then(|| profile.script.clone()));
         let instances = if instances == 0 && !own && script.is_some() { profile.instances.max(3) } else { instances };
         let leaders = (0..2)
@@ -222,6 +228,7 @@ impl World {
             let at = world.now + world.rng.between(1, 1000) * MS;
             world.at(at, Event::Campaign { node, life: 0 });
         }
+        world.outside.hasty = restores.is_some() && World::has_hasty_operator(seed);
         world.outside.put(false);
         let end = world.rng.between(12, 28) * SECOND;
         let script_ends = world.script.iter().map(|act| act.after + act.length).max().unwrap_or(0);

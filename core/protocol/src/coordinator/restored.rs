@@ -61,8 +61,9 @@ impl Coordinator {
         self.lost_over = self.lost_over.max(now.instant + lease::longest(&self.record));
         self.short_since = now.instant;
         let revision = self.record.revision;
-        for progress in self.retiring.values_mut() {
-            progress.sealed = progress.sealed.map(|_| now.instant);
+        for (version, progress) in &mut self.retiring {
+            let sealed = self.record.versions.get(version).is_some_and(|version| version.sealed);
+            progress.sealed = sealed.then_some(now.instant);
             // What is under way from before that is about what was.
             progress.sealed_at = revision;
             progress.barrier = false;

@@ -299,6 +299,7 @@ impl SecretRecord {
         // Whatever the record says: in the lost history they may have been.
         self.versions.values_mut().for_each(|version| version.announced = true);
         self.doubt_live_versions();
+        self.unseal();
         for retirement in self.retirements.values_mut() {
             retirement.unwanted_since = revision;
             void_words(retirement);
@@ -307,6 +308,18 @@ impl SecretRecord {
             rotation.approved = None;
             rotation.excused.clear();
             rotation.activated = rotation.activated.map(|_| revision);
+        }
+    }
+
+    /// In the history that was lost, a rollback may have made a sealed version current again, and instances that use it stay with it.
+    /// Past the point of no return there is no way back.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(LeapUnseals, ()))]
+    fn unseal(&mut self) {
+        let sealed = self.retirements.iter().filter(|(_, retirement)| retirement.step.is_none());
+        for version in sealed.map(|(version, _)| version) {
+            if let Some(version) = self.versions.get_mut(version) {
+                version.sealed = false;
+            }
         }
     }
 

@@ -102,6 +102,17 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             let stands = bench.coordinator.record().retirements.values().any(|it| !it.overrides.is_empty());
             says(stands, "S1: a word that may have been taken back in the lost history cuts somebody off")
         }
+        Rule::LeapUnseals => {
+            let mut bench = Bench::draining(managed(), &["api/a"]);
+            for _ in 0..800 {
+                bench.pass(seconds(10));
+                bench.sync("api/a", 2, Stage::Released, &[2]);
+            }
+            spoil();
+            went_back(&mut bench);
+            // The lost history went back to it.
+            says(!leased(&mut bench, 1), "A: an instance may not go on with what a lost rollback made current again")
+        }
         Rule::ReleaseKnown => {
             let mut bench = Bench::draining(managed(), &["api/a"]);
             spoil();

@@ -6,14 +6,17 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use rotacast_protocol::coordinator::ConditionName;
-use rotacast_simulator::Mutant;
 use rotacast_simulator::kill::kill;
 use rotacast_simulator::mutant::{Around, HolderRule, Rule};
 use rotacast_simulator::scenario::scenarios;
 use rotacast_simulator::small::{configurations, search};
+use rotacast_simulator::{Mutant, Setup, World};
 
 /// Seeds in which a broken rule must be noticed.
 const SEEDS: u64 = 600;
+
+/// Those of worlds in which the store is restored.
+const RESTORED: u64 = 1_000;
 
 /// Does something for each, side by side, and lists what it complains about.
 fn complaints<T: Sync>(all: &[T], check: impl Fn(&T) -> Option<String> + Sync) -> Vec<String> {
@@ -59,6 +62,18 @@ fn no_scenario_holds_without_its_rules() {
 }
 
 #[test]
+fn worlds_with_a_restored_store_find_broken_rules() {
+    let broken = [Rule::ProofHeld, Rule::RollbackProved, Rule::StayProved];
+    let unnoticed = complaints(&broken, |rule| {
+        let broken = |seed| Setup { mutant: Some(Mutant::Leader(*rule)), ..Setup::restored(seed, 1) };
+        let found = (0..RESTORED).find_map(|seed| Some((seed, World::new(broken(seed)).run().err()?)));
+        println!("{rule:?}: {found:?}");
+        found.is_none().then(|| format!("{rule:?}"))
+    });
+    assert!(unnoticed.is_empty(), "{unnoticed:#?}");
+}
+
+#[test]
 fn small_worlds_find_broken_rules() {
     let broken = [
         Mutant::Leader(Rule::FenceWaits),
@@ -67,6 +82,7 @@ fn small_worlds_find_broken_rules() {
         Mutant::Leader(Rule::Guard(ConditionName::MembersReleased)),
         Mutant::Holder(HolderRule::ClockOnUse),
         Mutant::Around(Around::UseEnds),
+        Mutant::Leader(Rule::LeapUnseals),
     ];
     let unnoticed = complaints(&broken, |mutant| {
         let found = configurations(false).into_iter().find_map(|bounds| {
