@@ -91,16 +91,8 @@ impl Fleet {
             return Ok(Arc::clone(snapshot));
         }
         let taken_at = rotacast_clock::wall();
-        let Instances { found: instances, unanswered } =
-            control.instances(None, None).await.inspect_err(|_| *newest = None)?;
-        // Without its instances the page would look complete.
-        if let Some(secret) = unanswered.first() {
-            *newest = None;
-            return Err(Refusal::Unavailable {
-                problem: format!("secret {secret} does not answer, so that its instances are not known"),
-                fix: "`rotacast instances` lists the others".into(),
-            });
-        }
+        // A secret that does not answer, or is out of service, hides no other; its finding names it.
+        let Instances { found: instances, .. } = control.instances(None, None).await.inspect_err(|_| *newest = None)?;
         let snapshot = Arc::new(Snapshot { taken: Instant::now(), taken_at, instances });
         *newest = Some(Arc::clone(&snapshot));
         Ok(snapshot)
