@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use crate::clock::Watch;
 use crate::driver::job::{Done, JobKey};
 use crate::driver::leave::Leaving;
+pub(crate) use crate::driver::leave::{LeaveOrder, LeaveOutcome};
 use crate::driver::runtime::SecretRuntime;
 use crate::error::{Error, ErrorKind};
 use crate::hooks::Hooks;
@@ -40,12 +41,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A refused version is offered again this much later: the service may have been wrong, but hardly often.
 const REFUSAL_RETRY: Duration = Duration::from_secs(30);
 
-/// What a subscriber asks of its driver.
-pub(crate) enum Control {
-    /// Begin to use a secret.
-    Add { secret: SecretName, hooks: Option<Hooks>, reply: oneshot::Sender<Result<(Arc<Cell>, Hooks), Error>> },
-    /// Leave for good, within a bound.
-    Leave { bound: Duration, reply: oneshot::Sender<Result<(), Error>> },
+/// A subscriber begins to use a secret.
+pub(crate) struct Add {
+    pub(crate) secret: SecretName,
+    pub(crate) hooks: Option<Hooks>,
+    pub(crate) reply: oneshot::Sender<Result<(Arc<Cell>, Hooks), Error>>,
 }
 
 /// What stays the same for an incarnation.
@@ -71,7 +71,7 @@ pub(crate) struct Driver {
     context: Arc<Context>,
     instance: Instance,
     secrets: BTreeMap<SecretName, SecretRuntime>,
-    control: mpsc::Receiver<Control>,
+    control: mpsc::Receiver<Add>,
     jobs: JoinSet<Done>,
     in_flight: BTreeSet<JobKey>,
     pauses: BTreeMap<JobKey, Pause>,
@@ -79,13 +79,21 @@ pub(crate) struct Driver {
     /// How many registrations were made durable: each new one is a new message.
     registrations: u64,
     problems: BTreeMap<JobKey, Error>,
+    ordered: oneshot::Receiver<LeaveOrder>,
     leaving: Option<Leaving>,
+    /// Dropped, it gives up the registration in flight.
+    registering: Option<oneshot::Sender<()>>,
     /// A registration was sent, whether or not an answer came.
     may_be_registered: bool,
 }
 
 impl Driver {
-    pub(crate) fn new(context: Arc<Context>, instance: Instance, control: mpsc::Receiver<Control>) -> Self {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        instance: Instance,
+        control: mpsc::Receiver<Add>,
+        ordered: oneshot::Receiver<LeaveOrder>,
+    ) -> Self {
         Self {
             context,
             instance,
@@ -97,7 +105,9 @@ impl Driver {
             states: None,
             registrations: 0,
             problems: BTreeMap::new(),
+            ordered,
             leaving: None,
+            registering: None,
             may_be_registered: false,
         }
     }
@@ -107,8 +117,11 @@ impl Driver {
         let wake = Arc::clone(&self.context.wake);
         loop {
             self.take_stock();
-            // What was asked last may be to leave.
+            // In this order: what was asked last may be to leave.
             let is_deserted = self.control.is_closed() && self.control.is_empty();
+            if let Ok(order) = self.ordered.try_recv() {
+                self.begin_leave(order);
+            }
             if self.advance_leave() || is_deserted && self.leaving.is_none() {
                 break;
             }
@@ -117,7 +130,7 @@ impl Driver {
             tokio::select! {
                 () = wake.notified() => {}
                 () = tokio::time::sleep(nap) => {}
-                control = self.control.recv(), if !is_deserted => control.into_iter().for_each(|it| self.control(it)),
+                control = self.control.recv(), if !is_deserted => control.into_iter().for_each(|it| self.answer(it)),
                 Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => match done {
                     Ok(done) => self.finish(done),
                     // Jobs catch their panics; what is left is a runtime that shuts down.
@@ -135,15 +148,10 @@ impl Driver {
         self.context.watch.now()
     }
 
-    fn control(&mut self, control: Control) {
-        match control {
-            Control::Add { secret, hooks, reply } => {
-                let result = self.add(&secret, hooks);
-                // The caller may have given up; the secret is in use all the same.
-                drop(reply.send(result));
-            }
-            Control::Leave { bound, reply } => self.begin_leave(bound, reply),
-        }
+    fn answer(&mut self, add: Add) {
+        let result = self.add(&add.secret, add.hooks);
+        // The caller may have given up; the secret is in use all the same.
+        drop(add.reply.send(result));
     }
 
     fn add(&mut self, secret: &SecretName, hooks: Option<Hooks>) -> Result<(Arc<Cell>, Hooks), Error> {
@@ -295,7 +303,9 @@ impl Driver {
                 let (life, secrets) = (registration.key.incarnation, registration.secrets.len());
                 let id = format!("{life}-{}-{secrets}", self.registrations);
                 self.may_be_registered = true;
-                self.jobs.spawn(job::register(context, registration, id));
+                let (registering, given_up) = oneshot::channel();
+                self.registering = Some(registering);
+                self.jobs.spawn(job::register(context, registration, id, given_up));
             }
             InstanceCommand::Report => {
                 self.jobs.spawn(job::report(context, self.instance.report()));
@@ -376,7 +386,7 @@ impl Driver {
                 note(&secret, self.secret(&secret, input));
             }
             Done::Stepped { secret, step, version, result } => self.stepped(&secret, step, version, result),
-            Done::Left(result) => self.left(result),
+            Done::Left => self.left(),
         }
     }
 
@@ -478,7 +488,7 @@ impl Driver {
 
     fn nap(&self, resume: Option<Instant>) -> Duration {
         let now = self.now();
-        let leave = self.leaving.as_ref().and_then(Leaving::deadline);
+        let leave = self.leaving.as_ref().and_then(|leaving| leaving.deadline(now));
         let next = [self.instance.next_wakeup(now), resume, leave].into_iter().flatten().min();
         // A little late rather than a little early: timers round down to milliseconds.
         let nap = next.map_or(LONGEST_NAP, |next| next.since(now) + Duration::from_millis(1));

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use rotacast_holder::Instance;
 use rotacast_protocol::{Incarnation, InstanceKey, SecretName};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::builder::Builder;
-use crate::driver::{Context, Control, Driver};
+use crate::driver::{Add, Context, Driver, LeaveOrder, LeaveOutcome};
 use crate::error::{Error, ErrorKind};
 use crate::handle::SecretHandle;
 use crate::hooks::Hooks;
@@ -24,25 +24,27 @@ const ABSENCE_PATIENCE: Duration = Duration::from_secs(5);
 /// Calls to the driver that may wait at once.
 pub(crate) const CONTROL_QUEUE: usize = 16;
 
-/// How long a start that failed waits until the bus has its leave: a service that gives up its start is about to exit, and is to
-/// do so soon.
+/// How long a start that failed waits until the bus has accepted its leave: a service that gives up its start is about to exit,
+/// and is to do so soon.
 const LET_GO_BOUND: Duration = Duration::from_secs(3);
 
 /// How far a subscriber is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     /// No secret was handed out yet.
     Starting,
     InUse,
-    /// The start failed and the incarnation has left; the next attempt is a new incarnation.
-    LetGo,
-    /// The service has left.
-    Left,
+    /// The start failed and the incarnation leaves; the next attempt is a new incarnation.
+    LetGo(watch::Receiver<LeaveOutcome>),
+    /// The service leaves.
+    Left(watch::Receiver<LeaveOutcome>),
 }
 
 /// The incarnation in force.
 struct Running {
-    control: mpsc::Sender<Control>,
+    control: mpsc::Sender<Add>,
+    /// Takes the order to leave, once. It is no call in the queue, so that it always finds a place and cannot be cancelled.
+    leave: Option<oneshot::Sender<LeaveOrder>>,
+    wake: Arc<Notify>,
     key: InstanceKey,
     stage: Stage,
     /// Calls that are opening a secret.
@@ -65,44 +67,21 @@ impl Shared {
     /// Notes that a secret is being opened, by a new incarnation if the one before has let go.
     fn begin_opening(&self) -> Opening<'_> {
         let mut running = self.running();
-        if running.stage == Stage::LetGo {
+        if matches!(running.stage, Stage::LetGo(_)) {
             let (service, instance) = (running.key.service.clone(), running.key.instance.clone());
             let key = InstanceKey::new(service, instance, Incarnation(rand::random()));
             *running = Running { opening: running.opening, ..Running::begin(&self.context, key, self.exclusive) };
         }
         running.opening += 1;
-        Opening { shared: self }
-    }
-
-    /// After a start that failed: the incarnation leaves, so that no rotation waits for it. Not if this process uses another secret
-    /// with it, or is about to.
-    async fn let_go(&self) {
-        let (reply, answer) = oneshot::channel();
-        let (control, key) = {
-            let mut running = self.running();
-            if running.stage != Stage::Starting || running.opening > 1 {
-                return;
-            }
-            running.stage = Stage::LetGo;
-            (running.control.clone(), running.key.clone())
-        };
-        let left = match control.send(Control::Leave { bound: LET_GO_BOUND, reply }).await {
-            Ok(()) => answer.await.unwrap_or_else(|_| Err(closed())),
-            Err(_) => Err(closed()),
-        };
-        if let Err(problem) = left {
-            tracing::warn!(instance = %key, %problem, "the start failed, and this instance could not leave");
-        }
+        Opening { shared: self, over: false }
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let running = self.running();
-        if running.stage == Stage::Starting {
-            let (reply, _) = oneshot::channel();
-            // If so many calls wait that this one finds no place, rotations wait until the instance's leases are over.
-            drop(running.control.try_send(Control::Leave { bound: LET_GO_BOUND, reply }));
+        let mut running = self.running();
+        if matches!(running.stage, Stage::Starting) {
+            drop(running.order_leave(LET_GO_BOUND));
         }
     }
 }
@@ -110,30 +89,66 @@ impl Drop for Shared {
 impl Running {
     fn begin(context: &Context, key: InstanceKey, exclusive: bool) -> Self {
         let (control, receiver) = mpsc::channel(CONTROL_QUEUE);
-        let context = Context { wake: Arc::default(), ..context.clone() };
-        let driver = Driver::new(Arc::new(context), Instance::new(key.clone(), exclusive), receiver);
+        let (leave, ordered) = oneshot::channel();
+        let wake = Arc::<Notify>::default();
+        let context = Context { wake: Arc::clone(&wake), ..context.clone() };
+        let driver = Driver::new(Arc::new(context), Instance::new(key.clone(), exclusive), receiver, ordered);
         tokio::spawn(driver.run());
-        Self { control, key, stage: Stage::Starting, opening: 0 }
+        Self { control, leave: Some(leave), wake, key, stage: Stage::Starting, opening: 0 }
+    }
+
+    /// Has the driver leave, unless it was told to before.
+    fn order_leave(&mut self, bound: Duration) -> watch::Receiver<LeaveOutcome> {
+        let (outcome, answer) = watch::channel(None);
+        if let Some(leave) = self.leave.take() {
+            // A driver that has ended drops the order; its reader then finds the channel closed.
+            drop(leave.send(LeaveOrder { bound, outcome }));
+            self.wake.notify_one();
+        }
+        answer
     }
 }
 
 /// A secret that is being opened.
 struct Opening<'a> {
     shared: &'a Shared,
+    over: bool,
 }
 
 impl Opening<'_> {
     fn handed_out(&self) {
         let mut running = self.shared.running();
-        if running.stage == Stage::Starting {
+        if matches!(running.stage, Stage::Starting) {
             running.stage = Stage::InUse;
+        }
+    }
+
+    /// After a start that failed: the incarnation leaves, so that no rotation waits for it. Not if this process uses another secret
+    /// with it, or is about to.
+    async fn let_go(mut self) {
+        let (mut answer, key) = {
+            let mut running = self.shared.running();
+            // Under the same lock, so that of several that fail at once the last one leaves.
+            running.opening -= 1;
+            self.over = true;
+            if !matches!(running.stage, Stage::Starting) || running.opening > 0 {
+                return;
+            }
+            let answer = running.order_leave(LET_GO_BOUND);
+            running.stage = Stage::LetGo(answer.clone());
+            (answer, running.key.clone())
+        };
+        if let Err(problem) = told(&mut answer).await {
+            tracing::warn!(instance = %key, %problem, "the start failed, and this instance could not leave in time");
         }
     }
 }
 
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
-        self.shared.running().opening -= 1;
+        if !self.over {
+            self.shared.running().opening -= 1;
+        }
     }
 }
 
@@ -199,14 +214,14 @@ impl Subscriber {
         let opened = self.wait_for(secret, hooks).await;
         match &opened {
             Ok(_) => opening.handed_out(),
-            Err(_) => self.shared.let_go().await,
+            Err(_) => opening.let_go().await,
         }
         opened
     }
 
     async fn wait_for(&self, secret: SecretName, hooks: Option<Hooks>) -> Result<SecretHandle, Error> {
         let (reply, answer) = oneshot::channel();
-        let add = Control::Add { secret, hooks, reply };
+        let add = Add { secret, hooks, reply };
         let control = self.shared.running().control.clone();
         control.send(add).await.map_err(|_| closed())?;
         let (cell, hooks) = answer.await.map_err(|_| closed())??;
@@ -232,11 +247,13 @@ impl Subscriber {
     }
 
     /// Leaves for good, so that no rotation waits for this instance. `current()` fails from now on. The call waits up to
-    /// [`LEAVE_BOUND`] for guards to be dropped, runs the release hooks, and makes the leave durable on the bus.
+    /// [`LEAVE_BOUND`] for guards to be dropped, runs the release hooks, and makes the leave durable on the bus. It is `Ok` only
+    /// once the bus has accepted the leave, also if the leave was begun before: by a start that failed, or by another call.
     ///
     /// # Errors
     /// [`ErrorKind::InUse`] if guards are still held, [`ErrorKind::Refused`] if a release hook fails,
-    /// [`ErrorKind::Unreachable`] if the bus does not answer. Rotations then wait until the leases have expired.
+    /// [`ErrorKind::Unreachable`] if the bus does not answer. It is then tried for 30 s more in the background, as long as the
+    /// runtime lives. If that fails as well, rotations wait until the leases have expired.
     pub async fn leave(&self) -> Result<(), Error> {
         self.leave_within(LEAVE_BOUND).await
     }
@@ -246,17 +263,37 @@ impl Subscriber {
     /// # Errors
     /// As [`leave`](Self::leave).
     pub async fn leave_within(&self, bound: Duration) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        let control = {
+        let (mut answer, began) = {
             let mut running = self.shared.running();
-            if std::mem::replace(&mut running.stage, Stage::Left) == Stage::LetGo {
-                return Ok(());
-            }
-            running.control.clone()
+            let (answer, began) = match &running.stage {
+                Stage::Starting | Stage::InUse => (running.order_leave(bound), true),
+                Stage::LetGo(answer) | Stage::Left(answer) => (answer.clone(), false),
+            };
+            running.stage = Stage::Left(answer.clone());
+            (answer, began)
         };
-        control.send(Control::Leave { bound, reply }).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        if began {
+            return told(&mut answer).await;
+        }
+        // What was told is not the last word: the bus may accept the leave yet.
+        let accepted = answer.wait_for(|outcome| matches!(outcome, Some(Ok(()))));
+        let in_time = tokio::time::timeout(bound, accepted).await.is_ok();
+        let outcome = answer.borrow().clone();
+        outcome.unwrap_or_else(|| Err(if in_time { closed() } else { unconfirmed(bound) }))
     }
+}
+
+/// Waits for what the driver says about a leave; the driver keeps the bound.
+async fn told(answer: &mut watch::Receiver<LeaveOutcome>) -> Result<(), Error> {
+    match answer.wait_for(Option::is_some).await {
+        Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(closed())),
+        Err(_) => Err(closed()),
+    }
+}
+
+fn unconfirmed(bound: Duration) -> Error {
+    let what = format!("the bus has not accepted the leave within {bound:?}");
+    Error::new(ErrorKind::Unreachable, what, "rotations wait until the bus has it, or this instance's leases are over")
 }
 
 fn closed() -> Error {

@@ -65,6 +65,8 @@ struct World {
     taken_in: BTreeSet<String>,
     /// The next registrations are taken in, and the answer is lost.
     lost_answers: u32,
+    /// The next registrations are taken in, and have no answer.
+    hanging_answers: u32,
     reports: BTreeMap<InstanceKey, InstanceReport>,
     log: Vec<String>,
     /// See [`FakeCluster::set_traceparent`].
@@ -102,6 +104,7 @@ impl FakeCluster {
             roster: BTreeMap::new(),
             taken_in: BTreeSet::new(),
             lost_answers: 0,
+            hanging_answers: 0,
             reports: BTreeMap::new(),
             log: Vec::new(),
             traceparent: String::new(),
@@ -291,6 +294,11 @@ impl FakeCluster {
         self.world().lost_answers = count;
     }
 
+    /// Takes in this many registrations and never answers.
+    pub fn hang_answers(&self, count: u32) {
+        self.world().hanging_answers = count;
+    }
+
     /// Loses the roster, as a bus may.
     pub fn forget_roster(&self) {
         self.world().roster.clear();
@@ -344,18 +352,24 @@ impl InstanceBus for FakeCluster {
     }
 
     async fn register(&self, key: &InstanceKey, registration: &Envelope) -> Result<(), BusError> {
-        let mut world = self.bus_up()?;
-        let id = registration.id.clone();
-        let registration = self.open::<Registration>(registration)?;
-        world.log.push("register".into());
-        if world.taken_in.insert(id) {
-            world.roster.insert(key.clone(), registration);
+        {
+            let mut world = self.bus_up()?;
+            let id = registration.id.clone();
+            let registration = self.open::<Registration>(registration)?;
+            world.log.push("register".into());
+            if world.taken_in.insert(id) {
+                world.roster.insert(key.clone(), registration);
+            }
+            if world.lost_answers > 0 {
+                world.lost_answers -= 1;
+                return Err(BusError::Unreachable { endpoint: "memory".into(), problem: "the answer was lost".into() });
+            }
+            if world.hanging_answers == 0 {
+                return Ok(());
+            }
+            world.hanging_answers -= 1;
         }
-        if world.lost_answers > 0 {
-            world.lost_answers -= 1;
-            return Err(BusError::Unreachable { endpoint: "memory".into(), problem: "the answer was lost".into() });
-        }
-        Ok(())
+        std::future::pending().await
     }
 
     async fn report(&self, _key: &InstanceKey, report: &Envelope) -> Result<(), BusError> {

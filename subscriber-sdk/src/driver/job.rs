@@ -12,6 +12,7 @@ use rotacast_holder::{Command, InstanceCommand, Step};
 use rotacast_proto::{Envelope, WireMessage as _};
 use rotacast_protocol::message::{InstanceReport, Registration, SecretState, SyncRequest};
 use rotacast_protocol::{Instant, Nonce, ReportSequence, SecretName, Version};
+use tokio::sync::oneshot;
 
 use crate::credential::CredentialView;
 use crate::driver::Context;
@@ -66,13 +67,36 @@ impl JobKey {
 
 /// How a job ended.
 pub(super) enum Done {
-    Registered { secrets: BTreeSet<SecretName>, result: Result<(), Error> },
-    Reported { sequence: ReportSequence, result: Result<(), Error> },
-    Synced { nonce: Nonce, result: Result<Envelope, Error> },
-    StateRead { secret: SecretName, sent: Instant, result: Result<SecretState, Error> },
-    Loaded { secret: SecretName, version: Version, result: Result<Arc<CredentialView>, Error> },
-    Stepped { secret: SecretName, step: Step, version: Version, result: Result<(), Refusal> },
-    Left(Result<(), Error>),
+    Registered {
+        secrets: BTreeSet<SecretName>,
+        result: Result<(), Error>,
+    },
+    Reported {
+        sequence: ReportSequence,
+        result: Result<(), Error>,
+    },
+    Synced {
+        nonce: Nonce,
+        result: Result<Envelope, Error>,
+    },
+    StateRead {
+        secret: SecretName,
+        sent: Instant,
+        result: Result<SecretState, Error>,
+    },
+    Loaded {
+        secret: SecretName,
+        version: Version,
+        result: Result<Arc<CredentialView>, Error>,
+    },
+    Stepped {
+        secret: SecretName,
+        step: Step,
+        version: Version,
+        result: Result<(), Refusal>,
+    },
+    /// Its outcome was told by itself.
+    Left,
 }
 
 /// Runs a call of a transport or source within its time; a panic in it is its error, not ours.
@@ -93,10 +117,22 @@ pub(super) async fn call<T, E: Into<Error>>(
     }
 }
 
-pub(super) async fn register(context: Arc<Context>, registration: Registration, id: String) -> Done {
+/// Dropping the sender of `given_up` ends it, so that a leave need not wait for its answer.
+pub(super) async fn register(
+    context: Arc<Context>,
+    registration: Registration,
+    id: String,
+    given_up: oneshot::Receiver<()>,
+) -> Done {
     let envelope = registration.seal(&context.identity, &context.cluster, id, rotacast_clock::wall());
     let work = context.bus.register(&registration.key, &envelope);
-    let result = call(context.bus.describe(), CALL_TIMEOUT, work).await;
+    let result = tokio::select! {
+        result = call(context.bus.describe(), CALL_TIMEOUT, work) => result,
+        _ = given_up => {
+            let what = format!("{} has not answered the registration", context.bus.describe());
+            Err(Error::new(ErrorKind::Unreachable, what, "this instance leaves"))
+        }
+    };
     Done::Registered { secrets: registration.secrets, result }
 }
 

@@ -10,6 +10,9 @@ use rotacast_subscriber::{ErrorKind, Hooks, Refusal, SecretHandle, Subscriber, V
 
 const SECRET: &str = "payments/db";
 
+/// Often enough that two threads meet within a few instructions of each other.
+const ROUNDS: u32 = 2_000;
+
 fn v(number: u64) -> Version {
     Version::new(number).unwrap()
 }
@@ -431,6 +434,29 @@ async fn of_two_that_are_opened_at_once_the_one_that_works_keeps_the_instance() 
     assert!(cluster.roster().iter().all(|it| !it.left));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_that_fail_at_the_same_moment_one_leaves() {
+    let cluster = FakeCluster::new();
+    for round in 0..ROUNDS {
+        let builder = cluster.builder("payments-api").start_timeout(Duration::ZERO);
+        let subscriber = builder.connect_with(cluster.bus(), cluster.values()).unwrap();
+        let first = subscriber.key();
+        let both = Arc::new(tokio::sync::Barrier::new(2));
+        let fails = || {
+            let (subscriber, both) = (subscriber.clone(), Arc::clone(&both));
+            tokio::spawn(async move {
+                both.wait().await;
+                subscriber.secret(SECRET).await.map(drop).unwrap_err();
+            })
+        };
+        let (one, other) = (fails(), fails());
+        one.await.unwrap();
+        other.await.unwrap();
+        subscriber.secret(SECRET).await.unwrap_err();
+        assert_ne!(subscriber.key(), first, "round {round}: it has left, so the next attempt is a new incarnation");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_start_that_is_given_up_leaves_in_the_background() {
     let cluster = FakeCluster::new();
@@ -460,7 +486,77 @@ async fn a_start_that_fails_without_a_bus_says_so_in_time() {
     let (failed, ()) = tokio::join!(subscriber.secret(SECRET), away);
     failed.unwrap_err();
     assert!(started.elapsed() <= Duration::from_secs(34), "virtual time: {:?}", started.elapsed());
+    let error = subscriber.leave_within(Duration::from_secs(1)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+    assert!(!cluster.roster()[0].left, "the bus has not heard of it");
+    cluster.set_bus_up(true);
     subscriber.leave().await.unwrap();
+    assert!(cluster.roster()[0].left);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leave_that_no_bus_accepts_is_given_up_in_the_end() {
+    let cluster = FakeCluster::new();
+    cluster.put(SECRET, "one");
+    let (subscriber, _db) = opened(&cluster).await;
+    cluster.set_bus_up(false);
+    assert_eq!(subscriber.leave().await.unwrap_err().kind(), ErrorKind::Unreachable);
+    let error = subscriber.leave_within(Duration::from_secs(600)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+    cluster.set_bus_up(true);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(!cluster.roster()[0].left);
+}
+
+/// Its start fails while the bus answers none of its first registrations.
+async fn failed_without_an_answer(cluster: &FakeCluster, unanswered: u32) -> Subscriber {
+    cluster.put(SECRET, "one");
+    cluster.hang_answers(unanswered);
+    let builder = cluster.builder("payments-api").clock(Arc::new(TokioClock::new()));
+    let builder = builder.start_timeout(Duration::from_secs(2));
+    let subscriber = builder.connect_with(cluster.bus(), cluster.values()).unwrap();
+    let started = tokio::time::Instant::now();
+    subscriber.secret(SECRET).await.unwrap_err();
+    assert!(started.elapsed() <= Duration::from_millis(5_100), "virtual time: {:?}", started.elapsed());
+    subscriber
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_without_an_answer_does_not_keep_the_leave_from_being_sent() {
+    let cluster = FakeCluster::new();
+    let subscriber = failed_without_an_answer(&cluster, 1).await;
+    assert!(cluster.roster()[0].left);
+    subscriber.leave().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_that_answers_nothing_is_unreachable_for_a_leave() {
+    let cluster = FakeCluster::new();
+    let subscriber = failed_without_an_answer(&cluster, u32::MAX).await;
+    let error = subscriber.leave_within(Duration::from_secs(1)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+    assert!(cluster.roster()[0].left, "it was sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leave_that_is_cancelled_while_many_calls_wait_is_not_lost() {
+    use futures::FutureExt as _;
+    let cluster = FakeCluster::new();
+    cluster.put(SECRET, "one");
+    let (subscriber, db) = opened(&cluster).await;
+    // Polled once, none gives the driver a turn: their calls fill its queue.
+    for _ in 0..32 {
+        assert!(subscriber.secret("payments/nothing").now_or_never().is_none());
+    }
+    assert!(subscriber.leave().now_or_never().is_none());
+    drop((subscriber, db));
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while !cluster.roster()[0].left {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(start_paused = true)]
