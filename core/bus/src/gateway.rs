@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::{Stream, StreamExt as _};
 use rotacast_proto::v1::instances_server::{Instances, InstancesServer};
-use rotacast_proto::{Envelope, v1};
+use rotacast_proto::{Envelope, Kind, v1};
 use rotacast_protocol::message::MAX_SECRETS_PER_INSTANCE;
 use rotacast_protocol::{Incarnation, InstanceKey, InstanceName, SecretName, ServiceName};
 use tokio_util::sync::CancellationToken;
@@ -75,9 +75,14 @@ impl Gateway {
         InstancesServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES + FRAMING)
     }
 
-    /// The envelope, if it may pass.
-    fn admit(&self, request: Request<v1::Envelope>) -> Result<Envelope, Status> {
+    /// The envelope, if it is a message of this kind and may pass. The bus keeps the last message of each key: one of another
+    /// kind in its place would hide it.
+    fn admit(&self, kind: Kind, request: Request<v1::Envelope>) -> Result<Envelope, Status> {
         let envelope = Envelope::from(request.into_inner());
+        if envelope.kind != kind.as_str() {
+            let found: String = envelope.kind.chars().take(64).collect();
+            return Err(Status::invalid_argument(format!("expected a message of type {kind}, found {found:?}")));
+        }
         if let Some(admission) = &self.admission {
             admission.admit(&envelope)?;
         }
@@ -88,21 +93,21 @@ impl Gateway {
 #[async_trait]
 impl Instances for Gateway {
     async fn register(&self, request: Request<v1::Envelope>) -> Result<Response<v1::Accepted>, Status> {
-        let envelope = self.admit(request)?;
+        let envelope = self.admit(Kind::Registration, request)?;
         let key = sender(&envelope)?;
         self.bus.register(&key, &envelope).await.map_err(|problem| to_status(&problem))?;
         Ok(Response::new(v1::Accepted {}))
     }
 
     async fn report(&self, request: Request<v1::Envelope>) -> Result<Response<v1::Accepted>, Status> {
-        let envelope = self.admit(request)?;
+        let envelope = self.admit(Kind::InstanceReport, request)?;
         let key = sender(&envelope)?;
         self.bus.report(&key, &envelope).await.map_err(|problem| to_status(&problem))?;
         Ok(Response::new(v1::Accepted {}))
     }
 
     async fn sync(&self, request: Request<v1::Envelope>) -> Result<Response<v1::Envelope>, Status> {
-        let envelope = self.admit(request)?;
+        let envelope = self.admit(Kind::SyncRequest, request)?;
         // A caller with less patience hangs up, which drops this call.
         let reply = self.bus.sync(&envelope, CALL_TIMEOUT).await.map_err(|problem| to_status(&problem))?;
         Ok(Response::new(reply.into()))

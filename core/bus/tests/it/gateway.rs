@@ -69,9 +69,9 @@ async fn serve() -> Served {
     Served { _folder: folder, bus, client, url, stopping, server }
 }
 
-fn message(subject: &str, payload: &'static str) -> Envelope {
+fn message(kind: Kind, subject: &str, payload: &'static str) -> Envelope {
     let (key, cluster) = (SigningKey::generate(), ClusterName::new("dev").unwrap());
-    Envelope::sign(&key, Kind::Registration, &cluster, subject, "1", WallTime(0), payload.into())
+    Envelope::sign(&key, kind, &cluster, subject, "1", WallTime(0), payload.into())
 }
 
 fn key(service: &str) -> InstanceKey {
@@ -82,25 +82,49 @@ fn key(service: &str) -> InstanceKey {
 async fn what_is_not_admitted_never_reaches_the_bus() {
     let served = serve().await;
     let life = Incarnation(1);
-    let foreign = message(&format!("mail/pod/{life}"), "x");
+    let foreign = message(Kind::Registration, &format!("mail/pod/{life}"), "x");
     let outcome = served.client.register(&key("mail"), &foreign).await;
     assert!(matches!(outcome, Err(BusError::Denied { .. })), "{outcome:?}");
     for subject in ["payments/pod", "payments/pod/1", "payments/pod/../x"] {
-        let outcome = served.client.register(&key("payments"), &message(subject, "x")).await;
+        let outcome = served.client.register(&key("payments"), &message(Kind::Registration, subject, "x")).await;
         assert!(matches!(outcome, Err(BusError::Denied { .. })), "{subject}: {outcome:?}");
     }
     assert!(served.bus.read_roster().await.unwrap().is_empty());
-    let own = message(&format!("payments/pod/{life}"), "x");
+    let own = message(Kind::Registration, &format!("payments/pod/{life}"), "x");
     served.client.register(&key("payments"), &own).await.unwrap();
+    assert_eq!(served.bus.read_roster().await.unwrap(), [own]);
+}
+
+/// The bus keeps the last message of each key: a report in a registration's place would hide the instance.
+#[tokio::test]
+async fn each_call_takes_its_own_kind_of_message_alone() {
+    let served = serve().await;
+    let (key, subject) = (key("payments"), format!("payments/pod/{}", Incarnation(1)));
+    let own = message(Kind::Registration, &subject, "x");
+    served.client.register(&key, &own).await.unwrap();
+    let others = |own: Kind| Kind::ALL.into_iter().filter(move |kind| *kind != own);
+    for kind in others(Kind::Registration) {
+        let outcome = served.client.register(&key, &message(kind, &subject, "x")).await;
+        let named = matches!(&outcome, Err(problem) if problem.to_string().contains("expected a message of type"));
+        assert!(named, "{kind}: {outcome:?}");
+    }
+    for kind in others(Kind::InstanceReport) {
+        let outcome = served.client.report(&key, &message(kind, &subject, "x")).await;
+        assert!(matches!(outcome, Err(BusError::Denied { .. })), "{kind}: {outcome:?}");
+    }
+    for kind in others(Kind::SyncRequest) {
+        let outcome = served.client.sync(&message(kind, &subject, "x"), Duration::from_secs(2)).await;
+        assert!(matches!(outcome, Err(BusError::Denied { .. })), "{kind}: {outcome:?}");
+    }
     assert_eq!(served.bus.read_roster().await.unwrap(), [own]);
 }
 
 #[tokio::test]
 async fn a_value_comes_through_fetch_and_a_refusal_is_final() {
     let served = serve().await;
-    let reply = served.client.fetch(&message("payments/pod/1", "mine")).await.unwrap();
+    let reply = served.client.fetch(&message(Kind::FetchRequest, "payments/pod/1", "mine")).await.unwrap();
     assert_eq!((reply.nonce, &reply.value[..]), (7, &b"value"[..]));
-    let outcome = served.client.fetch(&message("payments/pod/1", "theirs")).await.map(drop);
+    let outcome = served.client.fetch(&message(Kind::FetchRequest, "payments/pod/1", "theirs")).await.map(drop);
     assert!(matches!(outcome, Err(BusError::Denied { .. })), "{outcome:?}");
 }
 
@@ -134,7 +158,7 @@ fn lead(bus: &EmbeddedBus) -> tokio::task::JoinHandle<()> {
     let mut calls = bus.serve_sync();
     tokio::spawn(async move {
         while let Some(Ok(call)) = calls.next().await {
-            call.reply.send(message("payments/pod/1", "granted"));
+            call.reply.send(message(Kind::SyncReply, "payments/pod/1", "granted"));
         }
     })
 }
@@ -147,15 +171,19 @@ async fn of_several_broadcasters_the_one_that_leads_answers_and_is_asked_first_f
     let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let hanging = format!("http://{}", hanging.local_addr().unwrap());
     let client = client_of(&[&hanging, "http://127.0.0.1:1", &follower.url, &leader.url]).await;
-    let reply = client.sync(&message("payments/pod/1", "report"), Duration::from_secs(2)).await.unwrap();
+    let reply =
+        client.sync(&message(Kind::SyncRequest, "payments/pod/1", "report"), Duration::from_secs(2)).await.unwrap();
     assert_eq!(&reply.payload[..], b"granted");
-    client.register(&key("payments"), &message(&format!("payments/pod/{}", Incarnation(1)), "x")).await.unwrap();
+    client
+        .register(&key("payments"), &message(Kind::Registration, &format!("payments/pod/{}", Incarnation(1)), "x"))
+        .await
+        .unwrap();
     assert_eq!(
         (follower.bus.read_roster().await.unwrap().len(), leader.bus.read_roster().await.unwrap().len()),
         (0, 1)
     );
     // What one refuses another may grant; nobody does here, and a refusal says more than silence.
-    let outcome = client.fetch(&message("payments/pod/1", "theirs")).await.map(drop);
+    let outcome = client.fetch(&message(Kind::FetchRequest, "payments/pod/1", "theirs")).await.map(drop);
     assert!(matches!(outcome, Err(BusError::Denied { .. })), "{outcome:?}");
 }
 
@@ -169,7 +197,7 @@ async fn a_watch_and_every_call_move_on_to_another_broadcaster() {
     tokio::time::timeout(HANG, first.server).await.expect("the shutdown hangs").unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap(), BusEvent::Resync);
     assert_eq!(watch.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
-    let reply = client.fetch(&message("payments/pod/1", "mine")).await.unwrap();
+    let reply = client.fetch(&message(Kind::FetchRequest, "payments/pod/1", "mine")).await.unwrap();
     assert_eq!(&reply.value[..], b"value");
 }
 
@@ -177,7 +205,7 @@ async fn a_watch_and_every_call_move_on_to_another_broadcaster() {
 async fn where_nobody_leads_that_is_told_rather_than_who_is_not_there() {
     let follower = serve().await;
     let client = client_of(&["http://127.0.0.1:1", &follower.url, "http://127.0.0.1:2"]).await;
-    let outcome = client.sync(&message("payments/pod/1", "report"), Duration::from_secs(2)).await;
+    let outcome = client.sync(&message(Kind::SyncRequest, "payments/pod/1", "report"), Duration::from_secs(2)).await;
     assert!(matches!(outcome, Err(BusError::NoLeader { .. })), "{outcome:?}");
     assert!(matches!(GrpcBus::connect_any(vec![]).await.map(drop), Err(BusError::Misconfigured { .. })));
 }
@@ -187,7 +215,7 @@ async fn a_sync_that_is_not_answered_in_time_has_found_no_leader() {
     let broadcaster = serve().await;
     // It takes every call, and answers none.
     let mut calls = broadcaster.bus.serve_sync();
-    let request = message("payments/pod/1", "report");
+    let request = message(Kind::SyncRequest, "payments/pod/1", "report");
     let asked = broadcaster.client.sync(&request, Duration::from_millis(300));
     let (outcome, call) = tokio::join!(asked, calls.next());
     assert!(matches!(outcome, Err(BusError::NoLeader { .. })), "{outcome:?}");
