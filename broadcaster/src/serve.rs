@@ -44,6 +44,8 @@ use crate::traces::{self, Exporting};
 use provider::Providers;
 pub use rehearsal::rehearse;
 
+/// How long a reload waits for tasks that take nothing in, altogether.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the last spans may take at the end: a collector that answers does within milliseconds.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
@@ -149,11 +151,15 @@ async fn settle_home(
     let home = &environment.home;
     let (store, bus) = (start::Blame::store(&config.store), start::Blame::bus(&config.bus));
     let owner = async || environment.tree.owner().await;
-    let Some(owner) = start::until_there(&store, wait, stop, owner).await? else { return Ok(false) };
-    if owner.is_none() {
+    let Some(found) = start::until_there(&store, wait, stop, owner).await? else { return Ok(false) };
+    if found.is_none() {
         let look = async || home.look_at_bus_first(environment).await;
         let Some(foreign) = start::until_there(&bus, wait, stop, look).await? else { return Ok(false) };
-        foreign.map_or(Ok(()), |problem| Err(anyhow::anyhow!(problem)))?;
+        // A replica of ours may have claimed both in between.
+        let Some(claimed) = start::until_there(&store, wait, stop, owner).await? else { return Ok(false) };
+        if let (Some(problem), None) = (foreign, claimed) {
+            anyhow::bail!(problem);
+        }
     }
     let look = async || home.look(environment).await;
     let Some(()) = start::until_there(&store, wait, stop, look).await? else { return Ok(false) };
@@ -297,9 +303,15 @@ impl Reloader {
         self.operators.send_replace(Arc::new(Operators::new(new.operators.clone())));
         self.tokens.send_replace(Arc::new(new.dashboard.tokens.clone()));
         self.identities.replace(services(&new));
+        let over = tokio::time::Instant::now() + RELOAD_PATIENCE;
         for (secret, task) in self.secrets.all() {
-            if task.mail.send(Mail::Reconfigured).await.is_err() {
-                info!(%secret, "its term has ended; the next one begins with the new configuration");
+            match tokio::time::timeout_at(over, task.mail.send(Mail::Reconfigured)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => info!(%secret, "its term has ended; the next one begins with the new configuration"),
+                Err(_) => warn!(
+                    %secret,
+                    "its task takes nothing in: it begins with the new configuration in the next term, or when that is read again"
+                ),
             }
         }
         self.config = new;

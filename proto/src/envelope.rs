@@ -49,7 +49,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 8] = [
+    /// All of them.
+    pub const ALL: [Kind; 8] = [
         Kind::Registration,
         Kind::SecretState,
         Kind::InstanceReport,

@@ -106,7 +106,7 @@ pub(super) async fn run(
         work.spawn(Arc::clone(&term).mend_out_of_service());
         work.spawn(Arc::clone(&term).look_for_strays());
         work.spawn(Arc::clone(&term).note_setbacks());
-        work.spawn(Arc::clone(&term).tell_anew());
+        work.spawn(Arc::clone(&term).tell_what_was_missed());
         environment.metrics.leadership().leads();
         role.send_replace(Role::Leader { epoch: leadership.epoch });
         tokio::select! {

@@ -2,6 +2,7 @@
 //! between attempts.
 
 use std::future::Future;
+#[cfg(any(feature = "nats", feature = "kafka"))]
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+#[cfg(any(feature = "nats", feature = "kafka"))]
 use crate::BusError;
 
 /// First pause between attempts; far above a healthy server's answer.
@@ -33,9 +35,11 @@ pub(crate) fn next_pause(pauses: &mut impl Iterator<Item = Duration>) -> Duratio
 }
 
 /// The newest problem of a call that repeats what it does: its result when its time runs out. Clones share it.
+#[cfg(any(feature = "nats", feature = "kafka"))]
 #[derive(Clone, Default)]
 pub(crate) struct LastProblem(Arc<Mutex<Option<BusError>>>);
 
+#[cfg(any(feature = "nats", feature = "kafka"))]
 impl LastProblem {
     pub(crate) fn note(&self, problem: BusError) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);

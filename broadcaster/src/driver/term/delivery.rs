@@ -1,20 +1,19 @@
 //! Tells each task what roster and versions say, without one task that takes nothing in holding up the others.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rotacast_proto::Level;
-use rotacast_protocol::SecretName;
 use rotacast_protocol::coordinator::Input;
 use rotacast_protocol::message::Registration;
-use tokio::sync::Notify;
+use rotacast_protocol::{InstanceKey, SecretName, Version};
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::super::directory::{Place, TaskHandle};
-use super::super::mail::Mail;
+use super::super::mail::{Mail, Question};
 use super::super::secret_task::MAILBOX;
 use super::super::{backoff, pause};
 use super::Term;
@@ -22,28 +21,69 @@ use super::roster::registered;
 use crate::findings::Topic;
 
 /// How long a full mailbox holds up what comes for other tasks. A task that works empties it in less; the listing of a large
-/// roster is to wait for it, and not to be sent twice.
+/// roster is to wait for it.
 const ROOM_PATIENCE: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_millis(500) };
 
 const MEND: &str = "see the log for what its task waits for: the store or the audit log. If it names neither, restart this \
                     broadcaster and put the log into a bug report";
 
-/// The secrets whose tasks took nothing in. They are told everything anew, once they have room.
+/// Something that roster or versions say of a secret.
+pub(super) enum News {
+    Registered {
+        registration: Registration,
+        /// Heard now, not listed.
+        live: bool,
+    },
+    RosterRead,
+    Version(Version),
+    /// Versions wait behind numbers that were never written.
+    Gap {
+        missing: Version,
+        found: Version,
+    },
+}
+
+impl From<News> for Mail {
+    fn from(news: News) -> Self {
+        let input = match news {
+            News::Registered { registration, live } => registered(&registration, live),
+            News::RosterRead => Input::RosterRead,
+            News::Version(version) => Input::VersionSeen { version },
+            News::Gap { missing, found } => return Mail::Gap { missing, found },
+        };
+        Mail::Input(Box::new(input))
+    }
+}
+
+/// What one task was not told. As bounded as the roster.
+#[derive(Default, PartialEq, Eq, Debug)]
+struct Missed {
+    /// The roster has what is to be told of them.
+    instances: BTreeSet<InstanceKey>,
+    roster_read: bool,
+    /// The store lists them.
+    versions: bool,
+    gap: Option<(Version, Version)>,
+}
+
+impl Missed {
+    fn note(&mut self, news: &News) {
+        match news {
+            News::Registered { registration, .. } => drop(self.instances.insert(registration.key.clone())),
+            News::RosterRead => self.roster_read = true,
+            News::Version(_) => self.versions = true,
+            News::Gap { missing, found } => self.gap = Some((*missing, *found)),
+        }
+    }
+}
+
+/// The secrets whose tasks took nothing in. They are told what they missed, once they have room.
 #[derive(Default)]
 pub(super) struct Behind {
     secrets: Mutex<BTreeMap<SecretName, Missed>>,
+    /// Secrets that have just fallen behind.
+    fallen: Mutex<Vec<SecretName>>,
     more: Notify,
-}
-
-/// How far telling a task anew has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Missed {
-    /// Not begun.
-    Waits,
-    /// Under way.
-    UnderWay,
-    /// Under way, and it missed more since it began.
-    More,
 }
 
 impl Behind {
@@ -51,127 +91,125 @@ impl Behind {
         self.secrets.lock().expect("no code panics while it holds this lock")
     }
 
-    /// Whether it is behind; what it is not told now is among what it is told later.
-    fn misses(&self, secret: &SecretName) -> bool {
+    fn fallen(&self) -> std::sync::MutexGuard<'_, Vec<SecretName>> {
+        self.fallen.lock().expect("no code panics while it holds this lock")
+    }
+
+    /// Whether it is behind: then it is told this later, after what it missed before.
+    fn misses(&self, secret: &SecretName, news: &News) -> bool {
+        self.secrets().get_mut(secret).map(|missed| missed.note(news)).is_some()
+    }
+
+    fn falls(&self, secret: &SecretName, news: &News) {
         let mut secrets = self.secrets();
-        let Some(missed) = secrets.get_mut(secret) else { return false };
-        if *missed == Missed::UnderWay {
-            *missed = Missed::More;
+        if !secrets.contains_key(secret) {
+            self.fallen().push(secret.clone());
+            self.more.notify_one();
         }
-        true
+        secrets.entry(secret.clone()).or_default().note(news);
     }
 
-    fn falls(&self, secret: &SecretName) {
-        self.secrets().entry(secret.clone()).or_insert(Missed::Waits);
-        self.more.notify_one();
-    }
-
-    /// The secrets for which telling anew begins.
-    fn begin(&self) -> Vec<SecretName> {
+    /// What it has missed so far; none: nothing more, and it is behind no longer.
+    fn next(&self, secret: &SecretName) -> Option<Missed> {
         let mut secrets = self.secrets();
-        let waiting = secrets.iter_mut().filter(|(_, missed)| **missed == Missed::Waits);
-        waiting
-            .map(|(secret, missed)| {
-                *missed = Missed::UnderWay;
-                secret.clone()
-            })
-            .collect()
-    }
-
-    /// Whether it has caught up: it was told everything, and missed nothing meanwhile.
-    fn caught_up(&self, secret: &SecretName) -> bool {
-        let mut secrets = self.secrets();
-        match secrets.get_mut(secret) {
-            Some(missed @ Missed::More) => {
-                *missed = Missed::UnderWay;
-                false
-            }
-            _ => {
-                secrets.remove(secret);
-                true
-            }
+        let missed = std::mem::take(secrets.get_mut(secret)?);
+        if missed == Missed::default() {
+            secrets.remove(secret);
+            return None;
         }
+        Some(missed)
     }
 }
 
 impl Term {
-    /// Tells a task something that roster or versions say. One whose mailbox stays full is told everything anew once it has
-    /// room, so what it is told is always in the term's roster or in the store before.
-    pub(super) async fn tell(&self, secret: &SecretName, task: &TaskHandle, mail: Mail) {
-        if self.behind.misses(secret) {
+    /// Tells a task something that roster or versions say. One whose mailbox stays full is told later, so it has to be in the
+    /// term's roster or in the store before.
+    pub(super) async fn tell(&self, secret: &SecretName, task: &TaskHandle, news: News) {
+        if self.behind.misses(secret, &news) {
             return;
         }
-        let sent = tokio::time::timeout(ROOM_PATIENCE, task.mail.send(mail)).await;
-        match sent {
-            Ok(Ok(())) => {}
+        let place = match task.mail.try_reserve() {
+            Err(tokio::sync::mpsc::error::TrySendError::Full(())) => {
+                tokio::time::timeout(ROOM_PATIENCE, task.mail.reserve()).await.ok()
+            }
+            place => Some(place.map_err(|_| tokio::sync::mpsc::error::SendError(()))),
+        };
+        match place {
+            Some(Ok(place)) => place.send(news.into()),
             // The next one is told everything when it begins.
-            Ok(Err(_)) => debug!(%secret, "a task is gone"),
-            Err(_) => {
+            Some(Err(_)) => debug!(%secret, "a task is gone"),
+            None => {
+                self.behind.falls(secret, &news);
                 let text = format!(
                     "its task takes nothing in, and {MAILBOX} events wait for it: its instances get no leases from this \
                      broadcaster, and it does not rotate"
                 );
                 self.environment.findings.raise(Topic::Unresponsive, secret.as_str(), Level::Error, text, MEND);
-                self.behind.falls(secret);
             }
         }
     }
 
-    pub(super) async fn tell_input(&self, secret: &SecretName, task: &TaskHandle, input: Input) {
-        self.tell(secret, task, Mail::Input(Box::new(input))).await;
-    }
-
     /// Tells the tasks that were behind what they missed.
-    pub(super) async fn tell_anew(self: Arc<Self>) -> anyhow::Result<()> {
+    pub(super) async fn tell_what_was_missed(self: Arc<Self>) -> anyhow::Result<()> {
         let mut under_way = JoinSet::new();
         loop {
-            for secret in self.behind.begin() {
+            let fallen = std::mem::take(&mut *self.behind.fallen());
+            for secret in fallen {
                 under_way.spawn(Arc::clone(&self).catch_up(secret));
             }
             tokio::select! {
                 () = self.behind.more.notified() => {}
-                Some(ended) = under_way.join_next() => ended?,
+                // Its secret stays behind, and its finding stands.
+                Some(Err(problem)) = under_way.join_next() => error!(%problem, "telling a task what it missed broke off"),
             }
         }
     }
 
     async fn catch_up(self: Arc<Self>, secret: SecretName) {
-        loop {
+        let mut pauses = backoff();
+        while let Some(missed) = self.behind.next(&secret) {
             // One without a task is told everything when it gets one.
-            if let Place::Served(task) = self.secrets.place(&secret) {
-                self.tell_all(&secret, &task).await;
+            let Place::Served(task) = self.secrets.place(&secret) else { continue };
+            // In the order in which it was missed: the roster is read after all that it lists.
+            for instance in missed.instances {
+                // Taken out of the roster meanwhile: no secret waits for it.
+                let known = self.roster().get(&instance).cloned();
+                if let Some(registration) = known {
+                    give(&task, News::Registered { registration, live: false }).await;
+                }
             }
-            if self.behind.caught_up(&secret) {
-                self.environment.findings.clear(Topic::Unresponsive, secret.as_str());
-                return;
+            if missed.roster_read {
+                give(&task, News::RosterRead).await;
+            }
+            if missed.versions {
+                self.give_versions(&secret, &task, &mut pauses).await;
+            }
+            if let Some((missing, found)) = missed.gap {
+                give(&task, News::Gap { missing, found }).await;
             }
         }
+        self.environment.findings.clear(Topic::Unresponsive, secret.as_str());
     }
 
-    /// Waits for room as long as it takes, or until the task ends.
-    async fn tell_all(&self, secret: &SecretName, task: &TaskHandle) {
-        let send = async |input: Input| task.mail.send(Mail::Input(Box::new(input))).await.is_ok();
-        for member in self.members_of(secret) {
-            if !send(registered(&member, false)).await {
-                return;
-            }
-        }
-        if self.roster_read.load(Ordering::Acquire) && !send(Input::RosterRead).await {
+    /// Waits for room, and for the store, as long as it takes or until the task ends.
+    async fn give_versions(&self, secret: &SecretName, task: &TaskHandle, pauses: &mut backon::ExponentialBackoff) {
+        let (reply, answer) = oneshot::channel();
+        // The task has ended: the next one is told everything.
+        if task.mail.send(Mail::Question(Question::LastVersion(reply))).await.is_err() {
             return;
         }
-        let mut pauses = backoff();
+        let Ok(last) = answer.await else { return };
         while !task.mail.is_closed() {
-            let begun = !task.status.borrow().versions.is_empty();
-            match self.unseen_versions(secret, begun).await {
+            match self.unseen_versions(secret, last.is_some()).await {
                 Ok(versions) => {
                     for version in versions {
-                        send(Input::VersionSeen { version }).await;
+                        give(task, News::Version(version)).await;
                     }
                     return;
                 }
                 Err(problem) => warn!(%secret, %problem, "cannot list the versions that it missed; trying again"),
             }
-            pause(&mut pauses, &self.over).await;
+            pause(pauses, &self.over).await;
         }
     }
 
@@ -181,21 +219,37 @@ impl Term {
     }
 }
 
+/// Waits for room as long as it takes, or until the task ends: the next one is told everything.
+async fn give(task: &TaskHandle, news: News) {
+    drop(task.mail.send(news.into()).await);
+}
+
 #[cfg(test)]
 mod tests {
+    use rotacast_protocol::Incarnation;
+
     use super::*;
 
     #[test]
-    fn what_is_missed_while_it_is_told_anew_is_told_once_more() {
+    fn what_is_missed_while_a_task_catches_up_is_told_after_that() {
         let (behind, secret) = (Behind::default(), "payments/db".parse::<SecretName>().unwrap());
-        assert!(!behind.misses(&secret));
-        behind.falls(&secret);
-        assert!(behind.misses(&secret));
-        assert_eq!(behind.begin(), std::slice::from_ref(&secret));
-        assert!(behind.begin().is_empty());
-        assert!(behind.misses(&secret));
-        assert!(!behind.caught_up(&secret), "it missed something while it was told");
-        assert!(behind.caught_up(&secret));
-        assert!(!behind.misses(&secret));
+        let of = |number| Registration {
+            key: InstanceKey::new("api".parse().unwrap(), "pod".parse().unwrap(), Incarnation(number)),
+            exclusive: false,
+            secrets: BTreeSet::from([secret.clone()]),
+            left: false,
+        };
+        let news = |number| News::Registered { registration: of(number), live: true };
+        assert!(!behind.misses(&secret, &news(1)));
+        behind.falls(&secret, &news(1));
+        assert_eq!(std::mem::take(&mut *behind.fallen()), [secret.clone()]);
+        assert!(behind.misses(&secret, &News::RosterRead));
+        let missed = Missed { instances: BTreeSet::from([of(1).key]), roster_read: true, ..Missed::default() };
+        assert_eq!(behind.next(&secret), Some(missed));
+        assert!(behind.misses(&secret, &news(2)), "it catches up, and is behind still");
+        assert_eq!(behind.next(&secret), Some(Missed { instances: BTreeSet::from([of(2).key]), ..Missed::default() }));
+        assert_eq!(behind.next(&secret), None);
+        assert!(!behind.misses(&secret, &news(3)));
+        assert!(behind.fallen().is_empty());
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rotacast_clock as clock;
 use rotacast_proto::Level;
-use rotacast_protocol::coordinator::{Coordinator, Input, Tenure};
+use rotacast_protocol::coordinator::{Coordinator, Tenure};
 use rotacast_protocol::record::{RecordError, SecretRecord, Timing};
 use rotacast_protocol::status::SecretStatus;
 use rotacast_protocol::{SecretName, Version};
@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use super::super::directory::{Fault, Place, TaskHandle};
 use super::super::secret_task::{MAILBOX, SecretTask};
 use super::Term;
-use super::roster::registered;
+use super::delivery::News;
 use crate::findings::Topic;
 
 /// How often the leader tries a secret that is out of service again: soon after a repair, and rarely enough
@@ -169,7 +169,7 @@ impl Term {
     async fn tell_versions(&self, secret: &SecretName, begun: bool) -> Result<(), StoreError> {
         let Place::Served(task) = self.secrets.place(secret) else { return Ok(()) };
         for version in self.unseen_versions(secret, begun).await? {
-            self.tell_input(secret, &task, Input::VersionSeen { version }).await;
+            self.tell(secret, &task, News::Version(version)).await;
         }
         Ok(())
     }
@@ -202,10 +202,10 @@ impl Term {
         self.spawn(secret.clone(), task.run(self.turns.beginning()));
         // Every incarnation in the roster that uses it is a member from the start.
         for registration in self.members_of(&secret) {
-            self.tell_input(&secret, &handle, registered(&registration, false)).await;
+            self.tell(&secret, &handle, News::Registered { registration, live: false }).await;
         }
         if self.roster_read.load(Ordering::Acquire) {
-            self.tell_input(&secret, &handle, Input::RosterRead).await;
+            self.tell(&secret, &handle, News::RosterRead).await;
         }
         Some(handle)
     }

@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 
 use super::super::mail::Question;
 use super::Term;
+use super::delivery::News;
 
 /// How long an incarnation that is fenced stays in the roster after it was last heard, and how often that is looked at. Long
 /// enough for people to ask about it; without an end, every crash of every instance would stay on the bus for ever.
@@ -33,7 +34,7 @@ impl Term {
                     // Before it is read, an instance that has not been heard yet would be missing from every count.
                     self.roster_read.store(true, Ordering::Release);
                     for (secret, task) in self.secrets.all() {
-                        self.tell_input(&secret, &task, Input::RosterRead).await;
+                        self.tell(&secret, &task, News::RosterRead).await;
                     }
                 }
                 BusEvent::Resync => live = false,
@@ -62,7 +63,7 @@ impl Term {
         }
         for secret in &registration.secrets {
             if let Some(task) = self.secrets.get(secret) {
-                self.tell_input(secret, &task, registered(&registration, live)).await;
+                self.tell(secret, &task, News::Registered { registration: registration.clone(), live }).await;
             }
         }
     }

@@ -7,20 +7,27 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
+use futures::future::join_all;
 use rotacast_bus::SyncCall;
 use rotacast_clock as clock;
 use rotacast_proto::{Envelope, WireMessage as _};
+use rotacast_protocol::SecretName;
 use rotacast_protocol::message::SyncReply;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use super::super::Environment;
+use super::super::directory::TaskHandle;
 use super::super::mail::{Granted, Mail};
 use super::Term;
 use crate::metrics::SyncOutcome;
 
 /// Syncs answered at once; further ones wait their turn in the bus's own bounded queue.
 pub(in crate::driver) const SYNCS_AT_ONCE: usize = 1024;
+
+/// A secret's part of a Sync for which its task has no room yet.
+type Late = (SecretName, TaskHandle, Mail, oneshot::Receiver<Granted>);
 
 /// How long a Sync may wait for the answers of its secrets, altogether. Half of the two seconds after which its sender
 /// gives up: a secret that cannot answer must not cost the others their leases.
@@ -63,27 +70,39 @@ impl Term {
         };
         let over = tokio::time::Instant::now() + SYNC_PATIENCE;
         let (mut refused, mut timed_out) = (0, 0);
-        let mut waiting = Vec::new();
+        let (mut waiting, mut late) = (Vec::new(), Vec::new());
         for (secret, part) in report.secrets {
             let Some(task) = self.secrets.get(&secret) else { continue };
             let (reply, answer) = oneshot::channel();
             let mail = Mail::Sync { key: report.key.clone(), sequence: report.sequence, report: part, reply };
-            match tokio::time::timeout_at(over, task.mail.send(mail)).await {
-                Ok(Ok(())) => waiting.push((secret, answer)),
-                // The task has ended, and the term with it.
-                Ok(Err(_)) => refused += 1,
-                Err(_) => timed_out += 1,
+            match task.mail.try_send(mail) {
+                Ok(()) => waiting.push((secret, answer)),
+                Err(TrySendError::Closed(_)) => refused += 1,
+                Err(TrySendError::Full(mail)) => late.push((secret, task, mail, answer)),
             }
         }
         let mut grants = BTreeMap::new();
         let mut traces = Vec::new();
+        // One full mailbox must not cost the other secrets their time: those without room are waited for side by side.
+        let late = late.into_iter().map(async |(secret, task, mail, answer): Late| {
+            let answered = async {
+                task.mail.send(mail).await.ok()?;
+                answer.await.ok()
+            };
+            (secret, tokio::time::timeout_at(over, answered).await)
+        });
+        let (late, mut answers) = (join_all(late), Vec::new());
         for (secret, answer) in waiting {
-            match tokio::time::timeout_at(over, answer).await {
-                Ok(Ok(Granted { grant, traceparent })) => {
+            answers.push((secret, tokio::time::timeout_at(over, answer).await.map(Result::ok)));
+        }
+        for (secret, answer) in answers.into_iter().chain(late.await) {
+            match answer {
+                Ok(Some(Granted { grant, traceparent })) => {
                     traces.extend(Some(traceparent).filter(|it| !it.is_empty()));
                     grants.insert(secret, grant);
                 }
-                Ok(Err(_)) => refused += 1,
+                // The task has ended, and the term with it.
+                Ok(None) => refused += 1,
                 Err(_) => timed_out += 1,
             }
         }

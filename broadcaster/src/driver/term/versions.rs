@@ -15,6 +15,7 @@ use tracing::{debug, error};
 use super::super::directory::Place;
 use super::super::mail::Mail;
 use super::Term;
+use super::delivery::News;
 use crate::findings::Topic;
 
 /// Events of the versions that are taken in together, if so many wait.
@@ -76,7 +77,7 @@ impl Term {
         match event {
             VersionEvent::Listed { secret, stamp } | VersionEvent::Added { secret, stamp } => {
                 if let Some(task) = self.secrets.get(&secret) {
-                    self.tell_input(&secret, &task, Input::VersionSeen { version: stamp.version }).await;
+                    self.tell(&secret, &task, News::Version(stamp.version)).await;
                 }
             }
             VersionEvent::Changed { secret, stamp } => {
@@ -90,7 +91,7 @@ impl Term {
             }
             VersionEvent::Gap { secret, missing, found } => {
                 if let Some(task) = self.secrets.get(&secret) {
-                    self.tell(&secret, &task, Mail::Gap { missing, found }).await;
+                    self.tell(&secret, &task, News::Gap { missing, found }).await;
                 }
             }
             VersionEvent::Ignored { key, problem } => {
@@ -117,6 +118,6 @@ impl Term {
             }
             Place::Unknown => return,
         };
-        self.tell_input(secret, &task, Input::VersionSeen { version: newest }).await;
+        self.tell(secret, &task, News::Version(newest)).await;
     }
 }

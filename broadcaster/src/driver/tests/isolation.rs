@@ -1,11 +1,12 @@
 //! One fault stays one fault.
 
+use rotacast_protocol::message::SyncReply;
 use rotacast_protocol::record::Label;
 use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Trial, Verdict};
 use rotacast_store::PlainImporter;
 
 use super::super::secret_task::MAILBOX;
-use super::faults::{hasty, life, register};
+use super::faults::{hasty, life, register, sync_of};
 use super::*;
 use crate::api::{Action, Control as _, OperatorCommand};
 use crate::broadcaster::import;
@@ -571,6 +572,12 @@ async fn a_task_that_takes_nothing_in_holds_up_no_other_and_misses_nothing() {
     };
     hold("the instance is known", async || instances(&name()).await.is_some_and(|known| known.len() == 1)).await;
     hold("a finding", async || running.finding(Topic::Unresponsive).is_some()).await;
+    // In the order of their names the full one comes first.
+    let request = sync_of(&environment, &both, &[other(), name()], 1);
+    let reply = bus.sync(&request, PATIENCE).await.unwrap();
+    let own = environment.key.public();
+    let reply = SyncReply::open(&reply, &environment.cluster, |_, _| Some(own)).unwrap();
+    assert_eq!(reply.secrets.keys().collect::<Vec<_>>(), [&name()]);
 
     store.stalled.send_replace(None);
     let all = INSTANCES as usize + 1;

@@ -227,9 +227,11 @@ impl LeaderBus for KafkaBus {
     }
 
     async fn prune_roster(&self, key: &InstanceKey) -> Result<(), BusError> {
-        self.within(async {
-            self.publish(Kind::Roster, key, None).await?;
-            self.publish(Kind::Reports, key, None).await
+        let (topics, key, last) = (&self.inner.topics, instance(key), LastProblem::default());
+        let forget = async |kind| self.inner.producer.publish(&topics.name(kind), &key, None, &last).await;
+        self.within_or(&last, async {
+            forget(Kind::Roster).await?;
+            forget(Kind::Reports).await
         })
         .await
     }

@@ -1,45 +1,69 @@
 //! Readings of the whole roster.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
 use rotacast_log_limit::LogLimit;
 use rotacast_proto::Envelope;
-use tokio::sync::Mutex;
 
 use crate::BusError;
 use crate::feed::{next_pause, pauses};
 use crate::nats::subscription::{Reading, Step};
 use crate::nats::{Kind, NatsBus, envelope};
 
+/// A reading that takes longer is given up: its callers have gone long before, and the next one begins.
+const READING: Duration = Duration::from_secs(30);
+
+type Outcome = Result<Arc<[Envelope]>, BusError>;
+
 /// One reading at a time, which answers every caller that asked before it began. When all secrets rotate at once, a
 /// reading for each would keep the server so busy that none of them ends in time.
 #[derive(Default)]
 pub(in crate::nats) struct RosterReadings {
-    /// How many calls there have been. A call's number is its place among them.
-    calls: AtomicU64,
-    last: Mutex<LastReading>,
+    newest: Mutex<Option<Newest>>,
 }
 
-#[derive(Default)]
-struct LastReading {
-    /// It began after the call with this number. Its roster is kept until the next one, a few hundred bytes an incarnation.
-    after: u64,
-    roster: Vec<Envelope>,
+struct Newest {
+    /// In a task of its own: a caller that gives up takes nothing from the others.
+    outcome: Shared<BoxFuture<'static, Outcome>>,
+    /// Callers from now on need another one.
+    begun: Arc<AtomicBool>,
 }
 
 impl RosterReadings {
     /// The last message of every incarnation, with everything acknowledged before this call.
     pub(super) async fn read(&self, bus: &NatsBus) -> Result<Vec<Envelope>, BusError> {
-        let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut last = self.last.lock().await;
-        if last.after < call {
-            let after = self.calls.load(Ordering::SeqCst);
-            let roster = bus.read_whole_roster().await?;
-            *last = LastReading { after, roster };
+        let outcome = self.newest_for(bus);
+        outcome.await.map(|roster| roster.to_vec())
+    }
+
+    fn newest_for(&self, bus: &NatsBus) -> Shared<BoxFuture<'static, Outcome>> {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiting) = newest.as_ref().filter(|newest| !newest.begun.load(Ordering::SeqCst)) {
+            return waiting.outcome.clone();
         }
-        Ok(last.roster.clone())
+        let before = newest.take().map(|newest| newest.outcome);
+        let (begun, bus) = (Arc::new(AtomicBool::new(false)), bus.clone());
+        let begins = Arc::clone(&begun);
+        let reading = async move {
+            if let Some(before) = before {
+                drop(before.await);
+            }
+            begins.store(true, Ordering::SeqCst);
+            match tokio::time::timeout(READING, bus.read_whole_roster()).await {
+                Ok(outcome) => outcome.map(Into::into),
+                Err(_) => Err(bus.unreachable("the roster was not read in time")),
+            }
+        };
+        let outcome = reading.boxed().shared();
+        tokio::spawn(outcome.clone());
+        *newest = Some(Newest { outcome: outcome.clone(), begun });
+        outcome
     }
 }
 

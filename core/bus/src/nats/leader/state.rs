@@ -132,7 +132,10 @@ impl NatsBus {
             let stream =
                 self.inner.context.get_stream_no_info(&name).await.map_err(|problem| self.request_error(&problem))?;
             let problem = match stream.get_last_raw_message_by_subject(subject).await {
-                Ok(message) => return Ok(Some(message)),
+                Ok(message) => {
+                    repeated.take();
+                    return Ok(Some(message));
+                }
                 Err(problem) => match problem.kind() {
                     LastRawMessageErrorKind::NoMessageFound => return Ok(None),
                     LastRawMessageErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
