@@ -220,7 +220,10 @@ fn silent_connections_leave_file_descriptors_and_the_way_in_to_others() {
     for _ in 0..5 {
         assert_eq!(served.get("/livez").0, 200, "while the connections are open");
     }
-    let line = served.logged("silent connections are closed to make room: a cap on connections is reached");
+    let line = served.logged(
+        "silent connections are closed to make room: a cap on connections is reached, of [listen] or of the limit on open \
+         files",
+    );
     assert_eq!((&line["open_files"], &line["max"]), (&96.into(), &32.into()), "{line}");
     assert!(served.open_files() <= 96 - 32, "{}", served.open_files());
     served.signal(Signal::TERM);
