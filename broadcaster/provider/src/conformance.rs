@@ -185,7 +185,8 @@ macro_rules! conformance_logins {
             a_tested_identity_belongs_to_one_secret_of_one_cluster
             a_value_whose_login_never_worked_ends_nothing
             a_value_that_was_never_tested_is_ended_only_after_a_login
-            a_credential_that_comes_back_under_another_number_is_taken_over
+            a_credential_under_another_number_keeps_its_first
+            a_look_takes_no_identity
             the_end_is_proved_once
             a_value_of_another_system_is_no_evidence_of_disuse
         }

@@ -25,7 +25,7 @@ pub struct Credential {
 pub enum Trial {
     /// The credential is new: the system may take a while until it knows it everywhere, and a refusal is tried again for as long.
     New,
-    /// The credential has worked before: a refusal counts at once, and whatever else is wrong is told, not repaired.
+    /// The credential has worked before: a refusal counts at once, and nothing is changed in the outside system.
     Known,
 }
 

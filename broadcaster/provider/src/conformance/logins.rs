@@ -404,22 +404,32 @@ pub async fn a_value_that_was_never_tested_is_ended_only_after_a_login(fixture: 
     assert!(!logs_in(fixture, &insider).await);
 }
 
-/// As after the store was restored: the number is another one, the credential is the same.
-pub async fn a_credential_that_comes_back_under_another_number_is_taken_over(fixture: &impl LoginFixture) {
+/// As after the store was restored: instances may use the credential under a number that the record does not list, so no record
+/// shows that this number is over.
+pub async fn a_credential_under_another_number_keeps_its_first(fixture: &impl LoginFixture) {
     let provider = fixture.provider();
     for first in [fixture.insider().await, made(fixture, 1).await] {
         assert_eq!(verdict(fixture, &first, &[]).await, Verdict::Works);
         let second = fixture.sharing(&first, version(7));
-        assert_rejected(&verdict(fixture, &second, std::slice::from_ref(&first)).await);
-        // What only looks takes nothing over.
+        for others in [std::slice::from_ref(&first), &[]] {
+            assert_rejected(&verdict(fixture, &second, others).await);
+        }
         assert_rejected(&provider.test(&second, &[], Trial::Known).await.expect("the test comes to an end"));
-        assert_eq!(verdict(fixture, &second, &[]).await, Verdict::Works);
-        // What comes late for the earlier number does not end it.
-        assert_refused(provider.destroy(&first, &[], LiveSessions::End).await);
-        assert!(logs_in(fixture, &second).await);
-        provider.destroy(&second, &[], ByPolicy).await.expect("destroy");
-        assert!(!logs_in(fixture, &second).await);
+        assert_refused(provider.usage(&second, &[]).await);
+        assert_refused(provider.destroy(&second, &[], LiveSessions::End).await);
+        assert!(logs_in(fixture, &first).await, "what instances may use was ended");
+        provider.destroy(&first, &[], ByPolicy).await.expect("it is still the first version's");
+        assert!(!logs_in(fixture, &first).await);
     }
+}
+
+/// A look at a credential in use changes nothing in the outside system: another cluster can still take the identity.
+pub async fn a_look_takes_no_identity(fixture: &impl LoginFixture) {
+    let (provider, theirs, insider) = (fixture.provider(), fixture.of_another_cluster(), fixture.insider().await);
+    let works = Ok(Verdict::Works);
+    assert_eq!(provider.test(&insider, &[], Trial::Known).await.map_err(drop), works);
+    assert_eq!(theirs.test(&insider, &[], Trial::New).await.map_err(drop), works);
+    assert_rejected(&provider.test(&insider, &[], Trial::Known).await.expect("the test comes to an end"));
 }
 
 /// Each failed login is a line in the system's log that its operators have to explain.

@@ -4,7 +4,6 @@ use rotacast_protocol::{SecretName, Version};
 use serde::{Deserialize, Serialize};
 
 use super::foreign;
-use crate::Credential;
 
 /// The format below. A newer one is not understood, and the role not touched.
 const FORMAT: u32 = 1;
@@ -86,21 +85,6 @@ impl Mark {
         }
         (self.draw.as_deref() != owner.draw)
             .then(|| "was made for another value of this version, which an instance may be using".into())
-    }
-
-    /// Whether it was written for the same value of the same secret, under the number of a version that is over: the value
-    /// has come back under another number, as after the store was restored.
-    pub(super) fn came_back(&self, owner: Owner<'_>, others: &[Credential]) -> bool {
-        self.cluster.as_deref() == Some(owner.cluster)
-            && self.secret == *owner.secret
-            && self.version != owner.version
-            && self.draw.as_deref() == owner.draw
-            && !others.iter().any(|other| other.version == self.version)
-    }
-
-    /// The mark of a value that has come back.
-    pub(super) fn renumbered(&self, owner: Owner<'_>) -> Self {
-        Self { version: owner.version, disabled_at: None, proved_at: None, ..self.clone() }
     }
 
     pub(super) fn write(&self) -> String {

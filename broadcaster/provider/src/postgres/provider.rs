@@ -114,6 +114,14 @@ pub struct PostgresProvider {
     refusals: Refusals,
 }
 
+/// What becomes of a role without a mark when its login works.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Adoption {
+    Mark,
+    /// The test changes nothing.
+    LeaveAsItIs,
+}
+
 /// How a test ended.
 enum Tested {
     Verdict(Verdict),
@@ -184,17 +192,18 @@ impl PostgresProvider {
         outcome.map_err(|problem| self.error(credential.version, problem))
     }
 
-    /// Logs in with a value from outside, so that its role gets the mark. A value whose login fails never ends the role that
+    /// Logs in with a value, so that its role gets the mark. A value whose login fails never ends the role that
     /// it names: its writer need not have known the role's password.
     async fn claim(&self, credential: &Credential, others: &[Credential], problem: String) -> Result<(), Problem> {
         let unproved =
             |why: &str| Problem::Refused(format!("{problem}, and no login shows that the value is its own: {why}"));
         if self.refusals.has(credential) {
-            return Err(unproved("the server refused it a few minutes ago"));
+            return Err(unproved("the last try was a few minutes ago"));
         }
-        match self.bounded(2, self.test_login(credential, others, Trial::Known)).await? {
+        match self.bounded(2, self.test_login(credential, others, Adoption::Mark)).await? {
             Tested::Verdict(Verdict::Works) => Ok(()),
             Tested::Verdict(Verdict::Rejected(why) | Verdict::Unusable(why)) | Tested::Early(why) => {
+                self.refusals.note(credential);
                 Err(unproved(&why))
             }
         }
@@ -300,7 +309,7 @@ impl PostgresProvider {
         &self,
         credential: &Credential,
         others: &[Credential],
-        trial: Trial,
+        adoption: Adoption,
     ) -> Result<Tested, Problem> {
         let unusable = |why: String| Ok(Tested::Verdict(Verdict::Unusable(why)));
         let value = match self.ours(&credential.value) {
@@ -338,14 +347,15 @@ impl PostgresProvider {
             None => false,
         };
         session.close().await;
-        // Which versions are over is known where a new one is tested.
-        let live = (trial == Trial::New).then_some(others);
+        let owner = self.owner(credential, &value);
         let verdict = match role {
-            Some(role) if seen => match role.objection(self.owner(credential, &value), live, self.group()) {
+            Some(role) if seen => match role.objection(owner, self.group()) {
                 Some(problem) => Verdict::Unusable(problem),
                 // Its own session must not count as a use of the credential.
                 None if self.await_end(client, role.oid, Some(pid)).await? == 0 => {
-                    self.adopt(client, &role, self.owner(credential, &value), live).await?;
+                    if adoption == Adoption::Mark {
+                        self.adopt(client, &role, owner).await?;
+                    }
                     Verdict::Works
                 }
                 None => return Err(Problem::Unreachable("the session of the test login does not end".into())),
@@ -372,13 +382,7 @@ impl PostgresProvider {
 
     /// Marks a role whose login has just worked as this version's: so no other secret or cluster takes it for its own, and it is
     /// found again under another name.
-    async fn adopt(
-        &self,
-        client: &mut Client,
-        role: &Role,
-        owner: Owner<'_>,
-        live: Option<&[Credential]>,
-    ) -> Result<(), Problem> {
+    async fn adopt(&self, client: &mut Client, role: &Role, owner: Owner<'_>) -> Result<(), Problem> {
         if role.is_marked(owner) {
             return Ok(());
         }
@@ -386,7 +390,7 @@ impl PostgresProvider {
         // Another call may have been faster.
         let now = Role::read(&transaction, &role.name, self.group()).await?;
         let now = now.filter(|now| now.oid == role.oid && !now.is_marked(owner));
-        let Some(now) = now.filter(|now| now.objection(owner, live, self.group()).is_none()) else { return Ok(()) };
+        let Some(now) = now.filter(|now| now.objection(owner, self.group()).is_none()) else { return Ok(()) };
         let marked = transaction.batch_execute(&comment(&now.name, &now.mark(owner))).await;
         if let Err(error) = marked {
             if error.code() != Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
@@ -504,7 +508,9 @@ impl PostgresProvider {
     async fn note_proof(&self, client: &mut Client, role: &Role, owner: Owner<'_>) -> Result<(), Problem> {
         let transaction = self.begin(client, &role.name).await?;
         let there = Role::read(&transaction, &role.name, self.group()).await?;
-        if let Some(there) = there.filter(|there| there.oid == role.oid && !there.can_log_in) {
+        // Its comment may have been changed since.
+        let ours = |there: &Role| there.oid == role.oid && !there.can_log_in && there.is_marked(owner);
+        if let Some(there) = there.filter(ours) {
             let mut mark = there.mark(owner);
             mark.proved_at = Some(seconds_of(&transaction).await?);
             transaction.batch_execute(&comment(&there.name, &mark)).await?;
@@ -765,13 +771,13 @@ impl Provider for PostgresProvider {
         others: &[Credential],
         trial: Trial,
     ) -> Result<Verdict, ProviderError> {
-        let settle = match trial {
-            Trial::New => self.settings.settle,
-            Trial::Known => Duration::ZERO,
+        let (settle, adoption) = match trial {
+            Trial::New => (self.settings.settle, Adoption::Mark),
+            Trial::Known => (Duration::ZERO, Adoption::LeaveAsItIs),
         };
         let (since, mut pause) = (tokio::time::Instant::now(), EARLY_FIRST);
         loop {
-            let tested = self.bounded(2, self.test_login(credential, others, trial)).await;
+            let tested = self.bounded(2, self.test_login(credential, others, adoption)).await;
             match tested.map_err(|problem| self.error(credential.version, problem))? {
                 Tested::Verdict(verdict) => return Ok(verdict),
                 Tested::Early(why) if since.elapsed() + pause > settle => return Ok(Verdict::Rejected(why)),

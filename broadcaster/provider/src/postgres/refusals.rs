@@ -1,4 +1,4 @@
-//! Which logins with values from outside the server has refused lately.
+//! Which logins were refused lately, or did not show that a role without a mark is the value's own.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -7,14 +7,14 @@ use tokio_postgres::GenericClient;
 
 use super::foreign;
 use super::mark::{Comment, Mark, Owner};
-use crate::{Credential, Session};
+use crate::Session;
 
 /// Why a call did not come to an end; the provider's name and the version are added where it is handed out.
 pub(super) enum Problem {
     Unreachable(String),
     Denied(String),
     Refused(String),
-    /// The role has no mark, and the value is from outside: nothing shows yet that the two belong together.
+    /// The role has no mark: nothing shows yet that it and the value belong together.
     Unmarked(String),
     Unfinished(String),
     InUse {
@@ -87,30 +87,20 @@ impl Role {
 
     /// Whether the role may be counted or ended as the owner's.
     pub(super) fn check_end(&self, owner: Owner<'_>, group: &str) -> Result<(), Problem> {
-        let refused = self.unfit(group).or_else(|| self.outside(group)).or_else(|| self.of_another_with_way_out(owner));
-        if let Some(problem) = refused {
+        if let Some(problem) = self.objection(owner, group) {
             return Err(Problem::Refused(problem));
         }
         match &self.comment {
             Comment::Mark(_) | Comment::Unreadable => Ok(()),
-            Comment::Other(_) if owner.draw.is_none() => {
-                Err(Problem::Unmarked(format!("role {} does not bear Rotacast's mark", self.name)))
-            }
-            // A role that Rotacast makes never stands there without its mark.
-            Comment::Other(_) => Err(Problem::Refused(self.made_by_others())),
+            // Of a drawn value: others made the role, or an operator has cleared its mark.
+            Comment::Other(_) => Err(Problem::Unmarked(format!("role {} does not bear Rotacast's mark", self.name))),
         }
     }
 
-    /// Why a role whose login has just worked may not become the owner's, or `None` when it may. `live` are the other versions
-    /// that are still valid, if they are known.
-    pub(super) fn objection(&self, owner: Owner<'_>, live: Option<&[Credential]>, group: &str) -> Option<String> {
-        let problem = self.unfit(group).or_else(|| self.outside(group));
-        match &self.comment {
-            Comment::Mark(mark) if live.is_some_and(|live| mark.came_back(owner, live)) => problem,
-            Comment::Mark(_) | Comment::Unreadable | Comment::Other(_) => {
-                problem.or_else(|| self.of_another_with_way_out(owner))
-            }
-        }
+    /// Why a role whose login has just worked may not become the owner's, or `None` when it may. The mark of another number is
+    /// never taken over: after a restore instances may use a version that the record does not list.
+    pub(super) fn objection(&self, owner: Owner<'_>, group: &str) -> Option<String> {
+        self.unfit(group).or_else(|| self.outside(group)).or_else(|| self.of_another_with_way_out(owner))
     }
 
     /// Why a role that is there may not be made the owner's anew, or `None` when the owner's making has only been repeated.
@@ -169,7 +159,8 @@ impl Role {
 
     fn of_another_with_way_out(&self, owner: Owner<'_>) -> Option<String> {
         let clear = format!("COMMENT ON ROLE {} IS NULL", escape_identifier(&self.name));
-        self.of_another(owner).map(|problem| format!("{problem}; if that is over, and only then: {clear}"))
+        self.of_another(owner)
+            .map(|problem| format!("{problem}; if no instance uses it as that any more, and only then: {clear}"))
     }
 
     /// Whether it bears the owner's mark.
@@ -190,8 +181,7 @@ impl Role {
     /// The mark that makes the role the owner's, once [`Role::objection`] has none.
     pub(super) fn mark(&self, owner: Owner<'_>) -> Mark {
         match &self.comment {
-            Comment::Mark(mark) if mark.version == owner.version => mark.clone(),
-            Comment::Mark(mark) => mark.renumbered(owner),
+            Comment::Mark(mark) => mark.clone(),
             Comment::Other(earlier) => {
                 let mut mark = Mark::of(owner);
                 mark.earlier.clone_from(earlier);

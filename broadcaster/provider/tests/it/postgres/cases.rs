@@ -127,14 +127,24 @@ async fn a_mark_that_is_over_is_cleared_by_the_statement_in_the_rejection() {
     let (provider, role) = (fixture.provider(), fixture.name("Moved \"x\""));
     let quoted = postgres_protocol::escape::escape_identifier(&role);
     superuser(&fixture, &format!("CREATE ROLE {quoted} LOGIN PASSWORD 'moved-4711' IN ROLE app_owner")).await;
-    let earlier = fixture.value(1, &role, "moved-4711");
-    assert_eq!(provider.test(&earlier, &[], Trial::New).await.unwrap(), Verdict::Works);
-    let renamed = Credential { secret: "payments/renamed".parse().unwrap(), ..earlier };
-    let why = rejection(provider.test(&renamed, &[], Trial::New).await);
-    let (_, statement) = why.split_once("if that is over, and only then: ").expect("a statement");
-    superuser(&fixture, statement).await;
-    assert_eq!(provider.test(&renamed, &[], Trial::New).await.unwrap(), Verdict::Works);
-    provider.destroy(&renamed, &[], ByPolicy).await.unwrap();
+    let moved = fixture.value(1, &role, "moved-4711");
+    let renamed = Credential { secret: "payments/renamed".parse().unwrap(), ..moved.clone() };
+    let drawn = made(&fixture, 1).await;
+    // After the store was restored, a value may be written again under another number.
+    let [again, drawn_again] =
+        [&moved, &drawn].map(|it| Credential { version: Version::new(7).unwrap(), ..it.clone() });
+    for (earlier, later) in [(&moved, &again), (&again, &renamed), (&drawn, &drawn_again)] {
+        assert_eq!(provider.test(earlier, &[], Trial::New).await.unwrap(), Verdict::Works);
+        let why = rejection(provider.test(later, &[], Trial::New).await);
+        assert!(why.contains(&format!("{} version {}", earlier.secret, earlier.version)), "{why}");
+        let (_, statement) = why.split_once("and only then: ").expect("a statement");
+        superuser(&fixture, statement).await;
+        assert_eq!(provider.test(later, &[], Trial::New).await.unwrap(), Verdict::Works);
+    }
+    for credential in [renamed, drawn_again] {
+        provider.destroy(&credential, &[], ByPolicy).await.unwrap();
+        assert!(fixture.connect(&credential).await.is_none());
+    }
 }
 
 #[tokio::test]
