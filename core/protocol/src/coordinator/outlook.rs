@@ -124,7 +124,7 @@ impl Coordinator {
                     Cure::Operator => {
                         "the leader tries again, but it is refused for what it is: an operator has to decide".into()
                     }
-                    Cure::Time if self.may_be_given_up(command, trouble, now) => {
+                    Cure::Time | Cure::SessionsEnd if self.may_be_given_up(command, trouble, now) => {
                         "the leader tries again. The last resort is to give the version up: then nothing proves its end"
                             .into()
                     }

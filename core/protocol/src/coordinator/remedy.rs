@@ -1,12 +1,14 @@
 //! What an operator can do about a blocker, as a command to paste.
 
+use std::time::Duration;
+
 use super::condition::{Blocker, ConditionName};
 use super::{CommandKind, Coordinator, Cure, Evidence, Member, Reason, Trouble};
 use crate::id::Version;
 use crate::phase::Phase;
 use crate::policy::OnDeadline;
 use crate::record::RetireStep;
-use crate::time::Now;
+use crate::time::{Now, WallTime};
 
 /// Only the person who pastes a command knows why.
 const WHY: &str = Reason::PLACEHOLDER;
@@ -75,7 +77,9 @@ impl Coordinator {
             {
                 self.roll_back_command()
             }
-            CommandKind::Retire { version, .. } if trouble.failed.cure == Cure::SessionsEnd => {
+            CommandKind::Retire { version, .. }
+                if trouble.failed.cure == Cure::SessionsEnd && self.sessions_cut_off_at(*version).is_none() =>
+            {
                 Some(self.cut_off_command(*version, "--sessions"))
             }
             CommandKind::ReadUsage { version } | CommandKind::Retire { version, .. }
@@ -94,11 +98,23 @@ impl Coordinator {
     }
 
     /// Whether giving the version up is the last resort: its end is to be proved, or was begun, and that has failed for so long
-    /// that it may never succeed, as where the address of its server is gone. Reading its use is no such step: a provider that
-    /// is away comes back.
+    /// that it may never succeed, as where the address of its server is gone. Sessions that do not end are cut off first, and get
+    /// as long again. Reading its use is no such step: a provider that is away comes back.
     pub(super) fn may_be_given_up(&self, command: &CommandKind, trouble: &Trouble, now: Now) -> bool {
-        matches!(command, CommandKind::Retire { step: RetireStep::Disable | RetireStep::Destroy, .. })
-            && now.instant.since(trouble.since.instant) >= self.policy.stuck_after
+        let CommandKind::Retire { version, step: RetireStep::Disable | RetireStep::Destroy } = command else {
+            return false;
+        };
+        let cut_off = self.sessions_cut_off_at(*version);
+        let since = |at: WallTime| Duration::from_millis(now.wall.0.saturating_sub(at.0));
+        let tried =
+            trouble.failed.cure != Cure::SessionsEnd || cut_off.is_some_and(|at| since(at) >= self.policy.stuck_after);
+        tried && now.instant.since(trouble.since.instant) >= self.policy.stuck_after
+    }
+
+    /// When an operator first ordered it, if one has: to order it once more changes nothing.
+    fn sessions_cut_off_at(&self, version: Version) -> Option<WallTime> {
+        let retirement = self.record.retirements.get(&version)?;
+        retirement.overrides.iter().find(|word| word.sessions).map(|word| word.at)
     }
 
     fn usage_is_unavailable(&self, version: Version) -> bool {
