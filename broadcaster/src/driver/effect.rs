@@ -20,7 +20,7 @@ use rotacast_provider::{Credential, Provider, ProviderError};
 use tokio::sync::watch;
 
 pub(super) use self::publish::{newer_on_bus, publish_ours};
-pub(super) use self::usage::EndedByOthers;
+pub(super) use self::usage::LookedAt;
 use super::Environment;
 
 /// How long one effect may take before it is given up and tried again: providers have shorter limits of their own.
@@ -56,7 +56,7 @@ pub(super) struct Effect {
     state: SecretState,
     guard: Option<Guard>,
     leadership: watch::Receiver<Instant>,
-    ended_by_others: EndedByOthers,
+    looked_at: LookedAt,
 }
 
 impl Effect {
@@ -67,7 +67,7 @@ impl Effect {
         leadership: &watch::Receiver<Instant>,
         command: Command,
         now: Now,
-        ended_by_others: &EndedByOthers,
+        looked_at: &LookedAt,
     ) -> Self {
         let guard = match &command.kind {
             CommandKind::Audit { version } => Some(coordinator.guard(*version, now)),
@@ -81,7 +81,7 @@ impl Effect {
             command,
             guard,
             leadership: leadership.clone(),
-            ended_by_others: Arc::clone(ended_by_others),
+            looked_at: Arc::clone(looked_at),
         }
     }
 

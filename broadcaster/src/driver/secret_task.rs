@@ -31,7 +31,7 @@ use self::observers::Observers;
 use self::question::Waiting;
 use super::Environment;
 use super::directory::Secrets;
-use super::effect::{EffectOutcome, EndedByOthers};
+use super::effect::{EffectOutcome, LookedAt};
 use super::mail::Mail;
 use super::turns::{Turn, Turns};
 use crate::metrics::FiguresSlot;
@@ -66,7 +66,7 @@ pub(super) struct SecretTask {
     effects: JoinSet<(CommandId, EffectOutcome)>,
     /// Commands whose newest run failed.
     failing: BTreeSet<CommandKind>,
-    ended_by_others: EndedByOthers,
+    looked_at: LookedAt,
     checks: Checks,
     /// When the schedule's rotation may be asked for again, after it was refused.
     ask_again: Option<Instant>,
@@ -116,7 +116,7 @@ impl SecretTask {
             turns,
             effects: JoinSet::new(),
             failing: BTreeSet::new(),
-            ended_by_others: EndedByOthers::default(),
+            looked_at: LookedAt::default(),
             checks: Checks::default(),
             ask_again: None,
             overdue: None,

@@ -18,9 +18,10 @@ use crate::audit::Entry;
 /// that it comes with.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Versions whose credential was ended outside of Rotacast: reported once in a term. At most those that the
-/// record lists.
-pub(in crate::driver) type EndedByOthers = Arc<Mutex<BTreeSet<Version>>>;
+/// Versions whose credential is not tried again in a term: it was ended outside of Rotacast, which is reported once, or
+/// cannot be used as things are. Each try would be one more failed login, as often as the usage is read. At most those that
+/// the record lists.
+pub(in crate::driver) type LookedAt = Arc<Mutex<BTreeSet<Version>>>;
 
 impl Effect {
     pub(super) async fn read_usage(&self, version: Version) -> anyhow::Result<Vec<Input>> {
@@ -62,7 +63,7 @@ impl Effect {
         let announced = known.is_some_and(|known| known.announced && known.label != Label::Rejected);
         let retirement = self.record.retirements.get(&version);
         let ours = retirement.is_some_and(|it| it.step.is_some() || it.overrides.iter().any(|word| word.sessions));
-        if !announced || ours || self.told_ended().contains(&version) {
+        if !announced || ours || self.looked_at().contains(&version) {
             return Ok(());
         }
         let provider = self.provider(version)?;
@@ -76,6 +77,7 @@ impl Effect {
             Ok(Verdict::Rejected(reason)) => reason,
             Ok(Verdict::Unusable(problem)) => {
                 debug!(secret = %self.secret(), %version, problem, "whether it still works cannot be told");
+                self.note_looked_at(version);
                 return Ok(());
             }
             // The usage was read; that this login could not be tried holds nothing up.
@@ -98,14 +100,18 @@ impl Effect {
             .detail("version", version.get())
             .detail("reason", reason);
         self.environment.audit.append(entry).await?;
-        let mut told = self.told_ended();
-        told.retain(|version| self.record.versions.contains_key(version));
-        told.insert(version);
+        self.note_looked_at(version);
         Ok(())
     }
 
-    fn told_ended(&self) -> std::sync::MutexGuard<'_, BTreeSet<Version>> {
+    fn note_looked_at(&self, version: Version) {
+        let mut looked_at = self.looked_at();
+        looked_at.retain(|version| self.record.versions.contains_key(version));
+        looked_at.insert(version);
+    }
+
+    fn looked_at(&self) -> std::sync::MutexGuard<'_, BTreeSet<Version>> {
         // A set is whole after every call on it.
-        self.ended_by_others.lock().unwrap_or_else(PoisonError::into_inner)
+        self.looked_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

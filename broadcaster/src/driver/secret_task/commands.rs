@@ -21,10 +21,9 @@ impl SecretTask {
         let made_by = command.kind.version().and_then(|version| record.versions.get(&version)?.provider.as_ref());
         let provider = made_by.and_then(|made_by| self.environment.settings.provider(made_by));
         let provider = provider.map(|provider| TracedProvider::around(provider, &self.observers.spans, record));
-        let (now, ended_by_others) = (clock::now(), &self.ended_by_others);
+        let (now, looked_at) = (clock::now(), &self.looked_at);
         let kind = command.kind.clone();
-        let effect =
-            Effect::new(&self.environment, provider, coordinator, &self.leadership, command, now, ended_by_others);
+        let effect = Effect::new(&self.environment, provider, coordinator, &self.leadership, command, now, looked_at);
         let run = async move {
             let _place = match turn {
                 Some(turn) => Some(turn.await),

@@ -1,7 +1,7 @@
 //! Rows of docs/understand/scenarios.md that are about the driver.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -9,7 +9,7 @@ use futures::stream::FuturesUnordered;
 use rotacast_proto::Envelope;
 use rotacast_protocol::policy::WhenEmpty;
 use rotacast_protocol::status::ConditionStatus;
-use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Trial, Verdict};
+use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Session, Trial, Verdict};
 
 use super::super::sync_places::{SYNCS_OF_ONE_LIFE, SYNCS_UNREGISTERED};
 use super::super::term::SYNCS_AT_ONCE;
@@ -18,10 +18,22 @@ use super::*;
 /// Who sends the nth Sync of a flood.
 type Flooder<'k> = Box<dyn Fn(u64) -> InstanceKey + 'k>;
 
-/// A provider at which somebody deletes what is current.
+/// A provider at which version 1 is changed from outside.
 struct Tampered {
     inner: GenerateProvider,
-    deleted: AtomicBool,
+    changed: AtomicBool,
+    /// Of version 1 once it was changed.
+    verdict: Verdict,
+    tests_since: AtomicU32,
+    /// Readings left that find a session.
+    readings_in_use: AtomicU32,
+}
+
+impl Tampered {
+    fn new(verdict: Verdict) -> Self {
+        let (changed, none) = (AtomicBool::new(false), || AtomicU32::new(0));
+        Self { inner: GenerateProvider::default(), changed, verdict, tests_since: none(), readings_in_use: none() }
+    }
 }
 
 #[async_trait]
@@ -51,12 +63,18 @@ impl Provider for Tampered {
     }
 
     async fn test(&self, credential: &Credential, _: &[Credential], _: Trial) -> Result<Verdict, ProviderError> {
-        let gone = self.deleted.load(Ordering::SeqCst) && credential.version == version(1);
-        Ok(if gone { Verdict::Rejected("no such role".into()) } else { Verdict::Works })
+        if !self.changed.load(Ordering::SeqCst) || credential.version != version(1) {
+            return Ok(Verdict::Works);
+        }
+        self.tests_since.fetch_add(1, Ordering::SeqCst);
+        Ok(self.verdict.clone())
     }
 
     async fn usage(&self, _: &Credential, _: &[Credential]) -> Result<Evidence, ProviderError> {
-        Ok(Evidence::Sessions(Vec::new()))
+        let one_less = |left: u32| left.checked_sub(1);
+        let in_use = self.readings_in_use.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok();
+        let session = Session { description: "pid 4711".into() };
+        Ok(Evidence::Sessions(in_use.then_some(session).into_iter().collect()))
     }
 
     async fn disable(&self, _: &Credential, _: &[Credential], _: LiveSessions) -> Result<(), ProviderError> {
@@ -191,13 +209,13 @@ async fn s46_a_credential_that_somebody_else_deleted_is_told_once_and_holds_noth
     for deleted in [true, false] {
         let folder = tempfile::tempdir().unwrap();
         let (mut environment, _bus) = environment(folder.path(), hasty()).await;
-        let provider = Arc::new(Tampered { inner: GenerateProvider::default(), deleted: AtomicBool::new(false) });
+        let provider = Arc::new(Tampered::new(Verdict::Rejected("no such role".into())));
         environment.settings = Arc::new(Fixed::of(hasty(), provider.clone()));
         put(&environment, "first").await;
         let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
         let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
         until(&secrets, |status| status.current == Some(version(1)) && status.rotation.is_none()).await;
-        provider.deleted.store(deleted, Ordering::SeqCst);
+        provider.changed.store(deleted, Ordering::SeqCst);
         put(&environment, "second").await;
         until(&secrets, |status| status.current == Some(version(2)) && status.rotation.is_none()).await;
         stop.cancel();
@@ -210,6 +228,28 @@ async fn s46_a_credential_that_somebody_else_deleted_is_told_once_and_holds_noth
         assert!(!deleted || position("ended_by_others") < position("retire_began"), "{log}");
         assert!(position("retired").is_some(), "{log}");
     }
+}
+
+/// Each try is a failed login in the log of the server, and the usage is read every second.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draining_credential_that_cannot_be_used_as_things_are_is_tried_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut environment, _bus) = environment(folder.path(), hasty()).await;
+    let provider = Arc::new(Tampered::new(Verdict::Unusable("3D000".into())));
+    environment.settings = Arc::new(Fixed::of(hasty(), provider.clone()));
+    put(&environment, "first").await;
+    let running = Running::start(&environment);
+    running.reaches(&name(), 1).await;
+    until(&running.secrets, |status| status.rotation.is_none()).await;
+    provider.readings_in_use.store(2, Ordering::SeqCst);
+    provider.changed.store(true, Ordering::SeqCst);
+    put(&environment, "second").await;
+    until(&running.secrets, |status| status.current == Some(version(2)) && status.rotation.is_none()).await;
+    assert_eq!(provider.readings_in_use.load(Ordering::SeqCst), 0, "the usage was not read again");
+    assert_eq!(provider.tests_since.load(Ordering::SeqCst), 1);
+    let log = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
+    assert!(!log.contains("ended_by_others"), "it is no proof that it has ended: {log}");
+    running.stop().await;
 }
 
 fn guard(status: &SecretStatus) -> impl Iterator<Item = &ConditionStatus> {
