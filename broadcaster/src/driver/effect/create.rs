@@ -1,8 +1,8 @@
 //! Makes the credential of a version, and tries it.
 
-use rotacast_protocol::Version;
 use rotacast_protocol::coordinator::Input;
-use rotacast_protocol::record::Origin;
+use rotacast_protocol::record::{Origin, Rotation};
+use rotacast_protocol::{Phase, Version};
 use rotacast_provider::{Credential, LiveSessions, Trial, Verdict, judge_shape};
 use rotacast_store::Published;
 use tracing::warn;
@@ -59,11 +59,17 @@ impl Effect {
         Ok(vec![match verdict {
             Verdict::Works => Input::Verified { version },
             Verdict::Rejected(reason) => Input::VerifyFailed { version, reason },
-            // It worked before the store lost history, and nothing says that it has ended.
-            Verdict::Unusable(reason) if self.record.doubt(version).is_some() => {
+            // Its first test worked before the store lost history, and nothing says that it has ended.
+            Verdict::Unusable(reason) if self.record.doubt(version).is_some() && !self.is_verified_first(version) => {
                 anyhow::bail!("it cannot be tried whether version {version} still works: {reason}")
             }
             Verdict::Unusable(reason) => Input::VerifyFailed { version, reason },
         }])
+    }
+
+    /// Whether no test of the version is known to have worked: its rotation waits for the first one.
+    fn is_verified_first(&self, version: Version) -> bool {
+        let verifies = |rotation: &Rotation| rotation.new == version && rotation.phase == Phase::Verifying;
+        self.record.rotation.as_ref().is_some_and(verifies)
     }
 }
