@@ -77,7 +77,7 @@ impl Coordinator {
         let SecretRecord { safe_mode, stay, current, .. } = &self.record;
         let failed = self.matters().any(|version| self.record.doubt(version) == Some(Doubt::Failed));
         match (safe_mode, stay) {
-            (None, _) if failed => Ok(vec![Change::Record(RecordChange::SafeModeLeft)]),
+            (None, _) if failed || self.wants_word() => Ok(vec![Change::Record(RecordChange::SafeModeLeft)]),
             (None, false) => Err(operator("it is not in safe mode")),
             (None, true) if self.record.waits() || current.is_none() => Err(operator(
                 "safe mode is left already, and instances stay with what they serve until the next version is current: \
@@ -89,6 +89,13 @@ impl Coordinator {
             ))),
             _ => Ok(vec![Change::Record(RecordChange::SafeModeLeft)]),
         }
+    }
+
+    /// Whether a rotation goes on once an operator says that its version works, since no login can show it.
+    fn wants_word(&self) -> bool {
+        let preparing = self.record.rotation.as_ref().filter(|rotation| rotation.phase == Phase::Preparing);
+        let wants = |new| self.record.doubt(new) == Some(Doubt::Untested) && !self.can_log_in(new);
+        self.waiting_version().is_none() && preparing.is_some_and(|rotation| wants(rotation.new))
     }
 
     /// What instances follow, are about to follow, or would go back to.
@@ -179,7 +186,8 @@ impl Coordinator {
                 } else {
                     "the rotation rolls back once an operator resumes the secret"
                 };
-                (format!("version {} no longer works: its test login fails: {}", rotation.new, known.note), next)
+                let ended = if rotation.phase == Phase::Verifying { "does not work" } else { "no longer works" };
+                (format!("version {} {ended}: its test login fails: {}", rotation.new, known.note), next)
             }
             Doubt::Untested if known.can_log_in() => (
                 format!(
@@ -191,9 +199,17 @@ impl Coordinator {
             ),
             // Its shape is looked at all the same.
             Doubt::Untested if rotation.phase == Phase::Verifying => return None,
-            Doubt::Untested => (no_login(rotation.new), self.next_of_word()),
+            Doubt::Untested if self.wants_word() => (no_login(rotation.new), self.next_of_word()),
+            Doubt::Untested => {
+                (no_login(rotation.new), "a newer version takes its place, or an operator rolls the rotation back")
+            }
         };
-        Some(Condition::waiting(ConditionName::Verified, &why, rotation.phase_since, next))
+        let mut condition = Condition::waiting(ConditionName::Verified, &why, rotation.phase_since, next);
+        if self.wants_word() {
+            let command = format!("rotacast leave-safe-mode {}", self.record.secret);
+            condition.blockers.iter_mut().for_each(|blocker| blocker.command = Some(command.clone()));
+        }
+        Some(condition)
     }
 
     /// What follows for a version that no login can show to work.

@@ -334,16 +334,20 @@ impl SecretRecord {
         }
     }
 
-    /// An operator says that the version works which instances are to follow, where no login can show it. While another version
-    /// waits, the word is only that instances go to that one.
+    /// An operator says that the version works which instances are to follow, where no login can show it. Of what a rotation would go
+    /// back to it says nothing. While another version waits, the word is only that instances go to that one.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(WordOfCurrent, self.versions.values_mut().filter(|version| !version.can_log_in()).for_each(|version| version.doubt = None)))]
     fn take_word(&mut self) {
-        if self.next_waits() {
-            return;
-        }
-        for version in self.versions.values_mut().filter(|version| !version.can_log_in()) {
+        let Some(followed) = self.followed().filter(|_| !self.next_waits()) else { return };
+        if let Some(version) = self.versions.get_mut(&followed).filter(|version| !version.can_log_in()) {
             version.doubt = None;
         }
+    }
+
+    /// The version that a rotation is about to make current, or else the current one.
+    fn followed(&self) -> Option<Version> {
+        let begins = |rotation: &&Rotation| matches!(rotation.phase, Phase::Verifying | Phase::Preparing);
+        self.rotation.as_ref().filter(begins).map(|rotation| rotation.new).or(self.current)
     }
 
     /// A login may have failed for a reason that has passed.
