@@ -242,7 +242,7 @@ mod tests {
         let news = |number| News::Registered { registration: of(number), live: true };
         assert!(!behind.misses(&secret, &news(1)));
         behind.falls(&secret, &news(1));
-        assert_eq!(std::mem::take(&mut *behind.fallen()), [secret.clone()]);
+        assert_eq!(*std::mem::take(&mut *behind.fallen()), *std::slice::from_ref(&secret));
         assert!(behind.misses(&secret, &News::RosterRead));
         let missed = Missed { instances: BTreeSet::from([of(1).key]), roster_read: true, ..Missed::default() };
         assert_eq!(behind.next(&secret), Some(missed));
