@@ -77,7 +77,7 @@ impl Missed {
     }
 }
 
-/// The secrets whose tasks took nothing in. They are told what they missed, once they have room.
+/// The secrets whose tasks took nothing in. Once a task has room, the term tells it what it missed.
 #[derive(Default)]
 pub(super) struct Behind {
     secrets: Mutex<BTreeMap<SecretName, Missed>>,
@@ -95,7 +95,7 @@ impl Behind {
         self.fallen.lock().expect("no code panics while it holds this lock")
     }
 
-    /// Whether it is behind: then it is told this later, after what it missed before.
+    /// Whether it is behind: then the term tells it this later, after what it missed before.
     fn misses(&self, secret: &SecretName, news: &News) -> bool {
         self.secrets().get_mut(secret).map(|missed| missed.note(news)).is_some()
     }
@@ -122,8 +122,8 @@ impl Behind {
 }
 
 impl Term {
-    /// Tells a task something that roster or versions say. One whose mailbox stays full is told later, so it has to be in the
-    /// term's roster or in the store before.
+    /// Tells a task something that roster or versions say; later, if its mailbox stays full. So the term's roster or the store
+    /// has to have it before.
     pub(super) async fn tell(&self, secret: &SecretName, task: &TaskHandle, news: News) {
         if self.behind.misses(secret, &news) {
             return;
@@ -136,7 +136,7 @@ impl Term {
         };
         match place {
             Some(Ok(place)) => place.send(news.into()),
-            // The next one is told everything when it begins.
+            // The term tells the next one everything when it begins.
             Some(Err(_)) => debug!(%secret, "a task is gone"),
             None => {
                 self.behind.falls(secret, &news);
@@ -168,7 +168,7 @@ impl Term {
     async fn catch_up(self: Arc<Self>, secret: SecretName) {
         let mut pauses = backoff();
         while let Some(missed) = self.behind.next(&secret) {
-            // One without a task is told everything when it gets one.
+            // A secret without a task: the term tells the next one everything when it begins.
             let Place::Served(task) = self.secrets.place(&secret) else { continue };
             // In the order in which it was missed: the roster is read after all that it lists.
             for instance in missed.instances {
@@ -194,7 +194,7 @@ impl Term {
     /// Waits for room, and for the store, as long as it takes or until the task ends.
     async fn give_versions(&self, secret: &SecretName, task: &TaskHandle, pauses: &mut backon::ExponentialBackoff) {
         let (reply, answer) = oneshot::channel();
-        // The task has ended: the next one is told everything.
+        // The task has ended: the term tells the next one everything.
         if task.mail.send(Mail::Question(Question::LastVersion(reply))).await.is_err() {
             return;
         }
@@ -219,7 +219,7 @@ impl Term {
     }
 }
 
-/// Waits for room as long as it takes, or until the task ends: the next one is told everything.
+/// Waits for room as long as it takes, or until the task ends: the term tells the next one everything.
 async fn give(task: &TaskHandle, news: News) {
     drop(task.mail.send(news.into()).await);
 }

@@ -11,7 +11,7 @@ use super::faults::hasty;
 use super::*;
 use crate::api::{Action, Control as _, OperatorCommand};
 
-/// Answers tests of credentials in use as it is told.
+/// Answers tests of credentials in use as the test says.
 struct Answers {
     inner: GenerateProvider,
     every: Duration,
