@@ -14,7 +14,7 @@ mod topic;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,7 +22,6 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_proto::Envelope;
 use rotacast_protocol::{InstanceKey, Revision, SecretName};
-use tokio::sync::Mutex;
 
 use self::access::Access;
 pub use self::options::{KafkaLogin, KafkaOptions, KafkaSync, KafkaTls, KafkaTopics, SaslMechanism};
@@ -33,6 +32,7 @@ use self::replica::Bound;
 use self::topic::{Kind, Topics};
 use crate::bus::check_size;
 use crate::feed::LastProblem;
+use crate::roster_readings::RosterReadings;
 use crate::{
     BusError, BusEvent, CALL_TIMEOUT, CLAIM, Finding, InstanceBus, LeaderBus, Level, MAX_MESSAGE_BYTES, SyncCall,
 };
@@ -56,8 +56,7 @@ struct Inner {
     topics: Arc<Topics>,
     state: Arc<Reader>,
     roster: Arc<Reader>,
-    /// The last reading of the whole roster, and when it began.
-    whole_roster: Mutex<Option<(Instant, Vec<Envelope>)>>,
+    whole_roster: RosterReadings,
     reports: Arc<Reader>,
     producer: Producer,
     publisher: OnceLock<Publisher>,
@@ -93,7 +92,7 @@ impl KafkaBus {
             sync: sync::Sync::new(endpoint.clone(), &options.sync)?,
             state: reader(Kind::State, DURABLE),
             roster: reader(Kind::Roster, DURABLE),
-            whole_roster: Mutex::new(None),
+            whole_roster: RosterReadings::default(),
             reports: reader(Kind::Reports, REPORTS),
             producer: Producer::new(Arc::clone(&access)),
             publisher: OnceLock::new(),
@@ -129,25 +128,16 @@ impl KafkaBus {
     }
 
     /// Reads the roster from its beginning with a consumer of its own: the one that follows it may, for some
-    /// seconds, follow a log that was deleted and made anew in its place. One reading at a time, which serves
-    /// every caller that asked before it began.
+    /// seconds, follow a log that was deleted and made anew in its place.
     async fn read_whole_roster(&self) -> Result<Vec<Envelope>, BusError> {
-        let asked = Instant::now();
-        let mut last = self.inner.whole_roster.lock().await;
-        if let Some((_, roster)) = last.as_ref().filter(|(begun, _)| *begun > asked) {
-            return Ok(roster.clone());
-        }
-        let begun = Instant::now();
         let reader = Reader::new(Kind::Roster, &self.inner.access, &self.inner.topics, DURABLE);
-        let roster = loop {
+        loop {
             let generation = reader.barrier().await?;
             let folded = reader.replica().lock();
             if folded.generation == generation {
-                break folded.all();
+                return Ok(folded.all());
             }
-        };
-        *last = Some((begun, roster.clone()));
-        Ok(roster)
+        }
     }
 
     fn publisher(&self) -> &Publisher {
@@ -223,7 +213,9 @@ impl LeaderBus for KafkaBus {
     }
 
     async fn read_roster(&self) -> Result<Vec<Envelope>, BusError> {
-        self.within(self.read_whole_roster()).await
+        let bus = self.clone();
+        let reading = async move { bus.read_whole_roster().await };
+        self.within(self.inner.whole_roster.read(&self.inner.endpoint, reading)).await
     }
 
     async fn prune_roster(&self, key: &InstanceKey) -> Result<(), BusError> {

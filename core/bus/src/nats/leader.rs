@@ -13,7 +13,6 @@ use futures::stream::BoxStream;
 use rotacast_proto::Envelope;
 use rotacast_protocol::{InstanceKey, Revision, SecretName};
 
-pub(super) use self::roster::RosterReadings;
 use super::NatsBus;
 use super::stream::Kind;
 use crate::feed::LastProblem;
@@ -58,7 +57,9 @@ impl LeaderBus for NatsBus {
     }
 
     async fn read_roster(&self) -> Result<Vec<Envelope>, BusError> {
-        self.within(self.inner.roster.read(self)).await
+        let bus = self.clone();
+        let reading = async move { bus.read_whole_roster().await };
+        self.within(self.inner.roster.read(&self.inner.endpoint, reading)).await
     }
 
     async fn prune_roster(&self, key: &InstanceKey) -> Result<(), BusError> {

@@ -36,6 +36,8 @@ use self::subscription::{Broken, Reading, Step};
 use crate::bus::check_size;
 use crate::feed::{self, Gone, LastProblem, deliver, next_pause, pauses};
 use crate::restarts::Restarts;
+#[cfg(feature = "leader")]
+use crate::roster_readings::RosterReadings;
 use crate::{BusError, BusEvent, CALL_TIMEOUT, InstanceBus, Level, MAX_MESSAGE_BYTES};
 
 /// Messages under way to a slow reader before flow control holds the server back.
@@ -70,7 +72,7 @@ struct Inner {
     #[cfg(feature = "leader")]
     last_states: leader::LastStates,
     #[cfg(feature = "leader")]
-    roster: leader::RosterReadings,
+    roster: RosterReadings,
 }
 
 /// How a publish failed.
@@ -109,7 +111,7 @@ impl NatsBus {
             #[cfg(feature = "leader")]
             last_states: leader::LastStates::default(),
             #[cfg(feature = "leader")]
-            roster: leader::RosterReadings::default(),
+            roster: RosterReadings::default(),
         };
         let bus = Self { inner: Arc::new(inner) };
         let server = bus.inner.client.server_info();

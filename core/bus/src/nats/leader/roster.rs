@@ -1,13 +1,8 @@
 //! Readings of the whole roster.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
-use futures::FutureExt as _;
-use futures::future::{BoxFuture, Shared};
 use rotacast_log_limit::LogLimit;
 use rotacast_proto::Envelope;
 
@@ -16,60 +11,9 @@ use crate::feed::{next_pause, pauses};
 use crate::nats::subscription::{Reading, Step};
 use crate::nats::{Kind, NatsBus, envelope};
 
-/// A reading that takes longer is given up: its callers have gone long before, and the next one begins.
-const READING: Duration = Duration::from_secs(30);
-
-type Outcome = Result<Arc<[Envelope]>, BusError>;
-
-/// One reading at a time, which answers every caller that asked before it began. When all secrets rotate at once, a
-/// reading for each would keep the server so busy that none of them ends in time.
-#[derive(Default)]
-pub(in crate::nats) struct RosterReadings {
-    newest: Mutex<Option<Newest>>,
-}
-
-struct Newest {
-    /// In a task of its own: a caller that gives up takes nothing from the others.
-    outcome: Shared<BoxFuture<'static, Outcome>>,
-    /// Callers from now on need another one.
-    begun: Arc<AtomicBool>,
-}
-
-impl RosterReadings {
-    /// The last message of every incarnation, with everything acknowledged before this call.
-    pub(super) async fn read(&self, bus: &NatsBus) -> Result<Vec<Envelope>, BusError> {
-        let outcome = self.newest_for(bus);
-        outcome.await.map(|roster| roster.to_vec())
-    }
-
-    fn newest_for(&self, bus: &NatsBus) -> Shared<BoxFuture<'static, Outcome>> {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(waiting) = newest.as_ref().filter(|newest| !newest.begun.load(Ordering::SeqCst)) {
-            return waiting.outcome.clone();
-        }
-        let before = newest.take().map(|newest| newest.outcome);
-        let (begun, bus) = (Arc::new(AtomicBool::new(false)), bus.clone());
-        let begins = Arc::clone(&begun);
-        let reading = async move {
-            if let Some(before) = before {
-                drop(before.await);
-            }
-            begins.store(true, Ordering::SeqCst);
-            match tokio::time::timeout(READING, bus.read_whole_roster()).await {
-                Ok(outcome) => outcome.map(Into::into),
-                Err(_) => Err(bus.unreachable("the roster was not read in time")),
-            }
-        };
-        let outcome = reading.boxed().shared();
-        tokio::spawn(outcome.clone());
-        *newest = Some(Newest { outcome: outcome.clone(), begun });
-        outcome
-    }
-}
-
 impl NatsBus {
     /// The last message of every incarnation, with everything acknowledged before this call.
-    async fn read_whole_roster(&self) -> Result<Vec<Envelope>, BusError> {
+    pub(super) async fn read_whole_roster(&self) -> Result<Vec<Envelope>, BusError> {
         let mut row = pauses();
         loop {
             let mut reading = self.begin(Kind::Roster, self.everything(Kind::Roster)).await?;
