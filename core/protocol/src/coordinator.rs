@@ -23,6 +23,8 @@ mod roster;
 mod rotation;
 mod standing;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod version;
 
 use std::collections::BTreeMap;

@@ -6,6 +6,8 @@
 #![allow(missing_docs, reason = "a comment stands where it says more than the name")]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+#[cfg(test)]
+mod bench;
 pub mod coordinator;
 pub mod id;
 pub mod machine;
@@ -20,6 +22,10 @@ pub mod schedule;
 pub mod status;
 pub mod time;
 pub mod word;
+
+/// `bench.rs` is also compiled into the tests of other crates, so it names this crate as they do.
+#[cfg(test)]
+extern crate self as rotacast_protocol;
 
 pub use id::{
     ClusterId, Epoch, Generation, HistoryId, Incarnation, InstanceKey, LeaseSequence, Nonce, ReportSequence, Revision,

@@ -11,7 +11,7 @@
 #![allow(missing_docs)]
 
 #[allow(clippy::expect_used, clippy::unwrap_used, reason = "a bench of the tests: what fails there fails the test")]
-#[path = "../../../core/protocol/tests/it/bench.rs"]
+#[path = "../../../core/protocol/src/bench.rs"]
 mod bench;
 pub mod chaos;
 pub mod clock;

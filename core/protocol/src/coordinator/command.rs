@@ -1,5 +1,8 @@
 //! Side effects that are still outstanding: derived from state alone.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use super::Coordinator;

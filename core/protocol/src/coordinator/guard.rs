@@ -1,5 +1,8 @@
 //! The retire guard: every condition under which an old credential may end, with the evidence.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use super::condition::{Blocker, Condition, ConditionName};

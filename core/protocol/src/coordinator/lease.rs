@@ -1,5 +1,8 @@
 //! Leases: how long they are, for which versions, and when none granted can be running any more.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

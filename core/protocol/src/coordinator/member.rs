@@ -1,5 +1,8 @@
 //! What a leader knows of one incarnation that uses the secret.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,8 @@
 //! What an operator orders: one type that every front parses into, and what it changes.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
@@ -472,25 +475,4 @@ impl Coordinator {
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(NoReturn, true))]
 fn may_turn_back(phase: Phase) -> bool {
     phase != Phase::Retiring
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reason_is_neither_empty_nor_endless_nor_a_placeholder() {
-        assert_eq!(Reason::new(" \t "), Err(InvalidOrder::NoReason));
-        assert_eq!(Reason::new(&"a".repeat(1025)), Err(InvalidOrder::LongReason { found: 1025 }));
-        assert_eq!(Reason::new(" WHY "), Err(InvalidOrder::PlaceholderReason));
-        assert_eq!(Reason::new(" a look ").unwrap().as_str(), "a look");
-    }
-
-    #[test]
-    fn an_override_names_someone() {
-        let reason = Reason::new("it hangs").unwrap();
-        let nothing = CutOff::new(Version::FIRST, BTreeSet::new(), false, reason.clone());
-        assert_eq!(nothing, Err(InvalidOrder::CutsOffNothing));
-        assert!(CutOff::new(Version::FIRST, BTreeSet::new(), true, reason).is_ok());
-    }
 }

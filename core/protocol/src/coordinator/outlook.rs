@@ -1,5 +1,8 @@
 //! What status and `why` show: who blocks, why, since when, and what happens next.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,5 +1,8 @@
 //! A store whose history broke: what a leader answers it with, what safe mode holds, and what follows it.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Display;
 
 use super::condition::{Condition, ConditionName};

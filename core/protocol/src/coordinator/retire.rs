@@ -1,5 +1,8 @@
 //! The end of a version: the seal, what is read after it, the point of no return, and the steps behind it.
 
+#[cfg(test)]
+mod tests;
+
 use super::decide::stale;
 use super::{Change, Coordinator, Evidence, Rejection};
 use crate::id::{Revision, Version};

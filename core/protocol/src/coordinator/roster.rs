@@ -1,5 +1,8 @@
 //! Who uses the secret: registrations, leaves, and which incarnations are proved over.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use super::condition::{Condition, ConditionName};

@@ -1,5 +1,8 @@
 //! The rotation in flight: how it starts, what each phase waits for, and how it goes on, gives up or ends.
 
+#[cfg(test)]
+mod tests;
+
 use super::condition::{Condition, ConditionName};
 use super::decide::bounded;
 use super::guard::MAX_LISTED;

@@ -1,5 +1,8 @@
 //! How long a member counts: whether it has released a version, and from when its silence is proof enough.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use super::guard::seconds;

@@ -1,5 +1,8 @@
 //! Versions: in what order they come, which one waits, which one works.
 
+#[cfg(test)]
+mod tests;
+
 use super::decide::stale;
 use super::restored::failed_login;
 use super::{Change, Coordinator, Rejection};

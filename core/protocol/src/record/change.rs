@@ -1,5 +1,8 @@
 //! The only way a record changes, the same for a live decision and for a simulation.
 
+#[cfg(test)]
+mod tests;
+
 use super::{
     Cause, Doubt, Finished, Label, MAX_HISTORY, Origin, Override, Pause, PhaseEntered, ProviderId, RetireStep,
     Retirement, Rotation, SafeMode, SecretRecord, Statement, Timing, Unknown, Unproven, VersionRecord,

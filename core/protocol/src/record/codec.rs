@@ -1,6 +1,9 @@
 //! How a record is stored: JSON with a format number. Readable with the store's own tools, and
 //! fields of later builds survive a round trip through this one.
 
+#[cfg(test)]
+mod tests;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 

@@ -1,15 +1,10 @@
-//! The rules on a bench: stories, attacks and what holds for every input.
+//! What tests the rules together: stories, scenarios, and properties of every input. A test of one rule is beside that rule.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-mod attacks;
+#[path = "../../src/bench.rs"]
 mod bench;
-mod gone;
-mod late;
-mod lost_history;
 mod properties;
-mod restored_again;
 mod scenarios;
 mod stories;
 mod vocabulary;
-mod wall_clock;

@@ -4,7 +4,7 @@
 // The environment says which seed to replay; the core itself never reads it.
 #![allow(clippy::disallowed_methods)]
 
-#[path = "../../../../core/protocol/tests/it/bench.rs"]
+#[path = "../../../../core/protocol/src/bench.rs"]
 mod bench;
 mod instance;
 mod released;

@@ -1,14 +1,12 @@
-//! A leader whose wall clock is set while it leads.
-
-use rotacast_protocol::coordinator::Input;
-use rotacast_protocol::{Policy, WallTime};
-
 use crate::bench::{Bench, seconds};
+use crate::coordinator::Input;
+use crate::policy::Policy;
+use crate::time::WallTime;
 
 const DAY: u64 = 86_400;
 
-/// Its last change was written by a clock that was two days ahead, as far as its own clock says.
-fn ahead() -> Bench {
+/// By this leader's wall clock, the last change was written two days in the future.
+fn two_days_behind() -> Bench {
     let mut bench = Bench::running(Policy::default(), &["api/a"]);
     bench.now.wall = WallTime(bench.now.wall.0 - 2 * DAY * 1000);
     bench.input(Input::ClockRead).unwrap();
@@ -17,8 +15,8 @@ fn ahead() -> Bench {
 }
 
 #[test]
-fn a_clock_that_is_put_right_finds_that_the_last_change_was_right() {
-    let mut bench = ahead();
+fn a_wall_clock_that_is_put_right_clears_the_note() {
+    let mut bench = two_days_behind();
     bench.pass(seconds(60));
     bench.now.wall = WallTime(bench.now.wall.0 + 2 * DAY * 1000);
     bench.input(Input::ClockRead).unwrap();
@@ -26,8 +24,8 @@ fn a_clock_that_is_put_right_finds_that_the_last_change_was_right() {
 }
 
 #[test]
-fn that_the_wrong_time_comes_does_not_make_it_right() {
-    let mut bench = ahead();
+fn a_change_in_the_future_stays_noted_when_its_time_comes() {
+    let mut bench = two_days_behind();
     let noted = bench.coordinator.record().ahead_since;
     bench.pass(seconds(3 * DAY));
     bench.input(Input::ClockRead).unwrap();

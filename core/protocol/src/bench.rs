@@ -1,4 +1,6 @@
-//! A coordinator on a bench: inputs in, changes and commands out, time by hand.
+//! A coordinator for tests: inputs in, changes and commands out, time set by hand.
+//!
+//! Compiled into the tests of this crate, of the holder's rules and of the simulator.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,15 +18,15 @@ pub fn v(number: u64) -> Version {
     Version::new(number).unwrap()
 }
 
-pub fn seconds(count: u64) -> Duration {
+pub const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-/// `api/a` is the first life of instance `a` of service `api`; `api/a#2` its second.
+/// `api/a` is the first incarnation of instance `a` of service `api`, and `api/a#2` its second one.
 pub fn key(name: &str) -> InstanceKey {
-    let (name, life) = name.split_once('#').map_or((name, 1), |(name, life)| (name, life.parse().unwrap()));
+    let (name, incarnation) = name.split_once('#').map_or((name, 1), |(name, number)| (name, number.parse().unwrap()));
     let (service, instance) = name.split_once('/').unwrap();
-    InstanceKey::new(service.parse().unwrap(), instance.parse().unwrap(), Incarnation(life << 96))
+    InstanceKey::new(service.parse().unwrap(), instance.parse().unwrap(), Incarnation(incarnation << 96))
 }
 
 pub fn operator() -> OperatorName {
@@ -35,7 +37,6 @@ pub fn secret() -> SecretName {
     SecretName::new("payments/db").unwrap()
 }
 
-/// A provider that Rotacast may ask.
 pub fn provider() -> ProviderId {
     ProviderId { kind: "postgres".into(), name: "payments-pg".into(), system: "app at 127.0.0.1:5432".into() }
 }
@@ -45,7 +46,7 @@ pub fn managed() -> Policy {
     Policy { provider: Some(provider()), ..Policy::default() }
 }
 
-/// What an instance says next.
+/// The numbers that an instance's last report had.
 #[derive(Clone)]
 pub struct Saying {
     pub sequence: u64,
@@ -68,8 +69,17 @@ impl Bench {
     }
 
     pub fn over(record: SecretRecord, policy: Policy, epoch: u64) -> Self {
-        policy.validate().unwrap();
         let now = Now { instant: Instant::ZERO + seconds(1_000_000), wall: WallTime(1_795_392_000_000) };
+        Self::over_at(now, record, policy, epoch)
+    }
+
+    /// The leader that takes over from a store that was restored to a backup. It does not know yet that it was.
+    pub fn restored(backup: &[u8], at: Now, epoch: u64) -> Self {
+        Self::over_at(at, SecretRecord::decode(backup).unwrap(), managed(), epoch)
+    }
+
+    fn over_at(now: Now, record: SecretRecord, policy: Policy, epoch: u64) -> Self {
+        policy.validate().unwrap();
         let mut bench = Self {
             now,
             coordinator: Coordinator::take_over(record, policy.clone(), tenure(epoch, now)),
@@ -81,7 +91,7 @@ impl Bench {
         bench
     }
 
-    /// The saved record comes into the hands of the next leader.
+    /// The next leader takes over the saved record.
     pub fn take_over(&mut self) {
         let record = SecretRecord::decode(&self.coordinator.record().encode()).unwrap();
         let epoch = self.coordinator.tenure().epoch.0 + 1;
@@ -127,7 +137,12 @@ impl Bench {
             }
             self.commit(&changes);
         }
-        panic!("it never settles");
+        panic!("still changing after 1000 steps: {:?}", self.log.last());
+    }
+
+    /// The leader notices that the store lost a part of its history.
+    pub fn went_back(&mut self) {
+        self.input(Input::StoreWentBack { reason: "restored".into() }).unwrap();
     }
 
     /// The bus has taken the newest state.
@@ -140,7 +155,7 @@ impl Bench {
         self.coordinator.commands(self.now).iter().any(|command| command.kind == *kind)
     }
 
-    /// Whether anything of a version's end is owed.
+    /// Whether a retire step of a version is outstanding.
     pub fn retires(&self, version: u64) -> bool {
         let ends = |kind: &CommandKind| matches!(kind, CommandKind::Retire { version: it, .. } if *it == v(version));
         self.coordinator.commands(self.now).iter().any(|command| ends(&command.kind))
@@ -176,7 +191,7 @@ impl Bench {
         (ReportSequence(saying.sequence), report)
     }
 
-    /// A Sync whose reply arrives.
+    /// A Sync whose reply arrives. Returns the leases that it grants.
     pub fn sync(&mut self, name: &str, reached: u64, stage: Stage, held: &[u64]) -> BTreeMap<Version, Duration> {
         let leases = self.sync_without_reply(name, reached, stage, held);
         let sequence = self.coordinator.grant(&key(name)).unwrap().sequence;
@@ -185,7 +200,7 @@ impl Bench {
         leases
     }
 
-    /// A Sync whose reply is lost: what it would have granted.
+    /// A Sync whose reply is lost. Returns the leases that the reply grants.
     pub fn sync_without_reply(
         &mut self,
         name: &str,
@@ -256,7 +271,7 @@ impl Bench {
         bench
     }
 
-    /// Everyone has switched to version 2 and still holds version 1.
+    /// Every instance has switched to version 2 and still holds version 1.
     pub fn draining(policy: Policy, names: &[&str]) -> Self {
         let mut bench = Self::preparing(policy, names);
         for name in names {
@@ -270,23 +285,46 @@ impl Bench {
         bench
     }
 
-    /// The outside does what it is asked about a version's end, while time passes, until the retire begins. Says whether
-    /// it did within the time.
+    /// The guard's commands are answered while time passes, until the retire begins. Says whether it did within the time.
     pub fn drains(&mut self, version: u64, within: Duration) -> bool {
-        let end = self.now.instant + within;
-        while self.now.instant < end {
-            if self.retires(version) {
-                return true;
+        self.until_retires(version, within, |_| {}).is_some()
+    }
+
+    /// The same, and something happens every second. Says after what time the retire began.
+    pub fn until_retires(
+        &mut self,
+        version: u64,
+        within: Duration,
+        mut every_second: impl FnMut(&mut Self),
+    ) -> Option<Duration> {
+        let began = self.now.instant;
+        while !self.retires(version) {
+            if self.now.instant >= began + within {
+                return None;
             }
             self.serve_guard(version);
             self.pass(seconds(1));
+            every_second(self);
         }
-        self.retires(version)
+        Some(self.now.instant.since(began))
+    }
+
+    /// Barrier and usage are answered until the audit log is asked.
+    pub fn until_audit_is_due(&mut self, version: u64, within: Duration) {
+        let (began, version) = (self.now.instant, v(version));
+        while !self.owes(&CommandKind::Audit { version }) {
+            assert!(self.now.instant < began + within, "{:?}", self.coordinator.blockers(self.now));
+            self.serve(version, false);
+            self.pass(seconds(1));
+        }
     }
 
     /// Answers barrier, usage and audit commands of one version.
     pub fn serve_guard(&mut self, version: u64) {
-        let version = v(version);
+        self.serve(v(version), true);
+    }
+
+    fn serve(&mut self, version: Version, audits: bool) {
         for command in self.coordinator.commands(self.now) {
             let input = match command.kind {
                 CommandKind::PassBarrier { version: it } if it == version => {
@@ -295,7 +333,7 @@ impl Bench {
                 CommandKind::ReadUsage { version: it } if it == version => {
                     Input::UsageRead { version, sent: self.now.instant, evidence: Evidence::Sessions(Vec::new()) }
                 }
-                CommandKind::Audit { version: it } if it == version => {
+                CommandKind::Audit { version: it } if audits && it == version => {
                     Input::Audited { version, revision: command.revision }
                 }
                 _ => continue,
@@ -305,7 +343,7 @@ impl Bench {
         }
     }
 
-    /// The provider does what is left.
+    /// Every retire step of the version succeeds.
     pub fn destroy(&mut self, version: u64) {
         while let Some(step) = self.coordinator.record().retirements.get(&v(version)).and_then(|it| it.step) {
             self.input(Input::StepDone { version: v(version), step }).unwrap();

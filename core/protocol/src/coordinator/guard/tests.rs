@@ -1,0 +1,116 @@
+use std::collections::BTreeMap;
+
+use crate::bench::{Bench, key, managed, seconds, v};
+use crate::coordinator::{ConditionName, Evidence, Input, Order};
+use crate::message::Stage;
+use crate::policy::Policy;
+use crate::time::outlast;
+
+#[test]
+fn a_new_leader_outlasts_every_lease_its_predecessors_may_have_granted() {
+    let mut bench = Bench::draining(managed(), &["api/a"]);
+    bench.sync("api/a", 2, Stage::Released, &[2]);
+    bench.take_over();
+    bench.register("api/a");
+    bench.sync("api/a", 2, Stage::Released, &[2]);
+    let policy = managed();
+    let wait = outlast(policy.lease_idle) + outlast(policy.max_use);
+    let began = bench.now.instant;
+    while !bench.drains(1, seconds(10)) {
+        bench.sync("api/a", 2, Stage::Released, &[2]);
+        assert!(bench.now.instant < began + wait * 2, "{:?}", bench.coordinator.blockers(bench.now));
+    }
+    assert!(bench.now.instant >= began + wait);
+}
+
+/// Every condition for the end of version 1 holds, and the leader asks the audit log.
+fn may_retire(policy: Policy) -> Bench {
+    let mut bench = Bench::draining(policy, &["api/a"]);
+    bench.sync("api/a", 2, Stage::Released, &[2]);
+    bench.until_audit_is_due(1, seconds(4000));
+    assert!(bench.coordinator.guard(v(1), bench.now).holds());
+    bench
+}
+
+fn is_unmet(bench: &Bench, name: ConditionName) -> bool {
+    let guard = bench.coordinator.guard(v(1), bench.now);
+    let condition = guard.conditions.iter().find(|condition| condition.name == name);
+    !condition.unwrap_or_else(|| panic!("no {name} in {guard:?}")).met
+}
+
+/// What happens to a version that may retire, and the condition that holds no longer.
+#[test]
+fn each_condition_can_hold_the_retire_back() {
+    let happens: [(ConditionName, fn(&mut Bench)); 9] = [
+        (ConditionName::Leads, |bench| bench.now.instant = bench.coordinator.tenure().valid_until),
+        (ConditionName::NotPaused, |bench| bench.order(Order::pause("wait").unwrap()).unwrap()),
+        (ConditionName::NotInSafeMode, Bench::went_back),
+        (ConditionName::InheritedLeasesOver, Bench::take_over),
+        (ConditionName::MembersReleased, |bench| drop(bench.sync("api/a", 2, Stage::Switched, &[1, 2]))),
+        (ConditionName::LiveInstanceConfirmed, |bench| bench.input(Input::Left { key: key("api/a") }).unwrap()),
+        (ConditionName::RequiredServices, |bench| bench.input(Input::Left { key: key("api/a") }).unwrap()),
+        (ConditionName::Barrier, Bench::went_back),
+        (ConditionName::UsageEvidence, |bench| {
+            let evidence = Evidence::Sessions(vec!["one session".into()]);
+            bench.input(Input::UsageRead { version: v(1), sent: bench.now.instant, evidence }).unwrap();
+        }),
+    ];
+    let required = BTreeMap::from([("api".parse().unwrap(), 1)]);
+    for (name, happens) in happens {
+        let mut bench = may_retire(Policy { required: required.clone(), ..managed() });
+        happens(&mut bench);
+        assert!(is_unmet(&bench, name), "{name} holds");
+        assert!(!bench.coordinator.guard_holds(v(1), bench.now), "{name}");
+    }
+}
+
+#[test]
+fn a_version_retires_only_once_every_instance_has_switched() {
+    let mut bench = Bench::preparing(managed(), &["api/a"]);
+    bench.sync("api/a", 2, Stage::Prepared, &[1, 2]);
+    assert_eq!(bench.phase(), "activating");
+    assert!(is_unmet(&bench, ConditionName::Phase));
+    bench.sync("api/a", 2, Stage::Switched, &[1, 2]);
+    assert!(!is_unmet(&bench, ConditionName::Phase));
+}
+
+#[test]
+fn old_and_new_stay_valid_together_for_the_policys_minimum() {
+    let overlap = seconds(7200);
+    let mut bench = Bench::draining(Policy { min_overlap: overlap, ..managed() }, &["api/a"]);
+    bench.sync("api/a", 2, Stage::Released, &[2]);
+    bench.pass(overlap);
+    assert!(is_unmet(&bench, ConditionName::OverlapOver), "on a fast clock");
+    bench.pass(outlast(overlap) - overlap);
+    assert!(!is_unmet(&bench, ConditionName::OverlapOver));
+}
+
+#[test]
+fn the_uses_that_a_store_read_before_the_seal_allows_are_waited_for() {
+    let mut bench = Bench::draining(managed(), &["api/a"]);
+    assert!(is_unmet(&bench, ConditionName::Sealed));
+    bench.sync("api/a", 2, Stage::Released, &[2]);
+    assert!(!is_unmet(&bench, ConditionName::Sealed));
+    bench.pass(outlast(managed().self_lease) + outlast(managed().max_use) - seconds(1));
+    assert!(is_unmet(&bench, ConditionName::SelfLeasesOver));
+    bench.pass(seconds(1));
+    assert!(!is_unmet(&bench, ConditionName::SelfLeasesOver));
+}
+
+#[test]
+fn only_a_usage_reading_after_the_seal_that_the_provider_answered_is_evidence() {
+    let mut bench = Bench::draining(managed(), &["api/a"]);
+    let read = |bench: &mut Bench, evidence| {
+        bench.input(Input::UsageRead { version: v(1), sent: bench.now.instant, evidence }).unwrap();
+    };
+    read(&mut bench, Evidence::Sessions(Vec::new()));
+    bench.pass(seconds(1));
+    bench.sync("api/a", 2, Stage::Released, &[2]);
+    assert!(is_unmet(&bench, ConditionName::UsageEvidence), "read before the seal");
+    bench.pass(seconds(1));
+    read(&mut bench, Evidence::Unavailable("connection refused".into()));
+    assert!(is_unmet(&bench, ConditionName::UsageEvidence), "the provider did not answer");
+    bench.pass(seconds(1));
+    read(&mut bench, Evidence::Sessions(Vec::new()));
+    assert!(!is_unmet(&bench, ConditionName::UsageEvidence));
+}
