@@ -1,13 +1,13 @@
 //! Who says what: checks the signature of everything that comes from an instance, and whether the signer may
 //! speak for that instance and use those secrets. Nothing unchecked gets past here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rotacast_bus::Admission;
 use rotacast_log_limit::LogLimit;
-use rotacast_proto::{Envelope, EnvelopeError, Kind, VerifyingKey, WireMessage};
+use rotacast_proto::{Envelope, EnvelopeError, InstanceMessage, Kind, Sender, VerifyingKey};
 use rotacast_protocol::message::{FetchRequest, InstanceReport, Registration, SyncRequest};
 use rotacast_protocol::{ClusterName, SecretName, ServiceName};
 use tonic::Status;
@@ -46,11 +46,17 @@ impl Services {
     }
 }
 
+/// How many attestations are remembered as checked, 32 bytes each. Above the incarnations that one broadcaster usually hears;
+/// beyond it all are forgotten, which costs one more check of each.
+const REMEMBERED_ATTESTATIONS: usize = 100_000;
+
 /// The services, and a count of what was refused.
 #[derive(Debug)]
 pub struct Identities {
     cluster: ClusterName,
     services: RwLock<Arc<Services>>,
+    /// Digests of attestations that were found to be good: each is checked once, not with every message.
+    attested: Mutex<HashSet<[u8; 32]>>,
     refused: AtomicU64,
 }
 
@@ -58,7 +64,8 @@ impl Identities {
     /// The configured services.
     #[must_use]
     pub fn new(cluster: ClusterName, services: Services) -> Self {
-        Self { cluster, services: RwLock::new(Arc::new(services)), refused: AtomicU64::new(0) }
+        let services = RwLock::new(Arc::new(services));
+        Self { cluster, services, attested: Mutex::default(), refused: AtomicU64::new(0) }
     }
 
     /// The configuration was reloaded.
@@ -82,20 +89,41 @@ impl Identities {
         self.services().find(service.as_str()).is_some_and(|service| service.may_use(secret))
     }
 
-    /// Opens a message of an instance: signed with the key of the service it speaks for.
-    fn open<M: WireMessage>(&self, envelope: &Envelope) -> Result<M, EnvelopeError> {
-        let services = self.services();
-        M::open(envelope, &self.cluster, |key_id, subject| {
-            let service = subject.split('/').next().unwrap_or_default();
-            services.find(service).map(|service| &service.key).filter(|key| key.id().as_str() == key_id)
-        })
-        .inspect_err(|problem| {
+    /// Opens a message of an instance: signed with the key of the incarnation that it is about, which the key of its service
+    /// attests.
+    fn open<M: InstanceMessage>(&self, envelope: &Envelope) -> Result<M, EnvelopeError> {
+        self.try_open(envelope).inspect_err(|problem| {
             static LIMIT: LogLimit = LogLimit::new();
             let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
             if let Some(left_out) = LIMIT.admit() {
                 warn!(%problem, refused, left_out, "refused a message");
             }
         })
+    }
+
+    fn try_open<M: InstanceMessage>(&self, envelope: &Envelope) -> Result<M, EnvelopeError> {
+        let sender = Sender::of(envelope, M::KIND, &self.cluster)?;
+        let services = self.services();
+        let key = services.find(sender.key().service.as_str()).map(|service| &service.key);
+        let key = key.filter(|key| key.id() == sender.service_key()).ok_or_else(|| EnvelopeError::UnknownKey {
+            found: sender.service_key().to_string(),
+            subject: sender.key().full_name(),
+        })?;
+        let message = sender.open()?;
+        let digest = sender.digest();
+        if !self.attested().contains(&digest) {
+            sender.check_attestation(key)?;
+            let mut attested = self.attested();
+            if attested.len() >= REMEMBERED_ATTESTATIONS {
+                attested.clear();
+            }
+            attested.insert(digest);
+        }
+        Ok(message)
+    }
+
+    fn attested(&self) -> std::sync::MutexGuard<'_, HashSet<[u8; 32]>> {
+        self.attested.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A registration, with the secrets its service may not use taken out.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
-use rotacast_protocol::{ClusterName, WallTime};
+use rotacast_protocol::{ClusterName, Incarnation, WallTime};
 use thiserror::Error;
 
 use crate::key::{KeyId, SigningKey, VerifyingKey};
@@ -116,6 +116,36 @@ pub enum EnvelopeError {
         /// What the message is about.
         subject: String,
     },
+    /// A message of an instance about something else.
+    #[error("subject {found:?} is not of the form service/instance/incarnation")]
+    NoInstance {
+        /// What the message is about.
+        found: String,
+    },
+    /// The incarnation in the subject is not that of the key, so that the key may not speak for it.
+    #[error("signed with key {key}, whose incarnation is {expected}, for {subject:?}")]
+    WrongIncarnation {
+        /// The key's id.
+        key: KeyId,
+        /// The key's incarnation.
+        expected: Incarnation,
+        /// What the message is about.
+        subject: String,
+    },
+    /// The proof that the instance's key belongs to its service is missing, or of a kind that this build does not know.
+    #[error("no attestation that this build can read, for {subject:?}: use matching releases of SDK and broadcaster")]
+    NoAttestation {
+        /// What the message is about.
+        subject: String,
+    },
+    /// The service's key has not signed that the instance's key is its.
+    #[error("the attestation by key {key} does not match the key of {subject:?}")]
+    BadAttestation {
+        /// The service's key that it names.
+        key: KeyId,
+        /// What the message is about.
+        subject: String,
+    },
     /// The signature does not match.
     #[error("signature of key {key} does not match the message about {subject:?}")]
     BadSignature {
@@ -174,16 +204,27 @@ pub struct Envelope {
     pub time: String,
     /// W3C trace context, passed along; may be empty.
     pub traceparent: String,
-    /// Who signed.
+    /// Who signed: the id of a broadcaster's or an operator's key, or the public key of an instance.
     pub key_id: String,
+    /// Of an instance: proof that its key belongs to its service. Else empty.
+    pub attestation: String,
     /// Ed25519 signature.
     pub signature: Bytes,
     /// Protobuf.
     pub payload: Bytes,
 }
 
-const HEADERS: [&str; 8] =
-    ["ce-id", "ce-type", "ce-source", "ce-subject", "ce-time", "traceparent", "rotacast-key", "rotacast-signature"];
+const HEADERS: [&str; 9] = [
+    "ce-id",
+    "ce-type",
+    "ce-source",
+    "ce-subject",
+    "ce-time",
+    "traceparent",
+    "rotacast-key",
+    "rotacast-attestation",
+    "rotacast-signature",
+];
 /// The CloudEvents version this contract follows.
 pub const SPEC_VERSION: &str = "1.0";
 
@@ -208,6 +249,7 @@ impl Envelope {
             time: time.to_string(),
             traceparent: String::new(),
             key_id: key.public().id().to_string(),
+            attestation: String::new(),
             signature: Bytes::copy_from_slice(&key.sign(&input)),
             subject,
             payload,
@@ -225,6 +267,22 @@ impl Envelope {
         cluster: &ClusterName,
         find: impl FnOnce(&str) -> Option<&'k VerifyingKey>,
     ) -> Result<&Bytes, EnvelopeError> {
+        self.check_place(kind, cluster)?;
+        let subject = || self.subject.chars().take(300).collect::<String>();
+        let Some(key) = find(&self.key_id) else {
+            return Err(EnvelopeError::UnknownKey {
+                found: self.key_id.chars().take(32).collect(),
+                subject: subject(),
+            });
+        };
+        if !key.verifies(&self.signing_input(), &self.signature) {
+            return Err(EnvelopeError::BadSignature { key: key.id().clone(), subject: subject() });
+        }
+        Ok(&self.payload)
+    }
+
+    /// Checks what can be checked without a key: size, type and cluster.
+    pub(crate) fn check_place(&self, kind: Kind, cluster: &ClusterName) -> Result<(), EnvelopeError> {
         self.check_size()?;
         if self.kind != kind.as_str() {
             let known = Kind::ALL.iter().any(|kind| kind.as_str() == self.kind) || !is_newer_major(&self.kind);
@@ -240,17 +298,7 @@ impl Envelope {
                 found: self.source.chars().take(64).collect(),
             });
         }
-        let subject = || self.subject.chars().take(300).collect::<String>();
-        let Some(key) = find(&self.key_id) else {
-            return Err(EnvelopeError::UnknownKey {
-                found: self.key_id.chars().take(32).collect(),
-                subject: subject(),
-            });
-        };
-        if !key.verifies(&self.signing_input(), &self.signature) {
-            return Err(EnvelopeError::BadSignature { key: key.id().clone(), subject: subject() });
-        }
-        Ok(&self.payload)
+        Ok(())
     }
 
     /// Checks that no part is larger than any of ours. [`Envelope::verify`] does it first; code
@@ -260,7 +308,16 @@ impl Envelope {
     /// [`EnvelopeError::TooLarge`] or [`EnvelopeError::LongField`].
     pub fn check_size(&self) -> Result<(), EnvelopeError> {
         check_payload_size(self.payload.len())?;
-        let fields = [&self.id, &self.kind, &self.source, &self.subject, &self.time, &self.traceparent, &self.key_id];
+        let fields = [
+            &self.id,
+            &self.kind,
+            &self.source,
+            &self.subject,
+            &self.time,
+            &self.traceparent,
+            &self.key_id,
+            &self.attestation,
+        ];
         for (field, value) in HEADERS.into_iter().zip(fields) {
             if value.len() > MAX_FIELD_BYTES {
                 return Err(EnvelopeError::LongField { field, found: value.len() });
@@ -291,6 +348,7 @@ impl Envelope {
             &self.time,
             &self.traceparent,
             &self.key_id,
+            &self.attestation,
             &signature,
         ];
         let mut headers =
@@ -302,7 +360,8 @@ impl Envelope {
     /// From headers and payload. Names are matched without regard to case.
     ///
     /// # Errors
-    /// [`EnvelopeError::MissingHeader`] for all but `traceparent` and `ce-time`.
+    /// [`EnvelopeError::MissingHeader`] for all but `traceparent`, `ce-time` and
+    /// `rotacast-attestation`.
     pub fn from_headers<'h>(
         headers: impl IntoIterator<Item = (&'h str, &'h str)>,
         payload: Bytes,
@@ -326,6 +385,7 @@ impl Envelope {
             key_id: take("rotacast-key")?,
             time: take("ce-time").unwrap_or_default(),
             traceparent: take("traceparent").unwrap_or_default(),
+            attestation: take("rotacast-attestation").unwrap_or_default(),
             signature: Bytes::from(signature),
             payload,
         })
@@ -343,6 +403,7 @@ impl fmt::Debug for Envelope {
             .field("time", &self.time)
             .field("traceparent", &self.traceparent)
             .field("key_id", &self.key_id)
+            .field("attestation", &self.attestation)
             .field("payload_bytes", &self.payload.len())
             .finish_non_exhaustive()
     }
@@ -359,6 +420,7 @@ impl fmt::Debug for v1::Envelope {
             .field("time", &self.time)
             .field("traceparent", &self.traceparent)
             .field("key_id", &self.key_id)
+            .field("attestation", &self.attestation)
             .field("payload_bytes", &self.payload.len())
             .finish_non_exhaustive()
     }
@@ -374,6 +436,7 @@ impl From<v1::Envelope> for Envelope {
             time: wire.time,
             traceparent: wire.traceparent,
             key_id: wire.key_id,
+            attestation: wire.attestation,
             signature: wire.signature,
             payload: wire.payload,
         }
@@ -390,6 +453,7 @@ impl From<Envelope> for v1::Envelope {
             time: envelope.time,
             traceparent: envelope.traceparent,
             key_id: envelope.key_id,
+            attestation: envelope.attestation,
             signature: envelope.signature,
             payload: envelope.payload,
         }
@@ -404,14 +468,16 @@ fn is_newer_major(kind: &str) -> bool {
         .is_some_and(|major| major > 1)
 }
 
-/// What is signed: a domain tag, then type, cluster, subject and payload, each behind its length as
-/// 4 bytes big-endian, so that no two different messages share an input. The id and the time are
-/// not signed: nothing is decided by them.
+/// What is signed: a domain tag, then type, cluster, subject and payload. The id and the time are not signed: nothing is
+/// decided by them.
 fn signing_input(kind: &str, cluster: &str, subject: &str, payload: &[u8]) -> Vec<u8> {
-    const DOMAIN: &[u8] = b"rotacast-signature-1";
-    let parts = [kind.as_bytes(), cluster.as_bytes(), subject.as_bytes(), payload];
-    let mut input = Vec::with_capacity(DOMAIN.len() + parts.iter().map(|part| part.len() + 4).sum::<usize>());
-    input.extend_from_slice(DOMAIN);
+    tagged(b"rotacast-signature-1", [kind.as_bytes(), cluster.as_bytes(), subject.as_bytes(), payload])
+}
+
+/// A domain tag, then each part behind its length as 4 bytes big-endian, so that no two different messages share an input.
+pub(crate) fn tagged<const N: usize>(domain: &[u8], parts: [&[u8]; N]) -> Vec<u8> {
+    let mut input = Vec::with_capacity(domain.len() + parts.iter().map(|part| part.len() + 4).sum::<usize>());
+    input.extend_from_slice(domain);
     for part in parts {
         let length = u32::try_from(part.len()).expect("a payload is bounded far below 4 GiB");
         input.extend_from_slice(&length.to_be_bytes());

@@ -33,6 +33,14 @@ impl KeyId {
     }
 }
 
+impl KeyId {
+    /// Reads 16 lower-case hexadecimal digits.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        (text.len() == 16 && text.bytes().all(is_digit)).then(|| Self(text.to_owned()))
+    }
+}
+
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -126,6 +134,10 @@ impl VerifyingKey {
     #[must_use]
     pub fn to_text(&self) -> String {
         format!("{PUBLIC_PREFIX}{}", BASE64.encode(self.inner.as_bytes()))
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
+        self.inner.as_bytes()
     }
 
     /// What names this key in messages.

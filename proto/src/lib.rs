@@ -6,6 +6,7 @@
 mod envelope;
 mod fault;
 mod finding;
+mod identity;
 mod key;
 mod key_file;
 mod login;
@@ -25,12 +26,13 @@ pub mod v1 {
 pub use envelope::{Envelope, EnvelopeError, Kind, MAX_FIELD_BYTES, MAX_PAYLOAD_BYTES, SPEC_VERSION};
 pub use fault::ServerFault;
 pub use finding::{Finding, Level};
+pub use identity::{InstanceIdentity, Sender, incarnation_of};
 pub use key::{KeyError, KeyId, SigningKey, VerifyingKey};
 pub use key_file::KeyFileError;
 pub use login::LoginSecret;
 pub use message::{
-    FieldError, MAX_AUTH_FAILURE_VERSIONS, MAX_DURATION, MAX_LEASED_VERSIONS, MAX_OVERRIDDEN, MAX_SEALED_VERSIONS,
-    OrderError, WireMessage, instance_subject, order_from_wire,
+    FieldError, InstanceMessage, MAX_AUTH_FAILURE_VERSIONS, MAX_DURATION, MAX_LEASED_VERSIONS, MAX_OVERRIDDEN,
+    MAX_SEALED_VERSIONS, OrderError, WireMessage, instance_subject, order_from_wire,
 };
 pub use renewed::{CERTIFICATE, ClientPem, ClientTls, PRIVATE_KEY, RENEWED_WITHIN, Renewed};
 pub use value::SecretValue;

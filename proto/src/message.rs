@@ -10,6 +10,7 @@ mod status;
 mod sync;
 
 use bytes::Bytes;
+use rotacast_protocol::message::{FetchRequest, InstanceReport, Registration, SyncRequest};
 use rotacast_protocol::{ClusterName, WallTime};
 
 use crate::envelope::{Envelope, EnvelopeError, Kind};
@@ -66,3 +67,12 @@ pub trait WireMessage: Sized {
         Ok(message)
     }
 }
+
+/// A message that an instance sends: signed with the key of its incarnation by
+/// [`InstanceIdentity`](crate::InstanceIdentity), opened with [`Sender`](crate::Sender).
+pub trait InstanceMessage: WireMessage {}
+
+impl InstanceMessage for Registration {}
+impl InstanceMessage for InstanceReport {}
+impl InstanceMessage for SyncRequest {}
+impl InstanceMessage for FetchRequest {}

@@ -14,7 +14,7 @@ use rotacast_bus::{KafkaLogin, SaslMechanism};
 #[cfg(any(feature = "nats", feature = "grpc", feature = "etcd", feature = "consul"))]
 use rotacast_proto::{CERTIFICATE, LoginSecret};
 use rotacast_proto::{SigningKey, VerifyingKey};
-use rotacast_protocol::{ClusterName, Incarnation, InstanceKey, InstanceName, ServiceName};
+use rotacast_protocol::{ClusterName, InstanceName, ServiceName};
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Watch};
@@ -26,6 +26,7 @@ use crate::connect::{self, Values};
 use crate::driver::Context;
 use crate::error::{Error, ErrorKind};
 use crate::hooks::HOOK_TIMEOUT;
+use crate::incarnations::Incarnations;
 use crate::source::ValueSource;
 use crate::subscriber::Subscriber;
 use crate::trust::Trust;
@@ -76,9 +77,8 @@ pub struct Builder {
 
 /// Everything checked, before anything is connected.
 pub(crate) struct Plan {
-    pub(crate) key: InstanceKey,
     pub(crate) cluster: ClusterName,
-    pub(crate) identity: SigningKey,
+    pub(crate) incarnations: Arc<Incarnations>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) start_timeout: Duration,
     /// Readable at the start.
@@ -137,7 +137,7 @@ impl Builder {
         self
     }
 
-    /// The service's private key, which signs its reports. It takes precedence over [`identity_file`](Self::identity_file).
+    /// The service's private key, which proves that this instance belongs to the service. It takes precedence over [`identity_file`](Self::identity_file).
     #[must_use]
     pub fn identity(mut self, key: SigningKey) -> Self {
         self.identity = Some(key);
@@ -312,7 +312,7 @@ impl Builder {
     fn start(self, plan: Plan, bus: Arc<dyn InstanceBus>, values: Arc<dyn ValueSource>) -> Subscriber {
         let context = Context {
             cluster: plan.cluster,
-            identity: plan.identity,
+            identity: plan.incarnations.current(),
             trust: plan.trust,
             bus,
             values,
@@ -320,7 +320,7 @@ impl Builder {
             wake: Arc::new(Notify::new()),
             hook_timeout: self.hook_timeout.unwrap_or(HOOK_TIMEOUT),
         };
-        Subscriber::start(context, plan.key, self.exclusive, plan.start_timeout)
+        Subscriber::start(context, plan.incarnations, self.exclusive, plan.start_timeout)
     }
 
     fn plan(&self) -> Result<Plan, Error> {
@@ -342,9 +342,8 @@ impl Builder {
         })?;
         let cluster = ClusterName::new(cluster).map_err(|error| invalid(".cluster(…) or ROTACAST_CLUSTER", &error))?;
         Ok(Plan {
-            key: InstanceKey::new(service, instance, Incarnation(rand::random())),
+            incarnations: Arc::new(Incarnations::new(self.find_identity()?, cluster.clone(), service, instance)),
             cluster,
-            identity: self.find_identity()?,
             trust: Arc::new(Trust::new(self.find_trust()?)),
             start_timeout: self.start_timeout.unwrap_or(START_TIMEOUT),
             #[cfg(any(feature = "nats", feature = "grpc", feature = "etcd", feature = "consul"))]

@@ -14,7 +14,7 @@ use futures::stream::BoxStream;
 use rotacast_bus::{BusError, BusEvent, InstanceBus};
 use rotacast_holder::{Command, Input, Instance, InstanceCommand, InstanceInput, Rejection, Setback, Step};
 use rotacast_log_limit::LogLimit;
-use rotacast_proto::{Envelope, SigningKey};
+use rotacast_proto::{Envelope, InstanceIdentity};
 use rotacast_protocol::message::{SecretState, SyncReply};
 use rotacast_protocol::{ClusterName, Instant, SecretName};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -52,7 +52,7 @@ pub(crate) struct Add {
 #[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) cluster: ClusterName,
-    pub(crate) identity: SigningKey,
+    pub(crate) identity: Arc<InstanceIdentity>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) bus: Arc<dyn InstanceBus>,
     pub(crate) values: Arc<dyn ValueSource>,

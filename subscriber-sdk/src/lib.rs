@@ -192,6 +192,7 @@ mod driver;
 mod error;
 mod handle;
 mod hooks;
+mod incarnations;
 mod live;
 mod source;
 mod subscriber;

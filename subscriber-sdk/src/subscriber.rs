@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rotacast_holder::Instance;
-use rotacast_protocol::{Incarnation, InstanceKey, SecretName};
+use rotacast_proto::InstanceIdentity;
+use rotacast_protocol::{InstanceKey, SecretName};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::builder::Builder;
@@ -12,6 +13,7 @@ use crate::driver::{Add, Context, Driver, LeaveOrder, LeaveOutcome};
 use crate::error::{Error, ErrorKind};
 use crate::handle::SecretHandle;
 use crate::hooks::Hooks;
+use crate::incarnations::Incarnations;
 
 /// How long [`Subscriber::leave`] waits for guards and hooks: longer than most requests, shorter than the 30 s an
 /// orchestrator usually grants a shutdown.
@@ -54,6 +56,7 @@ struct Running {
 /// What subscribers and handles share. The driver ends when the last of them is gone.
 pub(crate) struct Shared {
     context: Context,
+    incarnations: Arc<Incarnations>,
     exclusive: bool,
     start_timeout: Duration,
     running: Mutex<Running>,
@@ -68,9 +71,8 @@ impl Shared {
     fn begin_opening(&self) -> Opening<'_> {
         let mut running = self.running();
         if matches!(running.stage, Stage::LetGo(_)) {
-            let (service, instance) = (running.key.service.clone(), running.key.instance.clone());
-            let key = InstanceKey::new(service, instance, Incarnation(rand::random()));
-            *running = Running { opening: running.opening, ..Running::begin(&self.context, key, self.exclusive) };
+            let begun = Running::begin(&self.context, self.incarnations.begin(), self.exclusive);
+            *running = Running { opening: running.opening, ..begun };
         }
         running.opening += 1;
         Opening { shared: self, over: false }
@@ -87,11 +89,12 @@ impl Drop for Shared {
 }
 
 impl Running {
-    fn begin(context: &Context, key: InstanceKey, exclusive: bool) -> Self {
+    fn begin(context: &Context, identity: Arc<InstanceIdentity>, exclusive: bool) -> Self {
         let (control, receiver) = mpsc::channel(CONTROL_QUEUE);
         let (leave, ordered) = oneshot::channel();
         let wake = Arc::<Notify>::default();
-        let context = Context { wake: Arc::clone(&wake), ..context.clone() };
+        let key = identity.key().clone();
+        let context = Context { wake: Arc::clone(&wake), identity, ..context.clone() };
         let driver = Driver::new(Arc::new(context), Instance::new(key.clone(), exclusive), receiver, ordered);
         tokio::spawn(driver.run());
         Self { control, leave: Some(leave), wake, key, stage: Stage::Starting, opening: 0 }
@@ -168,9 +171,14 @@ impl Subscriber {
         Builder::default()
     }
 
-    pub(crate) fn start(context: Context, key: InstanceKey, exclusive: bool, start_timeout: Duration) -> Self {
-        let running = Mutex::new(Running::begin(&context, key, exclusive));
-        Self { shared: Arc::new(Shared { context, exclusive, start_timeout, running }) }
+    pub(crate) fn start(
+        context: Context,
+        incarnations: Arc<Incarnations>,
+        exclusive: bool,
+        start_timeout: Duration,
+    ) -> Self {
+        let running = Mutex::new(Running::begin(&context, incarnations.current(), exclusive));
+        Self { shared: Arc::new(Shared { context, incarnations, exclusive, start_timeout, running }) }
     }
 
     /// The names of this service and instance, and the incarnation that was drawn for this process. After a start that failed

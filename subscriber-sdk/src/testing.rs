@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_bus::{BusError, BusEvent, InstanceBus};
-use rotacast_proto::{Envelope, SecretValue, SigningKey, VerifyingKey, WireMessage};
+use rotacast_proto::{Envelope, InstanceMessage, SecretValue, Sender, SigningKey, WireMessage};
 use rotacast_protocol::message::{InstanceReport, Registration, SecretGrant, SecretState, SyncReply, SyncRequest};
 use rotacast_protocol::{
     ClusterName, Epoch, Generation, InstanceKey, Instant, LeaseSequence, Revision, RotationId, SecretName, Version,
@@ -310,13 +310,13 @@ impl FakeCluster {
         self.world().log.clone()
     }
 
-    fn trusted(&self) -> &VerifyingKey {
-        self.identity.public()
-    }
-
-    fn open<M: WireMessage>(&self, envelope: &Envelope) -> Result<M, BusError> {
-        M::open(envelope, &self.cluster, |id, _| Some(self.trusted()).filter(|key| key.id().as_str() == id))
-            .map_err(|error| BusError::Denied { endpoint: "memory".into(), problem: error.to_string() })
+    fn open<M: InstanceMessage>(&self, envelope: &Envelope) -> Result<M, BusError> {
+        let checked = || {
+            let sender = Sender::of(envelope, M::KIND, &self.cluster)?;
+            sender.check_attestation(self.identity.public())?;
+            sender.open()
+        };
+        checked().map_err(|error| BusError::Denied { endpoint: "memory".into(), problem: error.to_string() })
     }
 
     fn fold(&self, world: &mut World, report: InstanceReport) {

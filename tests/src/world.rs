@@ -278,6 +278,15 @@ impl World {
         (builder, self.bus.url(&self.broadcaster.url()))
     }
 
+    /// What instances trust.
+    ///
+    /// # Panics
+    /// If the world's own file is broken.
+    #[must_use]
+    pub fn broadcaster_key(&self) -> rotacast_proto::VerifyingKey {
+        rotacast_proto::VerifyingKey::read_file(&self.keys.broadcaster).unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// Runs `rotacast` with these arguments as the operator would, in the world's folder.
     ///
     /// # Panics

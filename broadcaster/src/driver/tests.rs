@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use futures::StreamExt as _;
 use rotacast_bus::{EmbeddedBus, InstanceBus as _, LeaderBus as _};
 use rotacast_clock as clock;
-use rotacast_proto::{SecretValue, WireMessage as _};
+use rotacast_proto::{InstanceIdentity, SecretValue, SigningKey, WireMessage as _};
 use rotacast_protocol::coordinator::{ConditionName, Coordinator, Input, Order, Overlay, Tenure};
 use rotacast_protocol::machine::MAX_EVENTS;
 use rotacast_protocol::message::{InstanceReport, Registration, SecretReport, SyncReply, SyncRequest};
@@ -28,8 +28,8 @@ use rotacast_protocol::record::{ProviderId, RecordChange, SecretRecord, Timing};
 use rotacast_protocol::schedule::Schedule;
 use rotacast_protocol::status::SecretStatus;
 use rotacast_protocol::{
-    Generation, Incarnation, InstanceKey, LeaseSequence, Nonce, OperatorName, Phase, Policy, ReportSequence, Revision,
-    SecretName, Version,
+    Generation, InstanceKey, LeaseSequence, Nonce, OperatorName, Phase, Policy, ReportSequence, Revision, SecretName,
+    Version,
 };
 use rotacast_provider::{GenerateProvider, Provider};
 use rotacast_store::{
@@ -115,6 +115,15 @@ async fn environment(folder: &Path, policy: Policy) -> (Environment, EmbeddedBus
 
 async fn campaign(environment: &Environment) -> Leadership {
     environment.tree.campaign("one", environment.leader_ttl, CancellationToken::new()).await.unwrap()
+}
+
+/// An instance of a service, whose key is the environment's. Its number makes its own key.
+fn instance(environment: &Environment, service: &str, number: u64) -> InstanceIdentity {
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&number.to_be_bytes());
+    let (service, instance) = (service.parse().unwrap(), format!("pod-{number}").parse().unwrap());
+    let signing = SigningKey::from_seed(&seed);
+    InstanceIdentity::with_key(signing, environment.cluster.clone(), service, instance, &environment.key)
 }
 
 async fn put(environment: &Environment, value: &str) {
@@ -489,10 +498,10 @@ async fn a_new_leader_judges_as_soon_as_it_has_read_the_roster() {
     // So long that waiting for two of them would be noticed.
     let policy = Policy { sync_rotating: PATIENCE * 2, sync_idle: PATIENCE * 2, ..Policy::default() };
     let (environment, bus) = environment(folder.path(), policy).await;
-    let key = InstanceKey::new("payments".parse().unwrap(), "payments-1".parse().unwrap(), Incarnation(1));
+    let instance = instance(&environment, "payments", 1);
+    let key = instance.key().clone();
     let registration = Registration { key: key.clone(), exclusive: true, secrets: [name()].into(), left: false };
-    let envelope = registration.seal(&environment.key, &environment.cluster, "1", clock::wall());
-    bus.register(&key, &envelope).await.unwrap();
+    bus.register(&key, &instance.seal(&registration, "1", clock::wall())).await.unwrap();
     let lead_until = async |wanted: &dyn Fn(&SecretStatus) -> bool| {
         let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
         let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
@@ -570,12 +579,12 @@ async fn a_secret_that_cannot_answer_costs_the_others_nothing() {
         held.push(sender);
         secrets.insert(format!("stuck/{number}").parse().unwrap(), TaskHandle { mail: mail.clone(), status });
     }
-    let key = InstanceKey::new("payments".parse().unwrap(), "payments-1".parse().unwrap(), Incarnation(1));
+    let instance = instance(&environment, "payments", 1);
+    let key = instance.key().clone();
     let names: Vec<SecretName> = secrets.all().into_iter().map(|(name, _)| name).collect();
     let registration =
         Registration { key: key.clone(), exclusive: true, secrets: names.iter().cloned().collect(), left: false };
-    let envelope = registration.seal(&environment.key, &environment.cluster, "1", clock::wall());
-    bus.register(&key, &envelope).await.unwrap();
+    bus.register(&key, &instance.seal(&registration, "1", clock::wall())).await.unwrap();
     until(&secrets, |status| status.services.iter().any(|service| service.counts.members == 1)).await;
     let report = SecretReport {
         generation: Generation(0),
@@ -589,7 +598,7 @@ async fn a_secret_that_cannot_answer_costs_the_others_nothing() {
     let secrets_said = names.into_iter().map(|name| (name, report.clone())).collect();
     let report = InstanceReport { key, sequence: ReportSequence(1), secrets: secrets_said };
     let request = SyncRequest { nonce: Nonce(7), report };
-    let envelope = request.seal(&environment.key, &environment.cluster, "2", clock::wall());
+    let envelope = instance.seal(&request, "2", clock::wall());
     // As long as the SDK waits.
     let reply = bus.sync(&envelope, Duration::from_secs(2)).await.expect("no answer in time");
     let reply = SyncReply::open(&reply, &environment.cluster, |_, _| Some(environment.key.public())).unwrap();

@@ -30,8 +30,8 @@ impl Refused {
 impl Collector for Refused {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         let refused = self.0.get().map_or(0, |identities| identities.refused());
-        let help = "Messages, or parts of them, that were refused: not signed with the service's key, \
-                    malformed, or about a secret that the service may not use.";
+        let help = "Messages, or parts of them, that were refused: not signed with the key of the incarnation, not \
+                    attested by the service's key, malformed, or about a secret that the service may not use.";
         let metric = encoder.encode_descriptor("messages_refused", help, None, MetricType::Counter)?;
         ConstCounter::new(refused).encode(metric)
     }

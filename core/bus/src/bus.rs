@@ -65,6 +65,7 @@ pub(crate) fn message_bytes(envelope: &Envelope) -> usize {
         &envelope.time,
         &envelope.traceparent,
         &envelope.key_id,
+        &envelope.attestation,
     ];
     HEADER_NAMES
         + text.iter().map(|part| part.len()).sum::<usize>()

@@ -8,7 +8,7 @@ use futures::{Stream, StreamExt as _};
 use rotacast_proto::v1::instances_server::{Instances, InstancesServer};
 use rotacast_proto::{Envelope, Kind, v1};
 use rotacast_protocol::message::MAX_SECRETS_PER_INSTANCE;
-use rotacast_protocol::{Incarnation, InstanceKey, InstanceName, SecretName, ServiceName};
+use rotacast_protocol::{InstanceKey, SecretName};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -150,20 +150,10 @@ fn state_event(event: BusEvent) -> v1::StateEvent {
     v1::StateEvent { event: Some(event) }
 }
 
-/// Whom a message is about, by its signed subject: `service/instance/incarnation`.
+/// Whom a message is about, by its signed subject.
 fn sender(envelope: &Envelope) -> Result<InstanceKey, Status> {
-    let malformed = || {
+    InstanceKey::of_full_name(&envelope.subject).ok_or_else(|| {
         let found: String = envelope.subject.chars().take(300).collect();
         Status::invalid_argument(format!("subject {found:?} is not of the form service/instance/incarnation"))
-    };
-    let mut parts = envelope.subject.split('/');
-    let (Some(service), Some(instance), Some(life), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(malformed());
-    };
-    Ok(InstanceKey::new(
-        ServiceName::new(service).map_err(|_| malformed())?,
-        InstanceName::new(instance).map_err(|_| malformed())?,
-        life.parse::<Incarnation>().map_err(|_| malformed())?,
-    ))
+    })
 }

@@ -193,7 +193,8 @@ macro_rules! stored_as_text {
 }
 
 drawn!(
-    /// One run of one instance: 128 random bits drawn when the SDK starts.
+    /// One run of one instance: 128 bits of the hash of the key that the SDK draws when it starts. Only that key may speak for
+    /// it.
     Incarnation,
     "incarnation"
 );
@@ -245,7 +246,7 @@ impl InstanceKey {
     pub fn of_full_name(name: &str) -> Option<Self> {
         let mut parts = name.split('/');
         let (service, instance, incarnation) = (parts.next()?, parts.next()?, parts.next()?);
-        let incarnation = Incarnation(u128::from_str_radix(incarnation, 16).ok()?);
+        let incarnation = incarnation.parse().ok()?;
         parts.next().is_none().then_some(())?;
         Some(Self::new(service.parse().ok()?, instance.parse().ok()?, incarnation))
     }

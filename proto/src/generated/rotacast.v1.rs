@@ -19,7 +19,8 @@ pub struct Envelope {
     /// W3C trace context, passed along. Not signed.
     #[prost(string, tag = "6")]
     pub traceparent: ::prost::alloc::string::String,
-    /// The id of the signing key: the first 8 bytes of the SHA-256 of the Ed25519 public key, in hexadecimal.
+    /// Of a broadcaster or an operator: the id of the signing key, the first 8 bytes of the SHA-256 of the Ed25519 public key,
+    /// in hexadecimal. Of an instance: its public key as text, as `rotacast keygen` writes public keys.
     #[prost(string, tag = "7")]
     pub key_id: ::prost::alloc::string::String,
     /// Ed25519 over the signing input (see docs/understand/wire.md).
@@ -27,6 +28,9 @@ pub struct Envelope {
     pub signature: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "9")]
     pub payload: ::prost::bytes::Bytes,
+    /// Of an instance: proof that its key belongs to its service (see docs/understand/wire.md).
+    #[prost(string, tag = "10")]
+    pub attestation: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InstanceKey {
@@ -34,7 +38,7 @@ pub struct InstanceKey {
     pub service: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub instance: ::prost::alloc::string::String,
-    /// 16 bytes, drawn at random when the process starts.
+    /// The first 16 bytes of the SHA-256 of the public key that the instance drew when the process started.
     #[prost(bytes = "bytes", tag = "3")]
     pub incarnation: ::prost::bytes::Bytes,
 }

@@ -55,13 +55,8 @@ pub(super) fn open(values: &Values, plan: &Plan) -> Result<Arc<dyn ValueSource>,
 pub(super) fn from_broadcasters(urls: &[String], plan: &Plan) -> Result<Arc<dyn ValueSource>, Error> {
     use crate::source::{FetchSource, FetchTarget};
     let targets = urls.iter().map(|url| FetchTarget::new(url, plan.ca())).collect::<Result<_, _>>()?;
-    let source = FetchSource::new(
-        targets,
-        plan.key.clone(),
-        plan.cluster.clone(),
-        plan.identity.clone(),
-        Arc::clone(&plan.trust),
-    );
+    let (incarnations, trust) = (Arc::clone(&plan.incarnations), Arc::clone(&plan.trust));
+    let source = FetchSource::new(targets, plan.cluster.clone(), incarnations, trust);
     Ok(Arc::new(source))
 }
 

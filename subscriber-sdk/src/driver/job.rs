@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use rotacast_bus::BusError;
 use rotacast_holder::{Command, InstanceCommand, Step};
-use rotacast_proto::{Envelope, WireMessage as _};
+use rotacast_proto::Envelope;
 use rotacast_protocol::message::{InstanceReport, Registration, SecretState, SyncRequest};
 use rotacast_protocol::{Instant, Nonce, ReportSequence, SecretName, Version};
 use tokio::sync::oneshot;
@@ -124,7 +124,7 @@ pub(super) async fn register(
     id: String,
     given_up: oneshot::Receiver<()>,
 ) -> Done {
-    let envelope = registration.seal(&context.identity, &context.cluster, id, rotacast_clock::wall());
+    let envelope = context.identity.seal(&registration, id, rotacast_clock::wall());
     let work = context.bus.register(&registration.key, &envelope);
     let result = tokio::select! {
         result = call(context.bus.describe(), CALL_TIMEOUT, work) => result,
@@ -138,7 +138,7 @@ pub(super) async fn register(
 
 pub(super) async fn report(context: Arc<Context>, report: InstanceReport) -> Done {
     let id = format!("{}-report-{}", report.key.incarnation, report.sequence);
-    let envelope = report.seal(&context.identity, &context.cluster, id, rotacast_clock::wall());
+    let envelope = context.identity.seal(&report, id, rotacast_clock::wall());
     let work = context.bus.report(&report.key, &envelope);
     let result = call(context.bus.describe(), CALL_TIMEOUT, work).await;
     Done::Reported { sequence: report.sequence, result }
@@ -146,7 +146,7 @@ pub(super) async fn report(context: Arc<Context>, report: InstanceReport) -> Don
 
 pub(super) async fn sync(context: Arc<Context>, request: SyncRequest) -> Done {
     let id = format!("{}-sync-{:x}", request.report.key.incarnation, request.nonce.0);
-    let envelope = request.seal(&context.identity, &context.cluster, id, rotacast_clock::wall());
+    let envelope = context.identity.seal(&request, id, rotacast_clock::wall());
     let work = async { context.bus.sync(&envelope, SYNC_TIMEOUT).await.map_err(|error: BusError| Error::from(error)) };
     // Twice: the bus ends it in time by itself.
     let result = call(context.bus.describe(), SYNC_TIMEOUT * 2, work).await;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rotacast_holder::Step;
-use rotacast_proto::WireMessage as _;
 use rotacast_protocol::Instant;
 use rotacast_protocol::message::Registration;
 use tokio::sync::watch;
@@ -164,7 +163,7 @@ async fn tell(
     outcome: watch::Sender<LeaveOutcome>,
 ) {
     let id = format!("{}-left", registration.key.incarnation);
-    let envelope = registration.seal(&context.identity, &context.cluster, id, rotacast_clock::wall());
+    let envelope = context.identity.seal(&registration, id, rotacast_clock::wall());
     let last = deadline + LEAVE_BEHIND;
     let mut pauses = backoff();
     loop {

@@ -9,13 +9,14 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use rotacast_proto::v1::instances_client::InstancesClient;
-use rotacast_proto::{CERTIFICATE, Envelope, LoginSecret, Renewed, SecretValue, SigningKey, WireMessage as _, v1};
+use rotacast_proto::{CERTIFICATE, Envelope, LoginSecret, Renewed, SecretValue, v1};
 use rotacast_protocol::message::{FetchRequest, SecretState};
-use rotacast_protocol::{ClusterName, InstanceKey, Nonce, SecretName, Version};
+use rotacast_protocol::{ClusterName, Nonce, SecretName, Version};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind};
+use crate::incarnations::Incarnations;
 use crate::source::ValueSource;
 use crate::trust::Trust;
 
@@ -83,9 +84,8 @@ pub struct FetchSource {
     targets: Vec<FetchTarget>,
     /// The one that answered last.
     first: AtomicUsize,
-    key: InstanceKey,
     cluster: ClusterName,
-    identity: SigningKey,
+    incarnations: Arc<Incarnations>,
     trust: Arc<Trust>,
 }
 
@@ -93,12 +93,11 @@ impl FetchSource {
     /// `targets` has at least one.
     pub(crate) fn new(
         targets: Vec<FetchTarget>,
-        key: InstanceKey,
         cluster: ClusterName,
-        identity: SigningKey,
+        incarnations: Arc<Incarnations>,
         trust: Arc<Trust>,
     ) -> Self {
-        Self { targets, first: AtomicUsize::new(0), key, cluster, identity, trust }
+        Self { targets, first: AtomicUsize::new(0), cluster, incarnations, trust }
     }
 
     /// The reply, and who gave it. A Fetch may be doubled, so the next broadcaster is asked too when one takes long: an
@@ -158,9 +157,11 @@ impl FetchSource {
         version: Option<Version>,
     ) -> Result<v1::FetchReply, Error> {
         let nonce = Nonce(rand::random());
-        let request = FetchRequest { key: self.key.clone(), nonce, secret: secret.clone(), version };
-        let id = format!("{}-{:x}", self.key.incarnation, nonce.0);
-        let envelope = request.seal(&self.identity, &self.cluster, id, rotacast_clock::wall());
+        let identity = self.incarnations.current();
+        let key = identity.key().clone();
+        let id = format!("{}-{:x}", key.incarnation, nonce.0);
+        let request = FetchRequest { key, nonce, secret: secret.clone(), version };
+        let envelope = identity.seal(&request, id, rotacast_clock::wall());
         let mut client = target.client.current();
         let reply = tokio::time::timeout(FETCH_TIMEOUT, client.fetch(v1::Envelope::from(envelope))).await;
         let reply = reply.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer in time")));
@@ -240,12 +241,12 @@ mod tests {
         let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = |listener: &tokio::net::TcpListener| format!("http://{}", listener.local_addr().unwrap());
         let targets = [url(&hangs), url(&other)].map(|url| FetchTarget::new(&url, None).unwrap());
-        let identity = SigningKey::generate();
-        let key =
-            InstanceKey::new("payments".parse().unwrap(), "one".parse().unwrap(), rotacast_protocol::Incarnation(1));
-        let trust = Arc::new(Trust::new(vec![identity.public().clone()]));
+        let service_key = rotacast_proto::SigningKey::generate();
+        let trust = Arc::new(Trust::new(vec![service_key.public().clone()]));
         let cluster = ClusterName::new("test").unwrap();
-        let source = Arc::new(FetchSource::new(targets.into(), key, cluster, identity, trust));
+        let (service, instance) = ("payments".parse().unwrap(), "one".parse().unwrap());
+        let incarnations = Incarnations::new(service_key, cluster.clone(), service, instance);
+        let source = Arc::new(FetchSource::new(targets.into(), cluster, Arc::new(incarnations), trust));
         let asking = tokio::spawn(async move { source.read_state(&"payments/db".parse().unwrap()).await.is_err() });
         // Both are connected to, although the first has neither answered nor been given up.
         let (_first, _) = hangs.accept().await.unwrap();

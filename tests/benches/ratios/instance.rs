@@ -9,20 +9,28 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_bus::{BusError, BusEvent, InstanceBus};
 use rotacast_clock as clock;
-use rotacast_proto::{Envelope, SigningKey, WireMessage};
+use rotacast_proto::{Envelope, InstanceIdentity, SigningKey, WireMessage as _};
 use rotacast_protocol::message::{InstanceReport, SecretReport, SecretState, Stage};
-use rotacast_protocol::{Incarnation, InstanceKey, LeaseSequence, ReportSequence};
+use rotacast_protocol::{InstanceKey, LeaseSequence, ReportSequence, ServiceName};
 
 use super::carrier::cluster;
 
 pub(super) const SERVICES: usize = 20;
 
+/// The instances of the round; each number has its own key.
+pub(super) fn identity_of(number: usize) -> InstanceIdentity {
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&(number as u64).to_be_bytes());
+    let (service, instance) = (service_of(number), format!("pod-{number}").parse().unwrap());
+    InstanceIdentity::with_key(SigningKey::from_seed(&seed), cluster(), service, instance, &service_key(number))
+}
+
 pub(super) fn key_of(number: usize) -> InstanceKey {
-    InstanceKey::new(
-        format!("service-{}", number % SERVICES).parse().unwrap(),
-        format!("pod-{number}").parse().unwrap(),
-        Incarnation(number as u128),
-    )
+    identity_of(number).key().clone()
+}
+
+pub(super) fn service_of(number: usize) -> ServiceName {
+    format!("service-{}", number % SERVICES).parse().unwrap()
 }
 
 pub(super) fn service_key(number: usize) -> SigningKey {
@@ -75,22 +83,21 @@ pub(super) async fn run(
         let BusEvent::Message(envelope) = event.unwrap() else { continue };
         stations.received.now();
         let report = voice.switched(&envelope);
-        bus.report(&voice.key, &report).await.unwrap();
+        bus.report(voice.identity.key(), &report).await.unwrap();
         stations.sent.now();
     }
 }
 
 /// What one instance says.
 pub(super) struct Voice {
-    key: InstanceKey,
-    signing: SigningKey,
+    identity: InstanceIdentity,
     trusted: SigningKey,
     sequence: u64,
 }
 
 impl Voice {
     pub(super) fn of(number: usize) -> Self {
-        Self { key: key_of(number), signing: service_key(number), trusted: broadcaster_key(), sequence: 1 }
+        Self { identity: identity_of(number), trusted: broadcaster_key(), sequence: 1 }
     }
 
     /// Checks a state, and signs the report that it was switched to.
@@ -108,11 +115,11 @@ impl Voice {
             auth_failures: BTreeMap::new(),
         };
         let report = InstanceReport {
-            key: self.key.clone(),
+            key: self.identity.key().clone(),
             sequence: ReportSequence(self.sequence),
             secrets: BTreeMap::from([(state.secret, part)]),
         };
-        let id = format!("{}:{}", self.key.incarnation, self.sequence);
-        report.seal(&self.signing, &cluster(), id, clock::wall())
+        let id = format!("{}:{}", report.key.incarnation, self.sequence);
+        self.identity.seal(&report, id, clock::wall())
     }
 }

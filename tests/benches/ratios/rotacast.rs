@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::carrier::{Carrier, cluster};
-use super::instance::{self, SERVICES, Stations, Voice, broadcaster_key, key_of, service_key};
+use super::instance::{self, SERVICES, Stations, Voice, broadcaster_key, service_key, service_of};
 use super::rotation::{activated, phase, secret, settle, take_in};
 
 /// As in the driver.
@@ -48,7 +48,7 @@ pub(super) struct Sizes {
 pub(super) fn identities() -> Identities {
     let named = (0..SERVICES).map(|number| {
         let service = Service { key: service_key(number).public().clone(), secrets: vec!["*".parse().unwrap()] };
-        (key_of(number).service.clone(), service)
+        (service_of(number), service)
     });
     Identities::new(cluster(), Services { named: named.collect(), anyone: None })
 }

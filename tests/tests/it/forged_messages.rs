@@ -1,4 +1,5 @@
-//! Messages that nobody entitled has signed, and old ones once more: they change nothing, and are counted.
+//! Messages that no entitled key has signed, among them those of another instance of the same service, and old messages once
+//! more: they change nothing, and are counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,8 +11,8 @@ use prost::Message as _;
 use rotacast_bus::{GrpcBus, GrpcOptions, InstanceBus, NatsBus, NatsOptions, NatsStreams};
 use rotacast_clock as clock;
 use rotacast_proto::v1::admin_client::AdminClient;
-use rotacast_proto::{Envelope, Kind, SigningKey, WireMessage, v1};
-use rotacast_protocol::message::{InstanceReport, Registration, SecretReport, Stage, SyncRequest};
+use rotacast_proto::{Envelope, InstanceIdentity, InstanceMessage, Kind, SigningKey, VerifyingKey, WireMessage, v1};
+use rotacast_protocol::message::{InstanceReport, Registration, SecretReport, Stage, SyncReply, SyncRequest};
 use rotacast_protocol::{
     ClusterName, Generation, Incarnation, InstanceKey, LeaseSequence, Nonce, ReportSequence, Revision, SecretName,
     Version,
@@ -45,7 +46,13 @@ impl<'a> Forger<'a> {
     }
 
     fn seal(&self, key: &SigningKey, message: &impl WireMessage) -> Envelope {
-        message.seal(key, &self.cluster, format!("forged:{}", rand::random::<u64>()), clock::wall())
+        message.seal(key, &self.cluster, id(), clock::wall())
+    }
+
+    /// An instance of `payments-api` of its own, under the name of another: whoever has the service's key can make one.
+    fn impostor(&self, name: &str, service_key: &SigningKey) -> InstanceIdentity {
+        let service = "payments-api".parse().expect("a valid name");
+        InstanceIdentity::draw(self.cluster.clone(), service, name.parse().expect("a valid name"), service_key)
     }
 
     /// What `doctor` says of refused messages.
@@ -69,18 +76,93 @@ impl<'a> Forger<'a> {
         until(&what, LIMIT, async || Some(self.refused().await).filter(|count| *count > before)).await
     }
 
-    /// The rotation stands where it stood: `two` holds version 1, and its credential lives.
-    async fn nothing_has_changed(&self, two: &InstanceKey, after: &str) {
+    /// The rotation stands where it stood: the victim holds version 1, and its credential lives.
+    async fn nothing_has_changed(&self, victim: &InstanceKey, after: &str) {
         let status = self.world.operator.status().await.expect("the broadcaster answers");
         let rotation = status.rotation.as_ref().unwrap_or_else(|| panic!("after {after}: {status:#?}"));
         assert_eq!((rotation.new, rotation.phase()), (2, v1::Phase::Draining), "after {after}");
-        let held = status.blockers.iter().any(|it| it.who == two.to_string() && it.condition == "members_released");
+        let held = status.blockers.iter().any(|it| it.who == victim.to_string() && it.condition == "members_released");
         assert!(held, "after {after}: {:#?}", status.blockers);
-        let info = instance(self.world, "payments-api", "two").await;
+        let info = instance(self.world, "payments-api", &victim.instance.to_string()).await;
         assert_eq!(info.held, [1, 2], "after {after}: {info:?}");
         assert!(!["left", "fenced"].contains(&info.standing.as_str()), "after {after}: {info:?}");
         assert!(self.world.database.logins().await.contains(&Database::login_by_hand(1)), "after {after}");
     }
+}
+
+fn id() -> String {
+    format!("forged:{}", rand::random::<u64>())
+}
+
+/// An instance that the test plays, so that the test has its key. It renews its leases until it is dropped.
+struct Played {
+    identity: std::sync::Arc<InstanceIdentity>,
+    renewing: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Played {
+    fn drop(&mut self) {
+        self.renewing.abort();
+    }
+}
+
+impl Played {
+    /// It registers, says that it holds versions 1 and 2, and gets leases for them.
+    async fn start(forger: &Forger<'_>, name: &str, broadcaster: VerifyingKey) -> Self {
+        let identity = std::sync::Arc::new(forger.impostor(name, &forger.key("payments-api")));
+        let (bus, cluster, own) = (forger.bus.clone(), forger.cluster.clone(), std::sync::Arc::clone(&identity));
+        let renewing = tokio::spawn(async move {
+            let (mut known, mut lease) = ((Generation(0), Revision(0)), LeaseSequence(0));
+            for sequence in 1.. {
+                let part = SecretReport {
+                    generation: known.0,
+                    revision: known.1,
+                    reached: Some((version(2), Stage::Switched)),
+                    held: BTreeSet::from([version(1), version(2)]),
+                    lease,
+                    failure: None,
+                    auth_failures: BTreeMap::new(),
+                };
+                let secrets = BTreeMap::from([(secret(), part)]);
+                let report = InstanceReport { key: own.key().clone(), sequence: ReportSequence(sequence), secrets };
+                let request = own.seal(&SyncRequest { nonce: Nonce(sequence), report }, id(), clock::wall());
+                let reply = bus
+                    .sync(&request, Duration::from_secs(2))
+                    .await
+                    .ok()
+                    .and_then(|reply| SyncReply::open(&reply, &cluster, |_, _| Some(&broadcaster)).ok());
+                if reply.as_ref().is_some_and(|reply| reply.unregistered) {
+                    let secrets = BTreeSet::from([secret()]);
+                    let key = own.key().clone();
+                    let registration = Registration { key: key.clone(), exclusive: false, secrets, left: false };
+                    // It asks again if NATS did not take it.
+                    drop(bus.register(&key, &own.seal(&registration, id(), clock::wall())).await);
+                }
+                for grant in reply.into_iter().flat_map(|reply| reply.secrets.into_values()) {
+                    lease = grant.sequence;
+                    known = grant.state.map_or(known, |state| (state.generation, state.revision));
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        });
+        Self { identity, renewing }
+    }
+
+    fn key(&self) -> &InstanceKey {
+        self.identity.key()
+    }
+
+    fn seal(&self, message: &impl InstanceMessage) -> Envelope {
+        self.identity.seal(message, id(), clock::wall())
+    }
+}
+
+fn version(number: u64) -> Version {
+    Version::new(number).expect("not zero")
+}
+
+fn secret() -> SecretName {
+    SecretName::new(SECRET).expect("a valid name")
 }
 
 async fn instance(world: &World, service: &str, instance: &str) -> v1::InstanceInfo {
@@ -106,7 +188,7 @@ fn key_of(info: &v1::InstanceInfo) -> InstanceKey {
 
 /// What would let version 1 go, if it were believed.
 fn released(key: &InstanceKey, status: &v1::SecretStatus, sequence: ReportSequence) -> InstanceReport {
-    let version = Version::new(2).expect("not zero");
+    let version = version(2);
     let report = SecretReport {
         generation: Generation(status.generation),
         revision: Revision(status.revision),
@@ -116,7 +198,7 @@ fn released(key: &InstanceKey, status: &v1::SecretStatus, sequence: ReportSequen
         failure: None,
         auth_failures: BTreeMap::new(),
     };
-    let secrets = BTreeMap::from([(SecretName::new(SECRET).expect("a valid name"), report)]);
+    let secrets = BTreeMap::from([(secret(), report)]);
     InstanceReport { key: key.clone(), sequence, secrets }
 }
 
@@ -144,14 +226,24 @@ async fn draining() -> Option<(World, Service, Service)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s53_what_nobody_entitled_has_signed_changes_nothing_and_is_counted() {
+async fn s53_what_no_entitled_key_has_signed_changes_nothing_and_is_counted() {
     let Some((mut world, mut one, mut two)) = draining().await else { return };
-    let status = world.operator.status().await.expect("the broadcaster answers");
-    let victim = key_of(&instance(&world, "payments-api", "two").await);
     let forger = Forger::new(&world).await;
+    let broadcaster = world.broadcaster_key();
+    let played = Played::start(&forger, "three", broadcaster.clone()).await;
+    let victim = played.key().clone();
+    until("the victim to hold up the retire", LIMIT, async || {
+        let status = world.operator.status().await.ok()?;
+        status.blockers.iter().any(|it| it.who == victim.to_string()).then_some(())
+    })
+    .await;
+    let status = world.operator.status().await.expect("the broadcaster answers");
     let (payments, ledger, stranger) = (forger.key("payments-api"), forger.key("ledger"), SigningKey::generate());
+    // What any pod of the service can be, and whom it pretends to be.
+    let impostor = forger.impostor("three", &payments);
     let report = released(&victim, &status, BEYOND);
-    let genuine = forger.seal(&payments, &report);
+    let sealed_by = |identity: &InstanceIdentity, report: &InstanceReport| identity.seal(report, id(), clock::wall());
+    let genuine = played.seal(&report);
 
     let service = "ledger".parse().expect("a valid name");
     let other = InstanceKey::new(service, victim.instance.clone(), victim.incarnation);
@@ -159,34 +251,34 @@ async fn s53_what_nobody_entitled_has_signed_changes_nothing_and_is_counted() {
     let mut bytes = changed.payload.to_vec();
     *bytes.last_mut().expect("not empty") ^= 1;
     changed.payload = bytes.into();
+    let staging = ClusterName::new("staging").expect("a valid name");
     let reports = [
         ("a report signed with an unknown key", forger.seal(&stranger, &report)),
-        ("a report signed with another service's key", forger.seal(&ledger, &report)),
+        ("a report signed with the service's key", forger.seal(&payments, &report)),
+        ("a report of another instance of the service", sealed_by(&impostor, &report)),
         (
-            "a report that names a key it is not signed with",
-            Envelope { key_id: payments.public().id().as_str().into(), ..forger.seal(&ledger, &report) },
+            "the same, put under its own name",
+            Envelope { subject: impostor.key().full_name(), ..sealed_by(&impostor, &report) },
         ),
         (
-            "a service's own report, put under another's name",
-            Envelope { subject: victim_subject(&victim), ..forger.seal(&ledger, &released(&other, &status, BEYOND)) },
-        ),
-        ("a report about an instance of another service", forger.seal(&payments, &released(&other, &status, BEYOND))),
-        (
-            "a report signed for another subject than its payload's",
-            Envelope::sign(
-                &payments,
-                Kind::InstanceReport,
-                &forger.cluster,
-                victim_subject(&victim),
-                "forged",
-                clock::wall(),
-                released(&other, &status, BEYOND).encode(),
-            ),
+            "the same, with the victim's key and attestation",
+            Envelope {
+                key_id: genuine.key_id.clone(),
+                attestation: genuine.attestation.clone(),
+                ..sealed_by(&impostor, &report)
+            },
         ),
         (
-            "a report of another cluster",
-            report.seal(&payments, &ClusterName::new("staging").expect("a valid name"), "forged", clock::wall()),
+            "a report of an instance that another service's key attests",
+            sealed_by(&forger.impostor("three", &ledger), &released(&victim, &status, BEYOND)),
         ),
+        ("an instance that another service's key attests, about itself", {
+            let attested = forger.impostor("three", &ledger);
+            sealed_by(&attested, &released(attested.key(), &status, BEYOND))
+        }),
+        ("the victim's report about an instance of another service", played.seal(&released(&other, &status, BEYOND))),
+        ("a report of the victim's in another cluster", Envelope { source: staging.to_string(), ..genuine.clone() }),
+        ("a report without an attestation", Envelope { attestation: String::new(), ..genuine.clone() }),
         ("a report changed after it was signed", changed),
         (
             "a report with a signature of nothing but zeros",
@@ -212,32 +304,28 @@ async fn s53_what_nobody_entitled_has_signed_changes_nothing_and_is_counted() {
     forger.nothing_has_changed(&victim, "a report without a signature").await;
 
     let request = SyncRequest { nonce: Nonce(7), report: report.clone() };
-    let asked = forger.bus.sync(&forger.seal(&ledger, &request), Duration::from_secs(2)).await;
+    let asked = forger.bus.sync(&impostor.seal(&request, id(), clock::wall()), Duration::from_secs(2)).await;
     assert!(asked.is_err(), "a forged Sync was answered");
-    count = forger.one_more(count, "a Sync signed with another service's key").await;
+    count = forger.one_more(count, "a Sync of another instance of the service").await;
     forger.nothing_has_changed(&victim, "a forged Sync").await;
 
     // At the gateway it does not even reach the bus.
     let options = GrpcOptions { url: world.broadcaster.url(), ..GrpcOptions::default() };
     let gateway = GrpcBus::connect(options).await.expect("the broadcaster listens");
-    let told = gateway.report(&victim, &forger.seal(&ledger, &report)).await;
+    let told = gateway.report(&victim, &sealed_by(&impostor, &report)).await;
     println!("the gateway to a forged report: {told:?}");
     count = forger.one_more(count, "a forged report at the gateway").await;
     forger.nothing_has_changed(&victim, "a forged report at the gateway").await;
 
     // The last message of its key in the roster, where it stays.
-    let leave = Registration {
-        key: victim.clone(),
-        exclusive: false,
-        secrets: BTreeSet::from([SecretName::new(SECRET).expect("a valid name")]),
-        left: true,
-    };
-    forger.bus.register(&victim, &forger.seal(&ledger, &leave)).await.expect("NATS takes anything");
-    count = forger.one_more(count, "a leave signed with another service's key").await;
+    let leave = Registration { key: victim.clone(), exclusive: false, secrets: BTreeSet::from([secret()]), left: true };
+    let leave = impostor.seal(&leave, id(), clock::wall());
+    forger.bus.register(&victim, &leave).await.expect("NATS takes anything");
+    count = forger.one_more(count, "a leave of another instance of the service").await;
     forger.nothing_has_changed(&victim, "a forged leave").await;
 
     // An order in the operator's name, signed with a service's key.
-    let told = order(&world, &ledger, &victim).await;
+    let told = order(&world, &payments, &victim).await;
     assert!(
         matches!(told.code(), tonic::Code::Unauthenticated | tonic::Code::PermissionDenied),
         "a forged order was not refused for who signed it: {told:?}"
@@ -257,10 +345,13 @@ async fn s53_what_nobody_entitled_has_signed_changes_nothing_and_is_counted() {
     .await;
     forger.nothing_has_changed(&victim, "a takeover").await;
 
-    // The very same report, signed by whom it is about, is believed: nothing but the signature has stopped the others.
+    // The very same report, signed by the victim's own key, is believed: nothing but the signature has stopped the others. It
+    // renews nothing from now on.
     let status = world.operator.status().await.expect("the broadcaster answers");
-    let believed = forger.seal(&payments, &released(&victim, &status, BEYOND));
+    let believed = played.seal(&released(&victim, &status, BEYOND));
+    drop(played);
     forger.bus.report(&victim, &believed).await.expect("NATS runs");
+    two.kill().await;
     world
         .until("the genuine report to be believed, and PostgreSQL to be asked", |status| {
             let who = victim.to_string();
@@ -269,15 +360,9 @@ async fn s53_what_nobody_entitled_has_signed_changes_nothing_and_is_counted() {
         })
         .await;
     assert!(world.database.logins().await.contains(&Database::login_by_hand(1)));
-    two.kill().await;
     assert_eq!(world.ended(2).await.outcome, "retired");
     let last = one.stop().await;
     assert_eq!(last.queries_failed, 0, "{last:?}");
-}
-
-fn victim_subject(victim: &InstanceKey) -> String {
-    // As the contract has it: with the whole incarnation.
-    format!("{}/{}/{}", victim.service, victim.instance, victim.incarnation)
 }
 
 /// An override of everything, in the operator's name.

@@ -1,6 +1,6 @@
 //! The word that an incarnation is gone: what was heard for any secret speaks against it, and no other secret is asked.
 
-use super::faults::hasty;
+use super::faults::{hasty, register};
 use super::*;
 use crate::api::{Action, Control as _, OperatorCommand, Refusal};
 
@@ -8,8 +8,8 @@ fn other() -> SecretName {
     SecretName::new("billing/db").unwrap()
 }
 
-fn key() -> InstanceKey {
-    InstanceKey::new("payments".parse().unwrap(), "payments-1".parse().unwrap(), Incarnation(1))
+fn member(environment: &Environment) -> InstanceIdentity {
+    instance(environment, "payments", 1)
 }
 
 /// A member of both secrets, of which the second has a task that takes no mail, as one that waits for a disk.
@@ -21,15 +21,13 @@ async fn member_of_both(environment: &Environment, bus: &EmbeddedBus) -> (Runnin
     mail.send(Mail::Reconfigured).await.unwrap();
     let (_sender, status) = watch::channel(Arc::new(SecretStatus::new(other())));
     running.secrets.insert(other(), TaskHandle { mail, status });
-    let registration = Registration { key: key(), exclusive: false, secrets: [name()].into(), left: false };
-    let envelope = registration.seal(&environment.key, &environment.cluster, "1", clock::wall());
-    bus.register(&key(), &envelope).await.unwrap();
+    register(bus, &member(environment), &[name()]).await;
     until(&running.secrets, |status| status.services.iter().any(|service| service.counts.members == 1)).await;
     (running, unread)
 }
 
-async fn say_gone(running: &Running) -> Result<(), Refusal> {
-    let action = Action::Order(Order::gone(key(), "its node is lost").unwrap());
+async fn say_gone(running: &Running, key: &InstanceKey) -> Result<(), Refusal> {
+    let action = Action::Order(Order::gone(key.clone(), "its node is lost").unwrap());
     let by = OperatorName::new("ada").unwrap();
     let order = running.control.command(by, OperatorCommand { secret: name(), action });
     tokio::time::timeout(PATIENCE, order).await.expect("it hangs").map(|_| ())
@@ -40,8 +38,9 @@ async fn a_secret_that_hangs_keeps_no_instance_from_being_said_gone_for_another(
     let folder = tempfile::tempdir().unwrap();
     let (environment, bus) = environment(folder.path(), hasty()).await;
     let (running, _unread) = member_of_both(&environment, &bus).await;
+    let key = member(&environment).key().clone();
     // Until it was silent for long enough.
-    hold("taken", async || match say_gone(&running).await {
+    hold("taken", async || match say_gone(&running, &key).await {
         Ok(()) => true,
         Err(refusal) => {
             assert!(!refusal.to_string().contains(other().as_str()), "{refusal}");
@@ -59,8 +58,10 @@ async fn what_was_heard_for_another_secret_speaks_against_it() {
         Policy { sync_idle: PATIENCE, sync_rotating: PATIENCE, lease_rotating: PATIENCE * 2, ..Policy::default() };
     let (environment, bus) = environment(folder.path(), policy).await;
     let (running, _unread) = member_of_both(&environment, &bus).await;
-    let refused = say_gone(&running).await.unwrap_err().to_string();
-    assert!(refused.contains("has not heard payments/payments-1#00000000 for payments/db yet"), "{refused}");
+    let member = member(&environment);
+    let key = member.key().clone();
+    let refused = say_gone(&running, &key).await.unwrap_err().to_string();
+    assert!(refused.contains(&format!("has not heard {key} for payments/db yet")), "{refused}");
     let part = SecretReport {
         generation: Generation(0),
         revision: Revision(0),
@@ -70,10 +71,10 @@ async fn what_was_heard_for_another_secret_speaks_against_it() {
         failure: None,
         auth_failures: Default::default(),
     };
-    let report = InstanceReport { key: key(), sequence: ReportSequence(1), secrets: [(other(), part)].into() };
-    bus.report(&key(), &report.seal(&environment.key, &environment.cluster, "2", clock::wall())).await.unwrap();
+    let report = InstanceReport { key: key.clone(), sequence: ReportSequence(1), secrets: [(other(), part)].into() };
+    bus.report(&key, &member.seal(&report, "2", clock::wall())).await.unwrap();
     hold("refused for it", async || {
-        let refused = say_gone(&running).await.unwrap_err().to_string();
+        let refused = say_gone(&running, &key).await.unwrap_err().to_string();
         refused.contains("was heard") && refused.contains("ago for another secret, so it may run")
     })
     .await;

@@ -6,7 +6,7 @@ use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Trial
 use rotacast_store::PlainImporter;
 
 use super::super::secret_task::MAILBOX;
-use super::faults::{hasty, life, register, sync_of};
+use super::faults::{hasty, register, sync_of};
 use super::*;
 use crate::api::{Action, Control as _, OperatorCommand};
 use crate::broadcaster::import;
@@ -542,7 +542,7 @@ async fn the_finding_about_a_strange_key_goes_with_the_key() {
 /// Its record cannot be written, and more instances register than its mailbox holds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_takes_nothing_in_holds_up_no_other_and_misses_nothing() {
-    const INSTANCES: u128 = MAILBOX as u128 * 3;
+    const INSTANCES: u64 = MAILBOX as u64 * 3;
     let folder = tempfile::tempdir().unwrap();
     let (mut environment, bus) = environment(folder.path(), hasty()).await;
     let store = EmbeddedStore::open(folder.path().join("store.db")).await.unwrap();
@@ -559,13 +559,13 @@ async fn a_task_that_takes_nothing_in_holds_up_no_other_and_misses_nothing() {
     store.stalled.send_replace(Some(record));
     put_of(&environment, &other(), "second").await;
     for number in 1..=INSTANCES {
-        register(&environment, &bus, &life("payments-api", number), &[other()]).await;
+        register(&bus, &instance(&environment, "payments-api", number), &[other()]).await;
     }
     put(&environment, "second").await;
     running.reaches(&name(), 2).await;
     // Those that come after the full mailbox are taken in for the others.
-    let both = life("billing-api", INSTANCES + 1);
-    register(&environment, &bus, &both, &[other(), name()]).await;
+    let both = instance(&environment, "billing-api", INSTANCES + 1);
+    register(&bus, &both, &[other(), name()]).await;
     let instances = async |secret: &SecretName| {
         let task = running.secrets.get(secret)?;
         task.ask(|reply| Question::Instances { not_on: None, reply }).await
@@ -573,7 +573,7 @@ async fn a_task_that_takes_nothing_in_holds_up_no_other_and_misses_nothing() {
     hold("the instance is known", async || instances(&name()).await.is_some_and(|known| known.len() == 1)).await;
     hold("a finding", async || running.finding(Topic::Unresponsive).is_some()).await;
     // In the order of their names the full one comes first.
-    let request = sync_of(&environment, &both, &[other(), name()], 1);
+    let request = sync_of(&both, &[other(), name()], 1);
     let reply = bus.sync(&request, PATIENCE).await.unwrap();
     let own = environment.key.public();
     let reply = SyncReply::open(&reply, &environment.cluster, |_, _| Some(own)).unwrap();

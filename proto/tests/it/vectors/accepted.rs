@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use rotacast_proto::{Envelope, Kind, SigningKey, VerifyingKey, WireMessage, v1};
+use rotacast_proto::{Envelope, InstanceMessage, Kind, Sender, SigningKey, VerifyingKey, WireMessage, v1};
 use rotacast_protocol::message::{FetchRequest, InstanceReport, Registration, SecretState, SyncReply, SyncRequest};
 use serde_json::{Value, json};
 
 use super::fields::{Fields, number};
 use super::file::{bytes, headers, hold, read, text};
-use super::samples::{self, BROADCASTER_SEED, INSTANCE_SEED, OPERATOR_SEED, TIME};
+use super::samples::{self, BROADCASTER_SEED, INSTANCE_SEED, OPERATOR_SEED, SERVICE_SEED, TIME};
 
 const FILE: &str = "accepted.json";
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -26,7 +26,13 @@ fn accepted_vectors_are_what_this_build_makes() {
 
 #[test]
 fn keys_are_what_this_build_makes() {
-    let made: Vec<_> = [("broadcaster", BROADCASTER_SEED), ("instance", INSTANCE_SEED), ("operator", OPERATOR_SEED)]
+    let seeds = [
+        ("broadcaster", BROADCASTER_SEED),
+        ("instance", INSTANCE_SEED),
+        ("operator", OPERATOR_SEED),
+        ("service", SERVICE_SEED),
+    ];
+    let made: Vec<_> = seeds
         .into_iter()
         .map(|(name, seed)| {
             let key = SigningKey::from_seed(&seed);
@@ -79,7 +85,9 @@ fn accepted_vectors_are_accepted_and_say_these_fields() {
     for vector in read(FILE) {
         let name = text(&vector, "name");
         let key = SigningKey::from_seed(&bytes(&vector, "key_seed").try_into().unwrap());
-        assert_eq!(key.public().id().as_str(), vector["headers"]["rotacast-key"], "{name}");
+        let said = text(&vector["headers"], "rotacast-key");
+        let of_instance = vector["headers"].get("rotacast-attestation").is_some();
+        assert_eq!(said, if of_instance { key.public().to_text() } else { key.public().id().to_string() }, "{name}");
 
         let payload = Bytes::from(bytes(&vector, "payload"));
         let envelope = Envelope::from_headers(headers(&vector), payload.clone()).unwrap();
@@ -103,13 +111,20 @@ fn open(envelope: &Envelope, key: &SigningKey) -> (Value, Bytes) {
         let message = M::open(envelope, &samples::cluster(), |_, _| Some(key.public())).unwrap();
         (message.fields(), message.encode())
     }
+    fn of_instance<M: InstanceMessage + Fields>(envelope: &Envelope) -> (Value, Bytes) {
+        let cluster = samples::cluster();
+        let sender = Sender::of(envelope, M::KIND, &cluster).unwrap();
+        sender.check_attestation(samples::service().public()).unwrap();
+        let message: M = sender.open().unwrap();
+        (message.fields(), message.encode())
+    }
     match envelope.kind.as_str() {
-        "rotacast.v1.Registration" => as_message::<Registration>(envelope, key),
+        "rotacast.v1.Registration" => of_instance::<Registration>(envelope),
         "rotacast.v1.SecretState" => as_message::<SecretState>(envelope, key),
-        "rotacast.v1.InstanceReport" => as_message::<InstanceReport>(envelope, key),
-        "rotacast.v1.SyncRequest" => as_message::<SyncRequest>(envelope, key),
+        "rotacast.v1.InstanceReport" => of_instance::<InstanceReport>(envelope),
+        "rotacast.v1.SyncRequest" => of_instance::<SyncRequest>(envelope),
         "rotacast.v1.SyncReply" => as_message::<SyncReply>(envelope, key),
-        "rotacast.v1.FetchRequest" => as_message::<FetchRequest>(envelope, key),
+        "rotacast.v1.FetchRequest" => of_instance::<FetchRequest>(envelope),
         "rotacast.v1.OperatorCommand" => {
             let payload = envelope.verify(Kind::OperatorCommand, &samples::cluster(), |_| Some(key.public())).unwrap();
             let command = v1::OperatorCommand::decode(payload.clone()).unwrap();
@@ -120,47 +135,24 @@ fn open(envelope: &Envelope, key: &SigningKey) -> (Value, Bytes) {
 }
 
 fn made() -> Vec<Value> {
-    let broadcaster = BROADCASTER_SEED;
-    let instance = INSTANCE_SEED;
     let mut vectors = vec![
-        plain("registration", "A process life and the secrets it uses.", instance, &samples::registration()),
-        plain(
-            "registration/left",
-            "A clean leave: false and empty fields are not on the wire.",
-            instance,
-            &samples::leave(),
-        ),
-        plain(
-            "secret_state/idle",
-            "Nothing rotates: rotation and phase are absent.",
-            broadcaster,
-            &samples::idle_state(),
-        ),
-        plain(
-            "secret_state/draining",
-            "A rotation whose old version is sealed.",
-            broadcaster,
-            &samples::draining_state(),
-        ),
+        said("registration", "A process life and the secrets it uses.", &samples::registration()),
+        said("registration/left", "A clean leave: false and empty fields are not on the wire.", &samples::leave()),
+        plain("secret_state/idle", "Nothing rotates: rotation and phase are absent.", &samples::idle_state()),
+        plain("secret_state/draining", "A rotation whose old version is sealed.", &samples::draining_state()),
         plain(
             "secret_state/extreme",
             "The longest name and the largest numbers. The durations were 1.999999 ms, 10.000999999 s and 0.999999 ms: \
              rounded down.",
-            broadcaster,
             &samples::extreme_state(),
         ),
-        plain("instance_report", "Stages, held versions, a failure, failed logins.", instance, &samples::report()),
-        plain("instance_report/empty", "A report about no secret.", instance, &samples::empty_report()),
-        plain("sync_request", "A whole report and a nonce.", instance, &samples::sync_request()),
-        plain("sync_reply", "Leases of two versions, with and without a state.", broadcaster, &samples::sync_reply()),
-        plain(
-            "sync_reply/unregistered",
-            "The leader asks to register again.",
-            broadcaster,
-            &samples::unregistered_reply(),
-        ),
-        plain("fetch_request", "Asks for a value.", instance, &samples::fetch_request()),
-        plain("fetch_request/state", "Asks for the state only: version 0.", instance, &samples::state_only_request()),
+        said("instance_report", "Stages, held versions, a failure, failed logins.", &samples::report()),
+        said("instance_report/empty", "A report about no secret.", &samples::empty_report()),
+        said("sync_request", "A whole report and a nonce.", &samples::sync_request()),
+        plain("sync_reply", "Leases of two versions, with and without a state.", &samples::sync_reply()),
+        plain("sync_reply/unregistered", "The leader asks to register again.", &samples::unregistered_reply()),
+        said("fetch_request", "Asks for a value.", &samples::fetch_request()),
+        said("fetch_request/state", "Asks for the state only: version 0.", &samples::state_only_request()),
     ];
     for (name, about, action) in [
         (
@@ -225,11 +217,19 @@ fn made() -> Vec<Value> {
     vectors
 }
 
-fn plain<M: WireMessage + Fields>(name: &str, about: &str, seed: [u8; 32], message: &M) -> Value {
-    let envelope = message.seal(&SigningKey::from_seed(&seed), &samples::cluster(), name, TIME);
+/// A message of the broadcaster.
+fn plain<M: WireMessage + Fields>(name: &str, about: &str, message: &M) -> Value {
+    let envelope = message.seal(&samples::broadcaster(), &samples::cluster(), name, TIME);
     // What a reader gets: the durations in whole milliseconds.
     let fields = M::decode(&envelope.payload).unwrap().fields();
-    vector(name, about, seed, &envelope, fields, true)
+    vector(name, about, BROADCASTER_SEED, &envelope, fields, true)
+}
+
+/// A message of the instance.
+fn said<M: InstanceMessage + Fields>(name: &str, about: &str, message: &M) -> Value {
+    let envelope = samples::instance().seal(message, name, TIME);
+    let fields = M::decode(&envelope.payload).unwrap().fields();
+    vector(name, about, INSTANCE_SEED, &envelope, fields, true)
 }
 
 /// A payload that this build reads, and would write otherwise.

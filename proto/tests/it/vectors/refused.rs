@@ -2,9 +2,12 @@
 
 use bytes::Bytes;
 use prost::Message;
-use rotacast_proto::{Envelope, EnvelopeError, Kind, MAX_PAYLOAD_BYTES, SigningKey, VerifyingKey, WireMessage, v1};
-use rotacast_protocol::ClusterName;
+use rotacast_proto::{
+    Envelope, EnvelopeError, InstanceMessage, Kind, MAX_PAYLOAD_BYTES, Sender, SigningKey, VerifyingKey, WireMessage,
+    v1,
+};
 use rotacast_protocol::message::{FetchRequest, InstanceReport, Registration, SecretState, SyncReply, SyncRequest};
+use rotacast_protocol::{ClusterName, Incarnation, InstanceKey};
 use serde_json::{Value, json};
 
 use super::file::{bytes, headers, hold, read, text};
@@ -16,7 +19,8 @@ const FILE: &str = "refused.json";
 fn refused_vectors_are_what_this_build_makes() {
     let about = "Messages to refuse. A reader expects the type and cluster given and trusts the keys given. The payload is \
                  hexadecimal, or that many zero bytes where payload_zeros is given. Checks are made in the order size, type, \
-                 cluster, key, signature, contents, subject; field is the one a malformed message breaks a rule in.";
+                 cluster, key, signature, contents, subject, and for a message of an instance instance, key, incarnation, \
+                 attestation in place of key; field is the one a malformed message breaks a rule in.";
     hold(FILE, about, &made());
 }
 
@@ -54,13 +58,27 @@ fn open(kind: &str, envelope: &Envelope, cluster: &ClusterName, trusted: &[Verif
     ) -> Result<(), EnvelopeError> {
         M::open(envelope, cluster, |id, _| trusted.iter().find(|key| key.id().as_str() == id)).map(drop)
     }
+    fn of_instance<M: InstanceMessage>(
+        envelope: &Envelope,
+        cluster: &ClusterName,
+        trusted: &[VerifyingKey],
+    ) -> Result<(), EnvelopeError> {
+        let sender = Sender::of(envelope, M::KIND, cluster)?;
+        let key = trusted.iter().find(|key| key.id() == sender.service_key());
+        let key = key.ok_or_else(|| EnvelopeError::UnknownKey {
+            found: sender.service_key().to_string(),
+            subject: sender.key().full_name(),
+        })?;
+        sender.check_attestation(key)?;
+        sender.open::<M>().map(drop)
+    }
     match kind {
-        "rotacast.v1.Registration" => as_message::<Registration>(envelope, cluster, trusted),
+        "rotacast.v1.Registration" => of_instance::<Registration>(envelope, cluster, trusted),
         "rotacast.v1.SecretState" => as_message::<SecretState>(envelope, cluster, trusted),
-        "rotacast.v1.InstanceReport" => as_message::<InstanceReport>(envelope, cluster, trusted),
-        "rotacast.v1.SyncRequest" => as_message::<SyncRequest>(envelope, cluster, trusted),
+        "rotacast.v1.InstanceReport" => of_instance::<InstanceReport>(envelope, cluster, trusted),
+        "rotacast.v1.SyncRequest" => of_instance::<SyncRequest>(envelope, cluster, trusted),
         "rotacast.v1.SyncReply" => as_message::<SyncReply>(envelope, cluster, trusted),
-        "rotacast.v1.FetchRequest" => as_message::<FetchRequest>(envelope, cluster, trusted),
+        "rotacast.v1.FetchRequest" => of_instance::<FetchRequest>(envelope, cluster, trusted),
         other => panic!("{other}: no such type"),
     }
 }
@@ -71,6 +89,10 @@ fn reason(error: &EnvelopeError) -> &'static str {
         EnvelopeError::WrongKind { .. } => "wrong_type",
         EnvelopeError::WrongCluster { .. } => "wrong_cluster",
         EnvelopeError::UnknownKey { .. } => "unknown_key",
+        EnvelopeError::NoInstance { .. } => "no_instance",
+        EnvelopeError::WrongIncarnation { .. } => "wrong_incarnation",
+        EnvelopeError::NoAttestation { .. } => "no_attestation",
+        EnvelopeError::BadAttestation { .. } => "bad_attestation",
         EnvelopeError::BadSignature { .. } => "bad_signature",
         EnvelopeError::TooLarge { .. } => "too_large",
         EnvelopeError::LongField { .. } => "long_header",
@@ -82,8 +104,84 @@ fn reason(error: &EnvelopeError) -> &'static str {
 
 fn made() -> Vec<Value> {
     let mut vectors = bad_envelopes();
+    vectors.extend(bad_instances());
     vectors.extend(bad_contents());
     vectors
+}
+
+/// Messages of an instance that may not speak for the incarnation.
+fn bad_instances() -> Vec<Value> {
+    let kind = Kind::InstanceReport;
+    let said = samples::instance().seal(&samples::report(), "report", TIME);
+    let other = InstanceKey::of_full_name(&said.subject.replace("api-0/", "api-1/")).unwrap();
+    let about_other = InstanceReport {
+        key: InstanceKey::new(other.service.clone(), other.instance.clone(), Incarnation(1)),
+        ..samples::report()
+    };
+    let stranger = SigningKey::from_seed(&[9; 32]);
+    let claimed = {
+        let attestation = samples::attested_by(&stranger).seal(&samples::report(), "report", TIME).attestation;
+        attestation.replace(stranger.public().id().as_str(), samples::service().public().id().as_str())
+    };
+    vec![
+        vector(
+            "wrong_incarnation",
+            "Signed by an instance of the same service, about another incarnation.",
+            kind,
+            &samples::instance().seal(&about_other, "report", TIME),
+        ),
+        vector(
+            "bad_attestation/name",
+            "The attestation is for another name of the same key.",
+            kind,
+            &Envelope { subject: other.full_name(), ..said.clone() },
+        ),
+        vector(
+            "bad_attestation/claimed_key",
+            "Another key attests it and names the service's.",
+            kind,
+            &Envelope { attestation: claimed, ..said.clone() },
+        ),
+        vector(
+            "unknown_key/service",
+            "Attested by a key that is not the service's.",
+            kind,
+            &samples::attested_by(&stranger).seal(&samples::report(), "report", TIME),
+        ),
+        vector(
+            "unknown_key/id",
+            "Signed by the service's key itself, as no message may be.",
+            kind,
+            &samples::report().seal(&samples::service(), &samples::cluster(), "report", TIME),
+        ),
+        vector(
+            "no_attestation",
+            "The header is missing.",
+            kind,
+            &Envelope { attestation: String::new(), ..said.clone() },
+        ),
+        vector(
+            "no_attestation/kind",
+            "A way to prove a service that this build does not know.",
+            kind,
+            &Envelope { attestation: "later:proof".into(), ..said.clone() },
+        ),
+        vector(
+            "no_instance",
+            "The subject is no instance.",
+            kind,
+            &Envelope { subject: "payments-api".into(), ..said.clone() },
+        ),
+        vector(
+            "bad_signature/instance",
+            "The signature is that of another message of the instance.",
+            kind,
+            &Envelope {
+                signature: samples::instance().seal(&samples::empty_report(), "report", TIME).signature,
+                ..said
+            },
+        ),
+    ]
 }
 
 fn good() -> Envelope {
@@ -137,9 +235,9 @@ fn bad_envelopes() -> Vec<Value> {
         ),
         vector(
             "bad_signature/type",
-            "A state relabelled as a registration.",
-            Kind::Registration,
-            &Envelope { kind: Kind::Registration.as_str().into(), ..good() },
+            "A state relabelled as a Sync reply.",
+            Kind::SyncReply,
+            &Envelope { kind: Kind::SyncReply.as_str().into(), ..good() },
         ),
         vector(
             "bad_signature/empty",
@@ -160,7 +258,7 @@ fn bad_envelopes() -> Vec<Value> {
             state,
             &sign("staging", "payments/dc", good().payload),
         ),
-        vector("wrong_type", "A state where a registration belongs.", Kind::Registration, &good()),
+        vector("wrong_type", "A state where a Sync reply belongs.", Kind::SyncReply, &good()),
         vector(
             "wrong_type/unknown",
             "A type this major does not have.",
@@ -305,30 +403,30 @@ fn malformed<M: WireMessage, W: Message + Default>(
     change(&mut wire);
     let short = M::KIND.as_str().trim_start_matches("rotacast.v1.");
     let name = format!("malformed/{short}/{field}");
-    let key = signer(M::KIND);
     let payload = wire.encode_to_vec().into();
-    let envelope = Envelope::sign(&key, M::KIND, &samples::cluster(), message.subject(), "broken", TIME, payload);
+    let sign = |key: &SigningKey| {
+        Envelope::sign(key, M::KIND, &samples::cluster(), message.subject(), "broken", TIME, payload)
+    };
+    let envelope = if is_of_broadcaster(M::KIND) {
+        sign(&samples::broadcaster())
+    } else {
+        let said = samples::instance().seal(&samples::report(), "broken", TIME);
+        Envelope { key_id: said.key_id, attestation: said.attestation, ..sign(&SigningKey::from_seed(&INSTANCE_SEED)) }
+    };
     let mut vector = vector(&name, about, M::KIND, &envelope);
     vector["field"] = field.into();
     vector
 }
 
-fn signer(kind: Kind) -> SigningKey {
-    match kind {
-        Kind::SecretState | Kind::SyncReply => samples::broadcaster(),
-        _ => SigningKey::from_seed(&INSTANCE_SEED),
-    }
+fn is_of_broadcaster(kind: Kind) -> bool {
+    matches!(kind, Kind::SecretState | Kind::SyncReply)
 }
 
 /// The reason is the first word of the name.
 fn vector(name: &str, about: &str, expected: Kind, envelope: &Envelope) -> Value {
     let headers: serde_json::Map<_, _> =
         envelope.headers().into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-    let trusted = if name.starts_with("bad_signature") || name.starts_with("wrong_type") {
-        samples::broadcaster()
-    } else {
-        signer(expected)
-    };
+    let trusted = if is_of_broadcaster(expected) { samples::broadcaster() } else { samples::service() };
     json!({
         "name": name,
         "about": about,

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rotacast_proto::SigningKey;
+use rotacast_proto::{InstanceIdentity, SigningKey};
 use rotacast_protocol::message::{
     Failure, FailureKind, FetchRequest, InstanceReport, LostHistory, Registration, SecretGrant, SecretReport,
     SecretState, Stage, SyncReply, SyncRequest,
 };
 use rotacast_protocol::{
-    ClusterName, Epoch, Generation, Incarnation, InstanceKey, InstanceName, LeaseSequence, Nonce, Phase,
-    ReportSequence, Revision, RotationId, SecretName, ServiceName, Version, WallTime,
+    ClusterName, Epoch, Generation, InstanceKey, InstanceName, LeaseSequence, Nonce, Phase, ReportSequence, Revision,
+    RotationId, SecretName, ServiceName, Version, WallTime,
 };
 
 /// 2026-11-23T00:00:00Z.
@@ -20,6 +20,7 @@ pub(crate) const TIME: WallTime = WallTime(1_795_392_000_000);
 pub(crate) const BROADCASTER_SEED: [u8; 32] = [1; 32];
 pub(crate) const INSTANCE_SEED: [u8; 32] = [2; 32];
 pub(crate) const OPERATOR_SEED: [u8; 32] = [3; 32];
+pub(crate) const SERVICE_SEED: [u8; 32] = [4; 32];
 
 pub(crate) fn broadcaster() -> SigningKey {
     SigningKey::from_seed(&BROADCASTER_SEED)
@@ -41,12 +42,29 @@ fn versions(numbers: &[u64]) -> BTreeSet<Version> {
     numbers.iter().copied().map(version).collect()
 }
 
-pub(crate) fn key() -> InstanceKey {
-    InstanceKey::new(
-        ServiceName::new("payments-api").unwrap(),
-        InstanceName::new("payments-api-0").unwrap(),
-        Incarnation(0x0123_4567_89ab_cdef_fedc_ba98_7654_3210),
+pub(crate) fn service() -> SigningKey {
+    SigningKey::from_seed(&SERVICE_SEED)
+}
+
+/// The instance of all vectors.
+pub(crate) fn instance() -> InstanceIdentity {
+    attested_by(&service())
+}
+
+/// The same, with the word of another service's key.
+pub(crate) fn attested_by(service_key: &SigningKey) -> InstanceIdentity {
+    let (service, instance) = ("payments-api", "payments-api-0");
+    InstanceIdentity::with_key(
+        SigningKey::from_seed(&INSTANCE_SEED),
+        cluster(),
+        ServiceName::new(service).unwrap(),
+        InstanceName::new(instance).unwrap(),
+        service_key,
     )
+}
+
+pub(crate) fn key() -> InstanceKey {
+    instance().key().clone()
 }
 
 pub(crate) fn registration() -> Registration {
