@@ -175,6 +175,7 @@ mod tests {
             time: String::new(),
             traceparent: String::new(),
             key_id: String::new(),
+            attestation: String::new(),
             signature: Bytes::new(),
             payload: Bytes::from(vec![0; bytes]),
         };
