@@ -1,4 +1,4 @@
-//! The front over real gRPC on loopback, with a [`Control`] that writes down what it was asked.
+//! The API over real gRPC on loopback, with a [`Control`] that records the calls to it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -225,7 +225,7 @@ async fn who_did_not_sign_or_signed_for_somebody_else_is_refused() {
     assert_eq!(code, Code::Unauthenticated);
     assert!(told.contains("message of cluster \"staging\""), "{told}");
 
-    // What an instance may sign is no operator's command.
+    // A message of an instance's kind is no operator's command.
     let report = Envelope::sign(&rig.ada, Kind::InstanceReport, &cluster(), SECRET, "id", WallTime(0), payload);
     assert_eq!(rig.refused(report).await.0, Code::Unauthenticated);
     assert_eq!(rig.taken(), Vec::<String>::new());
@@ -248,8 +248,7 @@ async fn a_command_is_taken_once_and_not_when_it_is_old_or_from_the_future() {
         assert_eq!(code, Code::Unauthenticated);
         assert!(told.contains("at most 5 minutes apart"), "{told}");
     }
-    // It may have been taken by the leader before, or by this one before a restart: nobody here remembers. What a later
-    // leader is given is not for this one either.
+    // A command of another term is refused: that term's leader may have carried it out, and this one does not know.
     for epoch in [0, TERM.0 - 1, TERM.0 + 1] {
         let other = v1::OperatorCommand { epoch, nonce: rand::random(), ..rotate.clone() };
         let (code, told) = rig.refused(sign(&other, &rig.ada)).await;
@@ -267,7 +266,7 @@ fn a_command_is_remembered_for_as_long_as_it_could_be_replayed_and_then_forgotte
     let gate = Gate::new(cluster());
     let at = |millis: u64| WallTime(start.0 + millis);
     let limit = u64::try_from(FRESHNESS.as_millis()).unwrap();
-    // Issued by a clock that is five minutes ahead: fresh for ten minutes.
+    // Issued by a clock that is five minutes fast: valid for ten minutes.
     let ahead = v1::OperatorCommand { issued_ms: start.0 + limit, ..command(Wire::Pause(v1::Pause {})) };
     let envelope = v1::Envelope::from(sign(&ahead, &ada));
     assert!(gate.admit(envelope.clone(), &known, TERM, start).is_ok());

@@ -97,7 +97,7 @@ async fn removed_swapped_doubled_and_inserted_lines_are_named() {
     with(&[0, 1, 1, 2, 3]);
     assert!(problem(&path).contains("audit.jsonl:3: entry 2, expected 3"), "{}", problem(&path));
 
-    // A whole other line with a correct hash of its own, in the place of a real one.
+    // Another line with a correct hash replaces a real one.
     let other = folder.path().join("other.jsonl");
     {
         let log = AuditLog::open(&other, AuditOptions::default()).unwrap();
@@ -160,7 +160,7 @@ async fn a_log_broken_anywhere_else_is_not_opened_and_not_touched() {
     assert!(refused.contains("audit.jsonl:2: the line was changed"), "{refused}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 
-    // A finished last line that is wrong is no torn one either.
+    // A complete last line that is wrong is no line that was cut off.
     std::fs::write(&path, "{}\n").unwrap();
     assert!(matches!(AuditLog::open(&path, AuditOptions::default()), Err(AuditError::Broken(_))));
 }
@@ -176,7 +176,7 @@ async fn the_chain_goes_on_across_full_files_and_a_missing_one_is_noticed() {
     assert_eq!((verified.entries, verified.head), (20, head));
     assert!(verified.files > 3, "{verified:?}");
 
-    // A crash between the renaming and the first entry of the next file.
+    // A crash between the rename and the first entry of the next file.
     let names = super::files::all_full(&path).unwrap();
     let first_in_use = read_first(&path);
     std::fs::rename(&path, super::files::full(&path, first_in_use)).unwrap();
@@ -184,7 +184,7 @@ async fn the_chain_goes_on_across_full_files_and_a_missing_one_is_noticed() {
     write(&path, options, 21..=21).await;
     assert_eq!(verify(&path, Expectations::default()).unwrap().entries, 21);
 
-    // The oldest files archived: only with the head they end with.
+    // The oldest files are archived. The log verifies only with the hash that they end with.
     let archived = verify_one(&names[0]);
     std::fs::rename(&names[0], folder.path().join("archive")).unwrap();
     assert!(problem(&path).contains("lines were removed"), "{}", problem(&path));
@@ -203,14 +203,14 @@ fn verify_one(path: &Path) -> Head {
     super::scan::Scan::open(path, Head::EMPTY).unwrap().finish().unwrap().0
 }
 
-/// What the next calls to a medium do, until the list is used up.
+/// What the next calls to a file do, until the list is empty.
 #[derive(Clone, Copy)]
 enum Fault {
-    /// Write so many bytes, then say that the disk is full.
+    /// Write so many bytes, then report that the disk is full.
     Full { after: usize },
-    /// Write everything, and then fail to sync.
+    /// Write everything, then fail to sync.
     Sync,
-    /// Fail to cut off.
+    /// Fail to truncate.
     Truncate,
 }
 
@@ -363,10 +363,10 @@ async fn entries_appended_at_once_all_stand_and_an_oversize_one_fails_alone() {
     assert_eq!(verify(&path, Expectations::default()).unwrap().entries, 199);
 }
 
-/// Where the child of the test below writes.
+/// The folder in which the child of the test below writes.
 const CHILD: &str = "ROTACAST_TEST_AUDIT_CHILD";
 
-/// Appends until it is killed, and says so after every acknowledgement. Does nothing in an ordinary test run.
+/// Appends until it is killed, and prints a line after every acknowledgement. Does nothing in an ordinary test run.
 #[tokio::test]
 async fn child_that_appends_until_killed() {
     let Some(path) = std::env::var_os(CHILD) else { return };
@@ -396,7 +396,7 @@ fn killed_over_and_over_it_loses_nothing_that_was_acknowledged() {
             .unwrap();
         let mut lines = io::BufReader::new(child.stdout.take().unwrap()).lines();
         let mut last: Option<Hash> = None;
-        // Killed after a different number of entries each time, while the next one is on its way.
+        // Killed after a different number of entries each time, while the next one is being written.
         let mut left = 1 + round % 7;
         for line in &mut lines {
             let line = line.unwrap();
@@ -419,7 +419,7 @@ fn killed_over_and_over_it_loses_nothing_that_was_acknowledged() {
                 last = Some(hash);
             }
         }
-        // Opening sets an unfinished line aside; then everything acknowledged must be there.
+        // Opening sets an incomplete line aside. Then every acknowledged entry must be there.
         drop(AuditLog::open(&path, AuditOptions { max_file_bytes: 4000 }).unwrap());
         let expected = Expectations { head: last, ..Expectations::default() };
         let verified = verify(&path, expected).unwrap();

@@ -1,4 +1,4 @@
-//! The documented example is what it says, and mistakes are told with line and fix.
+//! The documented example is valid, and an error names the line and the fix.
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::*;
 const EXAMPLE: &str = include_str!("../../../docs/operate/rotacast.example.toml");
 
 fn parse(text: &str) -> Result<Config, String> {
-    // Texts that are not about it need no cluster of their own.
+    // Texts that test something else need not name a cluster.
     let cluster = (!text.contains("cluster = ")).then(|| "test".to_owned());
     let environment = move |name: &str| cluster.clone().filter(|_| name == "ROTACAST_CLUSTER");
     Config::parse(Path::new("rotacast.toml"), text, &environment).map_err(|error| error.to_string())
@@ -26,7 +26,7 @@ fn secret(name: &str) -> SecretName {
     SecretName::new(name).unwrap()
 }
 
-/// Every TOML block of a page that is a configuration of ours: those for Cargo are not.
+/// Every TOML block of a page that is a broadcaster's configuration. Blocks for Cargo are left out.
 fn documented(file: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(file).unwrap();
     let blocks = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned());
@@ -79,7 +79,7 @@ fn the_documented_example_parses_to_what_it_says() {
     assert_eq!(config.named_secrets().collect::<Vec<_>>(), [secret("payments/db")]);
 }
 
-/// The lines `# name = value` of the example claim to be defaults: uncommented, they change nothing.
+/// The lines `# name = value` of the example are defaults: uncommented, they change nothing.
 #[test]
 fn the_defaults_shown_in_the_example_are_the_defaults() {
     let shown: String = EXAMPLE
@@ -406,7 +406,7 @@ fn the_collector_is_named_by_the_file_or_as_opentelemetry_has_it() {
     assert_eq!(with(file, &[]).unwrap().as_deref(), Some("http://collector:4318/v1/traces"));
     let generic = &[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://other:4318/otlp")];
     assert_eq!(with(file, generic).unwrap().as_deref(), Some("https://other:4318/otlp/v1/traces"));
-    // Taken as it stands.
+    // Taken literally.
     let exact = &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://exact:1/x")];
     assert_eq!(with(file, exact).unwrap().as_deref(), Some("http://exact:1/x"));
     assert_eq!(with(file, &[("OTEL_SDK_DISABLED", "true")]).unwrap(), None);

@@ -1,4 +1,4 @@
-//! Real sockets: what silent, slow and greedy peers get, and what others get meanwhile.
+//! Real sockets: what silent, slow and greedy peers get, and what other peers get meanwhile.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -23,11 +23,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
-/// After this long a wait is taken to hang.
+/// A wait that takes longer than this hangs.
 const HANG: Duration = Duration::from_secs(60);
-/// A deadline that no test reaches.
+/// A deadline that does not pass in a test.
 const LONG: Duration = Duration::from_secs(600);
-/// A deadline that a test waits for.
+/// A deadline that passes in a test.
 const SHORT: Duration = Duration::from_millis(200);
 
 struct Served {
@@ -45,7 +45,7 @@ fn limits() -> ListenLimits {
     ListenLimits { first_request_timeout: LONG, idle_timeout: LONG, ..ListenLimits::default() }
 }
 
-/// `/` answers at once, `/stream` begins an answer that never ends.
+/// `/` answers at once. `/stream` begins an answer that never ends.
 fn router() -> Router {
     let endless = || {
         let first = futures::stream::iter([Ok::<_, Infallible>("begun")]);
@@ -88,7 +88,7 @@ impl Served {
     }
 }
 
-/// The answer's head and what has come of its body.
+/// The head of the answer, and what has arrived of its body.
 async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -106,13 +106,13 @@ async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), path: &str) -> 
 async fn closed(stream: &mut (impl AsyncRead + Unpin)) {
     let mut rest = Vec::new();
     let read = tokio::time::timeout(HANG, stream.read_to_end(&mut rest)).await.expect("it stays open");
-    // Closed with bytes of ours unread, a socket is reset.
+    // A socket that is closed with unread bytes is reset.
     assert!(read.is_ok() || read.is_err_and(|problem| problem.kind() == ErrorKind::ConnectionReset));
 }
 
 #[tokio::test]
 async fn a_flood_of_silent_connections_keeps_nothing_from_others() {
-    // 16 connections, 8 of them from one peer; and no deadline helps.
+    // 16 connections, 8 of them from one peer. No deadline frees a place.
     let served = serve(&limits(), 80, None).await;
     let mut before = served.connect().await;
     ask(&mut before, "/").await;
@@ -147,7 +147,7 @@ async fn a_connection_that_says_nothing_or_is_slow_with_its_first_request_is_clo
         closed(&mut slow).await;
     }
     served.ended(Ended::NoRequest, 4).await;
-    // A byte now and then buys no time.
+    // Sending a byte now and then extends no deadline.
     let (mut reader, mut writer) = served.connect().await.into_split();
     let dribble = tokio::spawn(async move {
         while writer.write_all(b"G").await.is_ok() {
@@ -169,7 +169,7 @@ async fn only_a_connection_without_a_request_in_flight_is_idle() {
     let mut resting = served.connect().await;
     ask(&mut resting, "/").await;
     closed(&mut resting).await;
-    // The stream was there before, and stays.
+    // The stream was there before, and stays open.
     assert_eq!(served.connections.calls(Door::People).in_flight, 1);
     drop(streaming);
     served.until("its end is noticed", |it| it.calls(Door::People).in_flight == 0).await;
@@ -190,10 +190,10 @@ async fn one_peer_has_its_part_of_the_connections_and_of_the_streams() {
     let refused = ask(&mut third, "/stream").await;
     assert!(refused.starts_with("HTTP/1.1 429") && refused.contains("under [listen]"), "{refused}");
     assert_eq!(served.connections.calls(Door::People).refused, 1);
-    // It rests, and gives way.
+    // An idle connection is closed to make room.
     let mut fourth = served.connect().await;
     closed(&mut third).await;
-    // What ends makes room.
+    // A connection that ends makes room.
     open.pop();
     served.until("its place is free", |it| it.calls(Door::People).in_flight == 1).await;
     assert!(ask(&mut fourth, "/stream").await.contains("begun"));
@@ -212,7 +212,7 @@ async fn where_all_connections_of_a_peer_have_requests_open_the_next_is_refused(
     served.shut_down().await;
 }
 
-/// A server's configuration with our ALPN, and its authority; `None` without openssl.
+/// A server's configuration with the broadcaster's ALPN, and its authority; `None` without openssl.
 async fn certified() -> Option<(Arc<ServerConfig>, RootCertStore)> {
     let folder = tempfile::tempdir().unwrap();
     if !make_certificates(folder.path(), &["server"]).await {
@@ -243,7 +243,7 @@ async fn a_handshake_that_is_never_complete_ends_and_one_that_fails_too() {
     let Some((config, _)) = certified().await else { return };
     let limits = ListenLimits { first_request_timeout: SHORT, ..limits() };
     let served = serve(&limits, 1024, Some(config)).await;
-    // Nothing, and the first bytes of a handshake record that goes on.
+    // No byte, and the first bytes of a handshake record that never ends.
     for said in [b"".as_slice(), &[22, 3, 1, 2, 0, 1]] {
         let mut half_open = served.connect().await;
         half_open.write_all(said).await.unwrap();

@@ -46,10 +46,10 @@ use crate::findings::Topic;
 use crate::identities::{Service, Services};
 use crate::settings::SecretSettings;
 
-/// Far above anything here; a test that waits this long has failed.
+/// A test that waits this long has failed: no step here takes nearly as long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The same for every secret.
+/// The same settings for every secret.
 struct Fixed {
     settings: SecretSettings,
     provider: Arc<dyn Provider>,
@@ -131,7 +131,7 @@ async fn put(environment: &Environment, value: &str) {
     environment.tree.put_next(&name(), value, None).await.unwrap();
 }
 
-/// What a leader leaves that crashed after it had signed the record and before it knew of any version.
+/// Leaves the state of a leader that crashed after it had signed the record, when it did not know of any version yet.
 async fn leave_an_empty_record(environment: &Environment, policy: &Policy) {
     let term = campaign(environment).await;
     let mut record = SecretRecord::new(name(), term.epoch, Timing::of(policy));
@@ -141,7 +141,7 @@ async fn leave_an_empty_record(environment: &Environment, policy: &Policy) {
     term.resigned.await.unwrap();
 }
 
-/// The status once it is as wanted.
+/// Waits until the status is as wanted.
 async fn until(secrets: &Secrets, wanted: impl Fn(&SecretStatus) -> bool) -> SecretStatus {
     let mut last = None;
     let attempts = async {
@@ -163,7 +163,7 @@ async fn until(secrets: &Secrets, wanted: impl Fn(&SecretStatus) -> bool) -> Sec
     found.unwrap_or_else(|_| panic!("the status never became what is wanted: {last:#?}"))
 }
 
-/// A driver that leads, and what asks it.
+/// A driver that leads, and the handle that asks it.
 struct Running {
     environment: Environment,
     secrets: Secrets,
@@ -203,7 +203,7 @@ impl Running {
     }
 }
 
-/// Waits until it holds.
+/// Waits until the condition holds.
 async fn hold(what: &str, check: impl AsyncFn() -> bool) {
     let waiting = async {
         while !check().await {
@@ -228,7 +228,7 @@ async fn is_not_forgotten_while_a_renewal_is_late(times: usize) {
     let (environment, _bus) = environment(folder.path(), Policy::default()).await;
     let settings = environment.settings.of(&name());
     let term = campaign(&environment).await;
-    // As after a suspension: the last renewal that the task knows of has run out.
+    // As after a suspension: the last renewal that the task knows of has expired.
     let late = clock::instant();
     let (renewals, leadership) = watch::channel(late);
     let tenure = Tenure { epoch: term.epoch, since: clock::now(), valid_until: late };
@@ -263,7 +263,7 @@ async fn is_not_forgotten_while_a_renewal_is_late(times: usize) {
     running.await.unwrap();
 }
 
-/// No instance speaks and no command runs: time alone changes the status that listeners, metrics and the doctor read.
+/// No instance is heard and no command runs: time alone changes the status that listeners, metrics and the doctor read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_passes_is_shown_although_nothing_else_happens() {
     let folder = tempfile::tempdir().unwrap();
@@ -275,7 +275,7 @@ async fn a_deadline_that_passes_is_shown_although_nothing_else_happens() {
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.current == Some(version(1)) && status.rotation.is_none()).await;
     put(&environment, "second").await;
-    // Not asked of the task, which would answer as of now: this is what it has published by itself.
+    // The status that the task has published. A question would be answered as of now.
     let mut shown = secrets.get(&name()).expect("known by now").status;
     let stuck = shown.wait_for(|status| status.overlays.contains(&Overlay::Stuck));
     tokio::time::timeout(PATIENCE, stuck).await.expect("never shown as stuck").unwrap();
@@ -283,16 +283,16 @@ async fn a_deadline_that_passes_is_shown_although_nothing_else_happens() {
     running.await.unwrap();
 }
 
-/// A store at which things go wrong that no call of its own meets.
+/// A store that fails in ways that the caller's own calls do not show.
 struct Faulty {
     store: EmbeddedStore,
     /// It refuses campaigns and watches.
     refuses: AtomicBool,
     /// How many watches it has refused.
     watches: AtomicUsize,
-    /// It went back once, as some call found that had nothing to do with any watch.
+    /// It went back once, and a call that belongs to no watch found that.
     went_back: bool,
-    /// The next campaign finds that it did.
+    /// The next campaign finds that the store went back.
     found_by_a_campaign: AtomicBool,
     /// Writes to this key wait.
     stalled: watch::Sender<Option<Key>>,
@@ -385,7 +385,7 @@ async fn a_setback_that_no_watch_told_puts_every_secret_into_safe_mode_once() {
     safe_mode_after_a_setback(false).await;
 }
 
-/// The candidate does not give up: nobody would be left to say what happened.
+/// The candidate does not give up: otherwise no broadcaster could report the fault.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_setback_that_a_campaign_finds_puts_every_secret_into_safe_mode_too() {
     safe_mode_after_a_setback(true).await;
@@ -432,7 +432,7 @@ async fn a_store_that_was_restored_while_nobody_led_is_found_out_by_what_the_bus
     put(&environment, "second").await;
     lead_until(&environment, &|status| status.rotation.is_some()).await;
 
-    // The backup is from before any of it; nothing in the store itself tells.
+    // The backup is from before all of it, and nothing in the store shows that.
     let backup = EmbeddedStore::open(folder.path().join("backup.db")).await.unwrap();
     environment.tree = SecretTree::new(Arc::new(backup), Prefix::new("rotacast").unwrap());
     put(&environment, "first").await;
@@ -442,7 +442,7 @@ async fn a_store_that_was_restored_while_nobody_led_is_found_out_by_what_the_bus
     let record = SecretRecord::decode(&record.bytes).unwrap();
     let reason = record.safe_mode.unwrap().reason;
     assert!(reason.contains("the bus has a newer state") && reason.contains("backup"), "{reason}");
-    // From here on instances follow what the store says now.
+    // From here on instances follow the store.
     let revision = environment.tree.read_record(&name()).await.unwrap().unwrap().bytes;
     let revision = SecretRecord::decode(&revision).unwrap().revision;
     let mut states = bus.watch_states(&[name()]);
@@ -463,7 +463,7 @@ async fn a_store_that_was_restored_while_nobody_led_is_found_out_by_what_the_bus
     running.await.unwrap();
 }
 
-/// Even if it is a single change: what the new term adds must not hide it.
+/// Even if the backup lacks a single change: what the new term adds must not hide it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_store_that_lacks_one_change_is_found_out_before_another_is_made() {
     let folder = tempfile::tempdir().unwrap();
@@ -477,7 +477,7 @@ async fn a_restored_store_that_lacks_one_change_is_found_out_before_another_is_m
     running.await.unwrap();
     let bytes = environment.tree.read_record(&name()).await.unwrap().unwrap().bytes;
     let record = SecretRecord::decode(&bytes).unwrap();
-    // One more change was saved and published before the backup was brought back.
+    // One more change is saved and published before the backup is restored.
     let mut lost = record.clone();
     lost.apply(&RecordChange::Resumed);
     lost.revision = Revision(record.revision.0 + 1);
@@ -495,7 +495,7 @@ async fn a_restored_store_that_lacks_one_change_is_found_out_before_another_is_m
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_leader_judges_as_soon_as_it_has_read_the_roster() {
     let folder = tempfile::tempdir().unwrap();
-    // So long that waiting for two of them would be noticed.
+    // So long that the test would notice a wait for two of them.
     let policy = Policy { sync_rotating: PATIENCE * 2, sync_idle: PATIENCE * 2, ..Policy::default() };
     let (environment, bus) = environment(folder.path(), policy).await;
     let instance = instance(&environment, "payments", 1);
@@ -571,7 +571,7 @@ async fn a_secret_that_cannot_answer_costs_the_others_nothing() {
     let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.current.is_some() && status.rotation.is_none()).await;
-    // A task that takes no mail, as one whose record cannot be saved just now.
+    // A task that does not read its mailbox, as while its record cannot be saved.
     let (mail, _unread) = mpsc::channel(16);
     let mut held = Vec::new();
     for number in 0..3 {

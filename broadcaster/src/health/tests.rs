@@ -36,7 +36,7 @@ fn without_the_store_it_is_not_ready_and_alive_all_the_same() {
         assert_eq!((report.alive, report.ready), (true, false));
         assert!(report.problems[0].contains("store") && report.problems[0].contains(told), "{report:?}");
     }
-    // One question without an answer is no outage.
+    // One unanswered question is no outage.
     assert!(decide(&Facts { since_store: Some(PROBE_EVERY * 2 + PROBE_LIMIT * 2), ..follower() }).ready);
 }
 
@@ -56,7 +56,7 @@ fn a_loop_that_does_not_turn_is_not_alive() {
     assert!(decide(&Facts { since_beat: ALIVE_WITHIN, ..follower() }).alive);
 }
 
-/// Taking it out of service would take the leases from the services.
+/// A broadcaster that is out of service would leave the services without leases.
 #[test]
 fn an_audit_log_that_fails_and_an_election_are_warnings() {
     let report = decide(&Facts { audit_fails: true, leads: true, ..follower() });

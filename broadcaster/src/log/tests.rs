@@ -1,4 +1,4 @@
-//! Lines as they come out.
+//! Lines as the log prints them.
 
 use std::sync::{Arc, PoisonError};
 
@@ -28,7 +28,7 @@ fn logged(format: LogFormat, doing: impl FnOnce()) -> Vec<String> {
     String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// What a secret's task and one of its effects do.
+/// A log as a secret's task and one of its effects write it.
 fn story() {
     let task = tracing::error_span!(
         "secret",

@@ -1,4 +1,4 @@
-//! What a scrape gets.
+//! What a scrape returns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -51,7 +51,7 @@ fn secrets_are_summed_up_and_forgotten_with_their_tasks() {
         }
         .with_overlay(Overlay::Paused),
     );
-    // A deadline that has passed hides none that is still to come.
+    // A deadline that has passed does not hide one that is still to come.
     slots[2].tell(Figures { deadline: until(50, 20), ..Figures::default() }.with_overlay(Overlay::Stuck));
     let text = metrics.render();
     for (series, expected) in [

@@ -1,4 +1,4 @@
-//! The routes over a [`Control`] that writes down what it was asked.
+//! The routes over a [`Control`] that records the calls to it.
 
 mod api_types;
 
@@ -40,7 +40,7 @@ struct Notebook {
     asked: Mutex<u32>,
 }
 
-/// Of the first everything is known, and the second has a version that waits.
+/// Secret 0 has every field, and secret 1 has a version that waits.
 fn status(number: usize, revision: u64) -> SecretStatus {
     let secret = format!("team/{number:05}").parse().unwrap();
     let known = match number {
@@ -81,7 +81,7 @@ impl Control for Notebook {
     }
 
     fn watch(&self, _secret: Option<SecretName>) -> BoxStream<'static, Result<SecretStatus, Refusal>> {
-        // The same secret twice at once, another one, and then nothing more.
+        // The same secret twice at once, another one, and then no more changes.
         let changes = [Ok(status(7, 2)), Ok(status(7, 3)), Ok(status(8, 2))];
         futures::stream::iter(changes).chain(futures::stream::pending()).boxed()
     }
@@ -203,7 +203,7 @@ async fn refused(response: Response) -> (u16, String) {
     (status, body["error"]["kind"].as_str().unwrap().to_owned())
 }
 
-/// The events of a stream, up to the one that `last` knows.
+/// The events of a stream, up to the one that `last` accepts.
 async fn events(response: Response, last: impl Fn(&str, &Value) -> bool) -> Vec<(String, Value)> {
     assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
     let mut stream = response.into_body().into_data_stream();
@@ -257,7 +257,7 @@ async fn the_overview_lists_what_stands_errors_first_and_again_when_it_changes()
     assert_eq!((&first["level"], &first["subject"]), (&json!("error"), &json!("out of service team/00003")));
     assert_eq!((&first["text"], &first["fix"]), (&json!("it is not well"), &json!("mend it")));
     assert_eq!(listed["findings"][1]["subject"], "import /secrets/a b");
-    // Once more only when it has changed: that both are over is the next that is heard of them.
+    // The findings are sent again only when they have changed: the next event has none.
     let response = rig.get("/api/overview/events", "").await;
     let mut heard = 0;
     let over = |name: &str, data: &Value| {
@@ -330,7 +330,7 @@ async fn orders_need_somebody_who_may_act() {
     assert_eq!(read(rig.act(&operator, &pause).await).await, json!({ "version": 1, "number": 4 }));
     assert_eq!(*rig.control.commands.lock().unwrap(), ["ada pause team/00000: a look"]);
 
-    // Signed out, or its token withdrawn.
+    // The operator has signed out, or its token was withdrawn.
     let request = Request::builder().method(Method::POST).uri("/api/sign-out").header(header::COOKIE, &operator);
     assert_eq!(rig.send(request, ()).await.status(), StatusCode::NO_CONTENT);
     assert_eq!(refused(rig.act(&operator, &pause).await).await.0, 401);
@@ -436,7 +436,7 @@ async fn where_looking_needs_a_sign_in_nothing_is_told_before_it() {
         assert_eq!(rig.get("/api/fleet", &cookie).await.status(), StatusCode::OK);
         let about = read(rig.get("/api/about", &cookie).await).await;
         assert_eq!((&about["store"], &about["signed_in"]["may_act"]), (&json!("etcd"), &json!(false)));
-        // Programs show the token itself.
+        // Programs send the token itself.
         let bearer = format!("Bearer {}", rig.reader.text());
         let request = Request::builder().uri("/api/fleet").header(header::AUTHORIZATION, bearer);
         assert_eq!(rig.send(request, ()).await.status(), StatusCode::OK);
@@ -499,7 +499,7 @@ async fn metrics_are_shown_to_whoever_may_look() {
     assert_eq!(rig.send(request, ()).await.status().as_u16(), 200);
 }
 
-/// Where something is read, without a body of its own.
+/// The routes that read something, without a body.
 const READ_OVER_HTTP: [&str; 6] = [
     "/api/overview/events",
     "/api/secret/events?secret=team/00000",
@@ -519,7 +519,7 @@ fn read_over_grpc() -> Vec<String> {
 }
 
 impl Rig {
-    /// Whether a door opens to a program that shows this.
+    /// Whether a listener answers a program that sends these credentials.
     async fn opens(&self, path: &str, token: Option<&str>) -> bool {
         let grpc = path.starts_with("/rotacast.v1.");
         let mut request = Request::builder().uri(path);
@@ -549,7 +549,8 @@ impl Rig {
 async fn every_door_of_an_address_asks_for_the_same_token() {
     let doors: Vec<String> = READ_OVER_HTTP.map(str::to_owned).into_iter().chain(read_over_grpc()).collect();
     assert_eq!(doors.len(), 10, "{doors:?}");
-    // Beyond loopback without client certificates, and with them but with readers configured; then the open one.
+    // A listener beyond loopback without client certificates, one with them but with readers configured, and one that
+    // is open.
     for (open, readers, protected) in [(false, true, true), (true, true, true), (true, false, false)] {
         let rig = Rig::new(open, readers);
         let wrong = Token::generate();

@@ -1,4 +1,4 @@
-//! The broadcaster's stores, buses and providers with what measures them.
+//! The broadcaster's stores, buses and providers inside the decorators that measure them.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! What is measured behaves as what is not: the seams' own suites, through the decorators.
+//! A measured store, bus or provider behaves like the one inside: the suites of the seams run through the decorators.
 
 mod store {
     use std::sync::Arc;
@@ -23,7 +23,7 @@ mod store {
     #[async_trait]
     impl StoreFixture for Measured {
         async fn client(&self) -> Arc<dyn Store> {
-            // Opened anew, as another process would.
+            // Opened again, as another process would.
             self.metrics.store(Arc::new(EmbeddedStore::open(self.folder.path().join("store.db")).await.unwrap()))
         }
 

@@ -1,4 +1,4 @@
-//! What needs no broadcaster, or finds none.
+//! Commands that need no broadcaster, and commands that find none.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -14,7 +14,7 @@ async fn alone(folder: &tempfile::TempDir, arguments: &[&str]) -> Ran {
 #[tokio::test]
 async fn a_broadcaster_that_is_not_there_is_unreachable() {
     let folder = tempfile::tempdir().unwrap();
-    // Bound and not listening for as long as this test runs: nobody else can take the port.
+    // Bound, but not listening, while this test runs: no other process can take the port.
     let taken = tokio::net::TcpSocket::new_v4().unwrap();
     taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let server = taken.local_addr().unwrap().to_string();
@@ -81,7 +81,7 @@ async fn keygen_makes_a_pair_and_never_overwrites() {
     let public = private.public().to_text();
     assert!(ran.out.contains(&format!("[operators]\nada = \"{public}\"\n")), "{}", ran.out);
     assert!(ran.out.contains(&format!("[services.ada]\nkey = \"{public}\"\n")), "{}", ran.out);
-    // What it prints is a configuration.
+    // The command prints a valid configuration.
     let start = ran.out.find("[operators]").unwrap();
     let printed = ran.out[start..].replace("or for a service:\n", "").replacen("ada", "bob", 1);
     let printed = format!("cluster = \"test\"\n{printed}");
@@ -148,7 +148,7 @@ async fn a_configuration_is_checked_line_by_line() {
     assert_eq!(json["cluster"], "prod");
 }
 
-/// What `serve` would trip over is told before, all of it at once.
+/// The checker reports, all at once, what would end `serve`.
 #[tokio::test]
 async fn the_files_that_a_configuration_names_are_read() {
     let folder = tempfile::tempdir().unwrap();

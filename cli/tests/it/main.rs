@@ -1,5 +1,5 @@
-//! The `rotacast` program itself, run as people and scripts run it: against a broadcaster whose state the test sets, and
-//! as a broadcaster.
+//! The `rotacast` program, run as people and scripts run it: against a broadcaster whose state the test sets, and as a
+//! broadcaster.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! What operators order: signed, named, and refused with the reason.
+//! Orders of operators: signed, with the operator's name, and refused with the reason.
 
 use rotacast_broadcaster::api::Refusal;
 use rotacast_proto::SigningKey;
@@ -54,7 +54,7 @@ async fn a_value_arrives_byte_for_byte_and_is_never_shown() {
     let ran = rig.run(&["put", SECRET, "--file", "value", "-o", "json"]).await.exits(0);
     assert!(ran.err.is_empty() && !ran.out.contains("canary"), "{}{}", ran.out, ran.err);
     assert_eq!(rig.orders().pop().unwrap().value, b"canary-file");
-    // Neither an argument nor nothing nor too much is a value.
+    // A value in an argument, an empty one and one that is too large are all refused.
     rig.run(&["put", SECRET, "canary"]).await.exits(2);
     let empty = rig.run(&["put", SECRET]).await.exits(2);
     assert!(empty.err.contains("standard input holds nothing"), "{}", empty.err);
@@ -67,7 +67,7 @@ async fn a_value_arrives_byte_for_byte_and_is_never_shown() {
 #[tokio::test]
 async fn a_value_is_not_sent_where_others_can_read_along() {
     let rig = Rig::start().await;
-    // Reached over loopback, but not by a name that says so.
+    // The address is loopback, but its name does not say so.
     let port = rig.address.rsplit(':').next().unwrap();
     let server = format!("http://0.0.0.0:{port}");
     let ran = rig.run_with(&["put", SECRET, "--server", &server], b"canary").await.exits(2);
@@ -139,7 +139,7 @@ async fn the_key_that_dev_made_is_found() {
     let mut command = rig.command(&["resume", SECRET]);
     command.env_remove("ROTACAST_OPERATOR_KEY").env_remove("ROTACAST_OPERATOR");
     let ran = super::scripted_broadcaster::run(command, b"").await.exits(1);
-    // Its name in `dev` is `operator`; this server knows the key as ada's.
+    // `dev` calls the key's owner `operator`. This server calls the owner `ada`.
     assert!(ran.err.contains("in the name of operator \"operator\""), "{}", ran.err);
 }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-/// Far above what it takes.
+/// A test that waits this long has failed.
 const HANGS: Duration = Duration::from_secs(120);
 
-/// The block below a heading.
+/// The code block below a heading.
 fn block_below(text: &str, heading: &str) -> String {
     let (_, below) = text.split_once(heading).unwrap_or_else(|| panic!("the README has no {heading:?}"));
     below.split("```sh\n").nth(1).unwrap().split("```").next().unwrap().to_owned()
@@ -20,7 +20,7 @@ fn block_below(text: &str, heading: &str) -> String {
 async fn the_readme_by_hand_works_pasted_in_one_go() {
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
     let block = block_below(&readme, "### Try it by hand");
-    // As pasted, but for the build, which has been made, and the port, which must be free.
+    // As pasted, except for the build, which exists, and the port, which must be free.
     let (build, pasted) = block.split_once('\n').unwrap();
     assert!(build.starts_with("cargo build -p rotacast"), "{build}");
     assert!(pasted.contains("rotacast dev &"), "{pasted}");

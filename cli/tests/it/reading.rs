@@ -1,4 +1,4 @@
-//! What is shown: `status`, `why`, `instances`, `doctor`.
+//! The commands that show something: `status`, `why`, `instances`, `doctor`.
 
 use rotacast_proto::v1;
 use rotacast_protocol::coordinator::{Overlay, Standing};
@@ -83,7 +83,7 @@ async fn yaml_says_what_json_says() {
         let parsed: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
         assert_eq!(parsed, json, "{yaml}");
     }
-    // What could drive a terminal is escaped, and it is YAML all the same.
+    // Control characters of a terminal are escaped, and the output is YAML all the same.
     let hostile = SecretStatus { provider: "a\u{202e}\x1b[2J: #\n- b".into(), ..draining() };
     rig.set(hostile);
     let yaml = rig.run(&["-o", "yaml", "status"]).await.exits(0).out;
@@ -263,7 +263,7 @@ async fn a_reader_that_has_had_enough_is_no_failure() {
 async fn what_a_schedule_has_in_store_is_told_and_what_is_overdue_too() {
     let rig = Rig::start().await;
     let now = rotacast_clock::wall().0;
-    // A little more than a day, so that it is one when it is shown.
+    // A little more than a day, so that it still is one when the command shows it.
     for (due, expected) in
         [(now + 25 * 3_600_000 + 30_000, "(in 1 d 1 h)"), (now - 60_000, "has been due by its schedule since")]
     {

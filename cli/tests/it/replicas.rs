@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::scripted_broadcaster::{Rig, SECRET, draining, ended};
 
-/// So many that obey one operator, the first of which leads.
+/// So many broadcasters that accept one operator. The first one leads.
 async fn some<const COUNT: usize>() -> [Rig; COUNT] {
     let key = SigningKey::generate();
     let mut rigs = Vec::new();
@@ -30,7 +30,7 @@ fn follow(follower: &Rig, leader: &Rig) {
     *follower.fake.follows.lock().unwrap() = Some(leader);
 }
 
-/// A port on which nobody listens for as long as this lives.
+/// A port on which no process listens for as long as this lives.
 fn nobody() -> (tokio::net::TcpSocket, String) {
     let taken = tokio::net::TcpSocket::new_v4().unwrap();
     taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -84,7 +84,7 @@ async fn an_order_that_may_have_been_taken_is_not_given_again() {
     let ran = old.run(&["rotate", SECRET, "--server", &servers]).await.exits(3);
     assert!(ran.err.contains("etcd is gone"), "{}", ran.err);
 
-    // It dies with the order in its hands.
+    // It ends after it got the order and before it answers.
     let (told, taken) = oneshot::channel();
     *old.fake.swallowed.lock().unwrap() = Some(told);
     let running = old.spawn(&["rotate", SECRET, "--server", &servers]);
@@ -93,7 +93,7 @@ async fn an_order_that_may_have_been_taken_is_not_given_again() {
     let ran = ended(running).await.exits(3);
     assert!(ran.err.contains("the order may have taken effect"), "{}", ran.err);
 
-    // Neither is any other refusal.
+    // No other refusal is tried elsewhere either.
     old.serve().await;
     *old.fake.refusal.lock().unwrap() = Some(Refusal::Conflict { problem: "not now".into(), fix: String::new() });
     old.run(&["rotate", SECRET, "--server", &servers]).await.exits(1);

@@ -1,4 +1,4 @@
-//! A broadcaster whose state the test sets, behind the real front and real gRPC.
+//! A broadcaster whose state the test sets, behind the real API over real gRPC.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -42,12 +42,12 @@ pub(crate) const CUT_OFF: &str =
     "rotacast retire payments/db --version 1 --override --instance 'payments-api/pod-1#0a0a0a0a' --reason 'WHY'";
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
-/// Ages are told in minutes and up: half of one is left for a slow machine.
+/// Ages are shown in minutes and larger units: half of one is left for a slow machine.
 const HALF: u64 = MINUTE / 2;
-/// So long no command takes unless it hangs.
+/// A command that takes longer than this hangs.
 const HANGS: Duration = Duration::from_secs(120);
 
-/// What an operator was let do.
+/// An order that the broadcaster has accepted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Order {
     pub(crate) operator: String,
@@ -66,16 +66,16 @@ pub(crate) struct Fake {
     pub(crate) unanswered: Mutex<Vec<SecretName>>,
     pub(crate) findings: Mutex<Vec<v1::Finding>>,
     pub(crate) orders: Mutex<Vec<Order>>,
-    /// What the next order is refused with.
+    /// The refusal of the next order.
     pub(crate) refusal: Mutex<Option<Refusal>>,
     pub(crate) reply: Mutex<CommandReply>,
     pub(crate) asked_not_on: Mutex<Option<Version>>,
     pub(crate) standing: Mutex<FindingCounts>,
-    /// Whom it follows; none: it leads.
+    /// The leader that it follows; none: it leads.
     pub(crate) follows: Mutex<Option<Leading>>,
-    /// It takes orders although it has just said that it follows.
+    /// It accepts orders although it has just said that it follows.
     pub(crate) took_over: AtomicBool,
-    /// The next order is told here, and never answered.
+    /// The next order is recorded here, and never answered.
     pub(crate) swallowed: Mutex<Option<oneshot::Sender<()>>>,
 }
 
@@ -100,7 +100,7 @@ impl Control for Fake {
         let follows = self.follows.lock().unwrap().clone();
         BroadcasterStatus {
             cluster: "prod".into(),
-            // As asked for an order: whoever has taken over leads by then.
+            // As when an order asks for it: the broadcaster that has taken over leads by then.
             epoch: (follows.is_none() || self.took_over.load(Ordering::Relaxed)).then_some(Epoch(7)),
             leader: follows.is_none(),
             store: "etcd 3.6.14 at 127.0.0.1:2379".into(),
@@ -185,14 +185,14 @@ impl Control for Fake {
     }
 }
 
-/// A fake that listens, and a folder with the operator's key to run commands in.
+/// A broadcaster that listens, and a folder with the operator's key in which commands run.
 pub(crate) struct Rig {
     pub(crate) fake: Arc<Fake>,
     pub(crate) folder: TempDir,
     pub(crate) address: String,
     operators: Operators,
     pub(crate) tokens: Tokens,
-    /// Its own, so that all its connections end with it.
+    /// Used by this broadcaster alone, so that all its connections end with it.
     server: Option<Runtime>,
 }
 
@@ -221,7 +221,7 @@ impl Rig {
         Self::start_with(SigningKey::generate()).await
     }
 
-    /// One that obeys this key.
+    /// A broadcaster that accepts this key.
     pub(crate) async fn start_with(key: SigningKey) -> Self {
         let folder = tempfile::tempdir().unwrap();
         key.create_file(folder.path().join("ada.key")).unwrap();
@@ -268,7 +268,7 @@ impl Rig {
         let bind = server.spawn(async move {
             loop {
                 match TcpListener::bind(&address).await {
-                    // What listened here before is on its way out.
+                    // The listener before it may not be closed yet.
                     Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => tokio::task::yield_now().await,
                     bound => return bound.unwrap(),
                 }
@@ -330,7 +330,7 @@ impl Drop for Rig {
     }
 }
 
-/// The program, with nothing of the test's own environment that could change what it does.
+/// The program, without variables of the test's own environment that could change what it does.
 pub(crate) fn program(folder: PathBuf, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rotacast"));
     command.args(arguments).current_dir(folder).env_clear().kill_on_drop(true);
@@ -341,7 +341,7 @@ pub(crate) fn program(folder: PathBuf, arguments: &[&str]) -> Command {
 pub(crate) async fn run(mut command: Command, input: &[u8]) -> Ran {
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // A command that does not read its input is gone before all of it is written.
+    // A command that does not read its input may end before all of it is written.
     let _ = stdin.write_all(input).await;
     drop(stdin);
     ended(child).await

@@ -1,4 +1,4 @@
-//! The life of a `rotacast serve` as probes, systemd and whoever reads its log see it.
+//! `rotacast serve` from its start to its end, as probes, systemd and readers of its log see it.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -14,10 +14,10 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-/// Far above anything here; a test that waits this long has failed.
+/// A test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A broadcaster on the embedded store and bus, under what looks like systemd.
+/// A broadcaster on the embedded store and bus, with the environment that systemd gives it.
 struct Served {
     process: Child,
     log: BufReader<ChildStderr>,
@@ -31,7 +31,7 @@ impl Served {
         Self::start_with(None, "")
     }
 
-    /// With at most so many open files, soft and hard, and with further settings.
+    /// With a limit on open files, soft and hard, and with further settings.
     fn start_with(open_files: Option<usize>, settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let systemd = UnixDatagram::bind(folder.path().join("notify")).unwrap();
@@ -56,7 +56,7 @@ impl Served {
                 shell
             }
         };
-        // A test about open files does not read on, and a socket that is full would hold the broadcaster up.
+        // A test about open files does not read the log, and a full socket would hold the broadcaster up.
         if open_files.is_none() {
             serve.env("WATCHDOG_USEC", "200000");
         }
@@ -84,7 +84,7 @@ impl Served {
         panic!("the log ended without {message:?}");
     }
 
-    /// The next thing that systemd is told, and that fits.
+    /// The next matching message to systemd.
     fn told(&self, fits: impl Fn(&str) -> bool) -> String {
         loop {
             let mut buffer = [0; 4096];
@@ -96,12 +96,12 @@ impl Served {
         }
     }
 
-    /// How many files it has open.
+    /// How many files the broadcaster has open.
     fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
     }
 
-    /// Connections that say nothing.
+    /// Connections that send nothing.
     fn silent(&self, count: usize) -> Vec<TcpStream> {
         (0..count).map(|_| TcpStream::connect(&self.address).unwrap()).collect()
     }
@@ -125,7 +125,7 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -169,7 +169,7 @@ async fn probes_are_answered_over_http_and_grpc() {
         let serving = async { while told.message().await.unwrap().unwrap().status != ServingStatus::Serving as i32 {} };
         tokio::time::timeout(PATIENCE, serving).await.unwrap_or_else(|_| panic!("{service:?} never serves"));
     }
-    // At the end whoever watches is told before the connection goes.
+    // At the end, a watch says NOT_SERVING before the connection closes.
     let mut told = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(told.message().await.unwrap().unwrap().status, ServingStatus::Serving as i32);
     served.signal(Signal::TERM);
@@ -191,7 +191,7 @@ fn a_log_begins_with_what_wrote_it() {
     let built: serde_json::Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("rotacast.toml"), "cluster = \"test\"\n[log]\nformat = \"json\"\n").unwrap();
-    // It has no key and ends at once: what it is stands above why.
+    // It has no key and ends at once. The log says first what is starting, then why it ends.
     let output = Command::new(env!("CARGO_BIN_EXE_rotacast"))
         .args(["serve", "--config", "rotacast.toml"])
         .env_clear()
@@ -285,7 +285,7 @@ fn where_reading_needs_a_token_the_command_line_shows_it_and_the_support_bundle_
         let parts = bundle.as_object().unwrap().iter().filter(|(_, part)| part.get("missing").is_some());
         parts.map(|(name, _)| name.clone()).collect::<BTreeSet<_>>()
     };
-    // Without --audit there is no audit log in it; the health report is for any client.
+    // Without --audit the bundle has no audit log. The health report is open to any client.
     assert_eq!(missing(Some(&file)), ["audit".to_owned()].into());
     assert_eq!(missing(None), ["audit", "doctor", "instances", "metrics", "status"].map(str::to_owned).into());
 }

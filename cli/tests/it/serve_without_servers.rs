@@ -1,9 +1,9 @@
-//! `rotacast serve` against servers that are not there: one line says which setting, what was found, and the fix.
+//! `rotacast serve` with servers that do not answer: one line says which setting, what was found, and the fix.
 
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
-/// Runs `serve` to its end, which `start_timeout` brings.
+/// Runs `serve` to its end, which `start_timeout` causes.
 fn serve(settings: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let in_folder = |name: &str| folder.path().join(name);
@@ -20,7 +20,7 @@ fn serve(settings: &str) -> Output {
     rotacast().args(["serve", "--config", "rotacast.toml"]).output().unwrap()
 }
 
-/// An address where nobody listens: it was free a moment ago, and nothing else is told of it.
+/// An address where no process listens: it was free a moment ago, and is not used for anything else.
 fn nobody() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }

@@ -1,4 +1,4 @@
-//! Waiting and watching.
+//! Commands that wait and watch.
 
 use rotacast_protocol::record::Label;
 use rotacast_protocol::status::SecretStatus;
@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::scripted_broadcaster::{Rig, SECRET, draining, ended, finished, over, secret, v, version};
 
-/// Waits until a command has told of the rotation in flight, so that what comes next is news to it.
+/// Waits until a command has shown the rotation in flight, so that the next change is new to it.
 async fn told(err: &mut (impl tokio::io::AsyncBufRead + Unpin)) {
     let mut line = String::new();
     err.read_line(&mut line).await.unwrap();
@@ -153,7 +153,7 @@ async fn watch_tells_each_change_once() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let first = lines.next_line().await.unwrap().unwrap();
     assert!(first.contains(" UTC  payments/db  rotation 4: 1 → 2  draining  2 of 3 released"), "{first}");
-    // Nothing worth telling, then something older than what is known, then news.
+    // A change that is not shown, then one that is older than the last, then a new one.
     let mut same = draining();
     same.revision = Revision(same.revision.0 + 1);
     same.blockers[0].why = "still holds version 1, a second later".into();

@@ -33,42 +33,42 @@ use rotacast_proto::SecretValue;
 pub use self::counting::Counting;
 use crate::{Check, Commit, Committed, Cursor, Entry, Key, Prefix, SecretTree, Store, StoreError, StoreEvent, Write};
 
-/// Ends a case that hangs; nothing is measured by it, so it is far more than a slow machine needs.
+/// A case that takes longer than this hangs. It is far more than a slow machine needs: no case measures time.
 const HANGS: Duration = Duration::from_secs(120);
 
 /// What the suite needs of any implementation.
 #[async_trait]
 pub trait StoreFixture: Send + Sync {
-    /// Another client, as another process would have it. [`StoreFixture::interrupt`] concerns it.
+    /// A client as another process has it. [`StoreFixture::interrupt`] cuts it off.
     async fn client(&self) -> Arc<dyn Store>;
-    /// A client that interruptions do not concern.
+    /// A client that interruptions do not cut off.
     async fn undisturbed(&self) -> Arc<dyn Store>;
-    /// Where this fixture's keys are.
+    /// The prefix of this fixture's keys.
     fn prefix(&self) -> Prefix;
     /// Makes the store forget the history of changes up to now.
     async fn compact(&self);
-    /// Closes every connection there is, and every new one; for a store without connections nothing.
+    /// Closes every connection, and every new one. Does nothing for a store without connections.
     async fn interrupt(&self);
     /// Ends an interruption or a stall.
     async fn heal(&self);
-    /// Whether there are connections to close: a watch without any may always have read everything a moment ago.
+    /// Whether the store has connections to close: a watch without any may have read everything a moment ago.
     fn has_connections(&self) -> bool {
         true
     }
 }
 
-/// What it needs of one with a server.
+/// What the suite needs of a store with a server.
 #[async_trait]
 pub trait ServerFixture: StoreFixture {
-    /// Ends the server at once, as a power loss of its process would.
+    /// Kills the server without a clean shutdown.
     async fn kill(&self);
     /// Starts it again with the same data.
     async fn restart(&self);
-    /// Lets nothing through on the clients' connections, without closing them.
+    /// Passes nothing on over the clients' connections, without closing them.
     async fn stall(&self);
 }
 
-/// Runs a case, and ends it if it hangs.
+/// Runs a case, and fails it if it hangs.
 pub async fn case(name: &str, body: impl Future<Output = ()>) {
     tokio::time::timeout(HANGS, body).await.unwrap_or_else(|_| panic!("{name} hangs"));
 }
@@ -106,7 +106,7 @@ async fn write(store: &Arc<dyn Store>, writes: Vec<Write>) -> Cursor {
     }
 }
 
-/// What a reader of a watch believes is stored, and how it came to believe it.
+/// What a reader of a watch takes to be stored, and what it read to know it.
 struct View {
     watch: BoxStream<'static, Result<StoreEvent, StoreError>>,
     now: Contents,
@@ -160,7 +160,7 @@ impl View {
         assert!(cursors.is_sorted(), "changes come in the order of their commits: {:?}", self.changes);
     }
 
-    /// Reads on until the view is exactly what is stored.
+    /// Reads until the view is exactly what is stored.
     async fn until_equal(&mut self, store: &Arc<dyn Store>, parent: &Key) {
         let stored = contents(store, parent).await;
         while self.listing.is_some() || self.now != stored {

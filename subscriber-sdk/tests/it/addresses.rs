@@ -1,4 +1,4 @@
-//! What addresses and settings are refused before anything is connected, and how.
+//! Addresses and settings that are refused before the SDK connects, and the errors.
 
 use rotacast_subscriber::{Builder, Error, ErrorKind, SigningKey, Subscriber};
 
@@ -47,7 +47,7 @@ async fn a_bus_without_a_source_of_values_names_the_ways() {
     }
 }
 
-/// A user of NATS with a service's rights alone, who may create no stream, and a password that a URL must encode.
+/// A user of NATS that has only a service's rights, may create no stream, and whose password a URL must encode.
 #[cfg(feature = "nats")]
 #[tokio::test]
 async fn a_login_in_the_address_is_used() {

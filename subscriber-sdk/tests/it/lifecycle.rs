@@ -1,4 +1,4 @@
-//! The SDK against a cluster in memory. Time is tokio's, paused: it advances when everything waits.
+//! The SDK against a cluster in memory. Time is tokio's, paused: it advances when every task waits.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -133,7 +133,7 @@ async fn without_any_broadcaster_it_starts_and_runs_on_reads_of_the_store() {
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert_eq!(db.current().unwrap().version(), v(1));
     }
-    // And it follows what the store says.
+    // It follows what the store says.
     cluster.set_bus_up(false);
     cluster.put(SECRET, "two");
     db.wait_for_change(v(1)).await.unwrap();
@@ -544,7 +544,7 @@ async fn a_leave_that_is_cancelled_while_many_calls_wait_is_not_lost() {
     let cluster = FakeCluster::new();
     cluster.put(SECRET, "one");
     let (subscriber, db) = opened(&cluster).await;
-    // Polled once, none gives the driver a turn: their calls fill its queue.
+    // Each is polled once, which gives the driver no turn: their calls fill its queue.
     for _ in 0..32 {
         assert!(subscriber.secret("payments/nothing").now_or_never().is_none());
     }

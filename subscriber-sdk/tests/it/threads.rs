@@ -31,7 +31,7 @@ async fn no_guard_ever_outlives_the_release_of_its_version() {
                 while !stop.load(Ordering::Relaxed) {
                     let guard = handle.current().unwrap();
                     kept.push(guard);
-                    // One thread keeps more guards than arc-swap has fast slots, so that both of its ways are used.
+                    // One thread keeps more guards than arc-swap has fast slots, so that both of its paths are used.
                     if kept.len() > [1, 3, 20][thread % 3] {
                         for guard in kept.drain(..) {
                             let version = guard.version().get();
@@ -53,7 +53,7 @@ async fn no_guard_ever_outlives_the_release_of_its_version() {
     stop.store(true, Ordering::Relaxed);
     let ends: Vec<_> = threads.into_iter().map(std::thread::JoinHandle::join).collect();
     assert!(ends.iter().all(Result::is_ok), "a thread saw a released version");
-    // Every version but the last is let go once the threads have ended.
+    // Every version but the last is released once the threads have ended.
     while !(1..=ROTATIONS).all(|version| released[usize::try_from(version).unwrap()].load(Ordering::SeqCst)) {
         tokio::task::yield_now().await;
     }

@@ -1,4 +1,4 @@
-//! What an instance does in a rotation, as spans of the service's own tracer.
+//! The spans of an instance in a rotation, made by the service's own tracer.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData
 use rotacast_subscriber::testing::FakeCluster;
 use rotacast_subscriber::{Hooks, Refusal, Version, traceparent};
 
-/// No other test uses it: the tracer provider is the process's, and takes their spans too.
+/// No other test uses it: the tracer provider belongs to the process, and would take their spans too.
 const SECRET: &str = "traced/db";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PREPARING: &str = "b7ad6b7169203331";
@@ -20,7 +20,7 @@ fn header(span: &str) -> String {
     format!("00-{TRACE}-{span}-01")
 }
 
-/// Everything in one test: the tracer provider is the process's.
+/// One test does everything, because the tracer provider belongs to the process.
 #[tokio::test]
 async fn an_instances_work_joins_the_rotation_below_the_phase_it_acts_on() {
     let spans = InMemorySpanExporter::default();
@@ -48,7 +48,7 @@ async fn an_instances_work_joins_the_rotation_below_the_phase_it_acts_on() {
         })
         .on_switch(move |_| {
             let switch = switch.clone();
-            // After a pause of the hook's own, the context is still the same.
+            // After the hook has paused, the context is still the same.
             async move {
                 tokio::task::yield_now().await;
                 switch();
@@ -60,7 +60,7 @@ async fn an_instances_work_joins_the_rotation_below_the_phase_it_acts_on() {
         });
     let db = rotacast.secret_with(SECRET, hooks).await.unwrap();
     let guard = db.current().unwrap();
-    // Nothing rotated so far.
+    // Nothing has rotated so far.
     assert!(spans.get_finished_spans().unwrap().iter().all(|span| span.span_context.trace_id().to_string() != TRACE));
 
     cluster.set_traceparent(&header(PREPARING));
@@ -74,7 +74,7 @@ async fn an_instances_work_joins_the_rotation_below_the_phase_it_acts_on() {
     });
     db.wait_for_change(guard.version()).await.unwrap();
     until(&spans, |spans| spans.iter().any(|span| is(span, "switch", new))).await;
-    // The old version drains for as long as somebody holds it.
+    // The old version drains for as long as a guard holds it.
     assert!(!spans.get_finished_spans().unwrap().iter().any(|span| is(span, "drain", Version::FIRST)));
     drop(guard);
     let ended = until(&spans, |spans| spans.iter().any(|span| is(span, "drain", Version::FIRST))).await;
@@ -93,7 +93,7 @@ async fn an_instances_work_joins_the_rotation_below_the_phase_it_acts_on() {
         assert_eq!(span.parent_span_id.to_string(), parent, "{}", span.name);
         assert_eq!(span.status, Status::Unset);
     }
-    // What the hooks saw was the span they ran in.
+    // The hooks saw the span that they ran in.
     for (name, span) in [("prepare", prepare), ("switch", switch), ("release", release)] {
         let own = format!("00-{TRACE}-{}-01", span.span_context.span_id());
         assert_eq!(seen.lock().unwrap()[name].as_deref(), Some(&*own), "{name}");
@@ -106,7 +106,7 @@ async fn an_instances_work_joins_the_rotation_below_the_phase_it_acts_on() {
     let refused = ended.iter().find(|span| is(span, "prepare", bad)).unwrap();
     assert_eq!(refused.status, Status::error("login failed"));
 
-    // A context that is none, or none that can be read: the work goes on, in a trace of its own.
+    // Without a context, or with one that cannot be read, the work goes on in a trace of its own.
     for header in ["nonsense", "00-00000000000000000000000000000000-0000000000000000-01"] {
         cluster.set_traceparent(header);
         let next = cluster.put(SECRET, "more");
@@ -134,6 +134,6 @@ async fn until(spans: &InMemorySpanExporter, fits: impl Fn(&[SpanData]) -> bool)
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    // Far above anything here; a test that waits this long has failed.
+    // A test that waits this long has failed.
     tokio::time::timeout(Duration::from_secs(30), looking).await.expect("the span never ended")
 }

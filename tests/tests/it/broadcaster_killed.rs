@@ -10,7 +10,7 @@ use rotacast_proto::v1;
 use rotacast_tests::programs;
 use rotacast_tests::world::{Action, Operator, Options, World, number, usual};
 
-/// A rotation that nobody disturbs takes about this long: kills fall into all of it.
+/// How long an undisturbed rotation takes, about: the kills fall into all of it.
 const SPAN_MS: u64 = 2000;
 /// In how many of the rotations the broadcaster is killed.
 const KILLS: f64 = 0.6;
@@ -24,8 +24,8 @@ async fn rotations_end_and_no_query_fails_while_the_broadcaster_is_killed_again_
     println!("ROTACAST_E2E_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
 
-    // A new leader waits for the leases its predecessor may have granted, so they are short; without a leader services
-    // live on what they read in the store, and that has to last over a busy machine's pauses.
+    // A new leader waits for the leases its predecessor may have granted, so they are short. Without a leader, services
+    // use what they read in the store, which has to outlast the pauses of a busy machine.
     let options = Options::default()
         .leader_ttl("3s")
         .policy("lease_idle", "\"8s\"")
@@ -49,7 +49,7 @@ async fn rotations_end_and_no_query_fails_while_the_broadcaster_is_killed_again_
     for round in 0..count {
         let version = current + 1;
         let by_hand = random.random_bool(0.5);
-        // The first one always, so that no seed leaves everything in peace.
+        // Always in the first rotation, so that every seed has one.
         let kills = round == 0 || random.random_bool(KILLS);
         let kill_after = Duration::from_millis(random.random_range(0..SPAN_MS));
         let down = Duration::from_millis(random.random_range(0..DOWN_MS));
@@ -93,27 +93,27 @@ async fn rotations_end_and_no_query_fails_while_the_broadcaster_is_killed_again_
     }
     world.broadcaster.stop().await;
 
-    // A kill may cut off entries; the next leader writes down what it finds, so that no rotation is missing.
+    // A kill may cut entries off. The next leader records what it finds, so no rotation is missing.
     world.judge_the_end(current, &BTreeSet::new()).await;
     world.judge_the_record(current);
     println!("{count} rotations and {killed} kills in {:.1?}: {queries} queries, 0 failed", start.elapsed());
 }
 
-/// Gives the order until it has been carried out: an order whose answer was lost may have been.
+/// Repeats the order until it has been carried out: an order whose answer was lost may have been.
 async fn rotate(operator: Operator, version: u64) {
     loop {
         if let Ok(status) = operator.status().await {
             if status.versions.iter().any(|info| info.version >= version) {
                 return;
             }
-            // Refused or lost, the next look tells.
+            // After a refusal or a lost answer, the next status shows it.
             drop(operator.order(Action::Rotate(v1::Rotate {})).await);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Where the rotation to this version stands.
+/// The state of the rotation to this version.
 fn at(status: &v1::SecretStatus, version: u64) -> String {
     match &status.rotation {
         Some(rotation) if rotation.new == version => format!("{:?}", rotation.phase()),

@@ -1,4 +1,4 @@
-//! Values that are easy to recognise, and everywhere they must not be.
+//! Values that are easy to recognise, and all the places where they must not be.
 
 mod web;
 
@@ -14,16 +14,16 @@ use rotacast_tests::programs;
 use rotacast_tests::world::{CLUSTER, Database, Options, PREFIX, SECRET, World};
 use tokio::io::AsyncWriteExt as _;
 
-/// A secret that no provider knows and no service uses.
+/// A secret without a provider that no service uses.
 const OPAQUE: &str = "apps/token";
 /// With characters that every encoding writes differently.
 const OPAQUE_VALUE: &str = "ROTACAST-canary/opaque+Zq8%7\"\u{fc}&=end";
 const MALFORMED: &str = "ROTACAST-canary-malformed-Qx31";
 const WRONG: &str = "ROTACAST-canary-wrong-password-Hj77";
-/// Shortest part of an encoded value that is looked for: chance does not make it.
+/// Shortest part of an encoded value that is searched for: shorter parts occur by chance.
 const SHORTEST: usize = 12;
 
-/// One value and what it looks like in the encodings that a careless line of code would use.
+/// A value, and its forms in the encodings that a careless line of code would use.
 struct Canary {
     name: &'static str,
     needles: Vec<String>,
@@ -46,9 +46,9 @@ impl Canary {
             }
             texts.push(url);
         }
-        // As bytes are printed by `{:?}`.
+        // As `{:?}` prints bytes.
         texts.push(bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(", "));
-        // Inside something larger, base64 begins at any of three offsets; its edges depend on the neighbours.
+        // In a longer text, base64 may begin at any of three offsets, and the edges depend on the neighbouring bytes.
         for offset in 0..3 {
             let mut padded = vec![0; offset];
             padded.extend_from_slice(bytes);
@@ -71,7 +71,7 @@ impl Canary {
     }
 }
 
-/// Where has been looked, and what was found there.
+/// The places that were searched, and what was found there.
 #[derive(Default)]
 struct Hunt {
     canaries: Vec<Canary>,
@@ -88,7 +88,7 @@ impl Hunt {
         self.looked.push(format!("{place} ({} bytes)", bytes.len()));
     }
 
-    /// Every file below a folder.
+    /// Every file in a folder and in the folders below it.
     fn look_into(&mut self, folder: &Path, skip: &[&str]) {
         let mut folders = vec![PathBuf::from(folder)];
         while let Some(folder) = folders.pop() {
@@ -132,7 +132,7 @@ fn a_canary_is_recognised_in_every_disguise() {
     assert!(!canary.is_in(b"ROTACAST-canary/opaq"));
 }
 
-/// Turns on everything the broadcaster's own crates may say.
+/// Turns on every log target of the broadcaster's own crates.
 fn log_everything(world: &World) {
     let file = world.broadcaster.config();
     let text = std::fs::read_to_string(file).expect("it was written at the start");
@@ -153,7 +153,7 @@ async fn put(world: &World, value: &str) {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// The password of a version, as etcd has it.
+/// The password of a version, as it is in etcd.
 async fn password(world: &World, version: u64) -> String {
     let value: serde_json::Value =
         serde_json::from_str(&world.store.get(version).await).expect("a credential as it is stored");
@@ -197,7 +197,7 @@ async fn s57_no_value_is_anywhere_but_in_the_store() {
     one.uses(1).await;
     ledger.uses(1).await;
 
-    // Rotacast makes this one: its password is read from the store while the rotation is held up.
+    // Rotacast makes this version: its password is read from the store while the rotation is held up.
     let hidden = world.session(1).await;
     let order = world.cli(&["rotate", SECRET, "-o", "json"]).await;
     assert!(order.status.success(), "{order:?}");
@@ -214,7 +214,7 @@ async fn s57_no_value_is_anywhere_but_in_the_store() {
     ];
     let mut hunt = Hunt { canaries, ..Hunt::default() };
     hunt.look("the answer to rotate", &order.stdout);
-    // What people and programs are shown, in the middle of it.
+    // The output for people and for programs, in the middle of the rotation.
     web::orders(&world, &mut hunt).await;
     shown(&world, &mut hunt, "while it drains").await;
     web::pages(&world, &mut hunt, "while it drains").await;
@@ -222,7 +222,7 @@ async fn s57_no_value_is_anywhere_but_in_the_store() {
     drop(hidden);
     assert_eq!(world.ended(2).await.outcome, "retired");
 
-    // Values that cause errors: no JSON, not the fields, a password that is refused.
+    // Values that cause errors: no JSON, not the expected fields, a password that is refused.
     world.store.put(3, &format!("{{\"engine\": \"postgres\", \"password\": \"{MALFORMED}\", ")).await;
     rejected(&world, 3).await;
     world
@@ -234,7 +234,7 @@ async fn s57_no_value_is_anywhere_but_in_the_store() {
     let value = world.database.value(&Database::login_by_hand(5), WRONG);
     world.store.put(5, &value).await;
     rejected(&world, 5).await;
-    // A later put of the opaque one, which takes other paths than the first.
+    // A later put to the opaque secret, which takes other paths than the first.
     put(&world, &format!("{OPAQUE_VALUE}{OPAQUE_VALUE}")).await;
 
     shown(&world, &mut hunt, "at the end").await;
@@ -242,7 +242,7 @@ async fn s57_no_value_is_anywhere_but_in_the_store() {
     web::bundle(&world, &mut hunt).await;
     refused_puts(&world, &mut hunt).await;
 
-    // The store has them, where they belong; if the hunter were blind, it would show here.
+    // The store has the values, as it must: otherwise the search would find nothing anywhere.
     let kept = world.store.etcd().ctl(&["get", "--prefix", &format!("{PREFIX}/versions/")]).await;
     for canary in &hunt.canaries[..2] {
         assert!(canary.is_in(kept.as_bytes()), "{} is not even in the store", canary.name);
@@ -270,26 +270,26 @@ async fn s57_no_value_is_anywhere_but_in_the_store() {
     for (subject, bytes) in messages {
         hunt.look(format!("NATS message {subject}"), &bytes);
     }
-    // What the collector of traces was sent, by the broadcaster and by services, refusals and their reasons included.
+    // What the broadcaster and the services sent to the collector of traces, including refusals and their reasons.
     let senders: std::collections::BTreeSet<String> = collector.spans().into_iter().map(|span| span.service).collect();
     assert_eq!(senders, ["ledger", "payments-api", "rotacast"].map(str::to_owned).into());
     assert!(collector.spans().iter().any(|span| span.error.is_some()), "no span tells of an error");
     let bodies = collector.raw();
-    // Neither packed nor cut up: a word that belongs there is found.
+    // Neither compressed nor split: a word that belongs there is found.
     let known = |body: &Vec<u8>| String::from_utf8_lossy(body).contains("payments-api");
     assert!(bodies.iter().any(known), "the search is blind for what spans say");
     for (number, body) in bodies.into_iter().enumerate() {
         hunt.look(format!("OTLP request {number}"), &body);
     }
     assert!(world.broadcaster.log().starts_with('{'), "the log is not JSON");
-    // Logs of broadcaster and services, their output, the audit log, the configuration; keys are none of ours.
+    // Logs of broadcaster and services, their output, the audit log, the configuration. Keys are not values.
     hunt.look_into(world.folder(), &["keys"]);
     assert!(
         world.broadcaster.log().contains("TRACE") || world.broadcaster.log().contains("DEBUG"),
         "nothing was logged"
     );
     hunt.look_into(&world.bus.nats().scratch().path().join("jetstream"), &[]);
-    // What PostgreSQL was sent as text: its log has every statement about roles.
+    // The text that PostgreSQL was sent: its log has every statement about roles.
     hunt.look("PostgreSQL's log", &std::fs::read(world.database.scratch().path().join("log")).expect("it logs"));
 
     let places: Vec<&String> =
@@ -318,7 +318,7 @@ async fn shown(world: &World, hunt: &mut Hunt, when: &str) {
             let arguments: Vec<&str> = command.iter().copied().chain(["-o", format]).collect();
             let output = world.cli(&arguments).await;
             let what = format!("rotacast {} ({when})", arguments.join(" "));
-            // The doctor may find something; that is no failure to answer.
+            // The doctor may have findings, which is no failure to answer.
             assert!(output.status.success() || command == ["doctor"], "{what}: {output:?}");
             assert!(!output.stdout.is_empty(), "{what}: {output:?}");
             hunt.look(&what, &output.stdout);
@@ -329,7 +329,7 @@ async fn shown(world: &World, hunt: &mut Hunt, when: &str) {
     hunt.look(format!("the status ({when})"), format!("{status:?}").as_bytes());
 }
 
-/// What is said about a value that is refused: too large a one, and one in somebody's name who may not.
+/// What is said about a value that is refused: one that is too large, and one from a sender without the right.
 async fn refused_puts(world: &World, hunt: &mut Hunt) {
     let huge = OPAQUE_VALUE.repeat(600 * 1024 / OPAQUE_VALUE.len());
     let mut child = tokio::process::Command::new(programs!().rotacast)

@@ -11,14 +11,14 @@ use serde_json::json;
 
 /// Most bytes of a page load.
 const MAX_LOAD: u64 = 300_000;
-/// The page's head: whether what is shown is live.
+/// The page's header: whether the data on it are live.
 const LINK: &str = "[data-testid=link-state]";
 const BLOCKER: &str = "[data-testid=blocker]";
 const CONFIRM: &str = "[data-testid=confirm]";
-/// What the dialog says of who is cut off.
+/// The dialog's text about the instances that are cut off.
 const CUT_OFF: &str = "[data-testid=cut-off]";
 
-/// Where screenshots go.
+/// The folder for screenshots.
 fn screenshots(world: &World) -> PathBuf {
     match std::env::var_os("ROTACAST_SCREENSHOTS") {
         Some(folder) => folder.into(),
@@ -26,7 +26,7 @@ fn screenshots(world: &World) -> PathBuf {
     }
 }
 
-/// Looks at the page in both themes and on a phone: what axe finds, and a picture of each.
+/// Checks the page in both themes and on a phone: the findings of axe, and a screenshot of each.
 async fn look(browser: &Browser, world: &World, name: &str) {
     for (theme, word) in [(Theme::Light, "light"), (Theme::Dark, "dark")] {
         browser.prefer(theme).await;
@@ -35,7 +35,7 @@ async fn look(browser: &Browser, world: &World, name: &str) {
     }
     browser.size(390, 844).await;
     assert_eq!(browser.accessibility().await, Vec::<String>::new(), "{name} on a phone");
-    // Nothing makes the page itself wider than the phone.
+    // The page itself is no wider than the phone.
     let width = browser.script("return document.documentElement.scrollWidth", Vec::new()).await;
     assert!(width.as_u64().is_some_and(|width| width <= 390), "{name}: {width} pixels wide");
     browser.screenshot(&screenshots(world).join(format!("{name}-phone.png"))).await;
@@ -48,7 +48,7 @@ async fn sign_in(browser: &Browser, token: &str) {
     browser.click("[data-testid=sign-in-form] button.primary").await;
 }
 
-/// The status of an order as the page's own script would give it.
+/// The status of an order that is sent as the page's own script sends it.
 async fn order(browser: &Browser, body: &serde_json::Value) -> u64 {
     let script = "return fetch('/api/action', { method: 'POST', body: arguments[0],
         headers: { 'content-type': 'application/json', 'x-rotacast-action': '1' } }).then((it) => it.status)";
@@ -58,7 +58,7 @@ async fn order(browser: &Browser, body: &serde_json::Value) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_is_followed_live_steered_and_survives_a_restart() {
     let Some(browser) = Browser::start().await else { return };
-    // Long enough that a stopped process holds a rotation up for as long as this test looks at it.
+    // Long enough that a stopped process holds a rotation up for the whole test.
     let options = Options::default().policy("lease_idle", "\"5m\"").policy("lease_rotating", "\"4m\"");
     let Some(mut world) = World::start(programs!(), options).await else { return };
     world.broadcaster.start(&world.operator).await;
@@ -87,7 +87,7 @@ async fn a_rotation_is_followed_live_steered_and_survives_a_restart() {
         .await;
     sign_in(&browser, world.token()).await;
 
-    // With them: what the dialog says happens.
+    // With credentials, the order does what the dialog says.
     two.pause();
     browser.until_text(CONFIRM, |text| text.contains("No instance is cut off")).await;
     browser.click("[data-testid=confirm-go]").await;
@@ -108,7 +108,7 @@ async fn a_rotation_is_followed_live_steered_and_survives_a_restart() {
     let audit = world.audit();
     assert_eq!((audit.count("paused"), audit.count("resumed")), (1, 1));
 
-    // The instance that blocks goes on, and so does the rotation, all the way to its end.
+    // The instance that blocks goes on, and so does the rotation, to its end.
     two.resume();
     browser.until_gone(BLOCKER).await;
     browser.until_text("main", |text| text.contains("retired")).await;
@@ -126,7 +126,7 @@ async fn a_rotation_is_followed_live_steered_and_survives_a_restart() {
     look(&browser, &world, "overview").await;
     assert_eq!(browser.script("return window.neverLoadedAgain", Vec::new()).await, json!(true), "a page reload");
     let complaints = browser.complaints().await;
-    // Those are what this test has provoked: orders and sign-ins without credentials.
+    // The errors that this test causes: orders and sign-ins without credentials.
     let others: Vec<_> = complaints.iter().filter(|it| !it.contains("401")).collect();
     assert!(others.is_empty(), "{others:#?}");
 
@@ -148,7 +148,7 @@ async fn a_rotation_is_followed_live_steered_and_survives_a_restart() {
     browser.close().await;
 }
 
-/// Whether the dialog's order can be given as it is filled in.
+/// Whether the dialog's order can be sent as it is filled in.
 async fn can_go(browser: &Browser) -> bool {
     let script = "return !document.querySelector('[data-testid=confirm-go]').disabled";
     browser.script(script, Vec::new()).await.as_bool().expect("a boolean")
@@ -174,7 +174,7 @@ async fn an_approval_an_override_and_safe_mode_are_each_worked_through() {
     sign_in(&browser, world.token()).await;
     browser.until_text("[data-testid=signed-in]", |text| !text.is_empty()).await;
 
-    // A first version replaces nothing, and needs no approval.
+    // A first version replaces no version and needs no approval.
     world.first_version().await;
     browser.until_text("[data-testid=sentence]", |text| text.contains("version 1 is current")).await;
     let mut one = world.service("payments-api", "one", &[]);
@@ -189,7 +189,7 @@ async fn an_approval_an_override_and_safe_mode_are_each_worked_through() {
     let unmet = "[data-testid=guard] li[data-condition=usage_evidence][data-met=false]";
     let told = browser.until_text(unmet, |text| text.contains("session")).await;
     println!("what the guard waits for, as the page tells it:\n{told}");
-    // Opened at what holds it up, the dialog names that and has chosen it.
+    // Opened from the blocker, the dialog names the session and has selected it.
     browser.click(".wait-group[data-condition=usage_evidence] button").await;
     let opened = browser.until_text(CONFIRM, |text| text.contains("The retire waits for")).await;
     assert!(opened.contains("Override the retire guard for"), "{opened}");
@@ -220,7 +220,7 @@ async fn an_approval_an_override_and_safe_mode_are_each_worked_through() {
     let named = |version| audit.about("override", version).filter(|it| it.actor == "ada").count();
     assert_eq!((audit.count("approved"), audit.count("override"), named(1)), (1, 1, 1));
 
-    // The store comes back as it was before that rotation: nothing goes on until somebody has looked.
+    // The store is restored to its state before that rotation: nothing goes on until an operator has looked.
     world.store.consul().ctl(&["snapshot", "restore", "backup.snap"]).await;
     let told =
         browser.until_text("[data-testid=overlay-safe_mode]", |text| text.to_lowercase().contains("safe mode")).await;
@@ -228,7 +228,7 @@ async fn an_approval_an_override_and_safe_mode_are_each_worked_through() {
     let barred = "return document.querySelector('[data-testid=action-rotate]').disabled";
     assert_eq!(browser.script(barred, Vec::new()).await, json!(true), "a rotation can be asked for in safe mode");
     look(&browser, &world, "safe-mode").await;
-    // What is written in it waits.
+    // A version that is written in safe mode waits.
     world.put_by_hand(3).await;
     browser.until_text("[data-testid=versions]", |text| text.to_lowercase().contains("pending")).await;
     browser.click("[data-testid=action-leave_safe_mode]").await;
@@ -236,7 +236,8 @@ async fn an_approval_an_override_and_safe_mode_are_each_worked_through() {
     browser.click("[data-testid=confirm-go]").await;
     browser.until_gone("[data-testid=overlay-safe_mode]").await;
     browser.until_gone(CONFIRM).await;
-    // The record says version 1, which is no more: the service stays with what it serves until the version that waits is current.
+    // The record says version 1, which has ended: the service stays with what it serves until the version that waits is
+    // current.
     browser.until_text("[data-testid=overlay-staying]", |text| text.contains("keep what they serve")).await;
     let on_two = one.uses(2).await.by_version[&2];
     one.until("queries with version 2", |status| status.by_version[&2] > on_two + 100).await;

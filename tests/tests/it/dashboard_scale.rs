@@ -1,4 +1,5 @@
-//! The dashboard before 10,000 secrets and very many instances, and before none: what a browser shows, and how long it takes.
+//! The dashboard with 10,000 secrets and very many instances, and with none: what a browser shows, and how long it
+//! takes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,9 +37,9 @@ const SECRETS: u32 = 10_000;
 fn instances() -> u32 {
     usual(10_000, 100_000)
 }
-/// Most rows that a page draws at once.
+/// The most rows that a page draws at once.
 const MAX_ROWS: u64 = 110;
-/// A secret changes this often, another one each time.
+/// How often a secret changes, a different one each time.
 const CHANGE_EVERY: Duration = Duration::from_millis(5);
 
 /// A broadcaster with so many secrets, of which one is stuck, a hundred rotate, and one changes all the time.
@@ -249,7 +250,7 @@ async fn who_has_no_secret_yet_is_told_how_to_begin() {
     browser.open(&format!("{home}/#/instances")).await;
     browser.until_text("[data-testid=nothing-found]", |text| !text.is_empty()).await;
     assert_eq!(browser.accessibility().await, Vec::<String>::new());
-    // What is not there is said, not shown as loading for ever.
+    // What does not exist is named, and is not shown as loading.
     browser.open(&format!("{home}/#/nowhere")).await;
     browser.until_text("main", |text| text.contains("no such page")).await;
     assert_eq!(browser.script("return 1", Vec::new()).await, json!(1));

@@ -1,4 +1,4 @@
-//! A start that registers and then fails lets go by itself: no rotation waits for it.
+//! A start that registers and then fails withdraws its registration: no rotation waits for it.
 
 use std::time::Duration;
 

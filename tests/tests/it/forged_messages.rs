@@ -1,5 +1,5 @@
-//! Messages that no entitled key has signed, among them those of another instance of the same service, and old messages once
-//! more: they change nothing, and are counted.
+//! Forged messages, among them those of another instance of the same service, and old ones that are replayed: they change
+//! nothing, and are counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use rotacast_tests::programs;
 use rotacast_tests::servers::until;
 use rotacast_tests::world::{Action, CLUSTER, Database, LIMIT, Options, SECRET, Service, World};
 
-/// More than any incarnation will have sent: a message that were believed would win over all genuine ones.
+/// Higher than any number of a genuine report: a forged report that was believed would replace all genuine ones.
 const BEYOND: ReportSequence = ReportSequence(1 << 40);
 
 struct Forger<'a> {
@@ -55,7 +55,7 @@ impl<'a> Forger<'a> {
         InstanceIdentity::draw(self.cluster.clone(), service, name.parse().expect("a valid name"), service_key)
     }
 
-    /// What `doctor` says of refused messages.
+    /// What `doctor` says about refused messages.
     async fn refused(&self) -> u64 {
         let output = self.world.cli(&["doctor", "-o", "json"]).await;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -70,13 +70,13 @@ impl<'a> Forger<'a> {
         count
     }
 
-    /// Waits until one more message than `before` was refused; returns the count.
+    /// Waits until one more message than `before` was refused. Returns the count.
     async fn one_more(&self, before: u64, what: &str) -> u64 {
         let what = format!("{what} to be counted");
         until(&what, LIMIT, async || Some(self.refused().await).filter(|count| *count > before)).await
     }
 
-    /// The rotation stands where it stood: the victim holds version 1, and its credential lives.
+    /// The rotation is where it was: the victim holds version 1, and its credential works.
     async fn nothing_has_changed(&self, victim: &InstanceKey, after: &str) {
         let status = self.world.operator.status().await.expect("the broadcaster answers");
         let rotation = status.rotation.as_ref().unwrap_or_else(|| panic!("after {after}: {status:#?}"));
@@ -186,7 +186,7 @@ fn key_of(info: &v1::InstanceInfo) -> InstanceKey {
     )
 }
 
-/// What would let version 1 go, if it were believed.
+/// What would release version 1 if it were believed.
 fn released(key: &InstanceKey, status: &v1::SecretStatus, sequence: ReportSequence) -> InstanceReport {
     let version = version(2);
     let report = SecretReport {
@@ -202,9 +202,9 @@ fn released(key: &InstanceKey, status: &v1::SecretStatus, sequence: ReportSequen
     InstanceReport { key: key.clone(), sequence, secrets }
 }
 
-/// A rotation that drains: `payments-api/one` has moved on, `payments-api/two` goes on with version 1 and says so.
+/// A rotation that drains: `payments-api/one` has switched, and `payments-api/two` goes on with version 1 and says so.
 async fn draining() -> Option<(World, Service, Service)> {
-    // Long leases, so that nobody is fenced or deposed for being slow on a busy machine.
+    // Long leases, so that no process is fenced or deposed because the machine is busy.
     let options = Options::default().leader_ttl("10s");
     let options = options.policy("lease_idle", "\"12s\"").policy("lease_rotating", "\"10s\"");
     let mut world = World::start(programs!(), options).await?;
@@ -296,7 +296,7 @@ async fn s53_what_no_entitled_key_has_signed_changes_nothing_and_is_counted() {
         forger.nothing_has_changed(&victim, what).await;
     }
 
-    // What is not even a message of the contract does not get past the bus; whatever is read behind it, was read after it.
+    // What is no message of the contract is dropped by the bus. Messages behind it were read after it.
     let unsigned = Envelope { signature: Bytes::new(), ..genuine.clone() };
     forger.bus.report(&victim, &unsigned).await.expect("NATS takes anything");
     forger.bus.report(&victim, &reports[0].1).await.expect("NATS takes anything");
@@ -309,7 +309,7 @@ async fn s53_what_no_entitled_key_has_signed_changes_nothing_and_is_counted() {
     count = forger.one_more(count, "a Sync of another instance of the service").await;
     forger.nothing_has_changed(&victim, "a forged Sync").await;
 
-    // At the gateway it does not even reach the bus.
+    // The gateway refuses it, so it does not reach the bus.
     let options = GrpcOptions { url: world.broadcaster.url(), ..GrpcOptions::default() };
     let gateway = GrpcBus::connect(options).await.expect("the broadcaster listens");
     let told = gateway.report(&victim, &sealed_by(&impostor, &report)).await;
@@ -317,7 +317,7 @@ async fn s53_what_no_entitled_key_has_signed_changes_nothing_and_is_counted() {
     count = forger.one_more(count, "a forged report at the gateway").await;
     forger.nothing_has_changed(&victim, "a forged report at the gateway").await;
 
-    // The last message of its key in the roster, where it stays.
+    // It is the last message of its key in the roster, and stays there.
     let leave = Registration { key: victim.clone(), exclusive: false, secrets: BTreeSet::from([secret()]), left: true };
     let leave = impostor.seal(&leave, id(), clock::wall());
     forger.bus.register(&victim, &leave).await.expect("NATS takes anything");
@@ -334,7 +334,7 @@ async fn s53_what_no_entitled_key_has_signed_changes_nothing_and_is_counted() {
     println!("{count} messages refused");
     drop(forger);
 
-    // The next leader finds the forged leave in the roster, and no report it could go by.
+    // The next leader finds the forged leave in the roster, and no valid report.
     world.broadcaster.kill().await;
     world.broadcaster.start(&world.operator).await;
     let forger = Forger::new(&world).await;
@@ -345,8 +345,8 @@ async fn s53_what_no_entitled_key_has_signed_changes_nothing_and_is_counted() {
     .await;
     forger.nothing_has_changed(&victim, "a takeover").await;
 
-    // The very same report, signed by the victim's own key, is believed: nothing but the signature has stopped the others. It
-    // renews nothing from now on.
+    // The same report, signed by the victim's own key, is believed: only the signature stopped the others. From now on the
+    // victim renews nothing.
     let status = world.operator.status().await.expect("the broadcaster answers");
     let believed = played.seal(&released(&victim, &status, BEYOND));
     drop(played);
@@ -365,7 +365,7 @@ async fn s53_what_no_entitled_key_has_signed_changes_nothing_and_is_counted() {
     assert_eq!(last.queries_failed, 0, "{last:?}");
 }
 
-/// An override of everything, in the operator's name.
+/// An override of every instance and session, in the operator's name.
 async fn order(world: &World, key: &SigningKey, victim: &InstanceKey) -> tonic::Status {
     let instance = v1::InstanceKey {
         service: victim.service.to_string(),
@@ -396,7 +396,7 @@ struct Recorded {
     payload: Bytes,
 }
 
-/// Every message of the cluster that NATS carried until `stop`, as an eavesdropper has it.
+/// Every message of the cluster that NATS carried until `stop`, as an eavesdropper has them.
 fn record(
     subscriber: async_nats::Subscriber,
 ) -> (tokio::task::JoinHandle<Vec<Recorded>>, tokio::sync::oneshot::Sender<()>) {
@@ -405,7 +405,7 @@ fn record(
         let mut messages = Vec::new();
         let mut subscriber = subscriber.take_until(stopped);
         while let Some(message) = subscriber.next().await {
-            // Without what would make NATS itself refuse it the second time.
+            // Without the header that would make NATS itself refuse the second copy.
             let mut headers = HeaderMap::new();
             for (name, values) in message.headers.unwrap_or_default().iter() {
                 let text: &str = name.as_ref();
@@ -432,7 +432,8 @@ async fn s53_everything_that_was_ever_said_said_again_changes_nothing() {
     let mut early = world.service("ledger", "one", &[]);
     one.uses(1).await;
     early.uses(1).await;
-    // An earlier life of the same name leaves, and another comes: its leave and its releases are on the record too.
+    // An earlier incarnation of the same name leaves, and another one starts: the log has its leave and its releases,
+    // too.
     early.stop().await;
     assert_eq!(world.rotate().await.outcome, "retired");
     let mut ledger = world.service("ledger", "one", &[]);
@@ -445,7 +446,7 @@ async fn s53_everything_that_was_ever_said_said_again_changes_nothing() {
     println!("recorded {states} states, {reports} reports, {roster} registrations and leaves, {} Syncs", of(".sync"));
     assert!(states > 3 && reports > 3 && roster > 2 && of(".sync") > 3, "too little was recorded to prove anything");
 
-    // A rotation that cannot go on yet: a session nobody reports.
+    // A rotation that cannot go on yet because of a session that no instance reports.
     let hidden = world.session(2).await;
     world.operator.order(Action::Rotate(v1::Rotate {})).await.expect("the order is accepted");
     one.uses(3).await;
@@ -456,13 +457,13 @@ async fn s53_everything_that_was_ever_said_said_again_changes_nothing() {
     };
     let before = world.until("only a hidden session to hold up the retire", blocked).await;
 
-    // Twice: backwards, then in order. Each publish is flushed, so that NATS has it before the next look.
+    // Twice: backwards, then in order. Each publish is flushed, so that NATS has it before the next check.
     for message in messages.iter().rev().chain(&messages) {
         let Recorded { subject, headers, payload } = message.clone();
         client.publish_with_headers(subject, headers, payload).await.expect("NATS takes anything");
     }
     client.flush().await.expect("NATS runs");
-    // A forged message behind them in the same stream: when it is counted, all reports before it were read.
+    // A forged message behind them in the same stream: once it is counted, all reports before it were read.
     let forger = Forger::new(&world).await;
     let victim = key_of(&instance(&world, "payments-api", "one").await);
     let before_count = forger.refused().await;
@@ -480,7 +481,7 @@ async fn s53_everything_that_was_ever_said_said_again_changes_nothing() {
 
     drop(hidden);
     assert_eq!(world.ended(3).await.outcome, "retired");
-    // Whatever old state the services were told again, they stay where they are and go on.
+    // Whatever old state the services received again, they keep their version and go on.
     for service in [&mut one, &mut ledger] {
         let at = service.uses(3).await.by_version[&3];
         let last = service.until("more queries", |status| status.by_version[&3] > at + 20).await;

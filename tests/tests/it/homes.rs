@@ -1,4 +1,4 @@
-//! What is stored knows where it belongs: a tree that was moved to another server, another cluster on the same store or
+//! What is stored belongs to one cluster: a tree that was moved to another server, another cluster on the same store or
 //! bus, two replicas of one name.
 
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use rotacast_tests::servers::{Consul, Etcd, Nats, Process, Scratch, free_port, u
 use rustix::process::Signal;
 use tokio::process::Command;
 
-/// For a broadcaster to start, to rotate or to end; only what is broken runs into it.
+/// For a broadcaster to start, to rotate or to end. Only a fault takes this long.
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// A folder with keys, and the broadcasters that run in it.
@@ -30,7 +30,7 @@ impl Folder {
         self.scratch.path()
     }
 
-    /// Its output, be it a success or not.
+    /// The output, whether or not the command succeeded.
     async fn run(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(programs!().rotacast);
         command.args(arguments).env_clear().current_dir(self.path()).kill_on_drop(true);
@@ -102,7 +102,7 @@ impl Broadcaster<'_> {
         .await;
     }
 
-    /// Until the secret's current version is this one and nothing is under way.
+    /// Waits until this version is current and no rotation is in flight.
     async fn rests_at(&self, secret: &str, version: u64) {
         until("the version to be current", LIMIT, async || {
             let status: serde_json::Value =
@@ -140,7 +140,7 @@ async fn a_plain_tree_that_was_exported_and_imported_into_another_consul_is_foll
         before.ctl(&["kv", "put", "secrets/a", &format!("value {number}")]).await;
         broadcaster.rests_at("a", number).await;
     }
-    // Positions of the other server are far below.
+    // The indexes of the other server are far lower.
     for number in 0..40 {
         before.ctl(&["kv", "put", "other/key", &number.to_string()]).await;
     }
@@ -198,7 +198,7 @@ fn on(etcd: &Etcd, nats: &Nats) -> String {
     format!("[store]\nkind = \"etcd\"\nendpoints = [\"{store}\"]\n[bus]\nkind = \"nats\"\nurl = \"{bus}\"\n{SECRET}")
 }
 
-/// Both configured as what once was the default name: on one bus, and on one store.
+/// Both are configured with the former default name: on one bus, and on one store.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_cluster_on_the_bus_or_in_the_store_of_another_is_refused_by_name_and_stops_nothing() {
     let (Some(etcd), Some(its_own), Some(nats)) = (Etcd::start().await, Etcd::start().await, Nats::start().await)
@@ -229,7 +229,7 @@ async fn a_second_cluster_on_the_bus_or_in_the_store_of_another_is_refused_by_na
     production.rests_at("x/a", 2).await;
     let doctor = production.ask(&["doctor"]).await;
     assert!(!doctor.contains("safe mode"), "{doctor}");
-    // Under another name both live on one bus. Its refused start has left its store as it was.
+    // Under another name both run on one bus. The refused start has left its store as it was.
     let staging = folder.configure("stage", "staging", "staging", &on(&its_own, &nats));
     let second = staging.serve();
     staging.leads().await;

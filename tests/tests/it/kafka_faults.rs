@@ -1,4 +1,4 @@
-//! What becomes of rotations while Kafka is away, or was made anew: they take longer, and nothing else.
+//! Rotations while Kafka is down, or was recreated: they take longer, and end.
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};

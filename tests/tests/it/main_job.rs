@@ -1,5 +1,5 @@
-//! The main job on real servers: a credential rotated again and again under services that never stop querying, on every
-//! pair of a store and a bus.
+//! The main job on real servers: a credential is rotated again and again under services that query all the time, on
+//! every pair of a store and a bus.
 //!
 //! `ROTACAST_E2E_ROTATIONS` sets how many rotations there are where there are many (4 unless set, 40 in `tools/test --long`, at least 4).
 
@@ -10,14 +10,14 @@ use rotacast_proto::v1;
 use rotacast_tests::programs;
 use rotacast_tests::world::{Action, BusKind, Database, Options, Service, SessionLog, StoreKind, World, usual};
 
-/// How a rotation comes about, or what becomes of it.
+/// How a rotation starts, or ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
     /// `rotate`: Rotacast makes the credential.
     Rotate,
-    /// A login made by hand, its version written with the store's own command line.
+    /// A login that was made by hand. Its version is written with the store's own command line.
     ByHand,
-    /// A version that does not log in, written in the same way.
+    /// A version that cannot log in, written in the same way.
     Bad,
     /// `rotate`, and rolled back by an operator when every service uses the new version.
     RolledBack,
@@ -30,7 +30,7 @@ struct Row {
     took: Duration,
 }
 
-/// Many rotations, for a pair that stands for the others.
+/// Many rotations, on the pair that stands for the others.
 fn many() -> Vec<Way> {
     let count = std::env::var("ROTACAST_E2E_ROTATIONS")
         .map_or(usual(4, 40), |text| text.parse().expect("a number of rotations"));
@@ -91,7 +91,7 @@ async fn main_job(store: StoreKind, bus: BusKind, plan: Vec<Way>) {
     let mut services = [
         world.service("payments-api", "one", &[]),
         world.service("payments-api", "two", &[]),
-        // Has no access to the store: it asks the broadcaster for values.
+        // It has no access to the store, and asks the broadcaster for values.
         world.service_without_store("ledger", "one", &[]),
     ];
     for service in &mut services {
@@ -133,7 +133,7 @@ async fn main_job(store: StoreKind, bus: BusKind, plan: Vec<Way>) {
     tell(&world, &rows, last.iter().map(|status| status.queries_ok).sum());
 }
 
-/// One rotation from its cause to its end, with what must hold right after it.
+/// One rotation from its cause to its end, and what must hold right after it.
 async fn rotation(world: &World, services: &mut [Service], way: Way) -> v1::FinishedRotation {
     let version = world.next_version().await;
     let before = world.operator.status().await.expect("the broadcaster answers").current;
@@ -170,7 +170,7 @@ async fn rotation(world: &World, services: &mut [Service], way: Way) -> v1::Fini
 }
 
 async fn rolled_back(world: &World, services: &mut [Service], before: u64) -> v1::FinishedRotation {
-    // A session of the old credential that nobody reports keeps the rotation from going past the point of no return.
+    // A session of the old credential that no instance reports keeps the rotation before the point of no return.
     let session = world.session(before).await;
     let version = world.operator.order(Action::Rotate(v1::Rotate {})).await.expect("the order is accepted").version;
     for service in services.iter_mut() {
@@ -203,8 +203,8 @@ fn role(rows: &[Row], version: u64) -> String {
     }
 }
 
-/// What PostgreSQL says: every old role is gone, and was there until its last session had ended. A role that Rotacast never
-/// logged in with is its writer's to end.
+/// By PostgreSQL's own view, every old role is gone, and was there until its last session had ended. A role that
+/// Rotacast never logged in with is left to the client that wrote the version.
 async fn check_roles(world: &World, rows: &[Row], live: &str) {
     let stays =
         |name: &str| name == live || rows.iter().any(|row| row.way == Way::Bad && role(rows, row.ended.new) == name);

@@ -1,5 +1,5 @@
-//! One fault stays one fault: services notice neither a store that refuses everybody for a while, nor what is broken about
-//! another secret, nor credentials of the broadcaster that are renewed, nor a bus that is full.
+//! A fault stays where it is: services notice neither a store that refuses every call for a while, nor what is broken
+//! about another secret, nor credentials of the broadcaster that are renewed, nor a full bus.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -11,7 +11,7 @@ use rotacast_tests::world::{Action, BusKind, CLUSTER, LIMIT, Options, StoreKind,
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn services_notice_neither_a_store_that_refuses_everybody_nor_a_broken_record_of_another_secret() {
-    // Longer than the refusals take on a slow machine: what is granted before them is what the service works with.
+    // Longer than the refusals take on a slow machine: services work with leases that were granted before.
     let options = Options::default().on(StoreKind::Etcd, BusKind::Nats).policy("lease_idle", "\"5m\"");
     let Some(mut world) = World::start(programs!(), options).await else { return };
     world.broadcaster.start(&world.operator).await;
@@ -19,13 +19,13 @@ async fn services_notice_neither_a_store_that_refuses_everybody_nor_a_broken_rec
     let mut service = world.service("payments-api", "one", &[]);
     service.uses(1).await;
 
-    // The next term reads a record cut in half, and keys that are no text where versions and records are.
+    // The next term reads a record that was cut in half, and keys that are no text among versions and records.
     let etcd = world.store.etcd();
     etcd.ctl(&["put", "rotacast/records/broken/db", r#"{"format":1,"secret":"bro"#]).await;
     for key in [&b"rotacast/records/z\xff"[..], b"rotacast/versions/z\xff/1"] {
         etcd.ctl(&[OsStr::new("put"), OsStr::from_bytes(key), OsStr::new("x")]).await;
     }
-    // Rotacast has no user.
+    // Rotacast has no user there.
     for command in [&["user", "add", "root:root-pw"][..], &["user", "grant-role", "root", "root"], &["auth", "enable"]]
     {
         etcd.ctl(command).await;

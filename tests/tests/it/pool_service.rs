@@ -1,4 +1,4 @@
-//! The sample service does what end-to-end tests rely on: with a broadcaster in memory and a real PostgreSQL.
+//! The sample service does what the end-to-end tests need it to do, with a broadcaster in memory and a real PostgreSQL.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ impl Scene {
         Some(Self { postgres, cluster, latest, stop, service })
     }
 
-    /// The first status from now on that `fits`.
+    /// The first matching status from now on.
     async fn status(&mut self, what: &str, mut fits: impl FnMut(&Status) -> bool) -> Status {
         let found = self.latest.wait_for(|status| status.as_ref().is_some_and(&mut fits));
         let found = tokio::time::timeout(LIMIT, found).await;
@@ -67,7 +67,7 @@ impl Scene {
         admin.query_one(query, &[&login(&self.postgres, version)]).await.expect("a superuser may look").get(0)
     }
 
-    /// The oldest version that the service says it holds, in its newest report.
+    /// The oldest version that the service holds by its newest report.
     fn oldest_reported(&self) -> Option<u64> {
         let reports = self.cluster.reports();
         let secrets = reports.iter().flat_map(|report| report.secrets.values());

@@ -1,4 +1,5 @@
-//! Metrics, alert rules and dashboard, with Prometheus' own tools and with a real Prometheus that scrapes a real broadcaster.
+//! Metrics, alert rules and dashboard, checked with Prometheus' own tools and with a real Prometheus that scrapes a
+//! real broadcaster.
 
 mod outages;
 mod rig;
@@ -61,7 +62,7 @@ fn passes(tool: &Promtool, arguments: &[&str], input: &str) {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("promtool {}: {out}{err}", arguments.join(" "));
     assert!(output.status.success(), "promtool {}: {out}{err}", arguments.join(" "));
-    // A lint of metrics is told, and is no failure to older versions.
+    // Older versions report a lint and exit with success.
     assert!(arguments[1] != "metrics" || (out.trim().is_empty() && err.trim().is_empty()), "{out}{err}");
 }
 
@@ -107,7 +108,7 @@ fn every_alert_says_what_to_do_and_is_tested_both_ways() {
         let anchor = url.split_once("/docs/operate/OPERATIONS.md#").expect("it leads to the operations page").1;
         assert!(sections.contains(anchor), "{name}: {url}; the page has {sections:?}");
         assert!(rule["labels"]["severity"].as_str().is_some(), "{name}");
-        // What people are told to type is there to be typed.
+        // The commands that an alert names exist.
         for command in runbook.split('`').skip(1).step_by(2).filter_map(|text| text.strip_prefix("rotacast ")) {
             let words: Vec<&str> = command
                 .split(' ')
@@ -213,7 +214,7 @@ async fn a_real_prometheus_scrapes_a_real_broadcaster_and_loads_the_rules() {
     let targets = api(&prometheus, "/api/v1/targets").await;
     assert_eq!(targets["data"]["activeTargets"][0]["health"], "up", "{targets}");
 
-    // Evaluated against what was scraped, without an error, and nothing fires.
+    // Evaluated against the scraped data, without an error, and no alert fires.
     let evaluated = async || {
         let answer = api(&prometheus, "/api/v1/rules").await;
         let rules = answer["data"]["groups"][0]["rules"].as_array().expect("rules").clone();
@@ -224,7 +225,7 @@ async fn a_real_prometheus_scrapes_a_real_broadcaster_and_loads_the_rules() {
     assert_eq!(names, alerts().into_keys().collect());
     assert!(rules.iter().all(|rule| rule["state"] == "inactive"), "{rules:?}");
 
-    // The dashboard's expressions are Prometheus' language: it parses them all, with the variables as Grafana fills them in.
+    // Prometheus parses every expression of the dashboard, with the variables that Grafana fills in.
     for (place, expression) in dashboard_expressions() {
         if place.starts_with("variable") {
             continue;

@@ -1,11 +1,13 @@
-//! Replicas, services and servers as processes, and whatever can go wrong with them at random moments: killed, stopped,
-//! cut off, compacted, restored from a backup, restarted, their streams lost, their disks full. All the time services query PostgreSQL.
+//! Replicas, services and servers as processes, and faults at random moments: killed, stopped, cut off, compacted,
+//! restored from a backup, restarted, their streams lost, their disks full. Services query PostgreSQL all the time.
 //!
-//! As root one service has a network of its own, and each broadcaster a disk; without, those faults are left out, which is said.
+//! As root one service has a network of its own, and each broadcaster has a disk. Otherwise those faults are left out,
+//! and the test says so.
 //!
-//! An ordinary run has few faults, and no store is restored in it: `store_restored` has one of its own. `ROTACAST_E2E_FAULTS` sets how
-//! many there are, of every kind, as in `tools/test --long`. `ROTACAST_E2E_SEED` replays a run's choices and times. What a run meets at a moment is the machine's business: a seed leads to the same faults, not to the same
-//! run.
+//! An ordinary run has few faults, and restores no store: `store_restored` has a test of its own. `ROTACAST_E2E_FAULTS`
+//! sets how many there are, of every kind, as in `tools/test --long`. `ROTACAST_E2E_SEED` replays a run's choices and
+//! times. The same seed leads to the same faults, not to the same run: what each fault interrupts depends on the
+//! machine.
 
 mod fault;
 mod restored;
@@ -25,19 +27,19 @@ use restored::Backup;
 
 const REPLICAS: usize = 3;
 
-/// The lease. Longer than any fault of [`Fault::hold`] that stands between an instance and everybody who could renew it,
-/// with the time it takes to find, among three broadcasters, the one that answers.
+/// The lease. Longer than any fault of [`Fault::hold`] that keeps an instance from every process that could renew it,
+/// and the time that the instance takes to find the broadcaster that answers.
 const LEASE: &str = "\"12s\"";
 
-/// What is left at least, in milliseconds, of a lease that was renewed when it was due.
+/// How much is left at least, in milliseconds, of a lease that was renewed when it was due.
 const RENEWED: u64 = 10_000;
 
 /// Each broadcaster's disk, in bytes: an audit log of some hundred rotations.
 const DISK: u64 = 4 << 20;
 
-/// The instance that faults meet.
+/// The instance that the faults hit.
 const VICTIM: &str = "victim";
-/// How the SDK says that it hands nothing out.
+/// The text with which the SDK says that it returns no version.
 const NO_LEASE: &str = "no lease allows the use of any version right now";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -68,16 +70,16 @@ async fn whatever_happens(store: StoreKind, ttl: &str, faults: u64) {
     let Some(world) = World::start(programs!(), options).await else { return };
     let mut run = Run::begin(world, store, StdRng::seed_from_u64(seed)).await;
     for at in 0..count {
-        // What the last fault has cost is made good first.
+        // The effects of the last fault are undone first.
         run.led().await;
         run.rotate_if_idle().await;
         let as_root = run.network.is_some() && run.world.broadcaster.disk().is_some();
         let drawn = Fault::draw(&mut run.random, store, as_root, restores);
-        // Every hunt has one of those, however short it is.
+        // Every run has one of these, however short it is.
         let fault = if restores && at == count / 2 { Fault::StoreRestored } else { drawn };
         // A fault that begins anywhere in a rotation, and sometimes while another one lasts.
         run.pass(2000).await;
-        // Kept until it is restored, so that one fault may cost whole rotations.
+        // Kept until it is restored, so that one fault may undo whole rotations.
         if restores && (run.random.random_bool(0.5) || at == 0) && run.backup.is_none() {
             run.back_up().await;
         }
@@ -104,36 +106,36 @@ struct Run {
     store: StoreKind,
     random: StdRng,
     begun: Instant,
-    /// Always left alone.
+    /// The instance that no fault hits.
     witness: Service,
-    /// The one that faults meet, how it reaches store and bus, and how many lives it has had.
+    /// The instance that the faults hit, how it reaches store and bus, and how often it was started.
     victim: (Service, Way, u32),
-    /// The victim's, if it has one of its own.
+    /// The victim's network, if it has one of its own.
     network: Option<Network>,
-    /// It knows of nothing but the broadcasters.
+    /// It reaches nothing but the broadcasters.
     gateway: Service,
-    /// Of all lives.
+    /// Answered queries of every service, over all its runs.
     queries: u64,
     faults: BTreeMap<String, u64>,
     down: [bool; REPLICAS],
     bus_down: bool,
     store_down: bool,
     victim_down: bool,
-    /// The victim's life was stopped or cut off from everybody at some time.
+    /// The victim was stopped or cut off from every server at some time.
     may_lapse: bool,
-    /// How often it was told that it has no lease.
+    /// How often it got no lease.
     lapses: u64,
     newest: u64,
-    /// The last one made, until it is restored.
+    /// The last backup, until it is restored.
     backup: Option<Backup>,
-    /// The store has lost what came after its backup, and nobody has looked yet.
+    /// The store has lost what came after its backup, and no operator has looked yet.
     restored: bool,
-    /// How often it was.
+    /// How often the store was restored.
     restores: u64,
-    /// How often each service had been told by then that it has no lease: while the store's own past blocks a new leader, leases run out,
-    /// and what it holds allows nothing that it does not know.
+    /// How often each service had got no lease by then. While the store's own past blocks a new leader, leases expire,
+    /// and the store allows nothing that it does not know.
     lapsed: BTreeMap<String, u64>,
-    /// Versions of a history that was lost: whoever runs the database has dropped their roles by hand.
+    /// Versions of a lost history, whose roles the database's administrator has dropped by hand.
     lost: BTreeSet<u64>,
 }
 
@@ -175,8 +177,8 @@ impl Run {
         }
     }
 
-    /// Waits for a leader that has renewed everybody's leases: what was left of an earlier one's, or of a store read, might not
-    /// outlast the next fault.
+    /// Waits for a leader that has renewed every instance's leases: what was left of an earlier leader's leases, or of
+    /// a store read, might not outlast the next fault.
     async fn led(&self) {
         self.leave_safe_mode().await;
         let all = ["witness", VICTIM, "gateway"];
@@ -192,13 +194,13 @@ impl Run {
         .await;
     }
 
-    /// Up to so many milliseconds.
+    /// A random time of up to so many milliseconds.
     async fn pass(&mut self, most: u64) {
         let time = Duration::from_millis(self.random.random_range(0..=most));
         tokio::time::sleep(time).await;
     }
 
-    /// Another rotation unless one is under way: somebody writes a version, or an operator orders one.
+    /// Another rotation unless one is in flight: a client writes a version, or an operator orders one.
     async fn rotate_if_idle(&mut self) {
         let by_hand = self.random.random_bool(0.5);
         let Ok(status) = self.world.operator.status().await else { return };
@@ -209,14 +211,14 @@ impl Run {
             self.newest += 1;
             self.world.put_by_hand(self.newest).await;
         } else {
-            // Without an answer it may have been taken all the same: the versions tell.
+            // Without an answer it may have been carried out all the same: the versions show it.
             let _ = self.order_to_rotate().await;
             let highest = |status: &v1::SecretStatus| status.versions.iter().map(|info| info.version).max();
             self.newest = self.world.until("the versions", highest).await;
         }
     }
 
-    /// To the broadcaster that leads; `None` without one, or when it does not take the order.
+    /// Sends an order to the broadcaster that leads; `None` if none leads, or if it refuses the order.
     async fn order_to_rotate(&self) -> Option<u64> {
         let ordered = self.leader().await?.order(Action::Rotate(v1::Rotate {})).await;
         ordered.ok().map(|reply| reply.version)
@@ -293,7 +295,7 @@ impl Run {
         }
     }
 
-    /// Everything there is up to now is forgotten but for what holds now.
+    /// The history up to now is compacted.
     async fn compact(&self) {
         let etcd = self.world.store.etcd();
         let status = etcd.ctl(&["endpoint", "status", "--write-out=json"]).await;
@@ -303,7 +305,7 @@ impl Run {
         if status[0]["Status"]["header"]["revision"].as_u64() > Some(1) {
             drop(etcd.ctl(&["compaction", "--physical", &revision]).await);
         }
-        // Something newer, so that the same revision is never compacted twice.
+        // A newer revision, so that the same one is never compacted twice.
         drop(etcd.ctl(&["put", "unrelated", &revision]).await);
     }
 
@@ -332,14 +334,14 @@ impl Run {
         if let Some(network) = &self.network {
             network.plug();
         }
-        // Whoever begins before that is told of a current version that may be no more.
+        // An instance that starts before that hears of a current version that may have ended.
         if std::mem::take(&mut self.restored) {
             self.look_at_the_store().await;
         }
         if std::mem::take(&mut self.victim_down) {
             let last = self.victim.0.status();
             self.judge_service(last);
-            // Another process of the same name: the earlier one is proven over.
+            // Another process of the same name proves the earlier one over.
             let lives = self.victim.2 + 1;
             let (victim, way, network) = self.world.networked_service("ledger", VICTIM).await;
             self.victim = (victim, way, lives);
@@ -347,7 +349,7 @@ impl Run {
         }
     }
 
-    /// Everybody is well again: what is under way ends, and a rotation goes through.
+    /// Every process runs again: what is in flight ends, and a rotation completes.
     async fn end(mut self) {
         self.leave_safe_mode().await;
         let newest = self.newest;
@@ -388,11 +390,11 @@ impl Run {
         );
     }
 
-    /// No query failed, but for what a process must expect that was stopped or cut off for longer than its leases: it is told that it
-    /// has none until it has read the store again; nor, for anybody, between the restoring of a store and the version that an operator has
-    /// written then. Nobody's login may ever be refused, nor a session ended.
+    /// No query failed, except for two cases. A process that was stopped or cut off for longer than its leases gets no
+    /// lease until it has read the store again. After a store was restored, no process gets one until an operator has
+    /// written a version. No login is ever refused, and no session is ended.
     fn judge_service(&mut self, last: Option<Status>) {
-        // One that was killed before its first line has asked nothing.
+        // A service that was killed before its first line has sent no query.
         let Some(status) = last else { return };
         let victim = status.instance == VICTIM;
         let lapsed = self.lapsed.remove(&status.instance).unwrap_or(0);

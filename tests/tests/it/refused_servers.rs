@@ -1,4 +1,4 @@
-//! `rotacast serve` on servers that are there and do not want it, or are not as they must be: one line says which setting,
+//! `rotacast serve` with servers that answer and refuse it, or are configured wrongly: one line says which setting,
 //! what was found and the fix.
 
 use std::path::Path;
@@ -17,10 +17,10 @@ use tokio::process::Command;
 
 const WRONG: &str = "canary-of-a-wrong-password";
 
-/// For a broadcaster to start or to end; only what is broken runs into it.
+/// For a broadcaster to start or to end. Only a fault takes this long.
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Writes a configuration with these settings, and what it needs, into a folder.
+/// Writes a configuration with these settings, and the files that it names, into a folder.
 async fn configure(folder: &Path, settings: &str) {
     let mut keygen = Command::new(programs!().rotacast);
     keygen.args(["keygen", "--out", "broadcaster"]).env_clear().current_dir(folder).kill_on_drop(true);
@@ -32,7 +32,7 @@ async fn configure(folder: &Path, settings: &str) {
     std::fs::write(folder.join("rotacast.toml"), text).unwrap();
 }
 
-/// Runs `serve` with these settings in a folder until it gives up: its errors.
+/// Runs `serve` with these settings in a folder until it gives up. Returns its errors.
 async fn serve(folder: &Path, settings: &str) -> Vec<String> {
     configure(folder, settings).await;
     let mut serve = Command::new(programs!().rotacast);
@@ -63,7 +63,7 @@ const AUTHORITY: &str = "must hold the authority of the certificate";
 const SCRAM: &str = "listener.name.secured.sasl.enabled.mechanisms=SCRAM-SHA-512\n\
     listener.name.secured.scram-sha-512.sasl.jaas.config=\
     org.apache.kafka.common.security.scram.ScramLoginModule required;\n";
-/// Below these releases of their series, etcd lacks fixes to leases and watches; later series have them.
+/// Before these releases of their series, etcd lacks fixes to leases and watches. Later series have them.
 const ETCD_FLOORS: [[u64; 3]; 3] = [[3, 5, 33], [3, 6, 14], [3, 7, 1]];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -175,7 +175,7 @@ async fn kafka_of_another_authority() {
     if !make_certificates(folder, &["server", "stranger"]).await {
         return;
     }
-    // Kafka wants a key and its certificate in one file.
+    // Kafka needs a key and its certificate in one file.
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     std::fs::write(folder.join("keystore.pem"), [read("server.key"), read("server.pem")].concat()).unwrap();
     let properties = format!(
@@ -208,7 +208,7 @@ async fn kafka_with_a_topic_that_forgets() {
     tells(&settings, "rotacast.e2e.roster", "cleanup.policy=compact").await;
 }
 
-/// What a server calls itself, as three numbers.
+/// The server's version, as three numbers.
 async fn version(etcd: &Etcd) -> [u64; 3] {
     let answer: serde_json::Value =
         serde_json::from_str(&etcd.ctl(&["endpoint", "status", "--write-out=json"]).await).unwrap();

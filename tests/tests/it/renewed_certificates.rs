@@ -1,4 +1,4 @@
-//! A certificate of the listener that is renewed in its file counts for the next connection, without a restart.
+//! A listener's certificate that is renewed in its file is used for the next connection, without a restart.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use rotacast_tests::servers::{Process, Scratch, free_port, make_certificates, un
 use rustix::process::Signal;
 use tokio::process::Command;
 
-/// For a broadcaster to start, or to read its files again; only what is broken runs into it.
+/// For a broadcaster to start, or to read its files again. Only a fault takes this long.
 const LIMIT: Duration = Duration::from_secs(90);
 
 async fn rotacast(folder: &Path, arguments: &[&str]) -> (bool, String) {
@@ -40,7 +40,7 @@ async fn a_renewed_listener_certificate_counts_and_a_broken_one_does_not() {
     let doctor = async |ca: &str| rotacast(folder, &["doctor", "--server", &server, "--ca", ca]).await.1;
     let trusts = async |ca: &str| rotacast(folder, &["status", "--server", &server, "--ca", ca]).await.0;
     until("the broadcaster to answer", LIMIT, async || trusts("first-ca.pem").await.then_some(())).await;
-    // Certificates of two days: the finding is there from the start.
+    // The certificates are valid for two days: the finding is there from the start.
     let told = until("the finding", LIMIT, async || {
         let told = doctor("first-ca.pem").await;
         told.contains("certificate listen.tls.cert").then_some(told)

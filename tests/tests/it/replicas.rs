@@ -1,4 +1,4 @@
-//! Three broadcasters on one store, whose leader is taken away again and again: by SIGKILL, by SIGTERM, in turn.
+//! Three broadcasters on one store, whose leader is lost again and again: by SIGKILL and SIGTERM in turn.
 //!
 //! `ROTACAST_E2E_REPLICA_ROTATIONS` sets how many rotations there are, one loss of the leader in each (few unless set);
 //! `ROTACAST_E2E_SEED` replays a run's moments.
@@ -16,11 +16,12 @@ use rotacast_tests::world::{
 use serde_json::json;
 
 const REPLICAS: usize = 3;
-/// A rotation that nobody disturbs takes about this long: losses fall into all of it.
+/// How long an undisturbed rotation takes, about: the losses fall into all of it.
 const SPAN_MS: u64 = 2000;
-/// For a new leader after a kill: Consul may let twice its shortest session and once its lock delay pass, 30 s.
+/// For a new leader after a kill: Consul may let two of its shortest sessions and one lock delay pass, 30 s.
 const TAKEOVER: Duration = Duration::from_secs(90);
-/// For a new leader after a clean end, below [`LONG_TTL`]: whoever waits for the term to run out is caught.
+/// For a new leader after a clean end, less than [`LONG_TTL`]: a broadcaster that waits for the term to run out fails
+/// the test.
 const HANDOVER: Duration = Duration::from_secs(45);
 const LONG_TTL: &str = "60s";
 
@@ -39,7 +40,7 @@ async fn leaders_come_and_go(options: Options, rotations: u64) {
     let seed = number("ROTACAST_E2E_SEED").unwrap_or_else(rand::random);
     println!("ROTACAST_E2E_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    // As where a single broadcaster is killed: a new leader waits for leases its predecessor may have granted.
+    // As when a single broadcaster is killed: a new leader waits for leases that its predecessor may have granted.
     let options = options
         .replicas(REPLICAS)
         .policy("lease_idle", "\"8s\"")
@@ -54,7 +55,7 @@ async fn leaders_come_and_go(options: Options, rotations: u64) {
     let mut services = [
         world.service("payments-api", "one", &[]),
         world.service("ledger", "one", &[]),
-        // It has nothing but the broadcasters: Fetch by those that follow keeps it going without a leader.
+        // It reaches only the broadcasters: a follower's Fetch keeps it going without a leader.
         world.service_over_grpc("mailer", "one"),
     ];
     for service in &mut services {
@@ -122,7 +123,7 @@ async fn leaders_come_and_go(options: Options, rotations: u64) {
     println!("without a leader after SIGTERM: {}", spread(&mut after_stop));
 }
 
-/// Which replica leads, once one does; `but` is no answer.
+/// The replica that leads, once one other than `but` does.
 async fn leads(operator: &Operator, but: Option<usize>, limit: Duration) -> usize {
     let replicas: Vec<(usize, Operator)> =
         operator.each().enumerate().filter(|(which, _)| Some(*which) != but).collect();
@@ -137,15 +138,15 @@ async fn leads(operator: &Operator, but: Option<usize>, limit: Duration) -> usiz
     .await
 }
 
-/// Gives the order on the command line, at all replicas, until it has been carried out: one whose answer was lost may have
-/// been.
+/// Repeats the order on the command line, at all replicas, until it has been carried out: one whose answer was lost may
+/// have been.
 async fn rotate(commands: Commands, operator: Operator, version: u64) {
     loop {
         if let Ok(status) = operator.status().await {
             if status.versions.iter().any(|info| info.version >= version) {
                 return;
             }
-            // Refused or lost, the next look tells.
+            // After a refusal or a lost answer, the next status shows it.
             drop(commands.run(&["rotate", SECRET]).await);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -173,7 +174,7 @@ async fn a_leader_that_is_told_to_stop_hands_over_at_once_on_consul() {
     hands_over(Options::default().on(StoreKind::Consul, BusKind::Nats)).await;
 }
 
-/// Its term would last, and in Consul the lock delay too, for longer than the successor has.
+/// Its term, and in Consul the lock delay too, would last longer than the successor may take.
 async fn hands_over(options: Options) {
     let Some(mut world) = World::start(programs!(), options.replicas(2).leader_ttl(LONG_TTL)).await else { return };
     world.broadcaster.start(&world.operator.at(0)).await;
@@ -183,7 +184,7 @@ async fn hands_over(options: Options) {
     let status = until("the follower to answer", LIMIT, async || follower.broadcaster().await.ok()).await;
     assert!(!status.leader, "{status:?}");
 
-    // It tells who leads, and what the record says; orders are the leader's.
+    // A follower says who leads, and what the record says. It refuses orders.
     let leading = status.leading.expect("the store names the leader");
     assert_eq!((leading.replica.as_str(), leading.address), (world.broadcaster.name(), world.broadcaster.url()));
     let secret = follower.status().await.expect("a follower reads the record");
@@ -195,7 +196,7 @@ async fn hands_over(options: Options) {
     assert_eq!(refused.status.code(), Some(3));
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(told.contains(&world.broadcaster.url()), "{told}");
-    // The follower first: the leader is found all the same.
+    // The follower is asked first: the leader is found all the same.
     let both = world.commands().at(format!("{url},{}", world.broadcaster.url()));
     let paused = both.run(&["pause", SECRET, "--reason", "a look"]).await;
     assert!(paused.status.success(), "{}", String::from_utf8_lossy(&paused.stderr));
@@ -234,7 +235,7 @@ async fn replicas_are_replaced_one_after_the_other_in_a_rotation_and_keep_what_a
     world.until("the rotation to drain", draining).await;
     order(&["pause", SECRET, "--reason", "an upgrade"]).await;
 
-    // What a leader of a later release would write beside what this one knows.
+    // The field that a leader of a later release would write beside those that this one knows.
     let key = format!("{PREFIX}/records/{SECRET}");
     let mut record = read_record(&world, &key).await;
     record["later_release"] = json!({ "why": "not known yet", "since": 7 });
@@ -243,7 +244,7 @@ async fn replicas_are_replaced_one_after_the_other_in_a_rotation_and_keep_what_a
     }
     world.store.etcd().ctl(&["put", &key, &record.to_string()]).await;
 
-    // Those that follow first, the leader last; each once.
+    // The followers first, the leader last, each once.
     let leader = leads(&world.operator, None, TAKEOVER).await;
     for which in (0..REPLICAS).filter(|which| *which != leader).chain([leader]) {
         let at = world.operator.at(which);

@@ -1,6 +1,6 @@
-//! What becomes of rotations while services are killed, stopped, leaky, or without a broadcaster.
+//! Rotations while services are killed, stopped, leaky, or without a broadcaster.
 //!
-//! Lower bounds of waiting are promises and are checked; nothing here depends on how fast a machine is.
+//! Lower bounds of waits are promises and are checked. Nothing here depends on how fast a machine is.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -17,13 +17,13 @@ const LEASE: Duration = Duration::from_secs(7);
 /// How long a use may outlast its checkout, as in [`Options::default`].
 const MAX_USE: Duration = Duration::from_secs(1);
 
-/// A leader that a busy machine does not depose: what a new leader knows of those it has not heard is another story.
-/// Leases that run out while a test waits, and that a busy machine still renews.
+/// A leader that stays on a busy machine: what a new leader knows of instances that it has not heard has other tests.
+/// Leases that expire while a test waits, and that a busy machine still renews.
 fn steady() -> Options {
     Options::default().leader_ttl("10s").policy("lease_idle", "\"8s\"").policy("lease_rotating", "\"7s\"")
 }
 
-/// A rotation that drains: `payments-api/one` has moved on, `payments-api/two` goes on with version 1 and says so.
+/// A rotation that drains: `payments-api/one` has switched, and `payments-api/two` goes on with version 1 and says so.
 async fn held_up(options: Options) -> Option<(World, Service, Service)> {
     let mut world = World::start(programs!(), options).await?;
     world.broadcaster.start(&world.operator).await;
@@ -42,12 +42,12 @@ async fn held_up(options: Options) -> Option<(World, Service, Service)> {
     Some((world, one, two))
 }
 
-/// Waits for a blocker that fits. Whoever is named meanwhile by the retire's condition about instances is the one.
+/// Waits for a matching blocker. Any instance that the retire waits for meanwhile is this one.
 async fn blocked(world: &World, what: &str, mut fits: impl FnMut(&v1::Blocker) -> bool) -> v1::Blocker {
     world.until(what, |status| status.blockers.iter().find(|blocker| fits(blocker)).cloned()).await
 }
 
-/// Kills `two` and waits until `why` says that it is silent, and names nobody else.
+/// Kills `two` and waits until `why` says that it is silent, and names no other instance.
 async fn killed(world: &World, two: &mut Service) -> v1::Blocker {
     two.kill().await;
     let blocker = blocked(world, "why to name the killed instance", |blocker| {
@@ -83,7 +83,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).expect("not for millions of years")
 }
 
-/// Nobody else was disturbed, and the old role ended after its last session.
+/// No other process was disturbed, and the old role ended after its last session.
 async fn undisturbed(world: &World, mut one: Service) {
     let last = one.stop().await;
     assert_eq!(last.queries_failed, 0, "{last:?}");
@@ -119,7 +119,7 @@ async fn under_hold_a_killed_service_is_waited_for_until_an_operator_names_it() 
          that it is gone"
     );
 
-    // Long after every lease it might have had, nothing has changed.
+    // Long after every lease that it might have had, nothing has changed.
     let info = until("the killed one to be silent for long", LIMIT, async || {
         let instances = world.operator.instances().await.ok()?;
         instances.into_iter().find(|it| it.silent_for_ms.is_some_and(|silent| silent > 10_000))
@@ -175,7 +175,7 @@ async fn a_killed_service_is_presumed_dead_after_the_policys_time() {
     undisturbed(&world, one).await;
 }
 
-/// A frozen process keeps its connections, so that the provider's evidence holds the retire back even when its lease is
+/// A frozen process keeps its connections, so the provider's evidence holds the retire back even when its lease is
 /// over: an operator cuts those sessions off.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_stopped_for_longer_than_its_lease_never_hands_out_the_old_version_again() {
@@ -195,7 +195,7 @@ async fn a_service_stopped_for_longer_than_its_lease_never_hands_out_the_old_ver
     let session =
         blocked(&world, "the frozen one's sessions to hold up the retire", |it| it.condition == "usage_evidence").await;
     println!("{}: {}; next: {}", session.who, session.why, session.next);
-    // They are looked for while its lease still runs; then they alone are in the way.
+    // The sessions are read while its lease still runs. Then only they hold the retire back.
     let fenced = |status: &v1::SecretStatus| status.blockers.iter().all(|it| it.condition != "members_released");
     world.until("the frozen one's lease to be over", |status| fenced(status).then_some(())).await;
     let order = v1::Override { version: 1, instances: Vec::new(), sessions: true };
@@ -233,7 +233,7 @@ async fn a_session_that_no_report_mentions_holds_the_retire_back_by_its_process_
     world.operator.order(Action::Rotate(v1::Rotate {})).await.expect("the order is accepted");
     leaky.until("a release as far as it knows", |status| status.oldest_held == Some(2)).await;
 
-    // Everybody says that version 1 is released; PostgreSQL says otherwise.
+    // Every instance says that version 1 is released. PostgreSQL still has sessions of it.
     let session = world
         .until("why to name the one session that is left", |status| {
             let named: Vec<_> = status.blockers.iter().filter(|it| it.condition == "usage_evidence").collect();
@@ -269,7 +269,7 @@ async fn a_session_that_no_report_mentions_holds_the_retire_back_by_its_process_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_broadcaster_services_work_on_by_store_reads_and_the_rotation_resumes() {
-    // Four times the longest lease there is.
+    // Four times the longest lease.
     const AWAY: Duration = Duration::from_secs(12);
     let Some(mut world) = World::start(programs!(), Options::default()).await else { return };
     world.broadcaster.start(&world.operator).await;
@@ -278,7 +278,7 @@ async fn without_a_broadcaster_services_work_on_by_store_reads_and_the_rotation_
     for service in &mut services {
         service.uses(1).await;
     }
-    // Nobody reports this session: it keeps the rotation from ending before the broadcaster is killed.
+    // No instance reports this session: it keeps the rotation from ending before the broadcaster is killed.
     let hidden = world.session(1).await;
     world.operator.order(Action::Rotate(v1::Rotate {})).await.expect("the order is accepted");
     for service in &mut services {

@@ -36,7 +36,7 @@ async fn a_consul_restored_from_a_snapshot_puts_its_secrets_into_safe_mode() {
     let why = String::from_utf8_lossy(&output.stdout).into_owned();
     println!("{}", why.trim_end());
     assert!(output.status.success() && why.contains("safe mode"), "{output:?}");
-    // The record says version 1, and nobody knows what has become of it since: the service stays with what it uses.
+    // The record says version 1, which may have ended since: the service stays with what it uses.
     let stays = async |world: &World, service: &mut Service| {
         let leased = |status: &v1::SecretStatus| {
             let services = &status.services;
@@ -47,9 +47,9 @@ async fn a_consul_restored_from_a_snapshot_puts_its_secrets_into_safe_mode() {
         service.until("queries with version 2 in safe mode", |status| status.by_version[&2] > before + 100).await;
     };
     stays(&world, &mut service).await;
-    // Nothing stands in the way any more but safe mode; new versions come, and are only noted.
+    // Only safe mode is in the way now. New versions are noted, and not rotated to.
     drop(hidden);
-    // The number of the lost version is taken: somebody uses it.
+    // The number of the lost version is taken, because an instance uses it.
     world.put_by_hand(3).await;
     world
         .until("version 3 to be seen", |status| {
@@ -59,7 +59,7 @@ async fn a_consul_restored_from_a_snapshot_puts_its_secrets_into_safe_mode() {
     let refused = world.operator.order(Action::Rotate(v1::Rotate {})).await;
     assert!(refused.is_err(), "a rotation was ordered in safe mode: {refused:?}");
 
-    // The broadcaster dies in it, and its successor knows.
+    // The broadcaster is killed in safe mode, and its successor is in it too.
     world.broadcaster.kill().await;
     world.broadcaster.start(&world.operator).await;
     let status = world.until("safe mode after a restart", |status| in_safe_mode(status).then(|| status.clone())).await;
@@ -77,7 +77,7 @@ async fn a_consul_restored_from_a_snapshot_puts_its_secrets_into_safe_mode() {
         .until("version 3 to be current", |status| (status.current == 3 && status.rotation.is_none()).then_some(()))
         .await;
     service.uses(3).await;
-    // Version 2 was lost, and is nobody's any more: it is left to whoever made it.
+    // Version 2 was lost and belongs to no record any more: its role is left to the client that made it.
     world.until_roles_are(&[Database::login_by_hand(2), Database::login_by_hand(3)]).await;
     let trail = world.audit();
     let actions: Vec<&str> = trail.entries.iter().map(|entry| entry.action.as_str()).collect();

@@ -1,4 +1,5 @@
-//! One rotation is one trace, over broadcasters and services, whoever leads; and no collector can hold a rotation up.
+//! One rotation is one trace, over broadcasters and services, whichever broadcaster leads. No collector can hold a
+//! rotation up.
 
 use std::collections::BTreeMap;
 
@@ -23,14 +24,14 @@ impl Trace {
     fn of(spans: &[Span], root: &Span) -> Self {
         let mut by_id: BTreeMap<String, Span> = BTreeMap::new();
         for span in spans.iter().filter(|span| span.trace == root.trace) {
-            // Only who sent it may differ.
+            // Only the sender may differ.
             let known = by_id.entry(span.id.clone()).or_insert_with(|| span.clone());
             assert_eq!(Span { instance: known.instance.clone(), ..span.clone() }, *known, "two spans of one id");
         }
         Self(by_id)
     }
 
-    /// `what` it is called, with its parents' names before it, and for services by whom.
+    /// The span's name, with its parents' names before it, and for services the sender.
     fn path(&self, span: &Span) -> String {
         let by = span.attributes.get("rotacast.instance").map(|name| format!(" of {name}")).unwrap_or_default();
         let own = format!("{}{by}", span.name);
@@ -54,7 +55,7 @@ impl Trace {
     }
 }
 
-/// What every successful rotation of a managed credential over both services must have.
+/// The spans that every successful rotation of a managed credential over both services must have.
 fn expected() -> Vec<String> {
     let root = format!("rotate {SECRET}");
     let mut all = vec![root.clone()];
@@ -117,7 +118,7 @@ async fn a_rotation_over_two_services_is_one_trace() {
     world.first_version().await;
     let mut services = [
         world.service("payments-api", "one", &[]),
-        // Its values come from the broadcaster.
+        // It asks the broadcaster for values.
         world.service_without_store("ledger", "one", &[]),
     ];
     for service in &mut services {
@@ -140,12 +141,12 @@ async fn a_rotation_over_two_services_is_one_trace() {
         assert_eq!(pair[0].times.1, pair[1].times.0, "{pair:?}");
     }
     assert_eq!((phases[0].times.0, phases[phases.len() - 1].times.1), root.times);
-    // PostgreSQL was asked who is on the old version; what goes on unchanged is told once.
+    // PostgreSQL was asked for sessions of the old version. A reading that goes on unchanged is one span.
     let usage: Vec<&Span> = trace.0.values().filter(|span| span.name == "provider usage").collect();
     assert!(usage.iter().any(|span| span.attributes["rotacast.result"] == "0 sessions"), "{usage:#?}");
     assert!(usage.iter().all(|span| span.attributes["rotacast.version"] == "1"), "{usage:#?}");
 
-    // Another rotation is another trace; one that is rolled back says why.
+    // Another rotation is another trace. One that rolls back says why.
     world.database.make_login(3).await;
     world.store.put(3, "no credential at all").await;
     assert_eq!(world.ended(3).await.outcome, "rolled_back");
@@ -174,7 +175,7 @@ fn judge_the_log(log: &str, root: &Span) {
         assert_eq!((&line["secret"], &line["trace_id"]), (&SECRET.into(), &root.trace.as_str().into()), "{line}");
         assert_eq!((&line["old"], &line["new"]), (&1.into(), &2.into()), "{line}");
     }
-    // Before and after it there is none.
+    // Before and after the rotation there is none.
     assert!(lines.iter().any(|line| line["secret"] == SECRET && line.get("rotation").is_none()));
 }
 
@@ -189,7 +190,7 @@ async fn a_leader_that_is_killed_leaves_the_trace_to_its_successor() {
     for service in &mut services {
         service.uses(1).await;
     }
-    // An instance is still on the old version: the rotation waits while draining.
+    // An instance is still on the old version: the rotation is draining.
     let held = world.session(1).await;
     let order = world.operator.order(Action::Rotate(v1::Rotate {})).await;
     assert_eq!(order.expect("the order is taken").version, 2);
@@ -217,7 +218,7 @@ async fn a_leader_that_is_killed_leaves_the_trace_to_its_successor() {
     world.standbys[0].stop().await;
 }
 
-/// Told once, and the rotations go on.
+/// The log says it once, and rotations go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collector_that_refuses_or_hangs_holds_no_rotation_up() {
     let collector = Collector::start().await;
@@ -242,7 +243,7 @@ async fn a_collector_that_refuses_or_hangs_holds_no_rotation_up() {
     }
     assert_eq!(service.stop().await.queries_failed, 0);
     assert_eq!(collector.spans(), []);
-    // Its end waits for the last spans a moment, and no longer.
+    // The broadcaster's end waits only a moment for the last spans.
     world.broadcaster.stop().await;
     assert_eq!(world.broadcaster.log().matches(complaint).count(), 1);
 }

@@ -1,4 +1,5 @@
-//! Ten versions are written while no broadcaster runs: all are seen, in order, whatever the store forgot meanwhile.
+//! Ten versions are written while no broadcaster runs: all are seen, in order, although the store's history was
+//! compacted meanwhile.
 
 use rotacast_tests::programs;
 use rotacast_tests::world::{BusKind, Database, Options, StoreKind, World};
@@ -30,7 +31,7 @@ async fn ten_versions(store: StoreKind, compact: bool) {
         |status: &rotacast_proto::v1::SecretStatus| (status.current == LAST && status.rotation.is_none()).then_some(());
     world.until("the newest version to be current and everything older to be over", all_over).await;
     service.uses(LAST).await;
-    // Every old credential was revoked, those between that nobody ever used included.
+    // Every old credential was revoked, including those in between that no instance ever used.
     world.until_roles_are(&[Database::login_by_hand(LAST)]).await;
     let trail = world.audit();
     let seen: Vec<u64> = (trail.entries.iter())

@@ -1,4 +1,4 @@
-//! The judges of the end-to-end tests see what they are there to see: a role that is disabled or dropped under a session.
+//! The judges of the end-to-end tests see what they must see: a role that is disabled or dropped under a session.
 
 use rotacast_tests::programs;
 use rotacast_tests::servers::until;

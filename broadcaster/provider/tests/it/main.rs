@@ -1,4 +1,4 @@
-//! Every provider under the suite, and what is its own.
+//! Every provider under the suite, and the tests of what only one provider has.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,5 @@
-//! PostgreSQL under the suite, and what is PostgreSQL's alone, on a real server and with the rights the documentation asks for.
+//! PostgreSQL under the suite, and what only PostgreSQL has, on a real server and with the rights that the
+//! documentation asks for.
 
 mod cases;
 mod fixture;

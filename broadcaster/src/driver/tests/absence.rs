@@ -1,4 +1,4 @@
-//! What is absent is not taken for what has succeeded: a provider that is gone, a secret that has none.
+//! Something absent does not count as success: a provider that was removed, a secret without a provider.
 
 use rotacast_proto::Level;
 use rotacast_protocol::record::Label;
@@ -7,7 +7,7 @@ use super::faults::hasty;
 use super::*;
 use crate::api::{Action, Control as _, OperatorCommand, Refusal};
 
-/// Settings whose provider can be taken away.
+/// Settings whose provider can be removed.
 struct Removable {
     fixed: Fixed,
     removed: AtomicBool,

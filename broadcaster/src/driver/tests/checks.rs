@@ -1,4 +1,4 @@
-//! A credential that services use is tested again: a finding, and nothing else.
+//! A credential that services use is tested again. A failure is a finding and changes nothing.
 
 use std::sync::Mutex;
 
@@ -11,12 +11,12 @@ use super::faults::hasty;
 use super::*;
 use crate::api::{Action, Control as _, OperatorCommand};
 
-/// Answers tests of credentials in use as the test says.
+/// Answers the tests of credentials in use with what the test sets.
 struct Answers {
     inner: GenerateProvider,
     every: Duration,
     known: Mutex<Result<Verdict, ()>>,
-    /// Of the version that was tested, each time.
+    /// The version of each test.
     asked: Mutex<Vec<u64>>,
 }
 
@@ -34,7 +34,7 @@ impl Answers {
         self.asked.lock().unwrap().clone()
     }
 
-    /// Until it was asked twice more: the first of them may have begun before.
+    /// Waits for two more tests: the first of them may have begun before.
     async fn asked_again(&self) {
         let before = self.asked().len();
         hold("asked again", async || self.asked().len() >= before + 2).await;
@@ -122,14 +122,14 @@ async fn a_credential_that_fails_is_a_finding_until_it_works_again_and_silence_c
     provider.answer(Err(()));
     provider.asked_again().await;
     assert!(found().is_some(), "a server that is away mends nothing");
-    // What is wrong with the database is no change of the credential.
+    // A fault of the database says nothing about the credential.
     provider.answer(Ok(Verdict::Unusable("3D000".into())));
     let warns = |it: &crate::findings::Standing| it.level == Level::Warning && it.text.contains("3D000");
     hold("a warning", async || running.environment.findings.standing().iter().any(warns)).await;
     provider.answer(Ok(Verdict::Works));
     hold("no finding", async || found().is_none()).await;
 
-    // The finding is about what services use: it goes with the version.
+    // The finding is about the version that services use, and ends with it.
     provider.answer(Ok(Verdict::Rejected("28P01".into())));
     hold("a finding", async || found().is_some()).await;
     let by = || OperatorName::new("alice").unwrap();

@@ -63,7 +63,8 @@ async fn doubt(environment: &Environment) -> Option<Doubt> {
     SecretRecord::decode(&record.bytes).unwrap().doubt(version(1))
 }
 
-/// The database is away for a while, or the administrator reaches another server: that says nothing of the credential.
+/// The database is down for a while, or the administrator reaches another server: neither says anything about the
+/// credential.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_that_fails_for_another_reason_than_the_credential_is_tried_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -88,7 +89,8 @@ async fn a_login_that_fails_for_another_reason_than_the_credential_is_tried_agai
     running.await.unwrap();
 }
 
-/// A value that no login can be tried with, as one that names another database, and whose first test came back with the store.
+/// A value that no login can be tried with, such as one that names another database, and whose first test came back
+/// with the store.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_test_that_fails_ends_the_rotation_although_the_store_lost_history() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Rows of docs/understand/scenarios.md that are about the driver.
+//! The rows of docs/understand/scenarios.md that are about the driver.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,17 +15,17 @@ use super::super::sync_places::{SYNCS_OF_ONE_LIFE, SYNCS_UNREGISTERED};
 use super::super::term::SYNCS_AT_ONCE;
 use super::*;
 
-/// Who sends the nth Sync of a flood.
+/// The sender of the nth Sync of a flood.
 type Flooder<'k> = Box<dyn Fn(u64) -> InstanceIdentity + 'k>;
 
-/// A provider at which version 1 is changed from outside.
+/// A provider at which another client changes version 1.
 struct Tampered {
     inner: GenerateProvider,
     changed: AtomicBool,
-    /// Of version 1 once it was changed.
+    /// What a test of version 1 finds once it was changed.
     verdict: Verdict,
     tests_since: AtomicU32,
-    /// Readings left that find a session.
+    /// How many more readings find a session.
     readings_in_use: AtomicU32,
 }
 
@@ -86,7 +86,7 @@ impl Provider for Tampered {
     }
 }
 
-/// A provider that lets so many logins with version 1 end.
+/// A provider whose logins with version 1 hang until the test allows them to end.
 struct SlowLogin {
     inner: GenerateProvider,
     allowed: watch::Sender<u32>,
@@ -147,12 +147,12 @@ impl Provider for SlowLogin {
     }
 }
 
-/// Or the session of the login that comes with a reading outlives the credential, and a login that fails because of the
-/// retire is told as somebody else's doing.
+/// Otherwise the session of a reading's login outlives the credential, and a login that fails because of the retire is
+/// reported as another client's doing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_is_not_disabled_while_a_reading_of_its_usage_logs_in_with_it() {
     let folder = tempfile::tempdir().unwrap();
-    // Longer than it takes until the next reading, and shorter than the last one counts.
+    // Longer than the time to the next reading, and shorter than the last one counts.
     let policy = Policy { self_lease: Duration::from_secs(3), ..hasty() };
     let (mut environment, _bus) = environment(folder.path(), policy.clone()).await;
     let provider = Arc::new(SlowLogin {
@@ -168,7 +168,7 @@ async fn a_credential_is_not_disabled_while_a_reading_of_its_usage_logs_in_with_
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.current == Some(version(1)) && status.rotation.is_none()).await;
     put(&environment, "second").await;
-    // The next reading is held back, while time takes the last thing out of the retire's way.
+    // The next reading is held back while time meets the last other condition of the retire.
     until(&secrets, |status| {
         guard(status).any(|condition| condition.name == ConditionName::UsageEvidence && condition.met)
     })
@@ -189,7 +189,7 @@ async fn a_credential_is_not_disabled_while_a_reading_of_its_usage_logs_in_with_
     assert!(!provider.met.load(Ordering::SeqCst), "disabled while a login with it was under way");
 }
 
-/// Every wait of a rotation that nobody uses, as short as it may be.
+/// Every wait of a rotation without instances is as short as the policy allows.
 pub(super) fn hasty() -> Policy {
     let (moment, when_empty) = (Duration::from_millis(50), WhenEmpty::Proceed);
     Policy {
@@ -224,13 +224,13 @@ async fn s46_a_credential_that_somebody_else_deleted_is_told_once_and_holds_noth
         let position = |action: &str| log.find(&format!("\"action\":\"{action}\""));
         let told = log.matches("\"action\":\"ended_by_others\"").count();
         assert_eq!(told, usize::from(deleted), "{log}");
-        // Before Rotacast itself touches it, or it could be its own doing.
+        // Before Rotacast changes the credential, so that Rotacast cannot be the cause.
         assert!(!deleted || position("ended_by_others") < position("retire_began"), "{log}");
         assert!(position("retired").is_some(), "{log}");
     }
 }
 
-/// Each try is a failed login in the log of the server, and the usage is read every second.
+/// Each try is a failed login in the server's log, and the usage is read every second.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_draining_credential_that_cannot_be_used_as_things_are_is_tried_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -280,7 +280,8 @@ pub(super) fn sync_of(instance: &InstanceIdentity, secrets: &[SecretName], numbe
     instance.seal(&request, format!("{key}:{number}"), clock::wall())
 }
 
-/// A secret whose task takes no mail, so that whoever asks for it keeps its place for as long as possible.
+/// A secret whose task does not read its mailbox, so that each question about it keeps its place for as long as
+/// possible.
 fn stuck(secrets: &Secrets) -> (SecretName, impl Sized + use<>) {
     let name: SecretName = "stuck/one".parse().unwrap();
     let (mail, unread) = mpsc::channel(1);
@@ -304,7 +305,8 @@ async fn s55_whoever_floods_has_two_places_and_the_others_are_answered() {
         register(&bus, instance, &[name()]).await;
     }
     until(&secrets, |status| status.services.len() == 2).await;
-    // One life asks as often as there are places, and a service makes lives up; each would keep its place for a second.
+    // One incarnation asks once for each place, and a service invents incarnations. Each would keep its place for a
+    // second.
     let floods: [(usize, Flooder<'_>); 2] = [
         (SYNCS_OF_ONE_LIFE, Box::new(|_| instance(&environment, "flooder", 1))),
         (SYNCS_UNREGISTERED, Box::new(|number| instance(&environment, "flooder", 1000 + number))),
@@ -316,7 +318,7 @@ async fn s55_whoever_floods_has_two_places_and_the_others_are_answered() {
         let flood: FuturesUnordered<_> = requests.iter().map(|request| bus.sync(request, PATIENCE)).collect();
         let answered = flood.filter(|outcome| std::future::ready(outcome.is_ok())).count();
         let victim = async {
-            // The bus's own queue is full while the flood waits in it: a Sync is then sent again.
+            // The bus's own queue is full while the flood waits in it, so a Sync is sent again.
             for number in 1.. {
                 let request = sync_of(&other, &[name()], number);
                 if let Ok(reply) = bus.sync(&request, PATIENCE).await {
@@ -330,7 +332,7 @@ async fn s55_whoever_floods_has_two_places_and_the_others_are_answered() {
         let began = clock::instant();
         let (answered, reply) = tokio::join!(answered, victim);
         assert!(reply.secrets.contains_key(&name()), "{reply:?}");
-        // On a busy machine the flood takes longer than a place is kept, and then a place is taken more than once.
+        // On a busy machine the flood takes longer than a place is kept, and then a place is used more than once.
         let times = 1 + usize::try_from(clock::instant().since(began).as_secs()).unwrap();
         assert!(answered <= most * times, "{answered} places were taken");
     }
@@ -338,7 +340,7 @@ async fn s55_whoever_floods_has_two_places_and_the_others_are_answered() {
     running.await.unwrap();
 }
 
-/// As many as there may be instances take up their Syncs again at the same moment, and what they ask for takes its time.
+/// As many instances as there may be take up their Syncs at the same moment, and each answer takes a while.
 #[tokio::test(flavor = "multi_thread")]
 async fn s26_instances_that_come_back_all_at_once_are_answered_a_bounded_number_at_a_time() {
     const INSTANCES: u64 = 3000;
@@ -361,7 +363,7 @@ async fn s26_instances_that_come_back_all_at_once_are_answered_a_bounded_number_
         .iter()
         .map(async |instance| {
             let request = sync_of(instance, std::slice::from_ref(&stuck), 1);
-            // Turned away for now: it asks again, as the SDK does.
+            // Refused for now: it asks again, as the SDK does.
             while bus.sync(&request, PATIENCE).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
@@ -379,7 +381,7 @@ async fn s26_instances_that_come_back_all_at_once_are_answered_a_bounded_number_
         () = look => unreachable!("it looks for ever"),
     };
     assert_eq!(answered, instances.len());
-    // A place's task is collected with the next Sync; a few others come and go.
+    // A place's task is collected with the next Sync, so there may be a few more.
     assert!(most.get() > SYNCS_AT_ONCE / 2, "the bound was not reached: {}", most.get());
     assert!(most.get() <= SYNCS_AT_ONCE + 16, "{} Syncs were under way", most.get());
     stop.cancel();

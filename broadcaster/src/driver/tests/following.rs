@@ -57,7 +57,7 @@ async fn a_follower_tells_what_the_record_says_and_refuses_the_rest() {
     let (known, read) = (&two.leader.status(Some(name())).await.unwrap().secrets[0], &told.secrets[0]);
     assert_eq!((read.current, read.revision, &read.versions), (Some(version(1)), known.revision, &known.versions));
     assert_eq!((known.record_read_at, read.record_read_at.is_some()), (None, true));
-    // Read anew for each answer.
+    // Read for each answer.
     two.order(Order::pause("a look").unwrap()).await;
     let told = two.follower.status(None).await.unwrap();
     assert_eq!(told.secrets.len(), 1);
@@ -86,7 +86,7 @@ async fn a_watch_of_a_follower_goes_on_when_it_takes_over_and_when_it_is_deposed
     two.order(Order::pause("a look").unwrap()).await;
     let second = watch.next().await.unwrap().unwrap();
     assert!(second.record_read_at.is_some() && paused(&second), "{second:?}");
-    // As far as the listener can see, it leads from now on, over the tasks that are there.
+    // As far as the listener can see, it leads from now on, with the tasks that are there.
     two.follower_role.send_replace(Role::Leader { epoch: Epoch(9) });
     let third = watch.next().await.unwrap().unwrap();
     assert!(third.record_read_at.is_none() && paused(&third), "{third:?}");

@@ -10,7 +10,7 @@ use super::scheduled::order;
 use super::*;
 use crate::api::{Action, Control as _, OperatorCommand, Refusal};
 
-/// A provider that reads values which begin with a brace, and `first`.
+/// A provider that can read values which begin with a brace, and `first`.
 struct Reads(GenerateProvider);
 
 impl Reads {
@@ -93,14 +93,14 @@ fn is_over(status: &SecretStatus) -> bool {
     status.rotation.is_none() && status.guards.is_empty() && status.blockers.is_empty()
 }
 
-/// `why` names the way out, and it is one: the secret rotates again.
+/// `why` names the way out. After it the secret rotates again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_whose_value_the_provider_cannot_read_is_given_up_by_the_command_that_why_shows() {
     let folder = tempfile::tempdir().unwrap();
-    // In the history that was lost, instances may have been told of it.
+    // In the lost history, instances may have heard of it.
     let changes = [added(version(2), Origin::Watched), safe_mode(), RecordChange::SafeModeLeft];
     let (environment, _bus) = after_safe_mode(folder.path(), &changes).await;
-    // Not by `put`, which refuses it: by a writer to the store.
+    // Written by a client of the store, since `put` refuses it.
     put(&environment, "no JSON").await;
     let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
@@ -125,7 +125,7 @@ async fn a_version_whose_value_the_provider_cannot_read_is_given_up_by_the_comma
     }
 }
 
-/// Once nothing of the lost history can be in use any more, a later version is one that no instance was told of.
+/// Once nothing of the lost history can be in use any more, a later version is one that no instance has heard of.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_after_a_restore_a_rejected_value_of_another_owner_is_left_alone_without_an_order() {
     let folder = tempfile::tempdir().unwrap();
@@ -133,7 +133,7 @@ async fn long_after_a_restore_a_rejected_value_of_another_owner_is_left_alone_wi
     let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
     let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
     until(&secrets, |status| status.current == Some(version(1)) && is_over(status)).await;
-    // Which of them comes after the wait for the lost history is a matter of time; in the end one does.
+    // Time decides which of them comes after the wait for the lost history. In the end one does.
     let mut left_alone = false;
     for next in 2..10 {
         put(&environment, "no JSON").await;
@@ -173,7 +173,7 @@ async fn a_version_that_was_never_made_ends_without_an_operators_word() {
     running.await.unwrap();
     let log = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
     assert!(log.contains("\"action\":\"left_alone\"") && log.contains("before its credential was made"), "{log}");
-    // If the lost history has made it, it may be in use.
+    // If the lost history made it, it may be in use.
     let ended =
         log.lines().find(|line| line.contains("\"version\":2") && line.contains("\"action\":\"ended_unproven\""));
     assert!(ended.is_some_and(|line| line.contains("\"why\":\"value_lost\"")), "{log}");

@@ -1,4 +1,5 @@
-//! The word that an incarnation is gone: what was heard for any secret speaks against it, and no other secret is asked.
+//! An order that says an incarnation is gone: what was heard of it for any secret counts, and no other secret's task is
+//! asked.
 
 use super::faults::{hasty, register};
 use super::*;
@@ -12,7 +13,7 @@ fn member(environment: &Environment) -> InstanceIdentity {
     instance(environment, "payments", 1)
 }
 
-/// A member of both secrets, of which the second has a task that takes no mail, as one that waits for a disk.
+/// A member of both secrets. The task of the second one does not read its mailbox, as while it waits for a disk.
 async fn member_of_both(environment: &Environment, bus: &EmbeddedBus) -> (Running, mpsc::Receiver<Mail>) {
     put(environment, "first").await;
     let running = Running::start(environment);
@@ -39,7 +40,7 @@ async fn a_secret_that_hangs_keeps_no_instance_from_being_said_gone_for_another(
     let (environment, bus) = environment(folder.path(), hasty()).await;
     let (running, _unread) = member_of_both(&environment, &bus).await;
     let key = member(&environment).key().clone();
-    // Until it was silent for long enough.
+    // It must have been silent for long enough.
     hold("taken", async || match say_gone(&running, &key).await {
         Ok(()) => true,
         Err(refusal) => {

@@ -1,4 +1,4 @@
-//! Whose the store is.
+//! Which cluster the store belongs to.
 
 use super::*;
 use crate::home::Home;
@@ -20,7 +20,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     tokio::time::timeout(PATIENCE, met).await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"));
 }
 
-/// The key that says whose the tree is, as another cluster's.
+/// The key that names the cluster of the tree, with another cluster's id.
 async fn give_away(environment: &Environment, cluster: &str) {
     let key = environment.tree.prefix().key().child("cluster");
     let owner = format!(r#"{{"format":1,"cluster":"{cluster}","id":"{:032x}","keys":[]}}"#, 1);
@@ -65,7 +65,7 @@ async fn a_store_that_becomes_another_clusters_closes_the_door_until_it_is_ours_
     give_away(&environment, "staging").await;
     tokio::time::timeout(PATIENCE, role.wait_for(|role| !leads(role))).await.unwrap().unwrap();
     assert!(closed(&environment), "{:?}", environment.findings.told());
-    // Another one of the same name is another one too.
+    // Another cluster of the same name is another one too.
     give_away(&environment, "test").await;
     let told = || environment.findings.told().iter().any(|finding| finding.text.contains("belong to cluster test (id"));
     until("a finding about the other id", told).await;
@@ -99,7 +99,7 @@ async fn only_keys_of_this_cluster_sign_its_states() {
     assert!(Home::default().is_newer(&environment, &state(&environment.key), Revision(4)), "before it has read any");
 }
 
-/// A state of another cluster with a far newer revision, and one of our own under a forged revision.
+/// A state of another cluster with a far higher revision, and one of this cluster under a forged revision.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_state_that_is_none_of_ours_blames_no_store_and_stops_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -124,7 +124,7 @@ async fn a_newer_state_that_is_none_of_ours_blames_no_store_and_stops_nothing() 
     }
     stop.cancel();
     running.await.unwrap();
-    // Nor does the next leader blame it.
+    // The next leader does not take it for a fault of its own store either.
     bus.publish_state(
         &name(),
         Revision(1 << 41),
@@ -178,7 +178,7 @@ async fn two_replicas_of_one_name_are_named() {
         leader_ttl: Duration::from_millis(50),
         ..environment.clone()
     };
-    // The embedded store names no leader: what another store would say.
+    // The embedded store names no leader. Another store says this.
     let driver = Driver::new(namesake.clone(), Secrets::new(10));
     let leader = environment.replica.clone();
     let mut seen = None;
@@ -207,7 +207,7 @@ async fn a_store_that_was_made_anew_gets_its_clusters_id_back_from_the_bus() {
     assert_eq!(later.home.id(), environment.home.id());
     assert_eq!(later.home.look_at_bus(&later).await.unwrap(), None);
 
-    // With keys of its own it is another cluster, and says so.
+    // With keys of its own it is another cluster, and the error says so.
     let other = EmbeddedStore::open(folder.path().join("other.db")).await.unwrap();
     let tree = SecretTree::new(Arc::new(other), Prefix::new("rotacast").unwrap());
     let staging = Environment { tree, home: Home::default(), key: SigningKey::generate(), ..environment.clone() };

@@ -1,4 +1,4 @@
-//! One fault stays one fault.
+//! A fault of one secret stays with that secret.
 
 use rotacast_protocol::message::SyncReply;
 use rotacast_protocol::record::Label;
@@ -71,7 +71,7 @@ async fn a_record_that_cannot_be_read_takes_its_secret_alone_out_of_service_unti
     let mut watched = running.control.watch(Some(other()));
     let told = tokio::time::timeout(PATIENCE, watched.next()).await.expect("the watch says nothing").unwrap();
     assert!(told.unwrap_err().to_string().contains("out of service"));
-    // A version written meanwhile is taken in afterwards.
+    // A version that was written meanwhile is taken in afterwards.
     put_of(&environment, &other(), "second").await;
 
     write(&whole).await;
@@ -263,7 +263,7 @@ async fn a_store_that_refuses_a_campaign_is_asked_again_until_it_does_not() {
     running.stop().await;
 }
 
-/// What the broken-off task has granted, and when it sealed what, is forgotten with it.
+/// The aborted task's grants and the time of its seals are forgotten with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_panic_nothing_is_retired_before_the_longest_lease_is_over() {
     const LEASE: Duration = Duration::from_secs(1);
@@ -276,7 +276,7 @@ async fn after_a_panic_nothing_is_retired_before_the_longest_lease_is_over() {
     let running = Running::start(&environment);
     running.reaches(&other(), 1).await;
     let led = clock::instant();
-    // Leases of the term's beginning are over: only those of the task that breaks off are not.
+    // Leases from the begin of the term have expired. Only those of the aborted task have not.
     hold("the lease to pass", async || clock::instant().since(led) > LEASE * 2).await;
     let broke_off = clock::instant();
     settings.armed.store(true, Ordering::SeqCst);
@@ -302,7 +302,7 @@ async fn a_follower_whose_campaign_was_refused_once_is_well_when_another_leads()
     put(&environment, "first").await;
     let leader = Running::start(&environment);
     leader.reaches(&name(), 1).await;
-    // As other stores have it.
+    // The embedded store keeps no leader's key. Other stores do.
     let key = environment.tree.prefix().key().child("leader");
     let writes = vec![Write::Put(key, SecretValue::new(b"one".to_vec()))];
     both.commit(Commit { checks: vec![], writes }).await.unwrap();
@@ -330,13 +330,13 @@ async fn a_secret_whose_task_does_not_answer_hides_no_other_from_the_status() {
     put(&environment, "first").await;
     let running = Running::start(&environment);
     running.reaches(&name(), 1).await;
-    // One that takes no mail, as one whose record cannot be saved just now; one that has ended a moment ago.
+    // A task that does not read its mailbox, as while its record cannot be saved, and one that has just ended.
     let (mail, unread) = mpsc::channel(1);
     let (_sender, status) = watch::channel(Arc::new(SecretStatus::new(other())));
     running.secrets.insert(other(), TaskHandle { mail, status });
     let expected = [(other(), None), (name(), Some(version(1)))];
     assert_eq!(all(&running).await, expected);
-    // A list without its instances says so.
+    // A list of secrets without instances says so.
     let asked = tokio::time::timeout(PATIENCE, running.control.instances(None, None)).await.expect("it hangs");
     assert_eq!(asked.unwrap().unanswered, [other()]);
     drop(unread);
@@ -407,7 +407,7 @@ async fn what_the_import_refuses_is_found_and_counted_until_the_source_is_correc
         write(name, Some(value)).await;
         hold(name, async || found(name).is_some_and(|text| text.contains(told))).await;
     }
-    // Back to an older value, and gone.
+    // The value is written back to an older one, and deleted.
     for value in ["v1", "v2", "v1"] {
         write("back", Some(value.into())).await;
         let versions = async || environment.tree.list_versions(&"back".parse().unwrap()).await.unwrap().len();
@@ -453,7 +453,7 @@ async fn beside_many_broken_records_and_without_room_for_one_more_the_others_rot
     for secret in &whole {
         running.reaches(secret, 1).await;
     }
-    // One more: by hand it is refused before anything is written, by another program it is left out by name.
+    // One more version: an operator's is refused before anything is written, another program's is left out by name.
     let command = OperatorCommand { secret: name(), action: Action::Put(SecretValue::new(b"first".to_vec())) };
     let refused = running.control.command(OperatorName::new("tests").unwrap(), command).await.unwrap_err();
     assert!(refused.to_string().contains("at most"), "{refused}");
@@ -474,7 +474,7 @@ async fn beside_many_broken_records_and_without_room_for_one_more_the_others_rot
     running.stop().await;
 }
 
-/// The configuration means one secret that is there, and one that is not.
+/// The configuration names one secret that is there, and one that is not.
 struct Patterned(SecretSettings);
 
 impl Settings for Patterned {
@@ -524,7 +524,7 @@ async fn the_finding_about_a_strange_key_goes_with_the_key() {
     let commit = async |writes| {
         environment.tree.store().commit(Commit { checks: vec![], writes }).await.unwrap();
     };
-    // One that the records' listing finds, and one that the versions' watch does.
+    // One that the listing of records finds, and one that the watch of versions finds.
     let keys = [key("records"), key("versions")];
     let value = || SecretValue::new(b"x".to_vec());
     commit(keys.iter().map(|key| Write::Put(key.clone(), value())).collect()).await;
@@ -563,7 +563,7 @@ async fn a_task_that_takes_nothing_in_holds_up_no_other_and_misses_nothing() {
     }
     put(&environment, "second").await;
     running.reaches(&name(), 2).await;
-    // Those that come after the full mailbox are taken in for the others.
+    // Registrations that come after the mailbox is full are taken in for the other secrets.
     let both = instance(&environment, "billing-api", INSTANCES + 1);
     register(&bus, &both, &[other(), name()]).await;
     let instances = async |secret: &SecretName| {
@@ -572,7 +572,7 @@ async fn a_task_that_takes_nothing_in_holds_up_no_other_and_misses_nothing() {
     };
     hold("the instance is known", async || instances(&name()).await.is_some_and(|known| known.len() == 1)).await;
     hold("a finding", async || running.finding(Topic::Unresponsive).is_some()).await;
-    // In the order of their names the full one comes first.
+    // In the order of names the full one comes first.
     let request = sync_of(&both, &[other(), name()], 1);
     let reply = bus.sync(&request, PATIENCE).await.unwrap();
     let own = environment.key.public();
@@ -586,7 +586,7 @@ async fn a_task_that_takes_nothing_in_holds_up_no_other_and_misses_nothing() {
     running.stop().await;
 }
 
-/// A tenth of the records cannot be read: the secrets of the others rotate. `tools/test --long`: 1,000 of 10,001.
+/// A tenth of the records cannot be read: the other secrets rotate. `tools/test --long`: 1,000 of 10,001.
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_whose_records_are_whole_rotate_beside_many_that_are_not() {
     let broken = if std::env::var_os("ROTACAST_LONG").is_some() { 1000 } else { 30 };
@@ -596,7 +596,7 @@ async fn secrets_whose_records_are_whole_rotate_beside_many_that_are_not() {
     for secret in &all {
         put_of(&environment, secret, "first").await;
     }
-    // One after the other, so that each has the patience of one.
+    // One after the other, so that each has the whole timeout.
     let reach = async |running: &Running, secrets: &[SecretName], version: u64| {
         for secret in secrets {
             running.reaches(secret, version).await;

@@ -6,7 +6,7 @@ use rotacast_store::Created;
 use super::scheduled::order;
 use super::*;
 
-/// That of [`environment`].
+/// The secret of [`environment`].
 pub(super) fn provider() -> Option<ProviderId> {
     Some(GenerateProvider::default().id("test"))
 }
@@ -44,7 +44,7 @@ async fn last_version(secrets: &Secrets) -> Option<Version> {
     answer.await.unwrap()
 }
 
-/// A leader that crashed between the record, which has the numbers, and the note that tells everybody else.
+/// A leader that crashed after it saved the numbers in the record and before it wrote the note that others read.
 #[tokio::test(flavor = "multi_thread")]
 async fn numbers_that_are_taken_hold_nobody_up_although_nothing_noted_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -56,7 +56,7 @@ async fn numbers_that_are_taken_hold_nobody_up_although_nothing_noted_it() {
         &[safe_mode(), RecordChange::NumbersLost { last: version(7) }, RecordChange::SafeModeLeft],
     )
     .await;
-    // Somebody who knows nothing of it writes one of them by hand.
+    // A client that knows nothing of it writes one of them by hand.
     let value = SecretValue::new(b"by hand".to_vec());
     let created = environment.tree.create_version(&name(), version(5), value, Vec::new()).await.unwrap();
     assert!(matches!(created, Created::Done(_)));
@@ -81,7 +81,7 @@ async fn a_number_that_is_about_to_be_made_is_not_taken_for_lost() {
     let rotation = [
         RecordChange::VersionAdded { version: version(2), origin: Origin::Managed, provider: provider(), at },
         RecordChange::RotationStarted { new: version(2), trigger: "ada".into(), provider: provider(), at },
-        // In which no credential is made.
+        // No credential is made in safe mode.
         safe_mode(),
     ];
     leave(&environment, &policy, &rotation).await;
@@ -90,7 +90,7 @@ async fn a_number_that_is_about_to_be_made_is_not_taken_for_lost() {
     until(&secrets, |status| status.rotation.is_some()).await;
     let gap = Mail::Gap { missing: version(2), found: version(3) };
     secrets.get(&name()).unwrap().mail.send(gap).await.unwrap();
-    // It has dealt with the gap once it answers.
+    // Once it answers, it has dealt with the gap.
     assert_eq!(last_version(&secrets).await, Some(version(2)));
     order(&secrets, Order::LeaveSafeMode).await;
     until(&secrets, |status| status.current == Some(version(2))).await;
@@ -110,7 +110,7 @@ async fn a_backup_that_was_taken_in_safe_mode_is_noticed_when_it_is_restored() {
         let (secrets, stop) = (Secrets::new(10), CancellationToken::new());
         let running = tokio::spawn(Driver::new(environment.clone(), secrets.clone()).run(stop.clone()));
         let status = until(&secrets, wanted).await;
-        // The state of that revision has reached the bus: what is published before it is not what gets lost.
+        // The state of that revision has reached the bus, so what is published before it is not what gets lost.
         let mut states = bus.watch_states(&[name()]);
         let published = async {
             loop {

@@ -1,4 +1,4 @@
-//! Rotations that nobody asks for.
+//! Rotations that a schedule starts.
 
 use std::sync::Mutex;
 
@@ -43,7 +43,7 @@ async fn a_secret_is_rotated_by_its_schedule_and_not_while_it_is_paused() {
     *settings.schedule.lock().unwrap() = Some(Schedule::every(Duration::from_millis(100)));
     secrets.get(&name()).unwrap().mail.send(Mail::Reconfigured).await.unwrap();
     let overdue = until(&secrets, |status| status.next_rotation_at.is_some_and(|due| due < clock::wall())).await;
-    // Whatever the task does about it, it has done once it answers again.
+    // Once the task answers again, it has dealt with the schedule.
     let still = until(&secrets, |_| true).await;
     assert_eq!(
         (overdue.rotation, still.rotation, still.current),
@@ -70,7 +70,7 @@ pub(super) async fn order(secrets: &Secrets, order: Order) {
     answer.await.unwrap().unwrap();
 }
 
-/// A clock that was a year ahead has written the record; it is right again.
+/// A clock that was a year fast has written the record. It is right again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_from_the_future_is_named_and_its_schedule_goes_on() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! A new leader takes over what its predecessor has left.
+//! A new leader takes over its predecessor's secrets.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ async fn epochs(environment: &Environment) -> BTreeMap<SecretName, Epoch> {
 }
 
 /// A term with many secrets begins without a flood: few saves at once, one for each record that was there, no reads of
-/// each, and first for those that wait for it.
+/// each, and first for the secrets that a caller waits for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_takeover_saves_every_record_once_few_at_a_time_and_rotating_secrets_first() {
     let folder = tempfile::tempdir().unwrap();
@@ -40,18 +40,18 @@ async fn a_takeover_saves_every_record_once_few_at_a_time_and_rotating_secrets_f
         all.len() == MANY + 1 && all.iter().all(|(_, task)| task.status.borrow().current == Some(version(1)))
     })
     .await;
-    // Its name is the last of all.
+    // Its name is the last one in order.
     put(&environment, "second").await;
     until(&secrets, |status| status.rotation.is_some()).await;
     stop.cancel();
     running.await.unwrap();
-    // Each was saved several times on the way to its first version.
+    // Each was saved several times until its first version.
     let most = counting.most_under_way();
     assert!((2..=PLACES).contains(&most), "{most} commits at once, expected 2 to {PLACES}");
     let before = epochs(&environment).await;
     assert_eq!(before.len(), MANY + 1);
 
-    // What this test reads itself does not count.
+    // The reads of this test itself do not count.
     let uncounted = environment.clone();
     let counting = Arc::new(Counting::new(store));
     environment.tree = SecretTree::new(counting.clone(), environment.tree.prefix().clone());

@@ -1,4 +1,4 @@
-//! The queue before a collector that fails, hangs or is not there.
+//! The queue before a collector that fails, hangs or is absent.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ use super::*;
 use crate::traces::RotationTrace;
 use crate::traces::spans::{span, time};
 
-/// A collector that takes, refuses, or waits for a permit before each batch.
+/// A collector that accepts, refuses, or waits for a permit before each batch.
 #[derive(Clone)]
 struct Fake {
     refuses: Arc<Mutex<bool>>,
@@ -35,7 +35,7 @@ impl Fake {
         *self.refuses.lock().unwrap() = refuses;
     }
 
-    /// Until so many batches have come.
+    /// Waits until so many batches have arrived.
     async fn batches(&self, count: usize) -> Vec<Result<usize, usize>> {
         self.batches.subscribe().wait_for(|batches| batches.len() >= count).await.unwrap().clone()
     }
@@ -63,7 +63,7 @@ fn any() -> SpanData {
     span(&trace, trace.root(), SpanId::INVALID, "any", (time(WallTime(1)), time(WallTime(2))), Vec::new())
 }
 
-/// Until the counts are as wanted; paused time goes on by itself while nothing else does.
+/// Waits until the counts are as wanted. Paused time advances by itself while no task runs.
 async fn counted(traces: &Traces, sent: u64, lost: u64) {
     let counts = traces.counts().unwrap();
     while (counts.sent(), counts.lost()) != (sent, lost) {
@@ -89,14 +89,14 @@ async fn a_collector_that_hangs_costs_spans_and_nothing_else() {
     let fake = Fake::new(Some(Arc::clone(&permits)));
     let exporting = start_with(fake.clone(), &cluster(), "one");
     let traces = exporting.traces();
-    // Never waits, though nobody takes anything: the first one is on its way before the rest comes.
+    // Never waits although the collector takes nothing: the first span is being sent before the others arrive.
     traces.send(any());
     tokio::time::sleep(LINGER * 2).await;
     for _ in 0..MAX_WAITING + 10 {
         traces.send(any());
     }
     assert_eq!(traces.counts().unwrap().lost(), 10);
-    // The batch under way is given up.
+    // The batch in flight is given up.
     tokio::time::sleep(EXPORT_TIMEOUT * 2).await;
     counted(&traces, 0, 11).await;
     permits.add_permits(100);

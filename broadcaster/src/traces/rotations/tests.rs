@@ -1,4 +1,4 @@
-//! From changes of a record to spans.
+//! Spans made from changes of a record.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ fn names(spans: &[SpanData]) -> Vec<&str> {
     spans.iter().map(|span| &*span.name).collect()
 }
 
-/// What happens to a secret whose second version replaces the first, a second apart.
+/// A secret whose second version replaces the first: changes a second apart.
 fn story() -> (SecretRecord, Vec<RecordChange>) {
     let at = |second: u64| WallTime(second * 1000);
     let timing = Timing::of(&rotacast_protocol::Policy::default());
@@ -100,14 +100,14 @@ fn a_successor_goes_on_with_the_same_trace() {
     assert_eq!(names(&first), ["verifying", "preparing"]);
     let whole = ["verifying", "preparing", "activating", "draining", "retiring", "rotate payments/db"];
     assert_eq!(names(&second), whole);
-    // What both have sent is equal to the last byte.
+    // Both have sent the same bytes.
     assert_eq!(second[..2], first);
 
-    // A third one that takes over right after the end sends it all once more.
+    // A third leader that takes over right after the end sends everything once more.
     let (third, mut from_third) = traces();
     drop(RotationSpans::new(third.clone(), &record, WallTime(9000)));
     assert_eq!(all(&mut from_third), second);
-    // Much later it is nobody's business any more.
+    // Long after the end a new leader sends nothing.
     drop(RotationSpans::new(third, &record, WallTime(8000 + MAY_BE_LOST_MS)));
     assert_eq!(all(&mut from_third), []);
 }

@@ -1,5 +1,5 @@
-//! `api.d.ts`, which the dashboard's scripts are checked against, is what the routes answer: every field of an answer is declared
-//! with its type, and every declared field is answered.
+//! `api.d.ts`, against which the dashboard's scripts are checked, matches what the routes answer: every field of an
+//! answer is declared with its type, and every declared field is in an answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use super::*;
 
 const TYPES: &str = include_str!("../api.d.ts");
 
-/// A secret of which everything is known.
+/// A secret with every field.
 pub(super) fn full(secret: SecretName) -> SecretStatus {
     let (one, two) = (Version::FIRST, Version::FIRST.next());
     let at = WallTime(1_795_392_000_000);
@@ -78,7 +78,7 @@ pub(super) fn waiting(secret: SecretName) -> SecretStatus {
     SecretStatus { versions: vec![pending], ..SecretStatus::new(secret) }
 }
 
-/// The declarations, and what has been seen of them.
+/// The declarations, and the fields that were answered.
 struct Types<'t> {
     interfaces: BTreeMap<&'t str, BTreeMap<&'t str, &'t str>>,
     aliases: BTreeMap<&'t str, &'t str>,
@@ -112,7 +112,7 @@ impl<'t> Types<'t> {
         Self { interfaces, aliases, words: words.collect(), seen: BTreeSet::new() }
     }
 
-    /// Whether a value is what a declared type allows; if not, where it is not.
+    /// Whether a declared type allows a value; if not, the place of the first one that it does not allow.
     fn check(&mut self, kind: &'t str, value: &Value, at: &str) -> Result<(), String> {
         if let Some(kind) = kind.strip_suffix(" | null") {
             return if value.is_null() { Ok(()) } else { self.check(kind, value, at) };

@@ -1,4 +1,4 @@
-//! The cases.
+//! The cases: what every bus promises, one function for each promise.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use super::sample::{Sample, instance, life, persist, persist_outcome, secret, su
 use super::watching::Watching;
 use crate::{BusError, CLAIM, LeaderBus, Level, MAX_MESSAGE_BYTES};
 
-/// Patience of a Sync that is expected to be answered.
+/// Timeout of a Sync that the case expects to be answered.
 const PATIENT: Duration = Duration::from_secs(30);
-/// Patience of a Sync that is expected not to be.
+/// Timeout of a Sync that the case expects to get no answer.
 const IMPATIENT: Duration = Duration::from_millis(500);
 
 pub async fn a_newcomer_gets_the_last_state_of_each_secret<F: Fixture>(f: F) {
@@ -53,12 +53,12 @@ pub async fn a_newcomer_gets_the_last_roster_entry_and_report_of_each_life<F: Fi
     let mut roster = Watching::settled(leader.watch_roster()).await;
     assert_eq!(roster.since_resync, 2);
     assert_eq!(roster.payload(&subject(&life(2))).unwrap(), "2 round 3");
-    // Reports are soft: sent is not yet arrived.
+    // A report is not acknowledged: once sent it may still be under way.
     let both =
         |w: &Watching| (1..=2).all(|n| w.payload(&subject(&life(n))).is_some_and(|p| p == &format!("{n} round 3")));
     let mut reports = Watching::settled(leader.watch_reports()).await;
     reports.until("the last report of each", both).await;
-    // By now they have arrived: a newcomer gets exactly the last ones.
+    // The reports have arrived by now, so a new reader gets exactly the last one of each instance.
     let newcomer = Watching::settled(leader.watch_reports()).await;
     assert!(both(&newcomer));
     assert_eq!(newcomer.since_resync, 2);
@@ -135,12 +135,12 @@ pub async fn duplicates_are_harmless<F: Fixture>(f: F) {
     let watch = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
     assert_eq!((watch.since_resync, &watch.last[name.as_str()]), (1, &state));
     assert_eq!(persist(async || leader.read_roster().await).await, [registration]);
-    // The same revision once more under a new id (a broadcaster that restarted) is no step back.
+    // A broadcaster that restarted sends the same revision under a new id: that is no step back.
     let again = sample.state(&name, "one, again");
     persist(async || leader.publish_state(&name, Revision(1), &again).await).await;
     let watch = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
     assert_eq!(watch.last[name.as_str()], again);
-    // The old copy, late: refused or taken, never both.
+    // The old state arrives late and is refused.
     persist(async || leader.publish_state(&name, Revision(2), &sample.state(&name, "two")).await).await;
     let late = leader.publish_state(&name, Revision(1), &state).await;
     assert!(matches!(late, Err(BusError::Fenced { .. })), "{late:?}");
@@ -191,9 +191,9 @@ pub async fn a_bus_that_is_down_says_so<F: Fixture>(mut f: F) {
     for (what, outcome) in [("publish", published), ("register", registered), ("read_roster", read.map(drop))] {
         assert!(matches!(outcome, Err(BusError::Unreachable { .. })), "{what}: {outcome:?}");
     }
-    // Whether nobody leads or nobody can be reached cannot always be told apart within the timeout.
+    // Within the timeout the bus cannot always tell "no leader" from "no broadcaster reachable".
     assert!(synced.as_ref().is_err_and(BusError::is_transient), "sync: {synced:?}");
-    // A broadcaster looks while nothing rotates, and says why.
+    // While nothing rotates, a broadcaster examines the bus and says what is wrong.
     let wrong = async |leader: &Arc<dyn LeaderBus>| -> Vec<String> {
         let found = leader.examine().await;
         found.into_iter().filter(|it| it.level == Level::Error).map(|it| format!("{}; {}", it.text, it.fix)).collect()
@@ -235,7 +235,7 @@ pub async fn a_recreated_log_is_read_anew<F: Fixture>(mut f: F) {
     states.until("a resync and the new state", arrived).await;
     roster.until("a resync and the new registration", arrived).await;
     assert_eq!(persist(async || leader.read_roster().await).await, [entry]);
-    // The numbering began anew, and publishing goes on.
+    // The numbers of the log begin again, and publishing goes on.
     persist(async || leader.publish_state(&name, Revision(7), &sample.state(&name, "later")).await).await;
     states.until("a later state", |w| w.last[name.as_str()].payload == "later").await;
     let report = sample.report(&life(9), "after");
@@ -256,7 +256,7 @@ pub async fn a_log_whose_records_are_all_gone_is_read_to_its_end<F: Fixture>(mut
     if !f.empty_reports().await {
         return;
     }
-    // A new reader has nothing to read, and the earlier one continues.
+    // A new reader finds nothing to read, and the earlier one goes on.
     let mut after = Watching::settled(f.another_leader().await.watch_reports()).await;
     assert_eq!(after.since_resync, 0, "{:?}", after.last.keys());
     report(21, "after").await;
@@ -266,18 +266,18 @@ pub async fn a_log_whose_records_are_all_gone_is_read_to_its_end<F: Fixture>(mut
 }
 
 pub async fn s27_a_slow_reader_ends_with_the_newest<F: Fixture>(f: F) {
-    // More than any bus holds back for a reader that does not read: 4096 messages, and some hundreds on their way.
+    // More than any bus buffers for a reader that does not read: 4096 messages, and some hundreds under way.
     const REPORTS: u64 = 6_000;
     let (sample, leader, bus) = (Sample::new(), f.leader(), f.another_instance().await);
     let mut slow = Watching::settled(leader.watch_reports()).await;
     let mut quick = Watching::settled(f.another_leader().await.watch_reports()).await;
     let padding = "x".repeat(2000);
-    // Sent once, long before the rest: a reader that only skips what it missed never sees it.
+    // Sent once, long before the rest: a reader that resumes after the messages it missed never gets it.
     let cold_life = life(100);
     let cold = sample.report(&cold_life, "once");
     let send = async {
         persist(|| bus.report(&cold_life, &cold)).await;
-        // Each life's in their order, the lives beside each other.
+        // The reports of one incarnation keep their order. Those of different incarnations may be interleaved.
         let lives = (0..3).map(async |own: u64| {
             let key = life(u128::from(own));
             for number in (1..=REPORTS).filter(|number| number % 3 == own) {
@@ -294,7 +294,7 @@ pub async fn s27_a_slow_reader_ends_with_the_newest<F: Fixture>(f: F) {
                 payload.is_some_and(|payload| payload.starts_with(format!("{number} ").as_bytes()))
             })
     };
-    // The quick one proves that everything has gone through while the slow one has read nothing.
+    // When the fast reader has everything, every message has passed the slow one, which has read nothing.
     tokio::join!(send, quick.until("the newest reports", newest));
     slow.until("the newest reports", newest).await;
 }
@@ -344,7 +344,7 @@ pub async fn a_sync_is_answered<F: Fixture>(f: F) {
         assert_eq!(call.request, request);
         let reply = sample.reply(&call.request);
         call.reply.send(reply.clone());
-        // Goes on serving while the reply is under way.
+        // Goes on answering while the reply is under way.
         (reply, calls.next().await)
     };
     let ask = async { persist(|| bus.sync(&request, PATIENT)).await };
@@ -368,7 +368,7 @@ pub async fn syncs_are_answered_out_of_order<F: Fixture>(f: F) {
         while let Some(call) = calls.next().await {
             waiting.push(call.unwrap());
             if waiting.len() == CALLS {
-                // The last first.
+                // Answered in reverse order.
                 for call in waiting.drain(..).rev() {
                     let reply = serving.reply(&call.request);
                     call.reply.send(reply);
@@ -393,7 +393,7 @@ pub async fn a_leader_that_goes_mid_call_is_no_leader<F: Fixture>(f: F) {
     let (sample, bus) = (Sample::new(), f.instance());
     let mut calls = f.leader().serve_sync();
     let request = sample.request(&life(1), "hello");
-    // First until a call arrives, then that call is left without an answer.
+    // Answers until a call arrives, and leaves that call without an answer.
     let ask = async {
         loop {
             let outcome = bus.sync(&request, IMPATIENT).await;
@@ -422,7 +422,7 @@ pub async fn a_dropped_sync_stream_leads_no_more<F: Fixture>(f: F) {
     drop(calls);
     let outcome = bus.sync(&request, IMPATIENT).await;
     assert!(matches!(outcome, Err(BusError::NoLeader { .. })), "{outcome:?}");
-    // A successor takes over at once.
+    // A successor takes over without a pause.
     let mut calls = f.another_leader().await.serve_sync();
     let serve = async {
         while let Some(call) = calls.next().await {
@@ -444,7 +444,7 @@ pub async fn dropped_watches_leave_the_bus_working<F: Fixture>(f: F) {
     for round in 0..usual(30, 100) {
         let mut states = Watching::new(bus.watch_states(std::slice::from_ref(&name)));
         let roster = leader.watch_roster();
-        // Some before they have begun, some midway, some caught up.
+        // Some watches end before they begin, some in the middle, some after they have caught up.
         match round % 3 {
             0 => {}
             1 => states.until("a message", |w| !w.last.is_empty()).await,
@@ -477,10 +477,10 @@ pub async fn s22_a_later_leader_fences_an_earlier_one<F: Fixture>(f: F) {
     persist(async || later.publish_state(&name, Revision(6), &publish("six")).await).await;
     let outcome = earlier.publish_state(&name, Revision(5), &publish("five, late")).await;
     assert!(matches!(outcome, Err(BusError::Fenced { .. })), "{outcome:?}");
-    // Whoever has the newest revision may publish, whatever it remembers.
+    // Any leader that has the newest revision may publish it, whether or not it has published before.
     persist(async || earlier.publish_state(&name, Revision(7), &publish("seven")).await).await;
     persist(async || later.publish_state(&name, Revision(8), &publish("eight")).await).await;
-    // Two at once: the larger one stays.
+    // Two leaders publish at once: the higher revision stays.
     for round in 0..usual(6, 20) {
         let (low, high) = (Revision(10 + 2 * round), Revision(11 + 2 * round));
         let (low_state, high_state) = (publish("low"), publish("high"));
@@ -504,7 +504,7 @@ pub async fn a_state_that_is_none_of_ours_is_read_and_overwritten_and_no_other<F
     let fenced = persist_outcome(async || leader.publish_state(&name, Revision(2), &next).await).await;
     assert!(matches!(fenced, Err(BusError::Fenced { .. })), "{fenced:?}");
     assert_eq!(persist(async || leader.read_state(&name).await).await.as_ref(), Some(&theirs[0]));
-    // Between reading and publishing another came.
+    // Another leader publishes between this one's read and its write.
     persist(async || stranger.publish_state(&name, Revision(1 << 41), &theirs[1]).await).await;
     let over =
         async |over| persist_outcome(async || leader.publish_over(&name, Revision(2), &next, Some(over)).await).await;
@@ -512,7 +512,7 @@ pub async fn a_state_that_is_none_of_ours_is_read_and_overwritten_and_no_other<F
     assert!(matches!(fenced, Err(BusError::Fenced { .. })), "{fenced:?}");
     over(&theirs[1]).await.unwrap();
     assert_eq!(persist(async || stranger.read_state(&name).await).await, Some(next));
-    // And on from there.
+    // Publishing goes on from there.
     let later = sample.state(&name, "ours, later");
     persist(async || leader.publish_state(&name, Revision(3), &later).await).await;
     let fenced = persist_outcome(async || stranger.publish_state(&name, Revision(2), &ours).await).await;
@@ -539,7 +539,7 @@ pub async fn a_claim_stays_and_is_no_state<F: Fixture>(f: F) {
 pub async fn a_register_that_returned_is_in_the_roster<F: Fixture>(f: F) {
     let (sample, leader) = (Sample::new(), f.leader());
     let buses = [f.instance(), f.another_instance().await];
-    // Noise, so that readings run into registrations.
+    // Further registrations, so that reads and registrations overlap.
     let checks = (0..60_u128).map(|number| {
         let (sample, leader, bus) = (&sample, &leader, &buses[number as usize % 2]);
         async move {
@@ -570,11 +570,11 @@ pub async fn a_pruned_life_is_gone_and_may_return<F: Fixture>(f: F) {
     persist(async || leader.prune_roster(&life(77)).await).await;
     assert_eq!(persist(async || leader.read_roster().await).await, [entries[1].clone()]);
     assert_eq!(Watching::settled(leader.watch_roster()).await.last.len(), 1);
-    // The last one too: an emptied log is caught up.
+    // After the last entry is pruned, a watch of the empty log still catches up.
     persist(async || leader.prune_roster(&life(2)).await).await;
     assert!(persist(async || leader.read_roster().await).await.is_empty());
     assert_eq!(Watching::settled(leader.watch_roster()).await.last.len(), 0);
-    // The same message, same id: it was pruned by mistake and is told to register again.
+    // The same message with the same id: the entry was pruned by mistake, and the instance registers again.
     persist(async || bus.register(&life(1), &entries[0]).await).await;
     assert_eq!(persist(async || leader.read_roster().await).await, [entries[0].clone()]);
     persist(async || bus.register(&life(3), &sample.registration(&life(3), "here")).await).await;
@@ -638,7 +638,7 @@ pub async fn signatures_and_attributes_survive<F: Fixture>(f: F) {
             assert_eq!(call.request, request);
             let reply = with_trace(sample.reply(&call.request));
             call.reply.send(reply.clone());
-            // Held, since the stream's end may take the reply with it.
+            // Held, because the end of the stream may take the reply with it.
             futures::future::pending::<()>().await;
         };
         tokio::select! {
@@ -728,7 +728,7 @@ pub async fn random_traffic_converges<F: Fixture>(f: F) {
                 let leader = &leaders[random.random_range(0..2)];
                 persist(async || leader.prune_roster(key).await).await;
                 roster.remove(&subject(key));
-                // Watches are not told of a prune; those that have seen the entry keep it.
+                // A watch says nothing of a prune, so a reader that has seen the entry keeps it.
                 rosters.clear();
             }
             _ => {

@@ -3,7 +3,7 @@
 //! An implementation joins with a [`Fixture`] and one line, `rotacast_bus::conformance!(MyFixture);`, which
 //! makes a test of every case.
 
-// These are tests: what fails to unwrap fails the test, by name.
+// Test code: a failed unwrap fails the test that it is in.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, clippy::print_stderr, missing_docs)]
 
 pub mod cases;

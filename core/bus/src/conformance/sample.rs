@@ -44,7 +44,7 @@ impl Sample {
         self.sign(Kind::SyncRequest, &subject(key), payload)
     }
 
-    /// The answer to a request, recognisably its own.
+    /// The answer to a request: each request has a different one.
     pub(super) fn reply(&self, request: &Envelope) -> Envelope {
         let mut payload = b"re: ".to_vec();
         payload.extend_from_slice(&request.payload);
@@ -73,22 +73,23 @@ pub(super) fn instance(service: &str, instance: &str, number: u128) -> InstanceK
     InstanceKey::new(ServiceName::new(service).unwrap(), InstanceName::new(instance).unwrap(), Incarnation(number))
 }
 
-/// After this long without success, what is repeated is taken to fail for good.
+/// A call that has not succeeded after this long fails for good.
 const HANG: Duration = Duration::from_secs(90);
 
-/// Repeats a call while the bus says that a retry may help, as every user of it does.
+/// Repeats a call while the bus says that a retry may help, as callers of the bus do.
 pub(super) async fn persist<T>(call: impl AsyncFn() -> Result<T, BusError>) -> T {
     persist_outcome(call).await.unwrap_or_else(|problem| panic!("{problem:?}"))
 }
 
-/// The same, and hands any other error back.
+/// The same, and returns any other error.
 pub(super) async fn persist_outcome<T>(call: impl AsyncFn() -> Result<T, BusError>) -> Result<T, BusError> {
     let begun = Instant::now();
-    // As an instance pauses: a thousand that repeat every few milliseconds keep a slow server from ever answering.
+    // As long as an instance pauses: a thousand callers that repeat every few milliseconds keep a slow server from
+    // answering.
     let mut row = pauses();
     loop {
         match call().await {
-            // A pause between attempts, not in place of a condition: the loop ends when the call succeeds.
+            // A pause between attempts. The loop ends when the call succeeds.
             Err(problem) if problem.is_transient() => {
                 assert!(begun.elapsed() < HANG, "still no success after {HANG:?}: {problem:?}");
                 tokio::time::sleep(next_pause(&mut row)).await;
@@ -98,7 +99,7 @@ pub(super) async fn persist_outcome<T>(call: impl AsyncFn() -> Result<T, BusErro
     }
 }
 
-/// How often something is done: more in `tools/test --long`.
+/// How often a case repeats its step: more in `tools/test --long`.
 pub(super) fn usual<T>(ordinary: T, long: T) -> T {
     if std::env::var_os("ROTACAST_LONG").is_some() { long } else { ordinary }
 }

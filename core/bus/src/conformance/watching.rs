@@ -1,4 +1,4 @@
-//! A subscription and what it has told so far.
+//! A subscription and what it has delivered so far.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use rotacast_proto::Envelope;
 
 use crate::{BusError, BusEvent};
 
-/// After this long without what is waited for, a wait is taken to hang.
+/// A wait that takes longer than this hangs.
 const HANG: Duration = Duration::from_secs(60);
 
 pub(super) struct Watching {
@@ -29,14 +29,14 @@ impl Watching {
         Self { stream, last: BTreeMap::new(), since_resync: 0, resyncs: 0, caught_up: false }
     }
 
-    /// One that has caught up.
+    /// A subscription that has caught up.
     pub(super) async fn settled(stream: BoxStream<'static, Result<BusEvent, BusError>>) -> Self {
         let mut watching = Self::new(stream);
         watching.until("caught up", |w| w.caught_up).await;
         watching
     }
 
-    /// Reads until `done`.
+    /// Reads until `done` holds.
     pub(super) async fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
         while !done(self) {
             let Ok(event) = tokio::time::timeout(HANG, self.stream.next()).await else {
@@ -61,7 +61,7 @@ impl Watching {
         }
     }
 
-    /// Reads to the end, which must be an error.
+    /// Reads until the subscription ends, which must be with an error.
     pub(super) async fn end(&mut self) -> BusError {
         loop {
             match tokio::time::timeout(HANG, self.stream.next()).await.expect("the subscription goes on") {

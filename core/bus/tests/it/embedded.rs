@@ -1,4 +1,4 @@
-//! What only a file can get wrong.
+//! Faults that only a bus in a file can have.
 
 use rotacast_bus::{BusError, EmbeddedBus};
 

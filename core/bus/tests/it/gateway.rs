@@ -16,7 +16,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// After this long a wait is taken to hang.
+/// A wait that takes longer than this hangs.
 const HANG: Duration = Duration::from_secs(60);
 
 struct Values;
@@ -95,7 +95,7 @@ async fn what_is_not_admitted_never_reaches_the_bus() {
     assert_eq!(served.bus.read_roster().await.unwrap(), [own]);
 }
 
-/// The bus keeps the last message of each key: a report in a registration's place would hide the instance.
+/// The bus keeps the last message of each key, so a report under a registration's key would hide the instance.
 #[tokio::test]
 async fn each_call_takes_its_own_kind_of_message_alone() {
     let served = serve().await;
@@ -142,7 +142,7 @@ async fn a_shutdown_ends_open_watches() {
     let mut watch = served.client.watch_states(&[SecretName::new("db").unwrap()]);
     assert_eq!(watch.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
     served.stopping.cancel();
-    // A graceful shutdown waits for every open stream: it ends only if the gateway ends them.
+    // A graceful shutdown waits for every open stream, so it ends only if the gateway ends the streams.
     tokio::time::timeout(HANG, served.server).await.expect("the shutdown hangs").unwrap();
     drop(watch);
 }
@@ -167,7 +167,7 @@ fn lead(bus: &EmbeddedBus) -> tokio::task::JoinHandle<()> {
 async fn of_several_broadcasters_the_one_that_leads_answers_and_is_asked_first_from_then_on() {
     let (follower, leader) = (serve().await, serve().await);
     let _leading = lead(&leader.bus);
-    // Its port takes connections, and nobody is behind it.
+    // The port accepts connections, but no gateway answers.
     let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let hanging = format!("http://{}", hanging.local_addr().unwrap());
     let client = client_of(&[&hanging, "http://127.0.0.1:1", &follower.url, &leader.url]).await;
@@ -182,7 +182,7 @@ async fn of_several_broadcasters_the_one_that_leads_answers_and_is_asked_first_f
         (follower.bus.read_roster().await.unwrap().len(), leader.bus.read_roster().await.unwrap().len()),
         (0, 1)
     );
-    // What one refuses another may grant; nobody does here, and a refusal says more than silence.
+    // Another broadcaster may grant what this one refuses. Here none does, and the error keeps the refusal.
     let outcome = client.fetch(&message(Kind::FetchRequest, "payments/pod/1", "theirs")).await.map(drop);
     assert!(matches!(outcome, Err(BusError::Denied { .. })), "{outcome:?}");
 }
@@ -213,7 +213,7 @@ async fn where_nobody_leads_that_is_told_rather_than_who_is_not_there() {
 #[tokio::test]
 async fn a_sync_that_is_not_answered_in_time_has_found_no_leader() {
     let broadcaster = serve().await;
-    // It takes every call, and answers none.
+    // The gateway accepts every call and answers none.
     let mut calls = broadcaster.bus.serve_sync();
     let request = message(Kind::SyncRequest, "payments/pod/1", "report");
     let asked = broadcaster.client.sync(&request, Duration::from_millis(300));

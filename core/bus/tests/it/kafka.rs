@@ -1,4 +1,4 @@
-//! What only Kafka can get wrong: transactions, topics that are made anew or set up wrongly, brokers that go.
+//! Faults that only Kafka can have: transactions, topics that are recreated or configured wrongly, brokers that end.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ use rotacast_protocol::{
 };
 use rotacast_test_servers::{Kafka, KafkaCluster, KafkaConfig, Scratch, Shared};
 
-/// After this long a wait is taken to hang.
+/// A wait that takes longer than this hangs.
 const HANG: Duration = Duration::from_secs(90);
 
 fn options(broker: String) -> KafkaOptions {
     KafkaOptions::new(vec![broker], ClusterName::new("dev").unwrap())
 }
 
-/// A cluster of its own on the broker that tests share which leave it alone.
+/// A cluster of its own on the broker that several tests share. They do not stop it.
 fn on(server: &Shared<Kafka>) -> KafkaOptions {
     KafkaOptions::new(vec![server.broker()], ClusterName::new(server.name()).unwrap())
 }
@@ -59,7 +59,7 @@ async fn failure(options: KafkaOptions) -> BusError {
     }
 }
 
-/// What it says once it is reached.
+/// What the bus says once it reaches the broker.
 async fn refusal(options: KafkaOptions) -> BusError {
     let attempts = async {
         loop {
@@ -90,7 +90,7 @@ async fn listing(events: &mut Events) -> Vec<String> {
     }
 }
 
-/// Reads until this payload comes.
+/// Reads until this payload arrives.
 async fn until(events: &mut Events, text: &str) {
     while !matches!(next(events).await, BusEvent::Message(envelope) if envelope.payload == text) {}
 }
@@ -109,7 +109,7 @@ async fn persist<T, F: Future<Output = Result<T, BusError>>>(call: impl Fn() -> 
     tokio::time::timeout(HANG, attempts).await.expect("the call never succeeds")
 }
 
-/// A broker on a busy machine takes longer for a first call than one attempt waits.
+/// On a busy machine a broker takes longer for a first call than one attempt waits.
 async fn connected(options: &KafkaOptions) -> KafkaBus {
     persist(|| KafkaBus::connect(options.clone())).await
 }
@@ -123,7 +123,7 @@ fn admin(broker: &str) -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", broker).create().unwrap()
 }
 
-/// Another publisher of the same cluster, which a test can stop between two steps.
+/// Another publisher of the same cluster. A test can stop it between two steps.
 fn rival(options: &KafkaOptions) -> BaseProducer {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", options.brokers.join(","))
@@ -165,7 +165,7 @@ async fn s23_what_a_fenced_publisher_left_open_is_never_seen() {
     rival.begin_transaction().unwrap();
     send(&rival, &options, 9, &state("never committed"));
     rival.flush(HANG).unwrap();
-    // A newcomer neither sees it nor waits for it.
+    // A new reader neither sees the message nor waits for it.
     let reader = connected(&options).await;
     let mut states = reader.watch_states(&[db()]);
     assert_eq!(listing(&mut states).await, ["one"]);
@@ -192,7 +192,7 @@ async fn a_deposed_leader_changes_nothing_and_does_not_disturb_its_successor() {
         let outcome = earlier.publish_state(&db(), Revision(5), &state("five, late")).await;
         assert!(matches!(outcome, Err(BusError::Fenced { .. })), "{outcome:?}");
     }
-    // The successor has not been fenced by those attempts.
+    // Those attempts have not fenced the successor.
     rival.begin_transaction().unwrap();
     send(&rival, &options, 7, &state("seven"));
     rival.commit_transaction(HANG).unwrap();
@@ -212,7 +212,7 @@ async fn a_topic_made_anew_with_more_messages_than_before_is_read_anew() {
     persist(|| bus.register(&key, &entry)).await;
     let mut roster = bus.watch_roster();
     assert_eq!(listing(&mut roster).await, ["before"]);
-    // By the hands of others, while the bus is looking away: it finds more messages than it has read.
+    // Other clients write while the bus is not reading: it finds more messages than it has read.
     let writer = connected(&options).await;
     admin.delete_topics(&[&topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     tokio::time::timeout(HANG, async {
@@ -225,9 +225,10 @@ async fn a_topic_made_anew_with_more_messages_than_before_is_read_anew() {
     for number in 2..=40 {
         persist(|| async { writer.register(&life(number), &registration(number, &number.to_string())).await }).await;
     }
-    // At once, while the subscription still follows a log that is no more.
+    // At once, while the subscription still follows the deleted log.
     assert_eq!(persist(|| bus.read_roster()).await.len(), 39);
-    // It may begin anew while they are being written: what counts is everything since the last `Resync`.
+    // The subscription may begin again while the messages are written: what counts is everything since the last
+    // `Resync`.
     let mut seen = std::collections::BTreeSet::new();
     let mut resyncs = 0;
     while seen.len() < 39 {
@@ -318,7 +319,7 @@ async fn a_wrong_password_is_denied_by_name_and_the_right_one_passes() {
     published(&bus, 1, "one").await;
 }
 
-/// Brokers and file get the next password: the bus whose clients ended with the first one comes back.
+/// Brokers and file get the next password. The bus, whose clients ended with the first password, connects again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_that_is_renewed_in_its_file_is_used() {
     let scratch = Scratch::new("kafka-password");
@@ -363,7 +364,7 @@ async fn tls_and_scram_let_in_who_they_should() {
     if !make_certificates(folder, &["server", "stranger"]).await {
         return;
     }
-    // Kafka wants a key and its certificate in one file.
+    // Kafka needs a key and its certificate in one file.
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     std::fs::write(folder.join("keystore.pem"), read("server.key") + &read("server.pem")).unwrap();
     let properties = format!(
@@ -390,7 +391,7 @@ async fn tls_and_scram_let_in_who_they_should() {
         tls: Some(KafkaTls { ca: Some(folder.join(ca)), identity: None }),
         ..options(server.secured())
     };
-    // A broker that has just come up may take longer over its first handshake than a connection is given.
+    // A broker that has just started may need longer for its first handshake than a connection waits.
     let mut tries = 0;
     let bus = loop {
         match KafkaBus::connect(with("the-right-one", "ca.pem")).await {
@@ -428,7 +429,7 @@ async fn a_topic_without_compaction_is_refused_and_weaker_settings_are_told() {
     admin.alter_configs([&mended], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     let bus = connected(&options).await;
     let findings = bus.examine().await;
-    // One broker: one replica of the two durable topics, and nothing else.
+    // One broker: the only finding is the single replica of the two durable topics.
     let warnings: Vec<_> = findings.iter().filter(|finding| finding.level > Level::Ok).collect();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings.iter().all(|finding| finding.text.contains("one replica") && !finding.fix.is_empty()));

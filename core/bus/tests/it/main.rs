@@ -1,4 +1,4 @@
-//! Every bus under the suite, direct and through a gateway, and what is its own.
+//! Every bus under the suite, direct and through a gateway, and the tests of what only one bus has.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub)]
 

@@ -1,4 +1,5 @@
-//! What only NATS can get wrong: servers that refuse, streams somebody else made, environments side by side.
+//! Faults that only NATS can have: servers that refuse, streams that another client made, several environments on one
+//! server.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use rotacast_proto::{Envelope, Kind, SigningKey};
 use rotacast_protocol::{ClusterName, Revision, SecretName, WallTime};
 use rotacast_test_servers::{Nats, NatsConfig, Scratch, make_certificates, until};
 
-/// After this long a wait is taken to hang.
+/// A wait that takes longer than this hangs.
 const HANG: Duration = Duration::from_secs(60);
 
 async fn with_authorization(authorization: &str) -> Option<Nats> {
@@ -71,7 +72,7 @@ async fn a_login_in_the_url_counts() {
     NatsBus::connect(NatsOptions::new(url, ClusterName::new("dev").unwrap())).await.unwrap();
 }
 
-/// Server and file get the next password: the connection that ended with the first one comes back.
+/// Server and file get the next password. The connection, which ended with the first password, is made again.
 #[tokio::test]
 async fn a_password_that_is_renewed_in_its_file_is_used() {
     let with = |password: &str| format!("authorization {{ user: rotacast, password: {password} }}");
@@ -136,7 +137,7 @@ async fn a_stream_that_cannot_work_is_refused_with_the_reason() {
     assert!(matches!(problem, BusError::Misconfigured { .. }), "{problem:?}");
     let text = problem.to_string();
     assert!(text.contains("ROTACAST_ROSTER_DEV") && text.contains("WorkQueue") && text.contains("Limits"), "{text}");
-    // Another environment on the same server is not concerned.
+    // Another environment on the same server is not affected.
     NatsBus::connect(options(&server, "staging")).await.unwrap();
 }
 
@@ -147,7 +148,8 @@ async fn weaker_settings_are_told_and_nothing_else() {
     let findings = bus.examine().await;
     assert!(findings.iter().all(|finding| finding.level < Level::Error), "{findings:?}");
     let warnings: Vec<_> = findings.iter().filter(|finding| finding.level == Level::Warning).collect();
-    // One server: one replica of the two durable streams, and disks that sync later than they acknowledge.
+    // One server: the only findings are the single replica of the two durable streams, and disks that sync after the
+    // acknowledgement.
     assert_eq!(warnings.len(), 3, "{warnings:?}");
     assert!(warnings.iter().all(|warning| !warning.fix.is_empty()), "{warnings:?}");
     assert!(warnings.iter().any(|warning| warning.text.contains("sync_interval")), "{warnings:?}");
@@ -160,7 +162,7 @@ async fn weaker_settings_are_told_and_nothing_else() {
     assert!(findings.iter().any(|finding| finding.text.contains("no limit in bytes")), "{findings:?}");
 }
 
-/// What would be refused at the start is found while it runs.
+/// The bus finds while it runs what it would refuse at the start.
 #[tokio::test]
 async fn a_stream_that_changes_or_goes_while_it_is_used_is_found() {
     let Some(server) = Nats::start().await else { return };
@@ -193,7 +195,7 @@ fn full(problem: &BusError) -> String {
     problem.to_string()
 }
 
-/// The account's limits are known before: nothing is made that would be of no use.
+/// The account's limits are checked first: the bus makes no stream when not all of them fit.
 #[tokio::test]
 async fn an_account_without_room_is_full_before_the_first_stream_is_made() {
     let top = "accounts { SMALL: { jetstream: { max_mem: 8MB, max_file: 100MB }, users: [{ user: u, password: p }] } }";
@@ -212,7 +214,8 @@ async fn an_account_without_room_is_full_before_the_first_stream_is_made() {
     NatsBus::connect(smaller(with())).await.unwrap();
 }
 
-/// What the server has left shows only when a stream is made: what was made is named, and the rest is made later.
+/// How much space the server has left shows only when a stream is made. The error names the streams that were made, and
+/// the next start makes the others.
 #[tokio::test]
 async fn a_server_that_runs_full_in_between_names_what_was_made_and_goes_on_later() {
     let Some(server) = Nats::start_with(NatsConfig { top: "", jetstream: "max_file_store: 100MB" }).await else {
@@ -227,7 +230,7 @@ async fn a_server_that_runs_full_in_between_names_what_was_made_and_goes_on_late
     assert!(bus.examine().await.iter().all(|finding| finding.level < Level::Error));
 }
 
-/// Publishing is repeated until the call's time is over; then it says why.
+/// Publishing retries until the call's time is over. Then the error says why.
 #[tokio::test]
 async fn a_stream_without_room_is_full_and_not_silent() {
     let Some(server) = Nats::start().await else { return };
@@ -282,7 +285,7 @@ async fn renewed_certificates_count_for_the_next_connection() {
 async fn two_environments_share_a_server_and_see_nothing_of_each_other() {
     let Some(server) = Nats::start().await else { return };
     let secret = SecretName::new("db").unwrap();
-    // One name is the beginning of the other.
+    // One name is a prefix of the other.
     for (cluster, text) in [("eu", "of eu"), ("eu.prod", "of eu.prod")] {
         let bus = NatsBus::connect(options(&server, cluster)).await.unwrap();
         bus.publish_state(&secret, Revision(1), &state(text)).await.unwrap();
@@ -305,11 +308,11 @@ async fn subscriptions_leave_no_consumer_behind() {
     for _ in 0..20 {
         bus.read_roster().await.unwrap();
     }
-    // A reading takes its consumer away again.
+    // Each read removes its consumer.
     assert_eq!(stream.get_info().await.unwrap().state.consumer_count, 0);
 }
 
-/// Half of what a NATS server allows on one stream by default: a watch that tries again has two for a moment.
+/// Half of what a NATS server allows on one stream by default: a watch that retries has two consumers for a moment.
 #[tokio::test]
 async fn hundreds_of_watches_share_one_connection() {
     let Some(server) = Nats::start().await else { return };
@@ -332,7 +335,7 @@ async fn a_silent_reader_notices_that_its_stream_was_recreated_by_others() {
     let secret = SecretName::new("db").unwrap();
     let writer = NatsBus::connect(options(&server, "dev")).await.unwrap();
     writer.publish_state(&secret, Revision(1), &state("before")).await.unwrap();
-    // On a connection of its own that does nothing else: only the missing heartbeats can tell.
+    // A connection that does nothing else: only missing heartbeats show that the server is gone.
     let heartbeat = Duration::from_millis(200);
     let reader = NatsBus::connect(NatsOptions { heartbeat, ..options(&server, "dev") }).await.unwrap();
     let mut states = reader.watch_states(std::slice::from_ref(&secret));
@@ -350,7 +353,7 @@ async fn a_silent_reader_notices_that_its_stream_was_recreated_by_others() {
     assert_eq!(states.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
 }
 
-/// Headers that tell the server to do something: whoever may publish to a subject may send them.
+/// Headers that are commands to the server: any client that may publish to a subject may send them.
 #[tokio::test]
 async fn s56_headers_that_remove_expire_or_suppress_messages_have_no_effect() {
     let Some(server) = Nats::start().await else { return };
@@ -365,12 +368,12 @@ async fn s56_headers_that_remove_expire_or_suppress_messages_have_no_effect() {
         let sent = context.publish_with_headers("rotacast.dev.state.other", headers, "x".into()).await.unwrap();
         sent.await
     };
-    // Removing everything else of the stream, or all that is older of a subject; a message that is gone in a second.
+    // These remove everything else in the stream, or everything older of a subject, or end the message after a second.
     for (header, value) in [("Nats-Rollup", "all"), ("Nats-Rollup", "sub"), ("Nats-TTL", "1s")] {
         let refused = publish(header, value).await;
         assert!(refused.is_err(), "{header}: {value} was taken");
     }
-    // The id of what the leader publishes next, taken before it: the server calls the leader's message a duplicate.
+    // The id of the leader's next message, used before it: the server would take the leader's message for a duplicate.
     let next = state("second");
     publish("Nats-Msg-Id", &next.id).await.unwrap();
     bus.publish_state(&secrets[0], Revision(2), &next).await.unwrap();

@@ -38,7 +38,7 @@ fn report() -> impl Strategy<Value = SecretReport> {
         })
 }
 
-/// Everything of a coordinator that can be seen, but for when somebody was last heard.
+/// Everything that a coordinator shows, except for when each member was last heard.
 fn observable(bench: &Bench) -> String {
     let members: Vec<_> = bench
         .coordinator
@@ -54,13 +54,13 @@ fn observable(bench: &Bench) -> String {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// The newest report of each instance wins, however they arrive and however often.
+    /// The newest report of each instance wins, in whatever order and however often reports arrive.
     #[test]
     fn folding_reports_is_commutative_associative_and_idempotent(
         reports in vec((0..NAMES.len(), 1..6_u64, report()), 1..12),
         (order, again) in (vec(any::<prop::sample::Index>(), 30), vec(any::<prop::sample::Index>(), 0..10)),
     ) {
-        // One report per sequence number: that is what the number means. Nothing in them moves the rotation.
+        // A sequence number names one report. The policy keeps the reports from moving the rotation.
         let policy = Policy { approval: true, failure_budget: 1000, auth_failure_budget: 1000, ..managed() };
         let mut unique: BTreeMap<(usize, u64), SecretReport> = BTreeMap::new();
         for (who, sequence, report) in reports {
@@ -91,7 +91,7 @@ proptest! {
         prop_assert_eq!(&straight, &fold(&doubled));
     }
 
-    /// Whatever arrives in whatever order: no panic, and the promises that show in a record.
+    /// In whatever order inputs arrive: no panic, and the promises that a record shows are kept.
     #[test]
     fn no_order_of_inputs_breaks_a_promise(steps in vec(step(), 1..120), policy in policy()) {
         let mut bench = Bench::running(policy, &["api/a"]);
@@ -105,10 +105,10 @@ proptest! {
 enum Step {
     Pass(u64),
     TakeOver,
-    /// Answer the owed commands truthfully.
+    /// Answers the outstanding commands truthfully.
     Serve,
     Arrives(Input),
-    /// A Sync of somebody who knows the newest state.
+    /// A Sync of an instance that knows the newest state.
     Sync(usize, u64, Stage, BTreeSet<u64>),
 }
 
@@ -216,7 +216,7 @@ impl Bench {
     fn step(&mut self, step: Step) -> Result<(), TestCaseError> {
         let began = self.log.len();
         let ended = self.coordinator.record().last_version.map_or(0, |version| version.get());
-        // What held just before decides what may begin.
+        // Compared with what held just before: that decides what may begin.
         match step {
             Step::Pass(count) => self.pass(seconds(count)),
             Step::TakeOver => self.take_over(),
@@ -263,7 +263,7 @@ impl Bench {
                 let _ = self.input(Input::Sync { key: key(NAMES[who]), sequence, report });
             }
         }
-        // Nothing below may fail for any input: asking is harmless.
+        // These questions must not fail for any input.
         let _ = self.coordinator.blockers(self.now);
         let _ = self.coordinator.overlays(self.now);
         let _ = self.coordinator.next_wakeup(self.now);

@@ -8,7 +8,7 @@ use rotacast_protocol::record::{RecordError, SecretRecord};
 use rotacast_protocol::{Policy, Revision};
 use serde_json::{Value, json};
 
-/// Everyone's reload fails that is in `refusing`; the rest has prepared.
+/// The reload fails at the instances in `refusing`. The others have prepared.
 fn reloads_fail(policy: Policy, refusing: &[&str]) -> Bench {
     let names = ["api/a", "api/b", "api/c"];
     let mut bench = Bench::preparing(policy, &names);
@@ -24,7 +24,7 @@ fn reloads_fail(policy: Policy, refusing: &[&str]) -> Bench {
 
 #[test]
 fn s40_reloads_that_fail_hold_or_roll_back_as_the_policy_says() {
-    // Within the budget: it waits, and names exactly who refuses and why.
+    // Within the budget the rotation waits, and the blockers name each instance that refuses, and why.
     let budget = Policy { failure_budget: 1, ..managed() };
     let bench = reloads_fail(budget.clone(), &["api/b"]);
     assert_eq!((bench.phase().as_str(), bench.current()), ("preparing", Some(1)));
@@ -33,7 +33,7 @@ fn s40_reloads_that_fail_hold_or_roll_back_as_the_policy_says() {
     assert_eq!(named, [key("api/b").to_string()], "{blockers:?}");
     assert!(blockers.iter().any(|blocker| blocker.why.contains("no such table")), "{blockers:?}");
 
-    // Beyond it: it rolls back, and nobody leaves the old version.
+    // Beyond the budget the rotation rolls back, and every instance keeps the old version.
     let mut bench = reloads_fail(budget, &["api/b", "api/c"]);
     assert_eq!((bench.phase().as_str(), bench.current()), ("rolling_back", Some(1)));
     for name in ["api/a", "api/b", "api/c"] {
@@ -43,7 +43,7 @@ fn s40_reloads_that_fail_hold_or_roll_back_as_the_policy_says() {
     bench.destroy(2);
     assert_eq!((bench.phase().as_str(), bench.current()), ("none", Some(1)));
 
-    // Where the policy says so it holds however many refuse, and an operator decides.
+    // Where the policy says `hold`, the rotation waits however many refuse, and an operator decides.
     let hold = Policy { on_failure: OnFailure::Hold, ..managed() };
     let mut bench = reloads_fail(hold, &["api/a", "api/b", "api/c"]);
     bench.pass(seconds(4000));
@@ -52,7 +52,7 @@ fn s40_reloads_that_fail_hold_or_roll_back_as_the_policy_says() {
     assert_eq!((bench.phase().as_str(), bench.current()), ("rolling_back", Some(1)));
 }
 
-/// A record as a broadcaster of the next build writes it: a field more, here and within.
+/// A record as a broadcaster of the next build writes it, with a field that this build does not know.
 fn of_the_next_build(record: &SecretRecord) -> Vec<u8> {
     let mut json: Value = serde_json::from_slice(&record.encode()).unwrap();
     json["next_builds_field"] = json!({"a": [1, 2]});
@@ -76,11 +76,11 @@ fn s52_a_record_of_the_next_build_is_carried_on_and_keeps_what_this_one_does_not
     assert!(bench.drains(1, seconds(100)), "{:?}", bench.coordinator.blockers(bench.now));
     bench.destroy(1);
     assert_eq!((bench.phase().as_str(), bench.current()), ("none", Some(2)));
-    // The next one is of the newer build again, and finds its field.
+    // The next broadcaster is of the newer build, and finds its field.
     let json: Value = serde_json::from_slice(&bench.coordinator.record().encode()).unwrap();
     assert_eq!(json["next_builds_field"], json!({"a": [1, 2]}));
     assert!(bench.revision() > Revision(0));
-    // What this build cannot read it refuses by name: it changes nothing in it.
+    // A format that this build cannot read is refused by name, so the record is not changed.
     let mut json = json;
     json["format"] = json!(2);
     let refused = SecretRecord::decode(&serde_json::to_vec(&json).unwrap());

@@ -142,7 +142,8 @@ impl Story {
                     _ => bench.report(name, number(version), stage, &held),
                 }
             }
-            // Heard every ten seconds for so long, as instances are during a rotation: that it is granted leases is not told.
+            // Heard every ten seconds for so long, as instances are during a rotation. The story leaves out the leases
+            // that it is granted.
             ["hear", name, stage, version, "holds", held @ .., "for", count, "s"] => {
                 let held: Vec<u64> = held.iter().map(|word| number(word)).collect();
                 for _ in 0..number(count) / 10 {
@@ -259,7 +260,7 @@ impl Story {
         self.follows(out);
     }
 
-    /// What has changed, and what is owed now that was not before.
+    /// What has changed, and which commands are outstanding now that were not before.
     fn follows(&mut self, out: &mut String) {
         let bench = self.bench.as_ref().unwrap();
         for change in &bench.log[self.told..] {
@@ -315,7 +316,7 @@ fn order_of(words: &[&str]) -> Order {
 
 fn owes(kind: &CommandKind) -> Option<String> {
     Some(match kind {
-        // Published at every change and read every second: said once here instead of in every story.
+        // Published at every change and read every second, so the stories leave them out.
         CommandKind::Publish | CommandKind::ReadUsage { .. } => return None,
         CommandKind::Create { version } => format!("create version {version}"),
         CommandKind::Test { version } => format!("test a login with version {version}"),

@@ -29,7 +29,7 @@ pub async fn a_key_is_created_changed_and_deleted(fixture: &impl StoreFixture) {
 
     write(&store, vec![Write::Delete(key.clone())]).await;
     assert!(store.get(&key).await.unwrap().is_none());
-    // Deleting what is not there is no error, and a key that comes back is a new one.
+    // Deleting an absent key is no error, and a key that is written again is a new one.
     write(&store, vec![Write::Delete(key.clone())]).await;
     let again = write(&store, vec![put(&key, "three")]).await;
     let entry = store.get(&key).await.unwrap().unwrap();
@@ -116,11 +116,11 @@ pub async fn a_race_has_one_winner_each_round(fixture: &impl StoreFixture) {
 pub async fn limits_are_kept_and_reached(fixture: &impl StoreFixture) {
     let store = fixture.client().await;
     let root = fixture.prefix().key().clone();
-    // The longest value, of every byte, and several at once.
+    // Several values of the greatest length, with every byte.
     let longest: Vec<u8> = (0..SecretValue::MAX_BYTES).map(|at| u8::try_from(at % 256).unwrap()).collect();
     let mut several: Vec<Write> =
         (0..MAX_COMMIT_BYTES / SecretValue::MAX_BYTES).map(|at| put(&root.child(format!("l{at}")), &longest)).collect();
-    // As many bytes as one commit holds.
+    // As many bytes as one commit may have.
     several.push(put(&root.child("rest"), &longest[..MAX_COMMIT_BYTES % SecretValue::MAX_BYTES]));
     let written = several.len();
     write(&store, several).await;
@@ -134,7 +134,7 @@ pub async fn limits_are_kept_and_reached(fixture: &impl StoreFixture) {
     let refused = store.commit(Commit { checks: vec![], writes: too_much.collect() }).await;
     assert!(matches!(refused, Err(StoreError::TooLarge { .. })), "{refused:?}");
 
-    // The most operations.
+    // As many operations as one commit may have.
     let keys: Vec<_> = (0..=MAX_COMMIT_OPS).map(|at| root.child(format!("k{at}"))).collect();
     let checks = |upto: usize| keys[..upto].iter().cloned().map(Check::Absent).collect::<Vec<_>>();
     let writes = |upto: usize| keys[..upto].iter().map(|key| put(key, "x")).collect::<Vec<_>>();
@@ -149,7 +149,7 @@ pub async fn limits_are_kept_and_reached(fixture: &impl StoreFixture) {
     assert!(matches!(refused, Err(StoreError::Invalid { .. })), "{refused:?}");
 }
 
-/// Two keys are always written together; a listing longer than any page never shows them differ.
+/// Two keys are always written together. A listing longer than a page never shows one without the other.
 pub async fn a_listing_is_one_moment(fixture: &impl StoreFixture) {
     let mut random = seeded();
     let store = fixture.client().await;

@@ -1,4 +1,4 @@
-//! A store that counts what is asked of it: what something costs can be tested without a clock.
+//! A store that counts the calls to it, so that tests of cost need no clock.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use crate::{
     Write,
 };
 
-/// Another store, and what was asked of it.
+/// The store that answers, and the calls to it.
 pub struct Counting {
     store: Arc<dyn Store>,
     keys_read: AtomicUsize,
@@ -25,7 +25,7 @@ pub struct Counting {
 }
 
 impl Counting {
-    /// Nothing was asked of it yet.
+    /// No call yet.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
         let none = AtomicUsize::default;
@@ -40,13 +40,13 @@ impl Counting {
         }
     }
 
-    /// Keys that were read by themselves.
+    /// Keys that were read one by one.
     #[must_use]
     pub fn keys_read(&self) -> usize {
         self.keys_read.load(Ordering::Relaxed)
     }
 
-    /// Listings of what lies below a key.
+    /// Listings of the keys below a key.
     #[must_use]
     pub fn listings(&self) -> usize {
         self.listings.load(Ordering::Relaxed)
@@ -58,7 +58,7 @@ impl Counting {
         self.commits.load(Ordering::Relaxed)
     }
 
-    /// The most commits that were under way at once.
+    /// The most commits in flight at once.
     #[must_use]
     pub fn most_under_way(&self) -> usize {
         self.most_under_way.load(Ordering::Relaxed)
@@ -66,10 +66,10 @@ impl Counting {
 }
 
 impl Counting {
-    /// The keys that commits were to write, in the order in which they were asked for.
+    /// The keys that commits were asked to write, in the order of the calls.
     ///
     /// # Panics
-    /// If another thread has panicked meanwhile.
+    /// If another thread has panicked while it held the lock.
     #[must_use]
     pub fn written(&self) -> Vec<Key> {
         self.written.lock().unwrap().clone()

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{StoreFixture, commit, put};
 use crate::{Check, Committed, Key, Leadership, Store, StoreError, Write};
 
-/// Short, since some cases wait for it; etcd grants no less than 2 s.
+/// Short, because some cases wait for it. etcd grants no less than 2 s.
 pub(super) const TTL: Duration = Duration::from_secs(2);
 
 pub(super) async fn campaign(store: &Arc<dyn Store>, election: &Key, name: &str) -> Leadership {
@@ -39,7 +39,7 @@ pub async fn one_candidate_wins_and_the_next_has_a_larger_epoch(fixture: &impl S
         assert!(before < Some(leadership.epoch), "{before:?} then {:?}", leadership.epoch);
         assert!(*leadership.valid_until.borrow() > rotacast_clock::instant());
         assert!(leads(&store, &election, &leadership).await);
-        // While it leads and renews, nobody else wins, for longer than the time-to-live.
+        // While the leader renews, no other candidate wins, for longer than the time-to-live.
         let mut valid_until = leadership.valid_until.clone();
         let first = *valid_until.borrow();
         while *valid_until.borrow() < first + TTL {
@@ -68,7 +68,7 @@ pub async fn a_deposed_leader_changes_nothing(fixture: &impl StoreFixture) {
     assert_eq!(commit(&store, stale(), attempt("while nobody leads")).await, Committed::Conflict);
     let second = campaign(&fixture.client().await, &election, "second").await;
     assert_eq!(commit(&store, stale(), attempt("while another leads")).await, Committed::Conflict);
-    // Another election's epoch is none of ours.
+    // The epochs of another election are independent.
     let elsewhere = fixture.prefix().key().child("elsewhere");
     let checks = vec![Check::Leads(elsewhere, second.epoch)];
     assert_eq!(commit(&store, checks, attempt("of another election")).await, Committed::Conflict);
@@ -95,7 +95,7 @@ pub async fn a_campaign_can_be_cancelled(fixture: &impl StoreFixture) {
         let (election, cancel) = (election.clone(), cancel.clone());
         tokio::spawn(async move { other.campaign(&election, "second", TTL, cancel).await.map(|_| ()) })
     };
-    // Whether it has begun to wait by then or not, it ends.
+    // The campaign ends whether or not it has begun to wait.
     tokio::task::yield_now().await;
     cancel.cancel();
     assert!(matches!(waiting.await.unwrap(), Err(StoreError::Cancelled)));

@@ -18,7 +18,7 @@ use crate::{ImportEvent, Key, PlainImporter, Prefix, SecretTree, StoreError, Wri
 
 type Events = BoxStream<'static, Result<ImportEvent, StoreError>>;
 
-/// Versions go below the fixture's prefix, the source is beside them.
+/// Versions are below the fixture's prefix. The source is beside them.
 async fn halves(fixture: &impl StoreFixture) -> (SecretTree, Prefix) {
     let half = |half: &str| Prefix::new(format!("{}/{half}", fixture.prefix())).unwrap();
     (SecretTree::new(fixture.client().await, half("tree")), half("source"))
@@ -52,13 +52,14 @@ pub async fn every_change_becomes_one_version(fixture: &impl StoreFixture) {
     assert!(matches!(next(&mut events).await, ImportEvent::Resynced(_)));
     write(&store, vec![put(&source_key(&source, "payments/db"), "two")]).await;
     imported(&mut events, "payments/db", 2).await;
-    // Written again without a change: no version. A version put by hand in between: the next number.
+    // The source is written again without a change: no version. A version was put by hand in between: the import takes
+    // the next number.
     write(&store, vec![put(&source_key(&source, "payments/db"), "two")]).await;
     assert_eq!(next(&mut events).await, ImportEvent::Unchanged { key: source_key(&source, "payments/db") });
     tree.put_next(&name("payments/db"), value("by hand"), None).await.unwrap();
     write(&store, vec![put(&source_key(&source, "payments/db"), "three")]).await;
     imported(&mut events, "payments/db", 4).await;
-    // Deleting the source deletes nothing.
+    // Deleting the source deletes no version.
     write(&store, vec![Write::Delete(source_key(&source, "payments/db"))]).await;
     assert_eq!(
         next(&mut events).await,
@@ -66,7 +67,7 @@ pub async fn every_change_becomes_one_version(fixture: &impl StoreFixture) {
     );
     assert_eq!(tree.list_versions(&name("payments/db")).await.unwrap().len(), 4);
 
-    // A later life imports what came meanwhile, and nothing again.
+    // A later import takes in what was written meanwhile, and nothing twice.
     drop(events);
     write(&store, vec![put(&source_key(&source, "payments/db"), "four"), put(&source_key(&source, "b"), "x")]).await;
     let mut events = importer.run();
@@ -76,7 +77,7 @@ pub async fn every_change_becomes_one_version(fixture: &impl StoreFixture) {
     let stored = tree.read_version(&name("payments/db"), version(5)).await.unwrap().unwrap();
     assert!(stored.value == value("four"));
 
-    // What was retired meanwhile is not brought back by a later life, though its value is still in the source.
+    // A version that was retired meanwhile is not imported again, although its value is still in the source.
     drop(events);
     let leadership = tree.campaign("test", TTL, CancellationToken::new()).await.unwrap();
     tree.destroy_version(&name("b"), version(1), leadership.epoch).await.unwrap();
@@ -90,8 +91,8 @@ pub async fn every_change_becomes_one_version(fixture: &impl StoreFixture) {
     }
 }
 
-/// Importers start and die at random moments while the source changes. In the end the versions are changes of the
-/// source, in their order, none twice, and the newest is the source's value.
+/// Importers start and end at random moments while the source changes. At the end the versions are changes of the
+/// source, in their order, none twice, and the newest one is the source's value.
 pub async fn importers_at_once_and_crashes_import_nothing_twice(fixture: &impl StoreFixture) {
     const CHANGES: u64 = 40;
     let mut random = seeded();
@@ -127,8 +128,8 @@ pub async fn importers_at_once_and_crashes_import_nothing_twice(fixture: &impl S
     assert_eq!(values.last(), Some(&CHANGES));
 }
 
-/// Writes everything below the fixture's prefix as an export and an import to another server does: each key once, and at
-/// another position. That server was `ahead` positions further on.
+/// Writes everything below the fixture's prefix as an export from one server and an import into another does: each key
+/// once, at another position. The exported server was `ahead` positions further on.
 async fn copy_from_a_server_ahead(fixture: &impl StoreFixture, ahead: u64) {
     let store = fixture.client().await;
     for entry in store.list(fixture.prefix().key()).await.unwrap().entries {
@@ -173,7 +174,7 @@ pub async fn a_tree_that_was_copied_from_another_server_is_followed_on(fixture: 
     write(&store, vec![put(&source_key(&source, "a"), "two")]).await;
     imported(&mut events, "a", 2).await;
 
-    // What changed on the way, while no broadcaster ran, is not lost; and the next life finds nothing to do.
+    // What changed meanwhile, while no broadcaster ran, is imported. The next import finds nothing to do.
     drop(events);
     write(&store, vec![put(&source_key(&source, "a"), "three")]).await;
     copy_from_a_server_ahead(fixture, 1_000_000).await;
@@ -213,10 +214,10 @@ pub async fn what_cannot_be_imported_is_told(fixture: &impl StoreFixture) {
     imported(&mut events, "a", 1).await;
     write(&store, vec![put(&source_key(&source, "a"), "canary 2")]).await;
     imported(&mut events, "a", 2).await;
-    // The old value again: retiring version 1 would revoke it.
+    // The old value again: it gets no version, since retiring version 1 would revoke it.
     write(&store, vec![put(&source_key(&source, "a"), "canary")]).await;
     refused(&mut events, "a", "version 1 again").await;
-    // A marker that nobody can read stops its own secret only.
+    // A marker that cannot be read stops the import of its own secret only.
     write(&store, vec![put(&tree.prefix().key().child("imports/a"), r#"{"format":99,"canary":1}"#)]).await;
     write(&store, vec![put(&source_key(&source, "a"), "canary 3")]).await;
     refused(&mut events, "a", "imports/a").await;
@@ -226,7 +227,7 @@ pub async fn what_cannot_be_imported_is_told(fixture: &impl StoreFixture) {
     write(&store, vec![put(&source_key(&source, "c"), "")]).await;
     refused(&mut events, "c", "empty").await;
 
-    // A later life says it again: what is refused stays refused until it changes or goes.
+    // A later import reports it again: a refused value stays refused until it is changed or deleted.
     drop(events);
     let mut events = PlainImporter::new(tree.clone(), source.clone()).unwrap().run();
     refused(&mut events, "Bad Name", "secret name").await;
@@ -257,7 +258,7 @@ async fn write_many(tree: &SecretTree, source: &Prefix, text: &str) {
 
 pub async fn many_keys_cost_no_reads_of_each_and_a_bounded_number_of_commits_at_once(fixture: &impl StoreFixture) {
     let (tree, source) = halves(fixture).await;
-    // Some have a history: a living version, and a number that was used and destroyed.
+    // Some have a history: a live version, and a number that was used and destroyed.
     let leadership = tree.campaign("test", TTL, CancellationToken::new()).await.unwrap();
     for number in 0..10 {
         let secret = name(&nth(number));
@@ -282,14 +283,14 @@ pub async fn many_keys_cost_no_reads_of_each_and_a_bounded_number_of_commits_at_
     let mut expected: Vec<_> = (0..MANY).map(|at| (name(&nth(at)), if at < 10 { 3 } else { 1 })).collect();
     expected.sort();
     assert_eq!(found, expected, "every key once, in the order of the listing");
-    // The markers, the versions, the numbers destroyed.
-    // The key of the history: absent, written once, written twice.
+    // The markers, the versions, and the notes of destroyed numbers.
+    // The key of the history is absent, written once, or written twice.
     assert_eq!((counting.listings(), counting.keys_read()), (3, 3), "a listing for each folder, nothing for each key");
     assert_eq!(counting.commits(), MANY + 2, "and two of the history");
     let most = counting.most_under_way();
     assert!((2..=IMPORTS_AT_ONCE).contains(&most), "{most} commits at once, expected 2 to {IMPORTS_AT_ONCE}");
 
-    // A later run finds nothing to do, from the markers alone.
+    // A later import finds nothing to do, by reading the markers alone.
     drop(events);
     let mut events = importer.run();
     assert!(matches!(next(&mut events).await, ImportEvent::Resynced(_)));
@@ -312,7 +313,7 @@ pub async fn an_import_of_many_keys_goes_on_where_it_was_cut_off(fixture: &impl 
                 ImportEvent::Resynced(_) => break true,
                 other => panic!("expected only imports, found {other:?}"),
             }
-            // Cut off in the middle of what is under way.
+            // Interrupted in the middle of the commits in flight.
             if told == MANY / 4 {
                 break false;
             }

@@ -1,4 +1,4 @@
-//! A store whose server can go away.
+//! A store whose server can be stopped or cut off.
 #![allow(missing_docs, reason = "a case's name says what must hold")]
 
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub async fn a_server_goes_away_and_comes_back(fixture: &impl ServerFixture) {
         assert!(matches!(written, Err(StoreError::Unreachable { .. })), "{written:?}");
         fixture.restart().await;
         let direct = fixture.undisturbed().await;
-        // What was acknowledged before is there.
+        // Everything that was acknowledged before is there.
         assert!(direct.get(&root.child("kept")).await.unwrap().is_some());
         write(&direct, vec![put(&root.child(format!("new-{round}")), "x"), Write::Delete(root.child("goes"))]).await;
         view.until_equal(&direct, &root).await;
@@ -53,8 +53,8 @@ pub async fn a_silent_server_ends_calls_and_not_watches(fixture: &impl ServerFix
     view.until_equal(&direct, &root).await;
 }
 
-/// Connections are cut at random while versions are stored: every number that was answered holds its value, and
-/// no value is stored under two numbers.
+/// Connections are cut at random while versions are stored. Every number that was answered holds its value, and no
+/// value is stored under two numbers.
 pub async fn a_lost_reply_stores_nothing_twice(fixture: &impl ServerFixture) {
     const VERSIONS: usize = 30;
     let mut random = seeded();
@@ -71,7 +71,7 @@ pub async fn a_lost_reply_stores_nothing_twice(fixture: &impl ServerFixture) {
         let mut answered = Vec::new();
         for at in 0..VERSIONS {
             let text = format!("value {at}");
-            // A call that gave up is given the same value again, as an operator would.
+            // After a call that timed out, an operator gives the same value again.
             match tree.put_next(&secret, value(&text), None).await {
                 Ok(version) => answered.push((version, text)),
                 Err(error) => assert!(error.is_transient(), "{error}"),
@@ -106,7 +106,7 @@ pub async fn a_leader_that_is_cut_off_loses_in_time(fixture: &impl ServerFixture
     let first = campaign(&store, &election, "first").await;
     fixture.stall().await;
     let second = campaign(&direct, &election, "second").await;
-    // By the first one's own clock its time was over before the second won.
+    // By the first leader's own clock, its term was over before the second one won.
     assert!(*first.valid_until.borrow() <= rotacast_clock::instant(), "two leaders at once");
     assert!(second.epoch > first.epoch);
     first.lost.cancelled().await;
@@ -125,7 +125,7 @@ pub async fn an_election_outlives_the_server(fixture: &impl ServerFixture) {
     let mut told = Told(tree(fixture).await.watch_versions());
     told.expect(&["resynced"]).await;
     fixture.kill().await;
-    // Cannot be told to the server, and ends all the same.
+    // The server cannot be reached, and the call ends all the same.
     first.resign.cancel();
     first.resigned.await.unwrap();
     let waiting = {
@@ -137,7 +137,7 @@ pub async fn an_election_outlives_the_server(fixture: &impl ServerFixture) {
     assert!(second.epoch > epoch);
     assert!(leads(&store, &election, &second).await);
     tree(fixture).await.put_next(&name("a"), value("x"), None).await.unwrap();
-    // A store that keeps no history has listed anew, before the version or with it.
+    // A store without a history has listed anew, before the version or with it.
     let told = loop {
         let told = told.next().await;
         if told != "resynced" {

@@ -54,7 +54,7 @@ pub async fn writers_at_once_get_different_numbers_without_a_gap(fixture: &impl 
         let found = tree.read_version(&secret, version).await.unwrap().unwrap();
         assert!(found.value == value(text) && found.created == found.modified);
     }
-    // What is never stored: nothing, and too much.
+    // An empty value and one that is too large are never stored.
     let empty = tree.put_next(&secret, value(""), None).await;
     assert!(matches!(empty, Err(StoreError::Invalid { .. })), "{empty:?}");
     let long = tree.put_next(&secret, value(vec![1; SecretValue::MAX_BYTES + 1]), None).await;
@@ -80,7 +80,7 @@ pub async fn a_destroyed_number_is_never_used_again(fixture: &impl StoreFixture)
     assert_eq!(tree.create_version(&secret, version(3), value("y"), vec![]).await.unwrap(), Created::Exists);
     assert_eq!(tree.create_version(&secret, version(1), value("y"), vec![]).await.unwrap(), Created::Exists);
     assert_eq!(tree.put_next(&secret, value("y"), None).await.unwrap(), version(4));
-    // Destroying many at once, from several tasks of one leader.
+    // Several tasks of one leader destroy many versions at once.
     let destroy = (5..=12).map(|number| {
         let (tree, secret, epoch) = (tree.clone(), secret.clone(), leader.epoch);
         async move { tree.destroy_version(&secret, version(number), epoch).await.unwrap() }
@@ -141,14 +141,14 @@ pub async fn publishing_happens_once(fixture: &impl StoreFixture) {
     assert!(matches!(tree.publish_journalled(&secret, version(2), epoch).await.unwrap(), Published::Done(_)));
     assert!(tree.read_journal(&secret, version(2)).await.unwrap().is_none());
 
-    // Somebody else's value: theirs stays, and so does the journal entry.
+    // Another client's value: its value stays, and so does the journal entry.
     tree.journal(&secret, version(3), value("ours"), epoch).await.unwrap();
     tree.create_version(&secret, version(3), value("theirs"), vec![]).await.unwrap();
     assert_eq!(tree.publish_journalled(&secret, version(3), epoch).await.unwrap(), Published::Taken);
     assert!(tree.read_version(&secret, version(3)).await.unwrap().unwrap().value == value("theirs"));
     assert!(tree.read_journal(&secret, version(3)).await.unwrap().unwrap() == value("ours"));
 
-    // A number that was destroyed does not come back.
+    // A number that was destroyed is not used again.
     tree.journal(&secret, version(4), value("late"), epoch).await.unwrap();
     tree.destroy_version(&secret, version(4), epoch).await.unwrap();
     assert_eq!(tree.publish_journalled(&secret, version(4), epoch).await.unwrap(), Published::Taken);
@@ -175,7 +175,7 @@ pub async fn a_record_is_saved_only_over_what_was_read_by_who_leads(fixture: &im
     leader.resign.cancel();
     leader.resigned.await.unwrap();
     assert_eq!(save(b"4", Some(second), epoch).await.unwrap(), Committed::Conflict);
-    // What is no record is not passed over in silence, and hides none of the others.
+    // An entry that is no record is reported, and hides none of the others.
     let stranger = tree.prefix().key().child("records/Bad Name");
     write(tree.store(), vec![put(&stranger, "x")]).await;
     let records = tree.load_records().await.unwrap();
@@ -224,7 +224,7 @@ pub async fn every_version_is_told_once_in_order(fixture: &impl StoreFixture) {
     writer.put_next(&secret, value("x"), None).await.unwrap();
     told.expect(&["added a 12"]).await;
 
-    // Away: versions come, some of them are destroyed unseen, and the history is forgotten.
+    // While the watch is interrupted, versions are written, some of them are destroyed, and the history is compacted.
     fixture.interrupt().await;
     for number in 13..13 + AWAY {
         assert_eq!(writer.put_next(&secret, value("x"), None).await.unwrap(), version(number));
@@ -268,12 +268,12 @@ pub async fn a_skipped_number_holds_back_what_follows(fixture: &impl StoreFixtur
     told.expect(&["added a 2", "gap a 3<4"]).await;
     create(3).await;
     told.expect(&["added a 3", "added a 4"]).await;
-    // A missing number may also be settled by noting it as destroyed.
+    // A missing number may also be settled by a note that it is destroyed.
     create(6).await;
     told.expect(&["gap a 5<6"]).await;
     tree.destroy_version(&secret, version(5), leader.epoch).await.unwrap();
     told.expect(&["added a 6"]).await;
-    // So may those of a history that was lost; what is there stays.
+    // So may the numbers of a history that was lost. Versions that are there stay.
     create(9).await;
     told.expect(&["gap a 7<9"]).await;
     tree.note_lost(&secret, &[7, 8, 9].map(version).into(), leader.epoch).await.unwrap();
@@ -290,14 +290,14 @@ pub async fn a_version_changed_in_place_is_told(fixture: &impl StoreFixture) {
     told.expect(&["listed a 1", "resynced"]).await;
     write(tree.store(), vec![put(&version_key(&tree, "a", 1), "other")]).await;
     told.expect(&["changed a 1"]).await;
-    // A watch that begins later tells it too.
+    // A watch that begins later reports it too.
     Told(tree.watch_versions()).expect(&["listed a 1", "changed a 1", "resynced"]).await;
     let key = version_key(&tree, "a", 1);
     write(tree.store(), vec![Write::Delete(key.clone())]).await;
     told.expect(&["deleted a 1"]).await;
     commit(tree.store(), vec![], vec![put(&key, "again")]).await;
     told.expect(&[&format!("ignored {key}")]).await;
-    // What is no version is told once and stops nothing.
+    // A key that is no version is reported once and stops nothing.
     let bad = tree.prefix().key().child("versions/a/latest");
     write(tree.store(), vec![put(&bad, "x")]).await;
     write(tree.store(), vec![put(&bad, "y")]).await;
@@ -315,7 +315,7 @@ pub async fn secrets_do_not_see_each_others_versions(fixture: &impl StoreFixture
     assert_eq!(versions.len(), 1);
     assert!(tree.read_version(&name("a/1"), version(1)).await.unwrap().unwrap().value == value("a/1"));
     assert!(tree.load_records().await.unwrap().entries.is_empty());
-    // A secret's name cannot stand in the way of the election either.
+    // A secret whose name looks like the election's key does not get in the way of the election.
     leader(&tree).await;
 }
 
@@ -324,7 +324,7 @@ pub async fn a_tree_belongs_to_one_cluster(fixture: &impl StoreFixture) {
     let key = |seed: u8| SigningKey::from_seed(&[seed; 32]).public().clone();
     let (production, staging) = (ClusterName::new("production").unwrap(), ClusterName::new("staging").unwrap());
     assert_eq!(one.owner().await.unwrap(), None);
-    // Two first broadcasters at once: one draws the id.
+    // Two broadcasters start on an empty store at once: only one of them makes the id.
     let (first, second) = (key(1), key(2));
     let (ours, too) = tokio::join!(one.claim(&production, None, &first), other.claim(&production, None, &second));
     let (ours, too) = (ours.unwrap(), too.unwrap());
@@ -338,15 +338,15 @@ pub async fn a_tree_belongs_to_one_cluster(fixture: &impl StoreFixture) {
     assert!(refused.contains(&format!("belong to cluster production (id {})", ours.id)), "{refused}");
     assert!(refused.contains("configured as staging: change `cluster` or `store.prefix`"), "{refused}");
     assert_eq!(one.owner().await.unwrap(), Some(owner.clone()), "a refused claim writes nothing");
-    // Of this name, but not the one that this broadcaster has known: the store is another one.
+    // A store of this name, but not the one that this broadcaster has known.
     let known = ClusterId(ours.id.0 ^ 1);
     let refused = one.claim(&production, Some(known), &first).await.unwrap_err();
     assert!(matches!(refused, StoreError::Foreign { .. }), "{refused:?}");
 
-    // A store that lost it gets the id back from a broadcaster that knows it.
+    // A store that lost its id gets it back from a broadcaster that knows it.
     write(one.store(), vec![Write::Delete(fixture.prefix().key().child("cluster"))]).await;
     assert_eq!(one.claim(&production, Some(ours.id), &first).await.unwrap().id, ours.id);
-    // Keys that were replaced go one day; the newest stay.
+    // Keys that were replaced are deleted in time. The newest ones stay.
     for seed in 10..40 {
         one.claim(&production, None, &key(seed)).await.unwrap();
     }

@@ -6,7 +6,7 @@ use rand::Rng as _;
 use super::{StoreFixture, View, put, seeded, write};
 use crate::{Cursor, Key, Write};
 
-/// More changes than a watch reads ahead of its reader.
+/// More changes than a watch buffers.
 const MANY: usize = 300;
 
 pub async fn a_watch_tells_everything_in_order(fixture: &impl StoreFixture) {
@@ -22,7 +22,7 @@ pub async fn a_watch_tells_everything_in_order(fixture: &impl StoreFixture) {
         let (store, root) = (fixture.client().await, fixture.prefix().key().child("watched"));
         let mut cursors = Vec::new();
         for at in 0..EACH {
-            // A pair in one commit, and now and then a deletion.
+            // Two keys in one commit, and now and then a deletion.
             let pair = ["x", "y"].map(|half| put(&root.child(format!("{writer}-{at:02}/{half}")), "x"));
             cursors.push(write(&store, pair.to_vec()).await);
             if at % 5 == 4 {
@@ -32,19 +32,20 @@ pub async fn a_watch_tells_everything_in_order(fixture: &impl StoreFixture) {
         cursors
     });
     let cursors: Vec<Cursor> = futures::future::join_all(writers).await.concat();
-    // Seen last, so that everything before it was read by then.
+    // Written last: when the reader has it, it has read everything before it.
     write(&store, vec![put(&root.child("end"), "x")]).await;
     view.until_equal(&store, &root).await;
     if view.listings == 1 {
         for cursor in cursors {
             let at: Vec<usize> =
                 (0..view.changes.len()).filter(|&at| view.changes[at].1 == cursor && view.changes[at].2).collect();
-            // A pair whose half is deleted meanwhile may be told without it.
+            // If half of a pair is deleted meanwhile, the watch may report the pair without that half.
             assert!(matches!(at[..], [_] | [_, _]), "the commit at {cursor:?} was told {at:?}");
             assert!(at.windows(2).all(|pair| pair[0] + 1 == pair[1]), "the commit at {cursor:?} was told in pieces");
         }
         let keys = |put: bool| view.changes.iter().filter(move |change| change.2 == put).map(|change| &change.0);
-        // A deletion is told once, of every key that was told; a key that came and went may not be told at all.
+        // A deletion is reported once for every key that was reported. A key that was written and deleted may be left
+        // out.
         let is_deleted = |key: &&Key| {
             let number = |text: &str| text.strip_suffix("/x")?.split_once('-')?.1.parse::<usize>().ok();
             key.below(&root).and_then(number).is_some_and(|at| at % 5 == 3)
@@ -105,12 +106,12 @@ pub async fn s08_deletes_and_a_compaction_during_an_interruption_are_not_missed(
     if fixture.has_connections() {
         assert_eq!(view.listings, 2, "history was compacted, so everything had to be listed anew");
     }
-    // And the watch goes on.
+    // The watch goes on.
     write(&writer, vec![put(&root.child("later"), "x")]).await;
     view.until_equal(&writer, &root).await;
 }
 
-/// The history ends exactly where the watch would be taken up, with a deletion there.
+/// The history ends exactly where the watch resumes, with a deletion there.
 pub async fn s09_a_deletion_at_the_compacted_cursor_is_not_missed(fixture: &impl StoreFixture) {
     let root = fixture.prefix().key().child("watched");
     let writer = fixture.undisturbed().await;

@@ -1,4 +1,4 @@
-//! Blocking queries against a scripted agent: indexes that fall, stay, are zero or missing.
+//! Blocking queries against a scripted agent, whose indexes decrease, stay, are zero or are missing.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -13,11 +13,11 @@ type Step = (Option<u64>, &'static [(&'static str, u64)]);
 
 struct Agent {
     address: String,
-    /// The paths asked for.
+    /// The paths that were requested.
     asked: Arc<Mutex<Vec<String>>>,
 }
 
-/// Answers listings by the script, its last step for ever, and everything else with "not found" as of `table`.
+/// Answers listings by the script, repeating its last step, and everything else with "not found" as of `table`.
 async fn agent(script: &[Step], table: u64) -> Agent {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -73,7 +73,7 @@ async fn answer(
     }
 }
 
-/// What a watch tells until it fails, or has told `upto` events.
+/// The events of a watch until it fails, or until there are `upto` of them.
 async fn told(agent: &Agent, upto: usize) -> Vec<String> {
     let store = ConsulStore::new(ConsulOptions { address: agent.address.clone(), ..ConsulOptions::default() }).unwrap();
     let mut watch = store.watch(&Key::new("r"));
@@ -99,7 +99,7 @@ async fn told(agent: &Agent, upto: usize) -> Vec<String> {
 async fn s13_an_index_that_falls_with_reaped_tombstones_costs_nothing() {
     let script: &[Step] = &[
         (Some(60), &[("r/a", 50)]),
-        // The tombstone of a deletion at 60 is gone; the table still knows.
+        // The tombstone of the deletion at 60 is gone, but the table still has its index.
         (Some(50), &[("r/a", 50)]),
         (Some(70), &[("r/a", 50), ("r/b", 70)]),
     ];
@@ -117,19 +117,19 @@ async fn a_table_behind_what_was_seen_is_a_setback() {
     let agent = agent(&[(Some(60), &[("r/a", 60)]), (Some(40), &[("r/a", 40)])], 60).await;
     assert_eq!(told(&agent, 9).await, ["init", "listed r/a", "ready 60", "went backwards"]);
     let behind = self::agent(&[(Some(60), &[("r/a", 50)]), (Some(60), &[("r/a", 50)])], 59).await;
-    // Before anything was told the probe already contradicts the listing: only what came earlier counts.
+    // The probe contradicts the listing before any event was delivered: only what came earlier counts.
     let told = told(&behind, 4).await;
     assert_eq!(told, ["init", "listed r/a", "ready 60", "went backwards"]);
 }
 
-/// Other writes may have lifted every index again.
+/// Other writes may have raised every index again.
 #[tokio::test]
 async fn an_old_key_that_was_never_listed_is_a_setback() {
     let agent = agent(&[(Some(60), &[("r/a", 50)]), (Some(90), &[("r/a", 50), ("r/b", 55)])], 90).await;
     assert_eq!(told(&agent, 9).await, ["init", "listed r/a", "ready 60", "went backwards"]);
 }
 
-/// Answers without news come at once: no change is told, and none is missed after them.
+/// Answers without a change arrive at once: the watch reports no change, and misses none afterwards.
 #[tokio::test]
 async fn s13_an_index_that_stays_or_is_zero_hides_nothing() {
     for index in [60, 0] {
@@ -162,7 +162,7 @@ async fn several_changes_within_one_wait_are_told_in_the_order_of_their_commits(
     assert_eq!(told(&agent, expected.len()).await, expected);
 }
 
-/// No Consul answers without an index: something stands in between. The watch lists anew until there is one.
+/// A Consul agent always sends an index, so a proxy is in between. The watch lists anew until there is one.
 #[tokio::test]
 async fn an_answer_without_an_index_is_not_believed() {
     let agent = agent(&[(None, &[("r/a", 5)]), (None, &[("r/a", 5)]), (Some(6), &[("r/a", 5)])], 6).await;

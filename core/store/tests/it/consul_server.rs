@@ -1,4 +1,4 @@
-//! What is the Consul store's own: indexes that fall, sessions, access control, TLS, limits, odd keys.
+//! What only the Consul store has: indexes that decrease, sessions, access control, TLS, limits, odd keys.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use rotacast_store::{
 use rotacast_test_servers::{Consul, ConsulCertificates, ConsulConfig, Proxy, Scratch, make_certificates, until};
 use tokio_util::sync::CancellationToken;
 
-/// Nothing is measured by it.
+/// A wait that takes longer than this hangs.
 const LONG: Duration = Duration::from_secs(60);
 const MANAGEMENT: &str = "6b1f0f3c-5f2b-4d4e-9a51-0c6f1d2e3a4b";
 
@@ -96,12 +96,12 @@ async fn a_restored_snapshot_is_told_and_what_has_to_be_noted_can_be() {
     let told = until_error(&mut watch).await;
     assert!(matches!(told, StoreError::WentBackwards { .. }), "{told}");
     assert_eq!(store.setback().unwrap().count, 1);
-    // The restored state knows nothing of the leadership.
+    // The restored state has no leader's session.
     leader.lost.cancelled().await;
     let stale = Check::Leads(Key::new("rotacast/leader"), leader.epoch);
     let refused = store.commit(Commit { checks: vec![stale], ..put("rotacast/0", b"stale") }).await.unwrap();
     assert_eq!(refused, Committed::Conflict);
-    // From here on, by what is there now.
+    // From here on the watch reports what is there now.
     let next = campaign(&store, "second").await;
     assert!(next.epoch > leader.epoch);
     let found = store.get(&Key::new("rotacast/0")).await.unwrap().unwrap();
@@ -119,7 +119,7 @@ async fn a_restored_snapshot_is_told_and_what_has_to_be_noted_can_be() {
     assert_eq!(store.setback().unwrap().count, 1);
 }
 
-/// The index has caught up by the time the watch comes back: only what is stored shows that it is another history.
+/// The index has caught up when the watch resumes. Only the stored keys show that the history is another one.
 #[tokio::test]
 async fn a_snapshot_restored_unseen_and_written_over_is_told() {
     let Some(consul) = Consul::start().await else { return };
@@ -159,7 +159,7 @@ async fn a_wiped_server_is_not_mistaken_for_the_old_one() {
     assert_eq!(store.setback().unwrap().count, 1);
     assert!(store.get(&Key::new("rotacast/1")).await.unwrap().is_none());
 
-    // By a commit as well, if nobody watches.
+    // A commit finds it as well if there is no watch.
     let other = self::store(&consul);
     for number in 0..20 {
         write(&other, &format!("rotacast/{number}"), b"x").await;
@@ -216,7 +216,7 @@ async fn versions_written_while_nobody_watched_are_all_seen_in_order() {
         }
     }
     assert_eq!(seen, written);
-    // And by who was not there at all.
+    // A handle that was not there at the time finds it too.
     let mut watch = tree.watch_versions();
     let mut seen = Vec::new();
     loop {
@@ -237,13 +237,13 @@ async fn a_session_destroyed_by_hand_is_a_lost_leadership() {
     let http = request(&consul, "GET", "/v1/session/list").await;
     let sessions: serde_json::Value = serde_json::from_str(&http).unwrap();
     let [session] = sessions.as_array().unwrap().as_slice() else { panic!("{sessions}") };
-    // No health checks, a time-to-live of no less than Consul's least.
+    // No health checks, and no time-to-live below Consul's minimum.
     assert_eq!((&session["TTL"], &session["Behavior"]), (&"10s".into(), &"delete".into()));
     assert!(session["NodeChecks"].as_array().is_none_or(Vec::is_empty), "{session}");
     assert!(session["ServiceChecks"].as_array().is_none_or(Vec::is_empty), "{session}");
     let id = session["ID"].as_str().unwrap().to_owned();
     request(&consul, "PUT", &format!("/v1/session/destroy/{id}")).await;
-    // It changes nothing from that moment on, whatever it believes itself.
+    // The former leader changes nothing from that moment on, even if it takes itself to lead.
     let stale = Check::Leads(Key::new("rotacast/leader"), first.epoch);
     let refused = store.commit(Commit { checks: vec![stale], ..put("rotacast/x", b"stale") }).await.unwrap();
     assert_eq!(refused, Committed::Conflict);
@@ -282,7 +282,7 @@ async fn rights_are_kept_to_and_their_lack_is_named() {
     }
     assert!(findings.iter().any(|finding| finding.subject == "consul version" && finding.text.contains("1.")));
 
-    // Reading is not writing.
+    // A token that may read may not write.
     let narrow = with_token(&consul, &narrow);
     assert!(narrow.list(&Key::new("rotacast")).await.unwrap().entries.len() > 1);
     let refused = narrow.commit(put("rotacast/x", b"x")).await.err().unwrap();
@@ -291,13 +291,13 @@ async fn rights_are_kept_to_and_their_lack_is_named() {
         .campaign(&Key::new("rotacast/leader"), "narrow", Duration::from_secs(1), CancellationToken::new())
         .await
         .err();
-    // Somebody may lead already; then it waits and is refused after.
+    // If another leader has the lock already, the campaign waits and is refused then.
     assert!(matches!(refused, Some(StoreError::Denied { .. })), "{refused:?}");
     let findings = SecretTree::new(Arc::new(narrow), prefix()).examine().await;
     assert_eq!(worst(&findings, "store prefix"), Level::Error, "{findings:?}");
     assert_eq!(worst(&findings, "consul sessions"), Level::Error, "{findings:?}");
 
-    // Consul answers a listing that may not be read as an empty one.
+    // Consul answers a listing without permission with an empty one.
     for store in [with_token(&consul, &blind), store(&consul)] {
         let refused = store.list(&Key::new("rotacast")).await.err();
         assert!(matches!(refused, Some(StoreError::Denied { .. })), "{refused:?}");
@@ -372,13 +372,13 @@ async fn values_are_any_bytes_and_keys_any_text() {
         assert!(entry.key == Key::new(key) && entry.value == SecretValue::new(bytes.clone()), "{key}");
         until_put(&mut watch, key).await;
     }
-    // A folder whose name needs encoding, too.
+    // A folder whose name needs encoding is listed, too.
     write(&store, "rotacast/a b/c", b"").await;
     let below = store.list(&Key::new("rotacast/a b")).await.unwrap();
     assert_eq!(below.entries.len(), 1);
     assert!(below.entries[0].value.is_empty());
     assert_eq!(store.list(&Key::new("rotacast")).await.unwrap().entries.len(), odd.len() + 1);
-    // What the web interface makes for an empty folder is no key of ours.
+    // The key that Consul's web interface makes for an empty folder is no key of a secret.
     request(&consul, "PUT", "/v1/kv/rotacast/folder/").await;
     assert_eq!(store.list(&Key::new("rotacast")).await.unwrap().entries.len(), odd.len() + 1);
     for bad in ["/rotacast/x", "rotacast//x", "rotacast/../x"] {
@@ -399,7 +399,7 @@ async fn a_commit_beyond_what_consul_takes_is_refused_by_name() {
     };
     let store = store(&consul);
     let leader = campaign(&store, "first").await;
-    // The most there can be: every check of the term is two operations.
+    // The largest commit: each check of the term takes two operations.
     let leads = Check::Leads(Key::new("rotacast/leader"), leader.epoch);
     let writes = |count: usize| {
         (0..count)
@@ -457,7 +457,7 @@ async fn the_doctor_names_what_is_wrong() {
     let findings = at("http://127.0.0.1:1".into()).examine().await;
     assert!(findings.iter().any(|finding| finding.level == Level::Error && finding.fix.contains("store.address")));
 
-    // A server that grants no leadership as short as ours.
+    // A server that grants no leadership as short as the one that is asked for.
     let strict = ConsulConfig { hcl: "session_ttl_min = \"60s\"", ..ConsulConfig::default() };
     let Some(strict) = Consul::start_with(strict).await else { return };
     let findings = store(&strict).examine().await;
@@ -465,7 +465,7 @@ async fn the_doctor_names_what_is_wrong() {
     assert!(sessions.level == Level::Error && sessions.text.contains("session_ttl_min"), "{sessions:?}");
 }
 
-/// As an operator with curl.
+/// Requests as an operator makes them with curl.
 async fn request(consul: &Consul, method: &str, path: &str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let text = until("an answer", LONG, async || {
@@ -514,7 +514,8 @@ async fn a_token_that_is_renewed_in_its_file_is_used() {
     );
 }
 
-/// The authority, the agent's certificate and our own are all replaced: what the files hold counts, without a new store.
+/// The authority, the agent's certificate and the client's are all replaced: the store uses the new files without being
+/// opened again.
 #[tokio::test]
 async fn renewed_certificates_count_for_the_next_connection() {
     let scratch = Scratch::new("consul-renewed");

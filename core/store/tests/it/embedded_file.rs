@@ -1,4 +1,4 @@
-//! What is the embedded store's own: crashes, damaged and foreign files, several processes at once.
+//! What only the embedded store has: crashes, damaged and foreign files, several processes at once.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -31,7 +31,7 @@ async fn open(path: &Path) -> (Arc<dyn Store>, SecretTree) {
     (store.clone(), SecretTree::new(store, prefix()))
 }
 
-/// Runs one of the `child_…` tests below as a process of its own.
+/// Runs one of the `child_…` tests below in another process.
 fn child(test: &str, path: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"])
@@ -42,7 +42,7 @@ fn child(test: &str, path: &Path) -> Child {
         .unwrap()
 }
 
-/// What a child tells, a line at a time. The harness prints into the first one.
+/// The lines that a child prints. The test harness prints into the first one.
 fn lines(child: &mut Child) -> impl Iterator<Item = String> + use<> {
     let told = BufReader::new(child.stdout.take().unwrap()).lines();
     told.map_while(Result::ok).filter_map(|line| line.split_once("told: ").map(|(_, told)| told.to_owned()))
@@ -55,7 +55,7 @@ fn tell(what: impl std::fmt::Display) {
     std::io::stdout().flush().unwrap();
 }
 
-/// Leads, then stores version after version, telling each number once it is acknowledged.
+/// Leads, then stores version after version, and prints each number once it is acknowledged.
 #[tokio::test]
 #[ignore = "run as a child process by the tests of this file"]
 async fn child_writer() {
@@ -83,7 +83,7 @@ async fn nothing_acknowledged_is_lost_by_kill_9_and_the_lock_is_free_at_once() {
         let (mut epoch, mut here) = (0, 0);
         for line in told {
             if let Some(number) = line.strip_prefix("epoch ") {
-                // The time-to-live is a minute; the dead one's lock does not hold for it.
+                // The time-to-live is a minute, but the lock of the process that died does not last as long.
                 epoch = number.parse::<u64>().unwrap();
             } else if let Some(number) = line.strip_prefix("stored ") {
                 acknowledged = number.parse::<u64>().unwrap();
@@ -117,7 +117,7 @@ async fn another_process_is_seen_and_excluded_from_leading() {
     let mut writer = child("embedded_file::child_writer", &path);
     let mut told = lines(&mut writer);
     assert!(told.next().unwrap().starts_with("epoch"));
-    // Its versions show up here, in order, although it cannot wake our watch.
+    // Its versions are read here in order, although it cannot wake this process's watch.
     let mut next = 1;
     while next <= 5 {
         use futures::StreamExt as _;
@@ -165,7 +165,7 @@ async fn damaged_and_foreign_files_are_refused_by_name() {
     let error = refused(&folder.path().join("no/such/folder.db")).await;
     assert!(matches!(error, StoreError::Denied { .. }), "{error}");
 
-    // Pages in the middle of a real one are overwritten.
+    // Pages in the middle of a valid file are overwritten.
     let damaged = folder.path().join("damaged.db");
     {
         let (_, tree) = open(&damaged).await;
@@ -240,7 +240,7 @@ async fn the_log_of_changes_stays_short() {
     assert!((9_000..=10_600).contains(&rows), "{rows} changes are kept");
 }
 
-/// The contents of an old copy, put into the file while a broadcaster has it open.
+/// An old copy is written over the file while a broadcaster has it open.
 #[tokio::test]
 async fn an_old_copy_restored_in_place_is_told_and_what_has_to_be_noted_can_be() {
     let folder = tempfile::tempdir().unwrap();

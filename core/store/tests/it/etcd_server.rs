@@ -1,4 +1,4 @@
-//! What is the etcd store's own: a full database, authentication, a restored backup, old servers.
+//! What only the etcd store has: a full database, authentication, a restored backup, old servers.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -58,7 +58,7 @@ async fn a_full_database_takes_no_writes_and_says_so() {
     })
     .await;
     assert!(findings.iter().any(|finding| finding.text.contains("NOSPACE") && !finding.fix.is_empty()));
-    // Reads go on.
+    // Reads still work.
     assert!(store.get(&Key::new("fill/0")).await.unwrap().is_some());
 }
 
@@ -124,14 +124,14 @@ async fn a_wiped_server_is_not_mistaken_for_the_old_one() {
         answer => Some(answer),
     })
     .await;
-    // The watch may have come first: then this call began after the setback was known.
+    // If the watch was first, this call began after the setback was known.
     let told = matches!(read, Err(StoreError::WentBackwards { .. })) || read.is_ok() && store.setback().is_some();
     assert!(told, "the wiped server was believed: {:?}", read.map(|entry| entry.is_some()));
     let told = watch.next().await.unwrap().err().unwrap();
     assert!(matches!(told, StoreError::WentBackwards { .. }), "{told}");
-    // It stays visible to whoever comes later, and counts once, though two have been told.
+    // Later callers find it, too, and it counts once, although two have found it.
     assert_eq!(store.setback().unwrap().count, 1);
-    // What has to be noted about it can be noted, over what is there now.
+    // The note about it can be written over what is there now.
     let noted = store
         .commit(Commit { checks: vec![Check::Absent(Key::new("rotacast/note"))], ..put("rotacast/note", vec![1]) })
         .await
@@ -140,7 +140,7 @@ async fn a_wiped_server_is_not_mistaken_for_the_old_one() {
     assert_eq!(store.get(&Key::new("rotacast/note")).await.unwrap().unwrap().modified, cursor);
     let mut watch = store.watch(&root);
     assert!(matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Init));
-    // The next time is told too. Nobody writes meanwhile: revisions that had caught up would hide it.
+    // The second time is reported too. No client writes meanwhile: revisions that caught up would hide it.
     while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Ready(_)) {}
     etcd.stop().await;
     std::fs::remove_dir_all(etcd.scratch().path().join("data")).unwrap();
@@ -157,7 +157,7 @@ async fn a_wiped_server_is_not_mistaken_for_the_old_one() {
     assert_eq!(store.setback().unwrap().count, 2);
 }
 
-/// Ten versions written while nobody watched, and the history of their writing compacted.
+/// Ten versions are written while there is no watch, and their history is compacted.
 #[tokio::test]
 async fn versions_written_while_nobody_watched_are_all_seen_in_order() {
     let Some(etcd) = Etcd::start().await else { return };
@@ -200,8 +200,8 @@ async fn the_doctor_names_the_version() {
     assert!(findings.iter().any(|finding| finding.level == Level::Error && finding.fix.contains("address")));
 }
 
-/// Passes so many bytes of answers on each connection, one limit after the other and again from the first, and then closes
-/// it: a network that ends in the middle of a message.
+/// Passes so many bytes of answers on each connection and then closes it, with the next limit for each further
+/// connection: a network that fails in the middle of a message.
 async fn cut_after(target: u16, limits: &'static [usize]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -234,14 +234,14 @@ async fn cut_after(target: u16, limits: &'static [usize]) -> u16 {
     port
 }
 
-/// What a watch has to catch up with is more than etcd sends in one piece where fragments are allowed, and every
-/// connection ends somewhere within it.
+/// A watch has to catch up with more than etcd sends in one piece where fragments are allowed, and every connection
+/// ends within it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s10_an_answer_cut_in_the_middle_of_a_revision_loses_no_half_of_it() {
     const REVISIONS: usize = 100;
     const KEYS: usize = 4;
     const HALF: usize = 4 * 1024;
-    // A fragment is this much and 512 KiB at most.
+    // A fragment is this size and at most 512 KiB.
     let Some(etcd) = Etcd::start_with(&["--max-request-bytes=65536"]).await else { return };
     let writer = store(&etcd);
     writer.commit(put("watched/begin", vec![0])).await.unwrap();
@@ -270,18 +270,18 @@ async fn s10_an_answer_cut_in_the_middle_of_a_revision_loses_no_half_of_it() {
     assert!(all.await.is_ok(), "{} of {} changes arrived", seen.len(), REVISIONS * KEYS);
 }
 
-/// A member that is cut off keeps its connections open and says nothing; another one has the news.
+/// A member that is cut off keeps its connections open and sends nothing. Another member has the change.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s11_a_watch_on_a_member_that_fell_silent_goes_on_at_another() {
     let Some(etcd) = Etcd::start().await else { return };
     let (silent, other) = (Proxy::start(etcd.port()).await, Proxy::start(etcd.port()).await);
-    // At first only this one can be reached, so the watch is there.
+    // At first only this member can be reached, so the watch is there.
     other.refuse();
     let endpoints = [&silent, &other].map(|member| format!("http://127.0.0.1:{}", member.port()));
     let reader = EtcdStore::new(EtcdOptions { endpoints: endpoints.into(), ..options(&etcd) }).unwrap();
     let mut watch = reader.watch(&Key::new("watched"));
     while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Ready(_)) {}
-    // The stream is open once a change has come through it.
+    // Once a change has arrived, the stream is open.
     store(&etcd).commit(put("watched/first", vec![1])).await.unwrap();
     while !matches!(watch.next().await.unwrap().unwrap(), StoreEvent::Put(_)) {}
     other.heal();
@@ -292,7 +292,7 @@ async fn s11_a_watch_on_a_member_that_fell_silent_goes_on_at_another() {
         {
         }
     };
-    // Never healed: that it arrives at all is what counts.
+    // The partition does not heal: the change arrives all the same.
     assert!(tokio::time::timeout(std::time::Duration::from_secs(100), news).await.is_ok(), "the watch is stuck");
 }
 
@@ -300,7 +300,8 @@ async fn s11_a_watch_on_a_member_that_fell_silent_goes_on_at_another() {
 async fn a_key_that_is_no_text_hides_no_other() {
     let Some(etcd) = Etcd::start().await else { return };
     let store = store(&etcd);
-    // One page of a listing holds 128 keys: it ends with the first of the two, and the next begins behind it.
+    // One page of a listing holds 128 keys: the first page ends with the first of the two keys, and the next page
+    // begins after it.
     for number in 0..127 {
         store.commit(put(&format!("rotacast/versions/a/{number:03}"), b"x".to_vec())).await.unwrap();
     }
@@ -329,7 +330,7 @@ async fn a_key_that_is_no_text_hides_no_other() {
     };
     resynced(&mut events, &mut ignored).await;
     assert!(ignored.iter().any(|key| key == r"rotacast/versions/z\xff/1"), "{ignored:?}");
-    // Nor does it end a watch that is open.
+    // An open watch does not end either.
     put_raw(b"rotacast/versions/y\xff/1").await;
     let secret = SecretName::new("payments/db").unwrap();
     tree.put_next(&secret, SecretValue::new(b"x".to_vec()), None).await.unwrap();
@@ -342,7 +343,7 @@ async fn a_key_that_is_no_text_hides_no_other() {
     }
 }
 
-/// A user in the settings while authentication is off there, and after it is turned on under a running client.
+/// The settings name a user while authentication is off, and it is turned on while the client runs.
 #[tokio::test]
 async fn authentication_may_be_turned_on_and_off_under_a_client_with_a_user() {
     let Some(etcd) = Etcd::start().await else { return };
@@ -377,7 +378,7 @@ async fn a_password_that_is_renewed_in_its_file_is_used() {
     let user = EtcdUser { name: "rotacast".into(), password: LoginSecret::File(file.clone()) };
     let store = EtcdStore::new(EtcdOptions { user: Some(user), ..options(&etcd) }).unwrap();
     store.commit(put("rotacast/x", b"first".to_vec())).await.unwrap();
-    // The users are handed over: the one in use ends, and its file has the next.
+    // The users are exchanged: the one in use is removed, and its file names the next one.
     etcd.ctl(&["--user=root:root-pw", "user", "delete", "rotacast"]).await;
     let refused = store.get(&Key::new("rotacast/x")).await.err().unwrap();
     assert!(matches!(refused, StoreError::Denied { .. }), "{refused}");

@@ -11,7 +11,7 @@ use rotacast_store::{
 use rotacast_test_servers::{Scratch, free_port, make_certificates, skip, until};
 use tokio::process::{Child, Command};
 
-/// To start and to answer, on a machine under load.
+/// To start and to answer, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn etcd_binary() -> Option<PathBuf> {
@@ -82,7 +82,8 @@ async fn both_sides_show_certificates() {
     }
 }
 
-/// The authority, the members' certificates and our own are all replaced: what the files hold counts, without a new store.
+/// The authority, the members' certificates and the client's are all replaced: the store uses the new files without
+/// being opened again.
 #[tokio::test]
 async fn renewed_certificates_count_for_the_next_connection() {
     let scratch = Scratch::new("etcd-renewed");

@@ -1,4 +1,4 @@
-//! Every store under the suite, and what is its own.
+//! Every store under the suite, and the tests of what only one store has.
 
 #![allow(clippy::unwrap_used)]
 

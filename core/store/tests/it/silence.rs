@@ -1,11 +1,11 @@
-//! A server that says why once and is silent from then on: the reason is what a caller hears.
+//! A server that says once what is wrong and then does not answer: the caller gets that reason.
 
 use std::net::SocketAddr;
 
 use rotacast_store::{ConsulOptions, ConsulStore, EtcdOptions, EtcdStore, Key, ReadStore, StoreError};
 use tokio::net::TcpListener;
 
-/// Closes its first connection at once; keeps the later ones, and never answers.
+/// Closes its first connection at once. Keeps the later ones, and never answers.
 async fn says_it_once() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! What ties the holders of one incarnation together.
+//! The rules that the holders of one incarnation share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -73,7 +73,7 @@ fn nothing_is_asked_for_a_secret_before_a_registration_that_names_it_is_durable(
     let InstanceCommand::Register(registration) = &commands[0] else { panic!("{commands:?}") };
     assert_eq!(registration.secrets, [name("a"), name("b")].into());
     instance.handle(NOW, InstanceInput::SyncSent { nonce: Nonce(1), at: NOW }).unwrap();
-    // Even a leader that grants it gives nothing to a secret whose registration may not be durable yet.
+    // Even a leader that grants a lease gives nothing to a secret whose registration may not be durable yet.
     let early = instance.handle(NOW, InstanceInput::SyncReply(reply(1, 1, &["a", "b"])));
     assert_eq!(early, Err(Rejection::UnknownNonce { found: Nonce(1) }));
     let about = |secret: &str| {

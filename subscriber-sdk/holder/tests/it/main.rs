@@ -1,7 +1,7 @@
 //! The instance's rules.
 
 #![allow(clippy::unwrap_used)]
-// The environment says which seed to replay; the core itself never reads it.
+// A variable says which seed to replay. The core itself reads no environment.
 #![allow(clippy::disallowed_methods)]
 
 #[path = "../../../../core/protocol/src/bench.rs"]

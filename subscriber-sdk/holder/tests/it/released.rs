@@ -1,5 +1,5 @@
-//! Once a report lets the broadcaster conclude `released(v)`, the version is never used again, whatever is lost,
-//! doubled, late or out of order, until a newer generation asks for it.
+//! Once a report lets the broadcaster conclude `released(v)`, the version is not used again until a newer generation
+//! asks for it, in whatever way messages are lost, doubled, late or out of order.
 //!
 //! Seeded: a failure prints its seed; `ROTACAST_SEED=<n>` replays one, `ROTACAST_SEEDS=<n>` sets how many are run.
 
@@ -58,7 +58,7 @@ impl Leader {
         self.states.last().unwrap()
     }
 
-    /// Moves the desired state on, legally: start, supersede, activate, roll back, finish, seal.
+    /// Changes the desired state as the protocol allows: start, supersede, activate, roll back, finish, seal.
     fn write(&mut self, rng: &mut StdRng) {
         let last = self.newest().clone();
         let highest = self.states.iter().flat_map(|state| [state.current, state.pending]).flatten().max().unwrap();
@@ -101,7 +101,7 @@ impl Leader {
         self.states.push(next);
     }
 
-    /// Generous on purpose: it grants anything the instance might mean, sealed or not.
+    /// More generous than a broadcaster: it grants everything that the instance may want, sealed or not.
     fn grant(&mut self, rng: &mut StdRng, report: &SecretReport) -> SecretGrant {
         self.sequence = self.sequence.next();
         let state = self.newest();
@@ -117,7 +117,7 @@ impl Leader {
         SecretGrant { sequence: self.sequence, leases, state }
     }
 
-    /// The broadcaster's rule.
+    /// The broadcaster's rule for a release.
     fn released(&self, report: &SecretReport, version: Version) -> bool {
         self.unwanted_since.get(&version).is_some_and(|since| report.revision >= *since)
             && !report.held.contains(&version)
@@ -128,12 +128,12 @@ impl Leader {
 /// The instance: the holder, and a runtime with guards and hooks.
 struct Runtime {
     holder: Holder,
-    /// What the hot path hands out, and until when.
+    /// The version that the hot path returns, and until when.
     installed: Option<(Version, Instant)>,
     guards: Vec<Version>,
     running: Option<(Step, Version)>,
     loading: BTreeSet<Version>,
-    /// What the service's own pools use: changed by its hooks only.
+    /// The version that the service's own pools use. Only its hooks change it.
     pools: BTreeSet<Version>,
 }
 
@@ -149,7 +149,7 @@ impl Runtime {
         self.handle(now, Input::Held(held));
     }
 
-    /// Versions in use, or about to be.
+    /// Versions in use, or about to be used.
     fn uses(&self, now: Instant) -> BTreeSet<Version> {
         let handed_out = self.installed.filter(|(_, until)| *until > now).map(|(version, _)| version);
         let shown = self.running.map(|(_, version)| version);
@@ -193,7 +193,7 @@ fn run(seed: u64) {
                 replies.push((Nonce(nonce), grant));
             }
             6 | 7 if !replies.is_empty() => {
-                // Any order, maybe doubled.
+                // In any order, possibly twice.
                 let index = rng.random_range(0..replies.len());
                 let (nonce, grant) = replies[index].clone();
                 if rng.random_ratio(3, 4) {
@@ -245,7 +245,7 @@ fn run(seed: u64) {
 
 static RELEASED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
-/// A driver that begins and ends work at its own pace, and fails now and then.
+/// A driver that begins and ends work at its own pace, and sometimes fails.
 fn work(rng: &mut StdRng, runtime: &mut Runtime, now: Instant) {
     if let Some((step, version)) = runtime.running {
         if rng.random() {
@@ -260,7 +260,7 @@ fn work(rng: &mut StdRng, runtime: &mut Runtime, now: Instant) {
                 Step::Release => {}
             }
         } else if step == Step::Switch && rng.random() {
-            // It got half way.
+            // The switch failed half-way.
             runtime.pools.insert(version);
         }
         runtime.running = None;
@@ -297,7 +297,7 @@ fn a_released_version_is_never_used_again_without_a_newer_generation_that_wants_
     for seed in 0..seeds {
         run(seed);
     }
-    // The property must not hold for want of cases.
+    // A property that held because no case was made would show nothing.
     let released = RELEASED.load(std::sync::atomic::Ordering::Relaxed);
     assert!(released > seeds * 10, "only {released} moves saw a released version");
 }

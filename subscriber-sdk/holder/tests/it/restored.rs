@@ -1,4 +1,5 @@
-//! An instance after a store was restored: which of the versions it holds are what the store means by their number.
+//! An instance after a store was restored: which of the versions that it holds are the store's versions of the same
+//! numbers.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +21,7 @@ impl Hand {
         Self { holder: Holder::new(secret()), nonce: 0, sequence: 1 << 40 }
     }
 
-    /// Takes a state, gets a lease for what it wants or holds, and works until nothing is owed.
+    /// Takes a state, gets a lease for every version that it wants or holds, and works until no command is outstanding.
     fn takes(&mut self, bench: &Bench, state: SecretState) {
         let now = bench.now.instant;
         let _ = self.holder.handle(now, Input::State(state.clone()));
@@ -61,8 +62,8 @@ impl Hand {
     }
 }
 
-/// Version 2 was known, and not announced, when the backup was taken. In the lost history everybody went to it and
-/// version 1 was retired. The store has the same version 2.
+/// Version 2 was known, and not announced, when the backup was taken. In the lost history every instance switched to it
+/// and version 1 was retired. The restored store has the same version 2.
 #[test]
 fn a_version_that_the_backup_knows_did_not_come_again() {
     let mut bench = Bench::running(managed(), &[]);
@@ -81,7 +82,7 @@ fn a_version_that_the_backup_knows_did_not_come_again() {
     bench.destroy(1);
     bench.settle();
     hand.follows(&bench);
-    // Restored.
+    // The store is restored.
     let mut next = Bench::over(SecretRecord::decode(&backup).unwrap(), managed(), 9);
     next.now = bench.now;
     next.register("api/a");
@@ -104,7 +105,7 @@ fn a_version_that_the_backup_knows_did_not_come_again() {
     );
 }
 
-/// An instance that heard nothing while everybody stayed.
+/// An instance that heard nothing while the others stayed.
 #[test]
 fn a_number_that_came_again_is_noticed_by_who_missed_the_stay() {
     let bench = Bench::running(managed(), &[]);
@@ -119,14 +120,15 @@ fn a_number_that_came_again_is_noticed_by_who_missed_the_stay() {
     };
     hand.takes(&bench, state(100, 5, 3, None));
     assert_eq!(hand.holder.serving(), Some(v(3)));
-    // Restored, safe mode entered and left; number 3 came again with another value and is current.
+    // The store was restored, and safe mode was entered and left. Number 3 came again with another value and is
+    // current.
     let lost = LostHistory { noticed: Revision(1 << 32), kept_to: Some(v(2)) };
     hand.takes(&bench, state((1 << 32) + 200, (1 << 32) + 7, 3, Some(lost)));
     let reached = hand.holder.report().reached.unwrap();
     assert!(reached.1 < Stage::Prepared, "the value of the lost version 3 counts as {reached:?} of the new one");
 }
 
-/// Restored a second time while everybody still stays.
+/// The store is restored a second time while every instance still stays.
 #[test]
 fn a_number_of_the_time_between_two_restores_is_noticed() {
     let bench = Bench::running(managed(), &[]);
@@ -144,7 +146,7 @@ fn a_number_of_the_time_between_two_restores_is_noticed() {
     hand.takes(&bench, state(1 << 32, 1 << 32, None));
     hand.takes(&bench, state((1 << 32) + 5, (1 << 32) + 1, Some(2)));
     assert_eq!(hand.holder.report().reached, Some((v(2), Stage::Prepared)));
-    // The second restore is heard of only with what was written after it: number 2 again.
+    // The instance hears of the second restore only with what was written after it: number 2 again.
     hand.takes(&bench, state((2 << 32) + 5, (2 << 32) + 1, Some(2)));
     let reached = hand.holder.report().reached.unwrap();
     assert!(reached.1 < Stage::Prepared, "version 2 of before the second restore counts as {reached:?}");

@@ -1,4 +1,4 @@
-//! Each rule the holder keeps, as a short story.
+//! A test for each rule that the holder keeps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -48,7 +48,7 @@ fn grant(sequence: u64, leases: &[(u64, u64)]) -> SecretGrant {
     }
 }
 
-/// A holder and a driver that does at once whatever it asks for.
+/// A holder, and a driver that carries out its commands at once.
 struct Bench {
     holder: Holder,
     nonce: u64,
@@ -70,7 +70,7 @@ impl Bench {
         Nonce(self.nonce)
     }
 
-    /// Asks and is answered in no time, with this sequence and these (version, seconds).
+    /// Sends a Sync that is answered at once, with this sequence and these (version, seconds).
     fn lease(&mut self, now: Instant, sequence: u64, leases: &[(u64, u64)]) {
         let nonce = self.sync_sent(now);
         self.holder.handle(now, Input::Grant { nonce, grant: grant(sequence, leases) }).unwrap();
@@ -94,7 +94,7 @@ impl Bench {
         self.holder.commands(now).into_iter().filter(|command| !remote(command)).collect()
     }
 
-    /// Runs loads and steps until none is owed.
+    /// Runs loads and steps until no command is outstanding.
     fn work(&mut self, now: Instant) {
         while let Some(command) = self.local_commands(now).first().copied() {
             match command {
@@ -133,7 +133,7 @@ impl Bench {
         bench
     }
 
-    /// On version 1, and 2 is current but not switched to yet.
+    /// On version 1. Version 2 is current, and not switched to yet.
     fn moving_to_two() -> Self {
         let mut bench = Self::on_one();
         bench.state(at(1), SecretState { previous: Some(v(1)), ..state(2, 2, 2) }).unwrap();
@@ -180,7 +180,7 @@ fn s54_rule_v_within_a_generation_no_version_comes_back_whatever_the_revision() 
         assert!(matches!(refused, Err(Rejection::GoesBack { .. })), "{refused:?}");
     }
     assert_eq!(bench.holder.report().revision, Revision(2));
-    // With a higher generation it is a rollback.
+    // With a higher generation the same state is a rollback.
     bench.state(at(2), SecretState { previous: Some(v(2)), ..state(3, 3, 1) }).unwrap();
 }
 
@@ -409,11 +409,11 @@ fn lease_rule_8_a_late_read_allows_nothing_that_is_known_to_be_sealed() {
     assert_eq!(bench.active(at(4000)), None);
 }
 
-/// The SDK keeps nothing on disk: a life that begins knows nothing, whatever the one before it knew.
+/// The SDK keeps nothing on disk: a new incarnation knows nothing of the one before it.
 #[test]
 fn s41_a_life_that_knows_nothing_takes_its_version_from_the_store_and_not_from_an_old_log() {
     let mut bench = Bench::new();
-    // An old log still shows the time before the rotation. That alone allows nothing.
+    // An old log still shows the time before the rotation. It alone allows nothing.
     bench.state(at(0), state(1, 1, 1)).unwrap();
     bench.work(at(0));
     assert_eq!((bench.active(at(0)), bench.steps.len()), (None, 0));
@@ -421,7 +421,7 @@ fn s41_a_life_that_knows_nothing_takes_its_version_from_the_store_and_not_from_a
     bench.holder.handle(at(1), Input::StoreRead { sent: at(1), state: stored }).unwrap();
     bench.work(at(1));
     assert_eq!(bench.active(at(1)), Some(2));
-    // And it does not lead back.
+    // It does not lead back either.
     assert!(bench.state(at(2), state(1, 1, 1)).is_err());
     bench.work(at(2));
     assert_eq!(bench.active(at(2)), Some(2));

@@ -24,7 +24,7 @@ async fn etcd_keeps_its_data_over_a_kill_and_a_stop() {
     assert_eq!(etcd.ctl(&["get", "a", "--print-value-only"]).await.trim(), "1");
 }
 
-/// It fails on purpose.
+/// Fails on purpose.
 #[tokio::test]
 #[ignore = "run as a child process by the next test"]
 async fn refused_start() {
@@ -60,7 +60,7 @@ async fn nats_answers_until_it_is_paused_and_again_after() {
 
     nats.pause();
     lines.write_all(b"CONNECT {\"verbose\":false}\r\nPING\r\n").await.expect("the kernel takes it");
-    // A paused process cannot answer however long one waits; the state says so without waiting.
+    // A paused process does not answer however long the test waits. Its state says so at once.
     let state = std::fs::read_to_string(format!("/proc/{}/stat", nats.id())).expect("it exists");
     assert!(state.contains(") T "), "{state}");
     nats.resume();

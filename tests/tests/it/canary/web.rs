@@ -1,6 +1,7 @@
-//! What the dashboard's address tells whoever asks, and the support bundle: looked through as everything else.
+//! What the dashboard's address and the support bundle say, searched like every other place.
 //!
-//! Where people's own texts go, a pause's reason goes too: it must be found there, or the search would be blind.
+//! A pause's reason appears where people's own texts appear. It must be found there: otherwise the search would be
+//! blind.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,10 +13,10 @@ use tokio::task::JoinHandle;
 
 use super::{Canary, Hunt, OPAQUE, OPAQUE_VALUE};
 
-/// Why the operator pauses: as hard to recognise as the value is.
+/// The operator's reason for the pause: as hard to recognise as the value.
 pub(super) const REASON: &str = "ROTACAST-mark/reason+Zq8%7\"\u{fc}&=end";
 
-/// The routes of JSON and health that are asked once; streams are listened to all the time.
+/// The routes of JSON and health that are asked once. Streams are read all the time.
 const ROUTES: [&str; 10] = [
     "/api/about",
     "/api/instances?limit=500",
@@ -36,11 +37,11 @@ fn address(world: &World) -> String {
 /// A status and a body.
 type Told = std::io::Result<(u16, String)>;
 
-/// Streams of events, as a browser keeps them open.
+/// Streams of events, kept open as a browser keeps them.
 pub(super) struct Streams(Vec<(String, JoinHandle<Told>)>);
 
 impl Streams {
-    /// Listens to every one there is, until the broadcaster ends them.
+    /// Reads every stream until the broadcaster ends it.
     pub(super) fn listen(world: &World) -> Self {
         let paths = [
             "/api/overview/events".to_owned(),
@@ -50,7 +51,7 @@ impl Streams {
         Self(paths.map(|path| (path.clone(), listen(address(world), path))).into())
     }
 
-    /// Looks through what was told, after the broadcaster has stopped.
+    /// Searches what was sent, after the broadcaster has stopped.
     pub(super) async fn end(self, hunt: &mut Hunt) {
         let reason = Canary::new("the reason", REASON);
         for (path, stream) in self.0 {
@@ -60,7 +61,7 @@ impl Streams {
             if !path.ends_with(OPAQUE) {
                 let phases = ["verifying", "preparing", "draining", "rolled_back"];
                 let missing: Vec<&str> = phases.into_iter().filter(|phase| !text.contains(phase)).collect();
-                // A phase that lasts milliseconds may fall between two events.
+                // A phase that lasts milliseconds may be over between two events.
                 assert!(text.contains("draining") && missing.len() <= 2, "{path} never told of {missing:?}");
                 assert!(reason.is_in(text.as_bytes()), "the pause's reason is not found in {path}");
             }
@@ -73,7 +74,7 @@ fn listen(address: String, path: String) -> JoinHandle<Told> {
     tokio::spawn(async move { http::get(&address, &path).await })
 }
 
-/// The files of a folder of the repository and of those in it, by their paths below `folder`.
+/// The files in a folder of the repository and below it, by their paths below `folder`.
 fn list(folder: &Path, prefix: &str, files: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(folder).expect("the page's files are in the repository") {
         let entry = entry.expect("the folder can be listed");
@@ -86,7 +87,7 @@ fn list(folder: &Path, prefix: &str, files: &mut BTreeSet<String>) {
     }
 }
 
-/// Everything that is asked for once: the page's files, JSON, health and metrics.
+/// Everything that is asked once: the page's files, JSON, health and metrics.
 pub(super) async fn pages(world: &World, hunt: &mut Hunt, when: &str) {
     let address = address(world);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../broadcaster/src/web/assets");
@@ -108,7 +109,7 @@ pub(super) async fn pages(world: &World, hunt: &mut Hunt, when: &str) {
     assert!(told.contains("ledger") && told.contains(OPAQUE), "neither instances nor entries: {told:.500}");
 }
 
-/// A pause and a resume given on the dashboard; and orders that carry a value, which no order may.
+/// A pause and a resume on the dashboard, and orders that carry a value, which no order may.
 pub(super) async fn orders(world: &World, hunt: &mut Hunt) {
     let address = address(world);
     let bearer = format!("Bearer {}", world.token());

@@ -1,4 +1,4 @@
-//! What shows while a server is away.
+//! What the metrics show while a server is down.
 
 use rotacast_tests::servers::until;
 use rotacast_tests::world::{LIMIT, Options, World};
@@ -6,7 +6,7 @@ use rotacast_tests::{http, programs};
 
 use super::rig::value;
 
-/// A series, and what its value is to be.
+/// A series, and the value that it must have.
 type Wanted = (&'static str, fn(f64) -> bool);
 
 /// Waits until every series is as wanted.
@@ -46,7 +46,7 @@ async fn a_store_that_is_away_shows_and_its_return_too() {
             ("rotacast_store_answers", |answers| answers == 0.0),
             ("rotacast_store_errors_total{operation=\"get\",kind=\"unreachable\"}", |failed| failed >= 1.0),
             ("rotacast_leader", |leads| leads == 0.0),
-            // Who does not lead knows of nobody.
+            // A broadcaster that does not lead knows no instance.
             ("rotacast_secrets", |secrets| secrets == 0.0),
             ("rotacast_instances{standing=\"live\"}", |live| live == 0.0),
         ],
@@ -84,7 +84,7 @@ async fn a_bus_that_is_away_and_an_instance_that_is_silent_show() {
         ],
     )
     .await;
-    // Its lease has run out: nobody waits for it any more.
+    // Its lease has expired, so it is waited for no longer.
     shows(&world, &[("rotacast_instances{standing=\"fenced\"}", |fenced| fenced == 1.0)]).await;
 
     world.bus.nats_mut().kill().await;

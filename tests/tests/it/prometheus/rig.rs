@@ -10,11 +10,11 @@ use rotacast_tests::servers::{Process, Scratch, free_port, until};
 use rotacast_tests::world::{LIMIT, Programs};
 
 pub(crate) const CLUSTER: &str = "metrics";
-/// Rotates freely.
+/// A secret without anything that holds its rotations.
 pub(crate) const FREE: &str = "app/token";
-/// Nobody listens where its provider is.
+/// A secret whose provider's address does not answer.
 pub(crate) const GONE: &str = "app/gone";
-/// Needs an approval, and has a deadline.
+/// A secret that needs an approval, and has a deadline.
 pub(crate) const APPROVED: &str = "app/signing";
 
 pub(crate) struct Rig {
@@ -111,7 +111,7 @@ preparing = {{ after = "1h", then = "hold" }}
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// What Prometheus gets; `None` while nobody listens.
+    /// What Prometheus gets; `None` while no process listens.
     async fn scrape(&self) -> Option<String> {
         let (status, text) = http::get(&self.address(), "/metrics").await.ok()?;
         assert_eq!(status, 200, "{text}");
@@ -122,7 +122,7 @@ preparing = {{ after = "1h", then = "hold" }}
         self.scrape().await.expect("the broadcaster listens")
     }
 
-    /// Waits until a series has a value that fits.
+    /// Waits until a series has a matching value.
     pub(crate) async fn until(&self, series: &str, fits: impl Fn(f64) -> bool) -> String {
         let looked = async || {
             let text = self.metrics().await;
@@ -143,7 +143,7 @@ preparing = {{ after = "1h", then = "hold" }}
             .expect("it was built")
     }
 
-    /// An order that is taken.
+    /// An order that is accepted.
     pub(crate) fn order(&self, arguments: &[&str]) {
         let output = self.run(arguments);
         assert!(output.status.success(), "{arguments:?}: {output:?}");
@@ -180,8 +180,8 @@ pub(crate) fn value(text: &str, series: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
-/// A life with everything that the metrics speak of: rotations that end, one that turns back, failed logins, one that is stuck, and one that
-/// waits for its approval, at which the text was scraped. The subscriber lives on.
+/// A run that uses every metric: rotations that end, one that rolls back, failed logins, one that is stuck, and one
+/// that waits for its approval, at which the text was scraped. The subscriber keeps running.
 pub(crate) async fn a_life(rig: &Rig) -> (String, Subscriber) {
     rig.put(FREE, "first");
     rig.put(APPROVED, "first");
@@ -200,7 +200,7 @@ pub(crate) async fn a_life(rig: &Rig) -> (String, Subscriber) {
     (0..3).for_each(|_| free.report_auth_failure(version));
     rig.until("rotacast_authentication_failures_total{version=\"new\"}", |failed| failed == 3.0).await;
 
-    // The value that is in force already: the provider rejects it.
+    // The value that is current already: the provider rejects it.
     rig.put(FREE, &same);
     rig.until("rotacast_rotations_finished_total{outcome=\"rolled_back\"}", |ended| ended == 1.0).await;
 

@@ -1,4 +1,4 @@
-//! What a text of metrics has, and what an expression asks for.
+//! The series of a scraped text, and those that an expression names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +27,7 @@ impl Series {
         series
     }
 
-    /// Everything that an expression names and that is not there.
+    /// Everything that an expression names and that the text does not have.
     pub(crate) fn missing(&self, expression: &str) -> Vec<String> {
         let mut missing = Vec::new();
         let mut labels: BTreeSet<&str> = BTreeSet::new();
@@ -56,7 +56,7 @@ impl Series {
     }
 }
 
-/// Series that are declared and have no value in this set-up: it has no certificate.
+/// Series that are declared and have no value in this test: it has no certificate.
 const WITHOUT_VALUES: [&str; 1] = ["rotacast_certificate_expires_timestamp_seconds"];
 
 /// Labels that Prometheus adds.
@@ -69,7 +69,7 @@ fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':'
 }
 
-/// Names of series of ours, each with what stands in braces behind it.
+/// The names of Rotacast's series in an expression, each with the matchers in its braces.
 pub(crate) fn selectors(expression: &str) -> Vec<(&str, &str)> {
     let bytes = expression.as_bytes();
     let mut found = Vec::new();
@@ -94,7 +94,7 @@ pub(crate) fn selectors(expression: &str) -> Vec<(&str, &str)> {
     found
 }
 
-/// Whether an expression speaks of anything that is known to be there.
+/// Whether an expression names any series that the text has.
 pub(crate) fn speaks_of_something(expression: &str) -> bool {
     !selectors(expression).is_empty() || OF_PROMETHEUS.iter().any(|name| expression.contains(name))
 }

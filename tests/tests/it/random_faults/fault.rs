@@ -7,7 +7,7 @@ use rotacast_tests::world::StoreKind;
 
 use super::REPLICAS;
 
-/// What is done to whom.
+/// A fault, and the process that it hits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Fault {
     BroadcasterKilled(usize),
@@ -33,7 +33,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// Any of those that there can be; `restores`: the store may lose its present.
+    /// Any fault that the run allows; `restores`: the store may be restored from a backup.
     pub(crate) fn draw(random: &mut StdRng, store: StoreKind, as_root: bool, restores: bool) -> Self {
         let which = random.random_range(0..REPLICAS);
         let mut all = vec![
@@ -66,8 +66,8 @@ impl Fault {
         *all.choose(random).expect("there are some")
     }
 
-    /// How long it lasts at most, in milliseconds. Without a store nobody leads and nothing can be read, so that leases
-    /// must outlast it; everything else may last longer than they do.
+    /// How long the fault lasts at most, in milliseconds. Without a store no broadcaster leads and nothing can be read,
+    /// so leases must outlast it. Every other fault may last longer than they do.
     pub(crate) fn hold(self) -> u64 {
         match self {
             Self::StorePaused | Self::StoreKilled => 1000,
@@ -77,15 +77,15 @@ impl Fault {
         }
     }
 
-    /// Whether it may begin while another one lasts. Without the store a service needs the leader, and the other way round:
-    /// one that has neither is told that nothing can be handed out, as it should be.
+    /// Whether it may begin while another fault lasts. Without the store a service needs the leader, and without the
+    /// leader the store: with neither, the SDK rightly returns no version.
     pub(crate) fn may_overlap(self, other: Self) -> bool {
         let alone =
             |fault: Self| matches!(fault, Self::ServiceWithoutStore | Self::ServiceCutOff) || fault.hold() <= 1000;
         !alone(self) && !alone(other) && self.name() != other.name()
     }
 
-    /// The kind, for the summary.
+    /// The kind of fault, for the summary.
     pub(crate) fn name(self) -> String {
         let text = format!("{self:?}");
         text.split('(').next().unwrap_or_default().to_owned()

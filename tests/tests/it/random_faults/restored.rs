@@ -1,4 +1,4 @@
-//! A store that comes back as it was, and what the people do who run it.
+//! A store that comes back as it was, and what its operators do.
 
 use std::collections::BTreeSet;
 
@@ -8,11 +8,11 @@ use rotacast_tests::world::{Action, Database, LIMIT};
 
 use super::{Run, VICTIM};
 
-/// How many changes of the record a restored backup lacks at least: half a rotation, and more than a new leader makes at
-/// once.
+/// How many changes of the record a restored backup lacks at least: half a rotation, and more than a new leader makes
+/// at once.
 const LOSS: u64 = 5;
 
-/// What the store held when it was made.
+/// The store's content when the backup was made.
 pub(crate) struct Backup {
     revision: u64,
 }
@@ -29,7 +29,7 @@ impl Run {
         self.backup = Some(Backup { revision: status.revision });
     }
 
-    /// Restores the backup, if enough has happened since.
+    /// Restores the backup, if enough has changed since.
     pub(crate) async fn restore(&mut self) {
         let Ok(status) = self.world.operator.status().await else { return };
         let lacks = |backup: &Backup| status.revision.checked_sub(backup.revision).filter(|lacks| *lacks >= LOSS);
@@ -43,13 +43,13 @@ impl Run {
         (self.restored, self.restores) = (true, self.restores + 1);
     }
 
-    /// What an operator does: waits for safe mode, writes a version that surely works, lets the secret go on, and drops by hand
-    /// what the lost history had made, once nobody uses it.
+    /// What an operator does: waits for safe mode, writes a version that works, leaves safe mode, and drops by hand the
+    /// roles of the lost history once no instance uses them.
     pub(crate) async fn look_at_the_store(&mut self) {
         self.world.until("safe mode", |status| in_safe_mode(status).then_some(())).await;
         self.newest = self.next_number().await;
         let newest = self.newest;
-        // Of the lost history, and nobody uses it, or its number would be taken.
+        // Of the lost history, and no instance uses it: otherwise its number would be taken.
         let again = Database::login_by_hand(newest);
         if self.world.database.logins().await.contains(&again) {
             self.world.database.drop_unused(&again).await;
@@ -71,8 +71,8 @@ impl Run {
         let known: BTreeSet<u64> = status.versions.iter().map(|info| info.version).collect();
         for role in roles {
             let version = number(&role).expect("the role of a version");
-            // A version that the record knows is Rotacast's own to retire; the lost history may have made a role of the
-            // newest one's number too, if no instance has said that it holds it.
+            // A version that the record knows is retired by Rotacast. The lost history may also have made a role with
+            // the newest version's number, if no instance has said that it holds it.
             let lost = !known.contains(&version) || (version == newest && role != again);
             if lost && self.world.database.logins().await.contains(&role) {
                 self.world.database.drop_unused(&role).await;
@@ -81,7 +81,8 @@ impl Run {
         }
     }
 
-    /// What `rotacast put` would give: above all that the store has, and above all that anybody has been found to use since.
+    /// The number that `rotacast put` would give: above everything in the store, and above everything that an instance
+    /// has been found to use.
     async fn next_number(&self) -> u64 {
         let names = [Some("witness"), Some("gateway"), (!self.victim_down).then_some(VICTIM)];
         until("everybody to say what they serve", LIMIT, async || {
@@ -102,8 +103,8 @@ impl Run {
         .await
     }
 
-    /// Waits for the version that waits. A rotation that came back with the backup, and that nobody follows, is rolled back, as the
-    /// blocker says.
+    /// Waits until the waiting version is current. A rotation that came back with the backup, and that no instance
+    /// follows, is rolled back, as the blocker says.
     async fn until_it_is_current(&self, newest: u64) {
         until("the version that waits to be current", LIMIT, async || {
             let leader = self.leader().await?;
@@ -114,7 +115,7 @@ impl Run {
             let stays =
                 |blocker: &v1::Blocker| blocker.condition == "staying" && blocker.next.contains("rolls it back");
             if status.blockers.iter().any(stays) {
-                // Without an answer, or when it is being retired already: the next status tells.
+                // Without an answer, or when it is being retired already, the next status shows it.
                 let _ = leader.order(Action::RollBack(v1::RollBack {})).await;
             }
             None
@@ -122,7 +123,8 @@ impl Run {
         .await;
     }
 
-    /// Leaves safe mode wherever there is reason for it: a leader that saw the store go back, and leads only later, enters it again.
+    /// Leaves safe mode where there is reason for it: a leader that saw the store go back, and leads only later, enters
+    /// it again.
     pub(crate) async fn leave_safe_mode(&self) {
         until("a leader, and no safe mode", LIMIT, async || {
             let leader = self.leader().await?;
@@ -131,7 +133,7 @@ impl Run {
                 return Some(());
             }
             assert!(self.restores > 0, "safe mode, and nobody has restored the store: {status:#?}");
-            // Without an answer it may have been taken all the same: the next status tells.
+            // Without an answer it may have been carried out all the same: the next status shows it.
             let _ = leader.order(Action::LeaveSafeMode(v1::LeaveSafeMode {})).await;
             None
         })
@@ -139,7 +141,7 @@ impl Run {
     }
 }
 
-/// The version of a role: `by_hand_3` or `payments_db_v3`.
+/// The version in a role's name: `by_hand_3` or `payments_db_v3`.
 fn number(role: &str) -> Option<u64> {
     role.trim_start_matches(|letter: char| !letter.is_ascii_digit()).parse().ok()
 }

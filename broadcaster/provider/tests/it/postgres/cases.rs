@@ -1,4 +1,4 @@
-//! What is PostgreSQL's alone.
+//! What only PostgreSQL has.
 
 use std::time::Duration;
 
@@ -59,13 +59,13 @@ async fn what_a_version_creates_belongs_to_the_group_and_stays() {
         fixture.server.superuser("app").await.query_one(owner, &[table]).await.unwrap().get(0)
     };
     assert_eq!(owner_of(&table).await, "app_owner");
-    // A session may step back to its own role; what it makes there is handed over.
+    // A session may return to its own role. What it makes with it is handed over.
     let role = field(&old, "username");
     superuser(&fixture, &format!("GRANT CREATE ON SCHEMA public TO {role}")).await;
     session.client.batch_execute(&format!("SET ROLE NONE; CREATE TABLE {own} (id int)")).await.unwrap();
     assert_eq!(owner_of(&own).await, role);
     Box::new(session).close().await;
-    // A right that a superuser gave is the superuser's to take back.
+    // Only a superuser can take back a right that a superuser gave.
     let why = unfinished(provider.destroy(&old, std::slice::from_ref(&new), ByPolicy).await);
     assert!(why.contains("privileges for schema public"), "{why}");
     superuser(&fixture, &format!("REVOKE CREATE ON SCHEMA public FROM {role}")).await;
@@ -190,7 +190,7 @@ async fn a_table_that_is_in_use_is_not_waited_for_and_its_user_is_named() {
     provider.destroy(&credential, &[], ByPolicy).await.unwrap();
 }
 
-/// What waits for one lock holds the others, and queries queue behind those.
+/// A statement that waits for one lock holds the others, and queries queue behind those.
 #[tokio::test]
 async fn a_hand_over_that_takes_long_is_given_up() {
     let Some(fixture) = start().await else { return };
@@ -231,7 +231,7 @@ async fn what_lies_in_another_schema_is_named_with_the_statements_that_clear_it(
     provider.destroy(&credential, &[], ByPolicy).await.unwrap();
 }
 
-/// As after a move of the provider's address: the administrator looks on a server that has no such role.
+/// As after the provider's address was changed: the administrator reaches a server without such a role.
 #[tokio::test]
 async fn a_role_that_is_not_there_is_ended_only_if_its_login_fails() {
     let Some(fixture) = start().await else { return };
@@ -243,7 +243,7 @@ async fn a_role_that_is_not_there_is_ended_only_if_its_login_fails() {
         let why = unfinished(outcome);
         assert!(why.contains("and yet a login at 127.0.0.1:"), "{why}");
     }
-    // A login that is turned away behind the authentication has passed it.
+    // A login that is refused after the authentication has passed it.
     let mut changed = fields(&credential);
     changed["dbname"] = "nowhere".into();
     let why = unfinished(moved.disable(&fixture.credential(1, &changed), &[], ByPolicy).await);
@@ -252,7 +252,7 @@ async fn a_role_that_is_not_there_is_ended_only_if_its_login_fails() {
     moved.destroy(&credential, &[], ByPolicy).await.unwrap();
 }
 
-/// PgBouncer has one code for everything; only these texts are about the login.
+/// PgBouncer uses one code for everything. Only these texts are about the login.
 #[tokio::test]
 async fn what_a_pooler_refuses_is_refused_and_what_it_cannot_do_is_no_proof() {
     let Some(fixture) = start().await else { return };
@@ -302,7 +302,7 @@ async fn no_more_connections_are_open_at_once_than_the_setting_allows() {
         settings.max_connections = 2;
     });
     let credential = made(&fixture, 1).await;
-    // A server that takes connections and says nothing, so that each call holds its own until it is cut.
+    // A server that accepts connections and does not answer, so that each call keeps its connection until the timeout.
     let server = async {
         for _ in 0..3 {
             let held = [listener.accept().await.unwrap(), listener.accept().await.unwrap()];
@@ -324,7 +324,7 @@ async fn a_login_that_the_server_knows_a_little_late_is_not_rejected() {
     let verifier = "SELECT rolpassword FROM pg_authid WHERE rolname = $1";
     let client = fixture.server.superuser("app").await;
     let known: String = client.query_one(verifier, &[&role]).await.unwrap().get(0);
-    // As a replica has it that lags: the role is there, the password is not.
+    // As on a replica that lags behind: the role is there, the password is not.
     superuser(&fixture, &format!("ALTER ROLE {role} PASSWORD 'not-yet-4711'")).await;
     let provider = fixture.with(|settings| settings.settle = Duration::from_secs(30));
     let before = fixture.failed_logins(&credential).await;
@@ -336,7 +336,7 @@ async fn a_login_that_the_server_knows_a_little_late_is_not_rejected() {
     };
     let (verdict, ()) = tokio::join!(provider.test(&credential, &[], Trial::New), late);
     assert_eq!(verdict.unwrap(), Verdict::Works);
-    // Nor has one that was made long ago: the server knows it by now.
+    // A version that was made long ago has no such grace: the server knows it by now.
     let age = format!(
         "DO $$ BEGIN EXECUTE format('COMMENT ON ROLE {role} IS %L', \
          regexp_replace(shobj_description('{role}'::regrole, 'pg_authid'), '\"made_at\":\\d+', '\"made_at\":1')); END $$"
@@ -345,7 +345,7 @@ async fn a_login_that_the_server_knows_a_little_late_is_not_rejected() {
     let before = fixture.failed_logins(&credential).await;
     assert!(rejection(provider.test(&credential, &[], Trial::New).await).contains("28P01"));
     assert_eq!(fixture.failed_logins(&credential).await - before, 1);
-    // One that worked before has no such grace.
+    // A version that worked before has no such grace.
     superuser(&fixture, &format!("ALTER ROLE {role} PASSWORD 'changed-4711'")).await;
     let before = fixture.failed_logins(&credential).await;
     assert!(rejection(provider.test(&credential, &[], Trial::Known).await).contains("28P01"));
@@ -365,7 +365,7 @@ async fn a_session_is_its_login_roles_whatever_role_it_sets() {
         let [only] = &sessions[..] else { panic!("{statement}: {sessions:?}") };
         assert!(only.description.contains("payments-api from 127.0.0.1 to database app"), "{only:?}");
     }
-    // Somebody with more rights who puts the role on for a while has not logged in with its credential.
+    // A user with more rights who switches to the role has not logged in with its credential.
     Box::new(session).close().await;
     let other = fixture.server.superuser("app").await;
     other.batch_execute(&format!("SET SESSION AUTHORIZATION {}", field(&credential, "username"))).await.unwrap();
@@ -381,7 +381,7 @@ async fn what_cannot_log_in_is_rejected_with_the_reason() {
         changed[name] = value.into();
         fixture.credential(1, &changed)
     };
-    // Only a refusal of the identity itself says that the credential does not work.
+    // Only a refused identity shows that the credential does not work.
     for (name, value, why, at_authentication) in [
         ("password", "wrong-4711", "28P01", true),
         ("username", "nobody_at_all", "28P01", true),
@@ -538,7 +538,7 @@ async fn an_administrators_password_that_is_renewed_in_its_file_is_used() {
     assert!(matches!(refused, Err(ProviderError::Denied { .. })), "{refused:?}");
     write("second-4711");
     provider.usage(&credential, &[]).await.unwrap();
-    // Half a file, as a program may leave it for a moment, is an error that the next call may not meet.
+    // A file that was read half-written is an error that the next call may not meet.
     std::fs::write(&file, "host=").unwrap();
     let refused = provider.usage(&credential, &[]).await;
     assert!(matches!(refused, Err(ProviderError::Denied { .. })), "{refused:?}");

@@ -1,4 +1,4 @@
-//! What the suite asks of PostgreSQL.
+//! What the suite needs from PostgreSQL.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -51,7 +51,7 @@ impl Postgres {
         Arc::new(PostgresProvider::new(settings).expect("valid settings"))
     }
 
-    /// A value as somebody else writes it.
+    /// A value as another client writes it.
     pub(crate) fn value(&self, version: u64, username: &str, password: &str) -> Credential {
         let value = json!({
             "engine": "postgres", "host": "127.0.0.1", "port": self.server.port(),
@@ -83,7 +83,7 @@ impl Postgres {
         Some(Session { client, pid, watcher: self.server.superuser("postgres").await })
     }
 
-    /// Somebody logged in with a credential that works.
+    /// A session that was logged in with a credential that works.
     pub(crate) async fn logged_in(&self, credential: &Credential) -> Session {
         self.connect(credential).await.expect("the credential logs in")
     }
@@ -253,7 +253,7 @@ impl Line {
                     if is_cut {
                         self.cut.store(true, Ordering::SeqCst);
                         if self.arrives {
-                            // Done by the server, and the answer lost.
+                            // The server has carried it out, and the answer is lost.
                             let _lost = server.read(&mut reply).await?;
                         }
                         return Ok(());

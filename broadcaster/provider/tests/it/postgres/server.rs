@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 const ADMIN: (&str, &str) = ("rotacast_admin", "admin-Password-4711-canary");
 
-/// What `docs/operate/providers.md` tells people to run, by a superuser.
+/// The statements of `docs/operate/providers.md`, which a superuser runs.
 pub(crate) const SETUP: &str = include_str!("setup.sql");
 
 pub(crate) struct Server {
@@ -24,7 +24,7 @@ pub(crate) async fn server() -> Option<&'static Server> {
 }
 
 async fn start() -> Option<Server> {
-    // Every statement is logged: a test looks for passwords there.
+    // Every statement is logged: a test searches the log for passwords.
     let settings = ["log_statement=all", "log_connections=on", "log_parameter_max_length=-1"];
     let server = Server { postgres: Postgres::start_with(&settings).await? };
     let client = server.superuser("postgres").await;

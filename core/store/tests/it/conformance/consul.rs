@@ -38,7 +38,7 @@ impl StoreFixture for Line {
         Prefix::new("rotacast").unwrap()
     }
 
-    /// Consul keeps no history that could be forgotten.
+    /// Consul keeps no history that could be compacted.
     async fn compact(&self) {}
 
     async fn interrupt(&self) {

@@ -1,4 +1,4 @@
-//! The embedded store against the suite, and what is its own: crashes, damaged files, several processes.
+//! The embedded store against the suite.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ async fn start() -> Option<Embedded> {
 #[async_trait]
 impl StoreFixture for Embedded {
     async fn client(&self) -> Arc<dyn Store> {
-        // Opened anew, as another process would.
+        // Opened again, as another process would.
         Arc::new(EmbeddedStore::open(self.path()).await.unwrap())
     }
 

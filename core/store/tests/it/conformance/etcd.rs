@@ -1,5 +1,4 @@
-//! The etcd store against the suite, on a real server behind a proxy, and what is its own: server settings, alarms,
-//! authentication, a restored backup.
+//! The etcd store against the suite, on a real server behind a proxy.
 
 use std::sync::Arc;
 
