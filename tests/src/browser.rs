@@ -9,7 +9,7 @@ use thirtyfour::{By, ChromiumLikeCapabilities as _, DesiredCapabilities, WebDriv
 use crate::servers::{ChromeDriver, axe, until};
 use crate::world::LIMIT;
 
-/// What the browser is told besides: it is root's in a container, and asks nobody outside for anything.
+/// Further options of the browser: in a container it runs as root, and it contacts no server outside.
 const ARGUMENTS: [&str; 10] = [
     "--headless=new",
     "--no-sandbox",
@@ -26,7 +26,7 @@ const ARGUMENTS: [&str; 10] = [
 /// Longest script: an accessibility check of a page of a hundred rows takes seconds on a busy machine.
 const SCRIPT_LIMIT: Duration = Duration::from_secs(60);
 
-/// How the page is to look.
+/// The theme of the page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Theme {
     /// Dark on light.
@@ -50,7 +50,7 @@ impl Browser {
     pub async fn start() -> Option<Self> {
         let axe = axe()?;
         let driven_by = ChromeDriver::start().await?;
-        // The client is built for TLS whether it is used or not. An error means that one is installed already.
+        // The client is built for TLS whether or not it is used. An error means that a provider is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut wanted = DesiredCapabilities::chrome();
         let profile = format!("--user-data-dir={}", driven_by.scratch().path().join("profile").display());
@@ -83,7 +83,7 @@ impl Browser {
         self.cdp("Emulation.setDeviceMetricsOverride", metrics).await;
     }
 
-    /// What the system prefers.
+    /// Sets the theme that the system prefers.
     pub async fn prefer(&self, theme: Theme) {
         let value = match theme {
             Theme::Light => "light",
@@ -104,14 +104,14 @@ impl Browser {
         ran.unwrap_or_else(|error| panic!("{body}: {error}")).json().clone()
     }
 
-    /// The visible text of everything that a CSS selector fits, each on its own; empty if nothing does.
+    /// The visible texts of all elements that match a CSS selector; empty if none does.
     pub async fn texts(&self, css: &str) -> Vec<String> {
         let body = "return [...document.querySelectorAll(arguments[0])].map((it) => it.innerText)";
         let found = self.script(body, vec![css.into()]).await;
         serde_json::from_value(found).expect("a list of texts")
     }
 
-    /// Waits until the text of what a selector fits, all of it joined, is right.
+    /// Waits until the joined text of all elements that match a selector is right.
     pub async fn until_text(&self, css: &str, mut fits: impl FnMut(&str) -> bool) -> String {
         let mut last = String::new();
         let found = tokio::time::timeout(LIMIT, async {
@@ -130,16 +130,16 @@ impl Browser {
         last
     }
 
-    /// Waits until nothing fits a selector.
+    /// Waits until no element matches a selector.
     pub async fn until_gone(&self, css: &str) {
         let what = format!("{css} to be gone");
         until(&what, LIMIT, async || self.texts(css).await.is_empty().then_some(())).await;
     }
 
-    /// Waits for an element that is shown, and clicks it as a person would.
+    /// Waits for a visible element, and clicks it as a person would.
     pub async fn click(&self, css: &str) {
         let what = format!("{css} to be clicked");
-        // The page may be drawn anew between finding and clicking.
+        // The page may be drawn again between finding and clicking.
         until(&what, LIMIT, async || self.element(css).await?.click().await.ok()).await;
     }
 
@@ -163,7 +163,7 @@ impl Browser {
         self.driver.find(By::Css(css)).await.ok()
     }
 
-    /// What axe-core calls serious or critical on the page, one line each.
+    /// What axe-core rates serious or critical on the page, one line each.
     pub async fn accessibility(&self) -> Vec<String> {
         self.script(&format!("{};", self.axe), Vec::new()).await;
         let body = "const done = arguments[arguments.length - 1];
@@ -175,12 +175,12 @@ impl Browser {
         serde_json::from_value(found).expect("a list of texts")
     }
 
-    /// The page as it is shown, in a PNG file.
+    /// A screenshot of the page, in a PNG file.
     pub async fn screenshot(&self, file: &Path) {
         self.driver.screenshot(file).await.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     }
 
-    /// What the page has complained about, to itself or to whoever looks at its console.
+    /// The errors in the browser's console.
     pub async fn complaints(&self) -> Vec<String> {
         let log = self.driver.browser_log().await.expect("the browser keeps a log");
         log.into_iter().map(|entry| format!("{entry:?}")).collect()

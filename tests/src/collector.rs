@@ -1,4 +1,4 @@
-//! A collector of OpenTelemetry traces, as small as it can be: OTLP over HTTP with protobuf, kept in memory.
+//! A minimal collector of OpenTelemetry traces: OTLP over HTTP with protobuf, kept in memory.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use crate::servers::until;
 use crate::world::LIMIT;
 
-/// One span as it came.
+/// One span as it was received.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Span {
     /// Its trace, in hexadecimal digits.
@@ -24,15 +24,15 @@ pub struct Span {
     pub id: String,
     /// Its parent's id; empty for a root.
     pub parent: String,
-    /// What it is.
+    /// Its name.
     pub name: String,
-    /// Who sent it: `service.name` of its resource.
+    /// The sender: `service.name` of its resource.
     pub service: String,
-    /// Which copy: `service.instance.id` of its resource, if it says so.
+    /// The sender's instance: `service.instance.id` of its resource, if it has one.
     pub instance: String,
     /// Its attributes, as text.
     pub attributes: BTreeMap<String, String>,
-    /// Why it is an error, if it is one.
+    /// The error's text, if it is one.
     pub error: Option<String>,
     /// From when to when, in nanoseconds since the Unix epoch.
     pub times: (u64, u64),
@@ -44,7 +44,7 @@ pub struct Span {
 pub enum Mood {
     /// It takes them.
     Takes,
-    /// It says 400, for which nobody tries again.
+    /// It answers 400, after which no sender retries.
     Refuses,
     /// It never answers.
     Hangs,
@@ -56,7 +56,7 @@ struct Received {
     raw: Vec<Vec<u8>>,
 }
 
-/// See the module. Ends when it is dropped.
+/// The collector. Ends when it is dropped.
 pub struct Collector {
     port: u16,
     received: Arc<Mutex<Received>>,
@@ -78,13 +78,13 @@ impl Collector {
         Self { port, received, mood, task }
     }
 
-    /// What it is reached by.
+    /// Its URL.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// What it does with further requests.
+    /// Sets what it does with further requests.
     pub fn set_mood(&self, mood: Mood) {
         self.mood.store(mood as u8, Ordering::SeqCst);
     }
@@ -95,13 +95,13 @@ impl Collector {
         lock(&self.received).spans.clone()
     }
 
-    /// The requests' bodies so far, whatever became of them.
+    /// The bodies of all requests so far, whether or not they were accepted.
     #[must_use]
     pub fn raw(&self) -> Vec<Vec<u8>> {
         lock(&self.received).raw.clone()
     }
 
-    /// Waits until what has come `fits`.
+    /// Waits until the received spans match.
     ///
     /// # Panics
     /// If it does not within [`LIMIT`].

@@ -3,10 +3,10 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// More than any answer asked for in a test has.
+/// More bytes than any answer to a test has.
 const MAX_ANSWER: u64 = 16 * 1024 * 1024;
 
-/// What was answered.
+/// An answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
     /// The status code.
@@ -17,10 +17,10 @@ pub struct Answer {
     pub body: String,
 }
 
-/// GET of `path` at `host:port`: status, and body. Of a stream that never ends, once it was ended.
+/// GET of `path` at `host:port`: status, and body. For a stream, returns when the server has ended it.
 ///
 /// # Errors
-/// What went wrong on the way, or is no HTTP.
+/// A failed connection, or an answer that is not HTTP.
 pub async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
     let answer = exchange(address, path, "GET", &[], "").await?;
     Ok((answer.status, answer.body))

@@ -2,7 +2,7 @@
 //!
 //! It takes its credential from the SDK, runs queries from several workers without a pause, and writes
 //! one [`Status`] a second as a line of JSON to its standard output. SIGTERM makes it leave and end.
-//! [`Misbehaviour`] turns it into one of the services that an operator has to live with.
+//! [`Misbehaviour`] makes it a service with one of the faults that an operator has to deal with.
 
 mod pools;
 mod status;
@@ -21,9 +21,9 @@ use pools::Pools;
 use status::Counts;
 pub use status::Status;
 
-/// How often a status line is written, besides the first and the last.
+/// How often a status line is written, besides the first and the last one.
 const STATUS_EVERY: Duration = Duration::from_millis(250);
-/// How often a file that is waited for is looked for.
+/// How often the service checks for a file that it waits for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// How the service runs, from arguments or `POOL_SERVICE_…` variables.
@@ -73,18 +73,18 @@ pub struct Settings {
     /// How long each query takes in the database, in milliseconds.
     #[arg(long, env = "POOL_SERVICE_QUERY_MS", default_value_t = 50)]
     pub query_ms: u32,
-    /// What it does wrong.
+    /// The fault of the service.
     #[command(flatten)]
     pub misbehaviour: Misbehaviour,
 }
 
-/// What a service may do wrong.
+/// The faults that a service can have.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Misbehaviour {
     /// Keep one connection of every version open for ever, and still report the version as released.
     #[arg(long, env = "POOL_SERVICE_LEAK")]
     pub leak: bool,
-    /// Go on with the first version for all work, and hold on to it.
+    /// Use the first version for all work, and keep it.
     #[arg(long, env = "POOL_SERVICE_IGNORE_RELOAD")]
     pub ignore_reload: bool,
     /// Switch to another version than the first only once this file exists.
@@ -164,7 +164,7 @@ async fn connect(settings: &Settings) -> anyhow::Result<Subscriber> {
     builder.connect(&settings.url).await.with_context(|| format!("cannot connect to {}", settings.url))
 }
 
-/// A pool per version: opened and tried before it is needed, closed when the last query of it is over.
+/// A pool for each version: opened and tried before it is needed, closed when its last query has ended.
 fn hooks(settings: &Settings, pools: &Arc<Pools>) -> Hooks {
     let refuse = settings.misbehaviour.refuse_prepare;
     let awaited = settings.misbehaviour.switch_when.clone();

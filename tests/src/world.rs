@@ -14,7 +14,7 @@
 //! ```
 //!
 //! The programs are those of this very build: an integration test names them with [`programs!`](crate::programs).
-//! All of it ends with the test, whatever becomes of that; a failed test prints the ends of all logs.
+//! Everything ends with the test, however the test ends. A failed test prints the ends of all logs.
 
 mod audit;
 mod broadcaster;
@@ -51,7 +51,7 @@ pub use settings::{CLUSTER, Keys, OPERATOR, Options, PREFIX, SECRET, SERVICES};
 pub use store::{StoreKind, StoreServer};
 pub use way::Way;
 
-/// For anything that has to happen: far more than a busy machine needs, so that only what is broken runs into it.
+/// Timeout of everything that must happen: far more than a busy machine needs, so only a fault takes this long.
 pub const LIMIT: Duration = Duration::from_secs(90);
 
 /// The programs under test.
@@ -76,13 +76,13 @@ macro_rules! programs {
 
 /// Everything, started. Fields are dropped in order: clients before servers.
 pub struct World {
-    /// The broadcaster's process; of several the first.
+    /// The broadcaster's process; the first of several.
     pub broadcaster: Broadcaster,
-    /// The others.
+    /// The other broadcasters.
     pub standbys: Vec<Broadcaster>,
     /// How each broadcaster reaches store and bus, if the world is [cuttable](Options::cuttable).
     pub ways: Vec<Way>,
-    /// An operator, who talks to it.
+    /// An operator, who sends orders to it.
     pub operator: Operator,
     /// What PostgreSQL itself shows.
     pub observer: Observer,
@@ -164,7 +164,7 @@ impl World {
         if which == 0 { &mut self.broadcaster } else { &mut self.standbys[which - 1] }
     }
 
-    /// What signs the operator in to the dashboard.
+    /// The token with which the operator signs in to the dashboard.
     #[must_use]
     pub fn token(&self) -> &str {
         &self.keys.token
@@ -198,7 +198,8 @@ impl World {
         (self.start_service(service, instance, (&bus, &self.urls()), &arguments), way)
     }
 
-    /// The same in a network of its own, but for PostgreSQL, if there can be one: with its cable pulled nobody else is reached.
+    /// The same in a network of its own, except for PostgreSQL, if a network can be made: with its cable pulled it
+    /// reaches nothing else.
     ///
     /// # Panics
     /// If store or bus cannot stand behind a proxy.
@@ -224,15 +225,15 @@ impl World {
         (started, way, Some(network))
     }
 
-    /// A sample service, started, which asks broadcasters for values. The first that it is told of is not there.
+    /// A sample service, started, which asks broadcasters for values. The first address that it gets does not answer.
     #[must_use]
     pub fn service_without_store(&self, service: &str, instance: &str, arguments: &[&str]) -> Service {
-        // Nobody listens on the first port of all.
+        // No process listens on port 1.
         let broadcasters = format!("http://127.0.0.1:1,{}", self.urls());
         self.start_service(service, instance, (&self.bus.url(&self.broadcaster.url()), &broadcasters), arguments)
     }
 
-    /// A sample service, started, for which the broadcasters stand between it and everything else.
+    /// A sample service, started, that reaches everything through the broadcasters.
     #[must_use]
     pub fn service_over_grpc(&self, service: &str, instance: &str) -> Service {
         let hosts = self.urls().replace("http://", "");
@@ -295,7 +296,7 @@ impl World {
         self.commands().run(arguments).await
     }
 
-    /// To run `rotacast` as [`World::cli`] does, while the world changes.
+    /// Runs `rotacast` as [`World::cli`] does, while the world can change.
     #[must_use]
     pub fn commands(&self) -> Commands {
         Commands {
@@ -344,7 +345,7 @@ impl World {
         self.store.put(version, &value).await;
     }
 
-    /// A session of a version's credential that no service knows of; it lasts as long as the client.
+    /// A session with a version's credential that no service knows of. It lasts as long as the client.
     ///
     /// # Panics
     /// If the version is not stored or does not log in.
@@ -374,7 +375,7 @@ impl World {
         self.until(&what, |status| status.history.iter().find(|ended| ended.new == version).cloned()).await
     }
 
-    /// The next number nobody has used.
+    /// The lowest number that no version has used.
     pub async fn next_version(&self) -> u64 {
         let highest = |status: &v1::SecretStatus| {
             let listed = status.versions.iter().map(|info| info.version);
@@ -383,7 +384,7 @@ impl World {
         self.until("a version", highest).await + 1
     }
 
-    /// Waits until the secret's status fits. While no broadcaster answers, it does not.
+    /// Waits until the secret's status matches. Waits on while no broadcaster answers.
     ///
     /// # Panics
     /// After [`LIMIT`], with the last status.

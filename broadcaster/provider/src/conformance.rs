@@ -148,7 +148,7 @@ macro_rules! conformance_every {
             an_empty_value_is_rejected
             a_value_used_again_is_rejected
             disabling_and_destroying_twice_is_done_once
-            describing_and_drawing_need_nobody
+            describing_and_drawing_need_no_broadcaster
         }
     };
 }

@@ -191,7 +191,7 @@ async fn a_signed_command_reaches_the_broadcaster_with_its_operator_and_its_answ
 }
 
 #[tokio::test]
-async fn who_did_not_sign_or_signed_for_somebody_else_is_refused() {
+async fn unsigned_messages_and_those_signed_for_another_are_refused() {
     let rig = Rig::start().await;
     let rotate = command(Wire::Rotate(v1::Rotate {}));
     let stranger = SigningKey::generate();

@@ -256,7 +256,7 @@ impl Medium for Faulty {
 }
 
 #[tokio::test]
-async fn a_failed_write_is_told_and_leaves_no_trace_once_there_is_room_again() {
+async fn a_failed_write_is_reported_and_leaves_no_trace_once_there_is_room_again() {
     let folder = tempfile::tempdir().unwrap();
     for (case, script) in [
         vec![Fault::Full { after: 0 }],
@@ -294,7 +294,7 @@ async fn a_failed_write_is_told_and_leaves_no_trace_once_there_is_room_again() {
 }
 
 #[tokio::test]
-async fn a_full_device_is_told() {
+async fn a_full_device_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");
     struct FullDevice(std::fs::File);

@@ -184,7 +184,7 @@ fn numbers_without_a_unit_are_refused_with_the_fix() {
 }
 
 #[test]
-fn all_problems_are_told_at_once_in_the_order_of_the_file() {
+fn all_problems_are_reported_at_once_in_the_order_of_the_file() {
     let problems =
         refused("clustr = \"x\"\n[leader]\nttl = 5\n[secrets.\"Pay\"]\nsync_idle = \"1d\"\n[bus]\nkind = \"kafkaa\"\n");
     let lines: Vec<&str> = problems.lines().map(|line| line.split(": ").next().unwrap()).collect();
@@ -260,13 +260,13 @@ fn a_name_counts_before_a_beginning_and_a_longer_beginning_before_a_shorter() {
 }
 
 #[test]
-fn text_that_is_no_toml_is_told_with_its_line() {
+fn text_that_is_no_toml_is_refused_with_its_line() {
     let told = refused("cluster = \"a\"\n[store\n");
     assert!(told.starts_with("rotacast.toml:2: not TOML"), "{told}");
 }
 
 #[test]
-fn consul_is_read_and_its_mistakes_are_told() {
+fn consul_settings_are_read_and_mistakes_in_them_are_named() {
     let with = |more: &str| parse(&format!("[store]\nkind = \"consul\"\n{more}"));
     let config = with("address = \"http://127.0.0.1:8500\"\ntoken_file = \"/t\"\ndatacenter = \"dc2\"\n").unwrap();
     let expected = StoreConfig::Consul {
@@ -297,7 +297,7 @@ fn consul_is_read_and_its_mistakes_are_told() {
 }
 
 #[test]
-fn kafka_is_read_and_its_mistakes_are_told() {
+fn kafka_settings_are_read_and_mistakes_in_them_are_named() {
     let with = |more: &str| parse(&format!("[bus]\nkind = \"kafka\"\n{more}"));
     let text = "brokers = [\"a:1\", \"b:2\"]\nreplication = 3\nuser = \"u\"\npassword_file = \"/p\"\n\
                 mechanism = \"SCRAM-SHA-256\"\n[bus.tls]\nca = \"/c\"\n[bus.properties]\n\"socket.keepalive.enable\" = \"true\"\n";
@@ -363,7 +363,7 @@ fn properties_that_break_safety_or_hold_secrets_are_refused_by_name() {
 }
 
 #[test]
-fn nats_is_told_once_who_we_are() {
+fn a_login_to_nats_is_given_in_one_way_only() {
     let with = |more: &str| parse(&format!("[bus]\nkind = \"nats\"\nurl = \"nats://h:1\"\n{more}"));
     let login = |more: &str| match with(more).unwrap().bus {
         BusConfig::Nats { login, .. } => login,

@@ -381,7 +381,7 @@ impl Store for Faulty {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_setback_that_no_watch_told_puts_every_secret_into_safe_mode_once() {
+async fn a_setback_that_no_watch_reported_puts_every_secret_into_safe_mode_once() {
     safe_mode_after_a_setback(false).await;
 }
 
@@ -416,7 +416,7 @@ async fn safe_mode_after_a_setback(found_by_a_campaign: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_was_restored_while_nobody_led_is_found_out_by_what_the_bus_knows() {
+async fn a_store_that_was_restored_while_no_broadcaster_led_is_found_out_by_what_the_bus_knows() {
     let folder = tempfile::tempdir().unwrap();
     let policy = Policy { when_empty: WhenEmpty::Proceed, ..Policy::default() };
     let (mut environment, bus) = environment(folder.path(), policy).await;

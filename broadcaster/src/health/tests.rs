@@ -18,7 +18,7 @@ fn follower() -> Facts {
 }
 
 #[test]
-fn leader_and_follower_are_ready_and_know_who_leads() {
+fn leader_and_follower_are_ready_and_know_the_leader() {
     let report = decide(&follower());
     assert_eq!(
         (report.alive, report.ready, report.role, report.leader.as_deref()),
@@ -41,7 +41,7 @@ fn without_the_store_it_is_not_ready_and_alive_all_the_same() {
 }
 
 #[test]
-fn who_stops_is_not_ready_and_alive() {
+fn a_broadcaster_that_stops_is_not_ready_and_alive() {
     let report = decide(&Facts { foreign: true, ..follower() });
     assert!(report.alive && !report.ready && report.problems[0].contains("another cluster"), "{report:?}");
     let report = decide(&Facts { stopping: true, ..follower() });

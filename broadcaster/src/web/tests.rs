@@ -274,7 +274,7 @@ async fn the_overview_lists_what_stands_errors_first_and_again_when_it_changes()
 }
 
 #[tokio::test]
-async fn one_secret_is_told_in_full_and_an_unknown_one_says_so() {
+async fn one_secret_is_sent_in_full_and_an_unknown_one_is_refused() {
     let rig = Rig::new(true, false);
     let response = rig.get("/api/secret/events?secret=team/00000", "").await;
     let told = events(response, |name, _| name == "secret").await;
@@ -319,7 +319,7 @@ async fn instances_are_searched_and_paged_here_and_the_tasks_are_asked_once() {
 }
 
 #[tokio::test]
-async fn orders_need_somebody_who_may_act() {
+async fn orders_need_an_operator_who_may_act() {
     let rig = Rig::new(true, true);
     let pause = json!({ "secret": "team/00000", "action": "pause", "reason": "a look" });
     assert_eq!(refused(rig.act("", &pause).await).await, (401, "unauthenticated".into()));
@@ -419,7 +419,7 @@ async fn what_does_not_parse_is_refused_by_name_and_a_token_never_quoted() {
 }
 
 #[tokio::test]
-async fn where_looking_needs_a_sign_in_nothing_is_told_before_it() {
+async fn where_reading_needs_a_sign_in_nothing_is_sent_before_it() {
     for rig in [Rig::new(false, true), Rig::new(true, true)] {
         for path in [
             "/api/overview/events",
@@ -475,7 +475,7 @@ async fn the_audit_log_is_searched_from_its_end() {
 }
 
 #[tokio::test]
-async fn browsers_are_told_what_the_page_may_do() {
+async fn headers_say_what_the_page_may_do() {
     let rig = Rig::new(true, false);
     for path in ["/", "/api/about", "/assets/none.js", "/api/audit?limit=0"] {
         let response = rig.get(path, "").await;
@@ -486,7 +486,7 @@ async fn browsers_are_told_what_the_page_may_do() {
 }
 
 #[tokio::test]
-async fn metrics_are_shown_to_whoever_may_look() {
+async fn metrics_are_shown_to_those_who_may_read_them() {
     let response = Rig::new(true, false).get("/metrics", "").await;
     assert_eq!(response.headers()[header::CONTENT_TYPE], Metrics::CONTENT_TYPE);
     let text = to_bytes(response.into_body(), usize::MAX).await.unwrap();

@@ -36,7 +36,7 @@ async fn a_dev_whose_port_is_taken_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn wrong_usage_is_told_before_anything_is_done() {
+async fn wrong_usage_is_refused_before_anything_is_done() {
     let folder = tempfile::tempdir().unwrap();
     for arguments in [
         &["frobnicate"][..],

@@ -157,7 +157,7 @@ fn lives(order: &Order) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_override_names_the_lives_it_cuts_off() {
+async fn an_override_names_the_incarnations_it_cuts_off() {
     let rig = Rig::start().await;
     several_lives(&rig);
     rig.set(draining());
@@ -185,7 +185,7 @@ async fn an_override_names_the_lives_it_cuts_off() {
 }
 
 #[tokio::test]
-async fn an_excuse_is_for_one_life() {
+async fn an_excuse_is_for_one_incarnation() {
     let rig = Rig::start().await;
     several_lives(&rig);
     rig.run(&["excuse", SECRET, "api/pod-2"]).await.exits(0);

@@ -140,7 +140,7 @@ async fn what_is_not_there_is_not_found() {
 }
 
 #[tokio::test]
-async fn why_says_who_why_since_when_and_what_next() {
+async fn why_names_each_blocker_its_reason_since_when_and_what_next() {
     let rig = Rig::start().await;
     rig.set(draining());
     let ran = rig.run(&["why", SECRET]).await.exits(0);
@@ -219,7 +219,7 @@ async fn instances_are_listed_and_can_be_narrowed() {
     assert_eq!(*rig.fake.asked_not_on.lock().unwrap(), None);
     rig.fake.instances.lock().unwrap().clear();
     let ran = rig.run(&["instances", SECRET, "--not-on", "2"]).await.exits(0);
-    assert_eq!(ran.out, "no instance uses payments/db\n", "nobody is not everybody");
+    assert_eq!(ran.out, "no instance uses payments/db\n", "no instance is not every instance");
 }
 
 #[tokio::test]
@@ -260,7 +260,7 @@ async fn a_reader_that_has_had_enough_is_no_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_schedule_has_in_store_is_told_and_what_is_overdue_too() {
+async fn what_a_schedule_plans_is_shown_and_what_is_overdue_too() {
     let rig = Rig::start().await;
     let now = rotacast_clock::wall().0;
     // A little more than a day, so that it still is one when the command shows it.

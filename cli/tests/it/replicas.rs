@@ -31,7 +31,7 @@ fn follow(follower: &Rig, leader: &Rig) {
 }
 
 /// A port on which no process listens for as long as this lives.
-fn nobody() -> (tokio::net::TcpSocket, String) {
+fn unused_port() -> (tokio::net::TcpSocket, String) {
     let taken = tokio::net::TcpSocket::new_v4().unwrap();
     taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -41,12 +41,12 @@ fn nobody() -> (tokio::net::TcpSocket, String) {
 #[tokio::test]
 async fn the_leader_is_found_wherever_it_stands() {
     let [leader, one, two] = some().await;
-    let (_taken, nobody) = nobody();
+    let (_taken, unused) = unused_port();
     let mut given = 0;
     for servers in [
         [&leader.address, &one.address, &two.address],
-        [&one.address, &leader.address, &nobody],
-        [&nobody, &two.address, &leader.address],
+        [&one.address, &leader.address, &unused],
+        [&unused, &two.address, &leader.address],
     ] {
         let joined = servers.map(String::as_str).join(",");
         leader.run(&["pause", SECRET, "--reason", "x", "--server", &joined]).await.exits(0);
@@ -64,7 +64,7 @@ async fn the_leader_is_found_wherever_it_stands() {
 }
 
 #[tokio::test]
-async fn an_order_goes_on_to_whoever_has_taken_over_meanwhile() {
+async fn an_order_goes_on_to_the_broadcaster_that_has_taken_over_meanwhile() {
     let [old, new] = some().await;
     new.fake.took_over.store(true, Ordering::Relaxed);
     *old.fake.refusal.lock().unwrap() = Some(Refusal::NotLeader { problem: "b-2 leads".into() });
@@ -101,7 +101,7 @@ async fn an_order_that_may_have_been_taken_is_not_given_again() {
 }
 
 #[tokio::test]
-async fn where_nobody_leads_an_order_is_refused_as_not_given() {
+async fn where_no_broadcaster_leads_an_order_is_refused_as_not_given() {
     let [leader, follower] = some().await;
     follow(&leader, &follower);
     let servers = format!("{},{}", leader.address, follower.address);
@@ -136,7 +136,7 @@ async fn a_follower_alone_names_the_leader_and_what_to_do() {
 #[tokio::test]
 async fn several_that_are_not_there_are_all_named() {
     let [rig] = some().await;
-    let ((_one, one), (_two, two)) = (nobody(), nobody());
+    let ((_one, one), (_two, two)) = (unused_port(), unused_port());
     let ran = rig.run(&["status", "--server", &format!("{one},{two}")]).await.exits(3);
     assert!(ran.err.contains(&one) && ran.err.contains(&two), "{}", ran.err);
     rig.run(&["status", "--server", ","]).await.exits(2);

@@ -132,7 +132,7 @@ impl Drop for Served {
 }
 
 #[test]
-fn systemd_is_told_of_every_turn() {
+fn systemd_hears_of_every_change_of_state() {
     let mut served = Served::start();
     let turn = |text: &str| !text.starts_with("WATCHDOG") && !text.starts_with("STATUS");
     assert_eq!(served.told(turn).trim_end(), "READY=1");
@@ -181,7 +181,7 @@ async fn probes_are_answered_over_http_and_grpc() {
         }
         false
     };
-    assert!(tokio::time::timeout(PATIENCE, ended).await.unwrap(), "nobody said that it stops");
+    assert!(tokio::time::timeout(PATIENCE, ended).await.unwrap(), "the watch did not say that it stops");
 }
 
 #[test]

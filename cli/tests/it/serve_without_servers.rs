@@ -21,7 +21,7 @@ fn serve(settings: &str) -> Output {
 }
 
 /// An address where no process listens: it was free a moment ago, and is not used for anything else.
-fn nobody() -> String {
+fn unused_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
@@ -38,23 +38,23 @@ fn tells(settings: &str, setting: &str) {
 
 #[test]
 fn etcd_that_is_not_there_is_named_by_its_setting() {
-    tells(&format!("[store]\nkind = \"etcd\"\nendpoints = [\"http://{}\"]\n", nobody()), "store.endpoints");
+    tells(&format!("[store]\nkind = \"etcd\"\nendpoints = [\"http://{}\"]\n", unused_address()), "store.endpoints");
 }
 
 #[test]
 fn consul_that_is_not_there_is_named_by_its_setting() {
-    tells(&format!("[store]\nkind = \"consul\"\naddress = \"http://{}\"\n", nobody()), "store.address");
+    tells(&format!("[store]\nkind = \"consul\"\naddress = \"http://{}\"\n", unused_address()), "store.address");
 }
 
 #[test]
 fn nats_that_is_not_there_is_named_by_its_setting() {
-    tells(&format!("[bus]\nkind = \"nats\"\nurl = \"nats://{}\"\n", nobody()), "bus.url");
+    tells(&format!("[bus]\nkind = \"nats\"\nurl = \"nats://{}\"\n", unused_address()), "bus.url");
 }
 
 #[cfg(feature = "kafka")]
 #[test]
 fn kafka_that_is_not_there_is_named_by_its_setting() {
-    tells(&format!("[bus]\nkind = \"kafka\"\nbrokers = [\"{}\"]\n", nobody()), "bus.brokers");
+    tells(&format!("[bus]\nkind = \"kafka\"\nbrokers = [\"{}\"]\n", unused_address()), "bus.brokers");
 }
 
 #[cfg(not(feature = "kafka"))]

@@ -23,7 +23,7 @@ async fn refused(builder: Builder, url: &str) -> Error {
 }
 
 #[tokio::test]
-async fn an_unknown_transport_is_told_what_this_build_knows() {
+async fn an_unknown_transport_is_refused_with_those_of_this_build() {
     for url in ["amqp://127.0.0.1", "127.0.0.1:4222", "", "nats:127.0.0.1"] {
         let told = refused(builder(), url).await.to_string();
         assert!(told.contains("is not known to this build") && told.contains("kafka://host:port"), "{told}");
@@ -72,7 +72,7 @@ mod kafka {
     use super::*;
 
     #[tokio::test]
-    async fn kafka_without_a_broadcaster_is_told_where_syncs_go() {
+    async fn kafka_without_a_broadcaster_is_refused_with_where_syncs_go() {
         let told = refused(builder(), "kafka://127.0.0.1:9092").await.to_string();
         assert!(told.contains(".broadcasters("), "{told}");
     }

@@ -141,7 +141,7 @@ async fn without_any_broadcaster_it_starts_and_runs_on_reads_of_the_store() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_of_everything_but_the_lease_harms_nobody_and_what_changed_meanwhile_arrives() {
+async fn an_outage_of_everything_but_the_lease_stops_no_use_and_what_changed_meanwhile_arrives() {
     let cluster = FakeCluster::new();
     cluster.set_lease(Duration::from_secs(3600));
     cluster.put(SECRET, "one");
@@ -182,7 +182,7 @@ async fn with_a_bus_but_neither_leader_nor_store_it_names_both() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_secret_nobody_has_put_is_named() {
+async fn a_secret_without_a_version_is_named() {
     let cluster = FakeCluster::new();
     let error = subscriber(&cluster).secret("payments/nothing").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoSuchSecret);
@@ -290,7 +290,7 @@ async fn a_rollback_goes_back_and_closes_the_new_version() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_state_signed_by_somebody_else_changes_nothing_and_is_counted() {
+async fn a_state_signed_with_another_key_changes_nothing_and_is_counted() {
     use rotacast_proto::{SigningKey, WireMessage as _};
     let cluster = FakeCluster::new();
     cluster.put(SECRET, "one");

@@ -1,4 +1,4 @@
-//! `current()` against a bare atomic pointer load, from one thread and from all.
+//! `current()` compared with a bare atomic pointer load, from one thread and from all.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -8,17 +8,17 @@ use std::time::Duration;
 use rotacast_subscriber::testing::FakeCluster;
 
 const CALLS: u32 = 3_000_000;
-/// The fastest of these counts: everything slower is somebody else's work on this machine. Each is measured in the
-/// thread's own processor time, so that a busy machine does not count.
+/// The fastest of these counts: every slower one was disturbed by other work on this machine. Each is measured in the
+/// thread's own processor time, so a busy machine does not count.
 const REPEATS: usize = 7;
 
-/// Of this thread.
+/// The processor time of this thread.
 pub(super) fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
 }
 
-/// Nanoseconds per call, with `threads` at it at once.
+/// Nanoseconds per call, with `threads` threads calling at once.
 fn measure(threads: usize, work: &(dyn Fn() + Sync)) -> f64 {
     let once = || {
         let barrier = Barrier::new(threads);

@@ -40,7 +40,7 @@ pub(super) fn run() {
     };
     let mut rates = Vec::new();
     for round in 1..=ROUNDS {
-        // As they come from the wire: every report and every key is its own.
+        // As they come from the network: every report and every key is separate.
         let inputs: Vec<Input> = (0..INSTANCES)
             .map(|number| Input::Report { key: key(number), sequence: ReportSequence(round), report: report.clone() })
             .collect();

@@ -41,7 +41,7 @@ pub(super) fn broadcaster_key() -> SigningKey {
     SigningKey::from_seed(&[200; 32])
 }
 
-/// When the last of something happened, in nanoseconds since `base`.
+/// When the last event of a kind happened, in nanoseconds since `base`.
 pub(super) struct Latest {
     base: Instant,
     at: AtomicU64,
@@ -58,7 +58,7 @@ impl Latest {
     }
 }
 
-/// The last moments of one round's stations.
+/// The last moments of one round's steps.
 pub(super) struct Stations {
     pub(super) received: Latest,
     pub(super) sent: Latest,
@@ -72,7 +72,7 @@ impl Stations {
     }
 }
 
-/// Answers for as long as states come.
+/// Answers until the states end.
 pub(super) async fn run(
     mut voice: Voice,
     bus: Arc<dyn InstanceBus>,
@@ -88,7 +88,7 @@ pub(super) async fn run(
     }
 }
 
-/// What one instance says.
+/// The answer of one instance.
 pub(super) struct Voice {
     identity: InstanceIdentity,
     trusted: SigningKey,

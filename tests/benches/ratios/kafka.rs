@@ -1,7 +1,7 @@
-//! Over Kafka: every instance has its own clients, as every process would.
+//! Over Kafka: every instance has clients that it shares with none, as every process would.
 //!
-//! librdkafka starts a handful of threads for each client, and the floors need clients as well: some twenty threads for
-//! every instance. That is why there are fewer instances than over NATS.
+//! librdkafka starts several threads for each client, and the floors need clients too: about twenty threads for every
+//! instance. So there are fewer instances than over NATS.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use rotacast_tests::servers::{Kafka, KafkaConfig};
 
 use super::carrier::{Carrier, Link, cluster};
 
-/// Of the floor's topics; Rotacast's have three, for three brokers.
+/// Partitions of the floor's topics. Rotacast's have three, for three brokers.
 const PARTITIONS: i32 = 1;
 
 pub(super) struct OverKafka {
@@ -29,7 +29,7 @@ impl OverKafka {
         KafkaOptions::new(vec![self.server.broker()], cluster())
     }
 
-    /// What the floor's clients have in common with Rotacast's: these shorten delays, and the connection's set-up.
+    /// Settings that the floor's clients share with Rotacast's: they shorten delays and the set-up of the connection.
     fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.server.broker()).set("socket.nagle.disable", "true");
@@ -51,7 +51,7 @@ impl Carrier for OverKafka {
     type Link = KafkaLink;
 
     async fn start() -> Option<Self> {
-        // What tests leave out for a quick start: the second compiler, and memory for this many connections.
+        // Tests leave these out for a quick start: the second compiler, and memory for this many connections.
         let jvm = &["-XX:TieredStopAtLevel=4", "-Xmx1g"];
         Some(Self { server: Kafka::start_with(KafkaConfig { jvm, ..KafkaConfig::default() }).await? })
     }
@@ -69,7 +69,7 @@ impl Carrier for OverKafka {
         self.create(reads).await;
         self.create(writes).await;
         let mut config = self.client();
-        // A name only: nobody joins, nothing is committed.
+        // Only a name: no client joins the group, and nothing is committed.
         config.set("group.id", "raw").set("enable.auto.commit", "false");
         let consumer: StreamConsumer = config.create().unwrap();
         let mut all = TopicPartitionList::new();
@@ -91,7 +91,7 @@ pub(super) struct KafkaLink {
 }
 
 impl Link for KafkaLink {
-    /// Does not wait for the acknowledgement, as reports do not either: nobody reads a message before it is due.
+    /// Does not wait for the acknowledgement, as reports do not.
     async fn publish(&mut self, message: Bytes) {
         let record = FutureRecord::<(), [u8]>::to(&self.writes).payload(&message);
         drop(self.producer.send_result(record).unwrap());

@@ -1,4 +1,4 @@
-//! What Rotacast costs against the floors in the same run.
+//! What Rotacast costs compared with the floors, in the same run.
 //!
 //! ```console
 //! cargo bench -p rotacast-tests --bench ratios             # everything
@@ -30,7 +30,7 @@ use self::nats::OverNats;
 
 const PARTS: [&str; 7] = ["nats", "kafka", "signatures", "fold", "current", "import", "takeover"];
 
-/// The middle one.
+/// The median.
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times[times.len() / 2]
@@ -46,7 +46,7 @@ fn load() -> String {
 
 #[tokio::main]
 async fn main() {
-    // Cargo adds options of its own.
+    // Cargo adds options.
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     if let Some(unknown) = asked.iter().find(|name| !PARTS.contains(&name.as_str())) {
         println!("{unknown:?} is no part, expected some of {}", PARTS.join(", "));

@@ -1,5 +1,5 @@
 //! The floor: one publish, a delivery to every instance, a counted reply from each, with the same client library and as
-//! few connections as Rotacast has; with and without the signatures that Rotacast checks.
+//! few connections as Rotacast has, with and without the signatures that Rotacast checks.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use super::carrier::{Carrier, Link};
 use super::rotacast::Sizes;
 use super::signer::Signer;
 
-/// What is signed and checked on the way.
+/// The messages that are signed and checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Signatures {
     None,
-    /// Each instance checks one and makes one, the reader checks them all, one after the other.
+    /// Each instance checks one signature and makes one. The reader checks them all, one after the other.
     Checked,
 }
 

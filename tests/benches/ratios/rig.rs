@@ -1,4 +1,4 @@
-//! A broadcaster's process with many secrets, its store and its bus: what the store and `/proc` show of it is measured.
+//! A broadcaster's process with many secrets, its store and its bus. What the store and `/proc` show of it is measured.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -16,13 +16,13 @@ use rotacast_store::{
 use rotacast_tests::servers::{Etcd, Nats, Process, Scratch, free_port};
 use rustix::process::Signal;
 
-/// Nothing measured here may take longer: a run that does has failed.
+/// A measurement that takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// The broadcaster to measure; another build of it can be measured by the same rig.
+/// The broadcaster to measure. The variable names another build of it.
 const PROGRAM: &str = "ROTACAST_BROADCASTER";
 
-/// Of `/proc/PID/stat`: the same on every Linux that Rust builds for.
+/// Ticks per second in `/proc/PID/stat`: the same on every Linux that Rust builds for.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 pub(super) const SOURCE: &str = "source";
@@ -101,7 +101,7 @@ impl Rig {
         self.process = Some(Process::spawn("broadcaster", command, &self.folder.path().join("broadcaster.log"), None));
     }
 
-    /// As a crash would: its leadership runs out by itself.
+    /// A crash: the leadership ends only when it expires.
     pub(super) async fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().await;
@@ -114,7 +114,7 @@ impl Rig {
         }
     }
 
-    /// One value for each of so many secrets, at `key`.
+    /// A value for each of so many secrets, at `key`.
     pub(super) async fn write(&self, count: usize, key: impl Fn(&SecretName) -> Key) {
         let secrets: Vec<SecretName> = (0..count).map(secret).collect();
         for chunk in secrets.chunks(MAX_COMMIT_OPS) {
@@ -171,13 +171,13 @@ impl Rig {
         (elapsed, newest)
     }
 
-    /// How often it has warned, or said that something failed.
+    /// How often the log has warnings and errors.
     pub(super) fn complaints(&self) -> usize {
         let log = std::fs::read_to_string(self.folder.path().join("broadcaster.log")).unwrap_or_default();
         log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count()
     }
 
-    /// The share of one core that the broadcaster takes for so long, and its resident memory in bytes.
+    /// The share of one core that the broadcaster uses, measured for so long, and its resident memory in bytes.
     pub(super) async fn processor_share(&mut self, during: Duration) -> (f64, u64) {
         let id = self.process.as_ref().unwrap().id();
         let (began, before) = (Instant::now(), ticks(id));
@@ -194,7 +194,7 @@ pub(super) fn secret(number: usize) -> SecretName {
 /// Of a process, in user and kernel mode.
 fn ticks(id: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-    // Behind the name, which may hold anything.
+    // After the name, which may contain anything.
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }

@@ -1,9 +1,9 @@
 //! Rotacast's round: a state is announced, and every instance has switched, as far as the leader knows.
 //!
 //! It is the real path: `LeaderBus::publish_state` of a signed state, `InstanceBus::watch_states` and `report` of every
-//! instance with signatures checked and made, `LeaderBus::watch_reports`, `Identities`, and the coordinator in a task of
-//! its own that takes in batches, as the driver has it. Instances are tasks of this process, each with a bus of its own.
-//! Left out on both sides: the store's write before the announcement, and hooks of services.
+//! instance with signatures checked and made, `LeaderBus::watch_reports`, `Identities`, and the coordinator in a task
+//! of its own that handles events in batches, as in the driver. Instances are tasks of this process, each with its own
+//! bus. Left out on both sides: the store's write before the announcement, and hooks of services.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ use super::rotation::{activated, phase, secret, settle, take_in};
 const MAILBOX: usize = 4096;
 const BATCH: usize = 1024;
 
-/// How long one round took, and where the time went, each from the announcement to the last of its kind.
+/// How long one round took, and when its steps ended, each from the announcement to the last event of its kind.
 #[derive(Clone, Copy)]
 pub(super) struct Times {
     pub(super) published: Duration,
@@ -38,7 +38,7 @@ pub(super) struct Times {
     pub(super) all: Duration,
 }
 
-/// Of the two messages' payloads, in bytes.
+/// Bytes of the two messages' payloads.
 #[derive(Clone, Copy)]
 pub(super) struct Sizes {
     pub(super) announcement: usize,
@@ -89,7 +89,7 @@ impl Rotacast {
         let coordinator = activated(self.round, self.instances.len());
         let state = coordinator.record().state();
         let (mail, mailbox) = mpsc::channel::<Input>(MAILBOX);
-        // The secret's own task, as the driver has it.
+        // The secret's task, as in the driver.
         let folding = tokio::spawn(fold(coordinator, mailbox));
 
         let began = Instant::now();
@@ -124,7 +124,7 @@ impl Rotacast {
     }
 }
 
-/// Takes reports in until everybody has switched; says when that was.
+/// Takes reports in until every instance has switched. Returns when that was.
 async fn fold(mut coordinator: Coordinator, mut mailbox: mpsc::Receiver<Input>) -> Instant {
     let mut inputs = Vec::new();
     while phase(&coordinator) == Some(Phase::Activating) {
@@ -132,6 +132,6 @@ async fn fold(mut coordinator: Coordinator, mut mailbox: mpsc::Receiver<Input>) 
         inputs.drain(..).for_each(|input| take_in(&mut coordinator, input));
         settle(&mut coordinator);
     }
-    assert_eq!(phase(&coordinator), Some(Phase::Draining), "everybody has switched");
+    assert_eq!(phase(&coordinator), Some(Phase::Draining), "every instance has switched");
     Instant::now()
 }

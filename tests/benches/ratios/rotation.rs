@@ -14,7 +14,7 @@ pub(super) fn secret() -> SecretName {
     SecretName::new("payments/db").unwrap()
 }
 
-/// A rotation in which everybody is prepared, and which has just been activated: what is about to be announced. Every
+/// A rotation in which every instance has prepared, and which has just been activated: the state to announce. Every
 /// round's state is later than the one before.
 pub(super) fn activated(round: u64, instances: usize) -> Coordinator {
     let (now, policy) = (clock::now(), Policy::default());
@@ -53,7 +53,7 @@ pub(super) fn activated(round: u64, instances: usize) -> Coordinator {
         take_in(&mut coordinator, Input::Report { key: key_of(number), sequence: ReportSequence(1), report });
     }
     settle(&mut coordinator);
-    assert_eq!(phase(&coordinator), Some(Phase::Activating), "everybody is prepared");
+    assert_eq!(phase(&coordinator), Some(Phase::Activating), "every instance has prepared");
     coordinator
 }
 
@@ -68,7 +68,7 @@ pub(super) fn take_in(coordinator: &mut Coordinator, input: Input) {
     }
 }
 
-/// Until the coordinator has nothing more to do.
+/// Until the coordinator has no more changes.
 pub(super) fn settle(coordinator: &mut Coordinator) {
     loop {
         let now = clock::now();

@@ -7,7 +7,7 @@ use super::raw::{Raw, Signatures};
 use super::rotacast::Rotacast;
 use super::{load, median, messages, milliseconds};
 
-/// Rounds before any counts: connections, caches and allocators warm up.
+/// Rounds before the first one that counts: connections, caches and allocators warm up.
 const WARM: usize = 5;
 const ROUNDS: usize = 21;
 
@@ -24,7 +24,7 @@ pub(super) async fn run<C: Carrier>() {
 
     let (mut floor, mut signed_floor, mut rounds) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..WARM + ROUNDS {
-        // In turn, so that whatever else the machine does meets all of them.
+        // In turn, so that other work on the machine disturbs all of them alike.
         let (a, b, c) = (raw.round().await, signed.round().await, rotacast.round().await);
         if number >= WARM {
             floor.push(a);
@@ -32,7 +32,7 @@ pub(super) async fn run<C: Carrier>() {
             rounds.push(c);
         }
     }
-    // Nothing of it may disturb what is measured next.
+    // Ends before the next measurement, so that it cannot disturb it.
     tokio::join!(raw.stop(), signed.stop(), rotacast.stop());
     drop(carrier);
     let row = |what: &str, time: Duration| println!("  {what:<36} {:>10}", milliseconds(time));

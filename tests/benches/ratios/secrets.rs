@@ -1,4 +1,4 @@
-//! Many secrets and one broadcaster: taking them up, taking them over after a crash, doing nothing about them.
+//! Many secrets and one broadcaster: taking them in, taking them over after a crash, keeping them idle.
 
 use std::time::{Duration, Instant};
 
@@ -10,18 +10,20 @@ use rotacast_store::{Commit, ImportEvent, PlainImporter, Prefix, SecretTree, Wri
 use super::rig::{Rig, SOURCE, Servers, secret};
 
 const FEW: usize = 1_000;
-/// The larger number, unless [`SECRETS`] says another.
+/// The larger number of secrets, unless [`SECRETS`] says another.
 const MANY: usize = 10_000;
 /// The variable.
 const SECRETS: &str = "ROTACAST_BENCH_SECRETS";
-/// Bytes of a record of one idle secret, about.
+/// Bytes of the record of an idle secret, about.
 const RECORD: usize = 700;
-/// How long idle secrets are looked at, after this long for what was begun to end.
+/// How long idle secrets are measured, after this long for the work that was begun before.
 const LOOK: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(20);
 /// Commits at once of the floor.
 const AT_ONCE: usize = 32;
 
+/// [`MANY`], or the number in the variable.
+///
 /// # Panics
 /// If the variable holds no number.
 fn many() -> usize {
@@ -42,7 +44,7 @@ fn heading(what: &str, servers: Servers) {
     println!("  {:<46} {FEW:>10} {:>10} {:>7}", "", many(), "ratio");
 }
 
-/// As many commits of a record's size, a key each, so many at once: what the store takes for that at least.
+/// The same number of commits of a record's size, a key for each, [`AT_ONCE`] at a time: the least that the store takes.
 async fn floor(tree: &SecretTree, count: usize) -> Duration {
     let began = Instant::now();
     futures::stream::iter(0..count)
@@ -105,7 +107,7 @@ pub(super) async fn takeover() {
             let before = rig.complaints();
             rig.start();
             let (taken_over, last) = rig.all_led(count, epoch).await;
-            // Longer than a leadership lasts without being renewed.
+            // Longer than a leadership lasts without a renewal.
             tokio::time::sleep(SETTLE).await;
             let epochs = last.0 != epoch.0 && rig.all_led(count, Epoch(last.0 - 1)).await.1 == last;
             if count == many() {

@@ -8,7 +8,7 @@ use crate::probe::Probe;
 use crate::server::Plan;
 use crate::{Scratch, Server, find, free_port};
 
-/// A ChromeDriver, which starts browsers and ends them with itself.
+/// A ChromeDriver. The browsers that it starts end with it.
 #[derive(Debug)]
 pub struct ChromeDriver {
     server: Server,
@@ -37,7 +37,7 @@ impl ChromeDriver {
                 name: "chromedriver",
                 program: program.clone(),
                 arguments: vec![format!("--port={port}").into()],
-                // Whatever the browser leaves behind goes with the folder.
+                // Files that the browser leaves behind are deleted with the folder.
                 variables: ["HOME", "TMPDIR", "XDG_CACHE_HOME"].map(|name| (name, scratch.path().into())).into(),
                 probe: Probe::Http { port, path: "/status", expected: "\"ready\":true" },
                 stop: Signal::TERM,

@@ -11,7 +11,7 @@ use crate::probe::Probe;
 use crate::server::Plan;
 use crate::{Scratch, Server, Shared, find, free_port};
 
-/// A single Consul server with its data in a scratch folder. Everything about its life is in [`Server`].
+/// A single Consul server with its data in a scratch folder. [`Server`] has everything about its process.
 #[derive(Debug)]
 pub struct Consul {
     server: Server,
@@ -21,11 +21,10 @@ pub struct Consul {
     program: PathBuf,
 }
 
-/// What to start it with.
+/// How to start it.
 #[derive(Debug, Clone, Default)]
 pub struct ConsulConfig<'a> {
-    /// Turns access control on, with everything denied to whoever has no token; this is the token that may do
-    /// everything.
+    /// Turns access control on and denies everything without a token. This is the token that may do everything.
     pub management_token: Option<&'a str>,
     /// Serves HTTPS on a port of its own as well.
     pub tls: Option<ConsulCertificates>,
@@ -158,7 +157,7 @@ fn plan(program: PathBuf, scratch: &Scratch, port: u16, https_port: Option<u16>,
         "-dns-port=-1",
         "-grpc-port=-1",
         "-serf-wan-port=-1",
-        // The shortest election times: one server needs no patience.
+        // The shortest election times: a single server needs no longer ones.
         "-hcl=performance { raft_multiplier = 1 } disable_update_check = true connect { enabled = false }",
     ] {
         arguments.push(argument.into());
@@ -196,7 +195,7 @@ fn plan(program: PathBuf, scratch: &Scratch, port: u16, https_port: Option<u16>,
         program,
         arguments,
         variables: Vec::new(),
-        // Answered once the server leads and has applied its log.
+        // Answers once the server leads and has applied its log.
         probe: Probe::Http { port, path: "/v1/session/list?consistent", expected: "[" },
         stop: Signal::TERM,
     }

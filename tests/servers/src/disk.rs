@@ -9,12 +9,13 @@ use crate::Process;
 use crate::network::run;
 use crate::until::until_now;
 
-/// For the kernel to mount it, with a margin for a machine under load.
+/// Time for the kernel to mount it, with a margin for a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A file system of its own in a folder, for the processes that [enter](Disk::enter). In memory, and seen by nobody else.
+/// A file system in memory in a folder, for the processes that [enter](Disk::enter). No other process sees it.
 ///
-/// It ends with this, and with the test process however that ends: nothing but a sleeping process and those that entered keep it.
+/// It ends with this value, and with the test process however that ends: only a sleeping process and those that entered
+/// keep it.
 #[derive(Debug)]
 pub struct Disk {
     holder: Process,
@@ -22,7 +23,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Mounted at `folder`, which is made. `None` where none can be, after saying so: that takes root, `unshare` and `nsenter`.
+    /// Mounted at `folder`, which is made. `None` where that is not possible, which is printed: it takes root,
+    /// `unshare` and `nsenter`.
     ///
     /// # Panics
     /// If it is possible but fails.
@@ -45,7 +47,7 @@ impl Disk {
         Some(disk)
     }
 
-    /// Where this process finds what those inside have in the folder.
+    /// The path at which this process finds the files that the processes inside have in the folder.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         let absolute = self.folder.strip_prefix("/").expect("scratch folders are absolute");
@@ -62,7 +64,7 @@ impl Disk {
         inside
     }
 
-    /// Leaves no byte free.
+    /// Leaves no free byte.
     ///
     /// # Panics
     /// If it cannot be written for another reason than being full.
@@ -78,10 +80,10 @@ impl Disk {
         }
     }
 
-    /// Gives back what [`Disk::fill`] has taken.
+    /// Frees what [`Disk::fill`] has taken.
     ///
     /// # Panics
-    /// If that cannot be removed.
+    /// If it cannot be freed.
     pub fn free(&self) {
         match std::fs::remove_file(self.filler()) {
             Ok(()) => {}

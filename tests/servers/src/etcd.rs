@@ -11,7 +11,7 @@ use crate::probe::Probe;
 use crate::server::Plan;
 use crate::{Scratch, Server, Shared, find, free_port};
 
-/// A single etcd member with its data in a scratch folder. Everything about its life is in [`Server`].
+/// A single etcd member with its data in a scratch folder. [`Server`] has everything about its process.
 #[derive(Debug)]
 pub struct Etcd {
     server: Server,

@@ -15,14 +15,14 @@ use crate::probe::Probe;
 use crate::server::{DATA, Plan, copy_anew};
 use crate::{Scratch, Server, Shared, find, free_port};
 
-/// Any cluster id does; one for all, as nodes of different tests never meet.
+/// Any cluster id will do. All tests use the same one, since their nodes never meet.
 const CLUSTER_ID: &str = "4L6g3nShT-eMCtK--X86sw";
 
-/// A quick start matters more than the last of the speed: no second compiler, one collector thread.
+/// A quick start matters more than speed: no second compiler, one collector thread.
 const JVM: [&str; 4] = ["-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto"];
 
-/// A Kafka node that is broker and controller (KRaft), with its data in a scratch folder. Everything about its life is
-/// in [`Server`].
+/// A Kafka node that is broker and controller (KRaft), with its data in a scratch folder. [`Server`] has everything
+/// about its process.
 #[derive(Debug)]
 pub struct Kafka {
     server: Server,
@@ -38,7 +38,7 @@ pub struct KafkaConfig<'a> {
     /// The protocol of a second listener ([`Kafka::secured`]), such as `SASL_PLAINTEXT`, `SSL`; its settings are
     /// lines of `properties` that begin with `listener.name.secured.`.
     pub secured: Option<&'a str>,
-    /// Users that prove their password by SCRAM-SHA-512, each with it.
+    /// Users that log in by SCRAM-SHA-512, each with its password.
     pub scram: &'a [(&'a str, &'a str)],
     /// Further options of the JVM, which is tuned for a quick start; of two that contradict each other the later wins.
     pub jvm: &'a [&'a str],
@@ -144,7 +144,7 @@ impl KafkaCluster {
             properties: "default.replication.factor=3\nmin.insync.replicas=2\n",
             ..KafkaConfig::default()
         };
-        // No node is ready before most of them run, so they start side by side.
+        // No node is ready before most of them run, so they start in parallel.
         let start = |node: usize| {
             let (program, nodes) = (&program, &nodes);
             async move {
@@ -235,7 +235,7 @@ impl Program {
             let text = self::settings(folder.path(), &node, std::slice::from_ref(&node), KafkaConfig::default());
             write(&file, &text);
             self.format(&file, &[]);
-            // Removed with everything else of this process, by the watchdog.
+            // The watchdog removes it with everything else of this process.
             Box::leak(Box::new(folder))
         })
     }

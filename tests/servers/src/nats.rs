@@ -10,11 +10,11 @@ use crate::probe::Probe;
 use crate::server::Plan;
 use crate::{Scratch, Server, Shared, find, free_port};
 
-/// More than any test stores, and small enough that a runaway one is noticed.
+/// More than any test stores, and small enough to stop a runaway test.
 const MEMORY: &str = "256MB";
 const FILES: &str = "1GB";
 
-/// A single NATS server with JetStream in a scratch folder. Everything about its life is in [`Server`].
+/// A single NATS server with JetStream in a scratch folder. [`Server`] has everything about its process.
 #[derive(Debug)]
 pub struct Nats {
     server: Server,
@@ -99,7 +99,7 @@ impl Nats {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// Replaces the further configuration and has the running server take it in.
+    /// Replaces the further configuration, and has the running server read it.
     ///
     /// # Panics
     /// If the server is not there.

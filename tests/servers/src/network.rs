@@ -1,4 +1,4 @@
-//! A network of its own for a process, with a cable that can be pulled.
+//! A network for one process, with a cable that can be pulled.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -13,13 +13,14 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::until::until_now;
 use crate::{Process, Proxy};
 
-/// For the kernel to make a namespace, with a margin for a machine under load.
+/// Time for the kernel to make a namespace, with a margin for a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A network namespace for processes, joined by a virtual cable to a second one, where relays to this machine's loopback
-/// listen. With the cable pulled packets vanish, in both directions: sockets stay open and nobody is told.
+/// A network namespace for processes, joined by a virtual cable to a second one, where relays to this machine's
+/// loopback listen. With the cable pulled, packets vanish in both directions: sockets stay open and neither side gets
+/// an error.
 ///
-/// Both namespaces end with this, and with the test process however that ends: nothing but two sleeping processes keeps
+/// Both namespaces end with this value, and with the test process however that ends: only two sleeping processes keep
 /// them.
 #[derive(Debug)]
 pub struct Network {
@@ -29,10 +30,11 @@ pub struct Network {
 }
 
 impl Network {
-    /// What is [reachable](Network::join) through the cable is at this address. It counts as loopback, so that nobody asks for TLS.
+    /// The address of what can be [reached](Network::join) through the cable. It is a loopback address, so it needs no
+    /// TLS.
     pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-    /// `None` where none can be made, after saying so: that takes root, `unshare`, `nsenter` and `ip`.
+    /// `None` where none can be made, which is printed: it takes root, `unshare`, `nsenter` and `ip`.
     ///
     /// # Panics
     /// If it can be made but not set up.
@@ -50,7 +52,7 @@ impl Network {
         Some(network)
     }
 
-    /// The cable has an end on each side. Addresses of 127.0.0.0/8 do not leave a machine unless told to: here all but one do.
+    /// The cable has an end on each side. Addresses of 127.0.0.0/8 do not leave a machine without this setting.
     fn set_up(&self) -> Result<(), String> {
         let (inside, outside) = (self.inside.id().to_string(), self.outside.id().to_string());
         run(
@@ -68,7 +70,7 @@ impl Network {
         within(&self.inside, ["ip", "route", "add", &gateway, "dev", "cable", "src", "192.0.2.2"])
     }
 
-    /// Whoever is inside reaches loopback's `port` at [`Network::GATEWAY`], through the cable.
+    /// Processes inside reach loopback's `port` at [`Network::GATEWAY`], through the cable.
     ///
     /// # Panics
     /// Outside a tokio runtime, or if the kernel refuses.
@@ -77,7 +79,7 @@ impl Network {
         self.relays.push(Proxy::behind(listen(&self.outside, address), port));
     }
 
-    /// Whoever is inside reaches loopback's `port` at `127.0.0.1`, cable or not.
+    /// Processes inside reach loopback's `port` at `127.0.0.1`, whether or not the cable is plugged in.
     ///
     /// # Panics
     /// As [`Network::join`].
@@ -104,7 +106,7 @@ impl Network {
         within(&self.outside, ["ip", "link", "set", "cable", "down"]).unwrap_or_else(|problem| panic!("{problem}"));
     }
 
-    /// Plugs it in again; nothing happens if it is.
+    /// Plugs the cable in. Does nothing if it is plugged in.
     ///
     /// # Panics
     /// If the kernel refuses.

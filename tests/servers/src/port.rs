@@ -9,10 +9,10 @@ use std::sync::{Mutex, PoisonError};
 /// redialling a stopped server could otherwise be given that very port and connect to itself.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-/// Ports this process has given out; a stopped server's port stays its own.
+/// Ports that this process has given out. The port of a stopped server is not given out again.
 static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
 
-/// A loopback TCP port nobody listens on, not given out before by this process.
+/// A loopback TCP port on which no process listens, and which this process has not given out before.
 ///
 /// # Panics
 /// If every port of the range is taken.

@@ -16,7 +16,7 @@ use crate::{Scratch, Server, Shared, find, free_port};
 /// The superuser's password in these throw-away servers; logins are checked with SCRAM as in real ones.
 const PASSWORD: &str = "only-for-throw-away-tests";
 
-/// A PostgreSQL server with its data in a scratch folder. Everything about its life is in [`Server`].
+/// A PostgreSQL server with its data in a scratch folder. [`Server`] has everything about its process.
 ///
 /// PostgreSQL refuses to run as root. If the tests run as root, it runs as `postgres` or `nobody`.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Postgres {
     pub async fn admin(&self, database: &str) -> Client {
         let (client, connection) =
             tokio_postgres::connect(&self.admin_url(database), NoTls).await.expect("the superuser can log in");
-        // Ends with the client, or with the server; whoever uses the client sees the error.
+        // Ends with the client, or with the server: the user of the client sees the error.
         tokio::spawn(connection);
         client
     }
@@ -132,7 +132,7 @@ impl DerefMut for Postgres {
     }
 }
 
-/// Whom the server runs as: this process's user, or an unprivileged one if that is root.
+/// The account that the server runs as: this process's user, or an unprivileged one if that is root.
 #[derive(Debug)]
 struct Account(Option<(u32, u32)>);
 
@@ -172,7 +172,7 @@ impl Account {
         ];
         wrapped.push(program.into());
         wrapped.append(&mut arguments);
-        // It replaces itself by the program: the process id is the server's.
+        // The shell replaces itself by the program: the process id is the server's.
         ("setpriv".into(), wrapped)
     }
 }
@@ -187,7 +187,7 @@ async fn copy_initialised(folder: &Path, scratch: &Scratch, account: &Account) {
         scratch
     });
     let from = initialised.await.path().join(DATA);
-    // By the account, which is to own the copy; with the owner's rights alone, which PostgreSQL insists on.
+    // The account makes the copy, because it must own it, with the owner's rights alone, which PostgreSQL requires.
     let arguments = vec!["-Rp".into(), from.into(), scratch.path().join(DATA).into()];
     let (program, arguments) = account.run("cp".into(), arguments);
     let mut command = Command::new(program);
@@ -232,7 +232,7 @@ fn plan(folder: &Path, scratch: &Scratch, account: &Account, port: u16, settings
         "unix_socket_directories=".into(),
         "max_connections=200".into(),
         "shared_buffers=32MB".into(),
-        // Killed processes lose nothing by this, only machines do.
+        // A killed process loses nothing by this. Only a machine that loses power does.
         "fsync=off".into(),
         "log_line_prefix=%m [%p] %q%u@%d ".into(),
     ];

@@ -1,4 +1,4 @@
-//! Is a server ready? Asked in its own protocol: an open port alone says little.
+//! Is a server ready? The probe asks in the server's own protocol, because an open port shows little.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// For one answer. A server that is still starting may accept a connection and answer much later; the
-/// next probe is then the better bet.
+/// Timeout of one answer. A server that is still starting may accept a connection and answer much later, so the next
+/// probe may get an answer earlier.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-/// More than any answer asked for here has.
+/// More bytes than any of these answers has.
 const ANSWER_BYTES: u64 = 64 * 1024;
 
 /// What to ask.
@@ -46,7 +46,7 @@ async fn http(port: u16, path: &str, expected: &str) -> Result<(), String> {
     loop {
         let ended = stream.read_buf(&mut bytes).await.map_err(|error| error.to_string())? == 0;
         let answer = String::from_utf8_lossy(&bytes);
-        // Not every server closes the connection as it is asked to.
+        // Not every server closes the connection when it is asked to.
         if answer.starts_with("HTTP/1.1 200") && answer.contains(expected) {
             return Ok(());
         }

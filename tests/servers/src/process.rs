@@ -12,14 +12,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::until::{until_blocking, until_now};
 use crate::{Scratch, watchdog};
 
-/// For a process to end after SIGKILL or to stop after SIGSTOP. The kernel needs milliseconds; a machine under load, a little more.
+/// Timeout for a process to end after SIGKILL or to stop after SIGSTOP. The kernel needs milliseconds, on a busy
+/// machine a little more.
 const SIGNAL_LIMIT: Duration = Duration::from_secs(30);
 
 /// How many lines of a log a failed test shows.
 const LOG_LINES: usize = 60;
 
-/// A process in a group of its own, with its output in files. It ends when this is dropped, and with the
-/// test process however that ends.
+/// A process in a group of its own, with its output in files. It ends when this value is dropped, and with the test
+/// process however that ends.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -91,7 +92,7 @@ impl Process {
         }
     }
 
-    /// Asks it to end with `signal` and waits.
+    /// Sends `signal`, which asks it to end, and waits.
     ///
     /// # Panics
     /// If it has not ended within `limit`.
@@ -101,7 +102,7 @@ impl Process {
         self.wait(limit).await
     }
 
-    /// Ends it and its descendants with SIGKILL, as a power cut would, and waits until they are gone.
+    /// Kills it and its descendants with SIGKILL, as a power cut would, and waits until they are gone.
     pub async fn kill(&mut self) {
         let doomed = self.kill_tree();
         let what = format!("{} (process {}) to be gone after SIGKILL", self.name, self.id());
@@ -129,7 +130,7 @@ impl Process {
         assert!(still, "{} (process {}) still runs {SIGNAL_LIMIT:?} after SIGSTOP", self.name, self.id());
     }
 
-    /// Lets it go on after [`Process::pause`].
+    /// Lets it run again after [`Process::pause`].
     pub fn resume(&mut self) {
         for pid in std::mem::take(&mut self.paused).into_iter().rev() {
             send(pid, Signal::CONT);
@@ -228,14 +229,14 @@ fn is_running(pid: Pid) -> bool {
     is_alive(pid) && state_and_parent(pid.as_raw_nonzero().get()).is_some_and(|(state, _)| state != 'T')
 }
 
-/// A zombie that its new parent has yet to collect holds nothing any more.
+/// A zombie that its parent has not collected yet holds nothing.
 fn is_alive(pid: Pid) -> bool {
     state_and_parent(pid.as_raw_nonzero().get()).is_some_and(|(state, _)| state != 'Z' && state != 'X')
 }
 
 fn state_and_parent(pid: i32) -> Option<(char, i32)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command name stands in parentheses and may itself contain some.
+    // The command name is in parentheses and may contain parentheses.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))

@@ -10,7 +10,7 @@ use crate::probe::Probe;
 use crate::server::Plan;
 use crate::{Scratch, Server, find, free_port};
 
-/// A Prometheus in a scratch folder. Everything about its life is in [`Server`].
+/// A Prometheus in a scratch folder. [`Server`] has everything about its process.
 #[derive(Debug)]
 pub struct Prometheus {
     server: Server,

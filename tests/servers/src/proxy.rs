@@ -1,4 +1,4 @@
-//! A TCP proxy that misbehaves on demand.
+//! A TCP proxy that can be told to misbehave.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// One read's worth of bytes.
+/// Bytes of one read.
 const CHUNK: usize = 16 * 1024;
 
 /// A proxy on loopback in front of one server.
@@ -44,12 +44,12 @@ impl Proxy {
     /// If no port is free.
     #[allow(clippy::unused_async, reason = "it needs the runtime that it is awaited on")]
     pub async fn start(target: u16) -> Self {
-        // Bound for as long as it lives, so any port will do.
+        // Bound while the proxy exists, so any free port will do.
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         Self::behind(listener, target)
     }
 
-    /// The same, listening wherever this does.
+    /// The same, on the address where this one listens.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -77,8 +77,8 @@ impl Proxy {
         });
     }
 
-    /// Passes nothing on in either direction, and closes nothing: a network that swallows packets. What
-    /// was sent meanwhile arrives after [`Proxy::heal`], as TCP would resend it.
+    /// Passes nothing on in either direction, and closes nothing: a network that drops packets. Bytes that were sent
+    /// meanwhile arrive after [`Proxy::heal`], as TCP resends them.
     pub fn stall(&self) {
         self.fault.send_modify(|fault| fault.mode = Mode::Stall);
     }
@@ -88,7 +88,7 @@ impl Proxy {
         self.fault.send_modify(|fault| fault.mode = Mode::Delay(delay));
     }
 
-    /// Closes the connections there are; new ones work.
+    /// Closes the open connections. New ones work.
     pub fn cut(&self) {
         self.fault.send_modify(|fault| fault.cuts += 1);
     }
@@ -101,7 +101,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // Connections end because the sender of `fault` goes with this.
+        // Connections end because the sender of `fault` is dropped with this value.
         self.listener.abort();
     }
 }
@@ -114,13 +114,13 @@ async fn accept(listener: TcpListener, target: SocketAddr, fault: watch::Receive
     }
 }
 
-/// One connection, until either side closes it or it is cut.
+/// One connection, until either side or a fault closes it.
 async fn carry(client: TcpStream, target: SocketAddr, mut fault: watch::Receiver<Fault>) {
     let born = fault.borrow().cuts;
     let (up, down) = (fault.clone(), fault.clone());
     let both = async move {
         let Ok(server) = TcpStream::connect(target).await else { return };
-        // Small messages must not wait for each other here: that would be a delay nobody asked for.
+        // Small messages must not wait for each other here: that would be a delay that no test asked for.
         if client.set_nodelay(true).is_err() || server.set_nodelay(true).is_err() {
             return; // it was closed meanwhile
         }
@@ -134,7 +134,7 @@ async fn carry(client: TcpStream, target: SocketAddr, mut fault: watch::Receiver
     }
 }
 
-/// One direction. Ends with the source's end of file, passed on, or any error.
+/// One direction, until the end of the source, which is passed on, or an error.
 async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut fault: watch::Receiver<Fault>) {
     let mut chunk = vec![0; CHUNK];
     loop {

@@ -10,8 +10,8 @@ use crate::watchdog;
 static BASE: OnceLock<PathBuf> = OnceLock::new();
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// A folder of its own under the system's temporary folder. Removed when dropped, or by the watchdog when
-/// the process ends; kept if a test panicked or `ROTACAST_KEEP` is set.
+/// A folder below the system's temporary folder. Removed when dropped, or by the watchdog when the process ends. Kept
+/// if a test panicked or `ROTACAST_KEEP` is set.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
@@ -35,7 +35,7 @@ impl Scratch {
         &self.path
     }
 
-    /// Keeps this and all other folders of this process beyond its end, for someone to look at.
+    /// Keeps this and all other folders of this process after its end, to look at.
     pub fn keep() {
         let mark = base().join("keep");
         if let Err(error) = std::fs::write(&mark, "") {
@@ -66,8 +66,8 @@ fn base() -> &'static Path {
             .tempdir()
             .unwrap_or_else(|error| panic!("cannot create a folder in {}: {error}", std::env::temp_dir().display()))
             .keep();
-        // PostgreSQL refuses to run as root, so its folder below this one belongs to another user, who
-        // must be able to get there, but not to look around.
+        // PostgreSQL refuses to run as root, so its folder below this one belongs to another user, who must be able to
+        // reach it, but not to list this one.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o711)).expect("the folder was just created");
         watchdog::start(&path);
         if std::env::var_os("ROTACAST_KEEP").is_some() {

@@ -1,4 +1,4 @@
-//! What all servers have in common: a command, a folder, a way to ask whether it is ready.
+//! What all servers share: a command, a folder, a probe that says whether the server is ready.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,20 +10,20 @@ use crate::probe::Probe;
 use crate::until::LOOK_EVERY;
 use crate::{Process, Scratch};
 
-/// For a server to become ready. They take a second or two, Kafka some more; a machine with ten times as much to do as it
-/// has cores, minutes.
+/// Timeout for a server to become ready. A server takes a second or two, Kafka a few more. A machine with ten times as
+/// much work as it has cores takes minutes.
 const START_LIMIT: Duration = Duration::from_secs(240);
 
-/// For a server to end when asked to. etcd and PostgreSQL finish writing first.
+/// Timeout for a server to end when it is asked to. etcd and PostgreSQL finish writing first.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 
-/// How often a start is tried with other ports. Another process may take a port between it being found
-/// free and the server binding it; three times in a row is no coincidence.
+/// How often a start is tried with other ports. Another process may take a port between the search and the server's
+/// bind. Three times in a row is no coincidence.
 const PORT_ATTEMPTS: u32 = 3;
 
-/// What every server calls the folder of its data.
+/// The name of every server's data folder.
 pub(crate) const DATA: &str = "data";
-/// Where its copy is.
+/// The name of its copy.
 const BACKUP: &str = "backup";
 
 /// A running, stopped or paused server. Ends when dropped.
@@ -101,7 +101,7 @@ impl Server {
         self.process.kill().await;
     }
 
-    /// SIGSTOP: it keeps its connections and answers nothing, as a machine that is swapping or cut off.
+    /// SIGSTOP: it keeps its connections and answers nothing, like a machine that swaps or is cut off.
     pub fn pause(&mut self) {
         self.process.pause();
     }
@@ -148,7 +148,7 @@ impl Server {
         self.process.log_tail()
     }
 
-    /// Waits until ready; what happened instead, with the log, if it does not come to that.
+    /// Waits until the server is ready. Otherwise returns what happened, with the log.
     async fn ready(&mut self) -> Result<(), String> {
         let start = Instant::now();
         loop {
@@ -165,7 +165,7 @@ impl Server {
     }
 }
 
-/// Copies a folder with all that is in it, in place of what is there.
+/// Copies a folder with everything in it over the folder at the target.
 pub(crate) fn copy_anew(from: &Path, to: &Path) {
     fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
         std::fs::create_dir_all(to)?;

@@ -2,16 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-/// How often a condition is looked at. Short, because every wait in a test ends with half of it on average.
+/// How often a condition is checked. Short, because every wait in a test ends with half of it on average.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Waits until `condition` yields a value, looking every 10 ms.
 ///
-/// The `limit` is there to end a broken test, not to measure anything: give it far more than a slow,
-/// busy machine needs.
+/// The `limit` ends a broken test and measures nothing: give it far more than a slow, busy machine needs.
 ///
 /// # Panics
-/// If the limit passes; the message carries `what` was waited for.
+/// If the limit passes. The message says `what` was waited for.
 pub async fn until<T>(what: &str, limit: Duration, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -23,7 +22,7 @@ pub async fn until<T>(what: &str, limit: Duration, mut condition: impl AsyncFnMu
     }
 }
 
-/// The same for conditions that need no awaiting; the future can move between threads.
+/// The same for conditions that need no `await`. The future can move between threads.
 pub(crate) async fn until_now<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -35,7 +34,7 @@ pub(crate) async fn until_now<T>(what: &str, limit: Duration, mut condition: imp
     }
 }
 
-/// The same for code that cannot await, such as a `Drop`; says whether it came true.
+/// The same for code that cannot use `await`, such as a `Drop`. Says whether the condition was met.
 pub(crate) fn until_blocking(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while !condition() {

@@ -1,4 +1,4 @@
-//! Ends what a test process started, however that process ends.
+//! Ends the processes that a test process started, however the test process ends.
 //!
 //! A shell holds the read end of a pipe whose only write end is in this process. When this process is
 //! gone, even by SIGKILL, the shell reads end of file, kills every process still registered and removes
@@ -11,8 +11,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// A group id equals the id of its first process. Removal is repeated, because a server's own children
-/// may write for a moment after it died; 50 × 0.1 s is far more than they take.
+/// A group id equals the id of its first process. Removal is repeated, because a server's children may write for a
+/// moment after it ended; 50 × 0.1 s is far longer.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP QUIT
 pids=
@@ -32,7 +32,7 @@ while [ "$tries" -lt 50 ]; do
 done
 "#;
 
-/// The shell, with its input piped. It ends after this process, so nobody here can wait for it.
+/// The shell, with its input piped. It ends after this process, so this process cannot wait for it.
 static SHELL: OnceLock<Mutex<Child>> = OnceLock::new();
 
 /// Starts the watchdog of this process, which also removes `folder` at the end.
@@ -43,7 +43,7 @@ pub(crate) fn start(folder: &Path) {
             .arg(folder)
             .current_dir("/")
             .stdin(Stdio::piped())
-            // It outlives this process, whose output somebody may be reading to the end.
+            // It outlives this process, whose output a reader may be reading to its end.
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
@@ -58,7 +58,7 @@ pub(crate) fn watch(pid: u32) {
     tell('+', pid);
 }
 
-/// The process `pid` is gone or no concern any more.
+/// The process `pid` has ended, or need not be ended any more.
 pub(crate) fn forget(pid: u32) {
     tell('-', pid);
 }
@@ -67,6 +67,6 @@ fn tell(verb: char, pid: u32) {
     let shell = SHELL.get().expect("the folder for the process's log was made first, and that starts the watchdog");
     let mut shell = shell.lock().unwrap_or_else(PoisonError::into_inner);
     let pipe = shell.stdin.as_mut().expect("it was started with its input piped");
-    // A dead watchdog must not go unnoticed: what it was to end would be left behind.
+    // A dead watchdog must be noticed: otherwise the processes that it was to end would stay.
     writeln!(pipe, "{verb} {pid}").expect("the watchdog is alive");
 }

@@ -1,4 +1,4 @@
-//! What interferes: at random, or by a script.
+//! Interference, at random or by a script.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::mutant::Around;
 use crate::setup::policy;
 use crate::world::World;
 
-/// What chaos picks from; the rest strikes in passing.
+/// The faults that chaos picks from. The others strike messages, requests and steps.
 const PICKED: [Fault; 53] = [
     Fault::ManagedVersion,
     Fault::RosterLate,
@@ -70,8 +70,8 @@ const PICKED: [Fault; 53] = [
     Fault::ProviderAway,
 ];
 
-/// The last of them, which lead operators to say that an instance is gone or to give a version up. In a world made for a restored
-/// store operators follow its runbook alone.
+/// The last faults of the list lead operators to say that an instance is gone or to give a version up. In a world with
+/// a restored store, operators follow its runbook only.
 const WORDS: usize = 5;
 
 impl World {
@@ -90,7 +90,7 @@ impl World {
         let picked = if self.restores.is_some() { &PICKED[..PICKED.len() - WORDS] } else { &PICKED[..] };
         let from: &[Fault] = if favoured { &self.favoured } else { picked };
         let fault = from[usize::try_from(drawn % from.len() as u64).unwrap_or(0)];
-        // A restored store ends what can be said of progress: rare, unless it is what a world is for.
+        // After a restored store little can be said of progress, so it is rare outside the worlds that are made for it.
         if fault == Fault::StoreRestored && !favoured && !self.rng.permille(100) {
             return;
         }
@@ -99,14 +99,14 @@ impl World {
         }
     }
 
-    /// A fault of the script whose time has come.
+    /// Starts a fault of the script whose time has come.
     pub(crate) fn acts(&mut self, act: Act) {
         if self.strike(act.fault) {
             self.inflict(act.fault, act.target, act.length);
         }
     }
 
-    /// Starts what the script says of a moment, once.
+    /// Starts, once, the faults that the script gives for a moment.
     pub(crate) fn cue(&mut self, moment: When) {
         let (now, mut due): (u64, Vec<Act>) = (self.now, Vec::new());
         self.script.retain(|act| {
@@ -121,7 +121,7 @@ impl World {
         }
     }
 
-    /// Which broadcaster leads, or believes to.
+    /// The broadcaster that leads, or takes itself to.
     pub(crate) fn leading_node(&self) -> Option<usize> {
         let lock = self.outside.lock.as_ref()?;
         self.leaders.get(lock.node)?.term.as_ref().map(|_| lock.node)
@@ -144,7 +144,7 @@ impl World {
                 let used =
                     running.rules.holder(&self.secret).and_then(|holder| holder.active(running.clock.at(self.now)));
                 if let Some((version, _)) = used.filter(|_| running.alive) {
-                    // Of what it uses, or of what it used before.
+                    // A version that it uses, or has used.
                     let earlier = Version::new(version.get() - target as u64 % 2).unwrap_or(version);
                     self.truth.leaked.push((earlier, self.now, until));
                 }
@@ -221,7 +221,8 @@ impl World {
                 self.leaders[node].clock.step_wall(days * 86_400_000 + 12_345);
                 self.instances[index].clock.step_wall(-days * 86_400_000);
             }
-            // Nobody holds it, and nobody gets it before whoever held it has stopped believing so.
+            // No broadcaster holds the key, and none gets it before the former holder has stopped taking itself to
+            // lead.
             Fault::KeyLost => {
                 if let Some(lock) = &mut self.outside.lock {
                     lock.node = usize::MAX;
@@ -243,13 +244,13 @@ impl World {
         }
     }
 
-    /// A second process under the same name, which is only right where the name is not held alone.
+    /// A second process under the same name, which is allowed only where the name is not exclusive.
     fn twin(&mut self, index: usize) {
         if self.instances.len() >= 7 || self.instances[index].exclusive {
             return;
         }
         let (clock, exclusive) = (self.instances[index].clock.clone(), self.instances[index].exclusive);
-        // No two lives have the same number, also when one life gets a second twin.
+        // No two incarnations have the same number, also when one of them gets a second twin.
         let twin = self.instances.len();
         let key = self.instances[index].rules.key();
         let incarnation = Incarnation(key.incarnation.0 + (u128::try_from(16 * twin).unwrap_or(0) << 96));
@@ -285,14 +286,14 @@ impl World {
         }
     }
 
-    /// It publishes its registration once more, dies, and starts again under the same name; what it published arrives
-    /// much later.
+    /// The instance publishes its registration once more, is killed, and starts again under the same name. The
+    /// registration arrives much later.
     fn late_registration(&mut self, index: usize, length: u64) {
         if !self.instances[index].alive {
             return;
         }
         let (clock, exclusive) = (self.instances[index].clock.clone(), self.instances[index].exclusive);
-        // A life that nobody has heard of: its registration is all there ever is of it.
+        // An incarnation that was never heard: its registration is all that there is of it.
         self.kill_instance(index);
         if !self.instances[index].alive {
             return;
@@ -303,7 +304,7 @@ impl World {
         self.start_instance(index, clock, exclusive);
     }
 
-    /// A clean shutdown: everything is let go first.
+    /// A clean shutdown: every version is released first.
     fn leave(&mut self, index: usize) {
         if !self.instances[index].alive || self.instances[index].stopped > self.now {
             return;
@@ -315,7 +316,7 @@ impl World {
         self.at(at, Event::Append(registration, None));
     }
 
-    /// The bus loses the end of its log, as after a power loss; whoever follows it notices.
+    /// The bus loses the end of its log, as after a power loss, and its readers notice.
     fn cut_roster_back(&mut self, by: usize) {
         self.truth.roster_lost = true;
         let keep = self.outside.roster.len().saturating_sub(by);
@@ -327,7 +328,7 @@ impl World {
         }
     }
 
-    /// Half of the instances hear what was published earlier, in its order, as if it were news.
+    /// Half of the instances receive what was published earlier, in its order, as if it were new.
     fn show_old_log(&mut self, target: usize, until: u64) {
         let count = self.outside.states.len();
         let from = count.saturating_sub(target % 8 + 1);
@@ -367,16 +368,17 @@ impl World {
         self.counts.restored = 1;
         let back = usize::try_from(self.rng.between(1, 12)).unwrap_or(1).min(count - 1);
         let mut stored = self.outside.earlier[count - 1 - back].clone();
-        // A restored store is another one: its keys' revisions begin anew.
+        // A restored store is another store: the revisions of its keys begin again.
         stored.cursor = self.outside.stored.as_ref().map_or(0, |stored| stored.cursor) + 1000;
-        // The backup has neither the value nor the journal's entry of a version that was still to be made in it.
+        // The backup has neither the value nor the journal entry of a version that was still to be made in it.
         let unmade = stored.record.rotation.as_ref().filter(|rotation| !rotation.created).map(|rotation| rotation.new);
         if let Some(version) = unmade {
             self.outside.journal.remove(&version);
             self.outside.written.remove(&version);
         }
         let backup = stored.record.clone();
-        // As docs/operate/OPERATIONS.md says; or not, and then what the broadcasters are about to do is done.
+        // The broadcasters are stopped as docs/operate/OPERATIONS.md says. Otherwise they go on with what they are
+        // about to do.
         if self.restores.is_some() || self.rng.permille(500) {
             self.lose_history(&backup);
             (0..self.leaders.len()).for_each(|node| self.kill_leader(node));

@@ -1,4 +1,4 @@
-//! Clocks that drift: true time is the simulator's alone.
+//! Clocks that drift. Only the simulator knows the true time.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub struct Clock {
     origin: u64,
     /// Parts per million fast or slow.
     drift: i64,
-    /// Time in which it stood still (only a mutant's clock does).
+    /// Time during which it stood still (only under a mutant).
     stood: u64,
     /// How far the wall clock is off, in milliseconds.
     wall_off: i64,
@@ -61,7 +61,7 @@ impl Clock {
         self.stood += time;
     }
 
-    /// Somebody sets the wall clock.
+    /// The wall clock is set.
     pub fn step_wall(&mut self, milliseconds: i64) {
         self.wall_off += milliseconds;
     }

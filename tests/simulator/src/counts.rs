@@ -1,4 +1,4 @@
-//! What happened in runs, counted.
+//! Counts of what happened in runs.
 
 use crate::fault::Struck;
 
@@ -18,15 +18,15 @@ pub struct Counts {
     pub uses: u64,
     pub retired: u64,
     pub rotations: u64,
-    /// Incarnations that operators said to be gone.
+    /// Incarnations that operators said are gone.
     pub said_gone: u64,
-    /// Of them, those that ran.
+    /// Those of them that ran.
     pub said_gone_and_runs: u64,
     /// Versions that operators gave up.
     pub given_up: u64,
-    /// How often a store was restored.
+    /// How often the store was restored.
     pub restores: u64,
-    /// Runs in which it was.
+    /// Runs in which the store was restored.
     pub restored: u64,
     /// Faults and interference, by kind.
     pub faults: Struck,

@@ -1,5 +1,5 @@
-//! Rules that are tested by hand: what they are there for is a matter of a few steps, and chance would bring those
-//! steps together too rarely. Each test says what is wrong when its rule is broken, and nothing when it is in force.
+//! Rules with a test of their own: a few steps show what the rule is for, and random worlds bring those steps together
+//! too rarely. Each test says what is wrong when its rule is broken, and nothing when the rule holds.
 
 mod restored;
 
@@ -38,7 +38,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
     let scope = Cell::new(None);
     let spoil = || {
         if broken {
-            // The one before restores what was in force when it ends.
+            // Dropping the value before restores the rule that was broken before it.
             scope.set(None);
             scope.set(Mutant::Leader(rule).breaks());
         }
@@ -152,7 +152,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             let policy = Policy { when_unreachable: WhenUnreachable::Hold, ..Policy::default() };
             let mut bench = Bench::draining(policy, &["api/a", "api/b"]);
             bench.pass(seconds(300));
-            // The leader was cut off from both; a is the first to be heard again.
+            // The leader was cut off from both instances. `a` is the first to be heard again.
             hears_of_a(&mut bench, 10);
             spoil();
             gone(&mut bench, "api/b");
@@ -170,7 +170,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             let mut bench = Bench::preparing(Policy::default(), &["api/a", "api/b"]);
             bench.take_over();
             spoil();
-            // The roster cannot be read. b was told to Sync once a minute.
+            // The roster cannot be read. `b` sends a Sync once a minute.
             hears_of_a(&mut bench, 60);
             says(bench.current() == Some(2), "stages: a new leader takes those it has heard for all before others Sync")
         }
@@ -186,20 +186,20 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
         Rule::HeardLives => {
             let policy = Policy { when_unreachable: WhenUnreachable::Hold, ..managed() };
             let mut bench = Bench::draining(policy, &["api/b"]);
-            for life in ["api/a#1", "api/a#2"] {
-                bench.input(Input::Registered { key: key(life), exclusive: true, live: true }).ok();
+            for incarnation in ["api/a#1", "api/a#2"] {
+                bench.input(Input::Registered { key: key(incarnation), exclusive: true, live: true }).ok();
                 bench.pass(seconds(1));
                 spoil();
-                bench.sync(life, 2, Stage::Switched, &[1, 2]);
+                bench.sync(incarnation, 2, Stage::Switched, &[1, 2]);
             }
             bench.pass(seconds(1));
             bench.sync("api/a#2", 2, Stage::Released, &[2]);
             bench.pass(seconds(1));
             bench.sync("api/a#2", 2, Stage::Released, &[2]);
-            // It speaks: whoever said that there is only one was wrong.
+            // `a#1` is heard, so the registration that claims an exclusive name is wrong.
             bench.sync("api/a#1", 2, Stage::Switched, &[1, 2]);
             let over = bench.coordinator.members().any(|member| member.key == key("api/a#1") && member.superseded);
-            says(over, "S1: a life that speaks counts as over")
+            says(over, "S1: an incarnation that is heard counts as over")
         }
         Rule::ReleaseLease => {
             let mut bench = Bench::draining(managed(), &["api/a"]);
@@ -233,7 +233,7 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             while bench.coordinator.record().is_rotating() {
                 apply(&mut bench, Input::Tick);
             }
-            // A Sync that came together with the end of the rotation.
+            // A Sync that arrives together with the end of the rotation.
             let (sequence, report) = bench.report_of("api/a", 2, Stage::Released, &[2]);
             let changes = bench.coordinator.decide(bench.now, Input::Sync { key: key("api/a"), sequence, report });
             let longest = bench.coordinator.record().bounds.lease;
@@ -264,7 +264,7 @@ fn hears_of_a(bench: &mut Bench, for_seconds: u64) {
     }
 }
 
-/// An operator says that it is gone; whether that is taken shows in what holds the retire up.
+/// An operator says that an instance is gone. Whether the leader accepts it shows in what holds the retire up.
 fn gone(bench: &mut Bench, name: &str) {
     bench.order(Order::gone(key(name), "its node is lost").expect("a reason")).ok();
 }
@@ -277,7 +277,7 @@ fn blocks(bench: &Bench, name: &str) -> bool {
     })
 }
 
-/// An instance by hand.
+/// An instance whose steps the test takes one by one.
 struct Hand {
     instance: Instance,
     secret: SecretName,
@@ -390,7 +390,7 @@ fn holder(rule: HolderRule, broken: bool) -> Option<Result<(), String>> {
         HolderRule::OwnReply => {
             hand.asks(7);
             hand.answered("api/b", 7, 1, 30, 1);
-            says(hand.until(1) > hand.now, "S1: a lease that was granted to somebody else is used")
+            says(hand.until(1) > hand.now, "S1: a lease that was granted to another instance is used")
         }
         HolderRule::OneAnswer => {
             hand.asks(7);
@@ -401,7 +401,7 @@ fn holder(rule: HolderRule, broken: bool) -> Option<Result<(), String>> {
             hand.asks(7);
             hand.asks(8);
             hand.answered("api/a", 8, 2, 5, 1);
-            // The leader knows that the newest has arrived, and waits for that one only.
+            // The leader knows that the newest grant has arrived, and waits for that one only.
             hand.answered("api/a", 7, 1, 30, 1);
             says(hand.until(1) > hand.now + seconds(5), "S1: an overtaken grant outlives the one that is waited for")
         }
@@ -438,7 +438,7 @@ fn holder(rule: HolderRule, broken: bool) -> Option<Result<(), String>> {
             hand.uses(2, 2);
             hand.rules(Takes::Begin { step: Step::Release, version: v(1) });
             hand.rules(Takes::Finished { step: Step::Release, version: v(1), result: Ok(()) });
-            // Somebody was handed version 1 a moment before the switch, and the runtime has not looked since.
+            // A thread was given version 1 a moment before the switch, and the runtime has not looked since.
             says(!hand.held().contains(&v(1)), "truth: version 1 counts as let go while a guard of it may be open")
         }
         HolderRule::SwitchDoubt => {

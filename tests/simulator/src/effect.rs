@@ -1,4 +1,4 @@
-//! What a broadcaster's commands do outside of it.
+//! What a broadcaster's commands do outside the broadcaster.
 
 use rotacast_protocol::coordinator::{Command, CommandKind, Evidence, Input};
 use rotacast_protocol::machine::CommandId;
@@ -28,7 +28,7 @@ impl World {
         let (state, sent) = (Box::new(record.state()), self.leader_now(node).instant);
         let audits = matches!(command.kind, CommandKind::Audit { .. });
         let effect = Event::EffectArrives { node, epoch, id, command, state, unwanted_since, given_up, sent };
-        // The audit log is on the broadcaster's own disk: nothing is lost on the way, and it is waited for.
+        // The audit log is on the broadcaster's own disk: no message is lost, and the broadcaster waits for the disk.
         if audits && self.outside.audit_slow > self.now {
             self.at(self.now + MS, effect);
             return;
@@ -37,7 +37,8 @@ impl World {
             let at = self.now + self.delay();
             self.at(at, effect);
         }
-        // A provider is given up on after a while, and may carry the request out all the same.
+        // A broadcaster stops waiting for a provider after a while. The provider may carry the request out all the
+        // same.
         let timeout = self.now + self.rng.between(1500, 3000) * MS;
         let done = Mail::EffectDone { epoch, id, result: Err(()) };
         self.at(timeout, Event::ToLeader(node, Box::new(done)));
@@ -57,7 +58,7 @@ impl World {
         }
     }
 
-    /// The outside carries a command out.
+    /// Carries a command out.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn effect_arrives(
         &mut self,
@@ -91,7 +92,7 @@ impl World {
                 Ok(vec![Input::VerifyFailed { version, reason: "no such role".into() }])
             }
             CommandKind::Test { version } => Ok(vec![Input::Verified { version }]),
-            // A roster that cannot be read lets no barrier pass.
+            // Without a reading of the roster no barrier is passed.
             CommandKind::PassBarrier { .. }
                 if self.outside.roster_late > self.now && !self.is_broken(Around::BarrierReadsAll) =>
             {
@@ -153,13 +154,13 @@ impl World {
         }
     }
 
-    /// Whether the provider does half of it this time.
+    /// Whether the provider carries out half of the request this time.
     fn by_half(&mut self) -> bool {
         self.truth.provider_half > self.now && self.rng.permille(600)
     }
 
-    /// The value into the journal, the credential at the provider, the version into the store: it may break off after
-    /// each.
+    /// Writes the value into the journal, makes the credential at the provider, and writes the version into the store.
+    /// It may stop after each step.
     fn create(&mut self, node: usize, epoch: Epoch, version: Version) -> Result<Vec<Input>, ()> {
         if self.outside.written.contains(&version) && !self.outside.journal.contains_key(&version) {
             return Ok(vec![Input::Created { version, origin: Origin::Watched }]);
@@ -202,7 +203,7 @@ impl World {
                 |(it, from, until): &&(Version, u64, u64)| *it == version && *from <= self.now && *until > self.now;
             let leaked = self.truth.leaked.iter().filter(open);
             let users = users.map(|running| running.index.to_string());
-            Evidence::Sessions(users.chain(leaked.map(|_| "somebody".to_owned())).collect())
+            Evidence::Sessions(users.chain(leaked.map(|_| "a session".to_owned())).collect())
         } else {
             Evidence::None
         };
@@ -214,7 +215,7 @@ impl World {
             RetireStep::Disable => {
                 self.cue(When::Disabling);
                 if self.by_half() {
-                    // It takes the credential away from new logins of one kind, say, and then breaks off.
+                    // The provider refuses new logins of one kind, say, and then stops.
                     self.outside.half_disabled.insert(version);
                     return match self.is_broken(Around::DisableIsTried) {
                         true => Ok(vec![Input::StepDone { version, step }]),
@@ -239,7 +240,7 @@ impl World {
         Ok(vec![Input::StepDone { version, step }])
     }
 
-    /// Versions the store has and the leader has not seen, in order.
+    /// Versions that the store has and the leader has not seen, in order.
     pub(crate) fn versions_since(&self, node: usize) -> Vec<Input> {
         let last = self.leaders[node].term.as_ref().and_then(|term| term.coordinator().record().last_version);
         self.outside

@@ -1,4 +1,4 @@
-//! What can happen in the world, and what reaches a broadcaster.
+//! The events of the world, and the messages that reach a broadcaster.
 
 use std::rc::Rc;
 
@@ -12,16 +12,16 @@ use crate::fault::Act;
 use crate::instance::ToInstance;
 use crate::outside::Stored;
 
-/// Something that happens at a moment.
+/// An event, and its moment.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// Something reaches a broadcaster.
+    /// A message reaches a broadcaster.
     ToLeader(usize, Box<Mail>),
-    /// Something reaches one life of an instance.
+    /// A message reaches one incarnation of an instance.
     ToInstance(usize, u64, Box<ToInstance>),
-    /// A broadcaster asks for the leader's key, or for more time with it.
+    /// A broadcaster asks for the leader's key, or renews it.
     Campaign { node: usize, life: u64 },
-    /// The same, at the store.
+    /// That request reaches the store.
     CampaignArrives {
         node: usize,
         life: u64,
@@ -30,7 +30,7 @@ pub enum Event {
         /// By its clock.
         sent: Instant,
     },
-    /// A save, at the store.
+    /// A save reaches the store.
     SaveArrives {
         node: usize,
         /// Its term.
@@ -41,14 +41,14 @@ pub enum Event {
         /// What it replaces.
         cursor: u64,
     },
-    /// A command, at whoever carries it out.
+    /// A command reaches the system that carries it out.
     EffectArrives {
         node: usize,
         /// Its term.
         epoch: Epoch,
         id: CommandId,
         command: Command,
-        /// The desired state then.
+        /// The desired state at that time.
         state: Box<SecretState>,
         /// The retirement it is about.
         unwanted_since: Option<Revision>,
@@ -57,18 +57,18 @@ pub enum Event {
         /// By the sender's clock.
         sent: Instant,
     },
-    /// A roster entry, at the bus; who waits for it.
+    /// A roster entry reaches the bus, and who waits for the acknowledgement.
     Append(Registration, Option<(usize, u64)>),
     /// A linearizable read, at the store.
     StoreRead {
         index: usize,
         life: u64,
-        /// Which read.
+        /// The number of the read.
         id: u64,
         /// By its clock.
         sent: Instant,
     },
-    /// Somebody or something interferes.
+    /// Chaos interferes.
     Chaos,
     /// A scripted fault strikes.
     Scripted(Act),
@@ -76,16 +76,16 @@ pub enum Event {
     Use(usize),
     /// The faults stop.
     Heal,
-    /// An operator looks.
+    /// An operator looks at the status.
     Look,
 }
 
-/// What reaches a broadcaster.
+/// A message to a broadcaster.
 #[derive(Clone, Debug)]
 pub enum Mail {
     /// The store's answer to a campaign.
     Leads {
-        /// For which life.
+        /// The incarnation that it is for.
         life: u64,
         /// The term.
         epoch: Epoch,
@@ -95,7 +95,7 @@ pub enum Mail {
         stored: Option<Stored>,
         /// It led already.
         renewed: bool,
-        /// The store is not what it was.
+        /// The store was restored, or is another one.
         went_back: bool,
     },
     /// The store's answer to a save; none: no answer in time.
@@ -104,7 +104,7 @@ pub enum Mail {
         epoch: Epoch,
         /// Which save.
         id: SaveId,
-        /// Whether it was done.
+        /// Whether the save was done.
         outcome: Option<bool>,
     },
     /// How a command ended.
@@ -112,12 +112,12 @@ pub enum Mail {
         /// Of which term.
         epoch: Epoch,
         id: CommandId,
-        /// The roster up to where it was read, and the inputs it led to.
+        /// The roster up to where it was read, and the inputs made of it.
         result: Result<(Option<usize>, Vec<Input>), ()>,
     },
     /// A Sync.
     Sync {
-        /// From which life of whom.
+        /// The incarnation that sent it.
         from: (usize, u64),
         request: SyncRequest,
     },
@@ -130,16 +130,16 @@ pub enum Mail {
         /// The order.
         order: Order,
     },
-    /// Anything else.
+    /// Any other input.
     Input(Input),
-    /// There may be news in the roster.
+    /// There may be new entries in the roster.
     Roster,
-    /// It is time to look.
+    /// A wake-up.
     Wake,
 }
 
 impl Event {
-    /// For a story: the few words that tell it, if it is worth telling.
+    /// A few words for the story, if the event matters to it.
     #[must_use]
     pub fn brief(&self) -> Option<String> {
         match self {

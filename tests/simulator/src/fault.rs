@@ -1,4 +1,4 @@
-//! What can go wrong, by name: counted, and left out one by one when a failing world is shrunk to a short story.
+//! Faults by name: they are counted, and left out one by one when a failing world is shrunk to a short story.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,83 +10,83 @@ pub enum Fault {
     Lost,
     /// A message arrives twice.
     Doubled,
-    /// A message takes seconds, and so is overtaken.
+    /// A message takes seconds, so later ones overtake it.
     Slow,
-    /// A step of the service fails; whether it did something all the same is not known.
+    /// A step of the service fails, and may have done something all the same.
     StepFails,
     /// A step of the service takes seconds.
     StepSlow,
-    /// A connection outlives everything the service says about it; only the provider sees it.
+    /// A connection stays open although the service says that it is closed. Only the provider sees it.
     LeakedSession,
     LeaderKilled,
     /// SIGSTOP, or a suspended machine.
     LeaderStopped,
-    /// A broadcaster without the store.
+    /// A broadcaster is cut off from the store.
     LeaderCutOff,
     InstanceKilled,
     /// Stopped or suspended.
     InstanceStopped,
-    /// An instance without any broadcaster.
+    /// An instance is cut off from every broadcaster.
     InstanceCutOff,
-    /// An instance that reaches one broadcaster only.
+    /// An instance reaches only one broadcaster.
     HalfCutOff,
     StoreCutOff,
     BusCutOff,
-    /// Without broadcaster, store and bus.
+    /// An instance is cut off from broadcasters, store and bus.
     Alone,
-    /// An instance that is heard and hears no answer.
+    /// An instance is heard and gets no answer.
     Deaf,
-    /// Answers of broadcasters to it take most of a second.
+    /// Answers of broadcasters to an instance take most of a second.
     LateAnswers,
     /// A second process under the same name.
     Twin,
     /// An operator excuses an instance.
     Excused,
-    /// An operator lets the retires under way cut an instance off.
+    /// An operator's override lets the retires in flight cut an instance off.
     Overridden,
-    /// An operator pastes a `gone` that is offered, whether or not that process runs.
+    /// An operator pastes a `gone` command that a blocker offers, whether or not that process runs.
     SaidGone,
-    /// An operator pastes an `abandon` that is offered.
+    /// An operator pastes an `abandon` command that a blocker offers.
     GivenUp,
     Joiner,
-    /// A clean leave, and a new instance in its place.
+    /// An instance leaves, and a new one starts in its place.
     Rolled,
     Leaves,
-    /// A registration that is under way for seconds, longer than its process may live.
+    /// A registration arrives after seconds, which may be after its process has ended.
     LateRegistration,
     /// Broadcasters cannot read the roster.
     RosterLate,
-    /// The roster loses its end, as after a power loss.
+    /// The roster loses its last entries, as after a power loss.
     RosterCutBack,
-    /// All streams are deleted and made anew.
+    /// All streams are deleted and made again.
     StreamsRecreated,
-    /// Half of the instances are shown an old log of states.
+    /// Half of the instances receive old states again.
     OldLog,
     NewVersion,
-    /// A version that the provider makes.
+    /// Rotacast makes a version.
     ManagedVersion,
     /// A version whose test login fails.
     BadVersion,
-    /// The watch shows a version and has lost the one before it.
+    /// The watch shows a version and has missed the one before it.
     WatchGap,
     Order,
     Rollback,
     PolicyChanged,
-    /// The store is restored from a backup, and that is noticed.
+    /// The store is restored from a backup, and the broadcasters notice.
     StoreRestored,
-    /// The audit log's disk takes nothing.
+    /// The audit log's disk accepts nothing.
     AuditFull,
-    /// The audit log's disk takes its time, and then takes the entry.
+    /// The audit log's disk is slow, and then accepts the entry.
     AuditSlow,
     StoreReadOnly,
-    /// The provider does a part, or everything, and the answer is an error.
+    /// The provider does a part, or everything, and answers with an error.
     ProviderHalf,
-    /// Somebody deletes a credential at the provider.
+    /// Another client deletes a credential at the provider.
     CredentialDeleted,
-    /// The provider's section is taken out of the configuration for a while.
+    /// The provider is removed from the configuration for a while.
     ProviderAway,
     WallClockStep,
-    /// The leader's key is taken away although its holder lives.
+    /// The leader's key is deleted although its holder runs.
     KeyLost,
 }
 
@@ -143,22 +143,22 @@ impl Fault {
     ];
 }
 
-/// One fault of a run: the so-and-so-many-th of its kind.
+/// One fault of a run: its kind, and its number among those of the kind.
 pub type Strike = (Fault, u64);
 
-/// What is left out of a run.
+/// The faults that are left out of a run.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Plan {
     /// Whole kinds.
     pub without: BTreeSet<Fault>,
-    /// Single ones.
+    /// Single faults.
     pub dropped: BTreeSet<Strike>,
 }
 
 /// How often each kind struck.
 pub type Struck = BTreeMap<Fault, u64>;
 
-/// When a scripted fault strikes.
+/// The moment at which a scripted fault strikes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum When {
     /// So many nanoseconds after the beginning.
@@ -169,18 +169,18 @@ pub enum When {
     Sealed,
     /// When the audit log is asked for the intent to retire for the first time.
     Auditing,
-    /// When the provider is asked to disable for the first time.
+    /// When the provider is asked for the first time to disable a credential.
     Disabling,
 }
 
-/// A fault of a script: a world that is told what goes wrong.
+/// A fault of a script.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Act {
     pub when: When,
     /// So many nanoseconds after that.
     pub after: u64,
     pub fault: Fault,
-    /// To which broadcaster or instance; beyond the last: to the leader, to a random one.
+    /// The broadcaster or instance that it hits. Beyond the last number: the leader, or a random instance.
     pub target: usize,
     /// For how long, in nanoseconds.
     pub length: u64,

@@ -1,4 +1,4 @@
-//! One running copy of a service: the real holder, and a service around it that uses what it is handed.
+//! One running copy of a service: the real holder, and a service around it that uses the versions it gets.
 
 use std::collections::BTreeSet;
 
@@ -36,17 +36,17 @@ pub struct Running {
     pub alive: bool,
     /// Stopped until then.
     pub stopped: u64,
-    /// No way to each broadcaster until then.
+    /// Cut off from each broadcaster until then.
     pub no_leader: [u64; 2],
-    /// No answer from a broadcaster reaches it until then.
+    /// Answers from broadcasters are lost until then.
     pub deaf: u64,
-    /// Answers of broadcasters to it are late until then.
+    /// Answers of broadcasters are late until then.
     pub late: u64,
-    /// Its service takes seconds for each step until then.
+    /// Each step of the service takes seconds until then.
     pub slow_steps: u64,
-    /// No way to the store until then.
+    /// Cut off from the store until then.
     pub no_store: u64,
-    /// No bus until then.
+    /// Cut off from the bus until then.
     pub no_bus: u64,
     /// The rules.
     pub rules: Instance,
@@ -61,28 +61,28 @@ pub struct Running {
     waking: Option<u64>,
     last_use: Option<Instant>,
     seen: (Generation, Revision, Option<Version>),
-    /// What the service really uses for new work.
+    /// The version that the service really uses for new work.
     pub really: Option<Version>,
-    /// Versions the service was shown and has not let go of.
+    /// Versions that the service was given and has not released.
     pub shown: BTreeSet<Version>,
-    /// Since when it has been using the secret in peace.
+    /// Since when it has been using the secret without a fault.
     pub settled_since: Option<u64>,
-    /// What it may hand out, and since when without a break.
+    /// The version that it may return, and since when without a break.
     pub turned: Option<(Version, u64)>,
-    /// What it served last.
+    /// The version that it served last.
     pub served: Option<Version>,
 }
 
-/// What reaches an instance.
+/// A message to an instance.
 #[derive(Clone, Debug)]
 pub enum ToInstance {
-    /// Its registration is durable.
+    /// The registration is durable.
     Registered,
-    /// Registering did not work.
+    /// The registration failed.
     NotRegistered,
     /// A desired state, over the bus.
     State(SecretState),
-    /// Something for its rules.
+    /// An input of the holder's rules.
     Rules(InstanceInput),
     /// The store's answer.
     Read {
@@ -91,24 +91,24 @@ pub enum ToInstance {
         /// What it says; none: no answer.
         answer: Option<(Instant, SecretState)>,
     },
-    /// A value came, or did not.
+    /// A value was read, or could not be.
     Loaded {
         version: Version,
-        /// Whether it did.
+        /// Whether it was read.
         came: bool,
     },
-    /// A step is over.
+    /// A step has ended.
     Stepped {
         step: Step,
-        /// With which version.
+        /// The version of the step.
         version: Version,
         worked: bool,
     },
     /// A use ends.
     Ended { id: u64 },
-    /// It is time to look.
+    /// A wake-up.
     Wake,
-    /// The service wants to use the secret.
+    /// The service begins a use.
     Use,
 }
 
@@ -159,14 +159,14 @@ impl Running {
         self.rules.holder(&world.secret)?.active(self.clock.at(world.now))
     }
 
-    /// Whether it could switch to a version at once.
+    /// Whether it could switch to a version now.
     #[must_use]
     pub fn has_prepared(&self, secret: &crate::world::Secret, version: Version) -> bool {
         let reached = self.rules.holder(secret).and_then(|holder| holder.report().reached);
         reached.is_some_and(|(reached, stage)| reached == version && stage >= Stage::Prepared)
     }
 
-    /// Whether it may be using a version now, or could begin to this moment.
+    /// Whether it may be using a version now, or could begin to at this moment.
     #[must_use]
     pub fn may_use(&self, world: &World, version: Version) -> bool {
         let now = self.clock.at(world.now);
@@ -178,7 +178,7 @@ impl Running {
 impl World {
     fn rules(&mut self, index: usize, input: InstanceInput) {
         let now = self.instances[index].clock.at(self.now);
-        // A rejection changes nothing; duplicates and late arrivals are the network's daily bread here.
+        // A rejection changes nothing. Duplicates and late arrivals are common in this network.
         if self.instances[index].rules.handle(now, input).is_err() {
             self.counts.refused += 1;
         }
@@ -255,7 +255,7 @@ impl World {
         self.instance_goes_on(index);
     }
 
-    /// The service takes the version it is handed, for as long as it may.
+    /// The service uses the version that it gets, for as long as it may.
     fn uses(&mut self, index: usize) {
         let Some((version, _)) = self.instances[index].active(self) else { return };
         let length = self.policy.max_use;
@@ -276,7 +276,7 @@ impl World {
     }
 
     pub(crate) fn instance_goes_on(&mut self, index: usize) {
-        // The runtime looks at its guards whenever it acts.
+        // The runtime reads its guards whenever it acts.
         let versions = self.instances[index].guards.iter().map(|guard| guard.version).collect();
         self.secret_input(index, Input::Held(versions));
         for _ in 0..20 {
@@ -299,7 +299,7 @@ impl World {
         let running = &mut self.instances[index];
         running.settled_since = running.settled_since.or(Some(now)).filter(|_| active);
         let state = running.rules.holder(&self.secret).and_then(|holder| holder.state());
-        // Whoever could have stayed was not misled, but sent.
+        // Whether the state that moved the instance allowed it to stay.
         let sent = |from: Version| state.is_some_and(|state| state.stay && !state.sealed.contains(&from));
         running.turned = serving.filter(|_| active).map(|version| match running.turned {
             Some((from, since)) if from == version => (version, since),
@@ -317,7 +317,7 @@ impl World {
                 self.at(at, Event::ToInstance(index, life, Box::new(ToInstance::Wake)));
             }
         }
-        // The last moment at which it is handed out is the one that tests the waits.
+        // The last moment at which the version may be used is the one that tests the waits.
         let running = &self.instances[index];
         if let Some((_, until)) = running.active(self)
             && running.last_use != Some(until)
@@ -328,7 +328,7 @@ impl World {
         }
     }
 
-    /// Starts what is owed and not in flight; says whether the rules were told anything.
+    /// Starts every outstanding command that is not in flight. Says whether the rules got an input.
     fn instance_starts(&mut self, index: usize) -> bool {
         let now = self.instances[index].clock.at(self.now);
         let life = self.instances[index].life;
@@ -340,10 +340,10 @@ impl World {
                     self.instances[index].registering = true;
                     let arrives = self.delay();
                     if self.is_broken(Around::RegistrationIsDurable) {
-                        // The bus says that it is, and keeps nothing.
+                        // The bus says that it is durable, and keeps nothing.
                         self.at(self.now + arrives, to(ToInstance::Registered));
                     } else if self.lost() || self.instances[index].no_bus > self.now {
-                        // Durable all the same, perhaps.
+                        // It may be durable all the same.
                         if self.network.permille(500) {
                             self.at(self.now + arrives, Event::Append(registration, None));
                         }
@@ -449,7 +449,7 @@ impl World {
         }
     }
 
-    /// The service is asked to let go of nothing that it uses.
+    /// The service is not asked to release a version that it uses.
     fn check_begun(&mut self, index: usize, step: Step, version: Version) {
         let running = &self.instances[index];
         let now = running.clock.at(self.now);
@@ -459,7 +459,7 @@ impl World {
         }
     }
 
-    /// What an instance says is true: whatever is in use is said to be held.
+    /// The instance reports every version that it uses as held.
     fn check_said(&mut self, index: usize, report: &InstanceReport) {
         let running = &self.instances[index];
         let Some(said) = report.secrets.get(&self.secret) else { return };
@@ -472,7 +472,7 @@ impl World {
         }
     }
 
-    /// Rule V, and that nothing goes back.
+    /// Rule V, and the rule that an instance does not go back.
     fn check_instance(&mut self, index: usize) {
         let Some(holder) = self.instances[index].rules.holder(&self.secret) else { return };
         let Some(state) = holder.state() else { return };

@@ -1,5 +1,5 @@
-//! The judge. It knows what is true: who may use what at this moment, by the instances' own clocks and guards; when the
-//! provider really ended a credential; what the store really holds. It believes no bookkeeping of a leader.
+//! The judge knows what is true: which instance may use which version at this moment, by the instances' own clocks and
+//! guards; when the provider really ended a credential; what the store really holds. It reads no state of a leader.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,20 +14,20 @@ use crate::instance::Running;
 use crate::outside::Intent;
 use crate::world::World;
 
-/// What is true, beyond what the world's parts hold.
+/// What is true beyond the state of the world's parts.
 #[derive(Default, Debug)]
 pub struct Truth {
-    /// Whom operators' durable overrides cut off, by version.
+    /// Instances that operators' durable overrides cut off, by version.
     pub cut_off: BTreeMap<Version, BTreeSet<String>>,
-    /// Whom operators said to be gone.
+    /// Incarnations that operators said are gone.
     pub gone: BTreeSet<String>,
-    /// What operators gave up: its credential is left as it is.
+    /// Versions that operators gave up: their credentials are left as they are.
     pub given_up: BTreeSet<Version>,
     /// The provider is not in the configuration, until then.
     pub provider_away: u64,
-    /// When the version that is current now became it.
+    /// When the version that is current became current.
     pub activated: u64,
-    /// The services of which an instance really handed a version out.
+    /// Services of which an instance really used a version.
     pub served: BTreeMap<Version, BTreeSet<String>>,
     /// Versions that some instance was really ready for.
     pub prepared: BTreeSet<Version>,
@@ -35,29 +35,29 @@ pub struct Truth {
     pub last_used: BTreeMap<(Version, String), u64>,
     /// When a retirement was really sealed.
     pub sealed: BTreeMap<Version, u64>,
-    /// The provider does half of what it is asked, until then.
+    /// The provider carries out half of each request until then.
     pub provider_half: u64,
     /// Connections that only the provider sees: of which version, since when and until when.
     pub leaked: Vec<(Version, u64, u64)>,
-    /// The bus has lost a part of the roster. Who is silent and not in it holds nothing back, whatever the policy says:
-    /// only its lease does.
+    /// The bus has lost a part of the roster. A silent instance that is not in it holds nothing back, whatever the
+    /// policy says, except by its lease.
     pub roster_lost: bool,
-    /// When a leader last took in, of each service, that an instance has switched to a version: what was under way for long
-    /// counts from there, since the leader cannot know better.
+    /// When a leader last took in, for each service, that an instance has switched to a version. A message that was
+    /// under way for long counts from there, since the leader cannot know better.
     pub confirmed: BTreeMap<(Version, String), u64>,
-    /// When a leader last heard each incarnation, and the newest report it heard. A report that was overtaken on its way
-    /// is no sign of life.
+    /// When a leader last heard each incarnation, and the newest report that it heard. A report that was overtaken is
+    /// no sign that the instance runs.
     pub heard: BTreeMap<String, (u64, ReportSequence)>,
-    /// The policy was changed, so that what it says of silence is not one thing.
+    /// The policy was changed, so no single policy says what silence means.
     pub policy_changed: bool,
     /// Versions whose retire began after the last restoration of the store.
     pub decided: BTreeSet<Version>,
-    /// Retire guards that held because of a release, a lease that was over, a takeover's wait, or an override.
+    /// Retire guards that held because of a release, an expired lease, a takeover's wait, or an override.
     pub retired_after: BTreeMap<&'static str, u64>,
 }
 
 impl World {
-    /// Every save that the store takes is checked: who wrote it, and what it changes.
+    /// Checks every save that the store takes: who wrote it, and what it changes.
     pub(crate) fn check_save(&mut self, node: usize, epoch: Epoch, record: &SecretRecord) {
         if !self.outside.leads(node, epoch, self.now) {
             self.violated("F", format!("broadcaster {node} of {epoch:?}, which does not lead, wrote the record"));
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// By itself, nothing goes back from a version that works to one that has ended.
+    /// No rotation goes back by itself from a version that works to one that has ended.
     fn check_turn(&mut self, before: &SecretRecord, record: &SecretRecord) {
         let Some(rotation) = &record.rotation else { return };
         let Some(reason) = rotation.rollback.as_ref().filter(|_| record.generation > before.generation) else { return };
@@ -145,9 +145,12 @@ impl World {
             self.violated("approval", format!("version {} is activated without one", rotation.new));
         }
         if self.policy.when_empty == WhenEmpty::Hold && !self.truth.prepared.contains(&rotation.new) {
-            self.violated("somebody", format!("version {} is activated and nobody was ready for it", rotation.new));
+            self.violated(
+                "live instance",
+                format!("version {} is activated and no instance was ready for it", rotation.new),
+            );
         }
-        // Where nothing is ever lost or late, everyone who has worked for a while is waited for.
+        // Where no message is ever lost or late, every instance that has worked for a while is waited for.
         if self.loss == 0 && self.slowness == 0 {
             let cut = |running: &Running| {
                 let until = [running.no_leader[0], running.no_leader[1], running.no_store, running.no_bus];
@@ -204,14 +207,17 @@ impl World {
         if !rotated {
             return;
         }
-        // A clock may be off by one part in a hundred.
+        // A clock may be wrong by one part in a hundred.
         let overlap = u64::try_from(self.policy.min_overlap.as_nanos()).unwrap_or(u64::MAX);
         if self.now.saturating_sub(self.truth.activated) < overlap / 100 * 99 {
             self.violated("overlap", format!("version {version} is retired too soon"));
         }
         let served = record.current.and_then(|current| self.truth.served.get(&current)).cloned();
         if served.is_none() {
-            self.violated("somebody", format!("version {version} is retired and nobody has used the new one"));
+            self.violated(
+                "live instance",
+                format!("version {version} is retired and no instance has used the new one"),
+            );
         }
         for service in self.policy.required.keys().map(ToString::to_string).collect::<Vec<_>>() {
             if !served.as_ref().is_some_and(|served| served.contains(&service)) {
@@ -236,7 +242,7 @@ impl World {
         }
     }
 
-    /// A successor waits for what the record says: no longer lease may be running.
+    /// A successor waits for what the record says, so no longer lease may be running.
     fn check_bounds(&mut self, before: &SecretRecord, record: &SecretRecord) {
         if record.bounds.lease >= before.bounds.lease || self.outside.ever_restored {
             return;
@@ -256,21 +262,22 @@ impl World {
         }
     }
 
-    /// What shows in a record alone.
+    /// What the record alone shows.
     fn check_alone(&mut self, record: &SecretRecord) {
         if record.current.is_some_and(|current| record.retirements.contains_key(&current)) {
             self.violated("S1", "the current version is being retired".into());
         }
-        // A restored store knows nothing of what was done since; see docs/understand/SAFETY.md.
+        // A restored store does not know what was done after its backup: see docs/understand/SAFETY.md.
         if !self.outside.ever_restored && record.current.is_some_and(|it| self.outside.disabled.contains_key(&it)) {
             self.violated("S1", "a disabled version becomes current".into());
         }
         let moving = record.rotation.as_ref().map(|rotation| rotation.new);
-        // Those that instances were told of, and the one that is about to be. Others merely wait, or are gone unused.
+        // Versions that instances heard of, and the one that is about to be announced. The others only wait, or ended
+        // unused.
         let counts =
             |version: &Version| record.versions.get(version).is_some_and(|it| it.announced) || Some(*version) == moving;
         let live = record.live_versions().filter(counts).count();
-        // After a break in the history, whatever waits counts as announced.
+        // After a break in the history, every version that waits counts as announced.
         if live > self.policy.max_live_versions && !self.outside.ever_restored {
             self.violated("live versions", format!("{live} are valid at once"));
         }
@@ -279,7 +286,7 @@ impl World {
         }
     }
 
-    /// What the judge remembers of a save, and the script's cues.
+    /// Takes note of a save, and of the moments for the script.
     fn note(&mut self, before: Option<&SecretRecord>, record: &SecretRecord) {
         for (version, retirement) in &record.retirements {
             for word in &retirement.overrides {
@@ -311,7 +318,8 @@ impl World {
         }
     }
 
-    /// Whom an operator said to be gone: no leader had heard it for as long as the leader waits before it offers that.
+    /// An incarnation that an operator said is gone: no leader had heard it for as long as a leader waits before it
+    /// offers that.
     fn note_gone(&mut self, record: &SecretRecord) {
         let silence = u64::try_from(record.longest_sync().as_nanos()).unwrap_or(u64::MAX) / 100 * 98 * 3;
         for name in record.gone.keys() {
@@ -377,17 +385,17 @@ impl World {
         if let Some((promise, how)) = problem {
             self.violated(promise, how);
         }
-        // Decided on a record that is not the store's any more: the save will tell.
+        // Decided on a record that the store no longer has: the save will fail.
         let restored = self.outside.ever_restored;
         for version in retires.into_iter().filter(|_| !restored) {
             self.check_silence(version);
-            self.check_somebody(version);
+            self.check_live_instance(version);
         }
     }
 
-    /// An empty set is never unanimous: whoever is on the new version was there, or was heard to be, so recently that its
-    /// lease may run.
-    fn check_somebody(&mut self, version: Version) {
+    /// An empty set is never unanimous: an instance on the new version was there, or was heard, so recently that its
+    /// lease may be running.
+    fn check_live_instance(&mut self, version: Version) {
         let Some(record) = self.outside.stored.as_ref().map(|stored| stored.record.clone()) else { return };
         let rotated = record.rotation.as_ref().is_some_and(|rotation| rotation.old == Some(version));
         let Some(current) = record.current.filter(|_| rotated && !self.truth.policy_changed) else { return };
@@ -405,10 +413,13 @@ impl World {
             self.truth.last_used.iter().chain(&self.truth.confirmed).filter(of).map(|(_, at)| *at).max().unwrap_or(0)
         };
         let late = |last: u64| last + patience < self.now;
-        let nobody = late(used(None));
+        let unused = late(used(None));
         let required = self.policy.required.keys().find(|service| late(used(Some(service.as_str())))).cloned();
-        if nobody {
-            self.violated("somebody", format!("version {version} is retired and nobody uses the new one any more"));
+        if unused {
+            self.violated(
+                "live instance",
+                format!("version {version} is retired and no instance uses the new one any more"),
+            );
         } else if let Some(service) = required {
             self.violated(
                 "required",
@@ -417,7 +428,7 @@ impl World {
         }
     }
 
-    /// What the policy says of those that are silent: they live, they hold the version, and nobody knows.
+    /// What the policy says about silent instances that run and hold the version.
     fn check_silence(&mut self, version: Version) {
         if self.truth.policy_changed || self.truth.roster_lost {
             return;
@@ -469,7 +480,7 @@ impl World {
             .retirements
             .get(&version)
             .is_some_and(|retirement| retirement.overrides.iter().any(|word| word.sessions));
-        // What began after the seal may have begun after the last look, and is nobody's to see.
+        // A session that began after the seal may have begun after the last reading: no reading can show it.
         let sealed = self.truth.sealed.get(&version).copied().unwrap_or(0);
         let open =
             |(leaked, from, until): &(Version, u64, u64)| *leaked == version && *from < sealed && *until > self.now;
@@ -491,15 +502,16 @@ impl World {
         }
     }
 
-    /// Whoever turned to a version after the store was restored, or again after its lease was over, goes by a record that
-    /// does not know what was done since. Whoever could use one all the time is not sent back to another.
+    /// An instance that moved to a version after the store was restored, or again after its lease had expired, uses a
+    /// record that does not know what was done since. An instance that could use a version all the time is not sent
+    /// back to another one.
     fn was_misled(&self, running: &Running, version: Version) -> bool {
         let restored = self.outside.restored_at;
         self.outside.ever_restored && running.turned.is_some_and(|(to, since)| to == version && since >= restored)
     }
 
-    /// After the store was restored no instance goes from a version that works to one that has ended, unless a broadcaster
-    /// that ran meanwhile has ended it.
+    /// After the store was restored no instance goes from a version that works to one that has ended, unless a
+    /// broadcaster that ran meanwhile has ended it.
     pub(crate) fn check_way(&mut self, index: usize, serving: Option<Version>) {
         let running = &self.instances[index];
         let ended = |version: &Version| self.outside.disabled.contains_key(version);
@@ -519,7 +531,7 @@ impl World {
         }
     }
 
-    /// Nobody is handed what has ended.
+    /// No instance gets a version that has ended.
     pub(crate) fn check_ended_credentials(&mut self, index: usize) {
         let running = &self.instances[index];
         let now = running.clock.at(self.now);
@@ -533,7 +545,7 @@ impl World {
         }
     }
 
-    /// When everything has ended, nothing is left over: each version but the current one is gone.
+    /// When everything has ended, no version but the current one is left.
     pub(crate) fn judge_the_end(&mut self) {
         let Some(stored) = &self.outside.stored else { return };
         let current = stored.record.current;
@@ -556,7 +568,7 @@ impl World {
     }
 }
 
-/// As records name an instance.
+/// The name of an instance, as records write it.
 pub(crate) fn name(running: &Running) -> String {
     let key = running.rules.key();
     format!("{}/{}/{}", key.service, key.instance, key.incarnation)

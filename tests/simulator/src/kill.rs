@@ -14,8 +14,8 @@ pub struct Kill {
     pub violation: String,
 }
 
-/// The first world, from a seed on, that breaks a promise under the mutant and keeps it with the rule in force; or the
-/// rule's directed test.
+/// The first seed whose world breaks a promise under the mutant and keeps it without the mutant; or the rule's directed
+/// test.
 #[must_use]
 pub fn kill(mutant: Mutant, seeds: impl IntoIterator<Item = u64>) -> Option<Kill> {
     if let Some(Err(violation)) = directed(mutant, true)

@@ -1,4 +1,4 @@
-//! One broadcaster: the machine that ships, in a shell that is stopped, cut off and lied to.
+//! One broadcaster: the machine that ships, inside a shell that is stopped, cut off and given wrong answers.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -47,7 +47,7 @@ pub struct Term {
     pub epoch: Epoch,
     /// The engine.
     pub(crate) machine: Machine<Waiting>,
-    /// Until when the leadership is known to last.
+    /// Until when it is certain to lead.
     pub(crate) leads_until: Instant,
     pub(crate) cursor: u64,
     pub(crate) mailbox: VecDeque<Mail>,
@@ -61,7 +61,7 @@ pub struct Term {
 }
 
 impl Term {
-    /// The rules, and what they know.
+    /// The machine, and its coordinator.
     #[must_use]
     pub fn coordinator(&self) -> &Coordinator {
         self.machine.coordinator()
@@ -77,9 +77,9 @@ pub struct Broadcaster {
     pub life: u64,
     /// Stopped until then.
     pub stopped: u64,
-    /// No way to the store until then.
+    /// Cut off from the store until then.
     pub no_store: u64,
-    /// Its term, while it believes to lead.
+    /// Its term, while it takes itself to lead.
     pub term: Option<Term>,
 }
 
@@ -92,7 +92,7 @@ impl Broadcaster {
 }
 
 impl Term {
-    /// The bus lost the end of the roster, and this follower of it noticed.
+    /// The bus lost the end of the roster, and this reader of it noticed.
     pub(crate) fn roster_went_back(&mut self, to: usize) {
         self.roster_read = self.roster_read.min(to);
         self.roster_listed = self.roster_listed.min(to);
@@ -104,7 +104,7 @@ impl World {
         self.leaders[node].clock.now(self.now)
     }
 
-    /// It asks for the leader's key now and then, whether or not it holds it.
+    /// Asks for the leader's key now and then, whether or not it holds it.
     pub(crate) fn campaign(&mut self, node: usize, life: u64) {
         let leader = &self.leaders[node];
         if leader.life != life {
@@ -117,7 +117,7 @@ impl World {
             return;
         }
         let sent = leader.clock.at(self.now);
-        // Whoever knows that its time is over follows again.
+        // A broadcaster that knows that its term is over follows again.
         let believes = self.mutant == Some(Mutant::Leader(Rule::Leads));
         if !believes && leader.term.as_ref().is_some_and(|term| term.leads_until <= sent) {
             self.leaders[node].term = None;
@@ -150,7 +150,7 @@ impl World {
         if self.lost() {
             return;
         }
-        // Counted from its own send time, with room for a clock that runs slow.
+        // Counted from the send time of the request, with room for a clock that runs slow.
         let valid_until = sent + ms(LOCK_TIME / MS * 97 / 100);
         let went_back = !renews && self.outside.restored && !self.is_broken(Around::RestoreIsTold);
         let stored = if renews { None } else { self.outside.stored.clone() };
@@ -197,7 +197,7 @@ impl World {
             asked: 0,
             answered: 0,
         });
-        // It reads what there is: the roster, and the versions.
+        // It reads the roster and the versions.
         self.tell_roster();
         self.tell_versions();
     }
@@ -223,7 +223,7 @@ impl World {
             Mail::Saved { epoch, id, outcome } => self.saved(node, epoch, id, outcome),
             mail => {
                 let from = match &mail {
-                    // A Sync may be given again for the same report.
+                    // The same report may be sent in a Sync again.
                     Mail::Sync { request, .. } => Some((&request.report.key, request.report.sequence, 0)),
                     Mail::Report(report) => Some((&report.key, report.sequence, 1)),
                     _ => None,
@@ -245,7 +245,7 @@ impl World {
         self.leader_goes_on(node);
     }
 
-    /// Lets the machine see the world's judge.
+    /// Shows the machine's work to the world's judge.
     pub(crate) fn within<T>(
         &mut self,
         node: usize,
@@ -259,7 +259,7 @@ impl World {
     pub(crate) fn leader_goes_on(&mut self, node: usize) {
         let Some(mut term) = self.leaders[node].term.take() else { return };
         for _ in 0..10_000 {
-            // Mail that has come together is taken in together, as the real task does.
+            // Events that arrive together are handled together, as the real task does.
             while term.machine.room() > 0
                 && let Some(mail) = term.mailbox.pop_front()
             {
@@ -358,7 +358,7 @@ impl World {
         }
     }
 
-    /// The roster's news, in its order, up to an end.
+    /// The new entries of the roster in their order, up to an end.
     fn read_roster(&self, term: &mut Term, end: usize) -> Vec<Input> {
         let end = end.min(self.outside.roster.len());
         let from = term.roster_read.min(end);

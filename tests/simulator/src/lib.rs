@@ -4,8 +4,8 @@
 //! read-only or is restored; a provider that answers late, never or by half; an audit disk that is full; operators who
 //! interfere. After every step the promises are checked; after the faults have stopped, everything must end.
 //!
-//! A seed makes a world. `ROTACAST_SEED=n cargo test -p rotacast-simulator` runs one again; one that fails is shrunk and
-//! told as a story.
+//! A seed makes a world. `ROTACAST_SEED=n cargo test -p rotacast-simulator` runs it again. A world that fails is
+//! shrunk, and its events are printed as a story.
 
 // An internal crate: a doc comment is there where it says more than the name.
 #![allow(missing_docs)]

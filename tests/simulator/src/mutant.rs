@@ -24,35 +24,35 @@ macro_rules! rules {
 rules! {
     /// A rule of the coordinator; [`Rule::ALL`] leaves out the guard's conditions, which are in [`GUARD`].
     pub enum Rule {
-    /// Lease rule 3: whoever does not surely lead decides nothing.
+    /// Lease rule 3: a leader whose leadership may have expired decides nothing.
     Leads,
     /// Lease rule 6: waits outlast clocks that drift.
     Drift,
     /// Lease rule 2: waits include the time a use may outlast its checkout.
     UseTime,
-    /// Under `fence`, a silent member holds the retire back until its lease is over.
+    /// Under `fence`, a silent member holds the retire back until its lease has expired.
     FenceWaits,
     /// Under `hold`, silence never counts.
     HoldWaits,
     /// Under `presume_dead_after`, the silence is waited for.
     SilenceWaits,
-    /// A release was said of a desired state that no longer asks for the version.
+    /// A release counts only for a desired state that no longer asks for the version.
     ReleaseRevision,
-    /// A release was said of a state that this record has had.
+    /// A release counts only for a state that this record has had.
     ReleaseKnown,
-    /// A release holds the version no more.
+    /// A release counts only if the report does not hold the version.
     ReleaseHeld,
-    /// Lease rule 5: a release has heard of the last grant.
+    /// Lease rule 5: a release counts only if it acknowledges the last grant.
     ReleaseLease,
     /// The newest report counts, whatever the order of arrival.
     ReportOrder,
-    /// Only an exclusive name proves earlier lives over.
+    /// Only an exclusive name proves earlier incarnations over.
     ExclusiveOnly,
-    /// A listing's order proves nobody over.
+    /// The order of a listing proves no incarnation over.
     LiveOnly,
-    /// A registration alone proves nobody over: it may be older than the life that is heard.
+    /// A registration alone proves no incarnation over: it may be older than the incarnation that is heard.
     ProvenOnly,
-    /// Whoever speaks lives.
+    /// An incarnation that is heard is not over.
     HeardLives,
     /// A grant does not end the wait for a longer one before it.
     LongerGrant,
@@ -62,39 +62,40 @@ rules! {
     GrantNumbers,
     /// The seal: no lease for a sealed version.
     SealedUnleased,
-    /// After a break in the store's history, what an instance holds is leased although nobody knows it.
+    /// After a break in the store's history, a version that an instance holds is leased although the record does not
+    /// know it.
     StayLeased,
-    /// What has ended and is no longer listed is not taken for a version of the lost history.
+    /// A version that ended and is no longer listed is not taken for a version of the lost history.
     EndedUnleased,
-    /// Grants of versions that nobody knows are bounded.
+    /// Grants of versions that the record does not know are bounded.
     GrantsBounded,
-    /// Numbers of the lost history that somebody uses never come again.
+    /// Numbers of the lost history that an instance uses are not used again.
     NumbersLost,
     /// A number that is taken in after a break may have been leased in the lost history.
     LostAnnounced,
-    /// A break is one however often it happens: in safe mode too, everything lost is waited for anew.
+    /// A further break in safe mode is handled like the first one: everything lost is waited for anew.
     LeapAgain,
-    /// What is leapt to is above every earlier leap, of whatever history.
+    /// The leap's revision is above every earlier leap's, in whatever history.
     LeapAbove,
-    /// A break ends an operator's word.
+    /// A break voids operators' overrides.
     LeapVoidsWords,
     /// A break ends a seal before the point of no return.
     LeapUnseals,
-    /// After safe mode whoever stays goes on doing so while a version waits.
+    /// After safe mode, instances that stay keep what they serve while a version waits.
     StayWaits,
     /// The joiner's barrier: no lease before the registration was read.
     RegisteredOnly,
     /// The record carries a leader's term before it grants.
     TermFirst,
-    /// Long leases only where the record says that they may be running.
+    /// Leases are long only where the record says that long ones may be running.
     TierBound,
-    /// Longer times are durable before anybody goes by them.
+    /// Longer times are durable before they are used.
     BoundRaised,
-    /// The bound is lowered only when every longer lease is over.
+    /// The bound is lowered only when every longer lease has expired.
     BoundLowered,
     /// The guard is evaluated again at the moment of no return.
     GuardTwice,
-    /// The audit entry comes first.
+    /// The audit entry is written first.
     AuditFirst,
     /// The audit entry is about this seal, not about an earlier one.
     AuditOfSeal,
@@ -102,13 +103,13 @@ rules! {
     BarrierAfterSeal,
     /// The usage is read after the seal.
     UsageAfterSeal,
-    /// A provider that cannot be asked proves nothing.
+    /// A provider that cannot be asked is no evidence of disuse.
     UnknownUsage,
-    /// Without a provider nothing is made.
+    /// Without a provider no version is made.
     NoProviderNoRotation,
     /// A version that Rotacast only follows is never recorded as ended by a provider.
     FollowedUnproven,
-    /// No version is left out.
+    /// A version that leaves a gap is refused.
     VersionGap,
     /// A version that fails its test login is never activated.
     TestLogin,
@@ -124,61 +125,61 @@ rules! {
     SafeModeActivation,
     /// Safe mode holds the start of a rotation.
     SafeModeStart,
-    /// In safe mode nothing goes back by itself.
+    /// In safe mode no rotation goes back by itself.
     SafeModeRollback,
-    /// A credential that was to be made when the history broke is never made: one of its number may be in use.
+    /// A credential that was to be made when the history broke is not made: one of its number may be in use.
     UnmadeGivenUp,
     /// A credential is made only once the bus has shown that it has no newer state.
     CreateKnowsBus,
-    /// A rollback that nobody follows, since all stay, makes way for the version that waits.
+    /// A rollback that no instance follows, because all stay, makes way for the version that waits.
     StayMakesWay,
-    /// What came back with the store may have ended in the lost history.
+    /// A version that came back with the store may have ended in the lost history.
     LeapDoubts,
     /// A version that came back is activated only once a test login has worked.
     ActivatesProved,
-    /// Nothing goes back to a version that came back before a test login has worked.
+    /// No rollback leads to a version that came back before a test login of it has worked.
     RollbackProved,
     /// In safe mode an operator gives no version up for one that is not proved.
     AbandonProved,
-    /// Instances that stay go on doing so until the current version is known to work.
+    /// Instances that stay keep what they serve until the current version is proved to work.
     StayProved,
     /// A rotation that came back is given up when the test login fails.
     ProofGivesUp,
-    /// Where nothing goes back by itself, a test login that failed is only noted.
+    /// Where no rotation goes back by itself, a failed test login is only noted.
     ProofHeld,
-    /// An operator has logins tried again that failed.
+    /// An operator's order has failed test logins tried again.
     ProofAgain,
-    /// The shape of a value proves nothing.
+    /// The shape of a value is no proof that it works.
     ProofNeedsLogin,
     /// While another version waits, leaving safe mode does not say that the current one works.
     WordOfCurrent,
     /// While instances stay, an order to rotate ends a rollback that waits for them.
     RotateMakesWay,
-    /// Everyone prepares before the activation, and switches before draining.
+    /// Every instance prepares before the activation, and switches before draining.
     Stages,
     /// Under `hold`, preparing and switching wait for silent instances.
     HoldStages,
     /// Otherwise they go on after a few missed Syncs, and do not wait for a lease.
     MissedSyncs,
-    /// Missed Syncs are counted by the interval that an instance was told.
+    /// Missed Syncs are counted at the interval that the instance uses.
     ToldInterval,
-    /// A leader that hears no instance holds silence against none of them.
+    /// A leader that hears no instance counts no silence against any.
     LeaderHears,
-    /// An incarnation that an operator said is gone is over under every later leader.
+    /// An incarnation that an operator said is gone counts as gone under every later leader.
     GoneStays,
-    /// An incarnation that has missed nothing it was to send is not said to be gone.
+    /// An incarnation that has missed no Sync cannot be said to be gone.
     GoneIsSilent,
     /// Silence counts from when the leader hears instances again.
     GoneListens,
     /// While a leader hears none of several instances, none of them is said to be gone.
     GoneHears,
-    /// What was said before a change of direction confirms nothing.
+    /// A report from before a change of direction confirms nothing.
     ConfirmedDirection,
     /// An empty set is never unanimous.
     EmptySet,
-    /// A leader that has just taken over does not take those it knows for all.
+    /// A new leader does not take the instances that it knows for all of them.
     RosterFirst,
-    /// It waits until those have been heard that were told the longest interval.
+    /// A new leader waits until instances with the longest Sync interval have been heard.
     RosterIdle,
     /// A rollback ends the old version's retirement.
     RollbackSpares,
@@ -190,9 +191,9 @@ rules! {
     LiveVersions,
     /// An excuse is for preparing and switching, not for the retire.
     ExcuseStages,
-    /// An override cuts off those it names, nobody else.
+    /// An override cuts off only the instances that it names.
     OverrideNames,
-    /// Disable, destroy, erase, in this order, each once it is owed.
+    /// Disable, destroy, erase, in this order, each when it is due.
     StepOrder,
     /// The machine: every Sync, order and question is answered.
     Answered,
@@ -210,9 +211,9 @@ rules! {
     FromSend,
     /// Lease rule 2: every use compares the clock.
     ClockOnUse,
-    /// A grant that is over when it arrives is not taken over.
+    /// A grant that has expired when it arrives is ignored.
     LateGrant,
-    /// An overtaken grant is not taken over.
+    /// A grant that a later one has overtaken is ignored.
     StaleGrant,
     /// The newest grant replaces the one before, even a longer one.
     NewestGrant,
@@ -220,13 +221,13 @@ rules! {
     OneAnswer,
     /// Lease rule 8: a self-lease counts from the read's send time.
     ReadFromSend,
-    /// A read allows what it shows unsealed.
+    /// A read allows only versions that it shows unsealed.
     ReadUnsealed,
-    /// A read allows what nothing newer has sealed or stopped asking for.
+    /// A read allows only versions that no newer state has sealed or stopped asking for.
     ReadNewest,
-    /// Only newer states count.
+    /// Only newer states are taken in.
     NewerState,
-    /// A lower generation does not count.
+    /// A state of a lower generation is not taken in.
     NewerDirection,
     /// Within a generation no version comes back.
     NoComeback,
@@ -234,21 +235,21 @@ rules! {
     RegisteredFirst,
     /// The joiner's barrier: the lease comes before the value.
     LeaseFirst,
-    /// What is handed out is held.
+    /// A version that is returned to callers is held.
     ServingHeld,
-    /// What a guard points to is held.
+    /// A version that a guard uses is held.
     GuardsHeld,
-    /// What the service was shown is held until it has let go.
+    /// A version that the service was given is held until the service has released it.
     TouchedHeld,
-    /// Whoever was handed the old version counts from the switch on.
+    /// A caller that got the old version counts from the switch on.
     SwitchHolds,
-    /// The service lets go of nothing that a guard points to.
+    /// The service releases no version that a guard uses.
     GuardsRelease,
-    /// A service in doubt after a failed switch may use either version.
+    /// After a failed switch the service may use either version.
     SwitchDoubt,
-    /// A grant for what is held no more is acknowledged, so that the leader need not outwait it.
+    /// A grant of a version that is no longer held is acknowledged, so that the leader need not wait for it to expire.
     Acknowledge,
-    /// Whoever serves a version stays with it while nobody knows which one is good.
+    /// An instance keeps the version that it serves while no record knows which version works.
     Stay,
     /// A number that comes again after the store lost its history is another version.
     Lost,
@@ -257,49 +258,49 @@ rules! {
     }
 }
 
-/// A rule that is not the cores' but that of what is around them: drivers, store, provider, clocks.
+/// A rule outside the cores: of drivers, store, provider, clocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Around {
     /// Lease rule 2: the clock counts while the machine is suspended.
     ClockCountsInSuspend,
     /// A use lasts `max_use` at most.
     UseEnds,
-    /// Clocks drift by what is assumed at most.
+    /// Clocks drift by the assumed bound at most.
     ClocksAreTrue,
-    /// A leader's time counts from when it asked for it.
+    /// A leadership counts from the request's send time.
     LeadsFromSend,
     /// Lease rule 7: the save compares the leader's key.
     SaveComparesKey,
     /// The save compares the record's revision.
     SaveComparesRevision,
-    /// A save whose outcome is unknown is asked after.
+    /// The broadcaster finds out the outcome of a save whose answer was lost.
     UnknownIsAsked,
-    /// Nothing leaves before it is durable.
+    /// No message leaves before the state that it follows from is durable.
     DurableFirst,
-    /// The audit log is written before it says so.
+    /// The audit log says that an entry is written only when it is.
     AuditIsWritten,
     /// Reads of the store are linearizable.
     ReadsAreCurrent,
-    /// A registration is durable before it is said to be.
+    /// The bus acknowledges a registration only when it is durable.
     RegistrationIsDurable,
     /// The barrier reads the roster to its end.
     BarrierReadsAll,
     /// A new credential is in the journal before it is made.
     JournalFirst,
-    /// A disabled credential is tried.
+    /// A disabled credential is tested by a login.
     DisableIsTried,
-    /// A store that went back is told.
+    /// A store that went back is reported.
     RestoreIsTold,
 }
 
 /// Which rule.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mutant {
-    /// One of the coordinator's.
+    /// A rule of the coordinator.
     Leader(Rule),
-    /// One of the holder's.
+    /// A rule of the holder.
     Holder(HolderRule),
-    /// One around them.
+    /// A rule outside the cores.
     Around(Around),
 }
 
@@ -330,7 +331,7 @@ pub const GUARD: [ConditionName; 13] = [
     ConditionName::UsageEvidence,
 ];
 
-/// Those around them.
+/// The rules outside the cores.
 pub const AROUND: [Around; 15] = [
     Around::ClockCountsInSuspend,
     Around::UseEnds,
@@ -358,7 +359,7 @@ impl Mutant {
         guard.chain(leader).chain(holder).chain(AROUND.into_iter().map(Mutant::Around))
     }
 
-    /// As the attribute in the cores' sources names it; none for what is around them.
+    /// The rule's name in the attribute in the cores' sources; none for a rule outside the cores.
     #[must_use]
     pub fn rule(self) -> Option<String> {
         match self {
@@ -369,7 +370,8 @@ impl Mutant {
         }
     }
 
-    /// Breaks its rule on this thread for as long as what is returned lives. What is around the cores is broken by the world.
+    /// Breaks its rule on this thread until the returned value is dropped. The world breaks the rules outside the
+    /// cores.
     ///
     /// # Panics
     /// In a build whose cores cannot be broken: see `tools/mutants`.
@@ -379,10 +381,10 @@ impl Mutant {
     }
 }
 
-/// While it lives, a rule of the cores is broken on this thread.
+/// While it exists, a rule of the cores is broken on this thread.
 #[cfg(rotacast_mutants)]
 pub type Broken = rotacast_protocol::mutation::Broken;
-/// Does not exist: the cores of this build are those that ship.
+/// Does not exist: this build's cores are those that ship.
 #[cfg(not(rotacast_mutants))]
 #[derive(Debug)]
 pub enum Broken {}
@@ -397,7 +399,7 @@ fn broken(rule: String) -> Broken {
     panic!("rule {rule} can only be broken in a build of tools/mutants")
 }
 
-/// Rules that nothing can be seen of when they alone are broken, and why: another rule stands behind each.
+/// Rules whose absence alone shows nothing, with the rule that stands behind each.
 pub const COVERED: [(Mutant, &str); 4] = [
     (
         Mutant::Leader(Rule::Guard(ConditionName::Leads)),
@@ -418,7 +420,7 @@ pub const COVERED: [(Mutant, &str); 4] = [
 ];
 
 impl Mutant {
-    /// Why nothing can be seen of it, if nothing can.
+    /// Why its absence shows nothing, if it does not.
     #[must_use]
     pub fn covered(self) -> Option<&'static str> {
         COVERED.iter().find(|(mutant, _)| *mutant == self).map(|(_, why)| *why)

@@ -16,8 +16,8 @@ impl World {
         self.queue.insert((at.max(self.now), self.sequence), event);
     }
 
-    /// Whether a fault strikes, so many times in a thousand. Each kind draws from its own stream, so that leaving one
-    /// out changes the others as little as can be.
+    /// Whether a fault strikes, with a chance in thousandths. Each kind draws from its own stream, so that leaving one
+    /// out changes the others as little as possible.
     pub(crate) fn strikes(&mut self, fault: Fault, permille: u64) -> bool {
         if self.healed.is_some() || permille == 0 {
             return false;

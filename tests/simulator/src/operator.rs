@@ -1,4 +1,5 @@
-//! The operator: what he orders, and what he does when the faults have stopped, by nothing but what he is told.
+//! The operator: the orders at random, and after the faults have stopped the orders that the reported blockers call
+//! for.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +12,11 @@ use crate::instance::Running;
 use crate::judge::name;
 use crate::world::World;
 
-/// Longest virtual time after the faults stop until everything has ended, with an operator who acts on what he is told.
+/// The longest virtual time from the end of the faults until everything has ended, with an operator who acts on the
+/// reported blockers.
 const PATIENCE: u64 = 400 * SECOND;
 
-/// How long rotations may take by themselves before the operator acts on the named blockers.
+/// How long rotations may take by themselves before the operator acts on the reported blockers.
 const HANDS_OFF: u64 = 150 * SECOND;
 
 impl World {
@@ -103,7 +105,7 @@ impl World {
         if record.is_rotating() || waiting || record.current.is_none() {
             return false;
         }
-        // And everyone has what is current.
+        // Every instance has the current version.
         let arrived = |running: &Running| {
             let now = running.clock.at(self.now);
             let active = running.rules.holder(&self.secret).and_then(|holder| holder.active(now));
@@ -112,7 +114,7 @@ impl World {
         self.instances.iter().filter(|running| running.alive).all(arrived)
     }
 
-    /// The operator sees to it that what is reported stuck goes on, by nothing but what is reported.
+    /// The operator acts on rotations that are reported stuck, using only the report.
     pub(crate) fn look(&mut self) {
         let healed = self.healed.unwrap_or(self.now);
         self.at(self.now + SECOND, Event::Look);
@@ -126,7 +128,7 @@ impl World {
             runs && epoch.is_some_and(|epoch| self.outside.leads(*node, epoch, self.now))
         }) else {
             if self.now > healed + 30 * SECOND {
-                self.violated("L", "nobody leads".into());
+                self.violated("L", "no broadcaster leads".into());
             }
             return;
         };
@@ -154,12 +156,12 @@ impl World {
             && !record.is_rotating()
             && self.outside.last_version <= record.last_version.map_or(0, Version::get)
         {
-            // Nothing was ever good, or it was rolled back before it was made.
+            // No version ever worked, or it was rolled back before it was made.
             self.outside.put(false);
             return;
         }
         let blockers = term.coordinator().blockers(now);
-        // What a report asks for can be had: more instances.
+        // The operator can start more instances, which a report asks for.
         if blockers
             .iter()
             .any(|blocker| matches!(blocker.condition, ConditionName::RequiredServices | ConditionName::LiveInstance))

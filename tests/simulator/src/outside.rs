@@ -1,5 +1,5 @@
-//! What is outside of both sides: the store, the roster, the provider and the audit log. Each carries out a request in
-//! one moment; getting there and back is the network's business.
+//! The systems around the cores: the store, the roster, the provider and the audit log. Each carries out a request in
+//! one moment. The network decides how long the request and the answer take.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use rotacast_protocol::message::{Registration, SecretState};
 use rotacast_protocol::record::SecretRecord;
 use rotacast_protocol::{Epoch, InstanceKey, Revision, Version};
 
-/// Who leads, as the store knows it.
+/// The leader, as the store knows it.
 #[derive(Clone, Debug)]
 pub struct Lock {
     /// Which broadcaster.
@@ -35,7 +35,7 @@ pub struct Stored {
 pub struct Intent {
     /// Which version.
     pub version: Version,
-    /// Of which retirement: from which revision on the version was unwanted.
+    /// The retirement: the revision from which on the version was unwanted.
     pub unwanted_since: Option<Revision>,
 }
 
@@ -44,7 +44,7 @@ pub struct Intent {
 pub struct Outside {
     /// The record.
     pub stored: Option<Stored>,
-    /// The record as some reads show it under a mutant, and as a backup has it.
+    /// The record that some reads show under a mutant, and that a backup has.
     pub earlier: Vec<Stored>,
     /// The leader's key.
     pub lock: Option<Lock>,
@@ -60,49 +60,49 @@ pub struct Outside {
     pub bad: BTreeSet<Version>,
     /// Managed credentials whose value is in the journal.
     pub journal: BTreeMap<Version, u64>,
-    /// The credentials the provider made, by version: one for each.
+    /// The credentials that the provider made, by version.
     pub made: BTreeMap<Version, BTreeSet<u64>>,
     /// Credentials that no longer work, and since when.
     pub disabled: BTreeMap<Version, u64>,
-    /// Of which disabling a part was done: a login may still work.
+    /// Credentials that were disabled in part: a login may still work.
     pub half_disabled: BTreeSet<Version>,
     /// Removed at the provider.
     pub destroyed: BTreeSet<Version>,
-    /// Deleted at the provider by somebody.
+    /// Credentials that another client deleted at the provider.
     pub deleted: BTreeSet<Version>,
     /// The roster.
     pub roster: Vec<Registration>,
-    /// Nobody is told of news in the roster until then.
+    /// Broadcasters do not hear of new roster entries until then.
     pub roster_late: u64,
-    /// Who ever was in the roster.
+    /// Every incarnation that was ever in the roster.
     pub ever_registered: BTreeSet<InstanceKey>,
     /// States as they were published.
     pub states: Vec<SecretState>,
     /// Durable intents to retire.
     pub audit: Vec<Intent>,
-    /// The audit log takes nothing until then.
+    /// The audit log accepts nothing until then.
     pub audit_full: u64,
-    /// The audit log takes its time until then.
+    /// The audit log is slow until then.
     pub audit_slow: u64,
-    /// The store takes no writes until then.
+    /// The store accepts no writes until then.
     pub read_only: u64,
-    /// The store was restored from a backup, and nobody has been told yet.
+    /// The store was restored from a backup, and no broadcaster has heard of it yet.
     pub restored: bool,
-    /// It was ever restored.
+    /// The store was restored at least once.
     pub ever_restored: bool,
-    /// It was while broadcasters ran.
+    /// It was restored while broadcasters ran.
     pub restored_running: bool,
-    /// How often it was.
+    /// How often it was restored.
     pub restores: u64,
-    /// When it was, first.
+    /// When it was restored first.
     pub restored_at: u64,
-    /// The version that the operator wrote because of it.
+    /// The version that the operator wrote because of the restoration.
     pub rescue: Option<Version>,
-    /// The provider refuses logins with what came back until then, whatever is true of them.
+    /// The provider refuses logins with restored versions until then, whether or not they work.
     pub no_logins: u64,
     /// The operator leaves safe mode without a look. Where logins show what works, that must do no harm.
     pub hasty: bool,
-    /// For how many looks instances have been staying.
+    /// For how many looks in a row instances have been staying.
     pub staying: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Worlds made for one rule: what that rule is there for happens often, and the waits that would cover for it are short.
+//! Worlds made for one rule: what the rule is for happens often, and waits that would hide its absence are short.
 
 use std::time::Duration;
 
@@ -10,22 +10,22 @@ use crate::clock::{MS, SECOND, ms};
 use crate::fault::{Act, Fault, When};
 use crate::mutant::{Around, HolderRule, Mutant, Rule};
 
-/// How a world differs from any other.
+/// How a world differs from an ordinary one.
 #[derive(Clone, Default, Debug)]
 pub struct Profile {
-    /// Faults that make up most of what happens; none: all alike.
+    /// Faults that make up most of what happens; none: all are equally likely.
     pub favoured: Vec<Fault>,
-    /// How often messages are lost, in a thousand.
+    /// How often messages are lost, in thousandths.
     pub loss: Option<u64>,
-    /// How often they are slow.
+    /// How often messages are slow.
     pub slowness: Option<u64>,
-    /// How often the service's steps are.
+    /// How often the service's steps are slow.
     pub step_slowness: Option<u64>,
     /// How many instances a script has, if more than three.
     pub instances: u64,
     /// The provider sees sessions.
     pub sessions: bool,
-    /// What goes wrong, where chance would take too long.
+    /// A script, where random faults would take too long.
     pub script: Vec<Act>,
     changes: Vec<Change>,
 }
@@ -35,9 +35,9 @@ enum Change {
     Fence,
     Hold,
     Presume,
-    /// A self-lease and a use that are over at once, so that no wait for them covers for another.
+    /// Self-leases and uses that end at once, so that no wait for them hides another one.
     ShortOwn,
-    /// The other way round.
+    /// The other way round: leases that end at once.
     LongOwn,
     /// Leases that are short, in both tiers.
     ShortLeases,
@@ -53,7 +53,7 @@ enum Change {
     VeryLongIdle,
     OwnLease,
     Unapproved,
-    /// Nothing is given up on, approved or required.
+    /// Nothing is given up, approved or required.
     Patient,
 }
 
@@ -282,7 +282,7 @@ impl Profile {
     }
 }
 
-/// The story in which a rule is the only protection. Instance 0 is the one that is wronged; there are three.
+/// The script in which a rule is the only protection. Instance 0 is the one that is harmed, of three.
 fn script(mutant: Mutant) -> Vec<Act> {
     let at = |time: u64, fault, length: u64| Act {
         when: When::At(time * MS),
@@ -301,14 +301,14 @@ fn script(mutant: Mutant) -> Vec<Act> {
     let leader = |act: Act| Act { target: usize::MAX, ..act };
     let preparing = When::Phase(Phase::Preparing);
     match mutant {
-        // It is silent and in no roster; its lease was given by the leader before.
+        // It is silent and in no roster. The leader before granted its lease.
         Mutant::Leader(Rule::Guard(ConditionName::InheritedLeasesOver)) => vec![
             at(4000, Fault::StreamsRecreated, 0),
             at(5000, Fault::Alone, 30),
             leader(at(5200, Fault::LeaderKilled, 0)),
             at(11_000, Fault::NewVersion, 0),
         ],
-        // It is not ready, and a leader that has just taken over has not heard of it yet.
+        // It is not ready, and a leader that has just taken over has not heard it yet.
         Mutant::Leader(Rule::RosterFirst) => vec![
             at(5000, Fault::StepSlow, 30),
             at(5900, Fault::RosterLate, 20),
@@ -318,7 +318,7 @@ fn script(mutant: Mutant) -> Vec<Act> {
         // Its clock is slow, the leader's fast, the lease long.
         Mutant::Leader(Rule::Drift) => vec![at(5000, Fault::Alone, 100), at(6000, Fault::NewVersion, 0)],
         Mutant::Around(Around::ClocksAreTrue) => vec![at(5000, Fault::Alone, 40), at(6000, Fault::NewVersion, 0)],
-        // It hears no answers, so goes by the long lease it has, while the leader grants short ones.
+        // It gets no answers, so it uses its long lease while the leader grants short ones.
         Mutant::Leader(Rule::AcknowledgedGrant) => vec![
             at(5500, Fault::Deaf, 30),
             at(5500, Fault::StoreCutOff, 30),
@@ -334,18 +334,18 @@ fn script(mutant: Mutant) -> Vec<Act> {
             then(preparing, 2000, Fault::Excused, 0),
             then(preparing, 2500, Fault::Alone, 30),
         ],
-        // It is silent, its lease is long, and nobody waits for it to move.
+        // It is silent, its lease is long, and no phase waits for it to switch.
         Mutant::Leader(Rule::Guard(ConditionName::MembersReleased) | Rule::FenceWaits) => {
             vec![at(5500, Fault::Alone, 30), at(6000, Fault::NewVersion, 0), then(preparing, 100, Fault::Excused, 0)]
         }
-        // It has heard of a short lease in place of the long one, and said so.
+        // It has got a short lease in place of the long one, and has acknowledged it.
         Mutant::Holder(HolderRule::NewestGrant) => vec![
             at(5500, Fault::StoreCutOff, 30),
             at(6000, Fault::NewVersion, 0),
             then(preparing, 2000, Fault::Excused, 0),
             then(preparing, 2500, Fault::Alone, 30),
         ],
-        // A newcomer says that it holds nothing, which is true, has its lease and then reads the value.
+        // A new instance says that it holds nothing, which is true, gets its lease and then reads the value.
         Mutant::Leader(Rule::ReleaseRevision) => vec![
             at(4000, Fault::Joiner, 0),
             Act { target: 3, length: 2720 * MS, ..at(4001, Fault::StoreCutOff, 0) },
@@ -354,13 +354,13 @@ fn script(mutant: Mutant) -> Vec<Act> {
             Act { target: 3, ..then(preparing, 100, Fault::BusCutOff, 30) },
             Act { target: 3, ..then(preparing, 150, Fault::Excused, 0) },
         ],
-        // The registration of an earlier life arrives when the later one has just fallen silent.
+        // The registration of an earlier incarnation arrives when the later one has just fallen silent.
         Mutant::Leader(Rule::ProvenOnly) => vec![
             Act { length: 4 * SECOND, ..at(3000, Fault::LateRegistration, 0) },
             at(6500, Fault::Alone, 30),
             at(6600, Fault::NewVersion, 0),
         ],
-        // Two processes of one name; the first falls silent.
+        // Two processes of one name. The first one falls silent.
         Mutant::Leader(Rule::ExclusiveOnly) => {
             vec![at(5000, Fault::Alone, 30), at(5500, Fault::Twin, 0), at(6600, Fault::NewVersion, 0)]
         }
@@ -372,7 +372,7 @@ fn script(mutant: Mutant) -> Vec<Act> {
             then(preparing, 2000, Fault::Excused, 0),
             then(preparing, 2500, Fault::Alone, 30),
         ],
-        // It lives on reads of the store, which take half a second, and its service is slow to move.
+        // It uses what it reads in the store, which takes half a second, and its service is slow to switch.
         Mutant::Holder(HolderRule::ReadFromSend) => vec![
             at(5500, Fault::InstanceCutOff, 30),
             at(5500, Fault::BusCutOff, 30),
@@ -380,14 +380,14 @@ fn script(mutant: Mutant) -> Vec<Act> {
             at(5500, Fault::StepSlow, 30),
             at(6000, Fault::NewVersion, 0),
         ],
-        // It is silent, and the leader that knew it is gone: only the roster says that it exists.
+        // It is silent, and the leader that knew it is gone: only the roster has it.
         Mutant::Leader(Rule::Guard(ConditionName::Barrier)) | Mutant::Around(Around::BarrierReadsAll) => vec![
             at(4900, Fault::RosterLate, 60),
             at(5000, Fault::Alone, 60),
             leader(at(5200, Fault::LeaderKilled, 0)),
             at(11_500, Fault::NewVersion, 0),
         ],
-        // Everyone who has switched leaves.
+        // Every instance that has switched leaves.
         Mutant::Leader(Rule::Guard(ConditionName::LiveInstanceConfirmed | ConditionName::RequiredServices)) => {
             let leaves = |target| Act { target, ..then(When::Phase(Phase::Draining), 300, Fault::Leaves, 0) };
             vec![at(6000, Fault::NewVersion, 0), leaves(0), leaves(1), leaves(2)]

@@ -1,4 +1,4 @@
-//! A store that comes back from a backup: what is lost with it, and what the operator does about it.
+//! A store that comes back from a backup: what is lost, and what the operator does.
 
 use std::collections::BTreeSet;
 
@@ -11,21 +11,21 @@ use crate::event::Event;
 use crate::rng::Rng;
 use crate::world::World;
 
-/// In how many of a thousand restorations the provider refuses logins for a while, and for how long at least and at most.
+/// In how many thousandths of restorations the provider refuses logins for a while, and the shortest and longest time.
 const NO_LOGINS: u64 = 300;
 const NO_LOGINS_LAST: [u64; 2] = [2 * SECOND, 40 * SECOND];
 
-/// In how many of a thousand worlds with logins the operator is hasty.
+/// In how many thousandths of worlds with logins the operator is hasty.
 const HASTY: u64 = 300;
 
-/// In how many of a thousand worlds there is nowhere to log in.
+/// In how many thousandths of worlds nothing can log in.
 const WITHOUT_LOGINS: u64 = 200;
 
-/// How many in a thousand of the versions that the operator writes because of it do not work.
+/// How many thousandths of the versions that the operator writes because of it do not work.
 const BAD_RESCUES: u64 = 150;
 
 impl World {
-    /// Values that were written after the backup are gone; those that it had are there again.
+    /// Values that were written after the backup are gone. Those that it has are there again.
     pub(crate) fn lose_history(&mut self, backup: &SecretRecord) {
         let kept = backup.last_version.map_or(0, Version::get);
         let mut held = BTreeSet::new();
@@ -42,7 +42,7 @@ impl World {
             if held.contains(&version) {
                 continue;
             }
-            // Its number may come again, as another version.
+            // Its number may be used again, for another version.
             outside.erased.remove(&version);
             outside.bad.remove(&version);
             outside.made.remove(&version);
@@ -61,7 +61,7 @@ impl World {
             outside.written.insert(version);
             outside.erased.remove(&version);
         }
-        // What stopped broadcasters had asked for is done or not: nothing is under way any more.
+        // Requests of stopped broadcasters are carried out or not: none is under way any more.
         self.queue.retain(|_, event| {
             !matches!(event, Event::EffectArrives { .. } | Event::SaveArrives { .. } | Event::CampaignArrives { .. })
         });
@@ -74,13 +74,13 @@ impl World {
         self.truth.decided.clear();
     }
 
-    /// Whether a test login with what came back is refused for a reason that will pass.
+    /// Whether a test login with a restored version is refused for a reason that will pass.
     pub(crate) fn refuses_for_now(&self, version: Version) -> bool {
         let doubted = self.outside.stored.as_ref().is_some_and(|stored| stored.record.doubt(version).is_some());
         doubted && self.outside.no_logins > self.now
     }
 
-    /// Whether this is a world in which no login shows anything.
+    /// Whether no login shows anything in this world.
     pub(crate) fn has_no_logins(seed: u64) -> bool {
         Rng::new(seed ^ 0x106 << 48).permille(WITHOUT_LOGINS)
     }
@@ -89,8 +89,7 @@ impl World {
         !Self::has_no_logins(seed) && Rng::new(seed ^ 0x1057 << 48).permille(HASTY)
     }
 
-    /// An instance that reports that a number came again is restarted, and numbers that nothing will ever have are
-    /// passed over.
+    /// Restarts an instance that reports a number which came again, and skips numbers that no version will ever have.
     pub(crate) fn restarts_the_confused(&mut self) {
         let healed = self.healed.unwrap_or(self.now);
         if !self.outside.ever_restored || self.now < healed + 30 * SECOND {
@@ -115,7 +114,7 @@ impl World {
         }
     }
 
-    /// What the leader hears is served, once it has heard all that it knows of; none: not yet.
+    /// The versions that the instances serve, once the leader has heard all that it knows; none: not yet.
     fn served(&self) -> Option<(SecretRecord, BTreeSet<Version>)> {
         let node = self.leading_node()?;
         let coordinator = self.leaders[node].term.as_ref()?.coordinator();
@@ -136,7 +135,7 @@ impl World {
         Some((record, served))
     }
 
-    /// Whether a version works and the store has its value, as an operator can find out.
+    /// Whether a version works and the store has its value. An operator can find that out.
     pub(crate) fn is_good(&self, version: Version) -> bool {
         let outside = &self.outside;
         outside.written.contains(&version)
@@ -146,7 +145,7 @@ impl World {
             && !outside.bad.contains(&version)
     }
 
-    /// A good version that waits: written, unless it is there.
+    /// A version that works and waits. Writes one if there is none.
     fn rescue(&mut self, record: &SecretRecord) -> Option<Version> {
         let known = |version| record.versions.get(&version).map(|version| version.label);
         match self.outside.rescue {
@@ -162,7 +161,8 @@ impl World {
         }
     }
 
-    /// What an operator does once history was lost, as docs/operate/OPERATIONS.md says. Whether all else waits for it.
+    /// What an operator does once history was lost, as docs/operate/OPERATIONS.md says. Returns whether everything else
+    /// waits for it.
     pub(crate) fn sees_to_restored(&mut self) -> bool {
         let Some(node) = self.leading_node() else { return false };
         let Some(term) = &self.leaders[node].term else { return false };

@@ -17,7 +17,7 @@ use crate::outside::Stored;
 use crate::world::World;
 
 impl World {
-    /// What the store said of a save, or that it said nothing: then it is asked, until it is known.
+    /// The store's answer to a save, or that there was none: then the broadcaster reads the record until it knows.
     pub(crate) fn saved(&mut self, node: usize, epoch: Epoch, id: SaveId, outcome: Option<bool>) {
         let guesses = self.is_broken(Around::UnknownIsAsked);
         let Some(term) = self.leaders[node].term.as_mut().filter(|term| term.epoch == epoch) else { return };
@@ -31,7 +31,7 @@ impl World {
         match outcome {
             Some(true) => {}
             _ if landed => {}
-            // It takes no answer for a yes.
+            // It takes a missing answer for a success.
             None if guesses => {}
             None if cursor == term.cursor => {
                 self.counts.unknown += 1;
@@ -91,7 +91,7 @@ impl World {
         let leads = leads || self.is_broken(Around::SaveComparesKey);
         let unchanged = unchanged || self.is_broken(Around::SaveComparesRevision);
         if self.outside.read_only > self.now {
-            // An error says nothing of whether it was done: the broadcaster asks.
+            // An error does not say whether it was done: the broadcaster asks.
             return;
         }
         let done = leads && unchanged;

@@ -1,4 +1,4 @@
-//! Scenarios: a fault at a moment, told by a script, and the rules that stand against it.
+//! Scenarios: a fault at a moment, given by a script, and the rules that protect against it.
 
 use rotacast_protocol::coordinator::ConditionName;
 use rotacast_protocol::{Phase, Policy};
@@ -15,26 +15,26 @@ use crate::world::World;
 pub struct Scenario {
     /// Its name; the number is the row's.
     pub name: &'static str,
-    /// What goes wrong: each of these in a world of its own.
+    /// The faults, each in a world of its own.
     pub scripts: Vec<Vec<Act>>,
     /// Whether the provider sees sessions.
     pub sessions: bool,
-    /// The rules without which it ends badly; none: what makes it end well is no single rule.
+    /// The rules without which a promise is broken; none: no single rule is enough to break it.
     pub rules: Vec<Mutant>,
 }
 
 /// Seeds in which each script runs: they draw the policy, the clocks and the network's times.
 const SEEDS: u64 = 4;
 
-/// Seeds in which a broken rule must show. The rarest, an audit entry that outlasts a rollback and a further rotation
-/// (`AuditOfSeal`), shows in one of a hundred and twenty.
+/// Seeds in which a broken rule must show. The rarest one, an audit entry that outlasts a rollback and a further
+/// rotation (`AuditOfSeal`), shows in one of a hundred and twenty.
 const KILL_SEEDS: u64 = 600;
 
 impl Scenario {
-    /// The promises hold in it, and what it is about does happen.
+    /// Checks that the promises hold, and that the faults do happen.
     ///
     /// # Errors
-    /// What does not.
+    /// The promise or the fault.
     pub fn holds(&self) -> Result<(), String> {
         for (number, script) in self.scripts.iter().enumerate() {
             let mut struck = false;
@@ -57,7 +57,7 @@ impl Scenario {
         Ok(())
     }
 
-    /// Without its rules it ends badly.
+    /// Checks that without its rules a promise is broken.
     ///
     /// # Errors
     /// The rule whose absence does not show.
@@ -104,7 +104,7 @@ fn all(act: Act) -> Vec<Act> {
     (0..3).map(|target| to(target, act)).collect()
 }
 
-/// All that the simulator can show.
+/// Every scenario that the simulator can show.
 #[must_use]
 pub fn scenarios() -> Vec<Scenario> {
     use Fault::*;

@@ -1,4 +1,4 @@
-//! How a world begins.
+//! The beginning of a world.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,15 +25,15 @@ pub const LOCK_TIME: u64 = 5 * SECOND;
 /// What makes a world.
 #[derive(Clone, Default, Debug)]
 pub struct Setup {
-    /// Everything that is not said is drawn from this.
+    /// Everything that is not set is drawn from this.
     pub seed: u64,
     /// The rule that is broken.
     pub mutant: Option<Mutant>,
     /// The rule whose world it is, although it is not broken: the control of a mutant's run.
     pub shaped_for: Option<Mutant>,
-    /// What is left out.
+    /// The faults that are left out.
     pub plan: Plan,
-    /// What goes wrong; then nothing else does.
+    /// A script. Then no other fault happens.
     pub script: Option<Vec<Act>>,
     /// The policy.
     pub policy: Option<Policy>,
@@ -70,7 +70,7 @@ impl Setup {
         Self { words: true, ..Self::seed(seed) }
     }
 
-    /// A world in which a rule is broken, and in which what that rule is there for happens often.
+    /// A world in which a rule is broken, and in which what the rule is for happens often.
     #[must_use]
     pub fn broken(seed: u64, mutant: Mutant) -> Self {
         Self { seed, mutant: Some(mutant), ..Self::default() }
@@ -82,14 +82,14 @@ impl Setup {
         Self { mutant: None, shaped_for: self.mutant, ..self.clone() }
     }
 
-    /// A world of a script, in which nothing else goes wrong.
+    /// A world with a script and no other fault.
     #[must_use]
     pub fn script(seed: u64, script: &[Act]) -> Self {
         Self { seed, script: Some(script.to_vec()), ..Self::default() }
     }
 }
 
-/// What happens around a restored store.
+/// The faults around a restored store.
 const RESTORED: [Fault; 16] = [
     Fault::NewVersion,
     Fault::NewVersion,
@@ -109,7 +109,7 @@ const RESTORED: [Fault; 16] = [
     Fault::StoreRestored,
 ];
 
-/// What leads operators to say that an instance is gone, or to give a version up.
+/// Faults that lead operators to say that an instance is gone, or to give a version up.
 const WORDS: [Fault; 16] = [
     Fault::NewVersion,
     Fault::NewVersion,
@@ -236,7 +236,7 @@ impl World {
         if world.chaotic {
             world.at(2 * SECOND, Event::Chaos);
         } else {
-            // Something to rotate to, unless the script brings it.
+            // A version to rotate to, unless the script writes one.
             let brings = |act: &Act| {
                 matches!(act.fault, Fault::NewVersion | Fault::ManagedVersion | Fault::BadVersion | Fault::WatchGap)
             };
@@ -266,7 +266,7 @@ impl World {
     pub(crate) fn start_life(&mut self, index: usize, key: InstanceKey, life: u64, clock: Clock, exclusive: bool) {
         let mut running = Running::new(index, key, clock, life, exclusive, self.secret.clone());
         if let Some(before) = self.instances.get(index) {
-            // The network is cut where it was cut.
+            // The network is cut as it was for the incarnation before.
             running.no_leader = before.no_leader;
             running.no_store = before.no_store;
             running.no_bus = before.no_bus;

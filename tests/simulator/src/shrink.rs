@@ -1,18 +1,18 @@
-//! A failing world, made as short as it can be told.
+//! Shrinks a failing world to as few faults as possible.
 
 use crate::fault::{Fault, Plan};
 use crate::setup::Setup;
 use crate::world::World;
 
-/// Most runs that are spent on one failing world.
+/// The most runs that are spent on one failing world.
 const MAX_RUNS: u32 = 3000;
 
-/// A failing world with everything left out that it does not need.
+/// A failing world without the faults that it does not need.
 #[derive(Clone, Debug)]
 pub struct Story {
     /// The seed.
     pub seed: u64,
-    /// What is left out.
+    /// The faults that are left out.
     pub plan: Plan,
     /// The promise that is broken, and how.
     pub violation: String,

@@ -1,9 +1,9 @@
 //! Small worlds, searched exhaustively: every order in which a handful of things can happen, over the same cores.
 //!
-//! The search is breadth-first over the states of the world, so that what it finds is the shortest way there. It is our
-//! own and not a library's: what there is to it is a queue and a set of hashes, and a state here is two whole coordinators
-//! and holders, of which the frontier alone is kept. A state is known by 64 bits of its hash: with a million states, the
-//! chance that one is taken for another is below one in ten million.
+//! The search is breadth-first over the states of the world, so it finds the shortest way to a broken promise. It is
+//! written here and no library is used: it is a queue and a set of hashes, while a state is two whole coordinators and
+//! holders, of which only the frontier is kept. A state is known by 64 bits of its hash: with a million states, the
+//! chance that two have the same one is below one in ten million.
 
 mod action;
 mod model;
@@ -17,7 +17,7 @@ pub use search::{Found, Reached, search};
 
 use crate::clock::MS;
 
-/// The small worlds that are looked through; `deeper`, with one fault of the network more in each.
+/// The small worlds to search; `deeper`: with one fault of the network more in each.
 #[must_use]
 pub fn configurations(deeper: bool) -> Vec<Bounds> {
     let none = Bounds {

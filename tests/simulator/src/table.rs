@@ -1,4 +1,4 @@
-//! The rows of docs/understand/scenarios.md, read from it: which tests it names, and whether the sources have them.
+//! Reads docs/understand/scenarios.md: which tests its rows name, and whether the sources have them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ pub const ROWS: usize = 59;
 pub struct Table {
     /// The tests that each row names.
     pub tests: BTreeMap<usize, BTreeSet<String>>,
-    /// Rows that say "not applicable": what they are about does not exist.
+    /// Rows that say "not applicable".
     pub not_applicable: BTreeSet<usize>,
-    /// What is wrong: a row missing, a test that is nowhere in the sources or has another row's number.
+    /// What is wrong: a missing row, a test that no source has or that has another row's number.
     pub problems: Vec<String>,
 }
 
 impl Table {
-    /// Reads the table and the sources it speaks of.
+    /// Reads the table and the sources.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -79,7 +79,7 @@ fn is_numbered(name: &str) -> bool {
     bytes.len() > 4 && bytes[0] == b's' && bytes[1].is_ascii_digit() && bytes[2].is_ascii_digit() && bytes[3] == b'_'
 }
 
-/// Names of functions, and those that a macro makes functions of: words alone on a line.
+/// Names of functions, and of tests that a macro makes: words alone on a line.
 fn collect(folder: &Path, names: &mut BTreeSet<String>) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path: PathBuf = entry?.path();

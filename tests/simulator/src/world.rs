@@ -1,4 +1,4 @@
-//! The world: true time, what happens in it, and how a run ends.
+//! The world: true time, the events in it, and how a run ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,13 +52,13 @@ pub struct World {
     /// What the judge knows to be true.
     pub truth: Truth,
     pub(crate) violation: Option<String>,
-    /// For how many looks in a row a rotation was in flight with nothing named that blocks it.
+    /// For how many looks in a row a rotation was in flight and no blocker was named.
     pub(crate) unexplained: u32,
-    /// Folds everything that happened: equal for equal runs.
+    /// A hash of everything that happened: equal for equal runs.
     pub trace: u64,
-    /// What happened, in words, when it is to be told.
+    /// What happened, in words, for a story.
     pub story: Option<Vec<String>>,
-    /// Every event, in words, when it is to be told.
+    /// Every event, in words, for a trace.
     pub log: Option<String>,
 }
 
@@ -109,7 +109,7 @@ impl World {
         }
     }
 
-    /// Adds to the story, if one is told.
+    /// Adds to the story, if there is one.
     pub(crate) fn tell(&mut self, what: impl FnOnce() -> String) {
         let now = self.now;
         if let Some(story) = &mut self.story {
@@ -182,7 +182,7 @@ impl World {
         self.tell_roster();
     }
 
-    /// Broadcasters hear of news in the roster, sooner or later.
+    /// Broadcasters hear of new roster entries, sooner or later.
     pub(crate) fn tell_roster(&mut self) {
         for node in 0..self.leaders.len() {
             let at = self.now.max(self.outside.roster_late) + self.delay();
@@ -211,7 +211,7 @@ impl World {
             if self.leaders[node].term.is_none() || self.leaders[node].no_store > self.now {
                 continue;
             }
-            // The stream of versions is in order, whatever else is late.
+            // The stream of versions keeps its order, however late other messages are.
             let at = self.now + self.delay();
             for input in self.versions_since(node) {
                 self.at(at, Event::ToLeader(node, Box::new(Mail::Input(input))));

@@ -8,7 +8,7 @@ use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider};
 use rotacast_tests::pool_service::{self, Settings};
 
-/// How long spans wait for company: a test waits for them.
+/// How long spans are collected before they are sent: a test waits for them.
 const LINGER: Duration = Duration::from_millis(200);
 
 /// How long the last spans may take at the end.
@@ -23,19 +23,19 @@ async fn main() -> anyhow::Result<()> {
         .init();
     let traces = start_traces()?;
     let result = pool_service::run(Settings::parse()).await;
-    // Nor does a collector that hangs keep a service from ending well.
+    // A collector that hangs does not keep a service from ending cleanly either.
     if let Some(Err(problem)) = traces.map(|provider| provider.shutdown_with_timeout(LAST_SPANS)) {
         tracing::warn!(%problem, "the last spans are lost");
     }
     result
 }
 
-/// As any service sets OpenTelemetry up, if it is told where to send.
+/// Sets OpenTelemetry up as any service does, if an endpoint is set.
 fn start_traces() -> anyhow::Result<Option<SdkTracerProvider>> {
     if std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT").is_none() {
         return Ok(None);
     }
-    // An error means that one is installed already, which is just as well.
+    // An error means that a provider is installed already, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let exporter = SpanExporter::builder().with_http().build().context("the exporter of spans")?;
     let config = BatchConfigBuilder::default().with_scheduled_delay(LINGER).build();

@@ -1,4 +1,4 @@
-//! The `rotacast` program, built along with the tests so that they never run an outdated one.
+//! The `rotacast` program, built together with the tests so that they never run an outdated one.
 
 use std::process::ExitCode;
 

@@ -8,7 +8,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, R
 use rotacast_subscriber::{CredentialView, Refusal, Version};
 use tokio_postgres::NoTls;
 
-/// To open one connection. The database is on the same machine; longer than this means it is gone.
+/// Timeout for opening a connection. The database is on the same machine: longer than this means that it is down.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often a closed pool is looked at until its last connection is back.
@@ -27,7 +27,7 @@ impl Pools {
         Self { size, leak, open: Mutex::default(), leaked: Mutex::default() }
     }
 
-    /// Opens the pool of this version, unless it is, and tries it with a query.
+    /// Opens the pool of this version, unless it is open, and tries it with a query.
     pub(crate) async fn open(&self, credential: &CredentialView) -> Result<(), Refusal> {
         let version = credential.version();
         if self.get(version).is_some() {
@@ -38,7 +38,7 @@ impl Pools {
         client.simple_query("SELECT 1").await.map_err(Refusal::new)?;
         drop(client);
         if self.leak {
-            // Taken out for good: the pool forgets it, the database does not.
+            // Removed from the pool for good, and kept open at the database.
             let kept = pool.get().await.map_err(Refusal::new)?;
             self.leaked.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
         }
@@ -69,7 +69,7 @@ impl Pools {
         self.all().keys().next().copied()
     }
 
-    /// Closes every idle connection: the lease is over, and nobody may use them.
+    /// Closes every idle connection: the lease has expired, and no query may use them.
     pub(crate) fn close_idle(&self) {
         for pool in self.all().values() {
             pool.retain(|_, _| false);

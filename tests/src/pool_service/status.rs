@@ -1,4 +1,4 @@
-//! What the service says about itself, a line of JSON at a time.
+//! The status of the service, one line of JSON at a time.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Settings;
 
-/// How many different error texts are kept; more would say nothing new.
+/// How many different error texts are kept.
 const ERRORS: usize = 20;
 
 /// One line. Counts are since the start of the process.
@@ -26,7 +26,7 @@ pub struct Status {
     pub queries_ok: u64,
     /// Queries that did not, for whatever reason.
     pub queries_failed: u64,
-    /// How often each failure happened, by its text; the first 20 texts.
+    /// How often each failure happened, by its text. The first 20 texts.
     pub errors: BTreeMap<String, u64>,
     /// Queries answered, by version.
     pub by_version: BTreeMap<u64, u64>,
@@ -36,10 +36,10 @@ pub struct Status {
     pub last_checkout: BTreeMap<u64, u64>,
     /// The version for new work.
     pub version: Option<u64>,
-    /// The oldest version of which a pool is open. Connections kept by `--leak` are not counted: the service
-    /// does not know of them, or it would not leak them.
+    /// The oldest version that has an open pool. Connections kept by `--leak` are not counted, because the service does
+    /// not know of them.
     pub oldest_held: Option<u64>,
-    /// It has left Rotacast for good; the last line.
+    /// It has left Rotacast for good: this is the last line.
     pub left: bool,
 }
 
@@ -65,7 +65,7 @@ struct Tally {
 }
 
 impl Counts {
-    /// A version was handed out, surely not before `asked`.
+    /// A version was returned for use, not before `asked`.
     pub(crate) fn checked_out(&self, version: Version, asked: Instant) {
         let mut tally = self.tally();
         let last = tally.last_checkout.entry(version.get()).or_default();

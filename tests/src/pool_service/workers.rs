@@ -13,7 +13,7 @@ use super::Settings;
 use super::pools::Pools;
 use super::status::Counts;
 
-/// After a failed query, so that an outage yields a count one can read.
+/// After a failed query, so that an outage gives a count that can be read.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The workers of one service.
@@ -65,7 +65,8 @@ impl Worker {
             if self.keep_first && self.first.is_none() {
                 self.first = self.secret.current().ok();
             }
-            // Read before the checkout: a process that is stopped in between never seems to have checked out too late.
+            // Read before the checkout, so that a process that is stopped in between never seems to have checked out
+            // too late.
             let asked = rotacast_clock::instant();
             let outcome = match (&self.first, self.secret.current()) {
                 (Some(first), _) => self.query(first).await.map(|()| first.version()),

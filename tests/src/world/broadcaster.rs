@@ -35,12 +35,12 @@ impl Broadcaster {
         Self { name, program, config, log, port, data, disk: None, process: None }
     }
 
-    /// From now on its data is on a disk of its own, if there can be one.
+    /// From now on its data is on a separate disk, if one can be made.
     pub(super) async fn mount(&mut self, bytes: u64) {
         self.disk = Disk::mount(&self.data, bytes).await;
     }
 
-    /// The disk of its data, if it has one of its own.
+    /// The disk of its data, if it has one.
     #[must_use]
     pub fn disk(&self) -> Option<&Disk> {
         self.disk.as_ref()
@@ -58,7 +58,7 @@ impl Broadcaster {
         self.port
     }
 
-    /// How it is called in the election.
+    /// Its name in the election.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -79,7 +79,7 @@ impl Broadcaster {
         std::fs::read_to_string(&self.log).expect("the broadcaster's log is text")
     }
 
-    /// The configuration file; [`Broadcaster::signal`] with SIGHUP makes it read again.
+    /// The configuration file. After a change, [`Broadcaster::signal`] with SIGHUP has it read again.
     #[must_use]
     pub fn config(&self) -> &std::path::Path {
         &self.config

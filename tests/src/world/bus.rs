@@ -1,13 +1,13 @@
-//! The bus of a world: which one, and how broadcaster and services are told of it.
+//! The bus of a world: which one, and how broadcaster and services are configured for it.
 
 use std::path::Path;
 
 use crate::servers::{Kafka, Nats, NatsConfig};
 
-/// The folder of NATS's certificates and the broadcasters', in the world's.
+/// The folder, in the world's, with the certificates of NATS and of the broadcasters.
 pub const TLS: &str = "tls";
 
-/// TLS for who asks for it, with certificates on both sides.
+/// TLS for clients that ask for it, with certificates on both sides.
 fn offers(folder: &Path) -> String {
     let path = |name: &str| folder.join(name);
     format!(
@@ -58,7 +58,8 @@ impl BusServer {
         })
     }
 
-    /// The port of a bus that may stand behind a proxy: Kafka's brokers say themselves where they are.
+    /// The port of a bus that may stand behind a proxy. Kafka's brokers announce their own addresses, so Kafka's may
+    /// not.
     pub(super) fn port(&self) -> Option<u16> {
         if let Self::Nats(nats) = self { Some(nats.port()) } else { None }
     }
@@ -99,7 +100,7 @@ impl BusServer {
         nats
     }
 
-    /// To be paused or killed.
+    /// The server, to be paused or killed.
     ///
     /// # Panics
     /// If it is another bus.

@@ -15,7 +15,7 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// At these broadcasters only, with commas.
+    /// At these broadcasters only, separated by commas.
     #[must_use]
     pub fn at(mut self, servers: String) -> Self {
         self.servers = servers;

@@ -24,7 +24,7 @@ const ADMIN_PASSWORD: &str = "only-for-tests-too";
 #[derive(Debug)]
 pub struct Database {
     server: Postgres,
-    /// The roles that were there before any version.
+    /// The roles that existed before any version.
     known: BTreeSet<u32>,
 }
 
@@ -63,12 +63,12 @@ impl Database {
         self.server.admin(NAME).await
     }
 
-    /// The ids of the roles that are nobody's version.
+    /// The ids of the roles that belong to no version.
     pub(super) fn known(&self) -> Vec<u32> {
         self.known.iter().copied().collect()
     }
 
-    /// The roles of versions that are there, by name.
+    /// The roles of versions that exist, by name.
     ///
     /// # Panics
     /// If PostgreSQL does not answer.
@@ -78,13 +78,14 @@ impl Database {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
-    /// The name of a login role that [`Database::make_login`] made; those Rotacast makes are called `payments_db_v3`.
+    /// The name of a login role that [`Database::make_login`] made. Roles that Rotacast makes are called
+    /// `payments_db_v3`.
     #[must_use]
     pub fn login_by_hand(version: u64) -> String {
         format!("by_hand_{version}")
     }
 
-    /// Makes a login role for a version as somebody without Rotacast would, and returns the value to be stored.
+    /// Makes a login role for a version without Rotacast, and returns the value to be stored.
     ///
     /// # Panics
     /// If there is one already.
@@ -95,10 +96,10 @@ impl Database {
         self.value(&name, &password)
     }
 
-    /// Drops a role as whoever runs the database would: once it has no session.
+    /// Drops a role as a database administrator would: once it has no session.
     ///
     /// # Panics
-    /// If it keeps one, or cannot be dropped.
+    /// If it still has one, or cannot be dropped.
     pub async fn drop_unused(&self, name: &str) {
         let client = self.superuser().await;
         let query = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1";
@@ -126,7 +127,7 @@ impl Database {
         let text = |field: &str| value[field].as_str().expect("a credential has this field").to_owned();
         let mut config = tokio_postgres::Config::new();
         config.host("127.0.0.1").port(self.server.port()).dbname(text("dbname"));
-        config.user(text("username")).password(text("password")).application_name("nobody knows of it");
+        config.user(text("username")).password(text("password")).application_name("a hidden session");
         let (client, connection) = config.connect(NoTls).await.expect("the credential logs in");
         // Ends with the client, or with the server.
         tokio::spawn(connection);

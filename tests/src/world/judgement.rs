@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::{AuditTrail, SessionLog, World};
 
-/// A number that a run is told by an environment variable.
+/// A number from an environment variable.
 ///
 /// # Panics
-/// If it is none.
+/// If the variable is no number.
 #[must_use]
 pub fn number(variable: &str) -> Option<u64> {
     std::env::var(variable)
@@ -22,10 +22,11 @@ pub fn usual<T>(ordinary: T, long: T) -> T {
 }
 
 impl World {
-    /// No session outlived its role, one role is left, and every version before `current` was retired on the record of the
-    /// broadcaster that led then, but for those of a history that a restored store has `lost`. For when the broadcasters have stopped.
+    /// No session outlived its role, one role is left, and the broadcaster that led at the time has recorded the retire
+    /// of every version before `current`, except for those of a history that a restored store has `lost`. Call it when
+    /// the broadcasters have stopped.
     ///
-    /// # Panics
+    /// If any of this does not hold.
     /// If any of it is not so.
     pub async fn judge_the_end(&self, current: u64, lost: &BTreeSet<u64>) {
         let lives = self.observer.roles();
@@ -36,7 +37,7 @@ impl World {
         assert_eq!(lives.iter().filter(|life| life.dropped.is_none()).count(), 1, "{lives:?}");
         let log = SessionLog::read(&self.database);
         assert_eq!(log.early_ends(), Vec::<String>::new(), "PostgreSQL logged sessions of disabled roles");
-        // What cannot be undone is on record before it is done.
+        // Every step that cannot be undone is recorded before it is done.
         let trails = self.audits();
         for version in (1..current).filter(|version| !lost.contains(version)) {
             let intended = |trail: &AuditTrail| trail.about("retire_intent", version).next().is_some();
@@ -47,7 +48,7 @@ impl World {
     /// Every rotation up to `current` is in some broadcaster's log, or in what a later leader found.
     ///
     /// # Panics
-    /// If one is not.
+    /// If a rotation is missing.
     pub fn judge_the_record(&self, current: u64) {
         let trails = self.audits();
         for version in 2..=current {

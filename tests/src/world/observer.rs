@@ -9,10 +9,10 @@ use tokio_postgres::Client;
 
 use super::database::Database;
 
-/// How often it looks.
+/// How often it reads.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// One login role's life, as seen from outside. Times are those of the readings.
+/// What was seen of one login role. Times are those of the readings.
 #[derive(Clone, Debug)]
 pub struct RoleLife {
     /// Its name.
@@ -27,7 +27,7 @@ pub struct RoleLife {
     pub disabled: Option<Instant>,
     /// When it was first seen gone.
     pub dropped: Option<Instant>,
-    /// What readings showed of its sessions although it was disabled or dropped. Must be empty.
+    /// Sessions that readings showed although the role was disabled or dropped. Must be empty.
     pub sessions_after_disable: Vec<String>,
 }
 
@@ -35,11 +35,11 @@ pub struct RoleLife {
 struct Record {
     roles: BTreeMap<u32, RoleLife>,
     readings: u64,
-    /// Why it stopped looking, if it had to.
+    /// Why it stopped reading, if it had to.
     failed: Option<String>,
 }
 
-/// Looks at roles and sessions all the time, with a superuser's connection of its own.
+/// Reads roles and sessions all the time, over a superuser's connection that it shares with no test.
 #[derive(Debug)]
 pub struct Observer {
     record: Arc<Mutex<Record>>,
@@ -56,7 +56,7 @@ impl Observer {
     /// Every version's role so far, by age.
     ///
     /// # Panics
-    /// If it could not look the whole time.
+    /// If it could not read all the time.
     #[must_use]
     pub fn roles(&self) -> Vec<RoleLife> {
         let record = lock(&self.record);
@@ -119,7 +119,7 @@ async fn observe(client: Client, known: Vec<u32>, record: Arc<Mutex<Record>>) {
 
 struct Row {
     id: u32,
-    /// None: the role is gone, a session of it is not.
+    /// None: the role is gone, and a session of it is not.
     name: Option<String>,
     may_log_in: bool,
     sessions: i64,

@@ -14,7 +14,7 @@ pub use rotacast_proto::v1::operator_command::Action;
 
 use super::{CLUSTER, OPERATOR, SECRET};
 
-/// For one call: longer, and the broadcaster is gone.
+/// Timeout of one call: a broadcaster that takes longer is down.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Gives signed orders and asks for the status.
@@ -45,7 +45,7 @@ impl Operator {
         (0..self.clients.len()).map(|which| self.at(which))
     }
 
-    /// The first answer; of refusals, the last.
+    /// The first answer. If all refuse, the last refusal.
     async fn any<T, F>(&self, call: impl Fn(AdminClient<Channel>) -> F) -> Result<T, Status>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
@@ -63,7 +63,7 @@ impl Operator {
     /// The status of the secret.
     ///
     /// # Errors
-    /// What the broadcaster says, or that none answers.
+    /// The broadcaster's error, or that none answers.
     pub async fn status(&self) -> Result<v1::SecretStatus, Status> {
         let request = v1::StatusRequest { secret: SECRET.into(), brief: false };
         let reply = self
@@ -107,9 +107,9 @@ impl Operator {
     /// Gives an order about the secret.
     ///
     /// # Errors
-    /// As [`Operator::status`]; after an error that is no refusal, it may have been carried out.
+    /// As [`Operator::status`]. After an error that is no refusal, the order may have been carried out.
     pub async fn order(&self, action: Action) -> Result<v1::CommandReply, Status> {
-        // The first broadcaster only: an order may have been carried out.
+        // Only the first broadcaster: an order may have been carried out.
         let mut first = self.clients[0].clone();
         let about = v1::StatusRequest { secret: String::new(), brief: true };
         let epoch = first.status(about).await?.into_inner().epoch;

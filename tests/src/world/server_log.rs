@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::database::Database;
 
-/// The order of events in PostgreSQL's own log.
+/// The order of events in PostgreSQL's log.
 #[derive(Clone, Debug, Default)]
 pub struct SessionLog {
     roles: BTreeMap<String, Events>,
@@ -22,7 +22,7 @@ struct Events {
 }
 
 impl SessionLog {
-    /// Reads the server's log as far as it is written.
+    /// Reads the server's log up to its end.
     ///
     /// # Panics
     /// If it cannot be read.
@@ -49,7 +49,7 @@ impl SessionLog {
         self.roles.get(role).is_some_and(|events| events.disabled.is_some() && events.dropped.is_some())
     }
 
-    /// Every trace of a session that lived on, or began, after its role was disabled; empty if all is well.
+    /// Every trace of a session that stayed, or began, after its role was disabled. Empty if there is none.
     #[must_use]
     pub fn early_ends(&self) -> Vec<String> {
         let late =
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_outlives_its_role_or_begins_after_it_is_told() {
+    fn a_session_that_outlives_its_role_or_begins_after_it_is_reported() {
         assert_eq!(read(&[LOGIN, DISABLE, LOGOUT, DROP]).early_ends().len(), 1);
         assert_eq!(read(&[DISABLE, LOGIN, LOGOUT, DROP]).early_ends().len(), 1);
         assert!(!read(&[LOGIN, LOGOUT]).is_gone("a_v1"));

@@ -11,7 +11,7 @@ use super::{LIMIT, Programs};
 use crate::pool_service::Status;
 use crate::servers::{Network, Process, Scratch, until};
 
-/// More than two lines of a status have.
+/// More bytes than two lines of a status have.
 const STATUS_BYTES: u64 = 64 * 1024;
 
 /// `pool-service`, started, stopped, paused and killed at will.
@@ -64,25 +64,25 @@ impl Service {
         self.process.id()
     }
 
-    /// What it last said about itself; `None` if it has said nothing yet.
+    /// Its last status; `None` if it has written none yet.
     ///
     /// # Panics
     /// If its output is not what it should be.
     #[must_use]
     pub fn status(&self) -> Option<Status> {
-        // Its end only: it is looked at often, and grows as long as the service runs.
+        // Only the end of the file: it is read often, and grows as long as the service runs.
         let mut file = File::open(&self.output).expect("the output file was made at the start");
         let start = file.metadata().expect("it is open").len().saturating_sub(STATUS_BYTES);
         file.seek(SeekFrom::Start(start)).expect("it is a file");
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).expect("it is a file");
-        // What stands behind the last line feed is being written at this moment.
+        // The text after the last line feed is still being written.
         let text = String::from_utf8_lossy(&bytes);
         let last = text.rsplit_once('\n')?.0.lines().next_back()?;
         Some(serde_json::from_str(last).unwrap_or_else(|error| panic!("{}: {error}: {last}", self.name)))
     }
 
-    /// Waits until it says something that `fits`.
+    /// Waits until a status matches.
     ///
     /// # Panics
     /// If it ends or does not within [`LIMIT`].
@@ -122,7 +122,7 @@ impl Service {
         self.process.resume();
     }
 
-    /// SIGTERM: it leaves. Its last status.
+    /// SIGTERM: it leaves. Returns its last status.
     ///
     /// # Panics
     /// If it does not end cleanly within [`LIMIT`].

@@ -14,41 +14,41 @@ use super::way::Way;
 
 /// The cluster's name.
 pub const CLUSTER: &str = "e2e";
-/// Where Rotacast's keys in the store begin.
+/// The prefix of Rotacast's keys in the store.
 pub const PREFIX: &str = "rotacast";
-/// The secret that everything is about.
+/// The secret that the tests rotate.
 pub const SECRET: &str = "payments/db";
-/// How the first broadcaster is called.
+/// The name of the first broadcaster.
 pub(super) const FIRST: &str = "rotacast";
 /// The operator's name.
 pub const OPERATOR: &str = "ada";
 /// The services that may use the secret; each has a key.
 pub const SERVICES: [&str; 3] = ["payments-api", "ledger", "mailer"];
 
-/// What may differ between tests.
+/// The options of a world.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub(super) store: StoreKind,
     pub(super) bus: BusKind,
     policy: BTreeMap<String, String>,
     provider: BTreeMap<String, String>,
-    /// None: as the store allows.
+    /// None: the shortest that the store allows.
     leader_ttl: Option<String>,
     /// How many broadcasters there are besides the first.
     pub(super) standbys: usize,
-    /// Everybody reaches store and bus through proxies of their own.
+    /// Each process reaches store and bus through proxies of its own.
     pub(super) cuttable: bool,
     pub(super) disk: Option<u64>,
     /// Broadcasters talk to NATS over TLS, each side with a certificate.
     pub(super) bus_tls: bool,
-    /// Where traces go, if anywhere.
+    /// The URL that traces are sent to, if any.
     pub(super) collector: Option<String>,
     log_format: &'static str,
 }
 
 impl Default for Options {
-    /// etcd and NATS, and leases that a machine with ten times as much to do as it has cores still renews in time. A test
-    /// that waits for leases to run out sets shorter ones.
+    /// etcd and NATS, and leases that a machine with ten times as much work as it has cores still renews in time. A
+    /// test that waits for leases to expire sets shorter ones.
     fn default() -> Self {
         let policy = [
             ("lease_idle", "\"30s\""),
@@ -110,15 +110,16 @@ impl Options {
         self
     }
 
-    /// Every broadcaster's data is on a disk of so many bytes, where one can be had: see [`Disk`](crate::servers::Disk).
+    /// Every broadcaster's data is on a disk of so many bytes, where one can be made: see
+    /// [`Disk`](crate::servers::Disk).
     #[must_use]
     pub fn small_disks(mut self, bytes: u64) -> Self {
         self.disk = Some(bytes);
         self
     }
 
-    /// Broadcasters talk to NATS over TLS, each side with a certificate in the world's folder [`TLS`](super::TLS); services do
-    /// without.
+    /// Broadcasters use NATS over TLS, each side with a certificate in the world's folder [`TLS`](super::TLS). Services
+    /// use no TLS.
     #[must_use]
     pub fn bus_tls(mut self) -> Self {
         self.bus_tls = true;
@@ -147,15 +148,15 @@ impl Options {
     }
 }
 
-/// Everybody's keys, in files.
+/// The keys of all parties, in files.
 #[derive(Clone)]
 pub struct Keys {
     pub(super) operator: SigningKey,
     pub(super) operator_file: PathBuf,
-    /// What signs the operator in to the dashboard.
+    /// The token with which the operator signs in to the dashboard.
     pub(super) token: String,
     token_digest: TokenDigest,
-    /// The public one.
+    /// The public key.
     pub(super) broadcaster: PathBuf,
     folder: PathBuf,
     public: BTreeMap<&'static str, String>,
@@ -200,8 +201,8 @@ pub(super) fn data_folder(name: &str) -> String {
     if name == FIRST { "data".into() } else { format!("data-{name}") }
 }
 
-/// Writes the configuration for the broadcaster of this name on this port, and says where. Each has a data folder of its
-/// own.
+/// Writes the configuration for the broadcaster of this name on this port, and returns its path. Each broadcaster has
+/// its own data folder.
 pub(super) fn write(
     folder: &Path,
     keys: &Keys,

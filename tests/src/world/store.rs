@@ -1,4 +1,4 @@
-//! The store of a world: which one, how it is configured, and how somebody without Rotacast reads and writes it.
+//! The store of a world: which one, how it is configured, and how other clients read and write it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use rotacast_store::{Created, EmbeddedStore, Prefix, SecretTree};
 use super::{PREFIX, SECRET};
 use crate::servers::{Consul, Etcd, Server};
 
-/// etcd gives no lease shorter than one and a half election timeouts: its own default is too long for a leader's term
-/// of a second.
+/// etcd grants no lease shorter than one and a half election timeouts: its default is too long for a leader's term of a
+/// second.
 const ETCD: [&str; 2] = ["--heartbeat-interval=50", "--election-timeout=500"];
 
 /// The file of a Consul's backup, in its folder.
@@ -20,7 +20,7 @@ const CONSUL_BACKUP: &str = "backup.snap";
 /// Which store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StoreKind {
-    /// The broadcaster's own file.
+    /// The embedded store's file.
     Embedded,
     /// etcd.
     Etcd,
@@ -53,7 +53,7 @@ impl StoreServer {
         })
     }
 
-    /// Its port; a file has none.
+    /// Its port. A file has none.
     pub(super) fn port(&self) -> Option<u16> {
         match self {
             Self::Embedded(_) => None,
@@ -73,7 +73,8 @@ impl StoreServer {
         format!("{place}\nprefix = \"{PREFIX}\"\n")
     }
 
-    /// How a sample service reads values from it, on another port where one is given; `None` if only the broadcaster can.
+    /// How a sample service reads values from it, on another port where one is given; `None` if only the broadcaster
+    /// can.
     pub(super) fn arguments(&self, port: Option<u16>) -> Option<Vec<String>> {
         let port = port.or(self.port()).unwrap_or_default();
         let address = match self {
@@ -84,7 +85,7 @@ impl StoreServer {
         Some(vec![address, format!("--prefix={PREFIX}")])
     }
 
-    /// How long a dead leader blocks its successor, unless a test says otherwise: Consul gives no session less.
+    /// How long a dead leader blocks its successor, unless a test says otherwise: Consul grants no shorter session.
     pub(super) fn usual_ttl(&self) -> &'static str {
         match self {
             Self::Embedded(_) | Self::Etcd(_) => "5s",
@@ -120,7 +121,7 @@ impl StoreServer {
         consul
     }
 
-    /// Keeps all that a server holds at this moment, in place of what was kept before.
+    /// Keeps a copy of everything that the server holds now, in place of an earlier copy.
     ///
     /// # Panics
     /// If it cannot, or if the store is a file.
@@ -131,7 +132,7 @@ impl StoreServer {
         }
     }
 
-    /// Takes it back to what [`StoreServer::back_up`] has kept: Consul while it runs, etcd by exchanging its data under it.
+    /// Restores the copy of [`StoreServer::back_up`]: in Consul while it runs, in etcd by exchanging its data.
     ///
     /// # Panics
     /// If it cannot, or if the store is a file.

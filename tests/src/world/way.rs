@@ -1,4 +1,4 @@
-//! How one process reaches store and bus: through proxies that misbehave on demand.
+//! How one process reaches store and bus: through proxies that can be told to misbehave.
 
 use super::{BusServer, StoreServer};
 use crate::servers::Proxy;
@@ -21,13 +21,13 @@ impl Way {
         Self { store: Proxy::start(store).await, bus: Proxy::start(bus).await }
     }
 
-    /// Nothing gets through any more, as if it were in a network of its own.
+    /// Nothing gets through any more, as if it were in a separate network.
     pub fn stall(&self) {
         self.store.stall();
         self.bus.stall();
     }
 
-    /// As if nothing had been.
+    /// Everything gets through again.
     pub fn heal(&self) {
         self.store.heal();
         self.bus.heal();

@@ -173,7 +173,7 @@ async fn s57_no_value_is_anywhere_but_in_the_store() {
     let Some(mut world) = World::start(programs!(), options).await else { return };
     log_everything(&world);
     let client = async_nats::connect(world.bus.nats().url()).await.expect("NATS runs");
-    let mut wire = client.subscribe(">").await.expect("NATS lets anybody listen");
+    let mut wire = client.subscribe(">").await.expect("NATS lets every client listen");
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
     let listening = tokio::spawn(async move {
         let mut messages = Vec::new();

@@ -237,7 +237,7 @@ async fn ten_thousand_secrets_and_very_many_instances_stay_usable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_no_secret_yet_is_told_how_to_begin() {
+async fn a_dashboard_without_secrets_says_how_to_begin() {
     let Some(browser) = Browser::start().await else { return };
     let scratch = Scratch::new("crowd");
     let home = serve(Crowd { secrets: 0, instances: 0 }, &scratch).await;

@@ -226,7 +226,7 @@ async fn draining() -> Option<(World, Service, Service)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s53_what_no_entitled_key_has_signed_changes_nothing_and_is_counted() {
+async fn s53_forged_messages_change_nothing_and_are_counted() {
     let Some((mut world, mut one, mut two)) = draining().await else { return };
     let forger = Forger::new(&world).await;
     let broadcaster = world.broadcaster_key();
@@ -421,10 +421,10 @@ fn record(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s53_everything_that_was_ever_said_said_again_changes_nothing() {
+async fn s53_replaying_every_message_changes_nothing() {
     let Some(mut world) = World::start(programs!(), Options::default().leader_ttl("10s")).await else { return };
     let client = async_nats::connect(world.bus.nats().url()).await.expect("NATS runs");
-    let subscriber = client.subscribe(format!("rotacast.{CLUSTER}.>")).await.expect("NATS lets anybody listen");
+    let subscriber = client.subscribe(format!("rotacast.{CLUSTER}.>")).await.expect("NATS lets every client listen");
     let (recording, stop) = record(subscriber);
     world.broadcaster.start(&world.operator).await;
     world.first_version().await;

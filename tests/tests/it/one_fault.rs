@@ -10,7 +10,7 @@ use rotacast_tests::servers::{make_certificates, until};
 use rotacast_tests::world::{Action, BusKind, CLUSTER, LIMIT, Options, StoreKind, TLS, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn services_notice_neither_a_store_that_refuses_everybody_nor_a_broken_record_of_another_secret() {
+async fn services_notice_neither_a_store_that_refuses_every_call_nor_a_broken_record_of_another_secret() {
     // Longer than the refusals take on a slow machine: services work with leases that were granted before.
     let options = Options::default().on(StoreKind::Etcd, BusKind::Nats).policy("lease_idle", "\"5m\"");
     let Some(mut world) = World::start(programs!(), options).await else { return };

@@ -182,7 +182,7 @@ impl Run {
     async fn led(&self) {
         self.leave_safe_mode().await;
         let all = ["witness", VICTIM, "gateway"];
-        until("a broadcaster to lead and everybody's leases to be renewed", LIMIT, async || {
+        until("a broadcaster to lead and every instance's leases to be renewed", LIMIT, async || {
             let instances = self.leader().await?.instances().await.ok()?;
             let renewed: BTreeSet<&str> = instances
                 .iter()

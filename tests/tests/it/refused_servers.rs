@@ -218,7 +218,7 @@ async fn version(etcd: &Etcd) -> [u64; 3] {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn etcd_below_the_minimum_version_is_told_once_and_no_other() {
+async fn etcd_below_the_minimum_version_is_reported_once_and_no_other() {
     let Some(etcd) = Etcd::start().await else { return };
     let version = version(&etcd).await;
     let scratch = Scratch::new("etcd-version");

@@ -165,12 +165,12 @@ fn spread(times: &mut [Duration]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_is_told_to_stop_hands_over_at_once_on_etcd() {
+async fn a_leader_that_stops_cleanly_hands_over_at_once_on_etcd() {
     hands_over(Options::default().on(StoreKind::Etcd, BusKind::Nats)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_is_told_to_stop_hands_over_at_once_on_consul() {
+async fn a_leader_that_stops_cleanly_hands_over_at_once_on_consul() {
     hands_over(Options::default().on(StoreKind::Consul, BusKind::Nats)).await;
 }
 

@@ -92,7 +92,7 @@ async fn undisturbed(world: &World, mut one: Service) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_service_is_waited_for_until_its_lease_is_surely_over() {
+async fn a_killed_service_is_waited_for_until_its_lease_has_expired_on_every_clock() {
     let Some((world, one, mut two)) = held_up(steady()).await else { return };
     let blocker = killed(&world, &mut two).await;
     assert!(blocker.next.starts_with("the instance is fenced in "), "{blocker:?}");

@@ -53,7 +53,7 @@ pub async fn disabling_and_destroying_twice_is_done_once(fixture: &impl Fixture)
 }
 
 /// Both work with the outside system away, and a description is there for people.
-pub async fn describing_and_drawing_need_nobody(fixture: &impl Fixture) {
+pub async fn describing_and_drawing_need_no_broadcaster(fixture: &impl Fixture) {
     assert!(!fixture.provider().describe().is_empty());
     assert!(!draw(fixture, 1).value.is_empty());
 }

@@ -205,7 +205,7 @@ pub(super) fn hasty() -> Policy {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s46_a_credential_that_somebody_else_deleted_is_told_once_and_holds_nothing_up() {
+async fn s46_a_credential_that_another_client_deleted_is_reported_once_and_holds_nothing_up() {
     for deleted in [true, false] {
         let folder = tempfile::tempdir().unwrap();
         let (mut environment, _bus) = environment(folder.path(), hasty()).await;
@@ -292,7 +292,7 @@ fn stuck(secrets: &Secrets) -> (SecretName, impl Sized + use<>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s55_whoever_floods_has_two_places_and_the_others_are_answered() {
+async fn s55_a_flooding_service_has_two_places_and_the_others_are_answered() {
     let folder = tempfile::tempdir().unwrap();
     let (environment, bus) = environment(folder.path(), Policy::default()).await;
     put(&environment, "first").await;

@@ -46,7 +46,7 @@ async fn last_version(secrets: &Secrets) -> Option<Version> {
 
 /// A leader that crashed after it saved the numbers in the record and before it wrote the note that others read.
 #[tokio::test(flavor = "multi_thread")]
-async fn numbers_that_are_taken_hold_nobody_up_although_nothing_noted_it() {
+async fn numbers_that_are_taken_hold_nothing_up_although_no_note_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let policy = faults::hasty();
     let (environment, _bus) = environment(folder.path(), policy.clone()).await;
@@ -140,7 +140,7 @@ async fn a_backup_that_was_taken_in_safe_mode_is_noticed_when_it_is_restored() {
 
 /// Any program that has a broadcaster's key can claim any revision.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_that_no_leap_reaches_is_told_as_trouble_in_the_end() {
+async fn a_state_that_no_leap_reaches_is_reported_as_trouble_in_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let policy = faults::hasty();
     let (environment, bus) = environment(folder.path(), policy.clone()).await;

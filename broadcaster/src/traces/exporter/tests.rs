@@ -135,7 +135,7 @@ async fn the_end_waits_for_the_last_spans_but_not_for_ever() {
 }
 
 #[test]
-fn headers_are_read_and_a_faulty_line_is_told_without_its_text() {
+fn headers_are_read_and_a_faulty_line_is_named_without_its_text() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("headers");
     std::fs::write(&file, "authorization: Bearer abc:def\n\nx-team: payments\n").unwrap();

@@ -40,7 +40,7 @@ pub async fn a_newcomer_gets_the_last_state_of_each_secret<F: Fixture>(f: F) {
     watch.until("the newer state", |w| w.payload("payments/db").is_some_and(|p| p == "newer")).await;
 }
 
-pub async fn a_newcomer_gets_the_last_roster_entry_and_report_of_each_life<F: Fixture>(f: F) {
+pub async fn a_newcomer_gets_the_last_roster_entry_and_report_of_each_incarnation<F: Fixture>(f: F) {
     let (sample, leader, bus) = (Sample::new(), f.leader(), f.instance());
     for round in 1..=3 {
         for number in 1..=2 {
@@ -331,7 +331,7 @@ pub async fn what_is_too_large_is_refused_and_the_largest_passes<F: Fixture>(f: 
 
 pub async fn a_sync_without_leader_says_so<F: Fixture>(f: F) {
     let sample = Sample::new();
-    let outcome = f.instance().sync(&sample.request(&life(1), "anybody?"), PATIENT).await;
+    let outcome = f.instance().sync(&sample.request(&life(1), "hello"), PATIENT).await;
     assert!(matches!(outcome, Err(BusError::NoLeader { .. })), "{outcome:?}");
 }
 
@@ -558,7 +558,7 @@ pub async fn a_register_that_returned_is_in_the_roster<F: Fixture>(f: F) {
     join_all(checks).await;
 }
 
-pub async fn a_pruned_life_is_gone_and_may_return<F: Fixture>(f: F) {
+pub async fn a_pruned_incarnation_is_gone_and_may_return<F: Fixture>(f: F) {
     let (sample, leader, bus) = (Sample::new(), f.leader(), f.instance());
     let entries = [1, 2].map(|number| sample.registration(&life(number), "here"));
     for (number, entry) in [1, 2].into_iter().zip(&entries) {

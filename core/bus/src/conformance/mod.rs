@@ -23,7 +23,7 @@ macro_rules! conformance {
         );
         $crate::conformance!(@cases $fixture, fresh:
             a_newcomer_gets_the_last_state_of_each_secret,
-            a_newcomer_gets_the_last_roster_entry_and_report_of_each_life,
+            a_newcomer_gets_the_last_roster_entry_and_report_of_each_incarnation,
             empty_logs_are_caught_up,
             a_watch_of_absent_secrets_is_caught_up,
             only_the_watched_secrets_arrive,
@@ -44,7 +44,7 @@ macro_rules! conformance {
             a_state_that_is_none_of_ours_is_read_and_overwritten_and_no_other,
             a_claim_stays_and_is_no_state,
             a_register_that_returned_is_in_the_roster,
-            a_pruned_life_is_gone_and_may_return,
+            a_pruned_incarnation_is_gone_and_may_return,
             a_leave_replaces_the_registration,
             a_thousand_instances_register_at_once,
             signatures_and_attributes_survive,

@@ -202,7 +202,7 @@ async fn a_watch_and_every_call_move_on_to_another_broadcaster() {
 }
 
 #[tokio::test]
-async fn where_nobody_leads_that_is_told_rather_than_who_is_not_there() {
+async fn where_no_broadcaster_leads_that_is_said_rather_than_which_one_is_absent() {
     let follower = serve().await;
     let client = client_of(&["http://127.0.0.1:1", &follower.url, "http://127.0.0.1:2"]).await;
     let outcome = client.sync(&message(Kind::SyncRequest, "payments/pod/1", "report"), Duration::from_secs(2)).await;

@@ -148,7 +148,7 @@ fn send(producer: &BaseProducer, options: &KafkaOptions, revision: u64, envelope
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_there_says_where_it_looked() {
+async fn an_absent_server_is_named_with_its_address() {
     let problem = failure(options("127.0.0.1:1".into())).await;
     assert!(matches!(problem, BusError::Unreachable { .. }), "{problem:?}");
     let text = problem.to_string();
@@ -355,7 +355,7 @@ async fn a_password_that_is_renewed_in_its_file_is_used() {
 
 #[cfg(feature = "kafka-tls")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_and_scram_let_in_who_they_should() {
+async fn tls_and_scram_let_only_the_right_clients_in() {
     use rotacast_bus::KafkaTls;
     use rotacast_test_servers::make_certificates;
 
@@ -413,7 +413,7 @@ async fn tls_and_scram_let_in_who_they_should() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_without_compaction_is_refused_and_weaker_settings_are_told() {
+async fn a_topic_without_compaction_is_refused_and_weaker_settings_are_reported() {
     let Some(server) = Kafka::shared().await else { return };
     let options = on(&server);
     let admin = admin(&server.broker());

@@ -37,7 +37,7 @@ async fn failure(options: NatsOptions) -> BusError {
 }
 
 #[tokio::test]
-async fn nobody_there_says_where_it_looked() {
+async fn an_absent_server_is_named_with_its_address() {
     let problem = failure(NatsOptions::new("nats://user:secret@127.0.0.1:1", ClusterName::new("dev").unwrap())).await;
     assert!(matches!(problem, BusError::Unreachable { .. }), "{problem:?}");
     let text = problem.to_string();
@@ -142,7 +142,7 @@ async fn a_stream_that_cannot_work_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn weaker_settings_are_told_and_nothing_else() {
+async fn weaker_settings_are_reported_and_nothing_else() {
     let Some(server) = Nats::start().await else { return };
     let bus = NatsBus::connect(options(&server, "dev")).await.unwrap();
     let findings = bus.examine().await;

@@ -279,7 +279,7 @@ fn labels_agree(record: &SecretRecord) -> Result<(), TestCaseError> {
         let leaving = record.retirements.contains_key(version);
         match listed.label {
             Label::Current | Label::Pending => prop_assert!(!leaving),
-            Label::Previous => prop_assert!(leaving, "{:?} is on nobody's way out: {:?}", version, record),
+            Label::Previous => prop_assert!(leaving, "{:?} is not being retired: {:?}", version, record),
             Label::Retired => prop_assert!(!leaving && listed.unproven.is_none(), "{:?}", listed),
             Label::Unproven => prop_assert!(!leaving && listed.unproven.is_some(), "{:?}", listed),
             Label::Rejected => {}

@@ -252,7 +252,7 @@ impl Story {
                 Ok(())
             }
             ["order", order @ ..] => bench.order(order_of(order)),
-            _ => panic!("the story says {line:?}, which nobody understands"),
+            _ => panic!("the story says {line:?}, which is no known event"),
         };
         if let Err(refusal) = result {
             writeln!(out, "  refused: {refusal}").unwrap();

@@ -65,7 +65,7 @@ pub async fn a_deposed_leader_changes_nothing(fixture: &impl StoreFixture) {
     let stale = || vec![Check::Leads(election.clone(), epoch)];
     let target = fixture.prefix().key().child("target");
     let attempt = |text: &'static str| vec![put(&target, text), Write::Delete(target.child("x"))];
-    assert_eq!(commit(&store, stale(), attempt("while nobody leads")).await, Committed::Conflict);
+    assert_eq!(commit(&store, stale(), attempt("while no candidate leads")).await, Committed::Conflict);
     let second = campaign(&fixture.client().await, &election, "second").await;
     assert_eq!(commit(&store, stale(), attempt("while another leads")).await, Committed::Conflict);
     // The epochs of another election are independent.

@@ -193,7 +193,7 @@ pub async fn a_tree_that_was_copied_from_another_server_is_followed_on(fixture: 
     }
 }
 
-pub async fn what_cannot_be_imported_is_told(fixture: &impl StoreFixture) {
+pub async fn what_cannot_be_imported_is_reported(fixture: &impl StoreFixture) {
     let (tree, source) = halves(fixture).await;
     let store = tree.store().clone();
     let mut events = PlainImporter::new(tree.clone(), source.clone()).unwrap().run();

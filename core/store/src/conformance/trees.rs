@@ -155,7 +155,7 @@ pub async fn publishing_happens_once(fixture: &impl StoreFixture) {
     assert!(tree.read_version(&secret, version(4)).await.unwrap().is_none());
 }
 
-pub async fn a_record_is_saved_only_over_what_was_read_by_who_leads(fixture: &impl StoreFixture) {
+pub async fn a_record_is_saved_only_by_the_leader_and_only_over_what_it_read(fixture: &impl StoreFixture) {
     let tree = tree(fixture).await;
     let leader = leader(&tree).await;
     let (secret, epoch) = (name("payments/db"), leader.epoch);
@@ -206,7 +206,7 @@ impl Told {
     }
 }
 
-pub async fn every_version_is_told_once_in_order(fixture: &impl StoreFixture) {
+pub async fn every_version_is_reported_once_in_order(fixture: &impl StoreFixture) {
     const AWAY: u64 = 150;
     let writer = SecretTree::new(fixture.undisturbed().await, fixture.prefix());
     let leader = leader(&writer).await;
@@ -282,7 +282,7 @@ pub async fn a_skipped_number_holds_back_what_follows(fixture: &impl StoreFixtur
     assert_eq!(tree.put_next(&secret, value("x"), None).await.unwrap(), version(10));
 }
 
-pub async fn a_version_changed_in_place_is_told(fixture: &impl StoreFixture) {
+pub async fn a_version_changed_in_place_is_reported(fixture: &impl StoreFixture) {
     let tree = tree(fixture).await;
     let secret = name("a");
     tree.put_next(&secret, value("x"), None).await.unwrap();

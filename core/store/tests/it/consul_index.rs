@@ -144,7 +144,7 @@ async fn s13_an_index_that_stays_or_is_zero_hides_nothing() {
 }
 
 #[tokio::test]
-async fn several_changes_within_one_wait_are_told_in_the_order_of_their_commits() {
+async fn several_changes_within_one_wait_are_reported_in_the_order_of_their_commits() {
     let script: &[Step] =
         &[(Some(10), &[("r/1", 10), ("r/2", 9)]), (Some(16), &[("r/0", 15), ("r/1", 12), ("r/3", 11), ("r/4", 12)])];
     let agent = agent(script, 16).await;

@@ -78,7 +78,7 @@ fn worst(findings: &[Finding], subject: &str) -> Level {
 }
 
 #[tokio::test]
-async fn a_restored_snapshot_is_told_and_what_has_to_be_noted_can_be() {
+async fn a_restored_snapshot_is_reported_and_what_has_to_be_noted_can_be() {
     let Some(consul) = Consul::start().await else { return };
     let store = store(&consul);
     for number in 0..5 {
@@ -121,7 +121,7 @@ async fn a_restored_snapshot_is_told_and_what_has_to_be_noted_can_be() {
 
 /// The index has caught up when the watch resumes. Only the stored keys show that the history is another one.
 #[tokio::test]
-async fn a_snapshot_restored_unseen_and_written_over_is_told() {
+async fn a_snapshot_restored_unseen_and_written_over_is_reported() {
     let Some(consul) = Consul::start().await else { return };
     let proxy = Proxy::start(consul.port()).await;
     let direct = store(&consul);
@@ -192,7 +192,7 @@ async fn what_was_acknowledged_outlives_a_killed_server() {
 }
 
 #[tokio::test]
-async fn versions_written_while_nobody_watched_are_all_seen_in_order() {
+async fn versions_written_while_no_watch_ran_are_all_seen_in_order() {
     let Some(consul) = Consul::start().await else { return };
     let proxy = Proxy::start(consul.port()).await;
     let tree = SecretTree::new(Arc::new(store(&consul)), prefix());

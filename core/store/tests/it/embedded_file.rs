@@ -242,7 +242,7 @@ async fn the_log_of_changes_stays_short() {
 
 /// An old copy is written over the file while a broadcaster has it open.
 #[tokio::test]
-async fn an_old_copy_restored_in_place_is_told_and_what_has_to_be_noted_can_be() {
+async fn an_old_copy_restored_in_place_is_reported_and_what_has_to_be_noted_can_be() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");
     let (store, _) = open(&path).await;

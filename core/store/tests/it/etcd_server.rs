@@ -159,7 +159,7 @@ async fn a_wiped_server_is_not_mistaken_for_the_old_one() {
 
 /// Ten versions are written while there is no watch, and their history is compacted.
 #[tokio::test]
-async fn versions_written_while_nobody_watched_are_all_seen_in_order() {
+async fn versions_written_while_no_watch_ran_are_all_seen_in_order() {
     let Some(etcd) = Etcd::start().await else { return };
     let tree = SecretTree::new(Arc::new(store(&etcd)), Prefix::new("rotacast").unwrap());
     let secret = SecretName::new("payments/db").unwrap();
@@ -195,8 +195,8 @@ async fn the_doctor_names_the_version() {
     let version = findings.iter().find(|finding| finding.subject.starts_with("etcd version")).unwrap();
     assert!(version.text.starts_with("3."), "{version:?}");
     assert_eq!(worst(&findings, "etcd members"), Level::Warning);
-    let nobody = EtcdOptions { endpoints: vec!["http://127.0.0.1:1".into()], ..EtcdOptions::default() };
-    let findings = EtcdStore::new(nobody).unwrap().examine().await;
+    let absent = EtcdOptions { endpoints: vec!["http://127.0.0.1:1".into()], ..EtcdOptions::default() };
+    let findings = EtcdStore::new(absent).unwrap().examine().await;
     assert!(findings.iter().any(|finding| finding.level == Level::Error && finding.fix.contains("address")));
 }
 

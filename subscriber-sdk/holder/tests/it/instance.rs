@@ -116,7 +116,7 @@ fn a_report_goes_out_when_there_is_news_and_not_for_every_renewed_lease() {
 }
 
 #[test]
-fn a_reply_for_another_life_changes_nothing() {
+fn a_reply_for_another_incarnation_changes_nothing() {
     let mut instance = registered(&["a"]);
     instance.handle(NOW, InstanceInput::SyncSent { nonce: Nonce(1), at: NOW }).unwrap();
     let before = instance.report();

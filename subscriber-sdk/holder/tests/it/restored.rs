@@ -107,7 +107,7 @@ fn a_version_that_the_backup_knows_did_not_come_again() {
 
 /// An instance that heard nothing while the others stayed.
 #[test]
-fn a_number_that_came_again_is_noticed_by_who_missed_the_stay() {
+fn a_number_that_came_again_is_noticed_by_an_instance_that_missed_the_stay() {
     let bench = Bench::running(managed(), &[]);
     let mut hand = Hand::new();
     let first = bench.coordinator.record().state();

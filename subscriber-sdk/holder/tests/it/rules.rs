@@ -222,7 +222,7 @@ fn the_switch_counts_the_old_version_as_held_until_the_runtime_has_installed_the
     bench.finish(at(1), Step::Prepare, 2, Ok(()));
     bench.begin(at(1), Step::Switch, 2);
     bench.holder.handle(at(1), Input::Finished { step: Step::Switch, version: v(2), result: Ok(()) }).unwrap();
-    assert_eq!(bench.local_commands(at(1)), [], "no release before the runtime says that nobody holds it");
+    assert_eq!(bench.local_commands(at(1)), [], "no release before the runtime says that no guard holds it");
     assert_eq!(bench.held(), [1, 2]);
 }
 
@@ -411,7 +411,7 @@ fn lease_rule_8_a_late_read_allows_nothing_that_is_known_to_be_sealed() {
 
 /// The SDK keeps nothing on disk: a new incarnation knows nothing of the one before it.
 #[test]
-fn s41_a_life_that_knows_nothing_takes_its_version_from_the_store_and_not_from_an_old_log() {
+fn s41_an_incarnation_that_knows_nothing_takes_its_version_from_the_store_and_not_from_an_old_log() {
     let mut bench = Bench::new();
     // An old log still shows the time before the rotation. It alone allows nothing.
     bench.state(at(0), state(1, 1, 1)).unwrap();
@@ -478,7 +478,7 @@ fn a_newly_wanted_version_waits_for_the_leader_before_it_reads_the_store() {
 }
 
 #[test]
-fn failures_are_reported_until_the_version_moves_on_and_retried_when_told() {
+fn failures_are_reported_until_the_version_moves_on_and_retried_on_request() {
     let mut bench = Bench::moving_to_two();
     let setback = |text: &str| Setback { text: text.into(), retry_after: SECOND };
     bench.holder.handle(at(1), Input::LoadFailed { version: v(2), setback: setback("store away") }).unwrap();

@@ -27,7 +27,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
         Rule::EndedUnleased => {
             let mut bench = Bench::running(managed(), &["api/a"]);
             let mut record = bench.coordinator.record().clone();
-            // As after many rotations: what ended long ago is listed no more.
+            // As after many rotations: a version that ended long ago is no longer listed.
             let listed = record.versions.remove(&v(1))?;
             record.versions.insert(v(30), listed);
             (record.current, record.last_version) = (Some(v(30)), Some(v(30)));
@@ -57,7 +57,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             spoil();
             bench.sync("api/a", 7, Stage::Released, &[7]);
             let comes_again = bench.input(Input::VersionSeen { version: v(2) }).is_ok();
-            says(comes_again, "truth: a number comes again while somebody uses the version that had it before")
+            says(comes_again, "truth: a number comes again while an instance uses the version that had it before")
         }
         Rule::LostAnnounced => {
             let mut bench = Bench::running(managed(), &["api/a"]);
@@ -100,7 +100,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             spoil();
             went_back(&mut bench);
             let stands = bench.coordinator.record().retirements.values().any(|it| !it.overrides.is_empty());
-            says(stands, "S1: a word that may have been taken back in the lost history cuts somebody off")
+            says(stands, "S1: an override that may have been taken back in the lost history cuts an instance off")
         }
         Rule::LeapUnseals => {
             let mut bench = Bench::draining(managed(), &["api/a"]);
@@ -110,7 +110,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             }
             spoil();
             went_back(&mut bench);
-            // The lost history went back to it.
+            // A rollback in the lost history made version 1 current again.
             says(!leased(&mut bench, 1), "A: an instance may not go on with what a lost rollback made current again")
         }
         Rule::ReleaseKnown => {
@@ -121,7 +121,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             bench.input(Input::Report { key: key("api/a"), sequence, report }).ok();
             says(
                 !super::blocks(&bench, "api/a"),
-                "S1: who acts on a state that nobody here knows counts as having let go",
+                "S1: an instance that acts on a state which the record has not had counts as having released",
             )
         }
         Rule::StayWaits => {
@@ -131,7 +131,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             bench.input(Input::VersionSeen { version: v(3) }).ok();
             spoil();
             bench.order(Order::LeaveSafeMode).ok();
-            says(!bench.coordinator.record().stay, "A: everybody is sent back while a newer version waits")
+            says(!bench.coordinator.record().stay, "A: every instance is sent back while a newer version waits")
         }
         Rule::SafeModeRollback => {
             let mut policy = managed();
@@ -280,7 +280,7 @@ fn refused(bench: &mut Bench, version: u64) {
     bench.input(Input::VerifyFailed { version: v(version), reason: "no such role".into() }).ok();
 }
 
-/// A provider where nothing can log in.
+/// A provider whose values nothing can log in with.
 fn without_logins() -> Policy {
     let provider = provider();
     Policy { provider: Some(ProviderId { system: String::new(), ..provider }), ..managed() }

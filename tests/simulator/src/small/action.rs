@@ -16,17 +16,17 @@ use crate::mutant::{Around, Mutant, Rule};
 pub enum Action {
     /// Time passes until something changes by itself.
     Wait,
-    /// What was just sent arrives; a Sync at this broadcaster.
+    /// The message that was just sent arrives; a Sync at this broadcaster.
     Arrives(usize),
-    /// It is lost.
+    /// The message is lost.
     Lost,
-    /// It is late.
+    /// The message is late.
     Late,
-    /// It arrives, and will arrive once more.
+    /// The message arrives, and will arrive once more.
     Doubled(usize),
-    /// What was late arrives; a Sync at this broadcaster.
+    /// A late message arrives; a Sync at this broadcaster.
     ArrivesLate(usize, usize),
-    /// A broadcaster hears of news in the roster.
+    /// A broadcaster hears of new roster entries.
     HearsRoster(usize),
     /// A broadcaster takes the leader's key.
     TakesOver(usize),
@@ -44,15 +44,15 @@ pub enum Action {
     Restarts(usize),
     /// An instance is cut off from everything, for good.
     CutOff(usize),
-    /// An instance begins a use of what it is handed.
+    /// An instance begins a use of the version that it gets.
     Uses(usize),
     /// An operator rolls back.
     RollsBack,
-    /// A newer version lands.
+    /// A newer version is written.
     Lands,
     /// The store is restored to this one of its records.
     Restores(usize),
-    /// The operator, who has heard of every instance, does something about it.
+    /// The operator, who has heard of every instance, acts on it.
     Recovers,
 }
 
@@ -90,7 +90,7 @@ impl Model {
         model
             .wire
             .retain(|wire| (0..model.lives.len()).all(|index| !model.lives[index].storebound || !to(wire, index)));
-        // Everyone settles on version 1, with a long lease; then version 2 lands.
+        // Every instance uses version 1 with a long lease. Then version 2 is written.
         for _ in 0..20 {
             model.read_roster(0);
             model.settle(fixed, 0);
@@ -207,7 +207,7 @@ impl Model {
             }
             let holder = life.rules.holder(&fixed.secret);
             let active = holder.and_then(|holder| holder.active(fixed.instances.at(self.now)));
-            // Of what is on its way out: anything else is safe to use.
+            // A version on its way out: every other version is safe to use.
             let leaving = active.is_some_and(|(version, _)| {
                 let record = self.stored.as_ref().map(|(record, _)| record);
                 record.is_some_and(|record| record.current != Some(version))
@@ -228,7 +228,7 @@ impl Model {
         actions
     }
 
-    /// It happens.
+    /// Carries the action out.
     pub(super) fn act(&mut self, fixed: &mut Fixed, action: Action) {
         match action {
             Action::Wait => self.wait(fixed),
@@ -273,7 +273,7 @@ impl Model {
             Action::GoesOn(node) => {
                 self.stopped[node] = false;
                 self.land(fixed, node);
-                // Whoever knows that its time is over follows again.
+                // A broadcaster that knows that its term is over follows again.
                 let now = fixed.leaders[node].at(self.now);
                 let knows = fixed.mutant != Some(Mutant::Leader(Rule::Leads));
                 if knows && self.nodes[node].as_ref().is_some_and(|it| it.leads_until <= now) {
@@ -361,7 +361,7 @@ impl Model {
         }
     }
 
-    /// Time passes to the next moment at which anything changes by itself, or a moment before a lease ends.
+    /// Time passes to the next moment at which something changes by itself, or to a moment before a lease ends.
     fn wait(&mut self, fixed: &mut Fixed) {
         let mut next = self.left.horizon.max(self.now + MS);
         let mut meet = |at: u64| {
@@ -404,7 +404,7 @@ impl Model {
             {
                 self.lives[index].syncing = None;
                 self.takes(fixed, index, InstanceInput::SyncFailed { nonce });
-                // An answer that comes later answers nothing. The request may still arrive.
+                // A later answer answers nothing. The request may still arrive.
                 self.held
                     .retain(|wire| !matches!(wire, Wire::Reply(to, reply) if *to == index && reply.nonce == nonce));
             }
@@ -419,7 +419,7 @@ impl Model {
         }
     }
 
-    /// Versions that exist; for the curious.
+    /// Versions that exist, for the summary.
     #[must_use]
     pub fn newest(&self) -> Option<Version> {
         Version::new(self.versions).ok()

@@ -18,7 +18,7 @@ use crate::mutant::Mutant;
 /// How long the leader's key lives without a renewal.
 pub(super) const LOCK: u64 = 900 * MS;
 
-/// How often what may happen: what bounds a small world.
+/// How often each kind of event may happen: the bounds of a small world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Bounds {
     /// Its name.
@@ -35,11 +35,11 @@ pub struct Bounds {
     pub kills: u8,
     /// Messages may be lost, late or doubled, or reach the wrong broadcaster, so often.
     pub faults: u8,
-    /// Uses may begin so often, besides what is handed out at the moment of judgement.
+    /// Uses may begin so often, besides the use of what is returned at the moment of judgement.
     pub uses: u8,
     /// An operator may roll back so often.
     pub rollbacks: u8,
-    /// Newer versions may land so often, besides the one that is rotated to.
+    /// Newer versions may be written so often, besides the one that is rotated to.
     pub versions: u8,
     /// An instance may be killed and start anew so often.
     pub restarts: u8,
@@ -78,13 +78,13 @@ pub(super) struct Life {
     pub(super) cut: bool,
     pub(super) storebound: bool,
     pub(super) registered: bool,
-    /// What it served last.
+    /// The version that it served last.
     pub(super) served: Option<Version>,
-    /// What it has served since before the store was restored.
+    /// The version that it has served since before the store was restored.
     pub(super) kept: Option<Version>,
 }
 
-/// What is under way.
+/// A message, save or command under way.
 #[derive(Clone, Hash, PartialEq, Eq, Debug)]
 pub(super) enum Wire {
     Sync(usize, Rc<SyncRequest>),
@@ -105,8 +105,8 @@ pub struct Model {
     pub(super) lock: Option<(usize, Epoch, u64)>,
     pub(super) epoch: u64,
     pub(super) lives: Vec<Life>,
-    /// What is on its way. Of what was sent a moment ago it is decided at once what becomes of it; what is held may
-    /// arrive at any later moment.
+    /// Messages under way. What becomes of a message that was just sent is decided at once. A held one may arrive at
+    /// any later moment.
     pub(super) wire: Vec<Wire>,
     pub(super) held: Vec<Wire>,
     pub(super) roster: Vec<InstanceKey>,
@@ -115,9 +115,9 @@ pub struct Model {
     pub(super) disabled: BTreeSet<Version>,
     pub(super) nonce: u64,
     pub(super) left: Bounds,
-    /// What a backup may have.
+    /// The records that a backup may have.
     pub(super) earlier: Vec<Rc<SecretRecord>>,
-    /// The store was restored; and no leader has said so yet.
+    /// The store was restored, and no leader has noticed yet.
     pub(super) restored: bool,
     pub(super) unnoticed: bool,
     /// Versions whose values the store has lost.
@@ -165,14 +165,14 @@ impl Fixed {
 }
 
 impl Model {
-    /// What it is known by.
+    /// The hash by which the state is known.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut state = DefaultHasher::new();
         self.hash(&mut state);
         state.finish()
     }
 
-    /// Whether somebody may be using a version now, or could begin to this moment.
+    /// Whether an instance may be using a version now, or could begin to at this moment.
     pub(super) fn user(&self, fixed: &Fixed, version: Version) -> Option<usize> {
         let now = fixed.instances.at(self.now);
         (0..self.lives.len()).find(|index| {

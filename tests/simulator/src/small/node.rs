@@ -1,4 +1,4 @@
-//! What broadcasters and instances do at once when something has reached them.
+//! The steps that broadcasters and instances take at once when a message has reached them.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -66,7 +66,7 @@ impl Model {
         Rc::make_mut(&mut it.machine).saved(now, id, &mut ());
     }
 
-    /// What the search has seen, so that it is known not to be empty.
+    /// What the search has met, so that it is known not to be empty.
     fn reached(&self, fixed: &mut Fixed, node: usize, changes: &[Change]) {
         let Some(it) = &self.nodes[node] else { return };
         let (now, coordinator) = (fixed.leaders[node].now(self.now), it.machine.coordinator());
@@ -110,7 +110,7 @@ impl Model {
         self.settle(fixed, node);
     }
 
-    /// Whoever leads and runs has renewed in time.
+    /// A broadcaster that leads and runs has renewed in time.
     pub(super) fn renew(&mut self, fixed: &Fixed) {
         let Some((node, epoch, until)) = self.lock else { return };
         let leads = self.nodes[node].as_ref().is_some_and(|it| it.epoch == epoch && it.saving.is_none());
@@ -123,7 +123,7 @@ impl Model {
         }
     }
 
-    /// The roster's news.
+    /// The new entries of the roster.
     fn roster_news(&mut self, node: usize) -> Vec<Input> {
         let Some(it) = &mut self.nodes[node] else { return Vec::new() };
         let from = std::mem::replace(&mut it.roster_read, self.roster.len());
@@ -139,7 +139,7 @@ impl Model {
         }
     }
 
-    /// Everything a broadcaster can do by itself. Provider, audit log and roster answer at once.
+    /// Every step that a broadcaster takes by itself. Provider, audit log and roster answer at once.
     pub(super) fn settle(&mut self, fixed: &mut Fixed, node: usize) {
         for _ in 0..400 {
             let Some(it) = &mut self.nodes[node] else { return };
@@ -245,7 +245,7 @@ impl Model {
         Rc::make_mut(&mut self.lives[index].rules).handle(now, input).is_ok()
     }
 
-    /// Everything an instance can do by itself. Its service and the values answer at once.
+    /// Every step that an instance takes by itself. Its service and the values answer at once.
     pub(super) fn goes_on(&mut self, fixed: &Fixed, index: usize) {
         let now = fixed.instances.at(self.now);
         let secret = fixed.secret.clone();

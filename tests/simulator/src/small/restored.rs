@@ -20,7 +20,7 @@ impl Model {
             life.kept = life.rules.holder(&fixed.secret).and_then(|holder| holder.serving());
             held.extend(life.rules.holder(&fixed.secret).map(|holder| holder.report().held).unwrap_or_default());
         }
-        // The values of the others are there, as if written once more.
+        // The values of the other versions are there, as if written once more.
         self.lost = held.into_iter().filter(|version| Some(*version) > last).collect();
         self.stored = Some((record, cursor));
         self.nodes = [None, None];
@@ -52,7 +52,7 @@ impl Model {
         !self.lost.contains(&version) && !self.disabled.contains(&version)
     }
 
-    /// A good version that waits; if there is none, it is written.
+    /// A version that works and waits. Writes one if there is none.
     fn rescue(&mut self, record: &SecretRecord, served: &BTreeSet<Version>) -> Option<Version> {
         let waits = record.versions.iter().rev().find(|(version, it)| {
             it.label == Label::Pending && Some(*version) > served.last() && self.is_good(**version)

@@ -1,4 +1,4 @@
-//! Breadth-first over everything that can happen.
+//! Breadth-first search over everything that can happen.
 
 use std::collections::HashMap;
 
@@ -6,22 +6,22 @@ use super::action::Action;
 use super::model::{Bounds, Fixed, Model};
 use crate::mutant::Mutant;
 
-/// What a search has come by: that it is not empty.
+/// What a search has met, which shows that it is not empty.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Reached {
     /// Retires that began.
     pub retired: u64,
-    /// Of them, those in which a member had released.
+    /// Retires in which a member had released.
     pub after_release: u64,
-    /// In which a member's lease was over.
+    /// Retires in which a member's lease had expired.
     pub after_expiry: u64,
-    /// By a later leader.
+    /// Retires by a later leader.
     pub after_takeover: u64,
-    /// Of a version that was rolled back.
+    /// Retires of a version that was rolled back.
     pub after_rollback: u64,
-    /// Of a version that was replaced before it was activated.
+    /// Retires of a version that was replaced before it was activated.
     pub after_supersede: u64,
-    /// With more than one member.
+    /// Retires with more than one member.
     pub with_joiner: u64,
     /// Restored stores that an operator has looked at.
     pub recovered: u64,
@@ -48,13 +48,13 @@ pub struct Found {
     pub states: usize,
     /// Steps between them.
     pub steps: u64,
-    /// All states that are at most so many steps from the first were looked at.
+    /// All states that are at most so many steps from the first one were looked at.
     pub depth: usize,
     /// There are no others within the bounds.
     pub complete: bool,
-    /// What was come by.
+    /// What the search has met.
     pub reached: Reached,
-    /// The shortest way to a broken promise, and which.
+    /// The shortest way to a broken promise, and the promise.
     pub violation: Option<(Vec<Action>, String)>,
 }
 
@@ -64,7 +64,7 @@ pub fn search(bounds: &Bounds, mutant: Option<Mutant>, most: usize) -> Found {
     let _broken = mutant.map(Mutant::breaks);
     let mut fixed = Fixed::new(bounds, mutant);
     let first = Model::first(&mut fixed, bounds.clone());
-    // A state's predecessor, and what led from it.
+    // A state's predecessor, and the action that led from it.
     let mut known: HashMap<u64, (u64, Option<Action>)> = HashMap::new();
     let print = first.fingerprint();
     known.insert(print, (0, None));
@@ -76,7 +76,7 @@ pub fn search(bounds: &Bounds, mutant: Option<Mutant>, most: usize) -> Found {
         let mut next = Vec::new();
         for (from, model) in layer {
             let actions = model.actions(&fixed);
-            // From most states there is one way on: the last of them takes the state itself.
+            // From most states only one action is possible: the last action takes the state itself.
             let copies = std::iter::repeat_n(model, actions.len());
             for (action, mut after) in actions.into_iter().zip(copies) {
                 after.act(&mut fixed, action);

@@ -1,9 +1,9 @@
-//! Small worlds, looked through from end to end. `tools/test --long` allows one fault of the network more in each and
-//! takes much longer.
+//! Small worlds, searched to the end. `tools/test --long` allows one fault of the network more in each and takes much
+//! longer.
 
 use rotacast_simulator::small::{Reached, configurations, search};
 
-/// Most states of one small world.
+/// The most states of one small world.
 const MOST: usize = 500_000;
 
 #[test]

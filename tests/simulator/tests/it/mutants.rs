@@ -1,5 +1,6 @@
-//! Every rule, broken, is noticed: by the world of a seed, by its directed test, by a row of docs/understand/scenarios.md, or in a
-//! small world. A rule that another stands behind is named with the reason. Built by `tools/mutants` alone.
+//! Every broken rule is noticed: by the world of a seed, by its directed test, by a row of
+//! docs/understand/scenarios.md, or in a small world. A rule that another one stands behind is named with the reason.
+//! Only `tools/mutants` builds this.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -15,10 +16,10 @@ use rotacast_simulator::{Mutant, Setup, World};
 /// Seeds in which a broken rule must be noticed.
 const SEEDS: u64 = 600;
 
-/// Those of worlds in which the store is restored.
+/// Seeds of worlds in which the store is restored.
 const RESTORED: u64 = 1_000;
 
-/// Does something for each, side by side, and lists what it complains about.
+/// Runs a check for each rule, in parallel, and lists the failures.
 fn complaints<T: Sync>(all: &[T], check: impl Fn(&T) -> Option<String> + Sync) -> Vec<String> {
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let workers = thread::available_parallelism().map_or(1, usize::from);

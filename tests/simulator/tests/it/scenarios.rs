@@ -1,5 +1,5 @@
-//! The rows of docs/understand/scenarios.md that the simulator shows: the promises hold in each. That none does without its
-//! rules is in `mutants`.
+//! The rows of docs/understand/scenarios.md that the simulator shows: the promises hold in each. `mutants` shows that
+//! none of them holds without its rules.
 
 use rotacast_simulator::scenario::{Scenario, scenarios};
 

@@ -11,7 +11,7 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-/// Those of worlds in which the store is restored.
+/// Seeds of worlds in which the store is restored.
 const RESTORED: u64 = 1_000;
 const LONG_RESTORED: u64 = 20_000;
 
@@ -27,7 +27,7 @@ fn run(setup: Setup, test: &str) -> Counts {
     world.counts
 }
 
-/// What the seeds of one test come to; of a single seed, nothing.
+/// The counts of all seeds of a test; `None` when a single seed is run again.
 fn run_all(usual: u64, long: u64, test: &str, setup: impl Fn(u64) -> Setup) -> Option<Counts> {
     if let Some(seed) = number("ROTACAST_SEED") {
         println!("seed {seed}: {:?}", run(setup(seed), test));
@@ -52,7 +52,7 @@ fn seeds_keep_every_promise() {
     }
 }
 
-/// Those of worlds in which operators say that instances are gone and give versions up.
+/// Seeds of worlds in which operators say that instances are gone and give versions up.
 const WORDS: u64 = 1_000;
 const LONG_WORDS: u64 = 20_000;
 

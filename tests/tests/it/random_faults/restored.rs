@@ -85,7 +85,7 @@ impl Run {
     /// has been found to use.
     async fn next_number(&self) -> u64 {
         let names = [Some("witness"), Some("gateway"), (!self.victim_down).then_some(VICTIM)];
-        until("everybody to say what they serve", LIMIT, async || {
+        until("every instance to say what it serves", LIMIT, async || {
             let leader = self.leader().await?;
             let (status, instances) = (leader.status().await.ok()?, leader.instances().await.ok()?);
             let heard: Vec<_> = instances.iter().filter(|instance| instance.lease_left_ms > 0).collect();
@@ -132,7 +132,7 @@ impl Run {
             if !in_safe_mode(&status) {
                 return Some(());
             }
-            assert!(self.restores > 0, "safe mode, and nobody has restored the store: {status:#?}");
+            assert!(self.restores > 0, "safe mode, and the store was not restored: {status:#?}");
             // Without an answer it may have been carried out all the same: the next status shows it.
             let _ = leader.order(Action::LeaveSafeMode(v1::LeaveSafeMode {})).await;
             None
@@ -147,7 +147,7 @@ fn number(role: &str) -> Option<u64> {
 }
 
 #[test]
-fn roles_are_told_by_their_number() {
+fn roles_are_known_by_their_number() {
     assert_eq!(number(&Database::login_by_hand(12)), Some(12));
     assert_eq!(number("payments_db_v3"), Some(3));
     assert_eq!(number(VICTIM), None);

@@ -89,7 +89,7 @@ async fn a_role_that_holds_objects_in_another_database_is_not_dropped_and_it_say
 }
 
 #[tokio::test]
-async fn a_role_of_that_name_that_somebody_else_made_is_not_taken_over() {
+async fn a_role_of_that_name_that_another_client_made_is_not_taken_over() {
     let Some(fixture) = start().await else { return };
     let provider = fixture.provider();
     let (secret, version) = (fixture.secret(), Version::FIRST);
@@ -102,7 +102,7 @@ async fn a_role_of_that_name_that_somebody_else_made_is_not_taken_over() {
 }
 
 #[tokio::test]
-async fn a_value_written_by_somebody_else_is_tested_and_retired() {
+async fn a_value_written_by_another_client_is_tested_and_retired() {
     let Some(fixture) = start().await else { return };
     let (provider, role) = (fixture.provider(), fixture.name("Theirs \"x\""));
     let quoted = postgres_protocol::escape::escape_identifier(&role);

@@ -52,6 +52,7 @@ fn s24_a_forgotten_incarnation_that_registers_again_does_not_prove_a_later_one_o
     bench.input(Input::Registered { key: key("api/a#1"), exclusive: true, live: true }).unwrap();
     assert!(!bench.coordinator.members().any(|member| member.superseded));
     // An incarnation with the exclusive name that acknowledges a grant ran when the grant was issued: earlier ones are over.
+    bench.pass(seconds(1));
     bench.input(Input::Registered { key: key("api/a#3"), exclusive: true, live: true }).unwrap();
     bench.pass(seconds(1));
     bench.sync("api/a#3", 1, Stage::Seen, &[1]);
@@ -77,6 +78,7 @@ fn a_registration_that_arrives_late_proves_no_later_incarnation_over() {
         bench.sync("api/b", 2, stage, &[1, 2]);
     }
     bench.sync("api/b", 2, Stage::Released, &[2]);
+    bench.pass(seconds(1));
     bench.input(Input::Registered { key: key("api/a#1"), exclusive: true, live: true }).unwrap();
     assert!(!bench.drains(1, seconds(600)), "api/a#2 still uses version 1");
 }

@@ -2,7 +2,7 @@ use crate::bench::{Bench, key, managed, seconds, v};
 use crate::coordinator::{Input, Order};
 use crate::message::Stage;
 use crate::policy::Policy;
-use crate::record::{Cause, Label, RecordChange, SafeMode};
+use crate::record::{Cause, Label, RecordChange, SafeMode, SecretRecord};
 use crate::time::WallTime;
 
 #[test]
@@ -70,10 +70,17 @@ fn a_replaced_version_is_retired_under_a_guard_of_its_own() {
 #[test]
 fn the_bounds_rise_with_the_policys_times_and_do_not_fall_with_them() {
     let mut bench = Bench::running(managed(), &["api/a"]);
-    for lease_idle in [seconds(7200), seconds(600)] {
-        bench.input(Input::PolicyChanged(Box::new(Policy { lease_idle, ..managed() }))).unwrap();
-        let record = bench.coordinator.record();
-        assert_eq!((record.timing.lease_idle, record.bounds.lease), (lease_idle, seconds(7200)));
+    for factor in [2, 1] {
+        let times = |factor| {
+            let Policy { lease_idle, self_lease, max_use, .. } = managed();
+            (lease_idle * factor, self_lease * factor, max_use * factor)
+        };
+        let (lease_idle, self_lease, max_use) = times(factor);
+        let policy = Policy { lease_idle, self_lease, max_use, ..managed() };
+        bench.input(Input::PolicyChanged(Box::new(policy))).unwrap();
+        let SecretRecord { timing, bounds, .. } = bench.coordinator.record();
+        assert_eq!((timing.lease_idle, timing.self_lease, timing.max_use), times(factor));
+        assert_eq!((bounds.lease, bounds.self_lease, bounds.max_use), times(2));
     }
 }
 
