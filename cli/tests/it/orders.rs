@@ -167,7 +167,7 @@ async fn an_override_names_the_incarnations_it_cuts_off() {
     let given = rig.orders().pop().unwrap();
     assert_eq!((given.action, given.version, given.sessions), ("override", 1, false));
     assert_eq!(given.reason, "pod-1 hangs");
-    assert_eq!(lives(&given), ["api/pod-1#0a0a0a0a", "api/pod-1#0b0b0b0b"], "every life but the one that left");
+    assert_eq!(lives(&given), ["api/pod-1#0a0a0a0a", "api/pod-1#0b0b0b0b"], "every incarnation but the one that left");
     rig.run(&with(&["--instance", "api/pod-1/0b0b0b0b", "--sessions", "--yes"])).await.exits(0);
     let given = rig.orders().pop().unwrap();
     assert_eq!((lives(&given), given.sessions), (vec!["api/pod-1#0b0b0b0b".to_owned()], true));

@@ -88,7 +88,7 @@ impl Served {
     fn told(&self, fits: impl Fn(&str) -> bool) -> String {
         loop {
             let mut buffer = [0; 4096];
-            let length = self.systemd.recv(&mut buffer).expect("systemd is told in time");
+            let length = self.systemd.recv(&mut buffer).expect("a message to systemd in time");
             let text = String::from_utf8(buffer[..length].to_vec()).unwrap();
             if fits(&text) {
                 return text;

@@ -168,7 +168,7 @@ pub async fn states_and_roster_survive_a_restart<F: Fixture>(mut f: F) {
     if F::HANDLES_SURVIVE {
         states.until("a state published after the restart", |w| w.last.get(name.as_str()) == Some(&after)).await;
         roster.until("a registration after the restart", |w| w.last.contains_key(&subject(&life(2)))).await;
-        assert!(states.resyncs >= 1, "continuity was lost and not told");
+        assert!(states.resyncs >= 1, "continuity was lost and not reported");
         assert!(roster.last.contains_key(&subject(&life(1))));
     } else {
         assert!(matches!(roster.end().await, BusError::Cancelled));

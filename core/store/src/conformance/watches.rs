@@ -40,8 +40,11 @@ pub async fn a_watch_tells_everything_in_order(fixture: &impl StoreFixture) {
             let at: Vec<usize> =
                 (0..view.changes.len()).filter(|&at| view.changes[at].1 == cursor && view.changes[at].2).collect();
             // If half of a pair is deleted meanwhile, the watch may report the pair without that half.
-            assert!(matches!(at[..], [_] | [_, _]), "the commit at {cursor:?} was told {at:?}");
-            assert!(at.windows(2).all(|pair| pair[0] + 1 == pair[1]), "the commit at {cursor:?} was told in pieces");
+            assert!(matches!(at[..], [_] | [_, _]), "the commit at {cursor:?} was reported {at:?}");
+            assert!(
+                at.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+                "the commit at {cursor:?} was reported in pieces"
+            );
         }
         let keys = |put: bool| view.changes.iter().filter(move |change| change.2 == put).map(|change| &change.0);
         // A deletion is reported once for every key that was reported. A key that was written and deleted may be left
@@ -52,16 +55,16 @@ pub async fn a_watch_tells_everything_in_order(fixture: &impl StoreFixture) {
         };
         let mut deleted: Vec<&Key> = keys(false).collect();
         deleted.sort();
-        assert!(deleted.is_sorted_by(|one, next| one < next), "no deletion is told twice: {deleted:?}");
+        assert!(deleted.is_sorted_by(|one, next| one < next), "no deletion is reported twice: {deleted:?}");
         assert!(deleted.iter().all(is_deleted), "{deleted:?}");
         for key in keys(true).filter(is_deleted) {
-            assert!(deleted.binary_search(&key).is_ok(), "the deletion of {key} was not told");
+            assert!(deleted.binary_search(&key).is_ok(), "the deletion of {key} was not reported");
         }
         let mut told: Vec<&Key> = keys(true).collect();
         let all = told.len();
         told.sort();
         told.dedup();
-        assert_eq!(told.len(), all, "no change is told twice");
+        assert_eq!(told.len(), all, "no change is reported twice");
     }
 }
 

@@ -38,10 +38,12 @@ fn is_unmet(bench: &Bench, name: ConditionName) -> bool {
     !condition.unwrap_or_else(|| panic!("no {name} in {guard:?}")).met
 }
 
+type Happens = fn(&mut Bench);
+
 /// What happens to a version that may retire, and the condition that holds no longer.
 #[test]
 fn each_condition_can_hold_the_retire_back() {
-    let happens: [(ConditionName, fn(&mut Bench)); 9] = [
+    let happens: [(ConditionName, Happens); 9] = [
         (ConditionName::Leads, |bench| bench.now.instant = bench.coordinator.tenure().valid_until),
         (ConditionName::NotPaused, |bench| bench.order(Order::pause("wait").unwrap()).unwrap()),
         (ConditionName::NotInSafeMode, Bench::went_back),
