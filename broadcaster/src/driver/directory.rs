@@ -63,13 +63,15 @@ struct Known {
 pub(super) enum Fault {
     /// Its record cannot be read, and why.
     Record(String),
+    /// Another client has written or deleted its record while this term lasts, and which of both.
+    Overwritten(String),
     /// Its task ended before its term did, and why.
     Task(String),
 }
 
 impl Fault {
     pub(super) fn reason(&self) -> &str {
-        let (Self::Record(reason) | Self::Task(reason)) = self;
+        let (Self::Record(reason) | Self::Overwritten(reason) | Self::Task(reason)) = self;
         reason
     }
 }

@@ -67,7 +67,8 @@ impl ValueSource for StoreFetch {
                 "no secret {secret}: write its first version with `rotacast put {secret}`"
             )));
         };
-        let record = SecretRecord::decode(&stored.bytes).map_err(|problem| Status::internal(problem.to_string()))?;
+        let record = SecretRecord::decode_of(secret, &stored.bytes);
+        let record = record.map_err(|problem| Status::internal(problem.to_string()))?;
         let state = record.state();
         let value = match request.version {
             None => Vec::new(),

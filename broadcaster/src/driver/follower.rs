@@ -85,9 +85,10 @@ pub(super) async fn statuses(
 }
 
 fn told(environment: &Environment, entry: &RecordEntry) -> Result<SecretStatus, Refusal> {
-    let record = SecretRecord::decode(&entry.bytes).map_err(|problem| Refusal::Unavailable {
+    let record = SecretRecord::decode_of(&entry.secret, &entry.bytes).map_err(|problem| Refusal::Unavailable {
         problem: format!("the record of {}: {problem}", entry.secret),
-        fix: "a later release may have written it: upgrade this broadcaster".into(),
+        fix: "upgrade this broadcaster if a later release wrote it; otherwise write it back from a backup of the store"
+            .into(),
     })?;
     let now = clock::wall();
     let configured = environment.settings.of(&entry.secret).shown(&record, now);

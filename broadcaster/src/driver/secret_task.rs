@@ -46,8 +46,10 @@ pub(super) const MAILBOX: usize = if cfg!(test) { 64 } else { 4096 };
 pub(super) enum Ended {
     /// The term is over.
     Stopped,
-    /// Another client has written the record: another leader is at work.
+    /// Another leader is at work.
     Deposed(String),
+    /// Another client has written or deleted the record although this term lasts.
+    Overwritten(String),
 }
 
 /// One secret's task.

@@ -1,5 +1,5 @@
-//! Which records do not say yet that they may be older than what has happened: the store went back, or they could not be read
-//! and were written back. Kept by the process: the next term has to tell them.
+//! Which records do not say yet that they may be older than what has happened: the store went back, they could not be read
+//! and were written back, or another client wrote them. Kept by the process: the next term has to tell them.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,17 +16,17 @@ struct Told {
     count: u64,
     /// Secrets whose record does not know of it even so: they were out of service. No more than the store has records.
     unaware: BTreeSet<SecretName>,
-    /// Secrets whose record could not be read. No more than the store has records.
+    /// Secrets whose record could not be read, or was written by another client. No more than the store has records.
     broken: BTreeSet<SecretName>,
 }
 
 impl Setbacks {
-    /// The secret's record cannot be read.
+    /// The secret's record cannot be read, or another client has written it.
     pub(super) fn broken(&self, secret: SecretName) {
         self.told().broken.insert(secret);
     }
 
-    /// Whether the secret's record could not be read, and does not say so yet.
+    /// Whether the secret's record could not be read or was not ours, and does not say so yet.
     pub(super) fn was_broken(&self, secret: &SecretName) -> bool {
         self.told().broken.contains(secret)
     }

@@ -54,7 +54,8 @@ const OF_A_TERM: [Topic; 8] = [
 /// How often a secret that has not answered is asked again whether its record knows of the store's setback.
 const ASK_AGAIN: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(30) };
 
-const WRITTEN_BACK: &str = "its record could not be read, and was written back: it may be older than what has happened";
+const WRITTEN_BACK: &str = "another client wrote its record, or it could not be read for a while: it may be older than what \
+                            has happened";
 
 /// Leads until the leadership is lost, `stop`, or an error that ends the term. A setback of the store that a record does not
 /// know of puts its secret into safe mode before anything else is done for it.
@@ -237,6 +238,11 @@ impl Term {
                     Some(secret) => return anyhow::anyhow!("the record of {secret}: {problem}"),
                     None => return anyhow::anyhow!("a record: {problem}"),
                 },
+                Some(Ok((id, Ended::Overwritten(problem)))) => {
+                    if let Some(secret) = self.names().remove(&id) {
+                        self.take_out_of_service(secret, Fault::Overwritten(problem));
+                    }
+                }
                 Some(Ok((id, Ended::Stopped))) => {
                     let ended = self.names().remove(&id);
                     if let Some(secret) = ended.filter(|_| !self.over.is_cancelled()) {

@@ -91,11 +91,21 @@ impl SecretTree {
         Check::Leads(self.leader_key(), epoch)
     }
 
+    /// Whether this epoch's leadership lasts, linearizably.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn is_led_by(&self, epoch: Epoch) -> Result<bool, StoreError> {
+        // Deletes what is never there: any member of etcd, which may lag behind, answers a transaction that writes nothing.
+        let nothing = crate::Write::Delete(self.probe_key());
+        Ok(matches!(self.commit(vec![self.leads(epoch)], vec![nothing]).await?, Committed::Done(_)))
+    }
+
     /// What the store says about itself, and whether it lets us write below the prefix. Nothing is written.
     pub async fn examine(&self) -> Vec<Finding> {
         let mut findings = self.store.examine().await;
         let reachable = findings.iter().all(|finding| finding.level != Level::Error);
-        let probe = self.folder("access-probe");
+        let probe = self.probe_key();
         // A check that never holds: rights are looked at before it is.
         let refused = self
             .commit(
@@ -129,6 +139,11 @@ impl SecretTree {
 
     fn leader_key(&self) -> Key {
         self.folder("leader")
+    }
+
+    /// A key that is never written.
+    fn probe_key(&self) -> Key {
+        self.folder("access-probe")
     }
 
     fn versions_folder(&self) -> Key {

@@ -39,20 +39,13 @@ impl ValueSource for StoreSource {
                 ),
             ));
         };
-        let record = SecretRecord::decode(&entry.bytes).map_err(|error| {
+        let record = SecretRecord::decode_of(secret, &entry.bytes).map_err(|error| {
             Error::new(
                 ErrorKind::Malformed,
                 format!("record of secret {secret} in {}: {error}", self.describe()),
                 "upgrade this service's SDK if the broadcaster is newer; otherwise run `rotacast doctor`",
             )
         })?;
-        if record.secret != *secret {
-            return Err(Error::new(
-                ErrorKind::Malformed,
-                format!("record of secret {secret} in {} is about {}", self.describe(), record.secret),
-                "run `rotacast doctor`",
-            ));
-        }
         Ok(record.state())
     }
 

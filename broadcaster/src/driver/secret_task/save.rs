@@ -38,7 +38,12 @@ impl SecretTask {
                     return Ok(());
                 }
                 Ok(stored) if stored.as_ref().map(|stored| stored.cursor) != self.cursor => {
-                    return Err(Ended::Deposed(format!("another client has written the record: {problem}")));
+                    let done = if stored.is_some() { "overwritten" } else { "deleted" };
+                    match self.environment.tree.is_led_by(epoch).await {
+                        Ok(true) => return Err(Ended::Overwritten(format!("another client has {done} its record"))),
+                        Ok(false) => return Err(Ended::Deposed(format!("another leader has {done} it: {problem}"))),
+                        Err(problem) => warn!(secret = %self.secret, %problem, "cannot ask whether this term lasts"),
+                    }
                 }
                 Ok(_) if refused => return Err(Ended::Deposed(problem)),
                 Ok(_) => {}

@@ -29,6 +29,8 @@ pub(super) const MEND_EVERY: Duration = if cfg!(test) { Duration::from_millis(50
 
 const MEND_RECORD: &str = "write the record back from a backup of the store, or upgrade to the release that wrote it; it is \
                            read again every 30 s";
+const MEND_OVERWRITTEN: &str = "find the client that writes below Rotacast's prefix, and take its rights to do so. The record \
+                                is read again within 30 s, and its secret begins in safe mode: `rotacast why NAME`";
 const CANNOT_BEGIN: &str = "its task cannot begin, which is a bug: see the log";
 const MEND_TASK: &str = "nothing to do: it starts again within 30 s. Put its log line into a bug report";
 
@@ -46,7 +48,7 @@ impl Term {
         let mut known = BTreeSet::new();
         let mut records = Vec::with_capacity(entries.len());
         for entry in entries {
-            match SecretRecord::decode(&entry.bytes) {
+            match SecretRecord::decode_of(&entry.secret, &entry.bytes) {
                 Ok(record) => records.push((record, entry.cursor)),
                 Err(problem) => {
                     // Not new: its versions are no reason to begin it anew.
@@ -102,6 +104,10 @@ impl Term {
                 self.setbacks.broken(secret.clone());
                 MEND_RECORD
             }
+            Fault::Overwritten(_) => {
+                self.setbacks.broken(secret.clone());
+                MEND_OVERWRITTEN
+            }
             Fault::Task(_) => MEND_TASK,
         };
         self.environment.findings.raise(Topic::OutOfService, secret.as_str(), Level::Error, text, fix);
@@ -152,7 +158,7 @@ impl Term {
         let stored = match entry {
             None => None,
             Some(entry) => {
-                let record = SecretRecord::decode(&entry.bytes).map_err(|problem| unreadable(&problem))?;
+                let record = SecretRecord::decode_of(secret, &entry.bytes).map_err(|problem| unreadable(&problem))?;
                 Some((record, entry.cursor))
             }
         };

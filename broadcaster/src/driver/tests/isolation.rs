@@ -2,6 +2,7 @@
 
 use rotacast_protocol::message::SyncReply;
 use rotacast_protocol::record::Label;
+use rotacast_protocol::status::BlockerStatus;
 use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Trial, Verdict};
 use rotacast_store::PlainImporter;
 
@@ -85,6 +86,59 @@ async fn a_record_that_cannot_be_read_takes_its_secret_alone_out_of_service_unti
     running.control.command(OperatorName::new("tests").unwrap(), command).await.unwrap();
     running.reaches(&other(), 2).await;
     hold("no finding", async || running.finding(Topic::OutOfService).is_none()).await;
+    running.stop().await;
+}
+
+/// As `etcdctl put` and `etcdctl del` do it while this leader goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_another_client_overwrites_or_deletes_takes_its_secret_alone_out_of_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let (environment, _bus) = environment(folder.path(), hasty()).await;
+    let records = environment.tree.prefix().key().child("records");
+    let record = async |secret: &SecretName| environment.tree.read_record(secret).await.unwrap().unwrap().bytes;
+    let running = Running::start(&environment);
+    for secret in [&name(), &other()] {
+        put_of(&environment, secret, "first").await;
+        running.reaches(secret, 1).await;
+    }
+    let older = record(&other()).await;
+    put_of(&environment, &other(), "second").await;
+    running.reaches(&other(), 2).await;
+    let epoch = running.control.term().await.unwrap();
+    let key = records.child(other());
+    let put_record = |bytes: Vec<u8>| Write::Put(key.clone(), SecretValue::new(bytes));
+    let writes = [
+        (put_record(older), None),
+        (Write::Delete(key.clone()), None),
+        (put_record(b"{}".to_vec()), Some("not a rotation record")),
+        (put_record(record(&name()).await), Some("it is the record of payments/db")),
+    ];
+    for (turn, (write, unreadable)) in (3..).zip(writes) {
+        environment.tree.store().commit(Commit { checks: vec![], writes: vec![write] }).await.unwrap();
+        // The next change of the record meets what was written.
+        put_of(&environment, &other(), &format!("value {turn}")).await;
+        if let Some(problem) = unreadable {
+            // No record that its secret could begin with.
+            let finding = || running.finding(Topic::OutOfService).unwrap_or_default();
+            hold(problem, async || finding().starts_with("billing/db: ") && finding().contains(problem)).await;
+            let gone = Commit { checks: vec![], writes: vec![Write::Delete(key.clone())] };
+            environment.tree.store().commit(gone).await.unwrap();
+        }
+        hold("safe mode, and why", async || {
+            let Some(task) = running.secrets.get(&other()) else { return false };
+            let status = task.status.borrow();
+            let told = |blocker: &BlockerStatus| blocker.why.contains("another client wrote its record");
+            status.overlays.contains(&Overlay::SafeMode) && status.blockers.iter().any(told)
+        })
+        .await;
+        let command = OperatorCommand { secret: other(), action: Action::Order(Order::LeaveSafeMode) };
+        running.control.command(OperatorName::new("tests").unwrap(), command).await.unwrap();
+        running.reaches(&other(), turn).await;
+        hold("no finding", async || running.finding(Topic::OutOfService).is_none()).await;
+    }
+    put(&environment, "second").await;
+    running.reaches(&name(), 2).await;
+    assert_eq!(running.control.term().await.unwrap(), epoch, "the term has ended");
     running.stop().await;
 }
 

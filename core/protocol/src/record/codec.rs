@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::SecretRecord;
+use crate::SecretName;
 use crate::phase::Phase;
 
 /// The format this build writes. A reader refuses a higher one by name.
@@ -30,6 +31,14 @@ pub enum RecordError {
     Corrupt {
         /// What does not parse, and where.
         problem: String,
+    },
+    /// Another secret's, written under this one's key.
+    #[error("it is the record of {found}, expected that of {expected}")]
+    OtherSecret {
+        /// Whose key holds it.
+        expected: SecretName,
+        /// Whose record it is.
+        found: SecretName,
     },
 }
 
@@ -69,6 +78,18 @@ impl SecretRecord {
         record.unknown.remove("format");
         record.check().map_err(corrupt)?;
         Ok(record)
+    }
+
+    /// From what is stored under a secret's key.
+    ///
+    /// # Errors
+    /// As [`SecretRecord::decode`], and [`RecordError::OtherSecret`].
+    pub fn decode_of(secret: &SecretName, bytes: &[u8]) -> Result<Self, RecordError> {
+        let record = Self::decode(bytes)?;
+        if record.secret == *secret {
+            return Ok(record);
+        }
+        Err(RecordError::OtherSecret { expected: secret.clone(), found: record.secret })
     }
 
     /// Whether the parts agree with each other.

@@ -172,9 +172,13 @@ pub async fn a_record_is_saved_only_by_the_leader_and_only_over_what_it_read(fix
     assert_eq!(records.iter().map(|record| record.secret.as_str()).collect::<Vec<_>>(), ["a", "payments/db"]);
     assert_eq!((&records[1].bytes[..], records[1].cursor), (&b"2"[..], second));
     assert_eq!(tree.read_record(&secret).await.unwrap().unwrap(), records[1]);
+    // What refused a save: another writer, or another leader.
+    assert!(tree.is_led_by(epoch).await.unwrap());
+    assert!(!tree.is_led_by(Epoch(epoch.0 + 1)).await.unwrap());
     leader.resign.cancel();
     leader.resigned.await.unwrap();
     assert_eq!(save(b"4", Some(second), epoch).await.unwrap(), Committed::Conflict);
+    assert!(!tree.is_led_by(epoch).await.unwrap());
     // An entry that is no record is reported, and hides none of the others.
     let stranger = tree.prefix().key().child("records/Bad Name");
     write(tree.store(), vec![put(&stranger, "x")]).await;

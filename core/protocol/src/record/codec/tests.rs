@@ -40,6 +40,15 @@ fn a_record_of_a_later_format_is_refused_by_name() {
     assert_eq!(refusal, "record format 2, but this build reads up to 1: upgrade this broadcaster");
 }
 
+#[test]
+fn the_record_of_another_secret_is_refused() {
+    let record = Bench::draining(managed(), &["api/a"]).coordinator.record().clone();
+    assert_eq!(SecretRecord::decode_of(&record.secret, &record.encode()), Ok(record.clone()));
+    let other = SecretName::new("other/db").unwrap();
+    let refused = SecretRecord::decode_of(&other, &record.encode()).unwrap_err().to_string();
+    assert_eq!(refused, format!("it is the record of {}, expected that of other/db", record.secret));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
