@@ -1,26 +1,37 @@
 //! When each incarnation was last heard in the term in force, for whatever secret.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use rotacast_protocol::coordinator::Elsewhere;
-use rotacast_protocol::{InstanceKey, Instant};
+use rotacast_protocol::coordinator::{Elsewhere, LastSign, gone_after};
+use rotacast_protocol::{InstanceKey, Instant, SecretName};
 
 /// Of every incarnation in the roster, and of no other: as bounded as the roster.
 pub(super) struct Heard {
     term_began: Instant,
-    last: HashMap<InstanceKey, Option<Instant>>,
+    last: HashMap<InstanceKey, Option<LastSign>>,
+    /// The longest interval at which instances of a secret are heard. As bounded as the secrets that are served.
+    intervals: HashMap<SecretName, Duration>,
+    /// The longest of them in this term: of a secret that is not served, none is known.
+    longest: Duration,
 }
 
 impl Default for Heard {
     fn default() -> Self {
-        Self { term_began: Instant::ZERO, last: HashMap::new() }
+        Self { term_began: Instant::ZERO, last: HashMap::new(), intervals: HashMap::new(), longest: Duration::ZERO }
     }
 }
 
 impl Heard {
     /// A term begins: what an earlier one has heard says nothing of this one's ears.
     pub(super) fn begin(&mut self, at: Instant) {
-        *self = Self { term_began: at, last: HashMap::new() };
+        *self = Self { term_began: at, ..Self::default() };
+    }
+
+    /// Instances of a secret are heard at this interval at the longest.
+    pub(super) fn interval(&mut self, secret: SecretName, longest_sync: Duration) {
+        self.longest = self.longest.max(longest_sync);
+        self.intervals.insert(secret, longest_sync);
     }
 
     /// It is in the roster.
@@ -33,11 +44,13 @@ impl Heard {
         self.last.remove(key);
     }
 
-    /// It has sent a Sync or a report.
-    pub(super) fn note(&mut self, key: &InstanceKey, at: Instant) {
-        if let Some(last) = self.last.get_mut(key) {
-            *last = (*last).max(Some(at));
-        }
+    /// It has sent a Sync or a report, for these secrets.
+    pub(super) fn note<'s>(&mut self, key: &InstanceKey, at: Instant, secrets: impl Iterator<Item = &'s SecretName>) {
+        let Some(last) = self.last.get_mut(key) else { return };
+        let interval = |secret| self.intervals.get(secret).copied().unwrap_or(self.longest);
+        let interval = secrets.map(interval).max().unwrap_or_default();
+        let (until, before) = (at + gone_after(interval), last.unwrap_or(LastSign { at, may_run_until: at }));
+        *last = Some(LastSign { at: at.max(before.at), may_run_until: until.max(before.may_run_until) });
     }
 
     /// What speaks against saying that an incarnation is gone.
@@ -45,38 +58,62 @@ impl Heard {
         let others = self.last.iter().filter(|(other, _)| *other != key);
         Elsewhere {
             this: self.last.get(key).copied().flatten(),
-            other: others.map(|(_, last)| last.unwrap_or(self.term_began)).max(),
+            other: others.map(|(_, last)| last.map_or(self.term_began, |last| last.at)).max(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use rotacast_protocol::Incarnation;
 
     use super::*;
 
+    fn key(name: &str) -> InstanceKey {
+        InstanceKey::new("api".parse().unwrap(), name.parse().unwrap(), Incarnation(1))
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(seconds)
+    }
+
     #[test]
     fn what_is_heard_is_kept_for_the_roster_alone_and_for_one_term() {
-        let key = |name: &str| InstanceKey::new("api".parse().unwrap(), name.parse().unwrap(), Incarnation(1));
-        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        let sign =
+            |seconds| Some(LastSign { at: at(seconds), may_run_until: at(seconds) + gone_after(Duration::ZERO) });
         let mut heard = Heard::default();
+        let note = |heard: &mut Heard, name: &str, seconds| heard.note(&key(name), at(seconds), [].into_iter());
         heard.begin(at(10));
-        heard.note(&key("stranger"), at(11));
+        note(&mut heard, "stranger", 11);
         heard.registered(key("a"));
         assert_eq!(heard.elsewhere(&key("a")), Elsewhere::default(), "there is no other");
         heard.registered(key("b"));
         assert_eq!(heard.elsewhere(&key("a")), Elsewhere { this: None, other: Some(at(10)) });
-        heard.note(&key("a"), at(20));
-        heard.note(&key("a"), at(19));
+        note(&mut heard, "a", 20);
+        note(&mut heard, "a", 19);
         heard.registered(key("a"));
-        assert_eq!(heard.elsewhere(&key("a")), Elsewhere { this: Some(at(20)), other: Some(at(10)) });
+        assert_eq!(heard.elsewhere(&key("a")), Elsewhere { this: sign(20), other: Some(at(10)) });
         assert_eq!(heard.elsewhere(&key("b")), Elsewhere { this: None, other: Some(at(20)) });
         heard.forget(&key("b"));
         assert_eq!(heard.elsewhere(&key("a")).other, None);
         heard.begin(at(30));
         assert_eq!(heard.elsewhere(&key("a")), Elsewhere::default());
+    }
+
+    #[test]
+    fn silence_counts_by_the_interval_of_each_secret_that_it_was_heard_for() {
+        let [often, rarely] = ["a/db", "b/db"].map(|name| name.parse::<SecretName>().unwrap());
+        let (short, long) = (Duration::from_secs(5), Duration::from_secs(600));
+        let mut heard = Heard::default();
+        heard.interval(often.clone(), short);
+        heard.interval(rarely.clone(), long);
+        heard.registered(key("a"));
+        let until = |heard: &Heard| heard.elsewhere(&key("a")).this.unwrap().may_run_until;
+        heard.note(&key("a"), at(10), [&often].into_iter());
+        assert_eq!(until(&heard), at(10) + gone_after(short));
+        heard.note(&key("a"), at(20), [&often, &rarely].into_iter());
+        heard.note(&key("a"), at(30), [&often].into_iter());
+        assert_eq!(until(&heard), at(20) + gone_after(long));
+        assert_eq!(heard.elsewhere(&key("a")).this.unwrap().at, at(30));
     }
 }

@@ -38,7 +38,7 @@ pub use input::{Cure, Evidence, Failed, Input};
 pub use member::{Granted, GuardStanding, Member, Reported, Standing};
 pub use order::{CutOff, InvalidOrder, Order, OrderName, Reason};
 pub use outlook::{Overlay, StageCounts};
-pub use standing::Elsewhere;
+pub use standing::{Elsewhere, LastSign, gone_after};
 
 use crate::id::{Epoch, InstanceKey, LeaseSequence, ReportSequence, Revision, Version};
 use crate::message::{SecretGrant, SecretReport};

@@ -29,6 +29,9 @@ impl SecretTask {
         if revision == self.told.1 && (!self.changed || held_back) {
             return;
         }
+        if revision != self.told.1 {
+            self.secrets.heard().interval(self.secret.clone(), coordinator.record().longest_sync());
+        }
         self.told = (at.instant, revision);
         self.changed = false;
         let fresh = SecretStatus::of(coordinator, self.settings.shown(coordinator.record(), at.wall), at);

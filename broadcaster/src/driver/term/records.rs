@@ -229,6 +229,7 @@ impl Term {
             None => (SecretRecord::new(secret.clone(), self.tenure.epoch, Timing::of(&settings.policy)), None),
         };
         let coordinator = Coordinator::take_over(record, settings.policy.clone(), tenure);
+        self.secrets.heard().interval(secret.clone(), coordinator.record().longest_sync());
         let (mail, mailbox) = mpsc::channel(MAILBOX);
         let now = clock::now();
         let status = SecretStatus::of(&coordinator, settings.shown(coordinator.record(), now.wall), now);

@@ -15,14 +15,28 @@ use super::Term;
 impl Term {
     pub(super) async fn follow_reports(self: Arc<Self>) -> anyhow::Result<()> {
         let mut events = self.environment.bus.watch_reports();
+        let mut live = false;
         while let Some(event) = events.next().await {
-            let BusEvent::Message(envelope) = event.context("watching the reports")? else { continue };
+            let envelope = match event.context("watching the reports")? {
+                BusEvent::Message(envelope) => envelope,
+                BusEvent::CaughtUp => {
+                    live = true;
+                    continue;
+                }
+                BusEvent::Resync => {
+                    live = false;
+                    continue;
+                }
+            };
             let intake = self.environment.metrics.intake();
             let Ok(report) = self.environment.identities.report(&envelope) else {
                 intake.report_refused();
                 continue;
             };
-            self.secrets.heard().note(&report.key, clock::instant());
+            // The bus keeps the last report of an incarnation that may be long over.
+            if live {
+                self.secrets.heard().note(&report.key, clock::instant(), report.secrets.keys());
+            }
             let mut dropped = false;
             for (secret, part) in report.secrets {
                 if let Some(task) = self.secrets.get(&secret) {

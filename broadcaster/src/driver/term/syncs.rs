@@ -61,7 +61,7 @@ impl Term {
         let Environment { identities, key: signing, cluster, metrics, .. } = &self.environment;
         let Ok(request) = identities.sync(request) else { return (SyncOutcome::Refused, None) };
         let report = request.report;
-        self.secrets.heard().note(&report.key, clock::instant());
+        self.secrets.heard().note(&report.key, clock::instant(), report.secrets.keys());
         // Before the roster is read no instance is known, and thousands would register anew for nothing.
         let unregistered = self.roster_read.load(Ordering::Acquire)
             && self.roster().get(&report.key).is_none_or(|registration| registration.left);

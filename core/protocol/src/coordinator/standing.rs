@@ -24,10 +24,25 @@ const GONE_AFTER: u32 = DEAF_AFTER + 1;
 /// What a leader has heard for whatever secret: one process uses many, and sends one Sync for them.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Elsewhere {
-    /// When the incarnation was last heard.
-    pub this: Option<Instant>,
+    /// Of the incarnation itself.
+    pub this: Option<LastSign>,
     /// When another one was last heard, or the term began if none was; none: no other is registered.
     pub other: Option<Instant>,
+}
+
+/// When an incarnation was last heard, for whatever secret.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LastSign {
+    /// When.
+    pub at: Instant,
+    /// Until when its silence proves nothing, by the intervals of the secrets that it was heard for: see [`gone_after`].
+    pub may_run_until: Instant,
+}
+
+/// How long an instance of a secret with this longest Sync interval must have been silent to be said to be gone.
+#[must_use]
+pub fn gone_after(longest_sync: Duration) -> Duration {
+    lease::outlast(longest_sync * GONE_AFTER)
 }
 
 impl Coordinator {
@@ -194,7 +209,7 @@ impl Coordinator {
     /// When a member that stays silent may be said to be gone, as long as this leader hears others.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GoneIsSilent, Instant::ZERO))]
     fn may_be_gone_at(&self, member: &Member) -> Instant {
-        self.missed_since(member) + lease::outlast(self.record.longest_sync() * GONE_AFTER)
+        self.missed_since(member) + gone_after(self.record.longest_sync())
     }
 
     /// Since when a member is silent although this leader hears instances.
@@ -228,21 +243,22 @@ impl Coordinator {
         let secret = &self.record.secret;
         let interval = seconds(self.record.longest_sync());
         let ago = |at: Instant| seconds(now.instant.since(at));
-        if let Some(heard) = elsewhere.this.filter(|heard| *heard > self.last_sign(member)) {
-            let wait = (heard + lease::outlast(self.record.longest_sync() * GONE_AFTER)).since(now.instant);
+        // What was heard for this secret is judged below; it counts in `this` as well.
+        let own = self.last_sign(member) + gone_after(self.record.longest_sync());
+        if let Some(LastSign { at, may_run_until }) = elsewhere.this.filter(|sign| sign.may_run_until > own) {
+            let wait = may_run_until.since(now.instant);
             if !wait.is_zero() {
-                return Some(format!(
-                    "{instance} was heard {} ago for another secret, so it may run: instances are heard every {interval}; stop \
-                     it, and ask again in {}",
-                    ago(heard),
-                    at_least(wait)
-                ));
+                let heard = match at > self.last_sign(member) {
+                    true => format!("{instance} was heard {} ago for another secret", ago(at)),
+                    false => format!("{instance} was heard for another secret whose instances are heard less often"),
+                };
+                return Some(format!("{heard}, so it may run: stop it, and ask again in {}", at_least(wait)));
             }
         }
-        let deaf_for = lease::outlast(self.record.longest_sync() * DEAF_AFTER);
-        if let Some(heard) =
-            elsewhere.other.filter(|heard| now.instant >= *heard + deaf_for && self.is_deaf(now.instant))
-        {
+        // Another one that was heard after this one should have been shows that it would have been heard, however rarely the
+        // others are.
+        let missed = self.last_sign(member) + lease::outlast(self.record.longest_sync());
+        if let Some(heard) = elsewhere.other.filter(|heard| *heard < missed && self.is_deaf(now.instant)) {
             return Some(format!(
                 "this leader has heard no instance of any secret for {}, so it may be cut off, and silence proves nothing: \
                  `rotacast doctor` says what is wrong; ask again once an instance is heard",

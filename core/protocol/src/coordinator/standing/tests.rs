@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crate::bench::{Bench, key, managed, seconds, v};
-use crate::coordinator::{Elsewhere, GuardStanding, Input, Order};
+use crate::coordinator::{Elsewhere, GuardStanding, Input, LastSign, Order, gone_after};
 use crate::message::Stage;
 use crate::policy::{Policy, WhenEmpty, WhenUnreachable};
 use crate::time::outlast;
@@ -33,11 +33,19 @@ fn an_instance_that_was_heard_for_another_secret_may_run() {
     bench.pass(seconds(600));
     let (a, now) = (key("api/a"), bench.now);
     assert_eq!(bench.coordinator.may_be_running_still(&a, Elsewhere::default(), now), None);
-    let heard = Elsewhere { this: Some(now.instant - seconds(5)), other: None };
+    let elsewhere = |ago, interval| {
+        let at = now.instant - seconds(ago);
+        Elsewhere { this: Some(LastSign { at, may_run_until: at + gone_after(seconds(interval)) }), other: None }
+    };
+    let heard = elsewhere(5, 60);
     let why = bench.coordinator.may_be_running_still(&a, heard, now).unwrap();
     assert!(why.contains("was heard 5 s ago for another secret") && why.contains("ask again in 3 min"), "{why}");
-    let long_ago = Elsewhere { this: Some(now.instant - seconds(185)), other: None };
-    assert_eq!(bench.coordinator.may_be_running_still(&a, long_ago, now), None);
+    assert_eq!(bench.coordinator.may_be_running_still(&a, elsewhere(185, 60), now), None);
+    // Of a secret whose instances are heard less often, its next sign is not due yet.
+    let why = bench.coordinator.may_be_running_still(&a, elsewhere(185, 600), now).unwrap();
+    assert!(why.contains("was heard 3 min ago for another secret") && why.contains("ask again in 28 min"), "{why}");
+    // And of one whose instances are heard more often, it has missed many.
+    assert_eq!(bench.coordinator.may_be_running_still(&a, elsewhere(20, 5), now), None);
 }
 
 #[test]
@@ -45,11 +53,14 @@ fn a_leader_that_hears_no_instance_of_any_secret_takes_no_lone_instance_for_gone
     let mut bench = Bench::running(Policy::default(), &["api/a"]);
     bench.pass(seconds(600));
     let (a, now) = (key("api/a"), bench.now);
-    let unheard = Elsewhere { this: None, other: Some(now.instant - seconds(130)) };
+    let unheard = Elsewhere { this: None, other: Some(now.instant - seconds(590)) };
     let why = bench.coordinator.may_be_running_still(&a, unheard, now).unwrap();
-    assert!(why.contains("has heard no instance of any secret for 2 min"), "{why}");
-    let heard = Elsewhere { this: None, other: Some(now.instant - seconds(5)) };
-    assert_eq!(bench.coordinator.may_be_running_still(&a, heard, now), None);
+    assert!(why.contains("has heard no instance of any secret for 9 min"), "{why}");
+    // Instances of other secrets may be heard more rarely: once after this one should have been is enough.
+    for ago in [5, 500] {
+        let heard = Elsewhere { this: None, other: Some(now.instant - seconds(ago)) };
+        assert_eq!(bench.coordinator.may_be_running_still(&a, heard, now), None, "{ago} s ago");
+    }
 }
 
 /// `api/a` is heard every ten seconds for so long, and no other instance.
