@@ -183,8 +183,12 @@ impl Findings {
         let subject = subject.into();
         let mut list = self.list();
         let key = (topic, subject.clone());
-        let since = match list.standing.get(&key) {
-            Some(known) if known.text == text && known.level == level => return,
+        let since = match list.standing.get_mut(&key) {
+            Some(known) if known.text == text && known.level == level => {
+                // What helps may change while the fault stays the same.
+                fix.clone_into(&mut known.fix);
+                return;
+            }
             Some(known) => known.since,
             None => clock::wall(),
         };

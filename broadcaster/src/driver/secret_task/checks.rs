@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use rotacast_clock as clock;
 use rotacast_proto::Level;
+use rotacast_protocol::coordinator::{Input, Order};
 use rotacast_protocol::record::ProviderId;
-use rotacast_protocol::{Instant, RotationNumber, Version};
+use rotacast_protocol::{Instant, OperatorName, RotationNumber, Version};
 use rotacast_provider::{Credential, Provider, Trial, Verdict};
 use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, warn};
@@ -25,6 +26,9 @@ const TRY_AGAIN: Duration = Duration::from_secs(3600);
 /// Longest check, after its turn has come: as long as any call of a provider takes.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Who asks the rules whether an order would be taken, which changes nothing.
+const FINDING: &str = "finding";
+
 /// The checks of one secret: one at a time.
 #[derive(Default)]
 pub(super) struct Checks {
@@ -33,8 +37,15 @@ pub(super) struct Checks {
     planned: Option<Plan>,
     /// The rotation that was last seen: the credential is checked when another one begins.
     rotation: Option<RotationNumber>,
-    /// The version that the finding is about.
-    found: Option<Version>,
+    /// What the finding says.
+    found: Option<Found>,
+}
+
+/// A test that was not passed.
+struct Found {
+    version: Version,
+    level: Level,
+    problem: String,
 }
 
 #[derive(Clone, Copy)]
@@ -78,8 +89,12 @@ impl SecretTask {
         let began = rotation.is_some() && rotation != self.checks.rotation;
         self.checks.rotation = rotation;
         let version = in_use.as_ref().map(|(version, ..)| *version);
-        if self.checks.found.is_some_and(|found| Some(found) != version) {
-            self.clear_check();
+        let current = self.machine.coordinator().record().current;
+        // Safe mode, or a provider that is not there, mends nothing: only that services use another version does.
+        match &self.checks.found {
+            Some(found) if Some(found.version) != current => self.clear_check(),
+            Some(_) => self.raise_check(),
+            None => {}
         }
         if self.checks.planned.is_some_and(|plan| Some(plan.version) != version) {
             // What services do not use any more may soon be ended: a login would fail, and stand in the server's log.
@@ -159,27 +174,42 @@ impl SecretTask {
             Verdict::Rejected(reason) => {
                 let what = "does not work any more";
                 let so = "it was changed or ended outside of Rotacast, and services that connect anew are refused";
-                self.raise_check(version, Level::Error, &format!("{what}: {reason}; {so}"));
+                self.found(version, Level::Error, format!("{what}: {reason}; {so}"));
             }
             Verdict::Unusable(reason) => {
-                self.raise_check(version, Level::Warning, &format!("does not pass its test any more: {reason}"));
+                self.found(version, Level::Warning, format!("does not pass its test any more: {reason}"));
             }
         }
     }
 
-    fn raise_check(&mut self, version: Version, level: Level, problem: &str) {
-        let secret = self.secret.as_str();
+    fn found(&mut self, version: Version, level: Level, problem: String) {
+        self.checks.found = Some(Found { version, level, problem });
+        self.raise_check();
+    }
+
+    fn raise_check(&self) {
+        let Some(Found { version, level, problem }) = &self.checks.found else { return };
         let text = format!("version {version}, which services use, {problem}");
-        let make = match self.settings.policy.provider {
-            Some(_) => format!("`rotacast rotate {secret}` makes a new credential"),
-            None => format!("write a credential that works with `rotacast put {secret}`"),
+        let again = match (self.in_use(), &self.machine.coordinator().record().safe_mode) {
+            (Some(_), _) => "it is tested again within the provider's test_every",
+            (None, Some(_)) => "it is tested again once safe mode is left",
+            (None, None) => "it is tested again once its provider can test it",
         };
         let fix = match level {
-            Level::Error => format!("{make}; or change it back: it is tested again within the provider's test_every"),
-            _ => "repair what it names: it is tested again within the provider's test_every".to_owned(),
+            Level::Error => format!("{}; or change it back: {again}", self.way_to_another()),
+            _ => format!("repair what it names: {again}"),
         };
-        self.environment.findings.raise(Topic::Credential, secret, level, text, &fix);
-        self.checks.found = Some(version);
+        self.environment.findings.raise(Topic::Credential, self.secret.as_str(), *level, text, &fix);
+    }
+
+    /// How services get another credential, as things are.
+    fn way_to_another(&self) -> String {
+        let by = OperatorName::new(FINDING).expect("a valid name");
+        let rotate = Input::Operator { by, order: Order::Rotate };
+        match self.machine.coordinator().decide(clock::now(), rotate) {
+            Ok(_) => format!("`rotacast rotate {}` makes a new credential", self.secret),
+            Err(refused) => format!("no rotation can be ordered now: {refused}"),
+        }
     }
 
     fn clear_check(&mut self) {

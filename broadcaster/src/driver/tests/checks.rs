@@ -141,6 +141,71 @@ async fn a_credential_that_fails_is_a_finding_until_it_works_again_and_silence_c
     running.stop().await;
 }
 
+/// The same, but for whether versions of the secret are made.
+struct Changing {
+    fixed: Fixed,
+    makes: AtomicBool,
+}
+
+impl Settings for Changing {
+    fn of(&self, secret: &SecretName) -> SecretSettings {
+        let mut settings = self.fixed.of(secret);
+        if !self.makes.load(Ordering::SeqCst) {
+            settings.policy.provider = None;
+        }
+        settings
+    }
+
+    fn provider(&self, id: &ProviderId) -> Option<Arc<dyn Provider>> {
+        self.fixed.provider(id)
+    }
+
+    fn configured(&self) -> Vec<SecretName> {
+        Vec::new()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finding_stays_until_the_credential_works_and_its_fix_is_what_would_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = Answers::every(Duration::from_millis(20));
+    let (mut environment, _bus) = environment(folder.path(), hasty()).await;
+    let fixed = Fixed::of(hasty(), provider.clone());
+    let settings = Arc::new(Changing { fixed, makes: AtomicBool::new(true) });
+    environment.settings = settings.clone();
+    put(&environment, "first").await;
+    let running = Running::start(&environment);
+    running.reaches(&name(), 1).await;
+    let found = || environment.findings.standing().into_iter().find(|it| it.topic == Topic::Credential);
+    let fix = async |wanted: &str| {
+        let fix = || found().map(|it| it.fix).unwrap_or_default();
+        hold(wanted, async || fix().contains(wanted)).await;
+        fix()
+    };
+    provider.answer(Ok(Verdict::Rejected("28P01".into())));
+    fix("`rotacast rotate payments/db` makes a new credential").await;
+    let since = found().unwrap().since;
+    let task = running.secrets.get(&name()).unwrap();
+    settings.makes.store(false, Ordering::SeqCst);
+    assert!(task.mail.send(Mail::Reconfigured).await.is_ok());
+    let other_writer = fix("write the new value to its source or with `rotacast put payments/db`").await;
+    assert!(!other_writer.contains("rotacast rotate"), "{other_writer}");
+    settings.makes.store(true, Ordering::SeqCst);
+    assert!(task.mail.send(Mail::Reconfigured).await.is_ok());
+    fix("`rotacast rotate payments/db` makes a new credential").await;
+
+    let went_back = Input::StoreWentBack { reason: "restored".into() };
+    assert!(task.mail.send(Mail::Input(Box::new(went_back))).await.is_ok());
+    let in_safe_mode = fix("`rotacast leave-safe-mode payments/db`").await;
+    assert!(!in_safe_mode.contains("rotacast rotate"), "{in_safe_mode}");
+    assert_eq!(found().unwrap().since, since, "it has been cleared in between");
+    let leave = OperatorCommand { secret: name(), action: Action::Order(Order::LeaveSafeMode) };
+    provider.answer(Ok(Verdict::Works));
+    running.control.command(OperatorName::new("alice").unwrap(), leave).await.unwrap();
+    hold("no finding", async || found().is_none()).await;
+    running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_is_tested_when_its_rotation_begins() {
     let folder = tempfile::tempdir().unwrap();

@@ -289,7 +289,8 @@ impl Coordinator {
             return Err(operator(format!("version {version} is about to be rotated to: wait for it")));
         }
         if self.record.safe_mode.is_some() {
-            return Err(operator("in safe mode: check the store and leave safe mode first"));
+            let secret = &self.record.secret;
+            return Err(operator(format!("in safe mode: check the store, then `rotacast leave-safe-mode {secret}`")));
         }
         if self.is_only_followed() {
             let secret = &self.record.secret;
