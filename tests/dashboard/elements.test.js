@@ -3,8 +3,9 @@ import { beforeEach, test } from "node:test";
 
 import { h, render } from "../../broadcaster/src/web/assets/elements/dom.js";
 import { link, search, secretLink } from "../../broadcaster/src/web/assets/elements/link.js";
-import { fold } from "../../broadcaster/src/web/assets/instances/fleet.js";
+import { fold, unanswered } from "../../broadcaster/src/web/assets/instances/fleet.js";
 import { Element, install } from "./support/document.js";
+import { text } from "./support/tree.js";
 
 install();
 /** @type {any} */
@@ -72,4 +73,10 @@ test("a service's versions stand on one line, newest first, and mixed lines come
   assert.deepEqual(lines.map((it) => [it.service, it.instances]), [["ledger", 6], ["api", 3]]);
   assert.deepEqual(lines[0]?.versions.map((it) => it.version), [2, 1, null]);
   assert.equal(lines[0]?.standings.live, 6);
+});
+
+test("secrets whose instances are not known are named", () => {
+  assert.equal(unanswered({ unanswered: [], unanswered_total: 0 }), null);
+  const told = text(unanswered({ unanswered: ["a/b", "c/d"], unanswered_total: 5 }));
+  assert.match(told, /The instances of 5 secrets are not shown.*out of service: a\/b, c\/d, and 3 more\./);
 });

@@ -186,6 +186,8 @@ declare namespace Api {
     total: number;
     matching: number;
     instances: InstanceStatus[];
+    unanswered: string[];
+    unanswered_total: number;
   }
 
   interface FleetView {
@@ -193,6 +195,8 @@ declare namespace Api {
     total: number;
     groups: GroupView[];
     truncated: boolean;
+    unanswered: string[];
+    unanswered_total: number;
   }
 
   interface GroupView {

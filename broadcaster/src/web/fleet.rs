@@ -21,6 +21,8 @@ const MAX_LIMIT: usize = 500;
 const DEFAULT_LIMIT: usize = 100;
 /// Most groups in one answer: beyond, a secret or service is to be named.
 const MAX_GROUPS: usize = 2000;
+/// Most secrets named in one answer whose instances are not known.
+const MAX_UNANSWERED: usize = 100;
 /// Longest text to search for, in bytes.
 const MAX_QUERY: usize = 200;
 
@@ -51,6 +53,8 @@ pub(super) struct PageView {
     total: usize,
     matching: usize,
     instances: Vec<InstanceStatus>,
+    #[serde(flatten)]
+    missing: MissingView,
 }
 
 #[derive(Serialize)]
@@ -60,6 +64,15 @@ pub(super) struct FleetView {
     total: usize,
     groups: Vec<GroupView>,
     truncated: bool,
+    #[serde(flatten)]
+    missing: MissingView,
+}
+
+/// The secrets that were asked for and whose instances are not known: they do not answer, or are out of service.
+#[derive(Serialize)]
+struct MissingView {
+    unanswered: Vec<SecretName>,
+    unanswered_total: usize,
 }
 
 /// The instances of one service on one version of one secret.
@@ -77,6 +90,14 @@ struct Snapshot {
     taken: Instant,
     taken_at: WallTime,
     instances: Vec<InstanceStatus>,
+    unanswered: Vec<SecretName>,
+}
+
+impl Snapshot {
+    fn missing(&self, wanted: Option<&str>) -> MissingView {
+        let all = || self.unanswered.iter().filter(|secret| wanted.is_none_or(|wanted| wanted == secret.as_str()));
+        MissingView { unanswered: all().take(MAX_UNANSWERED).cloned().collect(), unanswered_total: all().count() }
+    }
 }
 
 /// The newest snapshot, shared by all readers.
@@ -91,9 +112,9 @@ impl Fleet {
             return Ok(Arc::clone(snapshot));
         }
         let taken_at = rotacast_clock::wall();
-        // A secret that does not answer, or is out of service, hides no other; its finding names it.
-        let Instances { found: instances, .. } = control.instances(None, None).await.inspect_err(|_| *newest = None)?;
-        let snapshot = Arc::new(Snapshot { taken: Instant::now(), taken_at, instances });
+        let asked = control.instances(None, None).await.inspect_err(|_| *newest = None)?;
+        let Instances { found: instances, unanswered } = asked;
+        let snapshot = Arc::new(Snapshot { taken: Instant::now(), taken_at, instances, unanswered });
         *newest = Some(Arc::clone(&snapshot));
         Ok(snapshot)
     }
@@ -114,7 +135,8 @@ impl Fleet {
             }
             matching += 1;
         }
-        Ok(PageView { taken_at: snapshot.taken_at, total: snapshot.instances.len(), matching, instances })
+        let (total, missing) = (snapshot.instances.len(), snapshot.missing(filter.secret));
+        Ok(PageView { taken_at: snapshot.taken_at, total, matching, instances, missing })
     }
 
     /// How many of each service run what.
@@ -140,7 +162,8 @@ impl Fleet {
             instances: standings.values().sum(),
             standings,
         });
-        Ok(FleetView { taken_at: snapshot.taken_at, total, groups: groups.collect(), truncated })
+        let (taken_at, missing) = (snapshot.taken_at, snapshot.missing(secret.as_ref().map(SecretName::as_str)));
+        Ok(FleetView { taken_at, total, groups: groups.collect(), truncated, missing })
     }
 }
 

@@ -107,7 +107,7 @@ impl Control for Notebook {
                 last_failure: Some("could not fetch the value".into()),
             }
         };
-        Ok(Instances { found: (0..INSTANCES).map(instance).collect(), unanswered: Vec::new() })
+        Ok(Instances { found: (0..INSTANCES).map(instance).collect(), unanswered: vec!["billing/db".parse().unwrap()] })
     }
 
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {
@@ -312,6 +312,16 @@ async fn instances_are_searched_and_paged_here_and_the_tasks_are_asked_once() {
     assert_eq!(groups.iter().map(|group| group["instances"].as_u64().unwrap()).sum::<u64>(), 250);
     assert_eq!(groups[2]["standings"], json!({ "silent": 25 }));
     assert_eq!(*rig.control.asked.lock().unwrap(), 1);
+    // Whose instances are not known, among those that were asked for.
+    for (query, named) in
+        [("", json!(["billing/db"])), ("?secret=billing/db", json!(["billing/db"])), ("?secret=a", json!([]))]
+    {
+        for path in ["/api/instances", "/api/fleet"] {
+            let told = read(rig.get(&format!("{path}{query}"), "").await).await;
+            let total = json!(named.as_array().unwrap().len());
+            assert_eq!((&told["unanswered"], &told["unanswered_total"]), (&named, &total), "{path}{query}");
+        }
+    }
     for bad in ["limit=0", "limit=501", "not_on=0", "offset=-1", "version=x"] {
         let told = refused(rig.get(&format!("/api/instances?{bad}"), "").await).await;
         assert_eq!(told, (400, "invalid".into()), "{bad}");

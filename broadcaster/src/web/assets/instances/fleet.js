@@ -3,7 +3,7 @@
 import { h } from "../elements/dom.js";
 import { debounced } from "../elements/form.js";
 import { secretLink } from "../elements/link.js";
-import { problem } from "../elements/notice.js";
+import { notice, problem } from "../elements/notice.js";
 import { none, row, table } from "../elements/table.js";
 import { time } from "../elements/times.js";
 import { count, digits, share } from "../words/numbers.js";
@@ -83,13 +83,15 @@ export class Fleet {
       h("h2", { id: "fleet-title" }, "Services and versions"),
       this.#error && problem(this.#error),
       !this.#found && !this.#error && h("p", { class: "quiet" }, "Loading …"),
+      this.#found && unanswered(this.#found.answer),
       this.#found && this.#table(this.#found),
     ]);
   }
 
   /** @param {{ answer: Api.FleetView, lines: Line[] }} found */
-  #table({ answer: { total, taken_at: taken, truncated }, lines }) {
+  #table({ answer: { total, taken_at: taken, truncated, unanswered_total: unknown }, lines }) {
     if (lines.length === 0) {
+      if (unknown > 0) return null;
       return h("p", { class: "empty" }, this.#secret ? `No instance uses ${this.#secret}.` : "No instance has registered yet.");
     }
     const shown = lines.slice(0, this.#limit);
@@ -132,6 +134,21 @@ export class Fleet {
       standings(it.standings),
     ], { key: `${it.secret} ${it.service}` });
   }
+}
+
+/**
+ * That a list has no instance of a secret, and that the secret was not asked with success, are two things.
+ * @param {Pick<Api.FleetView, "unanswered" | "unanswered_total">} answer
+ */
+export function unanswered({ unanswered: secrets, unanswered_total: total }) {
+  if (total === 0) return null;
+  const names = secrets.flatMap((secret, at) => [at > 0 && ", ", h("a", { class: "name", href: secretLink(secret) }, secret)]);
+  return h("div", { "data-testid": "unanswered" }, notice(
+    "warn",
+    `The instances of ${count(total, "secret")} are not shown`,
+    h("p", {}, ["They do not answer, or are out of service: ", names, total > secrets.length && `, and ${digits(total - secrets.length)} more`, "."]),
+    h("p", {}, ["The findings of the overview say why, and how to repair it; so does ", h("code", {}, "rotacast doctor"), "."]),
+  ));
 }
 
 /**

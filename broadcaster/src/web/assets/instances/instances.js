@@ -165,9 +165,9 @@ export function whoRunsWhat(parameters) {
   }
 
   /** @param {Api.PageView} answer */
-  function results({ total, matching, instances, taken_at: taken }) {
+  function results({ total, matching, instances, taken_at: taken, unanswered_total: unknown }) {
     if (matching === 0) {
-      return h("p", { class: "empty", "data-testid": "nothing-found" }, nothingFound(total));
+      return h("p", { class: "empty", "data-testid": "nothing-found" }, unknown > 0 ? "No instance that is known fits." : nothingFound(total));
     }
     const last = Math.min(matching, offset + instances.length);
     const pages = () => matching > PAGE && h("div", { class: "pager", "data-testid": "pager" }, [
