@@ -197,8 +197,8 @@ impl PostgresProvider {
     async fn claim(&self, credential: &Credential, others: &[Credential], problem: String) -> Result<(), Problem> {
         let unproved =
             |why: &str| Problem::Refused(format!("{problem}, and no login shows that the value is its own: {why}"));
-        if self.refusals.has(credential) {
-            return Err(unproved("the last try was a few minutes ago"));
+        if let Some(why) = self.refusals.against(credential) {
+            return Err(unproved(&why));
         }
         match self.bounded(2, self.test_login(credential, others, Adoption::Mark)).await? {
             Tested::Verdict(Verdict::Works) => Ok(()),
