@@ -40,8 +40,18 @@ impl KafkaOptions {
         for (name, value) in &self.properties {
             config.set(name, value);
         }
-        if let Some(password) = &held.password {
-            config.set("sasl.password", password.as_str());
+        // Not the files: what they hold may be another pair by the time that a client reads them.
+        let (chain, key) = held.identity.as_ref().map(|(chain, key)| (chain, key)).unzip();
+        let secrets = [
+            ("sasl.password", held.password.as_ref()),
+            ("ssl.ca.pem", held.authorities.as_ref()),
+            ("ssl.certificate.pem", chain),
+            ("ssl.key.pem", key),
+        ];
+        for (name, held) in secrets {
+            if let Some(held) = held {
+                config.set(name, held.as_str());
+            }
         }
         config
             .set("bootstrap.servers", self.endpoint())

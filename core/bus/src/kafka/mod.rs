@@ -245,6 +245,7 @@ impl LeaderBus for KafkaBus {
                 vec![problem.finding(format!("Kafka {}", self.inner.endpoint))]
             }
         };
+        findings.extend(self.inner.access.finding());
         for reader in readers {
             findings.extend(reader.restarts().findings());
             let count = reader.unreadable();

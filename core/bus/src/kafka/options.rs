@@ -1,7 +1,7 @@
 //! Where a Kafka cluster is, who we are to it, and how Syncs reach the leader.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rotacast_proto::LoginSecret;
 use rotacast_protocol::ClusterName;
@@ -158,7 +158,7 @@ impl KafkaOptions {
         known.map(drop).map_err(|problem| meaning(&self.endpoint(), &problem))
     }
 
-    /// Login and TLS in librdkafka's words, but for the password.
+    /// Login and TLS in librdkafka's words, but for what files hold.
     pub(super) fn security(&self) -> BTreeMap<&'static str, String> {
         let mut settings = BTreeMap::new();
         let protocol = match (&self.login, &self.tls) {
@@ -171,16 +171,6 @@ impl KafkaOptions {
         if let Some(login) = &self.login {
             settings.insert("sasl.mechanism", login.mechanism.as_str().to_owned());
             settings.insert("sasl.username", login.user.clone());
-        }
-        let text = |path: &Path| path.display().to_string();
-        if let Some(tls) = &self.tls {
-            if let Some(ca) = &tls.ca {
-                settings.insert("ssl.ca.location", text(ca));
-            }
-            if let Some((certificate, key)) = &tls.identity {
-                settings.insert("ssl.certificate.location", text(certificate));
-                settings.insert("ssl.key.location", text(key));
-            }
         }
         settings
     }

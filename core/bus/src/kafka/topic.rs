@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::metadata::Metadata;
 use rotacast_protocol::ClusterName;
@@ -330,26 +332,7 @@ impl Topics {
 
     async fn metadata(&self) -> Result<Metadata, BusError> {
         let (config, endpoint) = (self.access.client(), self.endpoint.clone());
-        blocking(&self.endpoint, move || {
-            use rdkafka::consumer::{BaseConsumer, Consumer as _};
-            let heard = Arc::new(Heard::default());
-            let consumer: BaseConsumer<Ear> =
-                config.create_with_context(Ear(Arc::clone(&heard))).map_err(|problem| meaning(&endpoint, &problem))?;
-            let until = Instant::now() + Duration::from_millis(REQUEST_MS);
-            loop {
-                // Its errors arrive only while it is polled.
-                drop(consumer.poll(Duration::ZERO));
-                match consumer.fetch_metadata(None, Duration::from_millis(500)) {
-                    Ok(metadata) => return Ok(metadata),
-                    Err(_) if Instant::now() < until => {}
-                    Err(problem) => {
-                        drop(consumer.poll(Duration::ZERO));
-                        return Err(heard.explain(&endpoint, &problem));
-                    }
-                }
-            }
-        })
-        .await
+        blocking(&self.endpoint, move || ask_for_topics(&config, &endpoint)).await
     }
 
     fn admin(&self) -> Result<Admin, BusError> {
@@ -386,6 +369,26 @@ fn found(metadata: &Metadata, name: &str) -> Option<Vec<i32>> {
     let partitions = topic.partitions();
     (!partitions.is_empty())
         .then(|| partitions.iter().map(|p| i32::try_from(p.replicas().len()).unwrap_or(i32::MAX)).collect())
+}
+
+/// What brokers tell of all topics to a client that is made anew: blocks until one does.
+pub(super) fn ask_for_topics(config: &ClientConfig, endpoint: &str) -> Result<Metadata, BusError> {
+    let heard = Arc::new(Heard::default());
+    let consumer: BaseConsumer<Ear> =
+        config.create_with_context(Ear(Arc::clone(&heard))).map_err(|problem| meaning(endpoint, &problem))?;
+    let until = Instant::now() + Duration::from_millis(REQUEST_MS);
+    loop {
+        // Its errors arrive only while it is polled.
+        drop(consumer.poll(Duration::ZERO));
+        match consumer.fetch_metadata(None, Duration::from_millis(500)) {
+            Ok(metadata) => return Ok(metadata),
+            Err(_) if Instant::now() < until => {}
+            Err(problem) => {
+                drop(consumer.poll(Duration::ZERO));
+                return Err(heard.explain(endpoint, &problem));
+            }
+        }
+    }
 }
 
 /// Runs what blocks where it may.

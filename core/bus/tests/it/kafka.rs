@@ -95,6 +95,16 @@ async fn until(events: &mut Events, text: &str) {
     while !matches!(next(events).await, BusEvent::Message(envelope) if envelope.payload == text) {}
 }
 
+/// Waits until it holds.
+async fn holds(what: &str, check: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !check().await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(HANG, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
 /// Repeats a call while a retry may help.
 async fn persist<T, F: Future<Output = Result<T, BusError>>>(call: impl Fn() -> F) -> T {
     let attempts = async {
@@ -344,11 +354,25 @@ async fn a_password_that_is_renewed_in_its_file_is_used() {
     let (renewed, first) = (with(LoginSecret::File(file.clone())), with("first".into()));
     let bus = connected(&renewed).await;
     published(&bus, 1, "one").await;
+    let mut states = bus.watch_states(&[db()]);
+    assert_eq!(listing(&mut states).await, ["one"]);
+    // Half of a password looks like a password: the brokers refuse it, and the one before stays in use.
+    std::fs::write(&file, "fir").unwrap();
+    let refused = async || {
+        let findings = bus.examine().await;
+        findings.iter().any(|finding| finding.text.contains("the renewed login or certificates cannot be used"))
+    };
+    holds("the half-written password is named", async || refused().await).await;
+    assert_eq!(persist(|| bus.read_roster()).await.len(), 0, "a reader that is made anew gets in");
+    published(&bus, 2, "two").await;
+    until(&mut states, "two").await;
+    std::fs::write(&file, "first\n").unwrap();
+    holds("nothing is said any more", async || !refused().await).await;
     server.stop().await;
     renew("second");
     server.restart().await;
     assert!(matches!(refusal(first).await, BusError::Denied { .. }));
-    published(&bus, 2, "two").await;
+    published(&bus, 3, "three").await;
     let (key, entry) = (life(1), registration(1, "there"));
     persist(|| bus.register(&key, &entry)).await;
 }
@@ -433,6 +457,93 @@ async fn a_topic_without_compaction_is_refused_and_weaker_settings_are_reported(
     let warnings: Vec<_> = findings.iter().filter(|finding| finding.level > Level::Ok).collect();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings.iter().all(|finding| finding.text.contains("one replica") && !finding.fix.is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_changes_while_it_is_used_is_found_and_named_by_what_it_refuses() {
+    let Some(server) = Kafka::shared().await else { return };
+    let options = on(&server);
+    let (admin, topic) = (admin(&server.broker()), format!("rotacast.{}.state", options.cluster));
+    let bus = connected(&options).await;
+    published(&bus, 1, "one").await;
+    let set = async |settings: &[(&str, &str)]| {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(&topic));
+        let change = settings.iter().fold(change, |change, (name, value)| change.set(name, value));
+        admin.alter_configs([&change], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    };
+    let found = async |text: &str, fix: &str, level| {
+        holds(text, async || {
+            let findings = bus.examine().await;
+            findings.iter().any(|it| it.text.contains(text) && it.fix.contains(fix) && it.level == level)
+        })
+        .await;
+    };
+    set(&[("cleanup.policy", "delete")]).await;
+    found("the last message of a key is forgotten", "cleanup.policy=compact", Level::Error).await;
+    set(&[("cleanup.policy", "compact"), ("max.message.bytes", "2000")]).await;
+    found("max.message.bytes is 2000", "max.message.bytes=1048588", Level::Warning).await;
+
+    let large = state(&"x".repeat(4000));
+    let refused = async {
+        loop {
+            match bus.publish_state(&db(), Revision(2), &large).await {
+                Err(problem) if problem.is_transient() => tokio::time::sleep(Duration::from_millis(20)).await,
+                outcome => return outcome.expect_err("the topic takes no such message"),
+            }
+        }
+    };
+    let refused = tokio::time::timeout(HANG, refused).await.expect("it is never refused");
+    assert!(matches!(refused, BusError::Misconfigured { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("set max.message.bytes of the topic to 1048588"), "{refused}");
+    // What fits passes, and so does everything once the setting is as it should be.
+    published(&bus, 3, "three").await;
+    set(&[("cleanup.policy", "compact"), ("max.message.bytes", "1048588")]).await;
+    let secret = db();
+    persist(|| bus.publish_state(&secret, Revision(4), &large)).await;
+}
+
+/// The certificate of another pair is there before its key.
+#[cfg(feature = "kafka-tls")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewed_pair_counts_once_it_is_whole() {
+    use rotacast_bus::KafkaTls;
+    use rotacast_test_servers::make_certificates;
+
+    let scratch = Scratch::new("kafka-pair");
+    let folder = scratch.path();
+    if !make_certificates(folder, &["server", "client", "renewed"]).await {
+        return;
+    }
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    std::fs::write(folder.join("keystore.pem"), read("server.key") + &read("server.pem")).unwrap();
+    let stores = |store: &str, file: &str| {
+        let file = folder.join(file);
+        format!(
+            "listener.name.secured.ssl.{store}.type=PEM\nlistener.name.secured.ssl.{store}.location={}\n",
+            file.display()
+        )
+    };
+    let properties = stores("keystore", "keystore.pem")
+        + &stores("truststore", "ca.pem")
+        + "listener.name.secured.ssl.client.auth=required\n";
+    let config = KafkaConfig { properties: &properties, secured: Some("SSL"), ..KafkaConfig::default() };
+    let Some(server) = Kafka::start_with(config).await else { return };
+    let identity = Some((folder.join("client.pem"), folder.join("client.key")));
+    let tls = Some(KafkaTls { ca: Some(folder.join("ca.pem")), identity });
+    let bus = connected(&KafkaOptions { tls, ..options(server.secured()) }).await;
+    published(&bus, 1, "one").await;
+    let refused = async || {
+        let findings = bus.examine().await;
+        findings.iter().any(|finding| finding.text.contains("the renewed login or certificates cannot be used"))
+    };
+    std::fs::copy(folder.join("renewed.pem"), folder.join("client.pem")).unwrap();
+    holds("the half-written pair is named", async || refused().await).await;
+    persist(|| bus.read_roster()).await;
+    published(&bus, 2, "two").await;
+    std::fs::copy(folder.join("renewed.key"), folder.join("client.key")).unwrap();
+    holds("nothing is said any more", async || !refused().await).await;
+    published(&bus, 3, "three").await;
+    persist(|| bus.read_roster()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
