@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use rotacast_proto::SecretValue;
+use rotacast_proto::{SecretValue, ServerFault};
 use rotacast_protocol::SecretName;
 use rotacast_store::{
     Check, Commit, Committed, EtcdOptions, EtcdStore, EtcdUser, Finding, Key, Level, LoginSecret, Prefix, ReadStore,
@@ -58,8 +58,16 @@ async fn a_full_database_takes_no_writes_and_says_so() {
     })
     .await;
     assert!(findings.iter().any(|finding| finding.text.contains("NOSPACE") && !finding.fix.is_empty()));
+    assert_eq!(refused.server_fault(), Some(ServerFault::Full));
     // Reads still work.
     assert!(store.get(&Key::new("fill/0")).await.unwrap().is_some());
+    // What the finding says to do.
+    etcd.ctl(&["del", "--prefix", "fill/"]).await;
+    etcd.compact().await;
+    etcd.ctl(&["defrag"]).await;
+    etcd.ctl(&["alarm", "disarm"]).await;
+    store.commit(put("after", b"x".to_vec())).await.unwrap();
+    assert_eq!(worst(&store.examine().await, "etcd alarms"), Level::Ok);
 }
 
 #[tokio::test]
