@@ -11,6 +11,6 @@ mod refusal;
 mod tests;
 
 pub use admin::{AdminFront, health, reflection};
-pub use control::{Action, CommandReply, Control, Instances, OperatorCommand};
-pub use operator::{FRESHNESS, Gate, Operators};
+pub use control::{AcceptedLoss, Action, CommandReply, Control, Instances, OperatorCommand};
+pub use operator::{Admitted, FRESHNESS, Gate, Operators};
 pub use refusal::Refusal;

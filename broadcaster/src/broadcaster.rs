@@ -25,6 +25,9 @@ use crate::systemd;
 use crate::token::Tokens;
 use crate::web::{self, WebOptions};
 
+/// How long the end of the audit log may take: a store that answers does within milliseconds.
+const LAST_ENTRIES: Duration = Duration::from_secs(5);
+
 /// Everything one broadcaster is made of.
 pub struct Broadcaster {
     /// What the driver works with.
@@ -118,6 +121,7 @@ impl Broadcaster {
                 ended.clone(),
             ));
         }
+        let audit = Arc::clone(&environment.audit);
         let driving = driver.run(stop.clone());
         tokio::pin!(serving, driving);
         let served = tokio::select! {
@@ -134,6 +138,9 @@ impl Broadcaster {
         // Both end with the stop.
         telling.await.context("telling how it is broke off")?;
         notifying.await.context("telling systemd broke off")?;
+        if tokio::time::timeout(LAST_ENTRIES, audit.close()).await.is_err() {
+            warn!("the store was not told where the audit log ends; it is told at the next start");
+        }
         served
     }
 }

@@ -39,6 +39,7 @@ pub use service::ServiceConfig;
 pub use store::{Layout, StoreConfig};
 pub use telemetry::TelemetryConfig;
 
+use crate::audit::AuditOptions;
 use reader::{Document, Section};
 
 /// Where the admin and instance services listen unless set.
@@ -60,6 +61,10 @@ const CLUSTER_IS_NEEDED: &str = "expected the name of this installation, the sam
                                  or ROTACAST_CLUSTER";
 /// Least size of an audit file: below, files would be made faster than an operator can archive them.
 const MIN_AUDIT_FILE_BYTES: u64 = 64 * 1024;
+
+/// Least and greatest age of an audit file: oftener than every hour gives more files than an operator can archive.
+const AUDIT_FILE_AGE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(3600)..=Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// The configuration of a broadcaster.
 #[derive(Clone, PartialEq, Debug)]
@@ -122,8 +127,8 @@ pub struct SecretConfig {
 pub struct AuditConfig {
     /// The file in use.
     pub file: PathBuf,
-    /// When it is full, in bytes.
-    pub max_file_bytes: u64,
+    /// When it is full.
+    pub options: AuditOptions,
 }
 
 /// How log lines look.
@@ -247,7 +252,14 @@ fn read_all(root: &Section<'_, '_>) -> Option<Config> {
     let audit_section = root.section("audit");
     let audit = AuditConfig {
         file: audit_section.path("file").unwrap_or_else(|| in_data("audit.jsonl")),
-        max_file_bytes: audit_section.size_from("max_file_size", MIN_AUDIT_FILE_BYTES).unwrap_or(64 * 1024 * 1024),
+        options: AuditOptions {
+            max_file_bytes: audit_section
+                .size_from("max_file_size", MIN_AUDIT_FILE_BYTES)
+                .unwrap_or(AuditOptions::MAX_FILE_BYTES),
+            max_file_age: audit_section
+                .duration_within("max_file_age", &AUDIT_FILE_AGE)
+                .unwrap_or(AuditOptions::MAX_FILE_AGE),
+        },
     };
     audit_section.finish();
 

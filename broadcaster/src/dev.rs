@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Operators;
-use crate::audit::{AuditLog, AuditOptions};
+use crate::audit::{Anchor, AuditLog, AuditOptions, AuditSigner, LogName};
 use crate::broadcaster::Broadcaster;
 use crate::config::{DEFAULT_SECRETS, ListenLimits};
 use crate::connections::Connections;
@@ -137,6 +137,7 @@ async fn assemble(
     let tokens = Tokens { operators: BTreeMap::from([(operator.clone(), folder.token())]), ..Tokens::default() };
     let operators = Operators::new(BTreeMap::from([(operator, folder.operator().public().clone())]));
     let metrics = Metrics::default();
+    let signer = AuditSigner::new(folder.broadcaster().clone(), cluster.clone());
     let environment = Environment {
         cluster: cluster.clone(),
         replica: Replica {
@@ -147,7 +148,7 @@ async fn assemble(
         tree: SecretTree::new(metrics.store(store), prefix),
         bus: metrics.bus(Arc::new(bus.clone()) as Arc<dyn LeaderBus>),
         audit: Arc::new(
-            AuditLog::open(folder.audit(), AuditOptions::default())?.observed_by(Arc::new(metrics.audit())),
+            AuditLog::open(folder.audit(), AuditOptions::default(), signer)?.observed_by(Arc::new(metrics.audit())),
         ),
         key: folder.broadcaster().clone(),
         identities: Arc::new(Identities::new(cluster, services)),
@@ -161,6 +162,9 @@ async fn assemble(
         findings: Findings::default(),
         home: Home::default(),
     };
+    let log = LogName { name: CLUSTER.into(), named: true };
+    let anchor = Anchor::new(environment.tree.clone(), log, environment.findings.clone());
+    environment.audit.anchor(anchor).await?;
     metrics.count_refusals_of(&environment.identities);
     metrics.count_findings_of(&environment.findings);
     let broadcaster = Broadcaster {

@@ -58,11 +58,13 @@ pub enum Topic {
     Provider,
     /// The credential that services use does not pass its test any more.
     Credential,
+    /// The audit log is in doubt or takes no entries, or the store does not know where it ends.
+    Audit,
 }
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Leadership,
         Self::OutOfService,
         Self::Unresponsive,
@@ -78,6 +80,7 @@ impl Topic {
         Self::Replica,
         Self::Provider,
         Self::Credential,
+        Self::Audit,
     ];
 
     /// The name, as label and as the subject that people read.
@@ -99,6 +102,7 @@ impl Topic {
             Self::Replica => "replica",
             Self::Provider => "provider",
             Self::Credential => "credential",
+            Self::Audit => "audit",
         }
     }
 }

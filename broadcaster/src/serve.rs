@@ -1,5 +1,6 @@
 //! `rotacast serve`: a broadcaster as the configuration says.
 
+mod audit_heads;
 mod backend;
 mod certificates;
 mod files;
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::api::Operators;
-use crate::audit::{AuditLog, AuditOptions};
+use crate::audit::{Anchor, AuditLog, AuditSigner, LogName};
 use crate::broadcaster::Broadcaster;
 use crate::certificates::Watch;
 use crate::config::{Config, SecretPattern, ServiceConfig, StoreConfig, changes};
@@ -41,6 +42,7 @@ use crate::metrics::Metrics;
 use crate::settings::{SecretSettings, Settings};
 use crate::token::Tokens;
 use crate::traces::{self, Exporting};
+pub use audit_heads::{KnownLogs, known_logs};
 use provider::Providers;
 pub use rehearsal::rehearse;
 
@@ -70,7 +72,8 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
     let importer = importer(&config.store, &tree)?;
     let operators = watch::Sender::new(Arc::new(Operators::new(config.operators.clone())));
     let tokens = watch::Sender::new(Arc::new(config.dashboard.tokens.clone()));
-    let audit = AuditLog::open(&config.audit.file, AuditOptions { max_file_bytes: config.audit.max_file_bytes })?;
+    let signer = AuditSigner::new(key.clone(), config.cluster.clone());
+    let audit = AuditLog::open(&config.audit.file, config.audit.options, signer)?;
     let listener = TcpListener::bind(config.listen.grpc)
         .await
         .with_context(|| format!("listen.grpc: cannot listen on {}", config.listen.grpc))?;
@@ -94,6 +97,9 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
     };
     // Before anything is read or answered from a store that may be another cluster's.
     if !settle_home(&environment, &config, wait, &stop).await? {
+        return Ok(());
+    }
+    if !anchor_audit(&environment, &config, wait, &stop).await? {
         return Ok(());
     }
     metrics.count_refusals_of(&environment.identities);
@@ -166,6 +172,31 @@ async fn settle_home(
     let look = async || home.look_at_bus(environment).await;
     let Some(foreign) = start::until_there(&bus, wait, stop, look).await? else { return Ok(false) };
     foreign.map_or(Ok(true), |problem| Err(anyhow::anyhow!(problem)))
+}
+
+/// Compares the audit log with its head in the store. `false`: stopped meanwhile.
+async fn anchor_audit(
+    environment: &Environment,
+    config: &Config,
+    wait: Duration,
+    stop: &CancellationToken,
+) -> anyhow::Result<bool> {
+    let log = audit_name(config);
+    let anchor = Anchor::new(environment.tree.clone(), log, environment.findings.clone());
+    let store = start::Blame::store(&config.store);
+    let anchored = async || environment.audit.anchor(Arc::clone(&anchor)).await;
+    Ok(start::until_there(&store, wait, stop, anchored).await?.is_some())
+}
+
+/// Whose audit log it is: the replica's, or that of this file on this host.
+pub fn audit_name(config: &Config) -> LogName {
+    match &config.replica {
+        Some(replica) => LogName { name: replica.clone(), named: true },
+        None => {
+            let file = std::path::absolute(&config.audit.file).unwrap_or_else(|_| config.audit.file.clone());
+            LogName { name: format!("{}:{}", host_name(), file.display()), named: false }
+        }
+    }
 }
 
 /// What store and bus say about themselves, once at the start.

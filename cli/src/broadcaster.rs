@@ -18,8 +18,7 @@ use rotacast_broadcaster::log;
 use tokio::runtime::Builder;
 
 use crate::error::{Exit, Stop};
-use crate::output::Output;
-use crate::runtime;
+use crate::{Context, runtime};
 
 pub(crate) use support_files::SupportFiles;
 
@@ -43,7 +42,8 @@ pub(crate) enum Command {
     },
 }
 
-pub(crate) fn run(output: Output, command: Command) -> Result<(), Stop> {
+pub(crate) fn run(context: &Context, command: Command) -> Result<(), Stop> {
+    let output = context.output;
     match command {
         Command::Serve(args) => {
             let log = Config::read(&args.config)?.log;
@@ -55,7 +55,7 @@ pub(crate) fn run(output: Output, command: Command) -> Result<(), Stop> {
             until_stopped(dev::run(args))
         }
         Command::Config(command) => config_check::run(output, &command),
-        Command::Audit(command) => audit_log::run(output, command),
+        Command::Audit(command) => audit_log::run(context, command),
         Command::Token { out } => token::make(output, &out),
     }
 }

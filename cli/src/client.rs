@@ -9,6 +9,8 @@ use prost::bytes::{Bytes, BytesMut};
 use rotacast_proto::v1::operator_command::Action;
 use rotacast_proto::{Envelope, FieldError, Kind, SigningKey, v1};
 use rotacast_protocol::coordinator::Order;
+#[cfg(feature = "broadcaster")]
+use rotacast_protocol::coordinator::Reason;
 use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus};
 use rotacast_protocol::{ClusterName, OperatorName, SecretName, Version};
 use tonic::{Response, Status, Streaming};
@@ -52,6 +54,9 @@ pub(crate) struct Signer {
 pub(crate) enum Instruction {
     /// Write the next version.
     Put(Bytes),
+    /// Go on although entries of the audit log are lost.
+    #[cfg(feature = "broadcaster")]
+    AcceptAuditLoss { doubt: String, reason: Reason },
     /// Any other.
     Order(Order),
 }
@@ -185,7 +190,7 @@ impl Client {
         &self,
         signer: &Signer,
         cluster: Option<&ClusterName>,
-        secret: &SecretName,
+        subject: &str,
         instruction: &Instruction,
     ) -> Result<v1::CommandReply, Stop> {
         let count = self.servers.count();
@@ -209,7 +214,7 @@ impl Client {
                     continue;
                 }
             };
-            let envelope = sign(signer, cluster.unwrap_or(&its_cluster), epoch, (secret, instruction));
+            let envelope = sign(signer, cluster.unwrap_or(&its_cluster), epoch, (subject, instruction));
             match answer(server, admin.command(v1::Envelope::from(envelope))).await {
                 Ok(reply) => return Ok(reply),
                 // One that knows who leads says more than one that is not there.
@@ -243,22 +248,21 @@ fn wire_name(secret: Option<&SecretName>) -> String {
     secret.map(ToString::to_string).unwrap_or_default()
 }
 
-fn sign(
-    signer: &Signer,
-    cluster: &ClusterName,
-    epoch: u64,
-    (secret, instruction): (&SecretName, &Instruction),
-) -> Envelope {
+fn sign(signer: &Signer, cluster: &ClusterName, epoch: u64, (subject, instruction): (&str, &Instruction)) -> Envelope {
     let now = rotacast_clock::wall();
     let nonce: u64 = rand::random();
     let (action, reason) = match instruction {
         // A value's bytes are shared, not copied.
         Instruction::Put(value) => (Action::Put(v1::Put { value: value.clone() }), None),
+        #[cfg(feature = "broadcaster")]
+        Instruction::AcceptAuditLoss { doubt, reason } => {
+            (Action::AcceptAuditLoss(v1::AcceptAuditLoss { doubt: doubt.clone() }), Some(reason))
+        }
         Instruction::Order(order) => (order.into(), order.reason()),
     };
     let command = v1::OperatorCommand {
         operator: signer.operator.to_string(),
-        secret: secret.to_string(),
+        secret: subject.to_owned(),
         reason: reason.map(ToString::to_string).unwrap_or_default(),
         nonce,
         issued_ms: now.0,
@@ -270,7 +274,7 @@ fn sign(
     command.encode(&mut payload).expect("the buffer grows if it must");
     let payload: Bytes = payload.freeze();
     let id = format!("{}:{nonce:016x}", signer.operator);
-    Envelope::sign(&signer.key, Kind::OperatorCommand, cluster, secret.as_str(), id, now, payload)
+    Envelope::sign(&signer.key, Kind::OperatorCommand, cluster, subject, id, now, payload)
 }
 
 #[cfg(test)]

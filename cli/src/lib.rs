@@ -93,7 +93,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(context: &Context, command: Command) -> Result<(), Stop> {
     match command {
         #[cfg(feature = "broadcaster")]
-        Command::Broadcaster(command) => broadcaster::run(context.output, command),
+        Command::Broadcaster(command) => broadcaster::run(context, command),
         Command::Keygen { out } => keys::make(context.output, &out),
         Command::Completions { shell } => completions::script(context.output, shell),
         Command::Man { dir } => completions::manual(context.output, dir.as_deref()),

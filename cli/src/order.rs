@@ -21,13 +21,13 @@ use rotacast_admin::limits::MAX_PUT_BYTES;
 use rotacast_admin::view::OrderView;
 
 /// What an order has led to.
-struct Done {
+pub(crate) struct Done {
     version: Option<Version>,
     number: Option<RotationNumber>,
 }
 
-/// Gives an order, or writes a value.
-async fn give(context: &Context, secret: &SecretName, instruction: Instruction) -> Result<Done, Stop> {
+/// Gives an order, or writes a value. `subject`: the secret; empty for an order about no secret.
+pub(crate) async fn give(context: &Context, subject: &str, instruction: Instruction) -> Result<Done, Stop> {
     // A `rotacast dev` that is starting has yet to make its key.
     let keyless = Signer::open(&context.global).err();
     let client = match Client::connect_when_started(&context.global).await {
@@ -43,7 +43,7 @@ async fn give(context: &Context, secret: &SecretName, instruction: Instruction) 
             "use https with --ca, or run the command where the broadcaster runs",
         ));
     }
-    let reply = client.order(&signer, context.global.cluster.as_ref(), secret, &instruction).await?;
+    let reply = client.order(&signer, context.global.cluster.as_ref(), subject, &instruction).await?;
     let v1::CommandReply { version, number } = reply;
     // 0 stands for none.
     let number = (number != 0).then_some(RotationNumber(number));
@@ -53,7 +53,7 @@ async fn give(context: &Context, secret: &SecretName, instruction: Instruction) 
 /// Gives an order that makes nothing, and says so.
 pub(crate) async fn simple(context: &Context, secret: SecretName, order: Order, done: &str) -> Result<(), Stop> {
     let command = order.name().as_str();
-    give(context, &secret, Instruction::Order(order)).await?;
+    give(context, secret.as_str(), Instruction::Order(order)).await?;
     if context.output.is_data() {
         return context.output.data(&OrderView { secret, command, version: None, number: None, rotation: None });
     }
@@ -108,7 +108,7 @@ pub(crate) async fn leave_safe_mode(context: &Context, secret: SecretName) -> Re
 }
 
 pub(crate) async fn rotate(context: &Context, args: RotateArgs) -> Result<(), Stop> {
-    let done = give(context, &args.secret, Instruction::Order(Order::Rotate)).await?;
+    let done = give(context, args.secret.as_str(), Instruction::Order(Order::Rotate)).await?;
     let (Some(version), Some(number)) = (done.version, done.number) else {
         return Err(Stop::unfinished("names neither the version nor the rotation that it has started"));
     };
@@ -124,7 +124,7 @@ pub(crate) async fn put(context: &Context, args: PutArgs) -> Result<(), Stop> {
         note("note: the value ends with a line break, which is part of it (`printf %s …` writes none)");
     }
     // Wiped when the last part of the message is dropped.
-    let done = give(context, &args.secret, Instruction::Put(Bytes::from_owner(value))).await?;
+    let done = give(context, args.secret.as_str(), Instruction::Put(Bytes::from_owner(value))).await?;
     let Some(version) = done.version else {
         return Err(Stop::unfinished("does not name the version that it has written"));
     };

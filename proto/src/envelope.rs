@@ -46,11 +46,13 @@ pub enum Kind {
     OperatorCommand,
     /// Whose a bus is: a cluster's id as text. Broadcasters alone read it.
     ClusterClaim,
+    /// Where an audit log ends, as text. It is in the log itself.
+    AuditCheckpoint,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Registration,
         Kind::SecretState,
         Kind::InstanceReport,
@@ -59,6 +61,7 @@ impl Kind {
         Kind::FetchRequest,
         Kind::OperatorCommand,
         Kind::ClusterClaim,
+        Kind::AuditCheckpoint,
     ];
 
     /// The `ce-type`: the message's full name, whose package carries the major version.
@@ -73,6 +76,7 @@ impl Kind {
             Kind::FetchRequest => "rotacast.v1.FetchRequest",
             Kind::OperatorCommand => "rotacast.v1.OperatorCommand",
             Kind::ClusterClaim => "rotacast.v1.ClusterClaim",
+            Kind::AuditCheckpoint => "rotacast.v1.AuditCheckpoint",
         }
     }
 }

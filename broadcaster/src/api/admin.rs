@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::Refusal;
 use super::control::{Control, Instances};
-use super::operator::{Gate, Operators};
+use super::operator::{Admitted, Gate, Operators};
 use crate::readers::Readers;
 
 /// Largest request, in bytes: an envelope's payload of 256 KiB and its attributes.
@@ -122,6 +122,14 @@ impl Admin for AdminFront {
                 tracing::warn!(kind = refusal.kind().as_str(), %refusal, left_out, "operator's command refused");
             }
         })?;
+        let command = match command {
+            Admitted::Command(command) => command,
+            Admitted::AuditLoss(loss) => {
+                tracing::warn!(%operator, doubt = loss.doubt, reason = loss.reason, "operator accepts a loss of audit entries");
+                self.control.accept_audit_loss(operator, loss).await?;
+                return Ok(Response::new(v1::CommandReply::default()));
+            }
+        };
         let (secret, action) = (command.secret.clone(), command.action.name());
         match self.control.command(operator.clone(), command).await {
             Ok(reply) => {

@@ -8,12 +8,25 @@ use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus, SecretStatus}
 use rotacast_protocol::{Epoch, OperatorName, RotationNumber, SecretName, Version};
 
 use super::Refusal;
+use crate::audit::OrderProof;
 
 /// What an operator wants done with a secret, checked.
 pub struct OperatorCommand {
     /// With which secret.
     pub secret: SecretName,
     pub action: Action,
+    /// What shows that the operator wants it.
+    pub proof: OrderProof,
+}
+
+/// An operator's order about the audit log of the broadcaster that takes it: entries are lost, and it goes on.
+pub struct AcceptedLoss {
+    /// Which doubt the operator has seen.
+    pub doubt: String,
+    /// Why; it goes on record.
+    pub reason: String,
+    /// What shows that the operator wants it.
+    pub proof: OrderProof,
 }
 
 /// An order, or the one thing that is none: a value to write. No `Debug`, since that is not to be printed.
@@ -95,6 +108,12 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// [`Refusal`]: nothing was changed (except that after [`Refusal::Unavailable`] it may have been).
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal>;
+
+    /// Takes up the audit log behind entries that are lost. The entry that says so is durable when this returns.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the log is not in that doubt.
+    async fn accept_audit_loss(&self, operator: OperatorName, loss: AcceptedLoss) -> Result<(), Refusal>;
 
     /// What is well and what is not, in store, bus, providers and configuration.
     async fn doctor(&self) -> v1::DoctorReply;

@@ -8,11 +8,13 @@ use bytes::Bytes;
 use prost::Message as _;
 use rotacast_admin::limits::MAX_PUT_BYTES;
 use rotacast_proto::{Envelope, Kind, SecretValue, VerifyingKey, order_from_wire, v1};
+use rotacast_protocol::coordinator::Reason;
 use rotacast_protocol::{ClusterName, Epoch, OperatorName, SecretName, WallTime};
 use zeroize::Zeroize as _;
 
 use super::Refusal;
-use super::control::{Action, OperatorCommand};
+use super::control::{AcceptedLoss, Action, OperatorCommand};
+use crate::audit::OrderProof;
 
 /// How far a command's issue time may lie from this machine's clock, either way.
 pub const FRESHNESS: Duration = Duration::from_secs(5 * 60);
@@ -34,6 +36,17 @@ impl Operators {
     fn find(&self, key_id: &str) -> Option<(&OperatorName, &VerifyingKey)> {
         self.0.iter().find(|(_, key)| key.id().as_str() == key_id)
     }
+}
+
+/// Longest name of a doubt about the audit log, in bytes: ours have 16.
+const MAX_DOUBT_BYTES: usize = 64;
+
+/// What an operator may do.
+pub enum Admitted {
+    /// With a secret.
+    Command(OperatorCommand),
+    /// With the audit log.
+    AuditLoss(AcceptedLoss),
 }
 
 /// Turns signed envelopes into commands of known operators, each at most once.
@@ -69,7 +82,7 @@ impl Gate {
         operators: &Operators,
         term: Epoch,
         now: WallTime,
-    ) -> Result<(OperatorName, OperatorCommand), Refusal> {
+    ) -> Result<(OperatorName, Admitted), Refusal> {
         let mut envelope = Envelope::from(envelope);
         let (key_operator, payload) = {
             let found = operators.find(&envelope.key_id);
@@ -98,7 +111,7 @@ impl Gate {
         check_term(wire.epoch, term)?;
         let nonce = wire.nonce;
         let issued = wire.issued_ms;
-        let command = parse(wire, payload)?;
+        let command = parse(wire, envelope, payload)?;
         self.remember(key_operator.clone(), nonce, issued, now)?;
         Ok((key_operator, command))
     }
@@ -149,11 +162,24 @@ fn check_term(given_in: u64, term: Epoch) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Reads the contents. `payload` is dropped with what was decoded from it.
-fn parse(wire: v1::OperatorCommand, payload: Bytes) -> Result<OperatorCommand, Refusal> {
+/// Reads the contents. `payload` is dropped with what was decoded from it if it holds a value; otherwise it goes back into
+/// its envelope, as proof of the order.
+fn parse(wire: v1::OperatorCommand, mut envelope: Envelope, payload: Bytes) -> Result<Admitted, Refusal> {
     use v1::operator_command::Action as Wire;
+    if let Some(Wire::AcceptAuditLoss(loss)) = &wire.action {
+        let reason = Reason::new(&wire.reason).map_err(invalid)?.to_string();
+        if loss.doubt.len() > MAX_DOUBT_BYTES {
+            return Err(Refusal::Invalid(format!(
+                "doubt of {} bytes; expected at most {MAX_DOUBT_BYTES}",
+                loss.doubt.len()
+            )));
+        }
+        let doubt = loss.doubt.clone();
+        envelope.payload = payload;
+        return Ok(Admitted::AuditLoss(AcceptedLoss { doubt, reason, proof: OrderProof::Signed(Box::new(envelope)) }));
+    }
     let secret = SecretName::new(wire.secret).map_err(invalid)?;
-    let action = match wire.action {
+    let (action, proof) = match wire.action {
         Some(Wire::Put(put)) => {
             let found = put.value.len();
             if found == 0 || found > MAX_PUT_BYTES {
@@ -162,12 +188,16 @@ fn parse(wire: v1::OperatorCommand, payload: Bytes) -> Result<OperatorCommand, R
             let value = SecretValue::new(put.value.to_vec());
             drop(put);
             wipe(payload);
-            Action::Put(value)
+            (Action::Put(value), OrderProof::CoversValue)
         }
-        Some(order) => Action::Order(order_from_wire(order, &wire.reason).map_err(invalid)?),
+        Some(order) => {
+            let order = order_from_wire(order, &wire.reason).map_err(invalid)?;
+            envelope.payload = payload;
+            (Action::Order(order), OrderProof::Signed(Box::new(envelope)))
+        }
         None => return Err(Refusal::Invalid("the command has no action this build knows; upgrade it".into())),
     };
-    Ok(OperatorCommand { secret, action })
+    Ok(Admitted::Command(OperatorCommand { secret, action, proof }))
 }
 
 /// Wipes a received message that carried a value, where its buffer is ours alone. While the transport

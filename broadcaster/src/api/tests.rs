@@ -26,7 +26,7 @@ use tonic::{Code, Status};
 
 use crate::readers::Readers;
 
-use super::control::{Action, CommandReply, Control, Instances, OperatorCommand};
+use super::control::{AcceptedLoss, Action, CommandReply, Control, Instances, OperatorCommand};
 use super::{AdminFront, FRESHNESS, Gate, Operators, Refusal, health, reflection};
 
 const SECRET: &str = "payments/db";
@@ -90,7 +90,7 @@ impl Control for Notebook {
     }
 
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {
-        let OperatorCommand { secret, action } = command;
+        let OperatorCommand { secret, action, .. } = command;
         let reason = match &action {
             Action::Order(order) => order.reason().map(|reason| format!(": {reason}")).unwrap_or_default(),
             Action::Put(_) => String::new(),
@@ -104,6 +104,10 @@ impl Control for Notebook {
             _ => {}
         }
         Ok(CommandReply { version: Some(Version::FIRST), number: Some(RotationNumber(7)) })
+    }
+
+    async fn accept_audit_loss(&self, _operator: OperatorName, _loss: AcceptedLoss) -> Result<(), Refusal> {
+        Err(Refusal::Invalid("it has no audit log".into()))
     }
 
     async fn doctor(&self) -> v1::DoctorReply {

@@ -1,6 +1,6 @@
 //! What is written, and what is read back.
 
-use rotacast_protocol::{RotationNumber, SecretName};
+use rotacast_protocol::{AuditChain, RotationNumber, SecretName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -55,7 +55,9 @@ impl Entry {
 pub struct Recorded {
     /// The line format's number.
     pub format: u32,
-    /// Counts entries from 1, across files.
+    /// Of which log it is.
+    pub chain: AuditChain,
+    /// Counts entries from 1, across files. It leaves numbers out only where an operator has accepted a loss.
     pub sequence: u64,
     /// RFC 3339, for people.
     pub time: String,

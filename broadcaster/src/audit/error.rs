@@ -26,10 +26,21 @@ pub enum AuditError {
         path: PathBuf,
     },
     /// What is there is not what was written.
-    #[error(
-        "audit log does not verify: {0}; keep the file as evidence, look into it with `rotacast audit verify`, then move it away to begin a new one"
-    )]
+    #[error("audit log does not verify: {0}")]
     Broken(#[from] Broken),
+    /// It is not the log that was written here, or not all of it: see [`super::Doubt`].
+    #[error("audit log is in doubt and takes no entries: {0}")]
+    Doubtful(String),
+    /// The store has not been told of too many entries.
+    #[error(
+        "audit log is {found} entries ahead of its head in the store, expected at most {limit}: the store takes no writes"
+    )]
+    Ahead {
+        /// How many.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// The operating system says no. The entry is not in the log; the next one is tried afresh.
     #[error("audit log {path}: cannot {action}: {problem}", path = .path.display())]
     Io {
@@ -41,7 +52,7 @@ pub enum AuditError {
         problem: String,
     },
     /// Another program moved, cut or wrote to the file while it was in use.
-    #[error("audit log {path} was changed from outside while in use: {problem}; put it back as it was, or restart to see what is broken", path = .path.display())]
+    #[error("audit log {path} was changed from outside while in use: {problem}; put it back as it was: it is taken up again without a restart", path = .path.display())]
     Disturbed {
         /// Which file.
         path: PathBuf,

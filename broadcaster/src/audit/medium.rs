@@ -13,7 +13,7 @@ pub(super) trait Medium: Send {
     fn sync(&mut self) -> io::Result<()>;
     /// Cuts the end off.
     fn truncate(&mut self, length: u64) -> io::Result<()>;
-    /// Whether the path still leads to this file and it is as long as it should be; otherwise what is wrong.
+    /// Whether the path still leads to this file, and nothing but this has written to it; otherwise what is wrong.
     fn disturbed(&self, length: u64) -> io::Result<Option<String>>;
 }
 
@@ -21,19 +21,35 @@ pub(super) trait Medium: Send {
 pub(super) struct FileMedium {
     path: PathBuf,
     file: File,
+    /// The file's times after our own last write: another program that writes to it changes them, whatever the length.
+    times: Times,
+}
+
+/// When a file was last written, and when anything about it was last changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Times([i64; 4]);
+
+impl Times {
+    fn of(file: &File) -> io::Result<Self> {
+        let it = file.metadata()?;
+        Ok(Self([it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec()]))
+    }
 }
 
 impl FileMedium {
     /// Opens for appending, readable by its owner and group only: entries name people and hosts.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
-        Ok(Self { path: path.into(), file })
+        let times = Times::of(&file)?;
+        Ok(Self { path: path.into(), file, times })
     }
 }
 
 impl Medium for FileMedium {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)
+        self.file.write_all(bytes)?;
+        self.times = Times::of(&self.file)?;
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -41,7 +57,9 @@ impl Medium for FileMedium {
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {
-        self.file.set_len(length)
+        self.file.set_len(length)?;
+        self.times = Times::of(&self.file)?;
+        Ok(())
     }
 
     fn disturbed(&self, length: u64) -> io::Result<Option<String>> {
@@ -55,6 +73,9 @@ impl Medium for FileMedium {
         }
         if ours.len() != length {
             return Ok(Some(format!("{} bytes long, expected {length}", ours.len())));
+        }
+        if Times::of(&self.file)? != self.times {
+            return Ok(Some("another program has written to it".into()));
         }
         Ok(None)
     }

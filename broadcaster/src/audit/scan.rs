@@ -4,80 +4,122 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
+use rotacast_protocol::{AuditChain, WallTime};
+
 use super::entry::Recorded;
 use super::error::{AuditError, Broken};
-use super::line::{self, Head, MAX_LINE_BYTES};
+use super::line::{self, Head, Link, MAX_LINE_BYTES, Special};
+use super::loss::Loss;
 
 /// A file being read.
 pub(super) struct Scan {
     path: PathBuf,
     reader: BufReader<File>,
+    /// The line read last, without its newline.
+    bytes: Vec<u8>,
     line: u64,
+    chain: Option<AuditChain>,
     head: Head,
     good_bytes: u64,
-    unfinished: Vec<u8>,
 }
 
 /// What comes next in a file.
 pub(super) enum Next {
     /// An entry that follows the one before.
-    Entry(Box<Recorded>),
+    Entry {
+        link: Link,
+        /// What it followed.
+        before: Head,
+        /// The loss that it accepts.
+        loss: Option<Loss>,
+    },
     /// The end. `unfinished` is what stands behind the last newline.
     End {
-        /// The last entry.
-        head: Head,
-        /// Bytes up to and with the last newline.
-        good_bytes: u64,
         /// A line that was never finished; empty if there is none.
         unfinished: Vec<u8>,
     },
 }
 
+/// A file that was read to its end.
+pub(super) struct Scanned {
+    pub(super) chain: Option<AuditChain>,
+    /// The last entry.
+    pub(super) head: Head,
+    /// Bytes up to and with the last newline.
+    pub(super) good_bytes: u64,
+    /// A line that was never finished; empty if there is none.
+    pub(super) unfinished: Vec<u8>,
+    /// The first entry's number and time; none for a file without one.
+    pub(super) first: Option<(u64, WallTime)>,
+    /// The newest checkpoint's number.
+    pub(super) checkpoint: Option<u64>,
+}
+
 impl Scan {
-    /// Reads `path`, whose first entry must follow `head`.
-    pub(super) fn open(path: &Path, head: Head) -> Result<Self, AuditError> {
+    /// Reads `path`, whose first entry must follow `head` in `chain`; `None`: the first entry says in which.
+    pub(super) fn open(path: &Path, chain: Option<AuditChain>, head: Head) -> Result<Self, AuditError> {
         let file = File::open(path).map_err(AuditError::io(path, "read"))?;
         Ok(Self {
             path: path.into(),
             reader: BufReader::with_capacity(64 * 1024, file),
+            bytes: Vec::new(),
             line: 0,
+            chain,
             head,
             good_bytes: 0,
-            unfinished: Vec::new(),
         })
     }
 
     /// The next entry, or the end.
     pub(super) fn next(&mut self) -> Result<Next, AuditError> {
-        let mut bytes = Vec::new();
+        self.bytes.clear();
         let limit = MAX_LINE_BYTES as u64 + 1;
-        let read = self.reader.by_ref().take(limit).read_until(b'\n', &mut bytes);
-        read.map_err(AuditError::io(&self.path, "read"))?;
-        if bytes.last() != Some(&b'\n') {
-            if bytes.len() > MAX_LINE_BYTES {
+        let read = self.reader.by_ref().take(limit).read_until(b'\n', &mut self.bytes);
+        let read = read.map_err(AuditError::io(&self.path, "read"))? as u64;
+        if self.bytes.last() != Some(&b'\n') {
+            if self.bytes.len() > MAX_LINE_BYTES {
                 return Err(self.broken(self.line + 1, format!("longer than {MAX_LINE_BYTES} bytes")));
             }
-            self.unfinished = bytes;
-            return Ok(Next::End {
-                head: self.head,
-                good_bytes: self.good_bytes,
-                unfinished: std::mem::take(&mut self.unfinished),
-            });
+            return Ok(Next::End { unfinished: std::mem::take(&mut self.bytes) });
         }
+        self.bytes.pop();
         self.line += 1;
-        let (recorded, head) = line::read(&bytes[..bytes.len() - 1])
-            .and_then(|(recorded, head)| line::follows(&recorded, self.head).map(|()| (recorded, head)))
-            .map_err(|problem| self.broken(self.line, problem))?;
-        self.head = head;
-        self.good_bytes += bytes.len() as u64;
-        Ok(Next::Entry(Box::new(recorded)))
+        let (link, loss) = self.check().map_err(|problem| self.broken(self.line, problem))?;
+        let before = std::mem::replace(&mut self.head, link.head);
+        self.chain = Some(link.chain);
+        self.good_bytes += read;
+        Ok(Next::Entry { link, before, loss })
+    }
+
+    fn check(&self) -> Result<(Link, Option<Loss>), String> {
+        let link = line::link(&self.bytes)?;
+        if let Some(chain) = self.chain.filter(|chain| *chain != link.chain) {
+            return Err(format!("entry of log {}, expected one of log {chain}: it was copied here", link.chain));
+        }
+        let loss = line::follows(&link, &self.bytes, self.head)?;
+        Ok((link, loss))
+    }
+
+    /// The entry read last, in full.
+    pub(super) fn recorded(&self) -> Result<Recorded, AuditError> {
+        line::recorded(&self.bytes).map_err(|problem| self.broken(self.line, problem))
     }
 
     /// To the end.
-    pub(super) fn finish(mut self) -> Result<(Head, u64, Vec<u8>), AuditError> {
+    pub(super) fn finish(mut self) -> Result<Scanned, AuditError> {
+        let (mut first, mut checkpoint) = (None, None);
         loop {
-            if let Next::End { head, good_bytes, unfinished } = self.next()? {
-                return Ok((head, good_bytes, unfinished));
+            match self.next()? {
+                Next::Entry { link, .. } => {
+                    first = first.or(Some((link.head.sequence, link.time)));
+                    if link.special == Special::Checkpoint {
+                        checkpoint = Some(link.head.sequence);
+                    }
+                }
+                Next::End { unfinished } => {
+                    let Self { chain, head, good_bytes, .. } = self;
+                    return Ok(Scanned { chain, head, good_bytes, unfinished, first, checkpoint });
+                }
             }
         }
     }
@@ -90,9 +132,21 @@ impl Scan {
     pub(super) fn line(&self) -> u64 {
         self.line
     }
+
+    pub(super) fn chain(&self) -> Option<AuditChain> {
+        self.chain
+    }
+
+    pub(super) fn head(&self) -> Head {
+        self.head
+    }
+
+    pub(super) fn good_bytes(&self) -> u64 {
+        self.good_bytes
+    }
 }
 
-/// The entry a file begins with says which one it must follow: for full files whose predecessors have been archived.
+/// The entry a file begins with says which one it must follow: for files whose predecessors have been archived.
 pub(super) fn before_first(path: &Path) -> Result<Option<Head>, AuditError> {
     let file = File::open(path).map_err(AuditError::io(path, "read"))?;
     let mut bytes = Vec::new();
@@ -102,8 +156,6 @@ pub(super) fn before_first(path: &Path) -> Result<Option<Head>, AuditError> {
         return Ok(None);
     }
     let broken = |problem| AuditError::Broken(Broken { file: path.into(), line: 1, problem });
-    let (recorded, _) = line::read(&bytes).map_err(broken)?;
-    let hash = recorded.prev.parse().map_err(broken)?;
-    let sequence = recorded.sequence.checked_sub(1).ok_or_else(|| broken("entry 0, expected 1 or more".into()))?;
-    Ok(Some(Head { sequence, hash }))
+    let link = line::link(&bytes).map_err(broken)?;
+    link.before().ok_or_else(|| broken("entry 0, expected 1 or more".into())).map(Some)
 }

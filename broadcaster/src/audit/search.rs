@@ -144,7 +144,7 @@ impl Lines {
         let newest_first = self.lines.into_iter().rev();
         newest_first
             .map(|(number, bytes)| {
-                line::read(&bytes).map(|(entry, _)| entry).map_err(|problem| broken(number, problem))
+                line::link(&bytes).and_then(|_| line::recorded(&bytes)).map_err(|problem| broken(number, problem))
             })
             .collect()
     }

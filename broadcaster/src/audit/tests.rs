@@ -1,17 +1,20 @@
 //! What the audit log must withstand.
 
+mod tampering;
+
 use std::collections::VecDeque;
 use std::io::{self, BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use rotacast_protocol::{RotationNumber, SecretName};
+use rotacast_proto::SigningKey;
+use rotacast_protocol::{ClusterName, RotationNumber, SecretName};
 
 use super::line::Head;
 use super::medium::{FileMedium, Medium};
 use super::verify::{Expectations, read, verify};
-use super::{AuditError, AuditLog, AuditOptions, Entry, Hash};
+use super::{AuditError, AuditLog, AuditOptions, AuditSigner, Doubt, Entry, Hash};
 
 fn entry(number: u64) -> Entry {
     Entry::new("broadcaster", "retire_intent")
@@ -21,8 +24,25 @@ fn entry(number: u64) -> Entry {
         .detail("why", "quotes \" and, \"hash\":\"0\" and ünïcode\n")
 }
 
+/// Of the broadcaster in these tests.
+fn key() -> SigningKey {
+    SigningKey::from_seed(&[7; 32])
+}
+
+fn signer() -> AuditSigner {
+    AuditSigner::new(key(), ClusterName::new("test").unwrap())
+}
+
+fn small(max_file_bytes: u64) -> AuditOptions {
+    AuditOptions { max_file_bytes, ..AuditOptions::default() }
+}
+
+fn open(path: &Path, options: AuditOptions) -> Result<AuditLog, AuditError> {
+    AuditLog::open(path, options, signer())
+}
+
 async fn write(path: &Path, options: AuditOptions, numbers: std::ops::RangeInclusive<u64>) -> Head {
-    let log = AuditLog::open(path, options).unwrap();
+    let log = open(path, options).unwrap();
     let mut head = log.opened_at();
     for number in numbers {
         head = log.append(entry(number)).await.unwrap();
@@ -31,7 +51,7 @@ async fn write(path: &Path, options: AuditOptions, numbers: std::ops::RangeInclu
 }
 
 fn problem(path: &Path) -> String {
-    verify(path, Expectations::default()).unwrap_err().to_string()
+    verify(path, &Expectations::default()).unwrap_err().to_string()
 }
 
 #[tokio::test]
@@ -41,7 +61,7 @@ async fn what_was_acknowledged_reads_back_in_order_and_the_chain_goes_on_after_r
     write(&path, AuditOptions::default(), 1..=3).await;
     let head = write(&path, AuditOptions::default(), 4..=5).await;
     let mut seen = Vec::new();
-    let verified = read::<AuditError>(&path, Expectations::default(), |entry| {
+    let verified = read::<AuditError>(&path, &Expectations::default(), |entry| {
         seen.push((entry.sequence, entry.rotation, entry.details["version"].as_u64()));
         Ok(())
     })
@@ -54,11 +74,11 @@ async fn what_was_acknowledged_reads_back_in_order_and_the_chain_goes_on_after_r
 async fn a_second_writer_is_kept_out_until_the_first_is_gone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");
-    let first = AuditLog::open(&path, AuditOptions::default()).unwrap();
-    let refused = AuditLog::open(&path, AuditOptions::default()).err().unwrap();
+    let first = open(&path, AuditOptions::default()).unwrap();
+    let refused = open(&path, AuditOptions::default()).err().unwrap();
     assert_eq!(refused, AuditError::InUse { path: path.clone() });
     drop(first);
-    AuditLog::open(&path, AuditOptions::default()).unwrap();
+    open(&path, AuditOptions::default()).unwrap();
 }
 
 #[tokio::test]
@@ -72,11 +92,11 @@ async fn every_changed_byte_is_noticed() {
             let mut bad = good.clone();
             bad[at] ^= flip;
             std::fs::write(&path, &bad).unwrap();
-            assert!(verify(&path, Expectations::default()).is_err(), "byte {at} ^ {flip:#x} went unnoticed");
+            assert!(verify(&path, &Expectations::default()).is_err(), "byte {at} ^ {flip:#x} went unnoticed");
         }
     }
     std::fs::write(&path, &good).unwrap();
-    verify(&path, Expectations::default()).unwrap();
+    verify(&path, &Expectations::default()).unwrap();
 }
 
 #[tokio::test]
@@ -97,15 +117,19 @@ async fn removed_swapped_doubled_and_inserted_lines_are_named() {
     with(&[0, 1, 1, 2, 3]);
     assert!(problem(&path).contains("audit.jsonl:3: entry 2, expected 3"), "{}", problem(&path));
 
-    // Another line with a correct hash replaces a real one.
+    // A line of another log.
     let other = folder.path().join("other.jsonl");
-    {
-        let log = AuditLog::open(&other, AuditOptions::default()).unwrap();
-        log.append(entry(1)).await.unwrap();
-        log.append(Entry::new("mallory", "approved")).await.unwrap();
-    }
-    let forged = std::fs::read_to_string(&other).unwrap();
-    let forged = forged.split_inclusive('\n').nth(1).unwrap();
+    write(&other, AuditOptions::default(), 1..=2).await;
+    let foreign = std::fs::read_to_string(&other).unwrap();
+    let foreign = foreign.split_inclusive('\n').nth(1).unwrap();
+    std::fs::write(&path, format!("{}{foreign}{}{}", lines[0], lines[2], lines[3])).unwrap();
+    assert!(problem(&path).contains("it was copied here"), "{}", problem(&path));
+
+    // A whole other line with a correct hash of its own, in the place of a real one.
+    let first = super::line::link(lines[0].trim_end().as_bytes()).unwrap();
+    let mallory = Entry::new("mallory", "approved");
+    let (forged, _) = super::line::write(&mallory, first.chain, first.head, first.time).unwrap();
+    let forged = String::from_utf8(forged).unwrap();
     std::fs::write(&path, format!("{}{forged}{}{}", lines[0], lines[2], lines[3])).unwrap();
     let found = problem(&path);
     assert!(found.contains("the line before was replaced"), "{found}");
@@ -117,15 +141,15 @@ async fn a_cut_off_end_shows_against_a_head_kept_elsewhere() {
     let path = folder.path().join("audit.jsonl");
     let head = write(&path, AuditOptions::default(), 1..=3).await;
     let known = Expectations { head: Some(head.hash), ..Expectations::default() };
-    assert_eq!(verify(&path, known).unwrap().since_expected, Some(0));
+    assert_eq!(verify(&path, &known).unwrap().since_expected, Some(0));
     write(&path, AuditOptions::default(), 4..=5).await;
-    assert_eq!(verify(&path, known).unwrap().since_expected, Some(2));
+    assert_eq!(verify(&path, &known).unwrap().since_expected, Some(2));
 
     let text = std::fs::read_to_string(&path).unwrap();
     let cut: String = text.split_inclusive('\n').take(2).collect();
     std::fs::write(&path, cut).unwrap();
-    assert_eq!(verify(&path, Expectations::default()).unwrap().entries, 2, "a shorter log looks whole by itself");
-    let found = verify(&path, known).unwrap_err().to_string();
+    assert_eq!(verify(&path, &Expectations::default()).unwrap().entries, 2, "a shorter log looks whole by itself");
+    let found = verify(&path, &known).unwrap_err().to_string();
     assert!(found.contains("its end was cut off or replaced"), "{found}");
 }
 
@@ -139,7 +163,7 @@ async fn an_unfinished_last_line_is_kept_aside_and_the_chain_goes_on() {
     assert!(problem(&path).contains("audit.jsonl:3: unfinished line"), "{}", problem(&path));
 
     write(&path, AuditOptions::default(), 3..=3).await;
-    assert_eq!(verify(&path, Expectations::default()).unwrap().entries, 3);
+    assert_eq!(verify(&path, &Expectations::default()).unwrap().entries, 3);
     let torn: Vec<PathBuf> = std::fs::read_dir(folder.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -156,23 +180,27 @@ async fn a_log_broken_anywhere_else_is_not_opened_and_not_touched() {
     write(&path, AuditOptions::default(), 1..=3).await;
     let text = std::fs::read_to_string(&path).unwrap().replacen("\"version\":2", "\"version\":9", 1);
     std::fs::write(&path, &text).unwrap();
-    let refused = AuditLog::open(&path, AuditOptions::default()).err().unwrap().to_string();
+    let log = open(&path, AuditOptions::default()).unwrap();
+    let refused = log.append(entry(4)).await.unwrap_err().to_string();
     assert!(refused.contains("audit.jsonl:2: the line was changed"), "{refused}");
+    assert!(log.fails() && matches!(log.doubt(), Some((_, Doubt::Broken(_)))));
+    drop(log);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
 
     // A complete last line that is wrong is no line that was cut off.
     std::fs::write(&path, "{}\n").unwrap();
-    assert!(matches!(AuditLog::open(&path, AuditOptions::default()), Err(AuditError::Broken(_))));
+    let log = open(&path, AuditOptions::default()).unwrap();
+    assert!(matches!(log.append(entry(4)).await, Err(AuditError::Broken(_))));
 }
 
 #[tokio::test]
 async fn the_chain_goes_on_across_full_files_and_a_missing_one_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");
-    let options = AuditOptions { max_file_bytes: 1000 };
+    let options = small(1000);
     write(&path, options, 1..=10).await;
     let head = write(&path, options, 11..=20).await;
-    let verified = verify(&path, Expectations::default()).unwrap();
+    let verified = verify(&path, &Expectations::default()).unwrap();
     assert_eq!((verified.entries, verified.head), (20, head));
     assert!(verified.files > 3, "{verified:?}");
 
@@ -180,19 +208,19 @@ async fn the_chain_goes_on_across_full_files_and_a_missing_one_is_noticed() {
     let names = super::files::all_full(&path).unwrap();
     let first_in_use = read_first(&path);
     std::fs::rename(&path, super::files::full(&path, first_in_use)).unwrap();
-    assert_eq!(verify(&path, Expectations::default()).unwrap().entries, 20);
+    assert_eq!(verify(&path, &Expectations::default()).unwrap().entries, 20);
     write(&path, options, 21..=21).await;
-    assert_eq!(verify(&path, Expectations::default()).unwrap().entries, 21);
+    assert_eq!(verify(&path, &Expectations::default()).unwrap().entries, 21);
 
     // The oldest files are archived. The log verifies only with the hash that they end with.
     let archived = verify_one(&names[0]);
     std::fs::rename(&names[0], folder.path().join("archive")).unwrap();
     assert!(problem(&path).contains("lines were removed"), "{}", problem(&path));
     let after = Expectations { after: Some(archived), ..Expectations::default() };
-    assert_eq!(verify(&path, after).unwrap().entries, 21 - archived.sequence);
+    assert_eq!(verify(&path, &after).unwrap().entries, 21 - archived.sequence);
 
     std::fs::remove_file(&names[1]).unwrap();
-    assert!(verify(&path, after).is_err());
+    assert!(verify(&path, &after).is_err());
 }
 
 fn read_first(path: &Path) -> u64 {
@@ -200,7 +228,7 @@ fn read_first(path: &Path) -> u64 {
 }
 
 fn verify_one(path: &Path) -> Head {
-    super::scan::Scan::open(path, Head::EMPTY).unwrap().finish().unwrap().0
+    super::scan::Scan::open(path, None, Head::EMPTY).unwrap().finish().unwrap().head
 }
 
 /// What the next calls to a file do, until the list is empty.
@@ -271,10 +299,10 @@ async fn a_failed_write_is_reported_and_leaves_no_trace_once_there_is_room_again
         let path = folder.path().join(format!("audit-{case}.jsonl"));
         let faults = Arc::new(Mutex::new(VecDeque::new()));
         let shared = Arc::clone(&faults);
-        let open = move |path: &Path| -> io::Result<Box<dyn Medium>> {
+        let medium = move |path: &Path| -> io::Result<Box<dyn Medium>> {
             Ok(Box::new(Faulty { real: FileMedium::open(path)?, faults: Arc::clone(&shared) }))
         };
-        let log = AuditLog::open_on(&path, AuditOptions::default(), Box::new(open)).unwrap();
+        let log = AuditLog::open_on(&path, AuditOptions::default(), signer(), Box::new(medium)).unwrap();
         log.append(entry(1)).await.unwrap();
         faults.lock().unwrap().extend(&script);
         let mut failures = 0;
@@ -288,7 +316,7 @@ async fn a_failed_write_is_reported_and_leaves_no_trace_once_there_is_room_again
         assert_eq!(failures, script.len(), "case {case}: every fault fails exactly one append");
         assert_eq!(receipt.sequence, 2, "case {case}");
         drop(log);
-        let verified = verify(&path, Expectations::default()).unwrap();
+        let verified = verify(&path, &Expectations::default()).unwrap();
         assert_eq!((verified.entries, verified.head), (2, receipt), "case {case}");
     }
 }
@@ -315,7 +343,7 @@ async fn a_full_device_is_reported() {
     let open = |_: &Path| -> io::Result<Box<dyn Medium>> {
         Ok(Box::new(FullDevice(std::fs::OpenOptions::new().write(true).open("/dev/full")?)))
     };
-    let log = AuditLog::open_on(&path, AuditOptions::default(), Box::new(open)).unwrap();
+    let log = AuditLog::open_on(&path, AuditOptions::default(), signer(), Box::new(open)).unwrap();
     let told = log.append(entry(1)).await.unwrap_err().to_string();
     assert!(told.contains("cannot write: No space left on device"), "{told}");
 }
@@ -324,7 +352,7 @@ async fn a_full_device_is_reported() {
 async fn a_file_moved_away_or_written_to_by_others_takes_no_entries() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");
-    let log = AuditLog::open(&path, AuditOptions::default()).unwrap();
+    let log = open(&path, AuditOptions::default()).unwrap();
     log.append(entry(1)).await.unwrap();
     let away = folder.path().join("away");
     std::fs::rename(&path, &away).unwrap();
@@ -343,7 +371,7 @@ async fn a_file_moved_away_or_written_to_by_others_takes_no_entries() {
 async fn entries_appended_at_once_all_stand_and_an_oversize_one_fails_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");
-    let log = Arc::new(AuditLog::open(&path, AuditOptions::default()).unwrap());
+    let log = Arc::new(open(&path, AuditOptions::default()).unwrap());
     let large = Entry::new("broadcaster", "large").detail("text", "x".repeat(super::line::MAX_LINE_BYTES));
     let appends = (1..=200).map(|number| {
         let log = Arc::clone(&log);
@@ -360,7 +388,7 @@ async fn entries_appended_at_once_all_stand_and_an_oversize_one_fails_alone() {
     sequences.sort_unstable();
     assert_eq!(sequences, (1..=199).collect::<Vec<_>>());
     drop(log);
-    assert_eq!(verify(&path, Expectations::default()).unwrap().entries, 199);
+    assert_eq!(verify(&path, &Expectations::default()).unwrap().entries, 199);
 }
 
 /// The folder in which the child of the test below writes.
@@ -370,7 +398,7 @@ const CHILD: &str = "ROTACAST_TEST_AUDIT_CHILD";
 #[tokio::test]
 async fn child_that_appends_until_killed() {
     let Some(path) = std::env::var_os(CHILD) else { return };
-    let log = AuditLog::open(path, AuditOptions { max_file_bytes: 4000 }).unwrap();
+    let log = open(path.as_ref(), small(4000)).unwrap();
     let mut number = log.opened_at().sequence;
     loop {
         number += 1;
@@ -420,9 +448,9 @@ fn killed_over_and_over_it_loses_nothing_that_was_acknowledged() {
             }
         }
         // Opening sets an incomplete line aside. Then every acknowledged entry must be there.
-        drop(AuditLog::open(&path, AuditOptions { max_file_bytes: 4000 }).unwrap());
+        drop(open(&path, small(4000)).unwrap());
         let expected = Expectations { head: last, ..Expectations::default() };
-        let verified = verify(&path, expected).unwrap();
+        let verified = verify(&path, &expected).unwrap();
         assert!(last.is_some(), "the child of round {round} acknowledged nothing");
         assert!(verified.entries >= acknowledged, "round {round}: {verified:?}, acknowledged {acknowledged}");
         acknowledged = verified.entries;

@@ -4,16 +4,30 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use rotacast_protocol::WallTime;
+use rotacast_protocol::{AuditChain, WallTime};
 use rustix::fs::{FlockOperation, flock};
 
+use super::checkpoint::{self, AuditSigner};
+use super::doubt::{Doubted, Files};
 use super::entry::Entry;
 use super::error::AuditError;
 use super::files;
-use super::line::{self, Head, Receipt};
+use super::line::{self, Hash, Head, Receipt};
+use super::log::AuditOptions;
+use super::loss::{self, MAX_AHEAD};
 use super::medium::Medium;
 use super::scan::{self, Scan};
+use super::verify::{files_of, hash_at};
+
+/// Most entries that share one sync: what comes in during one sync goes with the next.
+pub(super) const MAX_BATCH: usize = 256;
+
+/// No store is told where the log ends.
+pub(super) const NOT_TOLD: u64 = u64::MAX;
 
 /// How the writer opens the file in use.
 pub(super) type Open = Box<dyn Fn(&Path) -> std::io::Result<Box<dyn Medium>> + Send>;
@@ -22,55 +36,65 @@ pub(super) type Open = Box<dyn Fn(&Path) -> std::io::Result<Box<dyn Medium>> + S
 pub(super) struct Writer {
     path: PathBuf,
     open: Open,
+    signer: AuditSigner,
+    options: AuditOptions,
     /// None: to be opened (anew) with the next entry.
     medium: Option<Box<dyn Medium>>,
+    chain: AuditChain,
     head: Head,
-    /// The first entry of the file in use; 0: it is empty.
-    first: u64,
+    /// The first entry of the file in use, and its time; none: it is empty.
+    first: Option<(u64, WallTime)>,
     /// Bytes of the file in use that are known to be durable.
     length: u64,
     /// Something may stand behind `length` that was never acknowledged.
     tainted: bool,
-    max_file_bytes: u64,
-    /// Held until this is dropped.
-    _lock: File,
+    /// The newest checkpoint's number, of those in the newest files.
+    checkpoint: u64,
+    /// When the first entry without a checkpoint was written.
+    unsigned_since: Option<WallTime>,
+    files: Files,
+    doubted: Option<Box<Doubted>>,
+    /// The newest entry that the store knows, or [`NOT_TOLD`].
+    known: Arc<AtomicU64>,
+    /// Held until this is released.
+    lock: Option<File>,
 }
 
 impl Writer {
-    /// Opens a log, or begins one. Checks the file in use and the newest full one. An unfinished last line (the
-    /// process died while writing it; it was never acknowledged) is kept in a file of its own and cut off.
-    pub(super) fn open(path: &Path, max_file_bytes: u64, open: Open, now: WallTime) -> Result<Self, AuditError> {
+    /// Opens a log, or begins one. Checks the file in use and the newest full one: if they do not verify, the log is open
+    /// and takes no entries. An unfinished last line (the process died while writing it; it was never acknowledged) is kept
+    /// in a file of its own and cut off.
+    pub(super) fn open(
+        path: &Path,
+        options: AuditOptions,
+        signer: AuditSigner,
+        open: Open,
+        known: Arc<AtomicU64>,
+        now: WallTime,
+    ) -> Result<Self, AuditError> {
         std::fs::create_dir_all(files::folder(path)).map_err(AuditError::io(path, "make its folder"))?;
-        let lock = lock(path)?;
-        let before = match files::all_full(path).map_err(AuditError::io(path, "list its folder"))?.last() {
-            None => Head::EMPTY,
-            Some(newest) => {
-                let before = scan::before_first(newest)?.unwrap_or(Head::EMPTY);
-                let scan = Scan::open(newest, before)?;
-                let (head, _, unfinished) = scan.finish()?;
-                if !unfinished.is_empty() {
-                    let line = head.sequence - before.sequence + 1;
-                    let problem = "unfinished line in a file that was full: it was cut off or written to".into();
-                    return Err(super::Broken { file: newest.clone(), line, problem }.into());
-                }
-                head
-            }
-        };
         let mut writer = Self {
+            lock: Some(lock(path)?),
             path: path.into(),
             open,
+            signer,
+            options,
             medium: None,
-            head: before,
-            first: 0,
+            chain: AuditChain(rand::random()),
+            head: Head::EMPTY,
+            first: None,
             length: 0,
             tainted: false,
-            max_file_bytes,
-            _lock: lock,
+            checkpoint: 0,
+            unsigned_since: None,
+            files: Files::Empty,
+            doubted: None,
+            known,
         };
-        if path.try_exists().map_err(AuditError::io(path, "look for it"))? {
-            writer.take_over(before, now)?;
+        writer.examine(now)?;
+        if !matches!(writer.files, Files::Broken(_)) {
+            writer.ensure_open()?;
         }
-        writer.ensure_open()?;
         Ok(writer)
     }
 
@@ -79,25 +103,96 @@ impl Writer {
         self.head
     }
 
-    fn take_over(&mut self, before: Head, now: WallTime) -> Result<(), AuditError> {
-        let (head, good_bytes, unfinished) = Scan::open(&self.path, before)?.finish()?;
-        if !unfinished.is_empty() {
-            let aside = files::with_suffix(&self.path, &format!("torn-{}", now.0));
-            set_aside(&aside, &unfinished).map_err(AuditError::io(&aside, "keep an unfinished line"))?;
-            let cut = || {
-                let file = OpenOptions::new().write(true).open(&self.path)?;
-                file.set_len(good_bytes)?;
-                file.sync_all()
+    pub(super) fn chain(&self) -> AuditChain {
+        self.chain
+    }
+
+    /// What the newest files hold, as of [`Self::examine`] and what was written since.
+    pub(super) fn files(&self) -> &Files {
+        &self.files
+    }
+
+    pub(super) fn set_doubted(&mut self, doubted: Option<Box<Doubted>>) {
+        self.doubted = doubted;
+    }
+
+    pub(super) fn doubted(&self) -> Option<&Doubted> {
+        self.doubted.as_deref()
+    }
+
+    /// Lets other processes write the log.
+    pub(super) fn release(&mut self) {
+        self.lock = None;
+    }
+
+    /// Reads the newest files anew.
+    pub(super) fn examine(&mut self, now: WallTime) -> Result<(), AuditError> {
+        self.medium = None;
+        self.tainted = false;
+        match self.read(now) {
+            Ok(()) => Ok(()),
+            Err(AuditError::Broken(broken)) => {
+                self.files = Files::Broken(broken);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read(&mut self, now: WallTime) -> Result<(), AuditError> {
+        let (mut chain, mut head, mut checkpoint) = (None, Head::EMPTY, 0);
+        if let Some(newest) = files::all_full(&self.path).map_err(AuditError::io(&self.path, "list its folder"))?.last()
+        {
+            let before = scan::before_first(newest)?.unwrap_or(Head::EMPTY);
+            let scanned = Scan::open(newest, None, before)?.finish()?;
+            if !scanned.unfinished.is_empty() {
+                let line = scanned.head.sequence - before.sequence + 1;
+                let problem = "unfinished line in a file that was full: it was cut off or written to".into();
+                return Err(super::Broken { file: newest.clone(), line, problem }.into());
+            }
+            (chain, head, checkpoint) = (scanned.chain, scanned.head, scanned.checkpoint.unwrap_or(0));
+        }
+        let (mut first, mut length) = (None, 0);
+        if self.path.try_exists().map_err(AuditError::io(&self.path, "look for it"))? {
+            // A file whose predecessors were all archived says what it follows; the store knows whether that was so.
+            let before = match chain {
+                Some(_) => head,
+                None => scan::before_first(&self.path)?.unwrap_or(Head::EMPTY),
             };
-            cut().map_err(AuditError::io(&self.path, "cut an unfinished line off"))?;
-            tracing::warn!(
-                log = %self.path.display(), kept = %aside.display(), bytes = unfinished.len(),
-                "the audit log ended in an unfinished line, which was never acknowledged; it is kept aside"
-            );
+            let scanned = Scan::open(&self.path, chain, before)?.finish()?;
+            if !scanned.unfinished.is_empty() {
+                self.cut_off(&scanned.unfinished, scanned.good_bytes, now)?;
+            }
+            (chain, head) = (scanned.chain, scanned.head);
+            checkpoint = scanned.checkpoint.unwrap_or(checkpoint);
+            (first, length) = (scanned.first, scanned.good_bytes);
+        }
+        self.files = Files::Empty;
+        if let Some(chain) = chain {
+            self.chain = chain;
+            self.files = Files::Whole { chain, head };
         }
         self.head = head;
-        self.first = if head == before { 0 } else { before.sequence + 1 };
-        self.length = good_bytes;
+        self.first = first;
+        self.length = length;
+        self.checkpoint = checkpoint;
+        self.unsigned_since = (head.sequence > checkpoint).then_some(now);
+        Ok(())
+    }
+
+    fn cut_off(&self, unfinished: &[u8], good_bytes: u64, now: WallTime) -> Result<(), AuditError> {
+        let aside = files::with_suffix(&self.path, &format!("torn-{}", now.0));
+        set_aside(&aside, unfinished).map_err(AuditError::io(&aside, "keep an unfinished line"))?;
+        let cut = || {
+            let file = OpenOptions::new().write(true).open(&self.path)?;
+            file.set_len(good_bytes)?;
+            file.sync_all()
+        };
+        cut().map_err(AuditError::io(&self.path, "cut an unfinished line off"))?;
+        tracing::warn!(
+            log = %self.path.display(), kept = %aside.display(), bytes = unfinished.len(),
+            "the audit log ended in an unfinished line, which was never acknowledged; it is kept aside"
+        );
         Ok(())
     }
 
@@ -116,35 +211,84 @@ impl Writer {
 
     /// Writes entries and makes them durable together. On an error, none of them is in the log.
     pub(super) fn append(&mut self, entries: &[&Entry], now: WallTime) -> Result<Vec<Receipt>, AuditError> {
+        if let Some(doubted) = &self.doubted {
+            return Err(AuditError::Doubtful(doubted.doubt.to_string()));
+        }
+        if let Files::Broken(broken) = &self.files {
+            return Err(AuditError::Broken(broken.clone()));
+        }
+        let known = self.known.load(Ordering::Relaxed);
+        if known != NOT_TOLD {
+            let found = (self.head.sequence + entries.len() as u64).saturating_sub(known);
+            if found > MAX_AHEAD {
+                return Err(AuditError::Ahead { found, limit: MAX_AHEAD });
+            }
+        }
         self.repair()?;
-        self.rotate_if_full()?;
-        let mut bytes = Vec::new();
+        self.undisturbed()?;
+        self.rotate_if_full(now)?;
+        self.write(entries, now)
+    }
+
+    fn write(&mut self, entries: &[&Entry], now: WallTime) -> Result<Vec<Receipt>, AuditError> {
+        let mut batch = Batch::new(self.chain, self.head);
         let mut receipts = Vec::with_capacity(entries.len());
-        let mut head = self.head;
+        let mut checkpoint = self.checkpoint;
+        // Entries that share a write share its signature.
+        if self.head.sequence - checkpoint.min(self.head.sequence) >= checkpoint::EVERY_ENTRIES {
+            checkpoint = batch.add(&self.signer.checkpoint(self.chain, batch.head, now), now)?.sequence;
+        }
         for entry in entries {
-            let (line, next) = line::write(entry, head, now)?;
-            bytes.extend_from_slice(&line);
-            receipts.push(next);
-            head = next;
+            receipts.push(batch.add(entry, now)?);
         }
-        let (path, length) = (self.path.clone(), self.length);
+        self.put(batch, checkpoint, now)?;
+        Ok(receipts)
+    }
+
+    /// Makes a batch durable.
+    fn put(&mut self, batch: Batch, checkpoint: u64, now: WallTime) -> Result<(), AuditError> {
+        let Batch { bytes, head, .. } = batch;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let path = self.path.clone();
         let medium = self.ensure_open()?;
-        let disturbed = medium.disturbed(length).map_err(AuditError::io(&path, "look at it"))?;
-        if let Some(problem) = disturbed {
-            return Err(AuditError::Disturbed { path, problem });
-        }
         let written = medium.write(&bytes).map_err(AuditError::io(&path, "write"));
         let durable = written.and_then(|()| medium.sync().map_err(AuditError::io(&path, "sync")));
         if let Err(error) = durable {
             self.tainted = true;
             return Err(error);
         }
-        if self.first == 0 {
-            self.first = self.head.sequence + 1;
-        }
+        self.first = self.first.or(Some((self.head.sequence + 1, now)));
         self.head = head;
+        self.files = Files::Whole { chain: self.chain, head };
+        self.checkpoint = checkpoint;
+        self.unsigned_since = (head.sequence > checkpoint).then(|| self.unsigned_since.unwrap_or(now));
         self.length += bytes.len() as u64;
-        Ok(receipts)
+        Ok(())
+    }
+
+    /// Signs what no checkpoint has signed yet, if it has waited long enough. Finds out whether another program has changed
+    /// the file and, with `probe`, whether a log that was failing takes entries again.
+    pub(super) fn look(&mut self, now: WallTime, probe: bool) -> Result<(), AuditError> {
+        let waits = self.unsigned_since.is_some_and(|since| now.0.saturating_sub(since.0) >= checkpoint::EVERY_MS);
+        match waits || probe {
+            true => self.sign(now),
+            false => self.append(&[], now).map(drop),
+        }
+    }
+
+    /// Signs where the log ends.
+    pub(super) fn sign(&mut self, now: WallTime) -> Result<(), AuditError> {
+        self.append(&[], now)?;
+        let mut batch = Batch::new(self.chain, self.head);
+        let signed = batch.add(&self.signer.checkpoint(self.chain, self.head, now), now)?;
+        self.put(batch, signed.sequence, now)
+    }
+
+    /// Whether entries wait for a checkpoint.
+    pub(super) fn is_unsigned(&self) -> bool {
+        self.unsigned_since.is_some()
     }
 
     /// Cuts off what a failed append left behind. What was written is written anew and synced anew: after a failed
@@ -161,21 +305,125 @@ impl Writer {
         Ok(())
     }
 
-    fn rotate_if_full(&mut self) -> Result<(), AuditError> {
-        if self.length < self.max_file_bytes || self.first == 0 {
-            return Ok(());
-        }
+    /// Finds out whether another program has touched the file. If it holds what was written, it is opened anew.
+    fn undisturbed(&mut self) -> Result<(), AuditError> {
         let (path, length) = (self.path.clone(), self.length);
         let disturbed = self.ensure_open()?.disturbed(length).map_err(AuditError::io(&path, "look at it"))?;
-        if let Some(problem) = disturbed {
-            return Err(AuditError::Disturbed { path, problem });
+        let Some(problem) = disturbed else { return Ok(()) };
+        let disturbed = |problem| Err(AuditError::Disturbed { path: path.clone(), problem });
+        if !path.try_exists().map_err(AuditError::io(&path, "look for it"))? {
+            return disturbed(problem);
         }
-        let full = files::full(&path, self.first);
-        std::fs::rename(&path, &full).map_err(AuditError::io(&path, "rename the full file"))?;
+        let before = match self.first {
+            None => self.head,
+            Some(_) => match scan::before_first(&path) {
+                Ok(before) => before.unwrap_or(Head::EMPTY),
+                Err(AuditError::Broken(broken)) => return disturbed(format!("{problem}; {broken}")),
+                Err(error) => return Err(error),
+            },
+        };
+        // The same end has the same beginning: each line has the hash of the one before.
+        match Scan::open(&path, self.first.map(|_| self.chain), before)?.finish() {
+            Ok(found) if found.head == self.head && found.good_bytes == length && found.unfinished.is_empty() => {
+                self.medium = None;
+                self.ensure_open().map(drop)
+            }
+            Ok(found) if found.head.sequence == self.head.sequence => disturbed(format!(
+                "{problem}; it ends with entry {} {}, expected {}",
+                found.head.sequence, found.head.hash, self.head.hash
+            )),
+            Ok(found) => disturbed(format!(
+                "{problem}; it ends with entry {}, expected {}",
+                found.head.sequence, self.head.sequence
+            )),
+            Err(AuditError::Broken(broken)) => disturbed(format!("{problem}; {broken}")),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn rotate_if_full(&mut self, now: WallTime) -> Result<(), AuditError> {
+        let Some((first, began)) = self.first else { return Ok(()) };
+        let age = Duration::from_millis(now.0.saturating_sub(began.0));
+        if self.length < self.options.max_file_bytes && age < self.options.max_file_age {
+            return Ok(());
+        }
+        self.close_file(first)
+    }
+
+    fn close_file(&mut self, first: u64) -> Result<(), AuditError> {
+        let full = files::full(&self.path, first);
+        std::fs::rename(&self.path, &full).map_err(AuditError::io(&self.path, "rename the full file"))?;
         self.medium = None;
-        self.first = 0;
+        self.first = None;
         self.length = 0;
         Ok(())
+    }
+
+    /// The hash of an entry, looked up in the files; none: it is not there.
+    pub(super) fn hash_at(&self, sequence: u64) -> Result<Option<Hash>, AuditError> {
+        if sequence == self.head.sequence {
+            return Ok((sequence > 0).then_some(self.head.hash));
+        }
+        hash_at(&self.path, sequence)
+    }
+
+    /// Goes on behind what is lost, with the entry of the operator who accepts it.
+    pub(super) fn accept(&mut self, entry: &Entry, now: WallTime) -> Result<Receipt, AuditError> {
+        let Some(doubted) = self.doubted.clone() else {
+            return Err(AuditError::Doubtful("it is not in doubt: there is nothing to accept".into()));
+        };
+        self.medium = None;
+        self.tainted = false;
+        match (self.first, doubted.keeps_files) {
+            (Some((first, _)), true) => self.close_file(first)?,
+            (None, true) => {}
+            (_, false) => self.set_all_aside(now)?,
+        }
+        self.first = None;
+        self.length = 0;
+        let (chain, known) = doubted.resume.unwrap_or_else(|| (AuditChain(rand::random()), Head::EMPTY));
+        let mut batch = Batch::new(chain, loss::before(known));
+        let receipt = batch.add(entry, now)?;
+        // What the lines before say is the operator's word from here on.
+        let checkpoint = batch.add(&self.signer.checkpoint(chain, batch.head, now), now)?.sequence;
+        // An empty file may be there; what is in it is none of ours.
+        self.chain = chain;
+        self.head = loss::before(known);
+        self.put(batch, checkpoint, now)?;
+        self.doubted = None;
+        Ok(receipt)
+    }
+
+    /// Keeps every file of the log under another name, as evidence.
+    fn set_all_aside(&self, now: WallTime) -> Result<(), AuditError> {
+        for file in files_of(&self.path)? {
+            let aside = files::with_suffix(&file, &format!("set-aside-{}", now.0));
+            match std::fs::rename(&file, &aside) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                renamed => renamed.map_err(AuditError::io(&file, "set it aside"))?,
+            }
+        }
+        files::sync_folder(&self.path).map_err(AuditError::io(&self.path, "sync its folder"))
+    }
+}
+
+/// Lines that are written together.
+struct Batch {
+    chain: AuditChain,
+    head: Head,
+    bytes: Vec<u8>,
+}
+
+impl Batch {
+    fn new(chain: AuditChain, head: Head) -> Self {
+        Self { chain, head, bytes: Vec::new() }
+    }
+
+    fn add(&mut self, entry: &Entry, now: WallTime) -> Result<Receipt, AuditError> {
+        let (line, next) = line::write(entry, self.chain, self.head, now)?;
+        self.bytes.extend_from_slice(&line);
+        self.head = next;
+        Ok(next)
     }
 }
 

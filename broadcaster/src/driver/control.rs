@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::directory::Place;
 use super::listener::{Listener, MAX_READING};
 use super::{Environment, Mail, Question, Replica, Role, Secrets, TaskHandle, follower};
-use crate::api::{Action, CommandReply, Control, Instances, OperatorCommand, Refusal};
+use crate::api::{AcceptedLoss, Action, CommandReply, Control, Instances, OperatorCommand, Refusal};
 use crate::audit::Entry;
 
 /// Statuses that wait for a slow listener; beyond that it gets only what changes next.
@@ -186,6 +186,14 @@ impl DriverControl {
 }
 
 impl DriverControl {
+    /// No order is carried out that is not on record.
+    async fn put_on_record(&self, entry: Entry) -> Result<(), Refusal> {
+        self.environment.audit.append(entry).await.map(drop).map_err(|problem| Refusal::Conflict {
+            problem: format!("the order is not carried out, because it cannot be recorded: {problem}"),
+            fix: "`rotacast doctor` says what is wrong with the audit log, and how to repair it".into(),
+        })
+    }
+
     /// Whether a secret that has no task may get its first version. Refused before anything is written.
     fn may_begin(&self) -> Result<(), Refusal> {
         if !self.secrets.has_room() {
@@ -303,12 +311,24 @@ impl Control for DriverControl {
     }
 
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {
-        let OperatorCommand { secret, action } = command;
+        let OperatorCommand { secret, action, proof } = command;
         tracing::info!(%operator, %secret, action = action.name(), "operator's command");
+        self.leads().await?;
+        self.put_on_record(Entry::ordered(&operator, action.name(), proof).secret(secret.clone())).await?;
         match action {
             Action::Put(value) => self.put(&operator, &secret, value).await,
             Action::Order(order) => self.order(operator, &secret, order).await,
         }
+    }
+
+    async fn accept_audit_loss(&self, operator: OperatorName, loss: AcceptedLoss) -> Result<(), Refusal> {
+        let AcceptedLoss { doubt, reason, proof } = loss;
+        let accepted =
+            self.environment.audit.accept_loss(&operator, &doubt, &reason, |entry| entry.proved(proof)).await;
+        accepted.map(drop).map_err(|problem| Refusal::Conflict {
+            problem: problem.to_string(),
+            fix: "`rotacast doctor` names what stands now, and the command that accepts it".into(),
+        })
     }
 
     async fn doctor(&self) -> v1::DoctorReply {

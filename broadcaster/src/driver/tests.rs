@@ -10,6 +10,7 @@ mod gone;
 mod home;
 mod isolation;
 mod lost;
+mod on_record;
 mod scheduled;
 mod takeover;
 
@@ -41,7 +42,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::secret_task::SecretTask;
 use super::turns::Turns;
 use super::*;
-use crate::audit::AuditOptions;
+use crate::audit::{AuditOptions, AuditSigner, OrderProof};
 use crate::findings::Topic;
 use crate::identities::{Service, Services};
 use crate::settings::SecretSettings;
@@ -95,12 +96,13 @@ async fn environment(folder: &Path, policy: Policy) -> (Environment, EmbeddedBus
     let key = SigningKey::generate();
     let anyone = Service { key: key.public().clone(), secrets: vec!["*".parse().unwrap()] };
     let services = Services { named: Default::default(), anyone: Some(anyone) };
+    let signer = AuditSigner::new(key.clone(), cluster.clone());
     let environment = Environment {
         cluster: cluster.clone(),
         replica: Replica { name: "one".into(), address: None, run: Some(RunId(1)) },
         tree: SecretTree::new(Arc::new(store), Prefix::new("rotacast").unwrap()),
         bus: Arc::new(bus.clone()),
-        audit: Arc::new(AuditLog::open(folder.join("audit.jsonl"), AuditOptions::default()).unwrap()),
+        audit: Arc::new(AuditLog::open(folder.join("audit.jsonl"), AuditOptions::default(), signer).unwrap()),
         key,
         identities: Arc::new(Identities::new(cluster, services)),
         settings: Arc::new(Fixed::of(policy, Arc::new(GenerateProvider::default()))),

@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 use super::label::{Counters, counter, counters, gauge, histogram, of_calls};
 use crate::audit::{AppendObserver, AuditError};
 
-const KINDS: [&str; 5] = ["broken", "closed", "disturbed", "io", "too_large"];
+const KINDS: [&str; 7] = ["ahead", "broken", "closed", "disturbed", "doubtful", "io", "too_large"];
 
 /// What is counted of the audit log.
 #[derive(Clone, Debug)]
@@ -55,6 +55,8 @@ impl AppendObserver for AuditCounts {
             }
             Err(AuditError::Io { .. }) => "io",
             Err(AuditError::Disturbed { .. }) => "disturbed",
+            Err(AuditError::Doubtful(_)) => "doubtful",
+            Err(AuditError::Ahead { .. }) => "ahead",
             Err(AuditError::TooLarge { .. }) => "too_large",
             Err(AuditError::Broken(_) | AuditError::InUse { .. }) => "broken",
             Err(AuditError::Closed) => "closed",

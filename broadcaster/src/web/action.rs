@@ -7,6 +7,7 @@ use rotacast_proto::MAX_OVERRIDDEN;
 use rotacast_protocol::coordinator::{Order, OrderName};
 
 use crate::api::{Action, CommandReply, OperatorCommand, Refusal};
+use crate::audit::OrderProof;
 
 /// As the page sends it. No action carries a value: those are written by the CLI or into the store.
 #[derive(Deserialize)]
@@ -79,7 +80,8 @@ impl TryFrom<ActionBody> for OperatorCommand {
             }
             OrderName::LeaveSafeMode => Order::LeaveSafeMode,
         };
-        Ok(Self { secret: SecretName::new(body.secret).map_err(invalid)?, action: Action::Order(order) })
+        let secret = SecretName::new(body.secret).map_err(invalid)?;
+        Ok(Self { secret, action: Action::Order(order), proof: OrderProof::Dashboard })
     }
 }
 

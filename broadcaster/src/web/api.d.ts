@@ -215,6 +215,7 @@ declare namespace Api {
   /** An entry of the audit log. */
   interface Recorded {
     format: number;
+    chain: string;
     sequence: number;
     time: Moment;
     time_ms: number;

@@ -25,8 +25,8 @@ use tonic::service::Routes;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::api::{Action, AdminFront, CommandReply, Instances, Operators};
-use crate::audit::{AuditLog, AuditOptions, Entry};
+use crate::api::{AcceptedLoss, Action, AdminFront, CommandReply, Instances, Operators};
+use crate::audit::{AuditLog, AuditOptions, AuditSigner, Entry};
 use crate::findings::Topic;
 use crate::token::{Token, Tokens};
 
@@ -111,13 +111,17 @@ impl Control for Notebook {
     }
 
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {
-        let OperatorCommand { secret, action } = command;
+        let OperatorCommand { secret, action, .. } = command;
         let reason = match &action {
             Action::Order(order) => order.reason().map(|reason| format!(": {reason}")).unwrap_or_default(),
             Action::Put(_) => String::new(),
         };
         self.commands.lock().unwrap().push(format!("{operator} {} {secret}{reason}", action.name()));
         Ok(CommandReply { version: Some(Version::FIRST), number: Some(RotationNumber(4)) })
+    }
+
+    async fn accept_audit_loss(&self, _operator: OperatorName, _loss: AcceptedLoss) -> Result<(), Refusal> {
+        Err(Refusal::Invalid("it has no audit log".into()))
     }
 
     async fn doctor(&self) -> v1::DoctorReply {
@@ -453,12 +457,20 @@ async fn where_reading_needs_a_sign_in_nothing_is_sent_before_it() {
     }
 }
 
+fn small_files() -> AuditOptions {
+    AuditOptions { max_file_bytes: 2_000, ..AuditOptions::default() }
+}
+
+fn signer() -> AuditSigner {
+    AuditSigner::new(rotacast_proto::SigningKey::generate(), rotacast_protocol::ClusterName::new("test").unwrap())
+}
+
 #[tokio::test]
 async fn the_audit_log_is_searched_from_its_end() {
     let rig = Rig::new(true, false);
     let path = rig.folder.path().join("audit.jsonl");
     // Several files.
-    let log = AuditLog::open(&path, AuditOptions { max_file_bytes: 2_000 }).unwrap();
+    let log = AuditLog::open(&path, small_files(), signer()).unwrap();
     for number in 1..=50_u64 {
         let secret: SecretName = if number.is_multiple_of(2) { "team/even" } else { "team/odd" }.parse().unwrap();
         log.append(Entry::new("ada", "paused").secret(secret).detail("why", format!("Reason {number}"))).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use rotacast_broadcaster::audit::{AuditLog, AuditOptions, Entry};
+use rotacast_broadcaster::audit::{AuditLog, AuditOptions, AuditSigner, Entry};
 use rotacast_proto::{SigningKey, VerifyingKey};
 
 use super::scripted_broadcaster::{Ran, program, run};
@@ -96,11 +96,15 @@ async fn keygen_makes_a_pair_and_never_overwrites() {
     assert_eq!(json["private_file"], "bob.key");
 }
 
+fn signer() -> AuditSigner {
+    AuditSigner::new(SigningKey::generate(), "test".parse().unwrap())
+}
+
 #[tokio::test]
 async fn the_audit_log_is_shown_and_a_changed_line_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("audit.log");
-    let log = AuditLog::open(&file, AuditOptions::default()).unwrap();
+    let log = AuditLog::open(&file, AuditOptions::default(), signer()).unwrap();
     for secret in ["a", "b", "a"] {
         let entry = Entry::new("ada", "paused").secret(secret.parse().unwrap()).detail("reason", "\x1b[2Jfreeze");
         log.append(entry).await.unwrap();
@@ -208,7 +212,7 @@ async fn completions_and_manual_pages_are_written() {
 async fn the_audit_log_of_a_configuration_is_found() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("rotacast.toml"), "cluster = \"prod\"\n[audit]\nfile = \"who.jsonl\"\n").unwrap();
-    let log = AuditLog::open(folder.path().join("who.jsonl"), AuditOptions::default()).unwrap();
+    let log = AuditLog::open(folder.path().join("who.jsonl"), AuditOptions::default(), signer()).unwrap();
     log.append(Entry::new("ada", "paused")).await.unwrap();
     drop(log);
     let ran = alone(&folder, &["audit", "verify", "--config", "rotacast.toml"]).await.exits(0);

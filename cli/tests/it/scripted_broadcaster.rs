@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_broadcaster::api::{
-    Action, AdminFront, CommandReply, Control, Instances, OperatorCommand, Operators, Refusal,
+    AcceptedLoss, Action, AdminFront, CommandReply, Control, Instances, OperatorCommand, Operators, Refusal,
 };
 use rotacast_broadcaster::readers::Readers;
 use rotacast_broadcaster::token::Tokens;
@@ -178,6 +178,10 @@ impl Control for Fake {
         }
         self.orders.lock().unwrap().push(order);
         Ok(*self.reply.lock().unwrap())
+    }
+
+    async fn accept_audit_loss(&self, _operator: OperatorName, _loss: AcceptedLoss) -> Result<(), Refusal> {
+        Err(Refusal::Invalid("it has no audit log".into()))
     }
 
     async fn doctor(&self) -> v1::DoctorReply {

@@ -215,6 +215,13 @@ drawn!(
 );
 stored_as_text!(HistoryId);
 
+drawn!(
+    /// One audit log's chain of hashes: 128 random bits, drawn when the log begins.
+    AuditChain,
+    "audit chain"
+);
+stored_as_text!(AuditChain);
+
 /// Who an instance is, down to the incarnation. Clones share one allocation, names included.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceKey(Arc<KeyParts>);

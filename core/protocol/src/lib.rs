@@ -28,8 +28,8 @@ pub mod word;
 extern crate self as rotacast_protocol;
 
 pub use id::{
-    ClusterId, Epoch, Generation, HistoryId, Incarnation, InstanceKey, LeaseSequence, Nonce, ReportSequence, Revision,
-    RotationId, RotationNumber, Version,
+    AuditChain, ClusterId, Epoch, Generation, HistoryId, Incarnation, InstanceKey, LeaseSequence, Nonce,
+    ReportSequence, Revision, RotationId, RotationNumber, Version,
 };
 pub use name::{ClusterName, InstanceName, OperatorName, SecretName, ServiceName};
 pub use phase::{Outcome, Phase};

@@ -224,6 +224,7 @@ macro_rules! conformance_suite {
             trees: a_version_changed_in_place_is_reported;
             trees: secrets_do_not_see_each_others_versions;
             trees: a_tree_belongs_to_one_cluster;
+            trees: the_head_of_an_audit_log_is_written_only_over_what_was_read;
             imports: every_change_becomes_one_version;
             imports: importers_at_once_and_crashes_import_nothing_twice;
             imports: what_cannot_be_imported_is_reported;

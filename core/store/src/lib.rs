@@ -43,5 +43,6 @@ pub use history::Setback;
 pub use leader::{Check, Commit, Committed, Leadership, MAX_COMMIT_BYTES, MAX_COMMIT_OPS, Store, Write};
 #[cfg(feature = "leader")]
 pub use tree::{
-    Created, ImportEvent, Owner, PlainImporter, Published, Records, SecretTree, VersionEvent, VersionStamp,
+    AuditHead, AuditHeads, Created, ImportEvent, Owner, PlainImporter, Published, Records, SecretTree, StoredAuditHead,
+    VersionEvent, VersionStamp,
 };

@@ -41,6 +41,7 @@ pub struct RecordEntry {
 /// | `leader` | who leads |
 /// | `history` | which history of the store the positions in `imports` count in |
 /// | `cluster` | which cluster the tree belongs to |
+/// | `audit/<chain>` | where a replica's audit log ends |
 ///
 /// The kinds are the top folders, so that a store's access rules can be given by prefix, and so that no secret's
 /// name can be taken for a folder.

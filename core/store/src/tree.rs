@@ -1,5 +1,6 @@
 //! The keys Rotacast keeps, as a leader's typed operations.
 
+mod audit_heads;
 mod destroyed;
 mod import;
 mod journal;
@@ -22,6 +23,7 @@ use crate::{
     StoreError,
 };
 
+pub use audit_heads::{AuditHead, AuditHeads, StoredAuditHead};
 #[cfg(feature = "conformance")]
 pub(crate) use import::AT_ONCE as IMPORTS_AT_ONCE;
 pub use import::{ImportEvent, PlainImporter};

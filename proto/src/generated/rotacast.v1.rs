@@ -1206,7 +1206,7 @@ pub struct OperatorCommand {
     pub epoch: u64,
     #[prost(
         oneof = "operator_command::Action",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
     )]
     pub action: ::core::option::Option<operator_command::Action>,
 }
@@ -1237,6 +1237,8 @@ pub mod operator_command {
         Gone(super::Gone),
         #[prost(message, tag = "20")]
         Abandon(super::Abandon),
+        #[prost(message, tag = "21")]
+        AcceptAuditLoss(super::AcceptAuditLoss),
     }
 }
 /// Writes the next version, at most 255 KiB. Never logged.
@@ -1288,6 +1290,13 @@ pub struct Gone {
 pub struct Abandon {
     #[prost(uint64, tag = "1")]
     pub version: u64,
+}
+/// Accepts that entries of the leader's audit log are lost. It is about no secret: `secret` is empty.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcceptAuditLoss {
+    /// What the finding says: the operator accepts exactly what they have seen.
+    #[prost(string, tag = "1")]
+    pub doubt: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CommandReply {

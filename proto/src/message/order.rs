@@ -25,6 +25,9 @@ pub enum OrderError {
     /// It writes a value.
     #[error("a value is no order")]
     Put,
+    /// It is about the audit log.
+    #[error("accepting a loss of audit entries is no order about a secret")]
+    AcceptAuditLoss,
 }
 
 impl From<&Order> for Action {
@@ -56,6 +59,7 @@ impl From<&Order> for Action {
 pub fn order_from_wire(action: Action, reason: &str) -> Result<Order, OrderError> {
     Ok(match action {
         Action::Put(_) => return Err(OrderError::Put),
+        Action::AcceptAuditLoss(_) => return Err(OrderError::AcceptAuditLoss),
         Action::Rotate(_) => Order::Rotate,
         Action::Pause(_) => Order::pause(reason)?,
         Action::Resume(_) => Order::Resume,

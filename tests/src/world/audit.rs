@@ -16,7 +16,7 @@ pub struct AuditTrail {
 impl AuditTrail {
     pub(super) fn read(file: &Path) -> Self {
         let mut entries = Vec::new();
-        let verified = rotacast_broadcaster::audit::read(file, Expectations::default(), |entry| {
+        let verified = rotacast_broadcaster::audit::read(file, &Expectations::default(), |entry| {
             entries.push(entry);
             Ok::<_, AuditError>(())
         });

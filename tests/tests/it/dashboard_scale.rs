@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use rotacast_broadcaster::api::{CommandReply, Control, Instances, OperatorCommand, Refusal};
+use rotacast_broadcaster::api::{AcceptedLoss, CommandReply, Control, Instances, OperatorCommand, Refusal};
 use rotacast_broadcaster::readers::Readers;
 use rotacast_broadcaster::token::Tokens;
 use rotacast_broadcaster::web::{WebOptions, router};
@@ -149,6 +149,10 @@ impl Control for Crowd {
 
     async fn command(&self, _operator: OperatorName, _command: OperatorCommand) -> Result<CommandReply, Refusal> {
         Err(Refusal::Forbidden("nothing is done here".into()))
+    }
+
+    async fn accept_audit_loss(&self, _operator: OperatorName, _loss: AcceptedLoss) -> Result<(), Refusal> {
+        Err(Refusal::Invalid("it has no audit log".into()))
     }
 
     async fn doctor(&self) -> v1::DoctorReply {

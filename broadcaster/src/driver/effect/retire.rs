@@ -25,7 +25,7 @@ impl Effect {
             .detail("revision", self.record.revision.0)
             .detail("epoch", self.record.epoch.0)
             .detail("guard", conditions);
-        self.environment.audit.append(entry).await?;
+        self.environment.audit.append_known(entry).await?;
         Ok(vec![Input::Audited { version, revision: self.record.revision }])
     }
 

@@ -69,7 +69,7 @@ impl SecretTask {
             }
             let Some(entry) = Entry::of_change(record, rotation, change, by) else { continue };
             let mut pauses = backoff();
-            while let Err(problem) = self.environment.audit.append(entry.clone()).await {
+            while let Err(problem) = self.environment.audit.append_known(entry.clone()).await {
                 error!(secret = %self.secret, %problem, "the audit log takes no entry; the order waits");
                 pause(&mut pauses, &self.stop).await;
                 if self.stop.is_cancelled() {

@@ -77,6 +77,11 @@ impl SecretTask {
         }
         // Until it is answered, and in case that it is refused.
         self.ask_again = Some(now.instant + ASK_AGAIN);
+        // No order is carried out that is not on record, the schedule's included.
+        if self.environment.audit.fails() {
+            warn!(secret = %self.secret, "its schedule's rotation waits: the audit log takes no entries");
+            return false;
+        }
         let by = OperatorName::new(SCHEDULE).expect("a valid name");
         self.machine.handle(Event::Order { by, order: Order::Rotate, reply: Waiting::Schedule });
         true

@@ -35,7 +35,7 @@ impl Settings for Removable {
 }
 
 fn command(order: Order) -> OperatorCommand {
-    OperatorCommand { secret: name(), action: Action::Order(order) }
+    OperatorCommand { secret: name(), proof: OrderProof::Dashboard, action: Action::Order(order) }
 }
 
 fn alice() -> OperatorName {

@@ -191,7 +191,7 @@ async fn a_value_that_the_provider_cannot_use_is_refused_before_anything_is_writ
     until(&secrets, |status| status.current == Some(version(1)) && is_over(status)).await;
     let put = async |secret: &str, value: &str| {
         let action = Action::Put(SecretValue::new(value.as_bytes().to_vec()));
-        let command = OperatorCommand { secret: secret.parse().unwrap(), action };
+        let command = OperatorCommand { secret: secret.parse().unwrap(), action, proof: OrderProof::Dashboard };
         control.command("ada".parse().unwrap(), command).await
     };
     for secret in ["payments/db", "payments/new"] {

@@ -30,7 +30,7 @@ async fn member_of_both(environment: &Environment, bus: &EmbeddedBus) -> (Runnin
 async fn say_gone(running: &Running, key: &InstanceKey) -> Result<(), Refusal> {
     let action = Action::Order(Order::gone(key.clone(), "its node is lost").unwrap());
     let by = OperatorName::new("ada").unwrap();
-    let order = running.control.command(by, OperatorCommand { secret: name(), action });
+    let order = running.control.command(by, OperatorCommand { secret: name(), action, proof: OrderProof::Dashboard });
     tokio::time::timeout(PATIENCE, order).await.expect("it hangs").map(|_| ())
 }
 

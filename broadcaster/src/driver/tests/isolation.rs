@@ -82,7 +82,7 @@ async fn a_record_that_cannot_be_read_takes_its_secret_alone_out_of_service_unti
     })
     .await;
     let order = Action::Order(Order::LeaveSafeMode);
-    let command = OperatorCommand { secret: other(), action: order };
+    let command = OperatorCommand { secret: other(), action: order, proof: OrderProof::Dashboard };
     running.control.command(OperatorName::new("tests").unwrap(), command).await.unwrap();
     running.reaches(&other(), 2).await;
     hold("no finding", async || running.finding(Topic::OutOfService).is_none()).await;
@@ -131,7 +131,11 @@ async fn a_record_that_another_client_overwrites_or_deletes_takes_its_secret_alo
             status.overlays.contains(&Overlay::SafeMode) && status.blockers.iter().any(told)
         })
         .await;
-        let command = OperatorCommand { secret: other(), action: Action::Order(Order::LeaveSafeMode) };
+        let command = OperatorCommand {
+            secret: other(),
+            proof: OrderProof::Dashboard,
+            action: Action::Order(Order::LeaveSafeMode),
+        };
         running.control.command(OperatorName::new("tests").unwrap(), command).await.unwrap();
         running.reaches(&other(), turn).await;
         hold("no finding", async || running.finding(Topic::OutOfService).is_none()).await;
@@ -508,7 +512,11 @@ async fn beside_many_broken_records_and_without_room_for_one_more_the_others_rot
         running.reaches(secret, 1).await;
     }
     // One more version: an operator's is refused before anything is written, another program's is left out by name.
-    let command = OperatorCommand { secret: name(), action: Action::Put(SecretValue::new(b"first".to_vec())) };
+    let command = OperatorCommand {
+        secret: name(),
+        action: Action::Put(SecretValue::new(b"first".to_vec())),
+        proof: OrderProof::CoversValue,
+    };
     let refused = running.control.command(OperatorName::new("tests").unwrap(), command).await.unwrap_err();
     assert!(refused.to_string().contains("at most"), "{refused}");
     assert_eq!(environment.tree.list_versions(&name()).await.unwrap().len(), 0);

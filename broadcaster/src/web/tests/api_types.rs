@@ -161,7 +161,7 @@ impl<'t> Types<'t> {
 async fn the_declared_types_are_what_the_routes_answer() {
     let rig = Rig::new(true, false);
     let cookie = rig.sign_in(rig.operator.text()).await.unwrap();
-    let log = AuditLog::open(rig.folder.path().join("audit.jsonl"), AuditOptions { max_file_bytes: 2_000 }).unwrap();
+    let log = AuditLog::open(rig.folder.path().join("audit.jsonl"), small_files(), signer()).unwrap();
     for _ in 0..2 {
         let entry = Entry::new("ada", "paused").secret("team/00000".parse().unwrap()).rotation(Some(RotationNumber(4)));
         log.append(entry.detail("why", "a look")).await.unwrap();

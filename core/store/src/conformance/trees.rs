@@ -4,11 +4,14 @@
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_proto::{SecretValue, SigningKey};
-use rotacast_protocol::{ClusterId, ClusterName, Epoch, SecretName, Version};
+use rotacast_protocol::{AuditChain, ClusterId, ClusterName, Epoch, SecretName, Version, WallTime};
 
 use super::elections::campaign;
 use super::{StoreFixture, commit, put, tree, value, write};
-use crate::{Check, Committed, Created, Key, Leadership, Published, SecretTree, StoreError, VersionEvent, Write};
+use crate::{
+    AuditHead, Check, Committed, Created, Key, Leadership, Published, SecretTree, StoreError, StoredAuditHead,
+    VersionEvent, Write,
+};
 
 pub(super) fn name(text: &str) -> SecretName {
     SecretName::new(text).unwrap()
@@ -356,4 +359,33 @@ pub async fn a_tree_belongs_to_one_cluster(fixture: &impl StoreFixture) {
     }
     let keys = one.owner().await.unwrap().unwrap().keys;
     assert!(keys.len() < 30 && keys.contains(&key(39)) && !keys.contains(&first), "{} keys", keys.len());
+}
+
+pub async fn the_head_of_an_audit_log_is_written_only_over_what_was_read(fixture: &impl StoreFixture) {
+    let tree = tree(fixture).await;
+    let chain = AuditChain(7);
+    let head = |sequence: u64| AuditHead {
+        chain,
+        log: "one".into(),
+        named: true,
+        sequence,
+        hash: "ab".repeat(32),
+        time: WallTime(sequence),
+    };
+    assert!(tree.audit_head(chain).await.unwrap().is_none());
+    // A replica writes its head whether it leads or not.
+    let Committed::Done(first) = tree.save_audit_head(&head(1), None).await.unwrap() else { panic!("none was stored") };
+    assert_eq!(tree.save_audit_head(&head(2), None).await.unwrap(), Committed::Conflict);
+    let Committed::Done(second) = tree.save_audit_head(&head(2), Some(first)).await.unwrap() else { panic!("as read") };
+    assert_eq!(tree.save_audit_head(&head(9), Some(first)).await.unwrap(), Committed::Conflict);
+    let stored = StoredAuditHead { head: head(2), cursor: second };
+    assert_eq!(tree.audit_head(chain).await.unwrap(), Some(stored.clone()));
+    let other = AuditHead { chain: AuditChain(8), log: "two".into(), ..head(5) };
+    tree.save_audit_head(&other, None).await.unwrap();
+    // What is no head hides none of the others.
+    let stranger = tree.prefix().key().child("audit/latest");
+    write(tree.store(), vec![put(&stranger, "x")]).await;
+    let all = tree.audit_heads().await.unwrap();
+    assert_eq!((all.heads.len(), &all.heads[0], &all.heads[1].head), (2, &stored, &other));
+    assert_eq!(all.strangers.iter().map(|(key, _)| key).collect::<Vec<_>>(), [&stranger]);
 }

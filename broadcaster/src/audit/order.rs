@@ -1,0 +1,98 @@
+//! The entry of an order as it came in, with the operator's signature.
+
+use rotacast_proto::v1::operator_command::Action;
+use rotacast_proto::{Envelope, Kind, VerifyingKey, order_from_wire, v1};
+use rotacast_protocol::OperatorName;
+
+use super::checkpoint::{signed, to_text};
+use super::entry::{Entry, Recorded};
+
+/// The action of the entry.
+pub(super) const ACTION: &str = "ordered";
+
+/// The order that accepts a loss of entries. It is about the log, not about a secret.
+pub const ACCEPT_LOSS: &str = "accept_audit_loss";
+
+/// How an order came in.
+#[derive(Clone, Debug)]
+pub enum OrderProof {
+    /// Signed by the operator: kept in the entry, where it can be checked.
+    Signed(Box<Envelope>),
+    /// Signed by the operator, over a value that is written. The log has no values, so it cannot have what was signed.
+    CoversValue,
+    /// On the dashboard, by an operator who had signed in with a token. No signature of theirs exists.
+    Dashboard,
+}
+
+impl Entry {
+    /// With the proof of the order that it is about.
+    #[must_use]
+    pub fn proved(self, proof: OrderProof) -> Self {
+        match proof {
+            OrderProof::Signed(envelope) => self.detail("through", "api").detail("signed", to_text(*envelope)),
+            OrderProof::CoversValue => self.detail("through", "api"),
+            OrderProof::Dashboard => self.detail("through", "dashboard"),
+        }
+    }
+    /// An operator's order, before it is carried out. The entry is there whether the order is then taken or refused.
+    #[must_use]
+    pub fn ordered(by: &OperatorName, order: &str, proof: OrderProof) -> Self {
+        Self::new(by.as_str(), ACTION).detail("order", order).proved(proof)
+    }
+}
+
+/// Whether the operator that the entry names has signed the order that it names.
+///
+/// `keys` has each operator's keys, present and past.
+pub(super) fn check(entry: &Recorded, keys: &[(OperatorName, VerifyingKey)]) -> Result<Checked, String> {
+    if entry.details.get("through").and_then(serde_json::Value::as_str) == Some("dashboard") {
+        return Ok(Checked::Unsigned);
+    }
+    let named = if entry.action == super::loss::ACTION { Some(ACCEPT_LOSS) } else { None };
+    let named = named.or_else(|| entry.details.get("order").and_then(serde_json::Value::as_str)).unwrap_or_default();
+    if named == "put" {
+        return Ok(Checked::Unsigned);
+    }
+    let (envelope, cluster) = signed(entry)?;
+    let key = |id: &str| {
+        let of_operator = keys.iter().filter(|(name, _)| name.as_str() == entry.actor);
+        of_operator.map(|(_, key)| key).find(|key| key.id().as_str() == id)
+    };
+    let payload = envelope.verify(Kind::OperatorCommand, &cluster, key);
+    let payload = payload.map_err(|error| format!("order of {}: {error}", entry.actor))?;
+    let command = <v1::OperatorCommand as prost::Message>::decode(payload.clone());
+    let command = command.map_err(|error| format!("order of {}: {error}", entry.actor))?;
+    let secret = entry.secret.as_ref().map_or("", |secret| secret.as_str());
+    if command.operator != entry.actor || command.secret != secret {
+        return Err(format!(
+            "the entry is about an order of {} for {secret:?}, the signature about one of {} for {:?}",
+            entry.actor, command.operator, command.secret
+        ));
+    }
+    let ordered = match command.action {
+        Some(action) => name(action, &command.reason)?,
+        None => {
+            return Err(format!(
+                "the operator signed an order that this build does not know, the entry says {named:?}"
+            ));
+        }
+    };
+    if named != ordered {
+        return Err(format!("the entry says {named:?}, the operator signed {ordered:?}"));
+    }
+    Ok(Checked::Signed)
+}
+
+fn name(action: Action, reason: &str) -> Result<&'static str, String> {
+    Ok(match action {
+        Action::AcceptAuditLoss(_) => ACCEPT_LOSS,
+        action => order_from_wire(action, reason).map_err(|error| error.to_string())?.name().as_str(),
+    })
+}
+
+/// What the signature of an order says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Checked {
+    Signed,
+    Unsigned,
+}
