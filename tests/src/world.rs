@@ -115,7 +115,7 @@ impl World {
         }
         let tls = options.bus_tls.then_some(tls.as_path());
         let (store, bus, database) = tokio::join!(
-            StoreServer::start(options.store, folder.path()),
+            StoreServer::start(options.store, folder.path(), options.quota),
             BusServer::start(options.bus, tls),
             Database::start()
         );

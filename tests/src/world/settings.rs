@@ -39,6 +39,8 @@ pub struct Options {
     /// Each process reaches store and bus through proxies of its own.
     pub(super) cuttable: bool,
     pub(super) disk: Option<u64>,
+    /// How large etcd's database may become, in bytes.
+    pub(super) quota: Option<u64>,
     /// Broadcasters talk to NATS over TLS, each side with a certificate.
     pub(super) bus_tls: bool,
     /// The URL that traces are sent to, if any.
@@ -67,6 +69,7 @@ impl Default for Options {
             standbys: 0,
             cuttable: false,
             disk: None,
+            quota: None,
             bus_tls: false,
             collector: None,
             log_format: "text",
@@ -115,6 +118,13 @@ impl Options {
     #[must_use]
     pub fn small_disks(mut self, bytes: u64) -> Self {
         self.disk = Some(bytes);
+        self
+    }
+
+    /// etcd takes no writes once its database has so many bytes.
+    #[must_use]
+    pub fn small_etcd(mut self, bytes: u64) -> Self {
+        self.quota = Some(bytes);
         self
     }
 

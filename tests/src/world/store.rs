@@ -45,10 +45,12 @@ pub enum StoreServer {
 }
 
 impl StoreServer {
-    pub(super) async fn start(kind: StoreKind, folder: &Path) -> Option<Self> {
+    pub(super) async fn start(kind: StoreKind, folder: &Path, quota: Option<u64>) -> Option<Self> {
+        let quota = quota.map(|bytes| format!("--quota-backend-bytes={bytes}"));
+        let etcd: Vec<&str> = ETCD.into_iter().chain(quota.as_deref()).collect();
         Some(match kind {
             StoreKind::Embedded => Self::Embedded(folder.join("data/store.db")),
-            StoreKind::Etcd => Self::Etcd(Etcd::start_with(&ETCD).await?),
+            StoreKind::Etcd => Self::Etcd(Etcd::start_with(&etcd).await?),
             StoreKind::Consul => Self::Consul(Consul::start().await?),
         })
     }

@@ -4,7 +4,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
-use rotacast_proto::v1;
+use rotacast_proto::{SecretValue, v1};
+use rotacast_store::{Commit, EtcdOptions, EtcdStore, Key, Store as _, Write};
 use rotacast_tests::programs;
 use rotacast_tests::servers::{make_certificates, until};
 use rotacast_tests::world::{Action, BusKind, CLUSTER, LIMIT, Options, StoreKind, TLS, World};
@@ -19,8 +20,33 @@ async fn services_notice_neither_a_store_that_refuses_every_call_nor_a_broken_re
     let mut service = world.service("payments-api", "one", &[]);
     service.uses(1).await;
 
-    // The next term reads a record that was cut in half, and keys that are no text among versions and records.
     let etcd = world.store.etcd();
+    // Another secret's record is overwritten with an older copy, while this leader goes on.
+    let beside = "rotacast/records/beside/db";
+    let record = async || etcd.ctl(&["get", "--print-value-only", beside]).await.trim().to_owned();
+    etcd.ctl(&["put", "rotacast/versions/beside/db/1", "first"]).await;
+    let has = async |version: &str| {
+        until("a version of the other secret to be on record", LIMIT, async || {
+            record().await.contains(&format!("\"last_version\":{version}")).then_some(())
+        })
+        .await;
+    };
+    has("1").await;
+    let older = record().await;
+    etcd.ctl(&["put", "rotacast/versions/beside/db/2", "second"]).await;
+    has("2").await;
+    let epoch = world.operator.broadcaster().await.unwrap().epoch;
+    etcd.ctl(&["put", beside, &older]).await;
+    etcd.ctl(&["put", "rotacast/versions/beside/db/3", "third"]).await;
+    until("the overwritten record to be named", LIMIT, async || {
+        let told = String::from_utf8(world.cli(&["doctor"]).await.stdout).unwrap();
+        told.contains("another client has overwritten its record").then_some(())
+    })
+    .await;
+    let now = world.operator.broadcaster().await.unwrap().epoch;
+    assert_eq!(now, epoch, "the term has ended");
+
+    // The next term reads a record that was cut in half, and keys that are no text among versions and records.
     etcd.ctl(&["put", "rotacast/records/broken/db", r#"{"format":1,"secret":"bro"#]).await;
     for key in [&b"rotacast/records/z\xff"[..], b"rotacast/versions/z\xff/1"] {
         etcd.ctl(&[OsStr::new("put"), OsStr::from_bytes(key), OsStr::new("x")]).await;
@@ -123,6 +149,59 @@ async fn services_notice_neither_renewed_credentials_of_the_broadcaster_nor_a_fu
     service.uses(4).await;
     world.broadcaster.assert_runs();
 
+    let last = service.stop().await;
+    assert_eq!(last.queries_failed, 0, "{last:?}");
+    world.broadcaster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_do_not_notice_a_store_without_room_and_rotations_go_on_once_it_has_some() {
+    const QUOTA: u64 = 8 << 20;
+    let options =
+        Options::default().on(StoreKind::Etcd, BusKind::Nats).policy("lease_idle", "\"5m\"").small_etcd(QUOTA);
+    let Some(mut world) = World::start(programs!(), options).await else { return };
+    world.broadcaster.start(&world.operator).await;
+    world.first_version().await;
+    let mut service = world.service("payments-api", "one", &[]);
+    service.uses(1).await;
+
+    let etcd = world.store.etcd();
+    let filler = EtcdStore::new(EtcdOptions { endpoints: vec![etcd.endpoint()], ..EtcdOptions::default() }).unwrap();
+    let fill = |at: u64| {
+        let value = SecretValue::new(vec![7; 200 * 1024]);
+        Commit { checks: vec![], writes: vec![Write::Put(Key::new(format!("fill/{at}")), value)] }
+    };
+    let mut at = 0;
+    let full = loop {
+        assert!(at < 100, "the quota is {QUOTA} bytes");
+        at += 1;
+        if let Err(problem) = filler.commit(fill(at)).await {
+            break problem;
+        }
+    };
+    assert!(full.to_string().contains("NOSPACE"), "{full}");
+    // Taken or not: the record cannot be written.
+    drop(tokio::time::timeout(LIMIT, world.operator.order(Action::Rotate(v1::Rotate {}))).await);
+    until("the full store to be named", LIMIT, async || {
+        let told = String::from_utf8(world.cli(&["doctor"]).await.stdout).unwrap();
+        (told.contains("NOSPACE") && told.contains("etcdctl alarm disarm")).then_some(())
+    })
+    .await;
+    world.broadcaster.assert_runs();
+    assert_eq!(service.status().map(|status| status.queries_failed), Some(0));
+
+    etcd.ctl(&["del", "--prefix", "fill/"]).await;
+    etcd.compact().await;
+    etcd.ctl(&["defrag"]).await;
+    etcd.ctl(&["alarm", "disarm"]).await;
+    until("an order to rotate to be taken", LIMIT, async || {
+        let rotated =
+            world.operator.status().await.is_ok_and(|status| status.current == 2 || status.rotation.is_some());
+        (rotated || world.operator.order(Action::Rotate(v1::Rotate {})).await.is_ok()).then_some(())
+    })
+    .await;
+    service.uses(2).await;
+    world.broadcaster.assert_runs();
     let last = service.stop().await;
     assert_eq!(last.queries_failed, 0, "{last:?}");
     world.broadcaster.stop().await;
