@@ -13,6 +13,7 @@ mod follower;
 mod heard;
 mod listener;
 mod mail;
+mod reads;
 mod replica;
 mod secret_task;
 mod setbacks;

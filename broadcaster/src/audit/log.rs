@@ -246,7 +246,7 @@ impl AuditLog {
         match self.anchor.get() {
             // An error of the store stands as a finding, and is tried again.
             Some(anchor) => anchor.accepted(&self.shared).await,
-            None => drop(self.shared.standing.send_modify(|standing| standing.doubt = None)),
+            None => self.shared.standing.send_modify(|standing| standing.doubt = None),
         }
         outcome
     }

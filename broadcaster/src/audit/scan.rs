@@ -31,7 +31,7 @@ pub(super) enum Next {
         /// What it followed.
         before: Head,
         /// The loss that it accepts.
-        loss: Option<Loss>,
+        loss: Option<Box<Loss>>,
     },
     /// The end. `unfinished` is what stands behind the last newline.
     End {
@@ -91,13 +91,13 @@ impl Scan {
         Ok(Next::Entry { link, before, loss })
     }
 
-    fn check(&self) -> Result<(Link, Option<Loss>), String> {
+    fn check(&self) -> Result<(Link, Option<Box<Loss>>), String> {
         let link = line::link(&self.bytes)?;
         if let Some(chain) = self.chain.filter(|chain| *chain != link.chain) {
             return Err(format!("entry of log {}, expected one of log {chain}: it was copied here", link.chain));
         }
         let loss = line::follows(&link, &self.bytes, self.head)?;
-        Ok((link, loss))
+        Ok((link, loss.map(Box::new)))
     }
 
     /// The entry read last, in full.

@@ -196,7 +196,7 @@ impl<'e> Check<'e> {
                         if self.expectations.head == Some(link.head.hash) {
                             self.expected_at = Some(link.head.sequence);
                         }
-                        self.losses.extend(loss);
+                        self.losses.extend(loss.map(|loss| *loss));
                         self.special(link.special, &scan, before)
                             .map_err(|problem| scan.broken(scan.line(), problem))?;
                         each(&scan)?;

@@ -15,6 +15,7 @@ use tonic::Status;
 use tracing::{info, warn};
 
 use super::Environment;
+use super::reads::Reads;
 use crate::home::Home;
 use crate::identities::Identities;
 
@@ -28,14 +29,15 @@ pub struct StoreFetch {
     key: SigningKey,
     identities: Arc<Identities>,
     home: Home,
+    reads: Reads,
 }
 
 impl StoreFetch {
     /// Serves from its store, signing states with its key.
     #[must_use]
     pub fn new(environment: &Environment) -> Self {
-        let Environment { cluster, tree, key, identities, home, .. } = environment.clone();
-        Self { cluster, tree, key, identities, home }
+        let Environment { cluster, tree, key, identities, home, audit, .. } = environment.clone();
+        Self { cluster, tree, key, identities, home, reads: Reads::new(audit) }
     }
 }
 
@@ -88,6 +90,7 @@ impl ValueSource for StoreFetch {
                 if let Some(left_out) = LIMIT.admit() {
                     info!(%secret, %version, instance = %request.key, left_out, "fetched");
                 }
+                self.reads.note(&request.key, secret, version);
                 stored.value.expose().to_vec()
             }
         };

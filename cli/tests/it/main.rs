@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod audit_tampering;
 mod orders;
 mod pasted;
 mod reading;

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
+use rotacast_bus::ValueSource as _;
 use rotacast_proto::{Envelope, Kind};
 use rotacast_protocol::coordinator::OrderName;
+use rotacast_protocol::message::FetchRequest;
 use rotacast_protocol::{AuditChain, Incarnation, WallTime};
 use rotacast_store::AuditHead;
 
@@ -153,4 +155,29 @@ async fn a_log_in_doubt_takes_orders_once_an_operator_accepts_the_loss() {
     let log = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
     let first: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
     assert_eq!((&first["action"], &first["actor"]), (&"loss_accepted".into(), &"ada".into()), "{first}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_is_read_is_on_record_once_for_each_incarnation_and_then_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut environment, _bus) = environment(folder.path(), hasty()).await;
+    let (running, _) = running(&mut environment).await;
+    let values = StoreFetch::new(&environment);
+    let fetch = async |number, nonce| {
+        let instance = instance(&environment, "payments", number);
+        let key = instance.key().clone();
+        let request = FetchRequest { key, nonce: Nonce(nonce), secret: name(), version: Some(version(1)) };
+        let reply = values.fetch(instance.seal(&request, "id", clock::wall())).await.unwrap();
+        assert_eq!(&*reply.value, b"first");
+    };
+    for nonce in 1..=3 {
+        fetch(1, nonce).await;
+    }
+    fetch(2, 4).await;
+    let log = || std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
+    hold("the count", async || log().contains("\"action\":\"fetched_again\",\"details\":{\"times\":2}")).await;
+    running.stop().await;
+    assert_eq!(log().matches("\"action\":\"fetched\"").count(), 2, "{}", log());
+    assert!(log().contains("\"instance\":\"payments/pod-2/"), "{}", log());
+    assert!(!log().contains("first"), "no value is in the log");
 }
