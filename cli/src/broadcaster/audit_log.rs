@@ -372,6 +372,8 @@ fn show(
             let details: Vec<String> = it
                 .details
                 .iter()
+                // For `verify`, not for people.
+                .filter(|(name, _)| *name != "signed")
                 .map(|(name, value)| match value {
                     serde_json::Value::String(text) => format!("{name}={text}"),
                     value => format!("{name}={value}"),

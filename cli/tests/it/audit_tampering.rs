@@ -126,4 +126,6 @@ fn a_tail_that_was_cut_off_is_found_and_accepted_on_record() {
         told(&verified)
     );
     assert!(told(&verified).contains("the disk broke"), "{}", told(&verified));
+    let shown = rotacast(folder).args(["audit", "show", "--config", "rotacast.toml"]).output().unwrap();
+    assert!(told(&shown).contains("order=pause") && !told(&shown).contains("signed="), "{}", told(&shown));
 }
