@@ -179,7 +179,7 @@ impl Anchor {
                 key,
                 Level::Warning,
                 text,
-                "delete it, if it is a log of this cluster it is written again",
+                "delete it: a replica whose log it belongs to writes its head again",
             );
         }
     }
@@ -266,7 +266,7 @@ impl Anchor {
         match blocking(shared, move |writer, now| writer.look(now, probe)).await {
             Ok(()) => self.findings.clear(Topic::Audit, LOG),
             Err(problem) => {
-                let fix = "see \"The audit log takes no entries\" in docs/operate/audit.md";
+                let fix = "put right what it names: the log is taken up again without a restart; docs/operate/audit.md has each case";
                 self.findings.raise(Topic::Audit, LOG, Level::Error, problem.to_string(), fix);
             }
         }
