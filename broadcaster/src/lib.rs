@@ -14,6 +14,7 @@ pub mod connections;
 pub mod dev;
 pub mod driver;
 pub mod findings;
+pub mod hardening;
 pub mod health;
 pub mod home;
 pub mod identities;

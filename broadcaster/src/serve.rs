@@ -16,7 +16,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rotacast_proto::Level;
+use rotacast_proto::{Level, create_private_folder};
 use rotacast_protocol::record::ProviderId;
 use rotacast_protocol::schedule::Schedule;
 use rotacast_protocol::{Policy, SecretName};
@@ -58,7 +58,7 @@ const LAST_SPANS: Duration = Duration::from_secs(2);
 pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
     let stop = crate::signal::stop_on_signals()?;
     let config = Config::read(&config_file)?;
-    std::fs::create_dir_all(&config.data_dir)
+    create_private_folder(&config.data_dir)
         .with_context(|| format!("cannot create data_dir {}", config.data_dir.display()))?;
     let key = rehearsal::read_signing_key(&config)?;
     let settings = Arc::new(ConfigSettings::new(&config)?);

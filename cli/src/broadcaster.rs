@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use rotacast_broadcaster::config::{Config, ConfigError, LogFormat};
-use rotacast_broadcaster::log;
+use rotacast_broadcaster::{hardening, log};
 use tokio::runtime::Builder;
 
 use crate::error::{Exit, Stop};
@@ -48,10 +48,12 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Stop> {
         Command::Serve(args) => {
             let log = Config::read(&args.config)?.log;
             start_log(&log.level, log.format)?;
+            hardening::keep_memory_private();
             until_stopped(serve::run(args))
         }
         Command::Dev(args) => {
             start_log(&args.log, LogFormat::Text)?;
+            hardening::keep_memory_private();
             until_stopped(dev::run(args))
         }
         Command::Config(command) => config_check::run(output, &command),

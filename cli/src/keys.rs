@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rotacast_proto::SigningKey;
@@ -31,7 +32,8 @@ pub(crate) fn make(output: Output, name: &Path) -> Result<(), Stop> {
     let key = SigningKey::generate();
     key.create_file(&private).map_err(|error| failed(error.to_string(), ""))?;
     let text = key.public().to_text();
-    let written = OpenOptions::new().write(true).create_new(true).open(&public).and_then(|mut file| {
+    // Others may read it. A program that could write it could get its own key trusted.
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&public).and_then(|mut file| {
         file.write_all(format!("{text}\n").as_bytes())?;
         file.sync_all()
     });

@@ -11,6 +11,7 @@ mod key;
 mod key_file;
 mod login;
 mod message;
+mod private_folder;
 mod renewed;
 mod value;
 
@@ -34,5 +35,6 @@ pub use message::{
     FieldError, InstanceMessage, MAX_AUTH_FAILURE_VERSIONS, MAX_DURATION, MAX_LEASED_VERSIONS, MAX_OVERRIDDEN,
     MAX_SEALED_VERSIONS, OrderError, WireMessage, instance_subject, order_from_wire,
 };
+pub use private_folder::create_private_folder;
 pub use renewed::{CERTIFICATE, ClientPem, ClientTls, PRIVATE_KEY, RENEWED_WITHIN, Renewed};
 pub use value::SecretValue;

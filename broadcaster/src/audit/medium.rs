@@ -37,9 +37,9 @@ impl Times {
 }
 
 impl FileMedium {
-    /// Opens for appending, readable by its owner and group only: entries name people and hosts.
+    /// Opens for appending, readable by its owner only: entries name people and hosts.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
         let times = Times::of(&file)?;
         Ok(Self { path: path.into(), file, times })
     }

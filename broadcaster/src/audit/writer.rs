@@ -72,7 +72,7 @@ impl Writer {
         known: Arc<AtomicU64>,
         now: WallTime,
     ) -> Result<Self, AuditError> {
-        std::fs::create_dir_all(files::folder(path)).map_err(AuditError::io(path, "make its folder"))?;
+        rotacast_proto::create_private_folder(files::folder(path)).map_err(AuditError::io(path, "make its folder"))?;
         let mut writer = Self {
             lock: Some(lock(path)?),
             path: path.into(),

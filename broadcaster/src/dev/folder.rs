@@ -1,9 +1,12 @@
 //! The data folder of `rotacast dev`: databases, audit log and keys.
 
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use rotacast_proto::SigningKey;
+use rotacast_proto::{SigningKey, create_private_folder};
 
 use crate::token::{Token, TokenDigest};
 
@@ -25,7 +28,7 @@ pub struct Folder {
 impl Folder {
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let keys = path.join(KEYS);
-        std::fs::create_dir_all(&keys).with_context(|| format!("cannot create {}", keys.display()))?;
+        create_private_folder(&keys).with_context(|| format!("cannot create {}", keys.display()))?;
         Ok(Self {
             broadcaster: key(&keys, "broadcaster")?,
             identity: key(&keys, "identity")?,
@@ -108,7 +111,12 @@ fn key(folder: &Path, name: &str) -> anyhow::Result<SigningKey> {
         key
     };
     let public = folder.join(format!("{name}.pub"));
-    std::fs::write(&public, format!("{}\n", key.public().to_text()))
-        .with_context(|| format!("cannot write {}", public.display()))?;
+    write_public(&public, &key).with_context(|| format!("cannot write {}", public.display()))?;
     Ok(key)
+}
+
+/// Writable by its owner alone: services and operators trust what it holds.
+fn write_public(file: &Path, key: &SigningKey) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
+    writeln!(file, "{}", key.public().to_text())
 }

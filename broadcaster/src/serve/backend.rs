@@ -136,7 +136,8 @@ pub(super) fn nats_credentials(login: &NatsLogin) -> anyhow::Result<NatsCredenti
 
 fn create_folder(setting: &str, file: &Path) -> anyhow::Result<()> {
     let Some(folder) = file.parent() else { return Ok(()) };
-    std::fs::create_dir_all(folder).with_context(|| format!("{setting}: cannot create {}", folder.display()))
+    rotacast_proto::create_private_folder(folder)
+        .with_context(|| format!("{setting}: cannot create {}", folder.display()))
 }
 
 fn etcd_user(login: &Login) -> anyhow::Result<EtcdUser> {

@@ -5,6 +5,7 @@
 
 mod alone;
 mod audit_tampering;
+mod on_the_machine;
 mod orders;
 mod pasted;
 mod reading;

@@ -1,5 +1,7 @@
 //! The embedded bus's file: one thread that owns the database and commits in batches.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -89,6 +91,9 @@ pub(super) async fn start(
 
 fn open(path: &Path, endpoint: &str) -> Result<Connection, BusError> {
     let fail = |problem| database_error(endpoint, &problem);
+    // SQLite would make it as the umask says, and gives its other files the mode of this one.
+    let created = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    created.map_err(|problem| BusError::Unreachable { endpoint: endpoint.to_owned(), problem: problem.to_string() })?;
     let connection = Connection::open(path).map_err(fail)?;
     connection.busy_timeout(OPEN_PATIENCE).map_err(fail)?;
     // Exclusive: what is in memory is only true while no other process writes the file.
