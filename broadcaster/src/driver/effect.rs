@@ -1,7 +1,6 @@
 //! Carries out what the machine wants done. Every effect is idempotent: a predecessor may have carried it out
 //! already, whole or in part.
 
-mod barrier;
 mod create;
 mod publish;
 mod retire;
@@ -113,7 +112,6 @@ impl Effect {
             CommandKind::Publish => self.publish().await,
             CommandKind::Create { version } => self.create(version).await,
             CommandKind::Test { version } => self.test(version).await,
-            CommandKind::PassBarrier { version } => self.pass_barrier(version, self.command.revision).await,
             CommandKind::ReadUsage { version } => self.read_usage(version).await,
             CommandKind::Audit { version } => self.audit(version).await,
             CommandKind::Retire { version, step } => self.retire(version, step).await,

@@ -16,7 +16,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rotacast_clock as clock;
 use rotacast_protocol::coordinator::Tenure;
-use rotacast_protocol::message::Registration;
 use rotacast_protocol::{InstanceKey, SecretName};
 use rotacast_store::Leadership;
 use tokio::sync::watch;
@@ -25,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use self::delivery::Behind;
+use self::roster::{Entering, Listed};
 #[cfg(test)]
 pub(super) use self::syncs::SYNCS_AT_ONCE;
 use super::directory::{Fault, Secrets, TaskHandle};
@@ -80,7 +80,7 @@ pub(super) async fn run(
         tenure: Tenure { epoch: leadership.epoch, since: clock::now(), valid_until: *leadership.valid_until.borrow() },
         leadership: leadership.valid_until.clone(),
         roster: Mutex::default(),
-        roster_read: AtomicBool::new(false),
+        entering: Entering::default(),
         versions_read: AtomicBool::new(false),
         tasks: Mutex::new(JoinSet::new()),
         names: Mutex::default(),
@@ -98,9 +98,11 @@ pub(super) async fn run(
         environment.findings.clear_all(topic);
     }
     let outcome = async {
+        term.take_roster_over().await?;
         let known = term.take_records_over().await?;
         work.spawn(Arc::clone(&term).follow_versions(known));
-        work.spawn(Arc::clone(&term).follow_roster());
+        work.spawn(Arc::clone(&term).enter_newcomers());
+        work.spawn(Arc::clone(&term).follow_registrations());
         work.spawn(Arc::clone(&term).follow_reports());
         work.spawn(Arc::clone(&term).answer_syncs());
         work.spawn(Arc::clone(&term).sweep_roster());
@@ -146,9 +148,8 @@ struct Term {
     /// Which tasks may write to store and bus for the first time.
     turns: Turns,
     /// Every incarnation in the roster, for secrets that come later. As bounded as the roster itself.
-    roster: Mutex<BTreeMap<InstanceKey, Registration>>,
-    /// The roster was read to its end in this term.
-    roster_read: AtomicBool,
+    roster: Mutex<BTreeMap<InstanceKey, Listed>>,
+    entering: Entering,
     /// The versions were read to their end in this term.
     versions_read: AtomicBool,
     tasks: Mutex<JoinSet<Ended>>,
@@ -177,7 +178,7 @@ impl Term {
         names.insert(id, secret);
     }
 
-    fn roster(&self) -> std::sync::MutexGuard<'_, BTreeMap<InstanceKey, Registration>> {
+    fn roster(&self) -> std::sync::MutexGuard<'_, BTreeMap<InstanceKey, Listed>> {
         self.roster.lock().expect("no code panics while it holds this lock")
     }
 

@@ -309,7 +309,7 @@ impl Bench {
         Some(self.now.instant.since(began))
     }
 
-    /// Barrier and usage are answered until the audit log is asked.
+    /// Usage readings are answered until the audit log is asked.
     pub fn until_audit_is_due(&mut self, version: u64, within: Duration) {
         let (began, version) = (self.now.instant, v(version));
         while !self.owes(&CommandKind::Audit { version }) {
@@ -319,7 +319,7 @@ impl Bench {
         }
     }
 
-    /// Answers barrier, usage and audit commands of one version.
+    /// Answers usage and audit commands of one version.
     pub fn serve_guard(&mut self, version: u64) {
         self.serve(v(version), true);
     }
@@ -327,9 +327,6 @@ impl Bench {
     fn serve(&mut self, version: Version, audits: bool) {
         for command in self.coordinator.commands(self.now) {
             let input = match command.kind {
-                CommandKind::PassBarrier { version: it } if it == version => {
-                    Input::BarrierPassed { version, revision: command.revision }
-                }
                 CommandKind::ReadUsage { version: it } if it == version => {
                     Input::UsageRead { version, sent: self.now.instant, evidence: Evidence::Sessions(Vec::new()) }
                 }

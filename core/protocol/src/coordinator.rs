@@ -69,7 +69,7 @@ pub struct Tenure {
 pub enum Change {
     /// Of the record.
     Record(RecordChange),
-    /// A registration was read from the roster.
+    /// An incarnation is in the roster.
     MemberRegistered {
         key: InstanceKey,
         /// Its name is exclusive: once it is known to run, earlier incarnations of the name are over.
@@ -99,8 +99,6 @@ pub enum Change {
         /// Until when it is valid.
         until: Instant,
     },
-    /// Roster and versions were read anew after a seal.
-    BarrierPassed { version: Version },
     /// The provider's usage evidence was read.
     UsageRead {
         version: Version,
@@ -140,20 +138,12 @@ struct RetireProgress {
     sealed_wall: Option<WallTime>,
     /// The record's revision then.
     sealed_at: Revision,
-    barrier: bool,
     audited: bool,
 }
 
 impl RetireProgress {
     fn unsealed(sealed_at: Revision) -> Self {
-        Self { sealed: None, sealed_wall: None, sealed_at, barrier: false, audited: false }
-    }
-
-    /// Whether a reading that began at a revision began after the seal: an earlier one may have missed an instance that read the
-    /// version just before it.
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(BarrierAfterSeal, true))]
-    fn sealed_before(&self, revision: Revision) -> bool {
-        revision >= self.sealed_at
+        Self { sealed: None, sealed_wall: None, sealed_at, audited: false }
     }
 }
 
@@ -163,12 +153,14 @@ pub struct Coordinator {
     policy: Policy,
     tenure: Tenure,
     record: SecretRecord,
-    /// When every lease that a predecessor may have granted has expired on every clock.
+    /// When every lease that a predecessor may have granted has expired on every clock. The roster says to whom it may have.
     inherited_over: Instant,
     /// Once history was lost: when nothing that it granted or let an instance read can be in use any more, on every clock.
     lost_over: Instant,
     /// The roster was read in this term.
     roster_read: bool,
+    /// Everything in it found a place among the members.
+    roster_fits: bool,
     members: Members,
     retiring: BTreeMap<Version, RetireProgress>,
     usage: BTreeMap<Version, (Instant, Evidence)>,
@@ -229,6 +221,7 @@ impl Coordinator {
             inherited_over,
             lost_over,
             roster_read: false,
+            roster_fits: false,
             members: Members::new(since),
             retiring,
             usage: BTreeMap::new(),
@@ -323,7 +316,10 @@ impl Coordinator {
         match change {
             Change::Record(change) => self.apply_to_record(now, change),
             Change::MemberRegistered { key, exclusive, at } => self.register(key, *exclusive, *at),
-            Change::RosterRead => self.roster_read = true,
+            Change::RosterRead => {
+                self.roster_read = true;
+                self.roster_fits = self.members.len() < MAX_MEMBERS;
+            }
             Change::MemberLeft { key, at } => {
                 self.know(key, *at);
                 self.change_member(key, |member, _| {
@@ -346,12 +342,6 @@ impl Coordinator {
                 self.change_member(key, |member, _| member.grant(*sequence, *length, over, now.instant));
             }
             Change::LeadershipExtended { until } => self.tenure.valid_until = self.tenure.valid_until.max(*until),
-            Change::BarrierPassed { version } => {
-                if let Some(progress) = self.retiring.get_mut(version) {
-                    progress.barrier = true;
-                }
-                self.troubles.remove(&CommandKind::PassBarrier { version: *version });
-            }
             Change::UsageRead { version, sent, evidence } => {
                 self.usage.insert(*version, (*sent, evidence.clone()));
                 self.troubles.remove(&CommandKind::ReadUsage { version: *version });

@@ -216,6 +216,7 @@ macro_rules! conformance_suite {
             elections: a_campaign_can_be_cancelled;
             trees: writers_at_once_get_different_numbers_without_a_gap;
             trees: a_destroyed_number_is_never_used_again;
+            trees: the_roster_is_written_by_the_leader_alone_and_read_back;
             trees: the_first_journalled_value_wins;
             trees: publishing_happens_once;
             trees: a_record_is_saved_only_by_the_leader_and_only_over_what_it_read;

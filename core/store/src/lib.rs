@@ -43,6 +43,6 @@ pub use history::Setback;
 pub use leader::{Check, Commit, Committed, Leadership, MAX_COMMIT_BYTES, MAX_COMMIT_OPS, Store, Write};
 #[cfg(feature = "leader")]
 pub use tree::{
-    AuditHead, AuditHeads, Created, ImportEvent, Owner, PlainImporter, Published, Records, SecretTree, StoredAuditHead,
-    VersionEvent, VersionStamp,
+    AuditHead, AuditHeads, Created, ImportEvent, Owner, PlainImporter, Published, Records, Roster, RosterEntry,
+    SecretTree, StoredAuditHead, VersionEvent, VersionStamp,
 };

@@ -38,6 +38,7 @@ pub struct RecordEntry {
 /// | `records/<secret>` | the rotation record |
 /// | `journal/<secret>/<n>` | a new credential, kept before the outside system hears of it |
 /// | `imports/<secret>` | how far a `plain` source tree was imported |
+/// | `roster/<service>/<instance>/<incarnation>` | an incarnation that may have leases |
 /// | `leader` | who leads |
 /// | `history` | which history of the store the positions in `imports` count in |
 /// | `cluster` | which cluster the tree belongs to |

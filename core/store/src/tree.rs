@@ -7,6 +7,7 @@ mod journal;
 mod origin;
 mod owner;
 mod records;
+mod roster;
 mod version_log;
 mod version_watch;
 mod versions;
@@ -30,6 +31,7 @@ pub use import::{ImportEvent, PlainImporter};
 pub use journal::Published;
 pub use owner::Owner;
 pub use records::Records;
+pub use roster::{Roster, RosterEntry};
 pub use version_log::VersionEvent;
 pub use versions::{Created, VersionStamp};
 

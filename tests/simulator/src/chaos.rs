@@ -1,6 +1,7 @@
 //! Interference, at random or by a script.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use rotacast_protocol::coordinator::{Input, Order, OrderName};
 use rotacast_protocol::{Incarnation, InstanceKey, Version};
@@ -82,7 +83,7 @@ impl World {
         let again = self.now + self.rng.between(100, 2500) * MS;
         self.at(again, Event::Chaos);
         self.tell_versions();
-        self.tell_roster();
+        self.tell_registrations();
         let length = self.rng.between(500, 15_000) * MS;
         let drawn = self.rng.draw();
         let target = usize::try_from(self.rng.draw() % 1000).unwrap_or(0);
@@ -188,9 +189,9 @@ impl World {
             }
             Fault::Leaves => self.leave(index),
             Fault::LateRegistration => self.late_registration(index, length),
-            Fault::RosterCutBack => self.cut_roster_back(1 + target % 3),
+            Fault::RosterCutBack => self.cut_registrations_back(1 + target % 3),
             Fault::StreamsRecreated => {
-                self.cut_roster_back(usize::MAX);
+                self.cut_registrations_back(usize::MAX);
                 self.outside.states.clear();
             }
             Fault::OldLog => self.show_old_log(target, until),
@@ -316,14 +317,13 @@ impl World {
         self.at(at, Event::Append(registration, None));
     }
 
-    /// The bus loses the end of its log, as after a power loss, and its readers notice.
-    fn cut_roster_back(&mut self, by: usize) {
-        self.truth.roster_lost = true;
-        let keep = self.outside.roster.len().saturating_sub(by);
-        self.outside.roster.truncate(keep);
+    /// The bus loses the end of its log, as after a power loss; whoever follows it notices.
+    fn cut_registrations_back(&mut self, by: usize) {
+        let keep = self.outside.registrations.len().saturating_sub(by);
+        self.outside.registrations.truncate(keep);
         for leader in &mut self.leaders {
             if let Some(term) = &mut leader.term {
-                term.roster_went_back(keep);
+                term.registrations_went_back(keep);
             }
         }
     }
@@ -389,6 +389,7 @@ impl World {
             let phase = backup.rotation.as_ref().map(|it| (it.phase, it.new));
             format!("the store is restored: current {:?}, {phase:?}, last {:?}", backup.current, backup.last_version)
         });
+        self.outside.roster = Rc::clone(&stored.roster);
         self.outside.stored = Some(stored);
         self.outside.lock = None;
         self.outside.restored = true;

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rotacast_holder::{Instance, InstanceInput, Step};
-use rotacast_protocol::coordinator::{Change, ConditionName, Evidence, GuardStanding, Input, Order};
+use rotacast_protocol::coordinator::{Change, Condition, ConditionName, Evidence, GuardStanding, Input, Order};
 use rotacast_protocol::message::{LostHistory, SecretGrant, SecretState, Stage, SyncReply};
 use rotacast_protocol::policy::{WhenEmpty, WhenUnreachable};
 use rotacast_protocol::record::RetireStep;
@@ -44,14 +44,6 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
         }
     };
     let result = match rule {
-        Rule::BarrierAfterSeal => {
-            let mut bench = Bench::draining(managed(), &["api/a"]);
-            let before = bench.revision();
-            bench.sync("api/a", 2, Stage::Released, &[2]);
-            spoil();
-            let early = Input::BarrierPassed { version: v(1), revision: before };
-            says(bench.input(early).is_ok(), "joiner: a roster that was read before the seal counts")
-        }
         Rule::UsageAfterSeal => {
             let mut bench = Bench::draining(managed(), &["api/a"]);
             let sent = bench.now.instant;
@@ -173,6 +165,27 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             // The roster cannot be read. `b` sends a Sync once a minute.
             hears_of_a(&mut bench, 60);
             says(bench.current() == Some(2), "stages: a new leader takes those it has heard for all before others Sync")
+        }
+        Rule::InheritedByName | Rule::ListedInherit => {
+            let mut bench = Bench::draining(managed(), &["api/a", "api/b"]);
+            bench.take_over();
+            spoil();
+            ["api/a", "api/b"].into_iter().for_each(|instance| bench.register(instance));
+            apply(&mut bench, Input::RosterRead);
+            bench.sync("api/a", 2, Stage::Released, &[2]);
+            says(!blocks(&bench, "api/b"), "S1: a silent instance has no lease of an earlier leader")
+        }
+        Rule::RosterWhole | Rule::Guard(ConditionName::InheritedLeasesOver) => {
+            let mut bench = Bench::draining(managed(), &["api/a", "api/b"]);
+            apply(&mut bench, Input::StoreWentBack { reason: "restored".into() });
+            bench.take_over();
+            // The backup has the roster from before b came.
+            bench.register("api/a");
+            apply(&mut bench, Input::RosterRead);
+            spoil();
+            let guard = bench.coordinator.guard(v(1), bench.now);
+            let over = |it: &Condition| it.name == ConditionName::InheritedLeasesOver && it.met;
+            says(guard.conditions.iter().any(over), "S1: an instance that a restored roster lacks has no lease")
         }
         Rule::StepOrder => {
             let mut bench = Bench::draining(managed(), &["api/a"]);

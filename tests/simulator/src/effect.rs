@@ -71,7 +71,6 @@ impl World {
         given_up: bool,
         sent: Instant,
     ) {
-        let mut roster = None;
         let mut later = 0;
         let inputs = match command.kind {
             CommandKind::Publish => {
@@ -92,19 +91,6 @@ impl World {
                 Ok(vec![Input::VerifyFailed { version, reason: "no such role".into() }])
             }
             CommandKind::Test { version } => Ok(vec![Input::Verified { version }]),
-            // Without a reading of the roster no barrier is passed.
-            CommandKind::PassBarrier { .. }
-                if self.outside.roster_late > self.now && !self.is_broken(Around::BarrierReadsAll) =>
-            {
-                Err(())
-            }
-            CommandKind::PassBarrier { version } => {
-                let end = self.outside.roster.len();
-                roster = Some(if self.is_broken(Around::BarrierReadsAll) { 0 } else { end });
-                let mut inputs = self.versions_since(node);
-                inputs.push(Input::BarrierPassed { version, revision: command.revision });
-                Ok(inputs)
-            }
             CommandKind::ReadUsage { version } => Ok(vec![self.usage(version, sent)]),
             CommandKind::Audit { version } => {
                 self.cue(When::Auditing);
@@ -134,8 +120,7 @@ impl World {
         };
         if later > 0 || !self.lost() {
             let at = self.now + self.delay() + later;
-            let result = inputs.map(|inputs| (roster, inputs));
-            let done = Mail::EffectDone { epoch, id, result };
+            let done = Mail::EffectDone { epoch, id, result: inputs };
             self.at(at, Event::ToLeader(node, Box::new(done)));
         }
     }

@@ -10,7 +10,7 @@ use rotacast_protocol::{Epoch, Instant, OperatorName, Revision};
 
 use crate::fault::Act;
 use crate::instance::ToInstance;
-use crate::outside::Stored;
+use crate::outside::{Roster, Stored};
 
 /// An event, and its moment.
 #[derive(Clone, Debug)]
@@ -57,7 +57,21 @@ pub enum Event {
         /// By the sender's clock.
         sent: Instant,
     },
-    /// A roster entry reaches the bus, and who waits for the acknowledgement.
+    /// A term asks the store for the roster.
+    RosterListed {
+        node: usize,
+        /// Its term.
+        epoch: Epoch,
+    },
+    /// A term writes into the roster, at the store.
+    RosterWritten {
+        node: usize,
+        /// Its term.
+        epoch: Epoch,
+        /// Each entry, and whether its registration came after the takeover.
+        entries: Vec<(Registration, bool)>,
+    },
+    /// A registration, at the bus; who waits for it.
     Append(Registration, Option<(usize, u64)>),
     /// A linearizable read, at the store.
     StoreRead {
@@ -112,8 +126,8 @@ pub enum Mail {
         /// Of which term.
         epoch: Epoch,
         id: CommandId,
-        /// The roster up to where it was read, and the inputs made of it.
-        result: Result<(Option<usize>, Vec<Input>), ()>,
+        /// What it led to.
+        result: Result<Vec<Input>, ()>,
     },
     /// A Sync.
     Sync {
@@ -132,9 +146,21 @@ pub enum Mail {
     },
     /// Any other input.
     Input(Input),
-    /// There may be new entries in the roster.
-    Roster,
-    /// A wake-up.
+    /// There may be registrations on the bus that it has not heard of.
+    Registrations,
+    /// The roster, as its predecessors left it.
+    Listed {
+        /// Of which term.
+        epoch: Epoch,
+        roster: Rc<Roster>,
+    },
+    /// Entries that are in the roster now.
+    Entered {
+        /// Of which term.
+        epoch: Epoch,
+        entries: Vec<(Registration, bool)>,
+    },
+    /// It is time to look.
     Wake,
 }
 
@@ -145,7 +171,7 @@ impl Event {
         match self {
             Event::Heal => Some("the faults stop".into()),
             Event::Append(registration, _) => {
-                let what = if registration.left { "leaves" } else { "is in the roster" };
+                let what = if registration.left { "leaves" } else { "registers" };
                 Some(format!("{} {what}", registration.key))
             }
             Event::EffectArrives { node, command, .. } => match command.kind {

@@ -54,9 +54,9 @@ pub enum Fault {
     Leaves,
     /// A registration arrives after seconds, which may be after its process has ended.
     LateRegistration,
-    /// Broadcasters cannot read the roster.
+    /// Broadcasters can list no roster, and hear of no registration.
     RosterLate,
-    /// The roster loses its last entries, as after a power loss.
+    /// The bus loses the last registrations, as after a power loss.
     RosterCutBack,
     /// All streams are deleted and made again.
     StreamsRecreated,

@@ -339,11 +339,8 @@ impl World {
                 InstanceCommand::Register(registration) if !self.instances[index].registering => {
                     self.instances[index].registering = true;
                     let arrives = self.delay();
-                    if self.is_broken(Around::RegistrationIsDurable) {
-                        // The bus says that it is durable, and keeps nothing.
-                        self.at(self.now + arrives, to(ToInstance::Registered));
-                    } else if self.lost() || self.instances[index].no_bus > self.now {
-                        // It may be durable all the same.
+                    if self.lost() || self.instances[index].no_bus > self.now {
+                        // Durable all the same, perhaps.
                         if self.network.permille(500) {
                             self.at(self.now + arrives, Event::Append(registration, None));
                         }

@@ -39,11 +39,8 @@ pub struct Truth {
     pub provider_half: u64,
     /// Connections that only the provider sees: of which version, since when and until when.
     pub leaked: Vec<(Version, u64, u64)>,
-    /// The bus has lost a part of the roster. A silent instance that is not in it holds nothing back, whatever the
-    /// policy says, except by its lease.
-    pub roster_lost: bool,
-    /// When a leader last took in, for each service, that an instance has switched to a version. A message that was
-    /// under way for long counts from there, since the leader cannot know better.
+    /// When a leader last took in, of each service, that an instance has switched to a version: what was under way for long
+    /// counts from there, since the leader cannot know better.
     pub confirmed: BTreeMap<(Version, String), u64>,
     /// When a leader last heard each incarnation, and the newest report that it heard. A report that was overtaken is
     /// no sign that the instance runs.
@@ -363,8 +360,7 @@ impl World {
             if bound.is_some_and(|bound| *length > bound) && !self.outside.ever_restored {
                 problem = Some(("bounds", format!("a lease of {length:?} is granted, and the record says {bound:?}")));
             }
-            let known = coordinator.member_of(key).is_some_and(|member| member.registered);
-            if !known && !self.outside.roster.iter().any(|registration| registration.key == *key) {
+            if !self.outside.roster.contains_key(key) && !self.outside.ever_restored {
                 problem = Some(("joiner", format!("{key} gets a lease and is not in the roster")));
             }
             let record = coordinator.record();
@@ -430,7 +426,7 @@ impl World {
 
     /// What the policy says about silent instances that run and hold the version.
     fn check_silence(&mut self, version: Version) {
-        if self.truth.policy_changed || self.truth.roster_lost {
+        if self.truth.policy_changed || self.outside.ever_restored {
             return;
         }
         let (policy, secret) = (self.policy.when_unreachable, &self.secret);

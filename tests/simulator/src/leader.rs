@@ -1,13 +1,13 @@
 //! One broadcaster: the machine that ships, inside a shell that is stopped, cut off and given wrong answers.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use rotacast_protocol::coordinator::{Change, Coordinator, Input, Tenure};
 use rotacast_protocol::machine::{
     Action, Answer, Event as MachineEvent, Jitter, MAX_EVENTS, Machine, Observer, SaveId,
 };
-use rotacast_protocol::message::{InstanceReport, SecretReport, Stage, SyncRequest};
+use rotacast_protocol::message::{InstanceReport, Registration, SecretReport, Stage, SyncRequest};
 use rotacast_protocol::record::{SecretRecord, Timing};
 use rotacast_protocol::{Epoch, InstanceKey, Instant, Now};
 
@@ -40,6 +40,9 @@ pub(crate) enum Waiting {
     Operator,
 }
 
+/// A request to the store that failed is repeated after so long.
+const RETRY: u64 = 300 * MS;
+
 /// A term.
 #[derive(Clone, Debug)]
 pub struct Term {
@@ -53,8 +56,13 @@ pub struct Term {
     pub(crate) mailbox: VecDeque<Mail>,
     pub(crate) saving: Option<Saving>,
     pub(crate) waking: Option<u64>,
-    pub(crate) roster_read: usize,
-    pub(crate) roster_listed: usize,
+    /// The roster was listed.
+    pub(crate) listed: bool,
+    /// Who is in it, as far as this term knows, or is being written.
+    pub(crate) entered: BTreeSet<InstanceKey>,
+    /// How far it has heard the registrations, and how many there were when it began.
+    pub(crate) registrations_heard: usize,
+    pub(crate) registrations_before: usize,
     /// Events whose sender waits for an answer, and answers so far.
     pub(crate) asked: u64,
     pub(crate) answered: u64,
@@ -92,10 +100,10 @@ impl Broadcaster {
 }
 
 impl Term {
-    /// The bus lost the end of the roster, and this reader of it noticed.
-    pub(crate) fn roster_went_back(&mut self, to: usize) {
-        self.roster_read = self.roster_read.min(to);
-        self.roster_listed = self.roster_listed.min(to);
+    /// The bus lost the last registrations, and this follower of them noticed.
+    pub(crate) fn registrations_went_back(&mut self, to: usize) {
+        self.registrations_heard = self.registrations_heard.min(to);
+        self.registrations_before = self.registrations_before.min(to);
     }
 }
 
@@ -182,7 +190,7 @@ impl World {
         self.counts.terms += 1;
         self.tell(|| format!("broadcaster {node} takes over: {epoch:?}"));
         let coordinator = Coordinator::take_over(record, self.policy.clone(), Tenure { epoch, since, valid_until });
-        let roster_listed = self.outside.roster.len();
+        let registrations_before = self.outside.registrations.len();
         let warning = went_back.then(|| Mail::Input(Input::StoreWentBack { reason: "another store".into() }));
         self.leaders[node].term = Some(Term {
             epoch,
@@ -192,13 +200,15 @@ impl World {
             mailbox: warning.into_iter().collect(),
             saving: None,
             waking: None,
-            roster_read: 0,
-            roster_listed,
+            listed: false,
+            entered: BTreeSet::new(),
+            registrations_heard: 0,
+            registrations_before,
             asked: 0,
             answered: 0,
         });
-        // It reads the roster and the versions.
-        self.tell_roster();
+        // It reads what there is: the roster, and the versions.
+        self.at(self.now, Event::RosterListed { node, epoch });
         self.tell_versions();
     }
 
@@ -263,7 +273,7 @@ impl World {
             while term.machine.room() > 0
                 && let Some(mail) = term.mailbox.pop_front()
             {
-                self.feed(&mut term, mail);
+                self.feed(node, &mut term, mail);
             }
             let (now, leads_until) = (self.leader_now(node), term.leads_until);
             let action = self.within(node, &mut term, |machine, watcher| machine.poll(now, leads_until, watcher));
@@ -304,7 +314,7 @@ impl World {
         self.violated("L", format!("broadcaster {node} never settles"));
     }
 
-    fn feed(&mut self, term: &mut Term, mail: Mail) {
+    fn feed(&mut self, node: usize, term: &mut Term, mail: Mail) {
         let secret = self.secret.clone();
         match mail {
             Mail::Sync { from, request } => {
@@ -324,23 +334,30 @@ impl World {
                 term.machine.handle(MachineEvent::Order { by, order, reply: Waiting::Operator });
             }
             Mail::Input(input) => term.machine.handle(MachineEvent::Input(input)),
-            Mail::Roster => {
-                for input in self.read_roster(term, usize::MAX) {
+            Mail::Registrations => self.hear_registrations(node, term),
+            Mail::Listed { epoch, roster } if term.epoch == epoch && !term.listed => {
+                term.listed = true;
+                for (key, exclusive) in &*roster {
+                    term.entered.insert(key.clone());
+                    let input = Input::Registered { key: key.clone(), exclusive: *exclusive, live: false };
+                    term.machine.handle(MachineEvent::Input(input));
+                }
+                term.machine.handle(MachineEvent::Input(Input::RosterRead));
+                self.hear_registrations(node, term);
+            }
+            Mail::Entered { epoch, entries } if term.epoch == epoch => {
+                for (Registration { key, exclusive, .. }, live) in entries {
+                    let input = Input::Registered { key, exclusive, live };
                     term.machine.handle(MachineEvent::Input(input));
                 }
             }
+            Mail::Listed { .. } | Mail::Entered { .. } => {}
             Mail::EffectDone { epoch, id, result } => {
                 if term.epoch != epoch {
                     return;
                 }
                 let jitter = Jitter::from_permille(u16::try_from(self.rng.between(0, 1001)).unwrap_or(1000));
-                let outcome = match result {
-                    Ok((roster, inputs)) => {
-                        let read = roster.map(|end| self.read_roster(term, end)).unwrap_or_default();
-                        Ok(read.into_iter().chain(inputs).collect())
-                    }
-                    Err(()) => Err("no answer".into()),
-                };
+                let outcome = result.map_err(|()| "no answer".into());
                 term.machine.handle(MachineEvent::CommandDone { id, outcome, jitter });
             }
             Mail::Wake => {
@@ -358,25 +375,86 @@ impl World {
         }
     }
 
-    /// The new entries of the roster in their order, up to an end.
-    fn read_roster(&self, term: &mut Term, end: usize) -> Vec<Input> {
-        let end = end.min(self.outside.roster.len());
-        let from = term.roster_read.min(end);
-        term.roster_read = term.roster_read.max(end);
-        let mut inputs = Vec::new();
-        for position in from..end {
-            let entry = self.outside.roster[position].clone();
-            let live = position >= term.roster_listed;
-            inputs.push(if entry.left {
-                Input::Left { key: entry.key }
-            } else {
-                Input::Registered { key: entry.key, exclusive: entry.exclusive, live }
-            });
+    /// What it has not heard yet of the registrations, in their order. It writes newcomers into the roster, and takes out those
+    /// that have left, before it takes any other step for them.
+    fn hear_registrations(&mut self, node: usize, term: &mut Term) {
+        if !term.listed {
+            return;
         }
-        if end >= term.roster_listed {
-            inputs.push(Input::RosterRead);
+        let from = std::mem::replace(&mut term.registrations_heard, self.outside.registrations.len());
+        let mut entries = Vec::new();
+        for position in from.min(self.outside.registrations.len())..self.outside.registrations.len() {
+            let registration = self.outside.registrations[position].clone();
+            let live = position >= term.registrations_before;
+            if registration.left {
+                term.machine.handle(MachineEvent::Input(Input::Left { key: registration.key.clone() }));
+                if !term.entered.remove(&registration.key) {
+                    continue;
+                }
+            } else if !term.entered.insert(registration.key.clone()) {
+                continue;
+            }
+            entries.push((registration, live));
         }
-        inputs
+        if !entries.is_empty() {
+            let (epoch, at) = (term.epoch, self.now + self.delay());
+            if self.is_broken(Around::EntersFirst) {
+                let entries = entries.clone();
+                self.at(self.now, Event::ToLeader(node, Box::new(Mail::Entered { epoch, entries })));
+            }
+            self.at(at, Event::RosterWritten { node, epoch, entries });
+        }
+    }
+
+    /// Whether a term still asks: it ends with its process.
+    fn is_in_term(&self, node: usize, epoch: Epoch) -> bool {
+        self.leaders[node].term.as_ref().is_some_and(|term| term.epoch == epoch)
+    }
+
+    /// The store lists the roster.
+    pub(crate) fn roster_listed(&mut self, node: usize, epoch: Epoch) {
+        if !self.is_in_term(node, epoch) {
+            return;
+        }
+        let broken = self.is_broken(Around::ListsRoster);
+        let away = self.leaders[node].no_store > self.now || self.outside.roster_late > self.now || self.lost();
+        if away && !broken {
+            self.at(self.now + RETRY, Event::RosterListed { node, epoch });
+            return;
+        }
+        let roster = if broken { Rc::default() } else { Rc::clone(&self.outside.roster) };
+        let at = self.now + self.delay();
+        self.at(at, Event::ToLeader(node, Box::new(Mail::Listed { epoch, roster })));
+    }
+
+    /// Entries arrive at the store. Only the leader may write them.
+    pub(crate) fn roster_written(&mut self, node: usize, epoch: Epoch, entries: Vec<(Registration, bool)>) {
+        if !self.is_in_term(node, epoch) {
+            return;
+        }
+        // What the rules have not taken in yet may still get a lease.
+        let gone = |key: &InstanceKey| {
+            let term = self.leaders[node].term.as_ref();
+            term.and_then(|term| term.coordinator().member_of(key)).is_some_and(|member| member.left)
+        };
+        let early = entries.iter().any(|(entry, _)| entry.left && !gone(&entry.key));
+        if early || self.leaders[node].no_store > self.now || self.outside.read_only > self.now || self.lost() {
+            self.at(self.now + RETRY, Event::RosterWritten { node, epoch, entries });
+            return;
+        }
+        if !self.outside.leads(node, epoch, self.now) && !self.is_broken(Around::EntryComparesKey) {
+            return;
+        }
+        let roster = Rc::make_mut(&mut self.outside.roster);
+        for (registration, _) in &entries {
+            match registration.left {
+                true => roster.remove(&registration.key),
+                false => roster.insert(registration.key.clone(), registration.exclusive),
+            };
+        }
+        let entered = entries.into_iter().filter(|(registration, _)| !registration.left).collect();
+        let at = self.now + self.delay();
+        self.at(at, Event::ToLeader(node, Box::new(Mail::Entered { epoch, entries: entered })));
     }
 }
 

@@ -99,8 +99,6 @@ rules! {
     AuditFirst,
     /// The audit entry is about this seal, not about an earlier one.
     AuditOfSeal,
-    /// The roster is read after the seal.
-    BarrierAfterSeal,
     /// The usage is read after the seal.
     UsageAfterSeal,
     /// A provider that cannot be asked is no evidence of disuse.
@@ -181,6 +179,14 @@ rules! {
     RosterFirst,
     /// A new leader waits until instances with the longest Sync interval have been heard.
     RosterIdle,
+    /// A rollback to what is refused at its login ends nothing.
+    WayBackWorks,
+    /// Whoever was in the roster before a term may have a predecessor's lease.
+    ListedInherit,
+    /// A predecessor's lease is waited for, by name.
+    InheritedByName,
+    /// A roster of a store that lost a part of its history does not name everyone.
+    RosterWhole,
     /// A rollback ends the old version's retirement.
     RollbackSpares,
     /// A rollback is a new generation.
@@ -281,10 +287,12 @@ pub enum Around {
     AuditIsWritten,
     /// Reads of the store are linearizable.
     ReadsAreCurrent,
-    /// The bus acknowledges a registration only when it is durable.
-    RegistrationIsDurable,
-    /// The barrier reads the roster to its end.
-    BarrierReadsAll,
+    /// A newcomer is in the roster before it gets a lease.
+    EntersFirst,
+    /// A new leader lists the roster.
+    ListsRoster,
+    /// An entry compares the leader's key.
+    EntryComparesKey,
     /// A new credential is in the journal before it is made.
     JournalFirst,
     /// A disabled credential is tested by a login.
@@ -315,7 +323,7 @@ impl fmt::Display for Mutant {
 }
 
 /// The conditions of the retire guard.
-pub const GUARD: [ConditionName; 13] = [
+pub const GUARD: [ConditionName; 12] = [
     ConditionName::Leads,
     ConditionName::Phase,
     ConditionName::NotPaused,
@@ -327,12 +335,11 @@ pub const GUARD: [ConditionName; 13] = [
     ConditionName::RequiredServices,
     ConditionName::Sealed,
     ConditionName::SelfLeasesOver,
-    ConditionName::Barrier,
     ConditionName::UsageEvidence,
 ];
 
-/// The rules outside the cores.
-pub const AROUND: [Around; 15] = [
+/// Those around them.
+pub const AROUND: [Around; 16] = [
     Around::ClockCountsInSuspend,
     Around::UseEnds,
     Around::ClocksAreTrue,
@@ -343,8 +350,9 @@ pub const AROUND: [Around; 15] = [
     Around::DurableFirst,
     Around::AuditIsWritten,
     Around::ReadsAreCurrent,
-    Around::RegistrationIsDurable,
-    Around::BarrierReadsAll,
+    Around::EntersFirst,
+    Around::ListsRoster,
+    Around::EntryComparesKey,
     Around::JournalFirst,
     Around::DisableIsTried,
     Around::RestoreIsTold,
@@ -400,7 +408,7 @@ fn broken(rule: String) -> Broken {
 }
 
 /// Rules whose absence alone shows nothing, with the rule that stands behind each.
-pub const COVERED: [(Mutant, &str); 4] = [
+pub const COVERED: [(Mutant, &str); 5] = [
     (
         Mutant::Leader(Rule::Guard(ConditionName::Leads)),
         "the guard is only asked by `decide` and `commands`, and both refuse before that when the term is over (Leads)",
@@ -411,11 +419,15 @@ pub const COVERED: [(Mutant, &str); 4] = [
     ),
     (
         Mutant::Leader(Rule::Guard(ConditionName::Sealed)),
-        "the barrier and the usage evidence only count from a seal on, and the wait for self-leases is counted from it",
+        "the usage evidence only counts from a seal on, and the wait for self-leases is counted from it",
     ),
     (
         Mutant::Leader(Rule::LiveOnly),
         "since a registration alone proves nothing (ProvenOnly), the order of a listing does no harm",
+    ),
+    (
+        Mutant::Around(Around::EntryComparesKey),
+        "what a deposed leader enters gets no lease from it: it grants none once its own time is over (Leads)",
     ),
 ];
 

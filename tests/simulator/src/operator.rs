@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use rotacast_protocol::coordinator::{ConditionName, Order, OrderName};
-use rotacast_protocol::{InstanceKey, OperatorName, Version};
+use rotacast_protocol::coordinator::{ConditionName, Member, Order, OrderName};
+use rotacast_protocol::record::{Doubt, Label};
+use rotacast_protocol::{InstanceKey, OperatorName, Phase, Version};
 
 use crate::clock::SECOND;
 use crate::event::{Event, Mail};
@@ -119,7 +120,7 @@ impl World {
         let healed = self.healed.unwrap_or(self.now);
         self.at(self.now + SECOND, Event::Look);
         self.tell_versions();
-        self.tell_roster();
+        self.tell_registrations();
         self.restarts_the_confused();
         self.restarts_those_said_gone();
         let Some(node) = (0..self.leaders.len()).find(|node| {
@@ -160,6 +161,19 @@ impl World {
             self.outside.put(false);
             return;
         }
+        let back = record.rotation.as_ref().is_some_and(|rotation| rotation.phase == Phase::RollingBack);
+        if back && record.current.is_some_and(|current| record.doubt(current) == Some(Doubt::Failed)) {
+            return self.order(Order::Rotate);
+        }
+        // Too many wait: all but the newest are given up.
+        if self.outside.ever_restored && self.now > healed + HANDS_OFF {
+            let waiting = record.versions.iter().filter(|(_, version)| version.label == Label::Pending);
+            let waiting: Vec<Version> = waiting.map(|(version, _)| *version).collect();
+            let starts = term.coordinator().blockers(now).iter().any(|it| it.condition == ConditionName::Start);
+            if let ([oldest, _, ..], true) = (&*waiting, starts) {
+                return self.order(Order::abandon(*oldest, "too many").expect("a reason"));
+            }
+        }
         let blockers = term.coordinator().blockers(now);
         // The operator can start more instances, which a report asks for.
         if blockers
@@ -191,12 +205,17 @@ impl World {
         if self.now < healed + HANDS_OFF {
             return;
         }
+        // What the leader reports of the current version says that no instance that runs may be moved to it.
+        let stays = record.stay && current.is_some_and(|current| record.doubt(current) == Some(Doubt::Failed));
+        let runs = |member: &&Member| stays && member.heard().is_some();
+        let running: BTreeSet<InstanceKey> =
+            term.coordinator().members().filter(runs).map(|member| member.key.clone()).collect();
         let members: Vec<InstanceKey> = term.coordinator().members().map(|member| member.key.clone()).collect();
         let retiring: Vec<Version> = record.retirements.keys().copied().collect();
         for blocker in blockers {
             let who = members.iter().find(|key| key.to_string() == blocker.who).cloned();
             match (blocker.condition, who) {
-                (ConditionName::MembersReleased, Some(instance)) => {
+                (ConditionName::MembersReleased, Some(instance)) if !running.contains(&instance) => {
                     for version in &retiring {
                         let instances = BTreeSet::from([instance.clone()]);
                         self.order(Order::cut_off(*version, instances, false, "named").expect("a reason"));

@@ -28,7 +28,12 @@ pub struct Stored {
     pub record: Rc<SecretRecord>,
     /// How often it was written.
     pub cursor: u64,
+    /// The roster in the store then: a backup has both.
+    pub roster: Rc<Roster>,
 }
+
+/// Who is in the roster, and whether its name is exclusive.
+pub type Roster = BTreeMap<InstanceKey, bool>;
 
 /// An entry of the audit log: the intent to retire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,11 +75,13 @@ pub struct Outside {
     pub destroyed: BTreeSet<Version>,
     /// Credentials that another client deleted at the provider.
     pub deleted: BTreeSet<Version>,
-    /// The roster.
-    pub roster: Vec<Registration>,
-    /// Broadcasters do not hear of new roster entries until then.
+    /// The roster, in the store.
+    pub roster: Rc<Roster>,
+    /// Registrations and leaves, on the bus.
+    pub registrations: Vec<Registration>,
+    /// Broadcasters hear of no registration, and cannot list the roster, until then.
     pub roster_late: u64,
-    /// Every incarnation that was ever in the roster.
+    /// Who ever registered.
     pub ever_registered: BTreeSet<InstanceKey>,
     /// States as they were published.
     pub states: Vec<SecretState>,

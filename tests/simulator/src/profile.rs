@@ -85,16 +85,13 @@ impl Profile {
                 Rule::Guard(ConditionName::NotInSafeMode) | Rule::SafeModeActivation | Rule::SafeModeStart => {
                     (vec![NewVersion, StoreRestored], vec![NoDeadlines])
                 }
-                Rule::Guard(ConditionName::InheritedLeasesOver) => {
+                Rule::InheritedByName | Rule::ListedInherit => {
                     (vec![], vec![Fence, LongIdle, ShortOwn, ShortUse, ShortRotating, NoDeadlines, Patient])
                 }
                 Rule::Guard(ConditionName::SelfLeasesOver) | Rule::Guard(ConditionName::Sealed) => (
                     vec![InstanceCutOff, NewVersion, BusCutOff, Joiner],
                     vec![Fence, LongOwn, ShortLeases, NoDeadlines],
                 ),
-                Rule::Guard(ConditionName::Barrier) => {
-                    (vec![], vec![Hold, OwnLease, ShortLeases, NoDeadlines, Patient])
-                }
                 Rule::Guard(ConditionName::UsageEvidence) | Rule::UsageAfterSeal => {
                     (vec![NewVersion, LeakedSession, LeakedSession], vec![ShortOwn, ShortUse, ShortLeases, Patient])
                 }
@@ -192,8 +189,12 @@ impl Profile {
                 Around::ReadsAreCurrent => {
                     (vec![NewVersion, InstanceCutOff, BusCutOff], vec![Fence, LongOwn, ShortLeases, ShortUse])
                 }
-                Around::RegistrationIsDurable => (vec![NewVersion, Joiner, BusCutOff], vec![]),
-                Around::BarrierReadsAll => (vec![], vec![Hold, OwnLease, ShortLeases, NoDeadlines, Patient]),
+                Around::EntersFirst | Around::EntryComparesKey => {
+                    (vec![NewVersion, Joiner, LeaderKilled, LeaderStopped], vec![])
+                }
+                Around::ListsRoster => {
+                    (vec![], vec![Fence, LongIdle, ShortOwn, ShortUse, ShortRotating, NoDeadlines, Patient])
+                }
                 Around::JournalFirst | Around::DisableIsTried => (vec![Order, ProviderHalf, NewVersion], vec![]),
                 Around::RestoreIsTold => (vec![NewVersion, StoreRestored], vec![]),
                 Around::DurableFirst | Around::AuditIsWritten => (vec![NewVersion], vec![]),
@@ -203,7 +204,7 @@ impl Profile {
             mutant,
             Mutant::Holder(HolderRule::FromSend | HolderRule::LateGrant | HolderRule::StaleGrant)
                 | Mutant::Holder(HolderRule::ReadFromSend | HolderRule::ReadNewest | HolderRule::ReadUnsealed)
-                | Mutant::Leader(Rule::ReportOrder | Rule::UsageAfterSeal | Rule::BarrierAfterSeal)
+                | Mutant::Leader(Rule::ReportOrder | Rule::UsageAfterSeal)
                 | Mutant::Around(Around::LeadsFromSend | Around::SaveComparesKey)
         );
         let stuck = matches!(
@@ -301,8 +302,8 @@ fn script(mutant: Mutant) -> Vec<Act> {
     let leader = |act: Act| Act { target: usize::MAX, ..act };
     let preparing = When::Phase(Phase::Preparing);
     match mutant {
-        // It is silent and in no roster. The leader before granted its lease.
-        Mutant::Leader(Rule::Guard(ConditionName::InheritedLeasesOver)) => vec![
+        // It is silent; its lease was given by the leader before.
+        Mutant::Leader(Rule::InheritedByName | Rule::ListedInherit) | Mutant::Around(Around::ListsRoster) => vec![
             at(4000, Fault::StreamsRecreated, 0),
             at(5000, Fault::Alone, 30),
             leader(at(5200, Fault::LeaderKilled, 0)),
@@ -380,14 +381,7 @@ fn script(mutant: Mutant) -> Vec<Act> {
             at(5500, Fault::StepSlow, 30),
             at(6000, Fault::NewVersion, 0),
         ],
-        // It is silent, and the leader that knew it is gone: only the roster has it.
-        Mutant::Leader(Rule::Guard(ConditionName::Barrier)) | Mutant::Around(Around::BarrierReadsAll) => vec![
-            at(4900, Fault::RosterLate, 60),
-            at(5000, Fault::Alone, 60),
-            leader(at(5200, Fault::LeaderKilled, 0)),
-            at(11_500, Fault::NewVersion, 0),
-        ],
-        // Every instance that has switched leaves.
+        // Everyone who has switched leaves.
         Mutant::Leader(Rule::Guard(ConditionName::LiveInstanceConfirmed | ConditionName::RequiredServices)) => {
             let leaves = |target| Act { target, ..then(When::Phase(Phase::Draining), 300, Fault::Leaves, 0) };
             vec![at(6000, Fault::NewVersion, 0), leaves(0), leaves(1), leaves(2)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use rotacast_protocol::coordinator::Order;
-use rotacast_protocol::record::{Doubt, Label, SecretRecord};
+use rotacast_protocol::record::{Doubt, Label, ProviderId, SecretRecord};
 use rotacast_protocol::{Phase, Version};
 
 use crate::clock::SECOND;
@@ -63,7 +63,13 @@ impl World {
         }
         // Requests of stopped broadcasters are carried out or not: none is under way any more.
         self.queue.retain(|_, event| {
-            !matches!(event, Event::EffectArrives { .. } | Event::SaveArrives { .. } | Event::CampaignArrives { .. })
+            !matches!(
+                event,
+                Event::EffectArrives { .. }
+                    | Event::SaveArrives { .. }
+                    | Event::CampaignArrives { .. }
+                    | Event::RosterWritten { .. }
+            )
         });
         outside.rescue = None;
         outside.staying = 0;
@@ -78,6 +84,11 @@ impl World {
     pub(crate) fn refuses_for_now(&self, version: Version) -> bool {
         let doubted = self.outside.stored.as_ref().is_some_and(|stored| stored.record.doubt(version).is_some());
         doubted && self.outside.no_logins > self.now
+    }
+
+    /// Whether a login can show that a version works.
+    fn tries_logins(&self) -> bool {
+        self.policy.provider.as_ref().is_some_and(ProviderId::has_logins)
     }
 
     /// Whether no login shows anything in this world.
@@ -176,6 +187,14 @@ impl World {
         }
         let Some((record, served)) = self.served() else { return true };
         if record.safe_mode.is_some() {
+            // Where no login shows it, leaving safe mode is the operator's word for what a rotation prepares.
+            let prepares =
+                record.rotation.as_ref().filter(|it| matches!(it.phase, Phase::Verifying | Phase::Preparing));
+            if prepares.is_some_and(|rotation| rotation.created && !self.is_good(rotation.new)) && !self.tries_logins()
+            {
+                self.order(Order::rollback("it has ended").expect("a reason"));
+                return true;
+            }
             let follows =
                 record.current.is_some_and(|it| self.is_good(it) && served.iter().all(|version| *version == it));
             if follows || self.rescue(&record).is_some() {

@@ -108,7 +108,7 @@ impl World {
                 self.outside.restored = false;
             }
             self.outside.earlier.extend(self.outside.stored.take());
-            self.outside.stored = Some(Stored { bytes, record, cursor: next });
+            self.outside.stored = Some(Stored { bytes, record, cursor: next, roster: Rc::clone(&self.outside.roster) });
             self.counts.saves += 1;
         }
         if !self.lost() {

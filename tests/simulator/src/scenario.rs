@@ -226,12 +226,12 @@ pub fn scenarios() -> Vec<Scenario> {
         scenario(
             "s36_joins_in_each_phase",
             in_each_phase(Joiner, 0, 0),
-            vec![H(HolderRule::RegisteredFirst), H(HolderRule::LeaseFirst), A(Around::RegistrationIsDurable)],
+            vec![H(HolderRule::RegisteredFirst), H(HolderRule::LeaseFirst), A(Around::EntersFirst)],
         ),
         scenario(
             "s37_endless_joiners",
             vec![(0..4).map(|round| then(draining, round * 400, Rolled, 0)).collect()],
-            vec![L(Rule::SealedUnleased), L(Rule::Guard(ConditionName::Barrier))],
+            vec![L(Rule::SealedUnleased)],
         ),
         scenario(
             "s38_scaled_to_zero",

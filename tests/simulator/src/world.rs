@@ -153,6 +153,8 @@ impl World {
             Event::EffectArrives { node, epoch, id, command, state, unwanted_since, given_up, sent } => {
                 self.effect_arrives(node, epoch, id, command, &state, unwanted_since, given_up, sent);
             }
+            Event::RosterListed { node, epoch } => self.roster_listed(node, epoch),
+            Event::RosterWritten { node, epoch, entries } => self.roster_written(node, epoch, entries),
             Event::Append(registration, waits) => self.append(registration, waits),
             Event::StoreRead { index, life, id, sent } => self.store_read(index, life, id, sent),
             Event::Chaos => self.chaos(),
@@ -174,19 +176,19 @@ impl World {
 
     fn append(&mut self, registration: rotacast_protocol::message::Registration, waits: Option<(usize, u64)>) {
         self.outside.ever_registered.insert(registration.key.clone());
-        self.outside.roster.push(registration);
+        self.outside.registrations.push(registration);
         if let Some((index, life)) = waits {
             let at = self.now + self.delay();
             self.at(at, Event::ToInstance(index, life, Box::new(ToInstance::Registered)));
         }
-        self.tell_roster();
+        self.tell_registrations();
     }
 
-    /// Broadcasters hear of new roster entries, sooner or later.
-    pub(crate) fn tell_roster(&mut self) {
+    /// Broadcasters hear of registrations, sooner or later.
+    pub(crate) fn tell_registrations(&mut self) {
         for node in 0..self.leaders.len() {
             let at = self.now.max(self.outside.roster_late) + self.delay();
-            self.at(at, Event::ToLeader(node, Box::new(Mail::Roster)));
+            self.at(at, Event::ToLeader(node, Box::new(Mail::Registrations)));
         }
     }
 

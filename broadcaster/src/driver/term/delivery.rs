@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use rotacast_proto::Level;
 use rotacast_protocol::coordinator::Input;
-use rotacast_protocol::message::Registration;
 use rotacast_protocol::{InstanceKey, SecretName, Version};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
@@ -17,7 +16,7 @@ use super::super::mail::{Mail, Question};
 use super::super::secret_task::MAILBOX;
 use super::super::{backoff, pause};
 use super::Term;
-use super::roster::registered;
+use super::roster::Member;
 use crate::findings::Topic;
 
 /// How long a full mailbox holds up what comes for other tasks. A task that works empties it in less; the listing of a large
@@ -30,7 +29,7 @@ const MEND: &str = "see the log for what its task waits for: the store or the au
 /// Something that roster or versions say of a secret.
 pub(super) enum News {
     Registered {
-        registration: Registration,
+        member: Member,
         /// Heard now, not listed.
         live: bool,
     },
@@ -46,7 +45,7 @@ pub(super) enum News {
 impl From<News> for Mail {
     fn from(news: News) -> Self {
         let input = match news {
-            News::Registered { registration, live } => registered(&registration, live),
+            News::Registered { member, live } => member.input(live),
             News::RosterRead => Input::RosterRead,
             News::Version(version) => Input::VersionSeen { version },
             News::Gap { missing, found } => return Mail::Gap { missing, found },
@@ -69,7 +68,7 @@ struct Missed {
 impl Missed {
     fn note(&mut self, news: &News) {
         match news {
-            News::Registered { registration, .. } => drop(self.instances.insert(registration.key.clone())),
+            News::Registered { member, .. } => drop(self.instances.insert(member.key.clone())),
             News::RosterRead => self.roster_read = true,
             News::Version(_) => self.versions = true,
             News::Gap { missing, found } => self.gap = Some((*missing, *found)),
@@ -173,9 +172,8 @@ impl Term {
             // In the order in which it was missed: the roster is read after all that it lists.
             for instance in missed.instances {
                 // Taken out of the roster meanwhile: no secret waits for it.
-                let known = self.roster().get(&instance).cloned();
-                if let Some(registration) = known {
-                    give(&task, News::Registered { registration, live: false }).await;
+                if let Some(member) = self.member(&instance) {
+                    give(&task, News::Registered { member, live: false }).await;
                 }
             }
             if missed.roster_read {
@@ -212,11 +210,6 @@ impl Term {
             pause(pauses, &self.over).await;
         }
     }
-
-    /// Every incarnation in the roster that uses a secret.
-    pub(super) fn members_of(&self, secret: &SecretName) -> Vec<Registration> {
-        self.roster().values().filter(|registration| registration.secrets.contains(secret)).cloned().collect()
-    }
 }
 
 /// Waits for room as long as it takes, or until the task ends: the term tells the next one everything.
@@ -233,21 +226,16 @@ mod tests {
     #[test]
     fn what_is_missed_while_a_task_catches_up_is_told_after_that() {
         let (behind, secret) = (Behind::default(), "payments/db".parse::<SecretName>().unwrap());
-        let of = |number| Registration {
-            key: InstanceKey::new("api".parse().unwrap(), "pod".parse().unwrap(), Incarnation(number)),
-            exclusive: false,
-            secrets: BTreeSet::from([secret.clone()]),
-            left: false,
-        };
-        let news = |number| News::Registered { registration: of(number), live: true };
+        let of = |number| InstanceKey::new("api".parse().unwrap(), "pod".parse().unwrap(), Incarnation(number));
+        let news = |number| News::Registered { member: Member::new(of(number)), live: true };
         assert!(!behind.misses(&secret, &news(1)));
         behind.falls(&secret, &news(1));
         assert_eq!(*std::mem::take(&mut *behind.fallen()), *std::slice::from_ref(&secret));
         assert!(behind.misses(&secret, &News::RosterRead));
-        let missed = Missed { instances: BTreeSet::from([of(1).key]), roster_read: true, ..Missed::default() };
+        let missed = Missed { instances: BTreeSet::from([of(1)]), roster_read: true, ..Missed::default() };
         assert_eq!(behind.next(&secret), Some(missed));
         assert!(behind.misses(&secret, &news(2)), "it catches up, and is behind still");
-        assert_eq!(behind.next(&secret), Some(Missed { instances: BTreeSet::from([of(2).key]), ..Missed::default() }));
+        assert_eq!(behind.next(&secret), Some(Missed { instances: BTreeSet::from([of(2)]), ..Missed::default() }));
         assert_eq!(behind.next(&secret), None);
         assert!(!behind.misses(&secret, &news(3)));
         assert!(behind.fallen().is_empty());

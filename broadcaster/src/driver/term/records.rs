@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -202,17 +201,15 @@ impl Term {
             self.take_out_of_service(secret, Fault::Task(CANNOT_BEGIN.into()));
             return None;
         };
-        // First the task can be found, then the roster is read: the task hears of a registration in between at least once.
+        // First the task can be found, then it is told who is in the roster: it hears of a newcomer in between at least once.
         // And only then it runs: one that breaks off at once is found, and taken out of service.
         self.secrets.insert(secret.clone(), handle.clone());
         self.spawn(secret.clone(), task.run(self.turns.beginning()));
         // Every incarnation in the roster that uses it is a member from the start.
-        for registration in self.members_of(&secret) {
-            self.tell(&secret, &handle, News::Registered { registration, live: false }).await;
+        for member in self.members_of(&secret) {
+            self.tell(&secret, &handle, News::Registered { member, live: false }).await;
         }
-        if self.roster_read.load(Ordering::Acquire) {
-            self.tell(&secret, &handle, News::RosterRead).await;
-        }
+        self.tell(&secret, &handle, News::RosterRead).await;
         Some(handle)
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -62,13 +61,11 @@ impl Term {
         let Ok(request) = identities.sync(request) else { return (SyncOutcome::Refused, None) };
         let report = request.report;
         self.secrets.heard().note(&report.key, clock::instant(), report.secrets.keys());
-        // Before the roster is read no instance is known, and thousands would register anew for nothing.
-        let unregistered = self.roster_read.load(Ordering::Acquire)
-            && self.roster().get(&report.key).is_none_or(|registration| registration.left);
+        let over = tokio::time::Instant::now() + SYNC_PATIENCE;
+        let unregistered = !self.is_registered(&report.key, over).await;
         let Some(_place) = self.sync_places.take(&report.key, !unregistered) else {
             return (SyncOutcome::Throttled, None);
         };
-        let over = tokio::time::Instant::now() + SYNC_PATIENCE;
         let (mut refused, mut timed_out) = (0, 0);
         let (mut waiting, mut late) = (Vec::new(), Vec::new());
         for (secret, part) in report.secrets {

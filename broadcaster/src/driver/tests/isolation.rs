@@ -327,12 +327,19 @@ async fn after_a_panic_nothing_is_retired_before_the_longest_lease_is_over() {
     const LEASE: Duration = Duration::from_secs(1);
     let folder = tempfile::tempdir().unwrap();
     let policy = Policy { lease_idle: LEASE, lease_rotating: LEASE, ..hasty() };
-    let (mut environment, _bus) = environment(folder.path(), policy).await;
+    let (mut environment, bus) = environment(folder.path(), policy).await;
     let settings = Arc::new(Panicking { settings: environment.settings.of(&name()), armed: AtomicBool::new(false) });
     environment.settings = settings.clone();
     put_of(&environment, &other(), "first").await;
     let running = Running::start(&environment);
     running.reaches(&other(), 1).await;
+    // The task that breaks off may have granted it a lease.
+    register(&bus, &instance(&environment, "payments-api", 1), &[other()]).await;
+    hold("the instance is known", async || {
+        let status = running.secrets.get(&other()).unwrap().status;
+        status.borrow().services.iter().any(|service| service.counts.members == 1)
+    })
+    .await;
     let led = clock::instant();
     // Leases from the begin of the term have expired. Only those of the aborted task have not.
     hold("the lease to pass", async || clock::instant().since(led) > LEASE * 2).await;

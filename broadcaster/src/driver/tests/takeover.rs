@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use rotacast_protocol::Epoch;
+use rotacast_protocol::message::Stage;
 use rotacast_store::conformance::Counting;
 
 use super::super::turns::PLACES;
+use super::faults::register;
 use super::*;
 
 /// Many times as many as may write at once.
@@ -80,4 +82,91 @@ async fn a_takeover_saves_every_record_once_few_at_a_time_and_rotating_secrets_f
     assert!((2..=PLACES).contains(&most), "{most} commits at once, expected 2 to {PLACES}");
     let at = written.iter().position(|key| *key == folder.child(name())).unwrap();
     assert!(at < PLACES, "the rotating secret's record was written as number {at}");
+}
+
+/// An instance that follows a rotation as the test says.
+struct Follows<'a> {
+    environment: &'a Environment,
+    bus: &'a EmbeddedBus,
+    identity: InstanceIdentity,
+    sequence: u64,
+    /// What it has acted on, and the newest grant that it has.
+    known: (Generation, Revision, LeaseSequence),
+}
+
+impl Follows<'_> {
+    /// Says where it stands until the leader answers with a grant. Returns for how long it may use each version.
+    async fn says(&mut self, reached: u64, stage: Stage, held: &[u64]) -> BTreeMap<Version, Duration> {
+        let grant = tokio::time::timeout(PATIENCE, async {
+            loop {
+                if let Some(grant) = self.say(reached, stage, held).await {
+                    return grant;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        grant.await.expect("no leader grants anything")
+    }
+
+    async fn say(&mut self, reached: u64, stage: Stage, held: &[u64]) -> Option<BTreeMap<Version, Duration>> {
+        self.sequence += 1;
+        let (generation, revision, lease) = self.known;
+        let part = SecretReport {
+            generation,
+            revision,
+            reached: Some((version(reached), stage)),
+            held: held.iter().copied().map(version).collect(),
+            lease,
+            failure: None,
+            auth_failures: Default::default(),
+        };
+        let (key, sequence) = (self.identity.key().clone(), ReportSequence(self.sequence));
+        let report = InstanceReport { key, sequence, secrets: [(name(), part)].into() };
+        let request = SyncRequest { nonce: Nonce(self.sequence), report };
+        let envelope = self.identity.seal(&request, self.sequence.to_string(), clock::wall());
+        let reply = self.bus.sync(&envelope, Duration::from_secs(2)).await.ok()?;
+        let own = self.environment.key.public();
+        let mut reply = SyncReply::open(&reply, &self.environment.cluster, |_, _| Some(own)).unwrap();
+        let grant = reply.secrets.remove(&name()).filter(|_| !reply.unregistered)?;
+        self.known.2 = grant.sequence;
+        if let Some(state) = grant.state {
+            (self.known.0, self.known.1) = (state.generation, state.revision);
+            // It acts on the state first.
+            return None;
+        }
+        Some(grant.leases)
+    }
+}
+
+/// A successor knows from the roster who may have a lease of an hour. Once they have let go, it waits for none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_takeover_in_mid_rotation_costs_no_lease_once_every_instance_has_released() {
+    let folder = tempfile::tempdir().unwrap();
+    let brief =
+        Policy { self_lease: Duration::from_millis(200), max_use: Duration::from_millis(100), ..Policy::default() };
+    let (environment, bus) = environment(folder.path(), brief.clone()).await;
+    put(&environment, "first").await;
+    let running = Running::start(&environment);
+    running.reaches(&name(), 1).await;
+    let identity = instance(&environment, "payments", 1);
+    register(&bus, &identity, &[name()]).await;
+    let known = (Generation(0), Revision(0), LeaseSequence(0));
+    let mut follows = Follows { environment: &environment, bus: &bus, identity, sequence: 0, known };
+    let leases = follows.says(1, Stage::Released, &[1]).await;
+    assert_eq!(leases, BTreeMap::from([(version(1), brief.lease_idle)]));
+    put(&environment, "second").await;
+    for (phase, stage) in [(Phase::Preparing, Stage::Prepared), (Phase::Activating, Stage::Switched)] {
+        until(&running.secrets, |status| status.rotation.as_ref().is_some_and(|it| it.phase == phase)).await;
+        follows.says(2, stage, &[1, 2]).await;
+    }
+    until(&running.secrets, |status| status.rotation.as_ref().is_some_and(|it| it.phase == Phase::Draining)).await;
+    running.stop().await;
+
+    let running = Running::start(&environment);
+    until(&running.secrets, |status| status.blockers.iter().any(|it| it.condition == ConditionName::MembersReleased))
+        .await;
+    follows.says(2, Stage::Released, &[2]).await;
+    // Far less than the hour that the first leader granted.
+    until(&running.secrets, |status| status.rotation.is_none()).await;
+    running.stop().await;
 }

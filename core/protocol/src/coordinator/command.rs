@@ -25,8 +25,6 @@ pub enum CommandKind {
     Create { version: Version },
     /// Log in with it.
     Test { version: Version },
-    /// Read the roster up to its end and list the versions, then say `BarrierPassed`.
-    PassBarrier { version: Version },
     /// Ask the provider who uses it.
     ReadUsage { version: Version },
     /// Make the intent to retire durable in the audit log, with the guard's evidence.
@@ -41,7 +39,6 @@ words! {
         Publish = "publish": "Publish the desired state.",
         Create = "create": "Make a managed version's value durable, then the credential at the provider, then the version key.",
         Test = "test": "Log in with the new credential.",
-        PassBarrier = "pass_barrier" / "pass the barrier": "Read the roster to its end and list the versions after a seal.",
         ReadUsage = "read_usage" / "read the usage": "Ask the provider who uses a version.",
         Audit = "audit": "Make the intent to retire durable in the audit log, with the guard's evidence.",
         Disable = "disable": "End the old credential's validity at the provider.",
@@ -57,7 +54,6 @@ impl CommandKind {
             Self::Publish => CommandName::Publish,
             Self::Create { .. } => CommandName::Create,
             Self::Test { .. } => CommandName::Test,
-            Self::PassBarrier { .. } => CommandName::PassBarrier,
             Self::ReadUsage { .. } => CommandName::ReadUsage,
             Self::Audit { .. } => CommandName::Audit,
             Self::Retire { step: RetireStep::Disable, .. } => CommandName::Disable,
@@ -73,7 +69,6 @@ impl CommandKind {
             Self::Publish => None,
             Self::Create { version }
             | Self::Test { version }
-            | Self::PassBarrier { version }
             | Self::ReadUsage { version }
             | Self::Audit { version }
             | Self::Retire { version, .. } => Some(*version),
@@ -88,7 +83,7 @@ impl CommandKind {
             | Self::Test { version }
             | Self::ReadUsage { version }
             | Self::Retire { version, .. } => Some(*version),
-            Self::Publish | Self::PassBarrier { .. } | Self::Audit { .. } => None,
+            Self::Publish | Self::Audit { .. } => None,
         }
     }
 }
@@ -138,9 +133,6 @@ impl Coordinator {
             if retirement.given_up.is_none() && self.may_drain(version) && self.usage_is_due(version, now.instant) {
                 kinds.push(CommandKind::ReadUsage { version });
             }
-            if progress.is_some_and(|progress| progress.sealed.is_some() && !progress.barrier) {
-                kinds.push(CommandKind::PassBarrier { version });
-            }
             if progress.is_some_and(|progress| !progress.audited) && self.guard_holds(version, now) {
                 kinds.push(CommandKind::Audit { version });
             }
@@ -160,9 +152,6 @@ impl Coordinator {
             CommandKind::Create { version } => verifies(*version, false),
             CommandKind::Test { version } => {
                 verifies(*version, true) && self.may_test(*version) || self.to_prove().any(|it| it == *version)
-            }
-            CommandKind::PassBarrier { version } => {
-                progress(version).is_some_and(|it| it.sealed.is_some() && !it.barrier)
             }
             CommandKind::ReadUsage { version } => {
                 progress(version).is_some()

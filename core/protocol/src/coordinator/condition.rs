@@ -24,7 +24,7 @@ words! {
         OverlapOver = "overlap_over" / "the minimum overlap":
             "Old and new version have been valid together for the policy's minimum.",
         InheritedLeasesOver = "inherited_leases_over" / "earlier leaders' leases":
-            "Every lease that an earlier leader may have granted has expired on every clock.",
+            "The roster names every instance that may have a lease of an earlier leader, or each such lease has expired on every clock.",
         MembersReleased = "members_released" / "instances to release the version":
             "No instance may still use the version: each has released it, left, or has no valid lease.",
         LiveInstanceConfirmed = "live_instance_confirmed" / "a live instance on the new version":
@@ -32,7 +32,6 @@ words! {
         Sealed = "sealed" / "the seal": "The store says that the use of this version may no longer begin.",
         SelfLeasesOver = "self_leases_over" / "self-leases to expire":
             "Every use that a store read before the seal allowed has ended.",
-        Barrier = "barrier" / "the barrier": "The roster and the versions have been read to their end after the seal.",
         UsageEvidence = "usage_evidence" / "sessions to end":
             "A reading after the seal shows no live session at the provider, or the provider cannot tell.",
         Retiring = "retiring" / "a retirement": "The version is being retired.",
@@ -50,16 +49,13 @@ impl ConditionName {
     /// Whether it can only be judged after the seal, so that the seal does not wait for it.
     #[must_use]
     pub const fn judged_after_seal(self) -> bool {
-        matches!(self, Self::Sealed | Self::SelfLeasesOver | Self::Barrier | Self::UsageEvidence)
+        matches!(self, Self::Sealed | Self::SelfLeasesOver | Self::UsageEvidence)
     }
 
     /// Whether time alone meets it: nothing is to be done about it.
     #[must_use]
     pub const fn passes_by_itself(self) -> bool {
-        matches!(
-            self,
-            Self::OverlapOver | Self::InheritedLeasesOver | Self::SelfLeasesOver | Self::Barrier | Self::RosterRead
-        )
+        matches!(self, Self::OverlapOver | Self::InheritedLeasesOver | Self::SelfLeasesOver | Self::RosterRead)
     }
 
     /// Whether its blockers are instances, by name.

@@ -73,7 +73,6 @@ impl Coordinator {
             Input::Left { key } => self.left(now, key),
             Input::Report { key, sequence, report } => self.report(now, key, sequence, report),
             Input::Sync { key, sequence, report } => self.sync(now, key, sequence, report),
-            Input::BarrierPassed { version, revision } => self.barrier_passed(version, revision),
             Input::UsageRead { version, sent, evidence } => self.usage_read(version, sent, evidence),
             Input::Audited { version, revision } => self.audited(now, version, revision),
             Input::StepDone { version, step } => self.step_done(version, step),

@@ -14,7 +14,7 @@ use crate::message::Stage;
 use crate::name::ServiceName;
 use crate::phase::Phase;
 use crate::policy::{WhenEmpty, WhenUnreachable};
-use crate::record::{Cause, Retirement};
+use crate::record::{Cause, Doubt, Retirement};
 use crate::time::{Instant, Now, WallTime};
 
 /// Most blockers listed by name in one condition; the evidence counts them all.
@@ -37,7 +37,7 @@ impl Guard {
 }
 
 /// The conditions of the guard, in their order.
-const CONDITIONS: [ConditionName; 13] = [
+const CONDITIONS: [ConditionName; 12] = [
     ConditionName::Leads,
     ConditionName::Phase,
     ConditionName::NotPaused,
@@ -49,7 +49,6 @@ const CONDITIONS: [ConditionName; 13] = [
     ConditionName::RequiredServices,
     ConditionName::Sealed,
     ConditionName::SelfLeasesOver,
-    ConditionName::Barrier,
     ConditionName::UsageEvidence,
 ];
 
@@ -92,7 +91,6 @@ impl Coordinator {
             }
             ConditionName::Sealed => self.is_sealed_for_good(version),
             ConditionName::SelfLeasesOver => !announced || self_leases_are_over(sealed, self.self_lease_wait(), now),
-            ConditionName::Barrier => self.barrier_is_passed(version),
             ConditionName::UsageEvidence => self.usage_holds(version, retirement, now),
             _ => true,
         }
@@ -148,7 +146,6 @@ impl Coordinator {
         conditions.extend([
             self.sealed_condition(version),
             self.self_lease_condition(version, announced, now),
-            self.barrier_condition(version),
             self.usage_condition(version, retirement, now),
         ]);
         Guard { version, conditions }
@@ -174,9 +171,19 @@ impl Coordinator {
         let phase = self.record.rotation.as_ref().map(|rotation| rotation.phase);
         match retirement.cause {
             Cause::Rotated => matches!(phase, Some(Phase::Draining) | None),
-            Cause::RolledBack => matches!(phase, Some(Phase::RollingBack) | None),
+            Cause::RolledBack => match phase {
+                Some(Phase::RollingBack) => !self.goes_back_to_what_fails(),
+                phase => phase.is_none(),
+            },
             Cause::Superseded => true,
         }
+    }
+
+    /// After the store lost a part of its history: the version that a rollback leads to was refused at its login, so that
+    /// instances stay with the one that works.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(WayBackWorks, false))]
+    fn goes_back_to_what_fails(&self) -> bool {
+        self.record.current.is_some_and(|current| self.record.doubt(current) == Some(Doubt::Failed))
     }
 
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardPhase, true))]
@@ -186,6 +193,19 @@ impl Coordinator {
 
     fn phase_condition(&self, version: Version, retirement: &Retirement) -> Condition {
         let phase = self.record.rotation.as_ref().map_or_else(|| "none", |rotation| rotation.phase.words());
+        let rolls_back = self.record.rotation.as_ref().is_some_and(|it| it.phase == Phase::RollingBack);
+        if retirement.cause == Cause::RolledBack && rolls_back && self.goes_back_to_what_fails() {
+            let secret = &self.record.secret;
+            return Condition::judged(ConditionName::Phase, self.phase_allows(version), format!("phase {phase}")).or(
+                "",
+                "the login with the version that the rollback leads to was refused",
+                Some(retirement.since),
+                &format!(
+                    "an operator orders `rotacast rotate {secret}`, or has the login tried again with \
+                          `rotacast leave-safe-mode {secret}`"
+                ),
+            );
+        }
         Condition::judged(ConditionName::Phase, self.phase_allows(version), format!("phase {phase}")).or(
             "",
             format!("the rotation is still {phase}"),
@@ -232,10 +252,11 @@ impl Coordinator {
 
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardInheritedLeasesOver, true))]
     fn inherited_leases_are_over(&self, now: Now) -> bool {
-        now.instant >= self.inherited_over
+        self.roster_is_whole() || self.knows_roster() && now.instant >= self.inherited_over
     }
 
-    /// Leases that an earlier leader granted, to instances known or not.
+    /// Leases that an earlier leader granted to instances that the roster may not name. For those that it names, see
+    /// [`Coordinator::members_condition`].
     fn inherited_condition(&self, announced: bool, now: Now) -> Condition {
         if !announced {
             return Condition::judged(ConditionName::InheritedLeasesOver, true, "never announced, so never leased");
@@ -244,11 +265,15 @@ impl Coordinator {
         Condition::judged(
             ConditionName::InheritedLeasesOver,
             met,
-            format!("longest possible lease {:?}", self.record.bounds.lease),
+            if self.roster_is_whole() {
+                "the roster names every instance that may have one".to_owned()
+            } else {
+                format!("longest possible lease {:?}", self.record.bounds.lease)
+            },
         )
         .or(
             "",
-            "an earlier leader may have granted leases that are still running",
+            "an earlier leader may have granted leases to instances that the roster does not name",
             Some(self.tenure.since.wall),
             "these leases end by themselves",
         )
@@ -418,27 +443,6 @@ impl Coordinator {
     /// When the version was sealed, which is when what is judged after the seal begins to wait.
     fn sealed_since(&self, version: Version) -> Option<WallTime> {
         self.retiring.get(&version).and_then(|progress| progress.sealed_wall)
-    }
-
-    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GuardBarrier, true))]
-    fn barrier_is_passed(&self, version: Version) -> bool {
-        self.retiring.get(&version).is_some_and(|progress| progress.barrier)
-    }
-
-    fn barrier_condition(&self, version: Version) -> Condition {
-        let passed = self.barrier_is_passed(version);
-        let evidence = if passed { "roster and versions read after the seal" } else { "not read since the seal" };
-        let sealed = self.retiring.get(&version).is_some_and(|progress| progress.sealed.is_some());
-        let condition = Condition::judged(ConditionName::Barrier, passed, evidence);
-        if sealed {
-            return condition.or(
-                "",
-                "the roster has not been read to its end since the seal",
-                self.sealed_since(version),
-                "the leader is reading it",
-            );
-        }
-        condition
     }
 
     /// The latest usage reading, if it was taken after the seal and not long ago.

@@ -86,13 +86,6 @@ pub enum Input {
     Report { key: InstanceKey, sequence: ReportSequence, report: SecretReport },
     /// A Sync: a report that asks for leases.
     Sync { key: InstanceKey, sequence: ReportSequence, report: SecretReport },
-    /// After a version's seal, the roster was read up to its end and the versions were listed anew, and all that was
-    /// found has been input.
-    BarrierPassed {
-        version: Version,
-        /// The record's revision when the reading began: the seal must not be younger.
-        revision: Revision,
-    },
     /// The provider's usage reading.
     UsageRead {
         version: Version,

@@ -167,8 +167,10 @@ pub struct Member {
     pub key: InstanceKey,
     /// Its registration says that at most one life holds its name at a time.
     pub(super) exclusive: bool,
-    /// Its registration was read from the roster in this term.
+    /// It is in the roster.
     pub registered: bool,
+    /// It was in the roster before this term, so that a predecessor may have granted it leases.
+    pub(super) inherited: bool,
     /// It has left for good, or an operator has said that it is gone.
     pub left: bool,
     /// A later incarnation of the same exclusive name has run, and this one was not heard since.
@@ -223,6 +225,7 @@ impl Member {
             key,
             exclusive: false,
             registered: false,
+            inherited: false,
             left: false,
             superseded: false,
             was_heard: false,

@@ -285,12 +285,19 @@ impl Coordinator {
                 if may_go_back { ", or roll it back" } else { "" }
             )));
         }
-        if let Some(version) = self.waiting_version() {
-            return Err(operator(format!("version {version} is about to be rotated to: wait for it")));
-        }
         if self.record.safe_mode.is_some() {
             let secret = &self.record.secret;
             return Err(operator(format!("in safe mode: check the store, then `rotacast leave-safe-mode {secret}`")));
+        }
+        let at = now.wall;
+        let ended = in_the_way.map(|_| RecordChange::RotationEnded { outcome: Outcome::RolledBack, at });
+        match (self.waiting_version(), &ended) {
+            // It begins by itself once nothing is in its way.
+            (Some(_), Some(ended)) => return Ok(vec![Change::Record(ended.clone())]),
+            (Some(version), None) => {
+                return Err(operator(format!("version {version} is about to be rotated to: wait for it")));
+            }
+            (None, _) => {}
         }
         if self.is_only_followed() {
             let secret = &self.record.secret;
@@ -306,8 +313,7 @@ impl Coordinator {
             )));
         }
         let version = self.record.last_version.map_or(Version::FIRST, Version::next);
-        let (provider, at) = (self.policy.provider.clone(), now.wall);
-        let ended = in_the_way.map(|_| RecordChange::RotationEnded { outcome: Outcome::RolledBack, at });
+        let provider = self.policy.provider.clone();
         let added = RecordChange::VersionAdded { version, origin: Origin::Managed, provider: provider.clone(), at };
         let started = RecordChange::RotationStarted { new: version, trigger: by.to_string(), provider, at };
         let changes = ended.into_iter().chain([added]).chain(self.may_be_in_use(version, now)).chain([started]);

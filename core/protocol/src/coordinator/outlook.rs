@@ -447,7 +447,6 @@ fn describe(command: &CommandKind) -> String {
         CommandKind::Publish => "publishing the state".into(),
         CommandKind::Create { version } => format!("making version {version}"),
         CommandKind::Test { version } => format!("the test login with version {version}"),
-        CommandKind::PassBarrier { version } => format!("reading the roster after the seal of version {version}"),
         CommandKind::ReadUsage { version } => format!("reading the usage of version {version}"),
         CommandKind::Audit { version } => format!("writing the audit entry for retiring version {version}"),
         CommandKind::Retire { version, step } => format!("step `{step}` of retiring version {version}"),

@@ -57,7 +57,6 @@ impl Coordinator {
             | ConditionName::LiveInstanceConfirmed
             | ConditionName::Sealed
             | ConditionName::SelfLeasesOver
-            | ConditionName::Barrier
             | ConditionName::Retiring
             | ConditionName::Audited
             | ConditionName::Command => None,
@@ -90,7 +89,6 @@ impl Coordinator {
             CommandKind::Create { .. }
             | CommandKind::Test { .. }
             | CommandKind::Publish
-            | CommandKind::PassBarrier { .. }
             | CommandKind::ReadUsage { .. }
             | CommandKind::Audit { .. }
             | CommandKind::Retire { .. } => Some("rotacast doctor".to_owned()),

@@ -69,7 +69,6 @@ impl Coordinator {
             progress.sealed = sealed.then_some(now.instant);
             // What is under way from before that is about what was.
             progress.sealed_at = revision;
-            progress.barrier = false;
             progress.audited = false;
         }
     }

@@ -10,16 +10,6 @@ use crate::record::{RecordChange, RetireStep, Unproven};
 use crate::time::{Instant, Now};
 
 impl Coordinator {
-    pub(super) fn barrier_passed(&self, version: Version, revision: Revision) -> Result<Vec<Change>, Rejection> {
-        match self.retiring.get(&version) {
-            // A reading that began before the seal may have missed an instance that read the version just before it.
-            Some(progress) if progress.sealed.is_some() && progress.sealed_before(revision) => {
-                Ok(vec![Change::BarrierPassed { version }])
-            }
-            _ => Err(stale("barrier", "a reading that began after the seal", format!("revision {revision}"))),
-        }
-    }
-
     pub(super) fn usage_read(
         &self,
         version: Version,

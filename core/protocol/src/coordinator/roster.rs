@@ -57,8 +57,10 @@ impl Coordinator {
 
     fn enroll(&mut self, key: &InstanceKey, exclusive: bool, at: Now) {
         self.know(key, at);
+        let inherited = self.is_listing();
         self.change_member(key, |member, _| {
             member.registered = true;
+            member.inherited = inherited;
             member.exclusive = exclusive;
         });
     }
@@ -113,7 +115,26 @@ impl Coordinator {
         Some(RecordChange::GoneForgotten { instance: instance.clone() })
     }
 
-    /// The joiner's barrier: no lease before the registration was read.
+    /// Whether this leader still reads the roster as its predecessors left it.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(ListedInherit, false))]
+    fn is_listing(&self) -> bool {
+        !self.roster_read
+    }
+
+    /// Whether the roster names every incarnation that may have a predecessor's lease: it was read, a place was found for each,
+    /// and no part of the store's history was lost.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(RosterWhole, true))]
+    pub(super) fn roster_is_whole(&self) -> bool {
+        self.roster_read && self.roster_fits && self.record.lost_history.is_none()
+    }
+
+    /// When every lease that a predecessor may have granted to a member has expired on every clock.
+    #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(InheritedByName, Instant::ZERO))]
+    pub(super) fn inherited_until(&self, member: &Member) -> Instant {
+        if member.inherited || !self.roster_is_whole() { self.inherited_over } else { Instant::ZERO }
+    }
+
+    /// The joiner's barrier: no lease before the incarnation is in the roster.
     #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(RegisteredOnly, true))]
     pub(super) fn is_registered(&self, key: &InstanceKey) -> bool {
         self.members.find(key).is_some_and(|member| member.registered)

@@ -103,7 +103,7 @@ impl Coordinator {
     /// When a member that stays silent stops holding a version's retire back, if ever.
     pub(super) fn holds_until(&self, member: &Member, version: Version) -> Option<Instant> {
         let granted_over = member.granted(version).map_or(Instant::ZERO, |granted| granted.over);
-        let leases_over = granted_over.max(self.inherited_over);
+        let leases_over = granted_over.max(self.inherited_until(member));
         match self.patience() {
             WhenUnreachable::Fence => Some(fenced_at(leases_over)),
             WhenUnreachable::Hold => None,
@@ -302,7 +302,7 @@ impl Coordinator {
 
     /// When a member that stays silent is fenced or presumed dead, if ever.
     fn silent_at(&self, member: &Member) -> Option<Instant> {
-        let leases_over = member.leases_over().max(self.inherited_over);
+        let leases_over = member.leases_over().max(self.inherited_until(member));
         // One that was heard just now is there, whether or not it has asked for a lease yet.
         let quiet =
             member.heard().map_or(Instant::ZERO, |heard| heard + lease::outlast(self.record.timing.lease_rotating));

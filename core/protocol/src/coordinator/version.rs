@@ -8,7 +8,7 @@ use super::restored::failed_login;
 use super::{Change, Coordinator, Rejection};
 use crate::id::Version;
 use crate::phase::Phase;
-use crate::record::{Label, Origin, RecordChange};
+use crate::record::{Doubt, Label, Origin, RecordChange};
 use crate::time::Now;
 
 impl Coordinator {
@@ -91,7 +91,13 @@ impl Coordinator {
     pub(super) fn has_room_beside(&self, counted: usize) -> bool {
         let waiting = self.record.versions.values().filter(|version| version.label == Label::Pending).count();
         let live = self.record.live_versions().count();
-        (live + counted).saturating_sub(waiting) < self.policy.max_live_versions
+        (live + counted).saturating_sub(waiting) < self.policy.max_live_versions || self.waits_for_the_next()
+    }
+
+    /// After the store lost a part of its history, instances stay with what they serve, and the current version was refused at
+    /// its login: the next version is the only way on.
+    fn waits_for_the_next(&self) -> bool {
+        self.record.stay && self.record.current.is_some_and(|current| self.record.doubt(current) == Some(Doubt::Failed))
     }
 
     /// Intermediate versions collapse; each is revoked all the same.

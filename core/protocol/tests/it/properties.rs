@@ -154,8 +154,6 @@ fn inputs() -> impl Strategy<Value = Input> {
             sequence: ReportSequence(sequence),
             report
         }),
-        (version(), 0..60_u64)
-            .prop_map(|(version, revision)| Input::BarrierPassed { version, revision: Revision(revision) }),
         version().prop_map(|version| Input::UsageRead {
             version,
             sent: rotacast_protocol::Instant::ZERO + seconds(1_000_100),

@@ -164,10 +164,6 @@ impl Story {
                 bench.pass(seconds(number(count)));
                 Ok(())
             }
-            ["barrier", version] => {
-                let revision = bench.revision();
-                bench.input(Input::BarrierPassed { version: v(number(version)), revision })
-            }
             ["usage", version, "sessions", sessions @ ..] => bench.input(Input::UsageRead {
                 version: v(number(version)),
                 sent: bench.now.instant,
@@ -320,7 +316,6 @@ fn owes(kind: &CommandKind) -> Option<String> {
         CommandKind::Publish | CommandKind::ReadUsage { .. } => return None,
         CommandKind::Create { version } => format!("create version {version}"),
         CommandKind::Test { version } => format!("test a login with version {version}"),
-        CommandKind::PassBarrier { version } => format!("read the roster after the seal of version {version}"),
         CommandKind::Audit { version } => format!("write the intent to retire version {version} into the audit log"),
         CommandKind::Retire { version, step } => format!("{step} version {version}"),
     })

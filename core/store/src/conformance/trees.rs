@@ -4,13 +4,15 @@
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_proto::{SecretValue, SigningKey};
-use rotacast_protocol::{AuditChain, ClusterId, ClusterName, Epoch, SecretName, Version, WallTime};
+use rotacast_protocol::{
+    AuditChain, ClusterId, ClusterName, Epoch, Incarnation, InstanceKey, SecretName, Version, WallTime,
+};
 
 use super::elections::campaign;
 use super::{StoreFixture, commit, put, tree, value, write};
 use crate::{
-    AuditHead, Check, Committed, Created, Key, Leadership, Published, SecretTree, StoreError, StoredAuditHead,
-    VersionEvent, Write,
+    AuditHead, Check, Committed, Created, Key, Leadership, MAX_COMMIT_OPS, Published, RosterEntry, SecretTree,
+    StoreError, StoredAuditHead, VersionEvent, Write,
 };
 
 pub(super) fn name(text: &str) -> SecretName {
@@ -93,6 +95,39 @@ pub async fn a_destroyed_number_is_never_used_again(fixture: &impl StoreFixture)
     let failing = vec![Check::Absent(version_key(&tree, "payments/db", 13))];
     let created = tree.create_version(&secret, version(14), value("y"), failing).await.unwrap();
     assert_eq!(created, Created::Conflict);
+}
+
+pub async fn the_roster_is_written_by_the_leader_alone_and_read_back(fixture: &impl StoreFixture) {
+    let tree = tree(fixture).await;
+    let leader = leader(&tree).await;
+    let entry = |number: u128| RosterEntry {
+        key: InstanceKey::new("api".parse().unwrap(), "pod-1".parse().unwrap(), Incarnation(number)),
+        exclusive: number.is_multiple_of(2),
+        secrets: Some([name("payments/db"), name("shared/key")].into()),
+        unknown: [("later".to_owned(), "kept".into())].into_iter().collect(),
+    };
+    // More than one commit takes.
+    let entries: Vec<RosterEntry> = (0..MAX_COMMIT_OPS as u128 * 2 + 1).map(entry).collect();
+    assert_eq!(tree.enter_roster(&entries, Epoch(leader.epoch.0 + 1)).await.unwrap(), 0);
+    assert!(tree.load_roster().await.unwrap().entries.is_empty());
+    // Again, as after an answer that was lost.
+    for _ in 0..2 {
+        assert_eq!(tree.enter_roster(&entries, leader.epoch).await.unwrap(), entries.len());
+    }
+    let roster = tree.load_roster().await.unwrap();
+    assert!(roster.entries == entries && roster.strangers.is_empty());
+    // One key that is no incarnation's and one entry that cannot be read hide no other.
+    let folder = tree.prefix().key().child("roster");
+    let broken = folder.child(entries[0].key.full_name());
+    commit(tree.store(), vec![], vec![put(&folder.child("x"), "{}"), put(&broken, "{")]).await;
+    let roster = tree.load_roster().await.unwrap();
+    assert_eq!(roster.strangers.len(), 2);
+    assert_eq!(roster.entries.len(), entries.len());
+    assert!(roster.entries[0].secrets.is_none() && roster.entries[1..] == entries[1..]);
+    let over: Vec<InstanceKey> = entries[1..].iter().map(|entry| entry.key.clone()).collect();
+    assert_eq!(tree.leave_roster(&over, Epoch(leader.epoch.0 + 1)).await.unwrap(), 0);
+    assert_eq!(tree.leave_roster(&over, leader.epoch).await.unwrap(), over.len());
+    assert_eq!(tree.load_roster().await.unwrap().entries.len(), 1);
 }
 
 pub async fn the_first_journalled_value_wins(fixture: &impl StoreFixture) {

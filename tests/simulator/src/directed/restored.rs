@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rotacast_protocol::coordinator::{CommandKind, Coordinator, Input, Order, Tenure};
+use rotacast_protocol::coordinator::{CommandKind, Condition, ConditionName, Coordinator, Input, Order, Tenure};
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::policy::{Deadline, OnDeadline};
 use rotacast_protocol::record::{ProviderId, SecretRecord};
@@ -266,6 +266,16 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
             bench.pass(seconds(1));
             bench.sync("api/a", 1, Stage::Seen, &[2]);
             says(bench.phase() == "rolling_back", "L: a rollback waits for those who wait for its end")
+        }
+        Rule::WayBackWorks => {
+            let mut bench = Bench::draining(managed(), &["api/a"]);
+            went_back(&mut bench);
+            bench.order(Order::rollback("back").expect("a reason")).ok();
+            refused(&mut bench, 1);
+            spoil();
+            let guard = bench.coordinator.guard(v(2), bench.now);
+            let may = |it: &Condition| it.name == ConditionName::Phase && it.met;
+            says(guard.conditions.iter().any(may), "A: a rollback to a version that is refused ends the one that works")
         }
         _ => return None,
     };

@@ -26,8 +26,8 @@ pub enum Action {
     Doubled(usize),
     /// A late message arrives; a Sync at this broadcaster.
     ArrivesLate(usize, usize),
-    /// A broadcaster hears of new roster entries.
-    HearsRoster(usize),
+    /// A broadcaster hears of registrations.
+    HearsRegistrations(usize),
     /// A broadcaster takes the leader's key.
     TakesOver(usize),
     /// A broadcaster is stopped.
@@ -69,7 +69,8 @@ impl Model {
             lives: Vec::new(),
             wire: Vec::new(),
             held: Vec::new(),
-            roster: Vec::new(),
+            roster: Default::default(),
+            registrations: Vec::new(),
             versions: 1,
             audit: Default::default(),
             disabled: Default::default(),
@@ -92,7 +93,7 @@ impl Model {
             .retain(|wire| (0..model.lives.len()).all(|index| !model.lives[index].storebound || !to(wire, index)));
         // Every instance uses version 1 with a long lease. Then version 2 is written.
         for _ in 0..20 {
-            model.read_roster(0);
+            model.hear_registrations(fixed, 0);
             model.settle(fixed, 0);
             while !model.wire.is_empty() {
                 let wire = model.wire.remove(0);
@@ -178,8 +179,8 @@ impl Model {
                 actions.push(Action::GoesOn(node));
                 continue;
             }
-            if it.roster_read < self.roster.len() {
-                actions.push(Action::HearsRoster(node));
+            if it.registrations_heard < self.registrations.len() {
+                actions.push(Action::HearsRegistrations(node));
             }
             if left.stops > 0 {
                 actions.push(Action::Stops(node));
@@ -257,8 +258,8 @@ impl Model {
                 let wire = self.held.remove(at);
                 self.arrives(fixed, wire, node);
             }
-            Action::HearsRoster(node) => {
-                self.read_roster(node);
+            Action::HearsRegistrations(node) => {
+                self.hear_registrations(fixed, node);
                 self.settle(fixed, node);
             }
             Action::TakesOver(node) => self.take_over(fixed, node),

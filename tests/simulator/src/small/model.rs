@@ -66,7 +66,8 @@ pub(super) struct Node {
     pub(super) epoch: Epoch,
     pub(super) cursor: u64,
     pub(super) saving: Option<(SaveId, Rc<SecretRecord>)>,
-    pub(super) roster_read: usize,
+    /// How far it has heard the registrations.
+    pub(super) registrations_heard: usize,
 }
 
 /// An incarnation.
@@ -109,15 +110,18 @@ pub struct Model {
     /// any later moment.
     pub(super) wire: Vec<Wire>,
     pub(super) held: Vec<Wire>,
-    pub(super) roster: Vec<InstanceKey>,
+    /// The roster, in the store.
+    pub(super) roster: BTreeSet<InstanceKey>,
+    /// On the bus.
+    pub(super) registrations: Vec<InstanceKey>,
     pub(super) versions: u64,
     pub(super) audit: BTreeSet<Version>,
     pub(super) disabled: BTreeSet<Version>,
     pub(super) nonce: u64,
     pub(super) left: Bounds,
-    /// The records that a backup may have.
-    pub(super) earlier: Vec<Rc<SecretRecord>>,
-    /// The store was restored, and no leader has noticed yet.
+    /// What a backup may have.
+    pub(super) earlier: Vec<(Rc<SecretRecord>, BTreeSet<InstanceKey>)>,
+    /// The store was restored; and no leader has said so yet.
     pub(super) restored: bool,
     pub(super) unnoticed: bool,
     /// Versions whose values the store has lost.

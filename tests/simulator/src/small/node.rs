@@ -51,7 +51,7 @@ impl Model {
         it.cursor = cursor + 1;
         if let Some((before, _)) = &self.stored {
             if self.left.restores > 0 {
-                self.earlier.push(before.clone());
+                self.earlier.push((before.clone(), self.roster.clone()));
             }
             let began = after.retirements.iter().filter(|(version, it)| {
                 it.step.is_some() && before.retirements.get(version).is_some_and(|it| it.step.is_none())
@@ -103,7 +103,10 @@ impl Model {
         let coordinator = Coordinator::take_over(record, fixed.policy.clone(), tenure);
         let machine = Rc::new(Machine::new(coordinator));
         self.nodes[node] =
-            Some(Node { machine, leads_until: valid_until, epoch, cursor, saving: None, roster_read: 0 });
+            Some(Node { machine, leads_until: valid_until, epoch, cursor, saving: None, registrations_heard: 0 });
+        for input in self.listed(fixed) {
+            self.handle(node, Event::Input(input));
+        }
         if self.unnoticed {
             self.handle(node, Event::Input(Input::StoreWentBack { reason: "another store".into() }));
         }
@@ -123,23 +126,34 @@ impl Model {
         }
     }
 
-    /// The new entries of the roster.
-    fn roster_news(&mut self, node: usize) -> Vec<Input> {
-        let Some(it) = &mut self.nodes[node] else { return Vec::new() };
-        let from = std::mem::replace(&mut it.roster_read, self.roster.len());
-        let news = self.roster[from.min(self.roster.len())..].iter().cloned();
-        let mut inputs: Vec<Input> = news.map(|key| Input::Registered { key, exclusive: false, live: false }).collect();
-        inputs.push(Input::RosterRead);
-        inputs
+    /// The roster as earlier leaders left it, read before anything else of a term.
+    fn listed(&self, fixed: &Fixed) -> Vec<Input> {
+        let broken = fixed.mutant == Some(Mutant::Around(Around::ListsRoster));
+        let keys = self.roster.iter().filter(|_| !broken).cloned();
+        let entries = keys.map(|key| Input::Registered { key, exclusive: false, live: false });
+        entries.chain([Input::RosterRead]).collect()
     }
 
-    pub(super) fn read_roster(&mut self, node: usize) {
-        for input in self.roster_news(node) {
+    /// A broadcaster hears of registrations, and enters newcomers.
+    pub(super) fn hear_registrations(&mut self, fixed: &Fixed, node: usize) {
+        let Some(it) = &mut self.nodes[node] else { return };
+        let leads =
+            self.lock.is_some_and(|(holder, epoch, until)| holder == node && epoch == it.epoch && until > self.now);
+        let from = std::mem::replace(&mut it.registrations_heard, self.registrations.len());
+        let mut inputs = Vec::new();
+        for key in &self.registrations[from.min(self.registrations.len())..] {
+            let early = fixed.mutant == Some(Mutant::Around(Around::EntersFirst));
+            let entered = leads || fixed.mutant == Some(Mutant::Around(Around::EntryComparesKey));
+            if (entered && self.roster.insert(key.clone())) || early {
+                inputs.push(Input::Registered { key: key.clone(), exclusive: false, live: true });
+            }
+        }
+        for input in inputs {
             self.handle(node, Event::Input(input));
         }
     }
 
-    /// Every step that a broadcaster takes by itself. Provider, audit log and roster answer at once.
+    /// Everything a broadcaster can do by itself. Provider and audit log answer at once.
     pub(super) fn settle(&mut self, fixed: &mut Fixed, node: usize) {
         for _ in 0..400 {
             let Some(it) = &mut self.nodes[node] else { return };
@@ -194,11 +208,6 @@ impl Model {
                 vec![Input::VerifyFailed { version, reason: "it has ended".into() }]
             }
             CommandKind::Test { version } => vec![Input::Verified { version }],
-            CommandKind::PassBarrier { version } => {
-                let mut inputs = self.roster_news(node);
-                inputs.push(Input::BarrierPassed { version, revision });
-                inputs
-            }
             CommandKind::ReadUsage { version } => {
                 vec![Input::UsageRead { version, sent: now.instant, evidence: Evidence::None }]
             }
@@ -259,8 +268,8 @@ impl Model {
             for command in self.lives[index].rules.commands(now) {
                 match command {
                     InstanceCommand::Register(registration) if !cut => {
-                        if !self.roster.contains(&registration.key) {
-                            self.roster.push(registration.key.clone());
+                        if !self.registrations.contains(&registration.key) {
+                            self.registrations.push(registration.key.clone());
                         }
                         self.lives[index].registered = true;
                         told |= self.takes(fixed, index, InstanceInput::Registered([secret.clone()].into()));

@@ -13,7 +13,8 @@ impl Model {
     pub(super) fn restore(&mut self, fixed: &Fixed, back: usize) {
         self.left.restores -= 1;
         let cursor = self.stored.as_ref().map_or(0, |(_, cursor)| *cursor) + 1000;
-        let record = self.earlier[back].clone();
+        let (record, roster) = self.earlier[back].clone();
+        self.roster = roster;
         let last = record.last_version;
         let mut held = BTreeSet::new();
         for life in &mut self.lives {

@@ -3,7 +3,7 @@
 
 use rotacast_simulator::small::{Reached, configurations, search};
 
-/// The most states of one small world.
+/// Most states of one small world.
 const MOST: usize = 500_000;
 
 #[test]

@@ -1,35 +1,16 @@
 use crate::bench::{Bench, managed, seconds, v};
-use crate::coordinator::{CommandKind, ConditionName, Evidence, Input, Order, Rejection};
-use crate::id::Revision;
+use crate::coordinator::{ConditionName, Evidence, Input, Order, Rejection};
 use crate::message::Stage;
 use crate::record::RetireStep;
 
 #[test]
-fn a_barrier_reading_from_before_the_seal_does_not_count() {
-    let mut bench = Bench::draining(managed(), &["api/a"]);
-    let early = bench.revision();
-    bench.sync("api/a", 2, Stage::Released, &[2]);
-    assert!(bench.owes(&CommandKind::PassBarrier { version: v(1) }), "sealed");
-    let sealed_at = bench.revision();
-    for revision in [Revision(1), early] {
-        assert!(
-            bench.input(Input::BarrierPassed { version: v(1), revision }).is_err(),
-            "a reading at {revision}, the seal at {sealed_at}"
-        );
-    }
-    bench.input(Input::BarrierPassed { version: v(1), revision: sealed_at }).unwrap();
-}
-
-#[test]
-fn a_barrier_and_a_usage_reading_of_an_earlier_retirement_do_not_count_for_a_later_one() {
+fn a_usage_reading_of_an_earlier_retirement_does_not_count_for_a_later_one() {
     let mut bench = Bench::draining(managed(), &["api/a"]);
     bench.sync("api/a", 2, Stage::Released, &[2]);
-    let revision = bench.revision();
     let sent = bench.now.instant;
     bench.pass(seconds(1));
     bench.order(Order::rollback("no").unwrap()).unwrap();
     assert!(bench.coordinator.record().sealed().is_empty(), "version 1 is wanted again");
-    assert!(bench.input(Input::BarrierPassed { version: v(1), revision }).is_err());
     assert!(bench.input(Input::UsageRead { version: v(1), sent, evidence: Evidence::None }).is_err());
     assert!(bench.input(Input::Audited { version: v(1), revision: bench.revision() }).is_err());
     // A rotation to version 3 retires it, and it is sealed again.
@@ -41,8 +22,7 @@ fn a_barrier_and_a_usage_reading_of_an_earlier_retirement_do_not_count_for_a_lat
     bench.sync("api/a", 3, Stage::Prepared, &[1, 3]);
     bench.sync("api/a", 3, Stage::Switched, &[1, 3]);
     bench.sync("api/a", 3, Stage::Released, &[3]);
-    assert!(bench.owes(&CommandKind::PassBarrier { version: v(1) }));
-    assert!(bench.input(Input::BarrierPassed { version: v(1), revision }).is_err());
+    assert!(bench.coordinator.record().sealed().contains(&v(1)));
     bench.input(Input::UsageRead { version: v(1), sent, evidence: Evidence::None }).unwrap();
     let guard = bench.coordinator.guard(v(1), bench.now);
     assert!(!guard.conditions.iter().find(|condition| condition.name == ConditionName::UsageEvidence).unwrap().met);

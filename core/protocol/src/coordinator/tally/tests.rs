@@ -101,7 +101,6 @@ fn inputs(coordinator: &Coordinator, number: u64, now: Now, step: Step) -> Vec<I
         Step::Sealed => {
             let Some(version) = record.retirements.keys().next().copied() else { return Vec::new() };
             return vec![
-                Input::BarrierPassed { version, revision: record.revision },
                 Input::UsageRead { version, sent: now.instant, evidence: Evidence::None },
                 Input::Audited { version, revision: record.revision },
             ];

@@ -220,14 +220,3 @@ fn an_override_of_before_the_break_is_void() {
     });
     assert_eq!(after, None, "S1: version 1 retires while `a`, which is heard every second, uses it");
 }
-
-#[test]
-fn a_barrier_that_was_under_way_at_the_break_does_not_count() {
-    let mut bench = Bench::draining(managed(), &["api/a"]);
-    bench.sync("api/a", 2, Stage::Released, &[2]);
-    bench.pass(seconds(2 * 3600));
-    let revision = bench.revision();
-    assert!(bench.coordinator.record().state().sealed.contains(&v(1)));
-    bench.went_back();
-    assert!(bench.input(Input::BarrierPassed { version: v(1), revision }).is_err());
-}
