@@ -28,7 +28,7 @@ impl Level {
 pub struct Finding {
     /// How bad.
     pub level: Level,
-    /// What was looked at, e.g. `etcd version` or `stream ROTACAST_ROSTER_PROD`.
+    /// What was looked at, e.g. `etcd version` or `stream ROTACAST_REGISTRATIONS_PROD`.
     pub subject: String,
     /// What was found.
     pub text: String,

@@ -161,7 +161,7 @@
 //! # let rotacast = cluster.subscriber("payments-api")?;
 //! # let db = rotacast.secret("payments/db").await?;
 //! rotacast.leave().await?;
-//! assert!(cluster.roster()[0].left);
+//! assert!(cluster.registrations()[0].left);
 //! assert!(db.current().is_err());
 //! # Ok::<(), rotacast_subscriber::Error>(()) }).unwrap();
 //! ```

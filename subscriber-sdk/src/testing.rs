@@ -60,7 +60,7 @@ struct World {
     sequence: u64,
     states: BTreeMap<SecretName, SecretState>,
     values: BTreeMap<(SecretName, Version), Vec<u8>>,
-    roster: BTreeMap<InstanceKey, Registration>,
+    registrations: BTreeMap<InstanceKey, Registration>,
     /// Ids of registrations taken in: like a real bus, a second one of the same id is taken for a duplicate.
     taken_in: BTreeSet<String>,
     /// The next registrations are taken in, and the answer is lost.
@@ -101,7 +101,7 @@ impl FakeCluster {
             sequence: 0,
             states: BTreeMap::new(),
             values: BTreeMap::new(),
-            roster: BTreeMap::new(),
+            registrations: BTreeMap::new(),
             taken_in: BTreeSet::new(),
             lost_answers: 0,
             hanging_answers: 0,
@@ -283,10 +283,10 @@ impl FakeCluster {
         self.world().reports.values().cloned().collect()
     }
 
-    /// The roster.
+    /// The last registration of every incarnation, or its leave.
     #[must_use]
-    pub fn roster(&self) -> Vec<Registration> {
-        self.world().roster.values().cloned().collect()
+    pub fn registrations(&self) -> Vec<Registration> {
+        self.world().registrations.values().cloned().collect()
     }
 
     /// Takes in this many registrations without saying so.
@@ -299,9 +299,9 @@ impl FakeCluster {
         self.world().hanging_answers = count;
     }
 
-    /// Loses the roster, as a bus may.
-    pub fn forget_roster(&self) {
-        self.world().roster.clear();
+    /// Loses all registrations, as a bus may.
+    pub fn forget_registrations(&self) {
+        self.world().registrations.clear();
     }
 
     /// What instances have asked for so far, in order: `register`, `sync`, `read_state`, `read_value`.
@@ -358,7 +358,7 @@ impl InstanceBus for FakeCluster {
             let registration = self.open::<Registration>(registration)?;
             world.log.push("register".into());
             if world.taken_in.insert(id) {
-                world.roster.insert(key.clone(), registration);
+                world.registrations.insert(key.clone(), registration);
             }
             if world.lost_answers > 0 {
                 world.lost_answers -= 1;
@@ -402,7 +402,7 @@ impl InstanceBus for FakeCluster {
         let request = self.open::<SyncRequest>(request)?;
         world.log.push("sync".into());
         let report = request.report;
-        let unregistered = world.roster.get(&report.key).is_none_or(|registration| registration.left);
+        let unregistered = world.registrations.get(&report.key).is_none_or(|registration| registration.left);
         let mut secrets = BTreeMap::new();
         for (secret, reported) in &report.secrets {
             let Some(state) = world.states.get(secret).cloned() else { continue };

@@ -165,7 +165,7 @@ fn read_streams(section: &Section<'_, '_>) -> StreamLimits {
     };
     let limits = StreamLimits {
         state_bytes: size("state_bytes", default.state_bytes),
-        roster_bytes: size("roster_bytes", default.roster_bytes),
+        registration_bytes: size("registration_bytes", default.registration_bytes),
         report_bytes: size("report_bytes", default.report_bytes),
     };
     section.finish();

@@ -13,10 +13,10 @@ use rotacast_protocol::{InstanceKey, Revision, SecretName};
 use super::calls::{Calls, Kind};
 use super::label::{Counters, counters};
 
-const CALLS: [&str; 6] = ["publish_state", "read_state", "read_roster", "prune_roster", "read_claim", "publish_claim"];
-const WAITS: [&str; 3] = ["watch_roster", "watch_reports", "serve_sync"];
+const CALLS: [&str; 5] = ["publish_state", "read_state", "prune_registration", "read_claim", "publish_claim"];
+const WAITS: [&str; 3] = ["watch_registrations", "watch_reports", "serve_sync"];
 /// What a broadcaster reads.
-const LOGS: [&str; 2] = ["roster", "reports"];
+const LOGS: [&str; 2] = ["registrations", "reports"];
 
 impl Kind for BusError {
     const ALL: &'static [&'static str] =
@@ -120,16 +120,12 @@ impl LeaderBus for MeasuredBus {
         self.counts.calls.measure("publish_claim", self.inner.publish_claim(claim)).await
     }
 
-    fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
-        self.counts.watch("roster", "watch_roster", self.inner.watch_roster())
+    fn watch_registrations(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
+        self.counts.watch("registrations", "watch_registrations", self.inner.watch_registrations())
     }
 
-    async fn read_roster(&self) -> Result<Vec<Envelope>, BusError> {
-        self.counts.calls.measure("read_roster", self.inner.read_roster()).await
-    }
-
-    async fn prune_roster(&self, key: &InstanceKey) -> Result<(), BusError> {
-        self.counts.calls.measure("prune_roster", self.inner.prune_roster(key)).await
+    async fn prune_registration(&self, key: &InstanceKey) -> Result<(), BusError> {
+        self.counts.calls.measure("prune_registration", self.inner.prune_registration(key)).await
     }
 
     fn watch_reports(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {

@@ -43,7 +43,8 @@ pub const CLAIM: &str = "~cluster";
 /// - Subscriptions deliver the last message of every key to a newcomer, then `CaughtUp`, then every
 ///   later message at least once; after any loss of continuity `Resync` and all again. They reconnect
 ///   by themselves and end only with an error that retrying cannot mend.
-/// - `read_roster` shows every registration acknowledged before it was called.
+/// - A registration or leave that was acknowledged reaches every watch that begins later. A bus may lose it after all, as
+///   any message: the instance registers again at its next Sync.
 /// - Every call ends within [`CALL_TIMEOUT`](crate::CALL_TIMEOUT) or with `Unreachable`.
 /// - No call buffers without bound: a slow consumer gets a `Resync`, never unbounded memory.
 #[async_trait]
@@ -77,14 +78,11 @@ pub trait LeaderBus: Send + Sync + 'static {
     /// [`CLAIM`].
     async fn publish_claim(&self, claim: &Envelope) -> Result<(), BusError>;
 
-    /// The roster: one message per incarnation (a Registration, or its leave).
-    fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>>;
+    /// Registrations: the last message of every incarnation (a Registration, or its leave), and then all later ones.
+    fn watch_registrations(&self) -> BoxStream<'static, Result<BusEvent, BusError>>;
 
-    /// The whole roster as it stands now: the last message of every incarnation.
-    async fn read_roster(&self) -> Result<Vec<Envelope>, BusError>;
-
-    /// Forgets an incarnation that is over for good.
-    async fn prune_roster(&self, key: &InstanceKey) -> Result<(), BusError>;
+    /// Forgets an incarnation that is over for good: its registration and its reports.
+    async fn prune_registration(&self, key: &InstanceKey) -> Result<(), BusError>;
 
     /// Reports: soft, the last of every incarnation and then all later ones.
     fn watch_reports(&self) -> BoxStream<'static, Result<BusEvent, BusError>>;

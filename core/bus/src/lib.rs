@@ -32,8 +32,6 @@ mod leader;
 mod nats;
 #[cfg(any(feature = "kafka", feature = "nats"))]
 mod restarts;
-#[cfg(all(feature = "leader", any(feature = "kafka", feature = "nats")))]
-mod roster_readings;
 #[cfg(feature = "grpc")]
 mod status;
 

@@ -76,7 +76,7 @@ mod tests {
     async fn a_reader_that_does_not_get_on_is_a_finding_and_one_that_recovers_is_none() {
         let restarts = Restarts::default();
         for _ in 0..3 {
-            restarts.note("ROSTER", "its server was restarted".into());
+            restarts.note("REGISTRATIONS", "its server was restarted".into());
         }
         assert_eq!(restarts.findings(), []);
         for number in 0..50 {

@@ -1,4 +1,4 @@
-//! A clean leave: nothing more is handed out, the last guards and hooks end, and the roster hears of it.
+//! A clean leave: nothing more is handed out, the last guards and hooks end, and the broadcaster hears of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +75,7 @@ impl Driver {
             })
             .collect();
         let stepping = self.in_flight.iter().any(|key| matches!(key, JobKey::Step(_)));
-        // One that arrives after the leave would take its place in the roster.
+        // One that arrives after the leave would take its place.
         let registering = self.in_flight.contains(&JobKey::Register);
         let released = in_use.is_empty() && !stepping;
         // Once the leave is being told, its job ends in time by itself, and knows why it did not succeed.

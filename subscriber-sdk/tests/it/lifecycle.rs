@@ -71,7 +71,7 @@ async fn the_registration_is_durable_before_the_lease_and_the_lease_before_the_v
     subscriber.secret("other").await.unwrap();
     let log = &cluster.log()[before..];
     assert!(first(log, "register") < first(log, "read_value"), "{log:?}");
-    assert_eq!(cluster.roster()[0].secrets.len(), 2);
+    assert_eq!(cluster.registrations()[0].secrets.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -340,11 +340,11 @@ async fn a_clean_leave_waits_for_guards_runs_the_release_hook_and_is_durable() {
     });
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(db.current().unwrap_err().kind(), ErrorKind::Closed);
-    assert!(!leaving.is_finished() && !cluster.roster()[0].left);
+    assert!(!leaving.is_finished() && !cluster.registrations()[0].left);
     assert_eq!(closed.load(Ordering::SeqCst), 0);
     drop(guard);
     leaving.await.unwrap().unwrap();
-    assert!(cluster.roster()[0].left);
+    assert!(cluster.registrations()[0].left);
     assert_eq!(closed.load(Ordering::SeqCst), 1);
     assert_eq!(subscriber.secret(SECRET).await.unwrap_err().kind(), ErrorKind::Closed);
 }
@@ -358,7 +358,7 @@ async fn a_leave_with_a_guard_that_stays_is_no_leave() {
     let error = subscriber.leave_within(Duration::from_secs(2)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InUse);
     assert!(error.to_string().contains("payments/db version 1"), "{error}");
-    assert!(!cluster.roster()[0].left);
+    assert!(!cluster.registrations()[0].left);
 }
 
 #[tokio::test(start_paused = true)]
@@ -380,13 +380,13 @@ async fn a_start_that_fails_after_its_registration_leaves_and_may_be_tried_again
     let subscriber = subscriber(&cluster);
     let first = subscriber.key();
     assert_eq!(subscriber.secret(SECRET).await.unwrap_err().kind(), ErrorKind::NoSuchSecret);
-    assert!(cluster.roster().iter().all(|it| it.key == first && it.left), "{:?}", cluster.roster());
-    assert_eq!(cluster.roster().len(), 1);
+    assert!(cluster.registrations().iter().all(|it| it.key == first && it.left), "{:?}", cluster.registrations());
+    assert_eq!(cluster.registrations().len(), 1);
     cluster.put(SECRET, "one");
     let db = subscriber.secret(SECRET).await.unwrap();
     assert_ne!(subscriber.key(), first, "the first incarnation has left for good");
     assert_eq!(db.current().unwrap().expose(), b"one");
-    let left: Vec<bool> = cluster.roster().iter().map(|it| it.left && it.key == first).collect();
+    let left: Vec<bool> = cluster.registrations().iter().map(|it| it.left && it.key == first).collect();
     assert_eq!(left.iter().filter(|left| **left).count(), 1);
     assert_eq!(left.len(), 2);
 }
@@ -403,7 +403,7 @@ async fn a_start_whose_hook_refuses_releases_what_it_was_shown_and_leaves() {
     });
     let error = subscriber(&cluster).secret_with(SECRET, hooks).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
-    assert!(cluster.roster()[0].left);
+    assert!(cluster.registrations()[0].left);
     assert_eq!(closed.load(Ordering::SeqCst), 1);
 }
 
@@ -413,7 +413,7 @@ async fn a_secret_that_cannot_be_opened_does_not_end_the_use_of_another() {
     cluster.put(SECRET, "one");
     let (subscriber, db) = opened(&cluster).await;
     subscriber.secret("payments/nothing").await.unwrap_err();
-    assert!(!cluster.roster()[0].left);
+    assert!(!cluster.registrations()[0].left);
     db.current().unwrap();
 }
 
@@ -431,7 +431,7 @@ async fn of_two_that_are_opened_at_once_the_one_that_works_keeps_the_instance() 
     });
     nothing.unwrap_err();
     db.unwrap().current().unwrap();
-    assert!(cluster.roster().iter().all(|it| !it.left));
+    assert!(cluster.registrations().iter().all(|it| !it.left));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -462,10 +462,10 @@ async fn a_start_that_is_given_up_leaves_in_the_background() {
     let cluster = FakeCluster::new();
     let subscriber = subscriber(&cluster);
     tokio::time::timeout(Duration::from_secs(1), subscriber.secret(SECRET)).await.unwrap_err();
-    assert!(!cluster.roster()[0].left, "it may be asked again");
+    assert!(!cluster.registrations()[0].left, "it may be asked again");
     drop(subscriber);
     tokio::time::timeout(Duration::from_secs(10), async {
-        while !cluster.roster()[0].left {
+        while !cluster.registrations()[0].left {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
@@ -488,10 +488,10 @@ async fn a_start_that_fails_without_a_bus_says_so_in_time() {
     assert!(started.elapsed() <= Duration::from_secs(34), "virtual time: {:?}", started.elapsed());
     let error = subscriber.leave_within(Duration::from_secs(1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
-    assert!(!cluster.roster()[0].left, "the bus has not heard of it");
+    assert!(!cluster.registrations()[0].left, "the bus has not heard of it");
     cluster.set_bus_up(true);
     subscriber.leave().await.unwrap();
-    assert!(cluster.roster()[0].left);
+    assert!(cluster.registrations()[0].left);
 }
 
 #[tokio::test(start_paused = true)]
@@ -505,7 +505,7 @@ async fn a_leave_that_no_bus_accepts_is_given_up_in_the_end() {
     assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
     cluster.set_bus_up(true);
     tokio::time::sleep(Duration::from_secs(600)).await;
-    assert!(!cluster.roster()[0].left);
+    assert!(!cluster.registrations()[0].left);
 }
 
 /// Its start fails while the bus answers none of its first registrations.
@@ -525,7 +525,7 @@ async fn failed_without_an_answer(cluster: &FakeCluster, unanswered: u32) -> Sub
 async fn a_registration_without_an_answer_does_not_keep_the_leave_from_being_sent() {
     let cluster = FakeCluster::new();
     let subscriber = failed_without_an_answer(&cluster, 1).await;
-    assert!(cluster.roster()[0].left);
+    assert!(cluster.registrations()[0].left);
     subscriber.leave().await.unwrap();
 }
 
@@ -535,7 +535,7 @@ async fn a_bus_that_answers_nothing_is_unreachable_for_a_leave() {
     let subscriber = failed_without_an_answer(&cluster, u32::MAX).await;
     let error = subscriber.leave_within(Duration::from_secs(1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
-    assert!(cluster.roster()[0].left, "it was sent");
+    assert!(cluster.registrations()[0].left, "it was sent");
 }
 
 #[tokio::test(start_paused = true)]
@@ -551,7 +551,7 @@ async fn a_leave_that_is_cancelled_while_many_calls_wait_is_not_lost() {
     assert!(subscriber.leave().now_or_never().is_none());
     drop((subscriber, db));
     tokio::time::timeout(Duration::from_secs(10), async {
-        while !cluster.roster()[0].left {
+        while !cluster.registrations()[0].left {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
@@ -564,8 +564,8 @@ async fn a_forgotten_registration_is_made_again() {
     let cluster = FakeCluster::new();
     cluster.put(SECRET, "one");
     let (_subscriber, db) = opened(&cluster).await;
-    cluster.forget_roster();
-    while cluster.roster().is_empty() {
+    cluster.forget_registrations();
+    while cluster.registrations().is_empty() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     db.current().unwrap();
@@ -579,14 +579,14 @@ async fn a_secret_added_while_a_registrations_answer_is_lost_is_registered_all_t
     cluster.lose_answers(1);
     let subscriber = subscriber(&cluster);
     let (a, b) = tokio::join!(subscriber.secret("a"), async {
-        while cluster.roster().is_empty() {
+        while cluster.registrations().is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         subscriber.secret("b").await
     });
     a.unwrap();
     b.unwrap();
-    assert_eq!(cluster.roster()[0].secrets.len(), 2);
+    assert_eq!(cluster.registrations()[0].secrets.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -317,7 +317,7 @@ async fn s53_forged_messages_change_nothing_and_are_counted() {
     count = forger.one_more(count, "a forged report at the gateway").await;
     forger.nothing_has_changed(&victim, "a forged report at the gateway").await;
 
-    // It is the last message of its key in the roster, and stays there.
+    // It is the last message of its key among the registrations, and stays there.
     let leave = Registration { key: victim.clone(), exclusive: false, secrets: BTreeSet::from([secret()]), left: true };
     let leave = impostor.seal(&leave, id(), clock::wall());
     forger.bus.register(&victim, &leave).await.expect("NATS takes anything");
@@ -334,7 +334,7 @@ async fn s53_forged_messages_change_nothing_and_are_counted() {
     println!("{count} messages refused");
     drop(forger);
 
-    // The next leader finds the forged leave in the roster, and no valid report.
+    // The next leader finds the forged leave among the registrations, and no valid report.
     world.broadcaster.kill().await;
     world.broadcaster.start(&world.operator).await;
     let forger = Forger::new(&world).await;
@@ -442,9 +442,15 @@ async fn s53_replaying_every_message_changes_nothing() {
     stop.send(()).expect("it is still recording");
     let messages = recording.await.expect("recording does not panic");
     let of = |part: &str| messages.iter().filter(|message| message.subject.contains(part)).count();
-    let (states, reports, roster) = (of(".state."), of(".report."), of(".roster."));
-    println!("recorded {states} states, {reports} reports, {roster} registrations and leaves, {} Syncs", of(".sync"));
-    assert!(states > 3 && reports > 3 && roster > 2 && of(".sync") > 3, "too little was recorded to prove anything");
+    let (states, reports, registrations) = (of(".state."), of(".report."), of(".registrations."));
+    println!(
+        "recorded {states} states, {reports} reports, {registrations} registrations and leaves, {} Syncs",
+        of(".sync")
+    );
+    assert!(
+        states > 3 && reports > 3 && registrations > 2 && of(".sync") > 3,
+        "too little was recorded to prove anything"
+    );
 
     // A rotation that cannot go on yet because of a session that no instance reports.
     let hidden = world.session(2).await;

@@ -63,7 +63,7 @@ async fn topics_deleted_and_made_anew_lead_to_the_same_end() {
             status.blockers.iter().any(|blocker| blocker.condition == "usage_evidence").then_some(())
         })
         .await;
-    let topics = ["state", "roster", "reports"].map(|kind| format!("rotacast.{CLUSTER}.{kind}"));
+    let topics = ["state", "registrations", "reports"].map(|kind| format!("rotacast.{CLUSTER}.{kind}"));
     let names: Vec<&str> = topics.iter().map(String::as_str).collect();
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", world.bus.kafka().broker()).create().expect("valid settings");

@@ -144,7 +144,7 @@ async fn rules_and_dashboard_name_what_a_real_broadcaster_shows() {
         ("rotacast_store_watch_listings_total", 1.0),
         ("rotacast_store_call_duration_seconds_count{operation=\"commit\"}", 10.0),
         ("rotacast_bus_call_duration_seconds_count{operation=\"publish_state\"}", 5.0),
-        ("rotacast_bus_messages_total{log=\"roster\"}", 1.0),
+        ("rotacast_bus_messages_total{log=\"registrations\"}", 1.0),
         ("rotacast_provider_call_duration_seconds_count{operation=\"test\"}", 4.0),
         ("rotacast_provider_call_duration_seconds_count{operation=\"create\"}", 2.0),
         ("rotacast_audit_entries_total", 10.0),

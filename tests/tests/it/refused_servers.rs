@@ -202,10 +202,10 @@ async fn kafka_with_a_topic_that_forgets() {
     let Some(kafka) = Kafka::start().await else { return };
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", kafka.broker()).create().unwrap();
-    let topic = NewTopic::new("rotacast.e2e.roster", 1, TopicReplication::Fixed(1)).set("cleanup.policy", "delete");
+    let topic = NewTopic::new("rotacast.e2e.state", 1, TopicReplication::Fixed(1)).set("cleanup.policy", "delete");
     admin.create_topics([&topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     let settings = format!("[bus]\nkind = \"kafka\"\nbrokers = [\"{}\"]\n", kafka.broker());
-    tells(&settings, "rotacast.e2e.roster", "cleanup.policy=compact").await;
+    tells(&settings, "rotacast.e2e.state", "cleanup.policy=compact").await;
 }
 
 /// The server's version, as three numbers.

@@ -159,7 +159,7 @@ impl Term {
 
     /// Follows registrations and leaves.
     pub(super) async fn follow_registrations(self: Arc<Self>) -> anyhow::Result<()> {
-        let mut events = self.environment.bus.watch_roster();
+        let mut events = self.environment.bus.watch_registrations();
         let mut live = false;
         while let Some(event) = events.next().await {
             match event.context("watching the registrations")? {
@@ -317,7 +317,7 @@ impl Term {
                 self.secrets.heard().forget(&key);
                 debug!(instance = %key, "taken out of the roster");
                 // Another leader finds it on the bus, enters it, and takes it out again.
-                if let Err(problem) = self.environment.bus.prune_roster(&key).await {
+                if let Err(problem) = self.environment.bus.prune_registration(&key).await {
                     warn!(instance = %key, %problem, "its registration cannot be taken off the bus");
                 }
             }

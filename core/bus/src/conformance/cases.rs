@@ -14,7 +14,7 @@ use rotacast_protocol::{InstanceKey, Revision, SecretName};
 
 use super::Fixture;
 use super::sample::{Sample, instance, life, persist, persist_outcome, secret, subject, usual};
-use super::watching::Watching;
+use super::watching::{Watching, registrations_of};
 use crate::{BusError, CLAIM, LeaderBus, Level, MAX_MESSAGE_BYTES};
 
 /// Timeout of a Sync that the case expects to be answered.
@@ -40,7 +40,7 @@ pub async fn a_newcomer_gets_the_last_state_of_each_secret<F: Fixture>(f: F) {
     watch.until("the newer state", |w| w.payload("payments/db").is_some_and(|p| p == "newer")).await;
 }
 
-pub async fn a_newcomer_gets_the_last_roster_entry_and_report_of_each_incarnation<F: Fixture>(f: F) {
+pub async fn a_newcomer_gets_the_last_registration_and_report_of_each_incarnation<F: Fixture>(f: F) {
     let (sample, leader, bus) = (Sample::new(), f.leader(), f.instance());
     for round in 1..=3 {
         for number in 1..=2 {
@@ -50,9 +50,9 @@ pub async fn a_newcomer_gets_the_last_roster_entry_and_report_of_each_incarnatio
             persist(async || bus.report(&life(number), &sample.report(&life(number), text.clone())).await).await;
         }
     }
-    let mut roster = Watching::settled(leader.watch_roster()).await;
-    assert_eq!(roster.since_resync, 2);
-    assert_eq!(roster.payload(&subject(&life(2))).unwrap(), "2 round 3");
+    let mut registrations = Watching::settled(leader.watch_registrations()).await;
+    assert_eq!(registrations.since_resync, 2);
+    assert_eq!(registrations.payload(&subject(&life(2))).unwrap(), "2 round 3");
     // A report is not acknowledged: once sent it may still be under way.
     let both =
         |w: &Watching| (1..=2).all(|n| w.payload(&subject(&life(n))).is_some_and(|p| p == &format!("{n} round 3")));
@@ -65,16 +65,15 @@ pub async fn a_newcomer_gets_the_last_roster_entry_and_report_of_each_incarnatio
 
     persist(async || bus.register(&life(3), &sample.registration(&life(3), "new")).await).await;
     persist(async || bus.report(&life(3), &sample.report(&life(3), "new")).await).await;
-    roster.until("a later registration", |w| w.last.len() == 3).await;
+    registrations.until("a later registration", |w| w.last.len() == 3).await;
     reports.until("a later report", |w| w.last.len() == 3).await;
 }
 
 pub async fn empty_logs_are_caught_up<F: Fixture>(f: F) {
-    assert_eq!(Watching::settled(f.leader().watch_roster()).await.since_resync, 0);
+    assert_eq!(Watching::settled(f.leader().watch_registrations()).await.since_resync, 0);
     assert_eq!(Watching::settled(f.leader().watch_reports()).await.since_resync, 0);
     assert_eq!(Watching::settled(f.instance().watch_states(&[secret("a")])).await.since_resync, 0);
     assert_eq!(Watching::settled(f.instance().watch_states(&[])).await.since_resync, 0);
-    assert!(persist(async || f.leader().read_roster().await).await.is_empty());
 }
 
 pub async fn a_watch_of_absent_secrets_is_caught_up<F: Fixture>(f: F) {
@@ -115,9 +114,8 @@ pub async fn many_keys_arrive_once_each<F: Fixture>(f: F) {
             async move { persist(async || leader.publish_state(name, Revision(1), &envelope).await).await }
         })
         .await;
-    let roster = Watching::settled(leader.watch_roster()).await;
-    assert_eq!((roster.since_resync, roster.last.len()), (1500, 1500));
-    assert_eq!(persist(async || leader.read_roster().await).await.len(), 1500);
+    let registrations = Watching::settled(leader.watch_registrations()).await;
+    assert_eq!((registrations.since_resync, registrations.last.len()), (1500, 1500));
     let states = Watching::settled(f.another_instance().await.watch_states(&secrets)).await;
     assert_eq!((states.since_resync, states.last.len()), (SECRETS, SECRETS));
 }
@@ -134,7 +132,8 @@ pub async fn duplicates_are_harmless<F: Fixture>(f: F) {
     persist(async || f.another_leader().await.publish_state(&name, Revision(1), &state).await).await;
     let watch = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
     assert_eq!((watch.since_resync, &watch.last[name.as_str()]), (1, &state));
-    assert_eq!(persist(async || leader.read_roster().await).await, [registration]);
+    let watch = Watching::settled(leader.watch_registrations()).await;
+    assert_eq!((watch.since_resync, &watch.last[&registration.subject]), (1, &registration));
     // A broadcaster that restarted sends the same revision under a new id: that is no step back.
     let again = sample.state(&name, "one, again");
     persist(async || leader.publish_state(&name, Revision(1), &again).await).await;
@@ -146,18 +145,18 @@ pub async fn duplicates_are_harmless<F: Fixture>(f: F) {
     assert!(matches!(late, Err(BusError::Fenced { .. })), "{late:?}");
 }
 
-pub async fn states_and_roster_survive_a_restart<F: Fixture>(mut f: F) {
+pub async fn states_and_registrations_survive_a_restart<F: Fixture>(mut f: F) {
     let (sample, name) = (Sample::new(), secret("payments/db"));
     persist(async || f.leader().publish_state(&name, Revision(1), &sample.state(&name, "before")).await).await;
     persist(async || f.instance().register(&life(1), &sample.registration(&life(1), "before")).await).await;
-    let mut roster = Watching::settled(f.leader().watch_roster()).await;
+    let mut registrations = Watching::settled(f.leader().watch_registrations()).await;
     let mut states = Watching::settled(f.instance().watch_states(std::slice::from_ref(&name))).await;
     f.stop().await;
     f.start().await;
     let (leader, bus) = (f.leader(), f.instance());
-    let roster_now = persist(|| leader.read_roster()).await;
-    assert_eq!(roster_now.len(), 1);
-    assert_eq!(roster_now[0].payload, "before");
+    let newcomer = Watching::settled(leader.watch_registrations()).await;
+    assert_eq!(newcomer.last.len(), 1);
+    assert_eq!(newcomer.payload(&subject(&life(1))).unwrap(), "before");
     let newcomer = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
     assert_eq!(newcomer.payload(name.as_str()).unwrap(), "before");
 
@@ -167,11 +166,11 @@ pub async fn states_and_roster_survive_a_restart<F: Fixture>(mut f: F) {
     persist(|| bus.register(&key, &entry)).await;
     if F::HANDLES_SURVIVE {
         states.until("a state published after the restart", |w| w.last.get(name.as_str()) == Some(&after)).await;
-        roster.until("a registration after the restart", |w| w.last.contains_key(&subject(&life(2)))).await;
+        registrations.until("a registration after the restart", |w| w.last.contains_key(&subject(&life(2)))).await;
         assert!(states.resyncs >= 1, "continuity was lost and not reported");
-        assert!(roster.last.contains_key(&subject(&life(1))));
+        assert!(registrations.last.contains_key(&subject(&life(1))));
     } else {
-        assert!(matches!(roster.end().await, BusError::Cancelled));
+        assert!(matches!(registrations.end().await, BusError::Cancelled));
     }
     let fenced = persist_outcome(|| leader.publish_state(&name, Revision(1), &after)).await;
     assert!(matches!(fenced, Err(BusError::Fenced { .. })), "the restart forgot the revision: {fenced:?}");
@@ -185,10 +184,10 @@ pub async fn a_bus_that_is_down_says_so<F: Fixture>(mut f: F) {
     let (published, registered, read) = tokio::join!(
         leader.publish_state(&name, Revision(1), &state),
         bus.register(&key, &entry),
-        leader.read_roster()
+        leader.read_state(&name)
     );
     let synced = bus.sync(&sample.request(&key, "x"), IMPATIENT).await;
-    for (what, outcome) in [("publish", published), ("register", registered), ("read_roster", read.map(drop))] {
+    for (what, outcome) in [("publish", published), ("register", registered), ("read_state", read.map(drop))] {
         assert!(matches!(outcome, Err(BusError::Unreachable { .. })), "{what}: {outcome:?}");
     }
     // Within the timeout the bus cannot always tell "no leader" from "no broadcaster reachable".
@@ -207,7 +206,7 @@ pub async fn a_bus_that_is_down_says_so<F: Fixture>(mut f: F) {
     let (leader, bus) = (f.leader(), f.instance());
     persist(|| leader.publish_state(&name, Revision(1), &state)).await;
     persist(|| bus.register(&key, &entry)).await;
-    assert_eq!(persist(|| leader.read_roster()).await, [entry]);
+    assert_eq!(registrations_of(&*leader).await, [entry]);
     persist(async || match wrong(&leader).await {
         found if found.is_empty() => Ok(()),
         found => Err(BusError::Unreachable { endpoint: "after its start".into(), problem: format!("{found:?}") }),
@@ -223,7 +222,7 @@ pub async fn a_recreated_log_is_read_anew<F: Fixture>(mut f: F) {
         persist(async || bus.register(&key, &sample.registration(&key, "before")).await).await;
     }
     let mut states = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
-    let mut roster = Watching::settled(leader.watch_roster()).await;
+    let mut registrations = Watching::settled(leader.watch_registrations()).await;
     if !f.lose_logs().await {
         return;
     }
@@ -233,8 +232,8 @@ pub async fn a_recreated_log_is_read_anew<F: Fixture>(mut f: F) {
     persist(|| bus.register(&key, &entry)).await;
     let arrived = |w: &Watching| w.resyncs > 0 && w.caught_up && w.last.values().any(|e| e.payload == "after");
     states.until("a resync and the new state", arrived).await;
-    roster.until("a resync and the new registration", arrived).await;
-    assert_eq!(persist(async || leader.read_roster().await).await, [entry]);
+    registrations.until("a resync and the new registration", arrived).await;
+    assert_eq!(registrations_of(&*leader).await, [entry]);
     // The numbers of the log begin again, and publishing goes on.
     persist(async || leader.publish_state(&name, Revision(7), &sample.state(&name, "later")).await).await;
     states.until("a later state", |w| w.last[name.as_str()].payload == "later").await;
@@ -320,10 +319,7 @@ pub async fn what_is_too_large_is_refused_and_the_largest_passes<F: Fixture>(f: 
     persist(async || bus.register(&key, &registration).await).await;
     let watch = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
     assert!(watch.last[name.as_str()] == state, "the largest state changed on its way");
-    assert!(
-        persist(async || leader.read_roster().await).await == [registration],
-        "the largest registration changed on its way"
-    );
+    assert!(registrations_of(&*leader).await == [registration], "the largest registration changed on its way");
     let mut reports = Watching::settled(leader.watch_reports()).await;
     persist(async || bus.report(&key, &sample.report(&key, largest.clone())).await).await;
     reports.until("the largest report", |w| !w.last.is_empty()).await;
@@ -443,14 +439,14 @@ pub async fn dropped_watches_leave_the_bus_working<F: Fixture>(f: F) {
     persist(async || leader.publish_state(&name, Revision(1), &sample.state(&name, "one")).await).await;
     for round in 0..usual(30, 100) {
         let mut states = Watching::new(bus.watch_states(std::slice::from_ref(&name)));
-        let roster = leader.watch_roster();
+        let registrations = leader.watch_registrations();
         // Some watches end before they begin, some in the middle, some after they have caught up.
         match round % 3 {
             0 => {}
             1 => states.until("a message", |w| !w.last.is_empty()).await,
             _ => states.until("caught up", |w| w.caught_up).await,
         }
-        drop(roster);
+        drop(registrations);
     }
     let mut watch = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
     persist(async || leader.publish_state(&name, Revision(2), &sample.state(&name, "two")).await).await;
@@ -536,7 +532,7 @@ pub async fn a_claim_stays_and_is_no_state<F: Fixture>(f: F) {
     assert_eq!(persist(async || leader.read_state(&name).await).await.map(|state| state.payload), Some("one".into()));
 }
 
-pub async fn a_register_that_returned_is_in_the_roster<F: Fixture>(f: F) {
+pub async fn a_registration_that_was_acknowledged_reaches_a_watch_that_begins_later<F: Fixture>(f: F) {
     let (sample, leader) = (Sample::new(), f.leader());
     let buses = [f.instance(), f.another_instance().await];
     // Further registrations, so that reads and registrations overlap.
@@ -546,13 +542,14 @@ pub async fn a_register_that_returned_is_in_the_roster<F: Fixture>(f: F) {
             let key = life(number);
             let (entry, leave) = (sample.registration(&key, "here"), sample.registration(&key, "left"));
             persist(async || bus.register(&key, &entry).await).await;
-            assert!(
-                persist(async || leader.read_roster().await).await.contains(&entry),
-                "registration {number} is missing"
-            );
+            let shows = |message: Envelope| move |w: &Watching| w.last.get(&message.subject) == Some(&message);
+            let mut watch = Watching::new(leader.watch_registrations());
+            watch.until(&format!("registration {number}"), shows(entry.clone())).await;
             persist(async || bus.register(&key, &leave).await).await;
-            let roster = persist(async || leader.read_roster().await).await;
-            assert!(roster.contains(&leave) && !roster.contains(&entry), "leave {number} is missing");
+            let mut later = Watching::new(leader.watch_registrations());
+            later.until(&format!("leave {number}"), |w| w.last.contains_key(&leave.subject)).await;
+            assert_eq!(later.last[&leave.subject], leave, "it replaces the registration");
+            watch.until(&format!("leave {number} after its registration"), shows(leave)).await;
         }
     });
     join_all(checks).await;
@@ -564,19 +561,17 @@ pub async fn a_pruned_incarnation_is_gone_and_may_return<F: Fixture>(f: F) {
     for (number, entry) in [1, 2].into_iter().zip(&entries) {
         persist(async || bus.register(&life(number), entry).await).await;
     }
-    let mut watch = Watching::settled(leader.watch_roster()).await;
-    persist(async || leader.prune_roster(&life(1)).await).await;
-    persist(async || leader.prune_roster(&life(1)).await).await;
-    persist(async || leader.prune_roster(&life(77)).await).await;
-    assert_eq!(persist(async || leader.read_roster().await).await, [entries[1].clone()]);
-    assert_eq!(Watching::settled(leader.watch_roster()).await.last.len(), 1);
+    let mut watch = Watching::settled(leader.watch_registrations()).await;
+    persist(async || leader.prune_registration(&life(1)).await).await;
+    persist(async || leader.prune_registration(&life(1)).await).await;
+    persist(async || leader.prune_registration(&life(77)).await).await;
+    assert_eq!(registrations_of(&*leader).await, [entries[1].clone()]);
     // After the last entry is pruned, a watch of the empty log still catches up.
-    persist(async || leader.prune_roster(&life(2)).await).await;
-    assert!(persist(async || leader.read_roster().await).await.is_empty());
-    assert_eq!(Watching::settled(leader.watch_roster()).await.last.len(), 0);
+    persist(async || leader.prune_registration(&life(2)).await).await;
+    assert!(registrations_of(&*leader).await.is_empty());
     // The same message with the same id: the entry was pruned by mistake, and the instance registers again.
     persist(async || bus.register(&life(1), &entries[0]).await).await;
-    assert_eq!(persist(async || leader.read_roster().await).await, [entries[0].clone()]);
+    assert_eq!(registrations_of(&*leader).await, [entries[0].clone()]);
     persist(async || bus.register(&life(3), &sample.registration(&life(3), "here")).await).await;
     watch.until("a registration after the prune", |w| w.last.contains_key(&subject(&life(3)))).await;
 }
@@ -584,24 +579,24 @@ pub async fn a_pruned_incarnation_is_gone_and_may_return<F: Fixture>(f: F) {
 pub async fn a_leave_replaces_the_registration<F: Fixture>(f: F) {
     let (sample, leader, bus, key) = (Sample::new(), f.leader(), f.instance(), life(1));
     persist(async || bus.register(&key, &sample.registration(&key, "here")).await).await;
-    let mut watch = Watching::settled(leader.watch_roster()).await;
+    let mut watch = Watching::settled(leader.watch_registrations()).await;
     let leave = sample.registration(&key, "left");
     persist(async || bus.register(&key, &leave).await).await;
     watch.until("the leave", |w| w.last[&leave.subject] == leave).await;
-    assert_eq!(persist(async || leader.read_roster().await).await, [leave]);
+    assert_eq!(registrations_of(&*leader).await, [leave]);
 }
 
 pub async fn a_thousand_instances_register_at_once<F: Fixture>(f: F) {
     let (sample, leader) = (Sample::new(), f.leader());
     let buses = [f.instance(), f.another_instance().await];
-    let mut watch = Watching::settled(leader.watch_roster()).await;
+    let mut watch = Watching::settled(leader.watch_registrations()).await;
     let registrations = (0..1000_u128).map(|number| {
         let key = instance(&format!("service-{}", number % 10), &format!("pod-{number}"), number);
         let (bus, entry) = (&buses[number as usize % 2], sample.registration(&key, "here"));
         async move { persist(|| bus.register(&key, &entry)).await }
     });
     join_all(registrations).await;
-    assert_eq!(persist(async || leader.read_roster().await).await.len(), 1000);
+    assert_eq!(registrations_of(&*leader).await.len(), 1000);
     watch.until("a thousand registrations", |w| w.last.len() == 1000).await;
 }
 
@@ -622,8 +617,7 @@ pub async fn signatures_and_attributes_survive<F: Fixture>(f: F) {
 
         let entry = with_trace(sample.registration(&key, payload.clone()));
         persist(async || bus.register(&key, &entry).await).await;
-        assert_eq!(persist(async || leader.read_roster().await).await, std::slice::from_ref(&entry));
-        assert_eq!(Watching::settled(leader.watch_roster()).await.last[&entry.subject], entry);
+        assert_eq!(Watching::settled(leader.watch_registrations()).await.last[&entry.subject], entry);
         sample.assert_verifies(&entry, Kind::Registration);
 
         let mut reports = Watching::settled(leader.watch_reports()).await;
@@ -667,10 +661,9 @@ pub async fn names_with_dots_and_slashes_stay_apart<F: Fixture>(f: F) {
     for key in &keys {
         persist(async || bus.register(key, &sample.registration(key, subject(key))).await).await;
     }
-    assert_eq!(persist(async || leader.read_roster().await).await.len(), keys.len());
-    persist(async || leader.prune_roster(&keys[0]).await).await;
-    let left: Vec<_> =
-        persist(async || leader.read_roster().await).await.into_iter().map(|entry| entry.subject).collect();
+    assert_eq!(registrations_of(&*leader).await.len(), keys.len());
+    persist(async || leader.prune_registration(&keys[0]).await).await;
+    let left: Vec<_> = registrations_of(&*leader).await.into_iter().map(|entry| entry.subject).collect();
     assert_eq!(left.len(), keys.len() - 1);
     assert!(!left.contains(&subject(&keys[0])));
 }
@@ -687,9 +680,9 @@ pub async fn random_traffic_converges<F: Fixture>(f: F) {
     let secrets: Vec<SecretName> = (0..5).map(|number| secret(&format!("s.{number}/x"))).collect();
     let lives: Vec<InstanceKey> = (0..8).map(life).collect();
     let mut revisions = vec![0_u64; secrets.len()];
-    let (mut states, mut roster) = (BTreeMap::new(), BTreeMap::new());
+    let (mut states, mut registrations) = (BTreeMap::new(), BTreeMap::new());
     let mut watches = Vec::new();
-    let mut rosters = Vec::new();
+    let mut registration_watches = Vec::new();
     for step in 0..usual(100, 300) {
         match random.random_range(0..10) {
             0..=3 => {
@@ -721,19 +714,20 @@ pub async fn random_traffic_converges<F: Fixture>(f: F) {
                     let bus = &buses[random.random_range(0..2)];
                     persist(async || bus.register(key, &entry).await).await;
                 }
-                roster.insert(entry.subject.clone(), entry);
+                registrations.insert(entry.subject.clone(), entry);
             }
             8 => {
                 let key = &lives[random.random_range(0..lives.len())];
                 let leader = &leaders[random.random_range(0..2)];
-                persist(async || leader.prune_roster(key).await).await;
-                roster.remove(&subject(key));
+                persist(async || leader.prune_registration(key).await).await;
+                registrations.remove(&subject(key));
                 // A watch says nothing of a prune, so a reader that has seen the entry keeps it.
-                rosters.clear();
+                registration_watches.clear();
             }
             _ => {
                 watches.push(Watching::new(buses[random.random_range(0..2)].watch_states(&secrets)));
-                rosters.push(Watching::new(leaders[random.random_range(0..2)].watch_roster()));
+                let leader = &leaders[random.random_range(0..2)];
+                registration_watches.push(Watching::new(leader.watch_registrations()));
                 if watches.len() > 6 {
                     watches.remove(random.random_range(0..watches.len()));
                 }
@@ -741,15 +735,14 @@ pub async fn random_traffic_converges<F: Fixture>(f: F) {
         }
         if step % 50 == 49 {
             let leader = &leaders[random.random_range(0..2)];
-            let read = persist(async || leader.read_roster().await).await;
-            let read: BTreeMap<_, _> = read.into_iter().map(|entry| (entry.subject.clone(), entry)).collect();
-            assert_eq!(read, roster, "seed {seed} step {step}");
+            let watch = Watching::settled(leader.watch_registrations()).await;
+            assert_eq!(watch.last, registrations, "seed {seed} step {step}");
         }
     }
     for watch in &mut watches {
         watch.until(&format!("the last states (seed {seed})"), |w| w.last == states).await;
     }
-    for watch in &mut rosters {
-        watch.until(&format!("the last roster (seed {seed})"), |w| w.last == roster).await;
+    for watch in &mut registration_watches {
+        watch.until(&format!("the last registrations (seed {seed})"), |w| w.last == registrations).await;
     }
 }

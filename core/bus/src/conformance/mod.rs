@@ -18,12 +18,12 @@ pub use fixture::{Fixture, run};
 macro_rules! conformance {
     ($fixture:ty) => {
         $crate::conformance!(@cases $fixture, alone:
-            states_and_roster_survive_a_restart,
+            states_and_registrations_survive_a_restart,
             a_bus_that_is_down_says_so,
         );
         $crate::conformance!(@cases $fixture, fresh:
             a_newcomer_gets_the_last_state_of_each_secret,
-            a_newcomer_gets_the_last_roster_entry_and_report_of_each_incarnation,
+            a_newcomer_gets_the_last_registration_and_report_of_each_incarnation,
             empty_logs_are_caught_up,
             a_watch_of_absent_secrets_is_caught_up,
             only_the_watched_secrets_arrive,
@@ -43,7 +43,7 @@ macro_rules! conformance {
             s22_a_later_leader_fences_an_earlier_one,
             a_state_that_is_none_of_ours_is_read_and_overwritten_and_no_other,
             a_claim_stays_and_is_no_state,
-            a_register_that_returned_is_in_the_roster,
+            a_registration_that_was_acknowledged_reaches_a_watch_that_begins_later,
             a_pruned_incarnation_is_gone_and_may_return,
             a_leave_replaces_the_registration,
             a_thousand_instances_register_at_once,

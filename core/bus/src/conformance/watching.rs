@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_proto::Envelope;
 
-use crate::{BusError, BusEvent};
+use crate::{BusError, BusEvent, LeaderBus};
 
 /// A wait that takes longer than this hangs.
 const HANG: Duration = Duration::from_secs(60);
@@ -75,4 +75,9 @@ impl Watching {
     pub(super) fn payload(&self, subject: &str) -> Option<&Bytes> {
         self.last.get(subject).map(|envelope| &envelope.payload)
     }
+}
+
+/// The registrations that a watch finds which begins now.
+pub(super) async fn registrations_of(leader: &dyn LeaderBus) -> Vec<Envelope> {
+    Watching::settled(leader.watch_registrations()).await.last.into_values().collect()
 }

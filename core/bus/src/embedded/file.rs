@@ -24,7 +24,7 @@ const BATCH: usize = 256;
 /// Most secrets; a state is below 1 KiB in practice.
 const MAX_STATES: usize = 100_000;
 /// Most incarnations. The broadcaster prunes those that are over.
-const MAX_ROSTER: usize = 1_000_000;
+const MAX_REGISTRATIONS: usize = 1_000_000;
 /// How long opening waits for a predecessor that is just closing.
 const OPEN_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -40,7 +40,7 @@ pub(super) enum Change {
     Claim {
         envelope: Envelope,
     },
-    Roster {
+    Registration {
         key: InstanceKey,
         envelope: Envelope,
     },
@@ -118,7 +118,7 @@ fn open(path: &Path, endpoint: &str) -> Result<Connection, BusError> {
             .execute_batch(&format!(
                 "BEGIN;
                  CREATE TABLE state (secret TEXT PRIMARY KEY, revision INTEGER NOT NULL, envelope BLOB NOT NULL) STRICT;
-                 CREATE TABLE roster (
+                 CREATE TABLE registration (
                      service TEXT NOT NULL, instance TEXT NOT NULL, incarnation TEXT NOT NULL, envelope BLOB NOT NULL,
                      PRIMARY KEY (service, instance, incarnation)
                  ) STRICT, WITHOUT ROWID;
@@ -155,15 +155,17 @@ impl File {
             log.put(key, self.decode(&secret, &envelope)?);
         }
         drop(log);
-        let mut roster =
-            self.connection.prepare("SELECT service, instance, incarnation, envelope FROM roster").map_err(fail)?;
-        let rows = roster
+        let mut registrations = self
+            .connection
+            .prepare("SELECT service, instance, incarnation, envelope FROM registration")
+            .map_err(fail)?;
+        let rows = registrations
             .query_map([], |row| {
                 let key = (row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?);
                 Ok((key, row.get::<_, Vec<u8>>(3)?))
             })
             .map_err(fail)?;
-        let mut log = lock(&self.memory.roster);
+        let mut log = lock(&self.memory.registrations);
         for row in rows {
             let ((service, instance, incarnation), envelope) = row.map_err(fail)?;
             let name = format!("{service}/{instance}/{incarnation}");
@@ -222,9 +224,9 @@ impl File {
                 match *change {
                     Change::State { secret, envelope, .. } => lock(&self.memory.states).put(secret, envelope),
                     Change::Claim { envelope } => *lock(&self.memory.claim) = Some(envelope),
-                    Change::Roster { key, envelope } => lock(&self.memory.roster).put(key, envelope),
+                    Change::Registration { key, envelope } => lock(&self.memory.registrations).put(key, envelope),
                     Change::Prune { key } => {
-                        lock(&self.memory.roster).remove(&key);
+                        lock(&self.memory.registrations).remove(&key);
                         lock(&self.memory.reports).remove(&key);
                     }
                 }
@@ -236,7 +238,8 @@ impl File {
 
     fn write(&mut self, batch: &[(Box<Change>, Done)]) -> Result<Vec<Option<Refusal>>, rusqlite::Error> {
         // As of before the batch: the bounds may be passed by less than one batch.
-        let counts = Counts { states: lock(&self.memory.states).len(), roster: lock(&self.memory.roster).len() };
+        let counts =
+            Counts { states: lock(&self.memory.states).len(), registrations: lock(&self.memory.registrations).len() };
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let refusals =
             batch.iter().map(|(change, _)| apply(&transaction, &counts, change)).collect::<Result<Vec<_>, _>>()?;
@@ -278,7 +281,7 @@ impl Refusal {
 
 struct Counts {
     states: usize,
-    roster: usize,
+    registrations: usize,
 }
 
 fn apply(transaction: &Transaction<'_>, counts: &Counts, change: &Change) -> Result<Option<Refusal>, rusqlite::Error> {
@@ -311,23 +314,23 @@ fn apply(transaction: &Transaction<'_>, counts: &Counts, change: &Change) -> Res
                 .prepare_cached("INSERT OR REPLACE INTO state (secret, revision, envelope) VALUES (?1, 0, ?2)")?
                 .execute(params![CLAIM, encode(envelope)])?;
         }
-        Change::Roster { key, envelope } => {
+        Change::Registration { key, envelope } => {
             let (service, instance, life) = (key.service.as_str(), key.instance.as_str(), key.incarnation.to_string());
             let known = transaction
-                .prepare_cached("SELECT 1 FROM roster WHERE service = ?1 AND instance = ?2 AND incarnation = ?3")?
+                .prepare_cached("SELECT 1 FROM registration WHERE service = ?1 AND instance = ?2 AND incarnation = ?3")?
                 .exists(params![service, instance, life])?;
-            if !known && counts.roster >= MAX_ROSTER {
-                return Ok(Some(Refusal::Full { what: "the roster", bound: MAX_ROSTER }));
+            if !known && counts.registrations >= MAX_REGISTRATIONS {
+                return Ok(Some(Refusal::Full { what: "the log of registrations", bound: MAX_REGISTRATIONS }));
             }
             transaction
                 .prepare_cached(
-                    "INSERT OR REPLACE INTO roster (service, instance, incarnation, envelope) VALUES (?1, ?2, ?3, ?4)",
+                    "INSERT OR REPLACE INTO registration (service, instance, incarnation, envelope) VALUES (?1, ?2, ?3, ?4)",
                 )?
                 .execute(params![service, instance, life, encode(envelope)])?;
         }
         Change::Prune { key } => {
             transaction
-                .prepare_cached("DELETE FROM roster WHERE service = ?1 AND instance = ?2 AND incarnation = ?3")?
+                .prepare_cached("DELETE FROM registration WHERE service = ?1 AND instance = ?2 AND incarnation = ?3")?
                 .execute(params![key.service.as_str(), key.instance.as_str(), key.incarnation.to_string()])?;
         }
     }

@@ -31,7 +31,7 @@ const SYNC_QUEUE: usize = 1024;
 /// Most reports kept: the newest of this many incarnations. Reports are soft, so the oldest may go.
 const MAX_REPORTS: usize = 200_000;
 
-/// States and roster in a file of their own, reports in memory. A cheap handle: clones share everything.
+/// States and registrations in a file of their own, reports in memory. A cheap handle: clones share everything.
 ///
 /// Only one process may have the file open.
 #[derive(Clone)]
@@ -51,7 +51,7 @@ struct Shared {
 #[derive(Clone)]
 struct Memory {
     states: Arc<Mutex<Log<SecretName>>>,
-    roster: Arc<Mutex<Log<InstanceKey>>>,
+    registrations: Arc<Mutex<Log<InstanceKey>>>,
     reports: Arc<Mutex<Log<InstanceKey>>>,
     /// Whose the bus is.
     claim: Arc<Mutex<Option<Envelope>>>,
@@ -69,7 +69,7 @@ impl EmbeddedBus {
         let endpoint = format!("embedded bus {}", path.display());
         let memory = Memory {
             states: Arc::new(Mutex::new(Log::new())),
-            roster: Arc::new(Mutex::new(Log::new())),
+            registrations: Arc::new(Mutex::new(Log::new())),
             reports: Arc::new(Mutex::new(Log::new())),
             claim: Arc::default(),
             closed: CancellationToken::new(),
@@ -162,17 +162,11 @@ impl LeaderBus for EmbeddedBus {
         self.write(Change::Claim { envelope: claim.clone() }).await
     }
 
-    fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
-        log::watch(&self.shared.memory.roster, None, self.shared.memory.closed.clone())
+    fn watch_registrations(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
+        log::watch(&self.shared.memory.registrations, None, self.shared.memory.closed.clone())
     }
 
-    async fn read_roster(&self) -> Result<Vec<Envelope>, BusError> {
-        self.check_open()?;
-        // A registration is acknowledged only after it is in here.
-        Ok(lock(&self.shared.memory.roster).all(None).into_iter().map(|envelope| (*envelope).clone()).collect())
-    }
-
-    async fn prune_roster(&self, key: &InstanceKey) -> Result<(), BusError> {
+    async fn prune_registration(&self, key: &InstanceKey) -> Result<(), BusError> {
         self.write(Change::Prune { key: key.clone() }).await
     }
 
@@ -198,10 +192,11 @@ impl LeaderBus for EmbeddedBus {
             let fix = "open it again".to_owned();
             return vec![Finding { level: Level::Error, subject, text: "closed".into(), fix }];
         }
-        let (states, roster) = (lock(&self.shared.memory.states).len(), lock(&self.shared.memory.roster).len());
+        let states = lock(&self.shared.memory.states).len();
+        let registrations = lock(&self.shared.memory.registrations).len();
         let text = format!(
-            "{states} states and {roster} roster entries, every write synced; one process, one machine: for more \
-             than one broadcaster use NATS"
+            "{states} states and {registrations} registrations, every write synced; one process, one machine: for \
+             more than one broadcaster use NATS"
         );
         vec![Finding { level: Level::Ok, subject, text, fix: String::new() }]
     }
@@ -215,7 +210,7 @@ impl InstanceBus for EmbeddedBus {
 
     async fn register(&self, key: &InstanceKey, registration: &Envelope) -> Result<(), BusError> {
         self.check(registration)?;
-        self.write(Change::Roster { key: key.clone(), envelope: registration.clone() }).await
+        self.write(Change::Registration { key: key.clone(), envelope: registration.clone() }).await
     }
 
     async fn report(&self, key: &InstanceKey, report: &Envelope) -> Result<(), BusError> {

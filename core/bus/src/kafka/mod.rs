@@ -32,14 +32,15 @@ use self::replica::Bound;
 use self::topic::{Kind, Topics};
 use crate::bus::check_size;
 use crate::feed::LastProblem;
-use crate::roster_readings::RosterReadings;
 use crate::{
     BusError, BusEvent, CALL_TIMEOUT, CLAIM, Finding, InstanceBus, LeaderBus, Level, MAX_MESSAGE_BYTES, SyncCall,
 };
 
-/// Most of each durable topic kept in memory: a million keys at about a KiB each. The same in bytes, since a
-/// client that may write may also write large messages. Beyond it reading is refused: a roster that lacks an instance is none.
-const DURABLE: Bound = Bound { keys: 1_000_000, bytes: 1 << 30, whole: true };
+/// Most states kept in memory: of a million secrets at about a KiB each. The same in bytes, since a client that may write
+/// may also write large messages. Beyond it reading is refused: a state that is left out would be published over.
+const STATES: Bound = Bound { keys: 1_000_000, bytes: 1 << 30, whole: true };
+/// Most registrations kept: of a million incarnations. An older one that no leader has read by then comes again.
+const REGISTRATIONS: Bound = Bound { keys: 1_000_000, bytes: 1 << 30, whole: false };
 /// Most reports kept: of this many incarnations, at about as much each.
 const REPORTS: Bound = Bound { keys: 200_000, bytes: 1 << 28, whole: false };
 
@@ -55,8 +56,7 @@ struct Inner {
     access: Arc<Access>,
     topics: Arc<Topics>,
     state: Arc<Reader>,
-    roster: Arc<Reader>,
-    whole_roster: RosterReadings,
+    registrations: Arc<Reader>,
     reports: Arc<Reader>,
     producer: Producer,
     publisher: OnceLock<Publisher>,
@@ -90,9 +90,8 @@ impl KafkaBus {
         let reader = |kind, bound| Arc::new(Reader::new(kind, &access, &topics, bound));
         let inner = Inner {
             sync: sync::Sync::new(endpoint.clone(), &options.sync)?,
-            state: reader(Kind::State, DURABLE),
-            roster: reader(Kind::Roster, DURABLE),
-            whole_roster: RosterReadings::default(),
+            state: reader(Kind::State, STATES),
+            registrations: reader(Kind::Registrations, REGISTRATIONS),
             reports: reader(Kind::Reports, REPORTS),
             producer: Producer::new(Arc::clone(&access)),
             publisher: OnceLock::new(),
@@ -124,19 +123,6 @@ impl KafkaBus {
                 endpoint: self.inner.endpoint.clone(),
                 problem: "no answer in time; the outcome is unknown".into(),
             })),
-        }
-    }
-
-    /// Reads the roster from its beginning with a consumer of its own: the one that follows it may, for some
-    /// seconds, follow a log that was deleted and made anew in its place.
-    async fn read_whole_roster(&self) -> Result<Vec<Envelope>, BusError> {
-        let reader = Reader::new(Kind::Roster, &self.inner.access, &self.inner.topics, DURABLE);
-        loop {
-            let generation = reader.barrier().await?;
-            let folded = reader.replica().lock();
-            if folded.generation == generation {
-                return Ok(folded.all());
-            }
         }
     }
 
@@ -208,21 +194,15 @@ impl LeaderBus for KafkaBus {
         self.publish_state(CLAIM.to_owned(), Revision(0), claim.clone(), None).await
     }
 
-    fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
-        reader::watch(Arc::clone(&self.inner.roster), None)
+    fn watch_registrations(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
+        reader::watch(Arc::clone(&self.inner.registrations), None)
     }
 
-    async fn read_roster(&self) -> Result<Vec<Envelope>, BusError> {
-        let bus = self.clone();
-        let reading = async move { bus.read_whole_roster().await };
-        self.within(self.inner.whole_roster.read(&self.inner.endpoint, reading)).await
-    }
-
-    async fn prune_roster(&self, key: &InstanceKey) -> Result<(), BusError> {
+    async fn prune_registration(&self, key: &InstanceKey) -> Result<(), BusError> {
         let (topics, key, last) = (&self.inner.topics, instance(key), LastProblem::default());
         let forget = async |kind| self.inner.producer.publish(&topics.name(kind), &key, None, &last).await;
         self.within_or(&last, async {
-            forget(Kind::Roster).await?;
+            forget(Kind::Registrations).await?;
             forget(Kind::Reports).await
         })
         .await
@@ -237,7 +217,7 @@ impl LeaderBus for KafkaBus {
     }
 
     async fn examine(&self) -> Vec<Finding> {
-        let readers = [&self.inner.state, &self.inner.roster, &self.inner.reports];
+        let readers = [&self.inner.state, &self.inner.registrations, &self.inner.reports];
         let mut findings = match self.within(self.inner.topics.examine()).await {
             Ok(findings) => findings,
             Err(problem) => {
@@ -270,7 +250,7 @@ impl InstanceBus for KafkaBus {
 
     async fn register(&self, key: &InstanceKey, registration: &Envelope) -> Result<(), BusError> {
         self.check(registration)?;
-        self.publish(Kind::Roster, key, Some(registration)).await
+        self.publish(Kind::Registrations, key, Some(registration)).await
     }
 
     async fn report(&self, key: &InstanceKey, report: &Envelope) -> Result<(), BusError> {

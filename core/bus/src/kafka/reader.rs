@@ -417,7 +417,7 @@ impl Shared {
         BusError::Unreachable { endpoint: self.endpoint.clone(), problem: problem.into() }
     }
 
-    /// The roster is read as it is written: registrations are no transactions, and one that is acknowledged
+    /// Registrations are read as they are written: they are no transactions, and one that is acknowledged
     /// must be seen even where a stuck transaction of another program would hold `read_committed` back.
     fn consumer(&self, held: &Held) -> Result<Arc<BaseConsumer<Heard>>, BusError> {
         let config = self.access.options.reading(held, self.kind == Kind::State);

@@ -37,17 +37,17 @@ const ROOM: usize = 8 * 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     State,
-    Roster,
+    Registrations,
     Reports,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 3] = [Kind::State, Kind::Roster, Kind::Reports];
+    pub(super) const ALL: [Kind; 3] = [Kind::State, Kind::Registrations, Kind::Reports];
 
     pub(super) fn topic(self, cluster: &ClusterName) -> String {
         let kind = match self {
             Kind::State => "state",
-            Kind::Roster => "roster",
+            Kind::Registrations => "registrations",
             Kind::Reports => "reports",
         };
         format!("rotacast.{cluster}.{kind}")
@@ -85,7 +85,7 @@ impl Kind {
                     "cleanup.policy is {:?}, expected compact: without it the last message of a key is forgotten",
                     get("cleanup.policy")
                 );
-                let level = if self == Kind::Reports { Level::Warning } else { Level::Error };
+                let level = if self == Kind::State { Level::Error } else { Level::Warning };
                 add(
                     level,
                     text,
@@ -96,12 +96,13 @@ impl Kind {
                     }),
                 );
             } else if self != Kind::Reports && policies.contains(&"delete") {
-                let text = "cleanup.policy has delete as well: instances would disappear while they still run".into();
-                add(
-                    if self == Kind::Roster { Level::Error } else { Level::Warning },
-                    text,
-                    set("cleanup.policy=compact"),
-                );
+                let costs = if self == Kind::State {
+                    "instances that start later learn nothing"
+                } else {
+                    "an instance that registers while no broadcaster leads may have to register again"
+                };
+                let text = format!("cleanup.policy has delete as well: {costs}");
+                add(Level::Warning, text, set("cleanup.policy=compact"));
             }
             if get("unclean.leader.election.enable") == "true" {
                 add(

@@ -1,6 +1,5 @@
 //! The broadcaster's side of the bus over NATS.
 
-mod roster;
 mod state;
 mod sync;
 
@@ -52,19 +51,13 @@ impl LeaderBus for NatsBus {
         self.publish_durably(Kind::State, self.inner.names.claim(), claim).await
     }
 
-    fn watch_roster(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
-        self.watch(Kind::Roster, self.everything(Kind::Roster))
+    fn watch_registrations(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
+        self.watch(Kind::Registrations, self.everything(Kind::Registrations))
     }
 
-    async fn read_roster(&self) -> Result<Vec<Envelope>, BusError> {
-        let bus = self.clone();
-        let reading = async move { bus.read_whole_roster().await };
-        self.within(self.inner.roster.read(&self.inner.endpoint, reading)).await
-    }
-
-    async fn prune_roster(&self, key: &InstanceKey) -> Result<(), BusError> {
+    async fn prune_registration(&self, key: &InstanceKey) -> Result<(), BusError> {
         self.within(async {
-            self.forget(Kind::Roster, self.inner.names.roster(key)).await?;
+            self.forget(Kind::Registrations, self.inner.names.registration(key)).await?;
             self.forget(Kind::Reports, self.inner.names.report(key)).await
         })
         .await

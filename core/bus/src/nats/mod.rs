@@ -37,7 +37,6 @@ use crate::bus::check_size;
 use crate::feed::{self, Gone, LastProblem, deliver, next_pause, pauses};
 use crate::restarts::Restarts;
 #[cfg(feature = "leader")]
-use crate::roster_readings::RosterReadings;
 use crate::{BusError, BusEvent, CALL_TIMEOUT, InstanceBus, Level, MAX_MESSAGE_BYTES};
 
 /// Messages under way to a slow reader before flow control holds the server back.
@@ -71,8 +70,6 @@ struct Inner {
     restarts: Restarts,
     #[cfg(feature = "leader")]
     last_states: leader::LastStates,
-    #[cfg(feature = "leader")]
-    roster: RosterReadings,
 }
 
 /// How a publish failed.
@@ -110,8 +107,6 @@ impl NatsBus {
             restarts: Restarts::default(),
             #[cfg(feature = "leader")]
             last_states: leader::LastStates::default(),
-            #[cfg(feature = "leader")]
-            roster: RosterReadings::default(),
         };
         let bus = Self { inner: Arc::new(inner) };
         let server = bus.inner.client.server_info();
@@ -432,7 +427,7 @@ impl NatsBus {
                     }
                     let why = loop {
                         let event = match reading.next().await {
-                            Ok(Step::Message { envelope, .. }) => BusEvent::Message(envelope),
+                            Ok(Step::Message(envelope)) => BusEvent::Message(envelope),
                             Ok(Step::CaughtUp) => {
                                 row = pauses();
                                 BusEvent::CaughtUp
@@ -495,8 +490,8 @@ impl InstanceBus for NatsBus {
 
     async fn register(&self, key: &InstanceKey, registration: &Envelope) -> Result<(), BusError> {
         self.check(registration)?;
-        let subject = self.inner.names.roster(key);
-        self.publish_durably(Kind::Roster, subject, registration).await
+        let subject = self.inner.names.registration(key);
+        self.publish_durably(Kind::Registrations, subject, registration).await
     }
 
     async fn report(&self, key: &InstanceKey, report: &Envelope) -> Result<(), BusError> {

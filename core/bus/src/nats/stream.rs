@@ -10,8 +10,8 @@ use crate::{Finding, Level, MAX_MESSAGE_BYTES};
 pub struct StreamLimits {
     /// Desired states on disk, in bytes. Default 64 MiB: 100,000 secrets at 600 bytes.
     pub state_bytes: u64,
-    /// The roster on disk, in bytes. Default 256 MiB: 400,000 incarnations at 600 bytes.
-    pub roster_bytes: u64,
+    /// Registrations on disk, in bytes. Default 256 MiB: 400,000 incarnations at 600 bytes.
+    pub registration_bytes: u64,
     /// Reports in memory, in bytes. Default 128 MiB: 10,000 instances with 100 secrets each, at 60 bytes a secret.
     pub report_bytes: u64,
 }
@@ -19,7 +19,7 @@ pub struct StreamLimits {
 impl Default for StreamLimits {
     fn default() -> Self {
         const MIB: u64 = 1024 * 1024;
-        Self { state_bytes: 64 * MIB, roster_bytes: 256 * MIB, report_bytes: 128 * MIB }
+        Self { state_bytes: 64 * MIB, registration_bytes: 256 * MIB, report_bytes: 128 * MIB }
     }
 }
 
@@ -33,17 +33,17 @@ pub(super) const SERVER_HEADERS: usize = 4 * 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     State,
-    Roster,
+    Registrations,
     Reports,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 3] = [Kind::State, Kind::Roster, Kind::Reports];
+    pub(super) const ALL: [Kind; 3] = [Kind::State, Kind::Registrations, Kind::Reports];
 
     pub(super) fn stream(self, names: &Names) -> String {
         names.stream(match self {
             Kind::State => "STATE",
-            Kind::Roster => "ROSTER",
+            Kind::Registrations => "REGISTRATIONS",
             Kind::Reports => "REPORTS",
         })
     }
@@ -51,7 +51,7 @@ impl Kind {
     pub(super) fn subjects(self, names: &Names) -> String {
         match self {
             Kind::State => names.states(),
-            Kind::Roster => names.rosters(),
+            Kind::Registrations => names.registrations(),
             Kind::Reports => names.reports(),
         }
     }
@@ -65,7 +65,7 @@ impl Kind {
     pub(super) fn bytes(self, limits: StreamLimits) -> u64 {
         match self {
             Kind::State => limits.state_bytes,
-            Kind::Roster => limits.roster_bytes,
+            Kind::Registrations => limits.registration_bytes,
             Kind::Reports => limits.report_bytes,
         }
     }
@@ -74,8 +74,8 @@ impl Kind {
     pub(super) fn config(self, names: &Names, limits: StreamLimits, replicas: usize) -> Config {
         let what = match self {
             Kind::State => "Rotacast: the desired state of every secret",
-            Kind::Roster => "Rotacast: every process life and its leave",
-            Kind::Reports => "Rotacast: the last report of every process life",
+            Kind::Registrations => "Rotacast: every incarnation's registration, or its leave",
+            Kind::Reports => "Rotacast: the last report of every incarnation",
         };
         Config {
             name: self.stream(names),
@@ -88,10 +88,11 @@ impl Kind {
             max_messages: MAX_MESSAGES,
             max_bytes: i64::try_from(self.bytes(limits)).unwrap_or(i64::MAX),
             max_message_size: i32::try_from(MAX_MESSAGE_BYTES + SERVER_HEADERS).unwrap_or(i32::MAX),
-            // A full log must refuse by name rather than forget whom to wait for; reports come again.
-            discard: if self.is_durable() { DiscardPolicy::New } else { DiscardPolicy::Old },
+            // A full log of states must refuse by name rather than forget one. Registrations and reports come again: a
+            // client that floods its own subjects keeps no other instance from registering.
+            discard: if self == Kind::State { DiscardPolicy::New } else { DiscardPolicy::Old },
             deny_delete: true,
-            // The broadcaster prunes the roster, and the reports of lives that are over.
+            // The broadcaster prunes registrations and reports of incarnations that are over.
             deny_purge: self == Kind::State,
             allow_direct: true,
             ..Config::default()
@@ -128,9 +129,10 @@ impl Kind {
         if !found.max_age.is_zero() {
             let text = format!("forgets messages after {:?}", found.max_age);
             match self {
-                Kind::Roster => {
-                    audit.error(format!("{text}: instances would disappear while they still run"), "set max age to 0")
-                }
+                Kind::Registrations => audit.warn(
+                    format!("{text}: an instance that registers while no broadcaster leads may have to register again"),
+                    "set max age to 0",
+                ),
                 Kind::State => {
                     audit.warn(format!("{text}: instances that start later learn nothing"), "set max age to 0")
                 }
@@ -149,11 +151,6 @@ impl Kind {
                 "3 replicas in a NATS cluster of 3",
             );
             audit.warn_if(
-                found.discard == DiscardPolicy::Old,
-                "discards old messages when full: keys would be forgotten",
-                "set discard to New",
-            );
-            audit.warn_if(
                 found.persist_mode == Some(PersistenceMode::Async),
                 "acknowledges before writing",
                 "set persist mode to default",
@@ -164,7 +161,15 @@ impl Kind {
                 "is kept on disk: slower, for messages that need none",
                 "create it in memory storage",
             );
-            audit.warn_if(found.discard == DiscardPolicy::New, "refuses new reports when full", "set discard to Old");
+        }
+        if self == Kind::State {
+            audit.warn_if(
+                found.discard == DiscardPolicy::Old,
+                "discards old messages when full: states would be forgotten",
+                "set discard to New",
+            );
+        } else {
+            audit.warn_if(found.discard == DiscardPolicy::New, "refuses new messages when full", "set discard to Old");
         }
         audit.warn_if(found.max_bytes <= 0, "has no limit in bytes", "set max bytes");
         audit.warn_if(found.max_messages <= 0, "has no limit in messages", "set max messages");
@@ -179,7 +184,7 @@ impl Kind {
             "set allow rollup to false",
         );
         audit.warn_if(
-            self == Kind::Roster && found.deny_purge,
+            self == Kind::Registrations && found.deny_purge,
             "denies purge: incarnations that are over cannot be pruned",
             "create it with purge allowed",
         );
@@ -256,15 +261,18 @@ mod tests {
             assert_eq!(worst(kind, |c| c.allow_rollup = true), Level::Warning);
         }
         let day = std::time::Duration::from_secs(86_400);
-        assert_eq!(worst(Kind::Roster, |c| c.max_age = day), Level::Error);
+        assert_eq!(worst(Kind::Registrations, |c| c.max_age = day), Level::Warning);
         assert_eq!(worst(Kind::State, |c| c.max_age = day), Level::Warning);
         assert_eq!(worst(Kind::Reports, |c| c.max_age = day), Level::Ok);
-        for kind in [Kind::State, Kind::Roster] {
+        for kind in [Kind::State, Kind::Registrations] {
             assert_eq!(worst(kind, |c| c.num_replicas = 1), Level::Warning);
             assert_eq!(worst(kind, |c| c.storage = StorageType::Memory), Level::Warning);
-            assert_eq!(worst(kind, |c| c.discard = DiscardPolicy::Old), Level::Warning);
             assert_eq!(worst(kind, |c| c.persist_mode = Some(PersistenceMode::Async)), Level::Warning);
         }
-        assert_eq!(worst(Kind::Roster, |c| c.deny_purge = true), Level::Warning);
+        assert_eq!(worst(Kind::State, |c| c.discard = DiscardPolicy::Old), Level::Warning);
+        for kind in [Kind::Registrations, Kind::Reports] {
+            assert_eq!(worst(kind, |c| c.discard = DiscardPolicy::New), Level::Warning);
+        }
+        assert_eq!(worst(Kind::Registrations, |c| c.deny_purge = true), Level::Warning);
     }
 }

@@ -32,12 +32,12 @@ impl Names {
         format!("{}.state.*", self.prefix)
     }
 
-    pub(super) fn roster(&self, key: &InstanceKey) -> String {
-        format!("{}.roster.{}", self.prefix, instance(key))
+    pub(super) fn registration(&self, key: &InstanceKey) -> String {
+        format!("{}.registrations.{}", self.prefix, instance(key))
     }
 
-    pub(super) fn rosters(&self) -> String {
-        format!("{}.roster.*.*.*", self.prefix)
+    pub(super) fn registrations(&self) -> String {
+        format!("{}.registrations.*.*.*", self.prefix)
     }
 
     pub(super) fn report(&self, key: &InstanceKey) -> String {

@@ -29,12 +29,7 @@ const INACTIVE: Duration = Duration::from_secs(10);
 // Nearly every step is a message, so that boxing it would cost an allocation and save nothing.
 #[allow(clippy::large_enum_variant)]
 pub(super) enum Step {
-    Message {
-        /// By which the leader folds what it reads.
-        #[cfg_attr(not(feature = "leader"), allow(dead_code))]
-        subject: String,
-        envelope: Envelope,
-    },
+    Message(Envelope),
     CaughtUp,
 }
 
@@ -165,12 +160,12 @@ impl Reading {
         }
         self.received = position;
         self.reached = sequence;
-        let subject = message.subject.to_string();
         match envelope::read(message.message.headers.as_ref(), message.message.payload.clone()) {
-            Ok(envelope) => self.ready.push_back(Step::Message { subject, envelope }),
+            Ok(envelope) => self.ready.push_back(Step::Message(envelope)),
             Err(problem) => {
                 static LIMIT: LogLimit = LogLimit::new();
                 if let Some(left_out) = LIMIT.admit() {
+                    let subject = &message.message.subject;
                     tracing::warn!(%subject, %problem, left_out, "message that is none of ours");
                 }
             }
@@ -222,26 +217,6 @@ impl Reading {
     fn now_caught_up(&mut self) {
         self.caught_up = true;
         self.ready.push_back(Step::CaughtUp);
-    }
-}
-
-/// What reading a whole stream once needs beside.
-#[cfg(feature = "leader")]
-impl Reading {
-    /// The stream's sequence of the newest message read.
-    pub(super) fn reached(&self) -> u64 {
-        self.reached
-    }
-
-    pub(super) fn stream(&self) -> &Stream<()> {
-        &self.stream
-    }
-
-    /// Takes the consumer off the server. Left alone it goes by itself a little later.
-    pub(super) async fn end(self) {
-        if let Err(problem) = self.stream.delete_consumer(&self.consumer).await {
-            tracing::debug!(%problem, "consumer left to its time-out");
-        }
     }
 }
 

@@ -214,19 +214,19 @@ async fn a_deposed_leader_changes_nothing_and_does_not_disturb_its_successor() {
 async fn a_topic_made_anew_with_more_messages_than_before_is_read_anew() {
     let Some(server) = Kafka::shared().await else { return };
     let options = on(&server);
-    let (admin, topic) = (admin(&server.broker()), format!("rotacast.{}.roster", options.cluster));
-    let roster_topic = NewTopic::new(&topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
-    admin.create_topics([&roster_topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    let (admin, topic) = (admin(&server.broker()), format!("rotacast.{}.registrations", options.cluster));
+    let registrations_topic = NewTopic::new(&topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+    admin.create_topics([&registrations_topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     let bus = connected(&options).await;
     let (key, entry) = (life(1), registration(1, "before"));
     persist(|| bus.register(&key, &entry)).await;
-    let mut roster = bus.watch_roster();
-    assert_eq!(listing(&mut roster).await, ["before"]);
+    let mut registrations = bus.watch_registrations();
+    assert_eq!(listing(&mut registrations).await, ["before"]);
     // Other clients write while the bus is not reading: it finds more messages than it has read.
     let writer = connected(&options).await;
     admin.delete_topics(&[&topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     tokio::time::timeout(HANG, async {
-        while admin.create_topics([&roster_topic], &AdminOptions::new()).await.unwrap()[0].is_err() {
+        while admin.create_topics([&registrations_topic], &AdminOptions::new()).await.unwrap()[0].is_err() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })
@@ -235,14 +235,12 @@ async fn a_topic_made_anew_with_more_messages_than_before_is_read_anew() {
     for number in 2..=40 {
         persist(|| async { writer.register(&life(number), &registration(number, &number.to_string())).await }).await;
     }
-    // At once, while the subscription still follows the deleted log.
-    assert_eq!(persist(|| bus.read_roster()).await.len(), 39);
     // The subscription may begin again while the messages are written: what counts is everything since the last
     // `Resync`.
     let mut seen = std::collections::BTreeSet::new();
     let mut resyncs = 0;
     while seen.len() < 39 {
-        match next(&mut roster).await {
+        match next(&mut registrations).await {
             BusEvent::Resync => {
                 resyncs += 1;
                 seen.clear();
@@ -252,7 +250,6 @@ async fn a_topic_made_anew_with_more_messages_than_before_is_read_anew() {
         }
     }
     assert!(resyncs > 0 && !seen.iter().any(|payload| payload == "before"), "{resyncs} resyncs");
-    assert_eq!(persist(|| bus.read_roster()).await.len(), 39);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -277,8 +274,7 @@ async fn a_broker_killed_midway_costs_time_only() {
     server.restart().await;
     tokio::time::timeout(HANG, publishing).await.expect("publishing hangs").unwrap();
     until(&mut states, "revision 60").await;
-    let roster = persist(|| bus.read_roster()).await;
-    assert_eq!(roster.iter().map(|entry| &entry.payload[..]).collect::<Vec<_>>(), [b"60"]);
+    assert_eq!(listing(&mut bus.watch_registrations()).await, ["60"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -297,14 +293,7 @@ async fn three_brokers_go_on_without_one() {
     persist(|| bus.publish_state(&secret, Revision(2), &two)).await;
     persist(|| bus.register(&key, &entry)).await;
     until(&mut states, "two").await;
-    let read = async {
-        loop {
-            if let Ok(roster) = bus.read_roster().await {
-                return roster;
-            }
-        }
-    };
-    assert_eq!(tokio::time::timeout(HANG, read).await.expect("the roster cannot be read"), [entry]);
+    assert_eq!(listing(&mut bus.watch_registrations()).await, ["here"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -363,7 +352,8 @@ async fn a_password_that_is_renewed_in_its_file_is_used() {
         findings.iter().any(|finding| finding.text.contains("the renewed login or certificates cannot be used"))
     };
     holds("the half-written password is named", async || refused().await).await;
-    assert_eq!(persist(|| bus.read_roster()).await.len(), 0, "a reader that is made anew gets in");
+    // A reader that begins now gets in.
+    assert_eq!(listing(&mut bus.watch_registrations()).await, [""; 0]);
     published(&bus, 2, "two").await;
     until(&mut states, "two").await;
     std::fs::write(&file, "first\n").unwrap();
@@ -441,7 +431,7 @@ async fn a_topic_without_compaction_is_refused_and_weaker_settings_are_reported(
     let Some(server) = Kafka::shared().await else { return };
     let options = on(&server);
     let admin = admin(&server.broker());
-    let topic = format!("rotacast.{}.roster", options.cluster);
+    let topic = format!("rotacast.{}.state", options.cluster);
     let wrong = NewTopic::new(&topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "delete");
     admin.create_topics([&wrong], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     let problem = refusal(options.clone()).await;
@@ -538,12 +528,14 @@ async fn a_renewed_pair_counts_once_it_is_whole() {
     };
     std::fs::copy(folder.join("renewed.pem"), folder.join("client.pem")).unwrap();
     holds("the half-written pair is named", async || refused().await).await;
-    persist(|| bus.read_roster()).await;
+    // A reader that begins now gets in with the pair before.
+    assert_eq!(listing(&mut bus.watch_registrations()).await, [""; 0]);
     published(&bus, 2, "two").await;
     std::fs::copy(folder.join("renewed.key"), folder.join("client.key")).unwrap();
     holds("nothing is said any more", async || !refused().await).await;
     published(&bus, 3, "three").await;
-    persist(|| bus.read_roster()).await;
+    // Another one gets in with the renewed pair.
+    assert_eq!(listing(&mut bus.watch_reports()).await, [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,9 @@ use rotacast_bus::{
     StreamLimits,
 };
 use rotacast_proto::{Envelope, Kind, SigningKey};
-use rotacast_protocol::{ClusterName, Revision, SecretName, WallTime};
+use rotacast_protocol::{
+    ClusterName, Incarnation, InstanceKey, InstanceName, Revision, SecretName, ServiceName, WallTime,
+};
 use rotacast_test_servers::{Nats, NatsConfig, Scratch, make_certificates, until};
 
 /// A wait that takes longer than this hangs.
@@ -127,8 +129,8 @@ async fn a_stream_that_cannot_work_is_refused_with_the_reason() {
     let Some(server) = Nats::start().await else { return };
     let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
     let wrong = Config {
-        name: "ROTACAST_ROSTER_DEV".into(),
-        subjects: vec!["rotacast.dev.roster.*.*.*".into()],
+        name: "ROTACAST_REGISTRATIONS_DEV".into(),
+        subjects: vec!["rotacast.dev.registrations.*.*.*".into()],
         retention: RetentionPolicy::WorkQueue,
         ..Config::default()
     };
@@ -136,7 +138,10 @@ async fn a_stream_that_cannot_work_is_refused_with_the_reason() {
     let problem = failure(options(&server, "dev")).await;
     assert!(matches!(problem, BusError::Misconfigured { .. }), "{problem:?}");
     let text = problem.to_string();
-    assert!(text.contains("ROTACAST_ROSTER_DEV") && text.contains("WorkQueue") && text.contains("Limits"), "{text}");
+    assert!(
+        text.contains("ROTACAST_REGISTRATIONS_DEV") && text.contains("WorkQueue") && text.contains("Limits"),
+        "{text}"
+    );
     // Another environment on the same server is not affected.
     NatsBus::connect(options(&server, "staging")).await.unwrap();
 }
@@ -173,19 +178,19 @@ async fn a_stream_that_changes_or_goes_while_it_is_used_is_found() {
     };
     assert_eq!(errors().await, [""; 0]);
     let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
-    let mut config = context.get_stream("ROTACAST_ROSTER_DEV").await.unwrap().cached_info().config.clone();
-    config.max_age = Duration::from_secs(3600);
+    let mut config = context.get_stream("ROTACAST_REGISTRATIONS_DEV").await.unwrap().cached_info().config.clone();
+    config.no_ack = true;
     context.update_stream(config).await.unwrap();
     let found = errors().await;
-    assert!(matches!(&found[..], [one] if one.contains("ROTACAST_ROSTER_DEV forgets messages")), "{found:?}");
-    context.delete_stream("ROTACAST_ROSTER_DEV").await.unwrap();
+    assert!(matches!(&found[..], [one] if one.contains("ROTACAST_REGISTRATIONS_DEV no_ack is on")), "{found:?}");
+    context.delete_stream("ROTACAST_REGISTRATIONS_DEV").await.unwrap();
     let found = errors().await;
-    assert!(matches!(&found[..], [one] if one.contains("ROTACAST_ROSTER_DEV was missing")), "{found:?}");
+    assert!(matches!(&found[..], [one] if one.contains("ROTACAST_REGISTRATIONS_DEV was missing")), "{found:?}");
     assert_eq!(errors().await, [""; 0], "it is made anew");
 }
 
 fn smaller(options: NatsOptions) -> NatsOptions {
-    let limits = StreamLimits { state_bytes: 1 << 20, roster_bytes: 1 << 20, report_bytes: 1 << 20 };
+    let limits = StreamLimits { state_bytes: 1 << 20, registration_bytes: 1 << 20, report_bytes: 1 << 20 };
     NatsOptions { limits, ..options }
 }
 
@@ -205,7 +210,7 @@ async fn an_account_without_room_is_full_before_the_first_stream_is_made() {
         NatsOptions { credentials, ..options(&server, "dev") }
     };
     let text = full(&failure(with()).await);
-    for part in ["104857600", "ROTACAST_STATE_DEV and ROTACAST_ROSTER_DEV", "335544320", "[bus.streams]"] {
+    for part in ["104857600", "ROTACAST_STATE_DEV and ROTACAST_REGISTRATIONS_DEV", "335544320", "[bus.streams]"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let client = async_nats::ConnectOptions::with_user_and_password("u".into(), "p".into());
@@ -222,7 +227,8 @@ async fn a_server_that_runs_full_in_between_names_what_was_made_and_goes_on_late
         return;
     };
     let text = full(&failure(options(&server, "dev")).await);
-    for part in ["made just now: ROTACAST_STATE_DEV", "still missing: ROTACAST_ROSTER_DEV, ROTACAST_REPORTS_DEV"] {
+    for part in ["made just now: ROTACAST_STATE_DEV", "still missing: ROTACAST_REGISTRATIONS_DEV, ROTACAST_REPORTS_DEV"]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
     let bus = NatsBus::connect(smaller(options(&server, "dev"))).await.unwrap();
@@ -248,6 +254,32 @@ async fn a_stream_without_room_is_full_and_not_silent() {
             .unwrap_err(),
     );
     assert!(text.contains("maximum bytes exceeded"), "{text}");
+}
+
+/// A client fills the stream of registrations. The next instance registers all the same, and is heard of.
+#[tokio::test]
+async fn a_stream_full_of_registrations_keeps_no_instance_out() {
+    let Some(server) = Nats::start().await else { return };
+    let bus = NatsBus::connect(smaller(options(&server, "dev"))).await.unwrap();
+    let of = |service: &str, number: u128| {
+        InstanceKey::new(ServiceName::new(service).unwrap(), InstanceName::new("pod").unwrap(), Incarnation(number))
+    };
+    let registration = |key: &InstanceKey, bytes: usize| {
+        let (signing, cluster) = (SigningKey::generate(), ClusterName::new("dev").unwrap());
+        let (id, subject) = (key.incarnation.to_string(), key.full_name());
+        Envelope::sign(&signing, Kind::Registration, &cluster, &subject, id, WallTime(0), vec![b'x'; bytes].into())
+    };
+    // Three times what the stream takes.
+    for number in 0..30 {
+        let key = of("greedy", number);
+        bus.register(&key, &registration(&key, 100_000)).await.unwrap();
+    }
+    let key = of("payments", 1);
+    let newcomer = registration(&key, 100);
+    bus.register(&key, &newcomer).await.unwrap();
+    let mut registrations = bus.watch_registrations();
+    let heard = async { while registrations.next().await.unwrap().unwrap() != BusEvent::Message(newcomer.clone()) {} };
+    tokio::time::timeout(HANG, heard).await.expect("the newcomer's registration never arrives");
 }
 
 /// The authority, the server's certificate and ours are all replaced: each connection reads its files.
@@ -300,16 +332,20 @@ async fn two_environments_share_a_server_and_see_nothing_of_each_other() {
 }
 
 #[tokio::test]
-async fn subscriptions_leave_no_consumer_behind() {
+async fn dropped_watches_leave_no_consumer_behind() {
     let Some(server) = Nats::start().await else { return };
     let bus = NatsBus::connect(options(&server, "dev")).await.unwrap();
     let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
-    let stream = context.get_stream("ROTACAST_ROSTER_DEV").await.unwrap();
-    for _ in 0..20 {
-        bus.read_roster().await.unwrap();
+    let stream = context.get_stream("ROTACAST_REGISTRATIONS_DEV").await.unwrap();
+    let consumers = async || stream.get_info().await.unwrap().state.consumer_count;
+    let mut watches: Vec<_> = (0..20).map(|_| bus.watch_registrations()).collect();
+    for watch in &mut watches {
+        assert_eq!(watch.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
     }
-    // Each read removes its consumer.
-    assert_eq!(stream.get_info().await.unwrap().state.consumer_count, 0);
+    assert_eq!(consumers().await, 20);
+    drop(watches);
+    // The server removes a consumer that has had no listener for a while.
+    until("no consumer to be left", HANG, async || (consumers().await == 0).then_some(())).await;
 }
 
 /// Half of what a NATS server allows on one stream by default: a watch that retries has two consumers for a moment.

@@ -6,10 +6,11 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_proto::SecretValue;
-use rotacast_protocol::SecretName;
+use rotacast_protocol::{SecretName, Version};
 use rotacast_store::{
     Check, ClientTls, Commit, Committed, ConsulOptions, ConsulStore, Cursor, Finding, Key, Leadership, Level,
-    LoginSecret, MAX_COMMIT_OPS, Prefix, ReadStore, SecretTree, Store, StoreError, StoreEvent, VersionEvent, Write,
+    LoginSecret, MAX_COMMIT_OPS, Prefix, ReadStore, SecretReader, SecretTree, Store, StoreError, StoreEvent,
+    VersionEvent, Write,
 };
 use rotacast_test_servers::{Consul, ConsulCertificates, ConsulConfig, Proxy, Scratch, make_certificates, until};
 use tokio_util::sync::CancellationToken;
@@ -266,6 +267,8 @@ async fn rights_are_kept_to_and_their_lack_is_named() {
         made["SecretID"].as_str().unwrap().to_owned()
     };
     let token = make("rotacast", rules).await;
+    let service_rules = include_str!("../../../../docs/operate/stores/consul-service-policy.hcl");
+    let service = make("payments-api", service_rules).await;
     let narrow = make("narrow", "key_prefix \"rotacast/\" { policy = \"read\" }").await;
     let blind = make("blind", "key_prefix \"elsewhere/\" { policy = \"write\" }").await;
 
@@ -281,6 +284,18 @@ async fn rights_are_kept_to_and_their_lack_is_named() {
         assert_eq!(worst(&findings, subject), Level::Ok, "{findings:?}");
     }
     assert!(findings.iter().any(|finding| finding.subject == "consul version" && finding.text.contains("1.")));
+
+    // A service reads what belongs to its own secrets, and nothing else.
+    let service = with_token(&consul, &service);
+    let reader = SecretReader::new(Arc::new(service.clone()), prefix());
+    assert!(reader.read_version(&secret, Version::FIRST).await.unwrap().is_some());
+    assert!(reader.read_record(&secret).await.unwrap().is_none());
+    for key in ["roster/payments-api/pod-1/0", "versions/mail/smtp/1", "records/mail/smtp", "leader"] {
+        let refused = service.get(&Key::new(format!("rotacast/{key}"))).await.err();
+        assert!(matches!(refused, Some(StoreError::Denied { .. })), "{key}: {refused:?}");
+    }
+    let refused = service.commit(put("rotacast/records/payments/db", b"x")).await.err().unwrap();
+    assert!(matches!(refused, StoreError::Denied { .. }), "{refused}");
 
     // A token that may read may not write.
     let narrow = with_token(&consul, &narrow);

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use rotacast_proto::{SecretValue, ServerFault};
-use rotacast_protocol::SecretName;
+use rotacast_protocol::{SecretName, Version};
 use rotacast_store::{
     Check, Commit, Committed, EtcdOptions, EtcdStore, EtcdUser, Finding, Key, Level, LoginSecret, Prefix, ReadStore,
-    SecretTree, Store, StoreError, StoreEvent, VersionEvent, Write,
+    SecretReader, SecretTree, Store, StoreError, StoreEvent, VersionEvent, Write,
 };
 use rotacast_test_servers::{Etcd, Proxy, Scratch, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -80,6 +80,11 @@ async fn users_and_their_rights_are_kept_to() {
         &["role", "grant-permission", "rotacast", "--prefix=true", "readwrite", "rotacast/"],
         &["user", "add", "rotacast:canary-pw"],
         &["user", "grant-role", "rotacast", "rotacast"],
+        &["role", "add", "payments-api"],
+        &["role", "grant-permission", "payments-api", "--prefix=true", "read", "rotacast/versions/payments/db/"],
+        &["role", "grant-permission", "payments-api", "read", "rotacast/records/payments/db"],
+        &["user", "add", "payments-api:service-pw"],
+        &["user", "grant-role", "payments-api", "payments-api"],
         &["auth", "enable"],
     ] {
         etcd.ctl(command).await;
@@ -109,6 +114,17 @@ async fn users_and_their_rights_are_kept_to() {
     assert_eq!(worst(&findings, "store prefix"), Level::Ok, "{findings:?}");
     let elsewhere = SecretTree::new(Arc::new(store.clone()), Prefix::new("elsewhere").unwrap());
     assert_eq!(worst(&elsewhere.examine().await, "store prefix"), Level::Error);
+    // A service reads what belongs to its own secrets, and nothing else.
+    let service = with_user(&etcd, "payments-api", "service-pw");
+    let reader = SecretReader::new(Arc::new(service.clone()), Prefix::new("rotacast").unwrap());
+    assert!(reader.read_version(&secret, Version::FIRST).await.unwrap().is_some());
+    assert!(reader.read_record(&secret).await.unwrap().is_none());
+    for key in ["roster/payments-api/pod-1/0", "versions/mail/smtp/1", "records/mail/smtp", "leader"] {
+        let refused = service.get(&Key::new(format!("rotacast/{key}"))).await.err();
+        assert!(matches!(refused, Some(StoreError::Denied { .. })), "{key}: {refused:?}");
+    }
+    let refused = service.commit(put("rotacast/records/payments/db", vec![1])).await.err().unwrap();
+    assert!(matches!(refused, StoreError::Denied { .. }), "{refused}");
     let denied = with_user(&etcd, "rotacast", "canary-wrong").examine().await;
     assert!(denied.iter().any(|finding| finding.level == Level::Error && finding.fix.contains("password")));
     assert!(denied.iter().all(|finding| !finding.text.contains("canary")));
