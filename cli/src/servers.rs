@@ -1,14 +1,13 @@
 //! Where broadcasters listen, and which of them to ask.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use http_body_util::{BodyExt as _, Limited};
-use rotacast_proto::v1;
 use rotacast_proto::v1::admin_client::AdminClient;
+use rotacast_proto::{is_loopback, v1};
 use tonic::codegen::http;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::service::Interceptor;
@@ -228,26 +227,6 @@ fn server(name: &str, global: &Global) -> Result<Server, Stop> {
     Ok(Server { name: name.to_owned(), endpoint, private: tls || loopback, loopback })
 }
 
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 fn read(file: &Path) -> Result<Vec<u8>, Stop> {
     std::fs::read(file).map_err(|error| Stop::usage(format!("cannot read {}: {error}", file.display()), ""))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_machine_is_loopback() {
-        for host in ["localhost", "127.0.0.1", "127.3.2.1", "[::1]"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in ["localhost.example", "10.0.0.1", "[::]", "0.0.0.0", "example"] {
-            assert!(!is_loopback(host), "{host}");
-        }
-    }
 }

@@ -7,6 +7,7 @@ mod envelope;
 mod fault;
 mod finding;
 mod identity;
+mod in_the_clear;
 mod key;
 mod key_file;
 mod login;
@@ -28,6 +29,7 @@ pub use envelope::{Envelope, EnvelopeError, Kind, MAX_FIELD_BYTES, MAX_PAYLOAD_B
 pub use fault::ServerFault;
 pub use finding::{Finding, Level};
 pub use identity::{InstanceIdentity, Sender, incarnation_of};
+pub use in_the_clear::{InTheClear, Unencrypted, is_loopback, leaves_this_machine};
 pub use key::{KeyError, KeyId, SigningKey, VerifyingKey};
 pub use key_file::KeyFileError;
 pub use login::LoginSecret;

@@ -43,6 +43,7 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// | `ROTACAST_IDENTITY` | file with this service's private key | required |
 /// | `ROTACAST_TRUST` | files with the public keys of all broadcasters, joined by `:` | required |
 /// | `ROTACAST_CA` | file with the certificate authority for TLS connections, PEM | the system's |
+/// | `ROTACAST_IN_THE_CLEAR` | `true` allows connections to other machines without encryption | they are refused |
 /// | `ROTACAST_BROADCASTERS` | addresses of all broadcasters, `https://host:port`, joined by `,` | required with Kafka |
 /// | `ROTACAST_NATS_CREDS` | NATS `.creds` file | no login |
 /// | `ROTACAST_KAFKA_USER`, `ROTACAST_KAFKA_PASSWORD_FILE` | the login to Kafka, by SCRAM-SHA-512 | no login |
@@ -60,6 +61,8 @@ pub struct Builder {
     trust_files: Vec<PathBuf>,
     ca_file: Option<PathBuf>,
     values: Option<Values>,
+    #[cfg(any(feature = "nats", feature = "kafka", feature = "etcd", feature = "consul"))]
+    in_the_clear: Option<bool>,
     #[cfg(feature = "grpc")]
     broadcasters: Vec<String>,
     #[cfg(feature = "consul")]
@@ -81,6 +84,9 @@ pub(crate) struct Plan {
     pub(crate) incarnations: Arc<Incarnations>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) start_timeout: Duration,
+    /// Whether connections beyond this machine may do without encryption.
+    #[cfg(any(feature = "nats", feature = "kafka", feature = "etcd", feature = "consul"))]
+    pub(crate) in_the_clear: bool,
     /// Readable at the start.
     #[cfg(any(feature = "nats", feature = "grpc", feature = "etcd", feature = "consul"))]
     pub(crate) ca_file: Option<PathBuf>,
@@ -169,6 +175,16 @@ impl Builder {
     #[must_use]
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_file = Some(path.into());
+        self
+    }
+
+    /// Allows connections to other machines without encryption: to NATS, to etcd and Consul with the values of secrets, and to
+    /// Kafka with a password that is sent as it is. Use it only if something else protects the way there, such as a VPN or a
+    /// service mesh. Default: no. Connections to broadcasters are never allowed without: they speak TLS.
+    #[cfg(any(feature = "nats", feature = "kafka", feature = "etcd", feature = "consul"))]
+    #[must_use]
+    pub fn in_the_clear(mut self, allowed: bool) -> Self {
+        self.in_the_clear = Some(allowed);
         self
     }
 
@@ -346,6 +362,8 @@ impl Builder {
             cluster,
             trust: Arc::new(Trust::new(self.find_trust()?)),
             start_timeout: self.start_timeout.unwrap_or(START_TIMEOUT),
+            #[cfg(any(feature = "nats", feature = "kafka", feature = "etcd", feature = "consul"))]
+            in_the_clear: self.find_in_the_clear()?,
             #[cfg(any(feature = "nats", feature = "grpc", feature = "etcd", feature = "consul"))]
             ca_file: self.find_ca()?,
             #[cfg(feature = "grpc")]
@@ -398,6 +416,17 @@ impl Builder {
             ));
         }
         Ok(keys)
+    }
+
+    #[cfg(any(feature = "nats", feature = "kafka", feature = "etcd", feature = "consul"))]
+    fn find_in_the_clear(&self) -> Result<bool, Error> {
+        if let Some(allowed) = self.in_the_clear {
+            return Ok(allowed);
+        }
+        let Some(text) = variable("ROTACAST_IN_THE_CLEAR") else { return Ok(false) };
+        text.parse().map_err(|_| {
+            Error::new(ErrorKind::Config, format!("ROTACAST_IN_THE_CLEAR is {text:?}"), "expected true or false")
+        })
     }
 
     #[cfg(feature = "grpc")]

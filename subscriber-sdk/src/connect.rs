@@ -1,5 +1,7 @@
 //! From addresses to transports and value sources.
 
+#[cfg(any(feature = "nats", feature = "kafka", feature = "etcd", feature = "consul"))]
+mod unencrypted;
 mod values;
 
 use std::sync::Arc;
@@ -59,6 +61,7 @@ pub(crate) async fn connect(url: &str, plan: &Plan, values: Option<&Values>) -> 
         Transport::Nats(url) => {
             let mut options = rotacast_bus::NatsOptions::new(url, plan.cluster.clone());
             options.urls = url.split(',').map(|url| url.trim().to_owned()).collect();
+            unencrypted::check_nats(&options.urls, plan)?;
             let in_url = || options.urls.iter().find_map(|url| rotacast_bus::NatsCredentials::of_url(url));
             if let Some(credentials) = plan.nats_credentials.clone().or_else(in_url) {
                 options.credentials = credentials;
@@ -156,6 +159,9 @@ fn kafka(brokers: Vec<String>, tls: bool, plan: &Plan) -> Result<rotacast_bus::K
         ));
     }
     let broadcaster = |url: &String| GrpcOptions { url: url.clone(), ca: plan.ca(), ..Default::default() };
+    if !tls {
+        unencrypted::check_kafka(&brokers, plan)?;
+    }
     let mut options = KafkaOptions::new(brokers, plan.cluster.clone());
     options.sync = KafkaSync::Grpc(plan.broadcasters.iter().map(broadcaster).collect());
     // The broadcaster makes the topics.

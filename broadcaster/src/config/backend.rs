@@ -2,7 +2,31 @@
 
 use std::path::PathBuf;
 
+use rotacast_proto::Unencrypted;
+
 use super::reader::Section;
+
+/// Allows what would otherwise be refused: an address of another machine without encryption.
+pub(super) const IN_THE_CLEAR: &str = "in_the_clear";
+
+/// Refuses addresses of other machines, which are not encrypted, unless the section allows that by name. `key` is the
+/// setting that holds them.
+pub(super) fn check_unencrypted<'a>(
+    section: &Section<'_, '_>,
+    key: &str,
+    allowed: bool,
+    addresses: impl IntoIterator<Item = &'a str>,
+    unencrypted: Unencrypted<'_>,
+) {
+    if allowed {
+        return;
+    }
+    for address in addresses {
+        if let Err(refusal) = unencrypted.to(address) {
+            section.problem(key, refusal.to_string());
+        }
+    }
+}
 
 /// A name and the file of a password.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rotacast_bus::StreamLimits;
+use rotacast_proto::Unencrypted;
 
-use super::backend::{ClientTls, Login, read_client_tls, read_login};
+use super::backend::{ClientTls, IN_THE_CLEAR, Login, check_unencrypted, read_client_tls, read_login};
 use super::error::Problem;
 use super::reader::Section;
 
@@ -148,7 +149,31 @@ fn read_nats(section: &Section<'_, '_>) -> Option<BusConfig> {
     let login = read_nats_login(section);
     let tls = read_tls_without_name(section);
     let streams = read_streams(&section.section("streams"));
+    let allowed = read_in_the_clear(section);
+    if let (Some(url), None) = (&url, &tls) {
+        let carries = match &login {
+            NatsLogin::None => "the names, states and reports of all secrets and services",
+            NatsLogin::Credentials(_) | NatsLogin::Nkey(_) => {
+                "the names, states and reports of all secrets and services, over a connection that is logged in,"
+            }
+            NatsLogin::Token(_) => "the token of bus.token_file",
+            NatsLogin::Password(_) => "the password of bus.user",
+        };
+        let plain = url.split(',').map(str::trim).filter(|server| server.starts_with("nats://"));
+        let unencrypted = Unencrypted {
+            carries,
+            encrypt: "use tls://, with [bus.tls] ca for an authority of your own",
+            allow: ALLOW_IN_THE_CLEAR,
+        };
+        check_unencrypted(section, "url", allowed, plain, unencrypted);
+    }
     Some(BusConfig::Nats { url: url?, login, tls, replicas, streams })
+}
+
+const ALLOW_IN_THE_CLEAR: &str = "set in_the_clear = true in [bus] (or ROTACAST_BUS_IN_THE_CLEAR=true)";
+
+fn read_in_the_clear(section: &Section<'_, '_>) -> bool {
+    section.flag_or_env(IN_THE_CLEAR, "ROTACAST_BUS_IN_THE_CLEAR").unwrap_or_default()
 }
 
 /// A stream holds the last message of every key, so one that takes no message of the largest size is of no use.
@@ -205,6 +230,15 @@ fn read_kafka(section: &Section<'_, '_>) -> Option<BusConfig> {
         section.problem("mechanism", "is for a user with a password; set user and password_file".into());
     }
     let tls = read_tls_without_name(section);
+    let allowed = read_in_the_clear(section);
+    if let (Some(brokers), Some(_), Some(SaslMechanism::Plain), None) = (&brokers, &login, mechanism, &tls) {
+        let unencrypted = Unencrypted {
+            carries: "the password of bus.user, which \"PLAIN\" sends as it is,",
+            encrypt: "set [bus.tls] ca, or mechanism = \"SCRAM-SHA-512\"",
+            allow: ALLOW_IN_THE_CLEAR,
+        };
+        check_unencrypted(section, "brokers", allowed, brokers.iter().map(String::as_str), unencrypted);
+    }
     let properties_section = section.section("properties");
     let properties: BTreeMap<String, String> = properties_section.named_texts().into_iter().collect();
     for (name, value) in &properties {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rotacast_provider::postgres::PostgresSettings;
 
+use super::backend::IN_THE_CLEAR;
 use super::reader::Section;
 
 /// How a provider is called in the configuration.
@@ -89,6 +90,8 @@ pub struct PostgresConfig {
     pub settle: Duration,
     /// How often a credential that is in use is tested again.
     pub test_every: Duration,
+    /// Allows an administrator's connection to another machine, without encryption.
+    pub in_the_clear: bool,
 }
 
 /// What to do with sessions that are still there when their credential retires.
@@ -191,6 +194,7 @@ fn read_postgres(section: &Section<'_, '_>) -> Option<PostgresConfig> {
             .unwrap_or(PostgresSettings::MAX_CONNECTIONS),
         settle: section.duration_within("settle", &SETTLE).unwrap_or(PostgresSettings::SETTLE),
         test_every: section.duration_within("test_every", &TEST_EVERY).unwrap_or(PostgresSettings::TEST_EVERY),
+        in_the_clear: section.flag(IN_THE_CLEAR).unwrap_or_default(),
     })
 }
 

@@ -240,6 +240,13 @@ impl<'t, 'd> Section<'t, 'd> {
         flag
     }
 
+    /// The environment's word counts before the file's.
+    pub(super) fn flag_or_env(&self, key: &'static str, variable: &str) -> Option<bool> {
+        let in_file = self.flag(key);
+        let Some(text) = (self.document.environment)(variable) else { return in_file };
+        text.parse().map_err(|_| self.wrong_variable(variable, &format!("{text:?}; expected true or false"))).ok()
+    }
+
     pub(super) fn integer<T: FromStr>(&self, key: &'static str) -> Option<T> {
         self.get(key).and_then(|value| self.as_integer(key, value))
     }

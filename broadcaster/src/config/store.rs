@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::backend::{ClientTls, Login, read_client_tls, read_login};
+use rotacast_proto::Unencrypted;
+
+use super::backend::{ClientTls, IN_THE_CLEAR, Login, check_unencrypted, read_client_tls, read_login};
 use super::reader::Section;
 
 /// Where versions and records are.
@@ -127,6 +129,11 @@ fn read_etcd(section: &Section<'_, '_>, prefix: String) -> Option<StoreConfig> {
     for endpoint in &endpoints {
         check_scheme(section, "endpoints", endpoint, tls.is_some());
     }
+    let carries = match &login {
+        Some(_) => "the values of secrets and the password of store.user",
+        None => "the values of secrets",
+    };
+    check_in_the_clear(section, "endpoints", endpoints.iter().map(String::as_str), carries);
     Some(StoreConfig::Etcd { endpoints, prefix, layout: layout?, login, tls })
 }
 
@@ -150,6 +157,11 @@ fn read_consul(section: &Section<'_, '_>, prefix: String) -> Option<StoreConfig>
         return None;
     }
     check_scheme(section, "address", &address, tls.is_some());
+    let carries = match &token_file {
+        Some(_) => "the values of secrets and the token of store.token_file",
+        None => "the values of secrets",
+    };
+    check_in_the_clear(section, "address", [address.as_str()], carries);
     Some(StoreConfig::Consul { address, prefix, layout: layout?, token_file, datacenter, tls })
 }
 
@@ -164,6 +176,22 @@ fn check_scheme(section: &Section<'_, '_>, key: &str, address: &str, tls: bool) 
         _ => "expected to begin with http:// or https://",
     };
     section.problem(key, format!("{address:?} {problem}"));
+}
+
+fn check_in_the_clear<'a>(
+    section: &Section<'_, '_>,
+    key: &str,
+    addresses: impl IntoIterator<Item = &'a str>,
+    carries: &str,
+) {
+    let allowed = section.flag_or_env(IN_THE_CLEAR, "ROTACAST_STORE_IN_THE_CLEAR").unwrap_or_default();
+    let plain = addresses.into_iter().filter(|address| address.starts_with("http://"));
+    let unencrypted = Unencrypted {
+        carries,
+        encrypt: "use https:// with [store.tls] ca",
+        allow: "set in_the_clear = true in [store] (or ROTACAST_STORE_IN_THE_CLEAR=true)",
+    };
+    check_unencrypted(section, key, allowed, plain, unencrypted);
 }
 
 fn read_layout(section: &Section<'_, '_>, prefix: &str) -> Option<Layout> {

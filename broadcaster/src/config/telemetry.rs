@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use rotacast_proto::Unencrypted;
+
+use super::backend::{IN_THE_CLEAR, check_unencrypted};
 use super::reader::Section;
 
 /// The path that the protocol gives to traces, below a collector's address.
@@ -31,6 +34,16 @@ pub(super) fn read(section: &Section<'_, '_>) -> TelemetryConfig {
         (None, None) => None,
     };
     let off = is(section, "OTEL_SDK_DISABLED", "true") || is(section, "OTEL_TRACES_EXPORTER", "none");
+    let allowed = section.flag(IN_THE_CLEAR).unwrap_or_default();
+    let plain = traces_url.as_deref().filter(|url| url.starts_with("http://") && !off);
+    if headers_file.is_some() || filled(section.variable("OTEL_EXPORTER_OTLP_HEADERS")).is_some() {
+        let unencrypted = Unencrypted {
+            carries: "the request headers, which hold a token,",
+            encrypt: "use https://",
+            allow: "set in_the_clear = true in [telemetry]",
+        };
+        check_unencrypted(section, "otlp_endpoint", allowed, plain, unencrypted);
+    }
     section.finish();
     TelemetryConfig { traces_url: traces_url.filter(|_| !off), headers_file, ca }
 }

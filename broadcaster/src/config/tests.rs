@@ -228,6 +228,82 @@ fn what_cannot_be_safe_is_refused_with_the_fix() {
 }
 
 #[test]
+fn what_would_cross_a_network_in_the_clear_is_refused_unless_that_is_allowed_by_name() {
+    let login = "user = \"u\"\npassword_file = \"/p\"\n";
+    let etcd = "[store]\nkind = \"etcd\"\nendpoints = [\"http://127.0.0.1:2379\", \"http://etcd-2:2379\"]\n";
+    let consul = "[store]\nkind = \"consul\"\naddress = \"http://10.0.0.1:8500\"\n";
+    let nats = "[bus]\nkind = \"nats\"\nurl = \"tls://nats-1:4222, nats://nats-2:4222\"\n";
+    let kafka = "[bus]\nkind = \"kafka\"\nbrokers = [\"localhost:9092\", \"kafka-2:9092\"]\nmechanism = \"PLAIN\"\n";
+    let refusals = [
+        (etcd.to_owned(), "store.endpoints: \"http://etcd-2:2379\"", "the values of secrets"),
+        (
+            format!("{etcd}{login}"),
+            "store.endpoints: \"http://etcd-2:2379\"",
+            "the values of secrets and the password of store.user",
+        ),
+        (consul.to_owned(), "store.address: \"http://10.0.0.1:8500\"", "the values of secrets"),
+        (
+            format!("{consul}token_file = \"/t\"\n"),
+            "store.address: \"http://10.0.0.1:8500\"",
+            "the values of secrets and the token of store.token_file",
+        ),
+        (
+            nats.to_owned(),
+            "bus.url: \"nats://nats-2:4222\"",
+            "the names, states and reports of all secrets and services",
+        ),
+        (
+            format!("{nats}nkey_file = \"/n\"\n"),
+            "bus.url: \"nats://nats-2:4222\"",
+            "the names, states and reports of all secrets and services, over a connection that is logged in,",
+        ),
+        (format!("{nats}token_file = \"/t\"\n"), "bus.url: \"nats://nats-2:4222\"", "the token of bus.token_file"),
+        (format!("{nats}{login}"), "bus.url: \"nats://nats-2:4222\"", "the password of bus.user"),
+        (
+            format!("{kafka}{login}"),
+            "bus.brokers: \"kafka-2:9092\"",
+            "the password of bus.user, which \"PLAIN\" sends as it is,",
+        ),
+    ];
+    for (text, address, carries) in refusals {
+        let (encrypt, section, variable) = match text.lines().nth(1).unwrap() {
+            "kind = \"nats\"" => {
+                ("use tls://, with [bus.tls] ca for an authority of your own", "bus", "ROTACAST_BUS_IN_THE_CLEAR")
+            }
+            "kind = \"kafka\"" => {
+                ("set [bus.tls] ca, or mechanism = \"SCRAM-SHA-512\"", "bus", "ROTACAST_BUS_IN_THE_CLEAR")
+            }
+            _ => ("use https:// with [store.tls] ca", "store", "ROTACAST_STORE_IN_THE_CLEAR"),
+        };
+        assert_eq!(
+            refused(&text),
+            format!(
+                "rotacast.toml:3: {address} is not encrypted and not on this machine: {carries} would cross the network in \
+                 the clear; {encrypt}, or set in_the_clear = true in [{section}] (or {variable}=true) if something else \
+                 protects the way there"
+            )
+        );
+        parse(&format!("{text}in_the_clear = true\n")).unwrap_or_else(|told| panic!("{told}"));
+        let from_environment = |value: &'static str| {
+            let text = format!("cluster = \"a\"\n{text}");
+            Config::parse(Path::new("r.toml"), &text, &|asked| (asked == variable).then(|| value.into()))
+        };
+        from_environment("true").unwrap();
+        let told = from_environment("yes").unwrap_err().to_string();
+        assert!(told.contains(&format!("environment variable {variable}: \"yes\"; expected true or false")), "{told}");
+    }
+    for encrypted in [
+        "[store]\nkind = \"etcd\"\nendpoints = [\"https://etcd-2:2379\"]\n[store.tls]\nca = \"c\"\n",
+        "[store]\nkind = \"consul\"\naddress = \"https://10.0.0.1:8500\"\n[store.tls]\nca = \"c\"\n",
+        &format!("{nats}[bus.tls]\nca = \"c\"\n"),
+        &format!("{kafka}{login}[bus.tls]\nca = \"c\"\n"),
+        &format!("{}{login}", kafka.replace("PLAIN", "SCRAM-SHA-256")),
+    ] {
+        parse(encrypted).unwrap_or_else(|told| panic!("{told}"));
+    }
+}
+
+#[test]
 fn the_environment_goes_over_the_file_and_its_mistakes_are_named() {
     let with = |name: &'static str, value: &'static str| {
         Config::parse(Path::new("r.toml"), "cluster = \"a\"\n", &move |asked| (asked == name).then(|| value.into()))
@@ -278,7 +354,7 @@ fn consul_settings_are_read_and_mistakes_in_them_are_named() {
         tls: None,
     };
     assert_eq!(config.store, expected);
-    let plain = with("address = \"http://h:1\"\nlayout = \"plain\"\nsource_prefix = \"apps\"\n").unwrap();
+    let plain = with("address = \"http://[::1]:1\"\nlayout = \"plain\"\nsource_prefix = \"apps\"\n").unwrap();
     assert_eq!(plain.store.source_prefix(), Some("apps"));
     let told = [
         ("", "r", "store.address: is missing"),
@@ -364,7 +440,7 @@ fn properties_that_break_safety_or_hold_secrets_are_refused_by_name() {
 
 #[test]
 fn a_login_to_nats_is_given_in_one_way_only() {
-    let with = |more: &str| parse(&format!("[bus]\nkind = \"nats\"\nurl = \"nats://h:1\"\n{more}"));
+    let with = |more: &str| parse(&format!("[bus]\nkind = \"nats\"\nurl = \"nats://localhost:1\"\n{more}"));
     let login = |more: &str| match with(more).unwrap().bus {
         BusConfig::Nats { login, .. } => login,
         other => panic!("{other:?}"),
@@ -386,8 +462,8 @@ fn servers_may_be_named_by_the_environment() {
         })
         .unwrap()
     };
-    let consul = from([("ROTACAST_STORE_KIND", "consul"), ("ROTACAST_STORE_ADDRESS", "http://h:1")]);
-    assert!(matches!(consul.store, StoreConfig::Consul { address, .. } if address == "http://h:1"));
+    let consul = from([("ROTACAST_STORE_KIND", "consul"), ("ROTACAST_STORE_ADDRESS", "http://127.0.0.1:1")]);
+    assert!(matches!(consul.store, StoreConfig::Consul { address, .. } if address == "http://127.0.0.1:1"));
     let kafka = from([("ROTACAST_BUS_KIND", "kafka"), ("ROTACAST_BUS_BROKERS", "a:1, b:2")]);
     assert_eq!(kafka.bus.missing_from_build().is_none(), cfg!(feature = "kafka"));
     assert!(matches!(kafka.bus, BusConfig::Kafka { brokers, .. } if brokers == ["a:1", "b:2"]));
@@ -417,4 +493,19 @@ fn the_collector_is_named_by_the_file_or_as_opentelemetry_has_it() {
     }
     let told = refused("[telemetry]\notlp_endpoint = \"http://me:word@collector:4318\"\n");
     assert!(told.contains("otlp_headers_file") && !told.contains("word"), "{told}");
+    // A token is not sent in the clear.
+    let headers = "otlp_headers_file = \"h\"\n";
+    let in_the_clear = "telemetry.otlp_endpoint: \"http://collector:4318\" is not encrypted and not on this machine: the \
+                        request headers, which hold a token, would cross the network in the clear; use https://, or set \
+                        in_the_clear = true in [telemetry] if something else protects the way there";
+    assert_eq!(refused(&format!("{file}{headers}")), format!("rotacast.toml:2: {in_the_clear}"));
+    let told = with(file, &[("OTEL_EXPORTER_OTLP_HEADERS", "authorization=canary")]).unwrap_err().to_string();
+    assert!(told.contains(in_the_clear) && !told.contains("canary"), "{told}");
+    for safe in [
+        format!("{file}{headers}in_the_clear = true\n"),
+        format!("{}{headers}", file.replace("http://collector", "https://collector")),
+        format!("{}{headers}", file.replace("collector", "127.0.0.1")),
+    ] {
+        parse(&safe).unwrap_or_else(|told| panic!("{told}"));
+    }
 }

@@ -80,6 +80,7 @@ fn postgres(config: &PostgresConfig, cluster: &ClusterName) -> anyhow::Result<Po
         max_connections: config.max_connections,
         settle: config.settle,
         test_every: config.test_every,
+        in_the_clear: config.in_the_clear,
         admin,
         group_role: config.group_role.clone(),
         role_name: config.role_name.clone().unwrap_or_else(|| PostgresSettings::ROLE_NAME.to_owned()),
@@ -101,7 +102,7 @@ mod tests {
 
     fn postgres(name: &str, port: u16) -> String {
         format!(
-            "[providers.{name}]\nkind = \"postgres\"\nadmin = \"host=h user=u dbname=app\"\ngroup_role = \"{name}\"\n\
+            "[providers.{name}]\nkind = \"postgres\"\nadmin = \"host=localhost user=u dbname=app\"\ngroup_role = \"{name}\"\n\
              database = \"app\"\nhost = \"h\"\nport = {port}\nalso_at = [\"h:5432\"]\n"
         )
     }
@@ -121,6 +122,18 @@ mod tests {
         assert_eq!(find(&postgres("payments", 5433)), None);
         assert_eq!(find("[providers.payments]\nkind = \"generate\"\n"), None);
         assert_eq!(find(""), None);
+    }
+
+    #[test]
+    fn an_administrator_beyond_this_machine_is_allowed_by_name_only() {
+        let section = postgres("payments", 5432).replace("host=localhost", "host=pg.internal");
+        let build = |more: &str| {
+            let text = format!("cluster = \"a\"\n{section}{more}");
+            Providers::new(&Config::parse(Path::new("r.toml"), &text, &|_| None).unwrap()).map(drop)
+        };
+        let told = format!("{:#}", build("").unwrap_err());
+        assert!(told.starts_with("[providers.payments]: ") && told.contains("set in_the_clear = true"), "{told}");
+        build("in_the_clear = true\n").unwrap();
     }
 
     #[test]

@@ -138,6 +138,39 @@ async fn the_audit_log_is_shown_and_a_changed_line_is_named() {
 }
 
 #[tokio::test]
+async fn a_check_and_a_start_refuse_what_would_cross_a_network_in_the_clear() {
+    let folder = tempfile::tempdir().unwrap();
+    alone(&folder, &["keygen", "--out", "broadcaster"]).await.exits(0);
+    let file = |name: &str| folder.path().join(name);
+    let written = |text: &str| {
+        let keys = "[keys]\nsigning_key = \"broadcaster.key\"\n";
+        std::fs::write(file("rotacast.toml"), format!("cluster = \"test\"\n{keys}{text}")).unwrap();
+    };
+    written(
+        "[store]\nkind = \"consul\"\naddress = \"http://consul:8500\"\n[bus]\nkind = \"nats\"\nurl = \"nats://nats:4222\"\n",
+    );
+    for command in
+        [&["config", "check", "--without-files", "rotacast.toml"][..], &["serve", "--config", "rotacast.toml"]]
+    {
+        let ran = alone(&folder, command).await.exits(2);
+        for (line, setting, way) in [(6, "store.address", "https://"), (9, "bus.url", "tls://")] {
+            let told = format!("rotacast.toml:{line}: {setting}: ");
+            let told = ran.err.lines().find(|line| line.contains(&told)).unwrap_or_else(|| panic!("{}", ran.err));
+            assert!(told.contains(&format!("; use {way}")) && told.contains("in_the_clear = true"), "{told}");
+        }
+    }
+    // What is in a file is checked with the files. The password in it is not repeated.
+    std::fs::write(file("pg-admin"), "postgres://root:canary@pg.internal:5432/app").unwrap();
+    let provider = "[providers.p]\nkind = \"postgres\"\nadmin_file = \"pg-admin\"\ngroup_role = \"g\"\ndatabase = \"app\"\nhost = \"pg.internal\"\n";
+    written(provider);
+    let ran = alone(&folder, &["config", "check", "rotacast.toml"]).await.exits(2);
+    assert!(ran.err.contains("[providers.p]: the administrator's connection"), "{}", ran.err);
+    assert!(ran.err.contains("\"pg.internal\" is not encrypted") && !ran.err.contains("canary"), "{}", ran.err);
+    written(&format!("{provider}in_the_clear = true\n"));
+    alone(&folder, &["config", "check", "rotacast.toml"]).await.exits(0);
+}
+
+#[tokio::test]
 async fn a_configuration_is_checked_line_by_line() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("bad.toml"), "clutser = \"prod\"\n").unwrap();

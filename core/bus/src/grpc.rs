@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use rotacast_proto::v1::instances_client::InstancesClient;
-use rotacast_proto::{CERTIFICATE, Envelope, LoginSecret, PRIVATE_KEY, Renewed, v1};
+use rotacast_proto::{CERTIFICATE, Envelope, LoginSecret, PRIVATE_KEY, Renewed, is_loopback, v1};
 use rotacast_protocol::{InstanceKey, SecretName};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -47,7 +47,7 @@ pub struct ClientCertificate {
 /// Where the broadcaster is, and how to trust it. Certificates in files are read again when they change.
 #[derive(Clone, Default, Debug)]
 pub struct GrpcOptions {
-    /// `http://host:port` (loopback only, unless `plaintext_beyond_loopback`) or `https://host:port`.
+    /// `http://host:port` (loopback only, unless `in_the_clear`) or `https://host:port`.
     pub url: String,
     /// The authorities to trust, PEM; none: the system's.
     pub ca: Option<LoginSecret>,
@@ -57,7 +57,7 @@ pub struct GrpcOptions {
     pub client_certificate: Option<ClientCertificate>,
     /// Allows `http://` to other machines. Values then cross the network in the clear, unless something
     /// below encrypts them.
-    pub plaintext_beyond_loopback: bool,
+    pub in_the_clear: bool,
 }
 
 /// What the certificates' files hold at one moment.
@@ -440,19 +440,14 @@ fn prepare(options: &GrpcOptions, pem: &Pem) -> Result<Endpoint, String> {
             }
             endpoint.tls_config(tls).map_err(|problem| format!("TLS: {}", chain(&problem)))
         }
-        Some("http") if is_loopback(&host) || options.plaintext_beyond_loopback => Ok(endpoint),
+        Some("http") if is_loopback(&host) || options.in_the_clear => Ok(endpoint),
         Some("http") => {
-            Err("http:// to another machine would send values in the clear; use https://, or allow plaintext \
-                             explicitly"
+            Err("http:// to another machine would send values in the clear; use https://, or allow it by name with \
+                 in_the_clear"
                 .into())
         }
         _ => Err("expected a URL that begins with https:// or http://".into()),
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// An error with its causes: tonic's own text is only "transport error".
@@ -472,8 +467,8 @@ mod tests {
 
     #[test]
     fn values_never_cross_the_network_in_the_clear_unasked() {
-        let with = |url: &str, plaintext_beyond_loopback| {
-            let options = GrpcOptions { url: url.into(), plaintext_beyond_loopback, ..GrpcOptions::default() };
+        let with = |url: &str, in_the_clear| {
+            let options = GrpcOptions { url: url.into(), in_the_clear, ..GrpcOptions::default() };
             prepare(&options, &Pem::default())
         };
         for url in ["http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1", "https://broadcaster:1"] {

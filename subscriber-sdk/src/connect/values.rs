@@ -63,6 +63,7 @@ pub(super) fn from_broadcasters(urls: &[String], plan: &Plan) -> Result<Arc<dyn 
 #[cfg(feature = "etcd")]
 fn etcd(access: &EtcdAccess, plan: &Plan) -> Result<Arc<dyn ValueSource>, Error> {
     use rotacast_store::{ClientTls, EtcdOptions, EtcdStore, EtcdUser};
+    super::unencrypted::check_etcd(&access.endpoints, plan)?;
     let encrypted = access.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
     let tls = plan.ca().filter(|_| encrypted).map(ClientTls::trusting);
     let user = access.user.clone().map(|(name, password)| EtcdUser { name, password });
@@ -86,13 +87,7 @@ fn consul(access: &ConsulAccess, plan: &Plan) -> Result<Arc<dyn ValueSource>, Er
         })?;
         options.tls = Some(ClientTls::trusting(authority));
     }
-    if options.in_the_clear() {
-        return Err(Error::new(
-            ErrorKind::Config,
-            "values from Consul would travel over the network in the clear".to_owned(),
-            "give .values_from_consul(…) an https:// address, or that of the agent on this machine",
-        ));
-    }
+    super::unencrypted::check_consul(&access.address, plan)?;
     tree(ConsulStore::new(options)?, &access.prefix)
 }
 

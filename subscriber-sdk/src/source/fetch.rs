@@ -1,6 +1,5 @@
 //! Values from a broadcaster, over gRPC.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,7 +8,7 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use rotacast_proto::v1::instances_client::InstancesClient;
-use rotacast_proto::{CERTIFICATE, Envelope, LoginSecret, Renewed, SecretValue, v1};
+use rotacast_proto::{CERTIFICATE, Envelope, LoginSecret, Renewed, SecretValue, is_loopback, v1};
 use rotacast_protocol::message::{FetchRequest, SecretState};
 use rotacast_protocol::{ClusterName, Nonce, SecretName, Version};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri};
@@ -47,8 +46,7 @@ impl FetchTarget {
             )
         };
         let uri: Uri = url.parse().map_err(|error| config(format!("not an address: {error}")))?;
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        let loopback = is_loopback(uri.host().unwrap_or_default());
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| config(error.to_string()))?;
         let endpoint = endpoint.connect_timeout(FETCH_TIMEOUT).timeout(FETCH_TIMEOUT);
         let encrypted = match uri.scheme_str() {

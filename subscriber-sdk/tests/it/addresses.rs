@@ -1,5 +1,8 @@
 //! Addresses and settings that are refused before the SDK connects, and the errors.
 
+#[cfg(all(feature = "grpc", any(feature = "etcd", feature = "consul")))]
+use std::time::Duration;
+
 use rotacast_subscriber::{Builder, Error, ErrorKind, SigningKey, Subscriber};
 
 fn builder() -> Builder {
@@ -69,6 +72,8 @@ async fn a_login_in_the_address_is_used() {
 
 #[cfg(feature = "kafka")]
 mod kafka {
+    use rotacast_subscriber::{KafkaLogin, SaslMechanism};
+
     use super::*;
 
     #[tokio::test]
@@ -87,6 +92,20 @@ mod kafka {
         let told = refused(builder().kafka_property("group.id", "mine"), "kafka://127.0.0.1:9092").await.to_string();
         assert!(told.contains("group.id"), "{told}");
     }
+
+    #[tokio::test]
+    async fn a_password_is_not_sent_as_it_is_beyond_the_loopback() {
+        let login = |mechanism| KafkaLogin { user: "u".into(), password: "canary".into(), mechanism };
+        let builder = builder().broadcasters(["http://127.0.0.1:7400"]).kafka_login(login(SaslMechanism::Plain));
+        let told = refused(builder, "kafka://127.0.0.1:9092,kafka-2:9092").await.to_string();
+        assert_eq!(
+            told,
+            format!(
+                "Kafka: \"kafka-2:9092\" {NOT_HERE}: the password, which PLAIN sends as it is, would cross the network in \
+                 the clear; use kafkas:// or SCRAM, {ALLOW}"
+            )
+        );
+    }
 }
 
 #[cfg(all(feature = "consul", feature = "grpc"))]
@@ -97,12 +116,58 @@ async fn a_consul_that_speaks_tls_needs_an_authority() {
     assert!(told.contains(".ca_file(") && told.contains("https://127.0.0.1:8501"), "{told}");
 }
 
+/// How a refusal ends.
+#[cfg(all(feature = "grpc", any(feature = "nats", feature = "kafka", feature = "etcd", feature = "consul")))]
+const ALLOW: &str = "or call .in_the_clear(true) on the builder or set ROTACAST_IN_THE_CLEAR=true if something else \
+                     protects the way there";
+#[cfg(all(feature = "grpc", any(feature = "nats", feature = "kafka", feature = "etcd", feature = "consul")))]
+const NOT_HERE: &str = "is not encrypted and not on this machine";
+
 #[cfg(all(feature = "consul", feature = "grpc"))]
 #[tokio::test]
 async fn a_consul_beyond_the_loopback_must_speak_tls() {
     let builder = builder().values_from_consul("http://10.0.0.1:8500", "rotacast");
-    let told = refused(builder, "grpc://127.0.0.1:7400").await.to_string();
-    assert!(told.contains("in the clear"), "{told}");
+    let told = refused(builder.clone(), "grpc://127.0.0.1:7400").await.to_string();
+    assert_eq!(
+        told,
+        format!(
+            "Consul: \"http://10.0.0.1:8500\" {NOT_HERE}: the values of secrets and the token would cross the network in \
+             the clear; use https:// with .ca_file(…) or ROTACAST_CA, {ALLOW}"
+        )
+    );
+    let allowed = builder.in_the_clear(true).start_timeout(Duration::ZERO).connect("grpc://127.0.0.1:1").await;
+    assert_ne!(allowed.map(drop).map_err(|error| error.kind()), Err(ErrorKind::Config));
+}
+
+#[cfg(all(feature = "etcd", feature = "grpc"))]
+#[tokio::test]
+async fn an_etcd_beyond_the_loopback_must_speak_tls() {
+    let endpoints = ["http://127.0.0.1:2379", "http://etcd-2:2379"];
+    let builder = builder().values_from_etcd(endpoints, "rotacast").etcd_user("u", "canary".to_owned());
+    let told = refused(builder.clone(), "grpc://127.0.0.1:7400").await.to_string();
+    assert_eq!(
+        told,
+        format!(
+            "etcd: \"http://etcd-2:2379\" {NOT_HERE}: the values of secrets and the login would cross the network in the \
+             clear; use https:// with .ca_file(…) or ROTACAST_CA, {ALLOW}"
+        )
+    );
+    let allowed = builder.in_the_clear(true).start_timeout(Duration::ZERO).connect("grpc://127.0.0.1:1").await;
+    assert_ne!(allowed.map(drop).map_err(|error| error.kind()), Err(ErrorKind::Config));
+}
+
+#[cfg(all(feature = "nats", feature = "grpc"))]
+#[tokio::test]
+async fn a_nats_beyond_the_loopback_must_speak_tls() {
+    let builder = builder().broadcasters(["http://127.0.0.1:7400"]);
+    let told = refused(builder, "nats://127.0.0.1:4222, nats://user:canary@10.0.0.1:4222").await.to_string();
+    assert_eq!(
+        told,
+        format!(
+            "NATS: \"nats://10.0.0.1:4222\" {NOT_HERE}: this instance's login, states and reports would cross the network \
+             in the clear; use tls://, {ALLOW}"
+        )
+    );
 }
 
 #[cfg(feature = "grpc")]

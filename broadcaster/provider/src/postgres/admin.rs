@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use rotacast_proto::LoginSecret;
+use rotacast_proto::{InTheClear, Unencrypted};
 use tokio::task::JoinHandle;
+use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
 
 use super::foreign;
 use super::role::Problem;
-use super::settings::InvalidSettings;
+use super::settings::{InvalidSettings, PostgresSettings};
 
 /// Longest wait for a connection: a server that takes longer is overloaded, and the call comes again.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,20 +54,42 @@ impl Drop for Connection {
     }
 }
 
+/// A connection to PostgreSQL has no TLS yet.
+const UNENCRYPTED: Unencrypted<'_> = Unencrypted {
+    carries: "its statements, with the verifiers of new passwords, and the administrator's password if the server asks for \
+              it as it is,",
+    encrypt: "reach the server on this machine, such as through a tunnel, since the provider has no TLS yet",
+    allow: "set in_the_clear = true in the provider's section",
+};
+
 /// The administrator's connection as it is described now.
-pub(super) fn config(login: &LoginSecret) -> Result<Config, InvalidSettings> {
-    let text = login.read().map_err(InvalidSettings::AdminFile)?;
+pub(super) fn config(settings: &PostgresSettings) -> Result<Config, InvalidSettings> {
+    let text = settings.admin.read().map_err(InvalidSettings::AdminFile)?;
     let mut config: Config = text.trim().parse().map_err(|_| InvalidSettings::Admin)?;
     if config.get_hosts().is_empty() || config.get_user().is_none() {
         return Err(InvalidSettings::Admin);
+    }
+    if !settings.in_the_clear {
+        beyond_this_machine(&config).map_err(InvalidSettings::InTheClear)?;
     }
     config.application_name("rotacast").connect_timeout(CONNECT_TIMEOUT);
     Ok(config)
 }
 
+fn beyond_this_machine(config: &Config) -> Result<(), InTheClear> {
+    for (at, host) in config.get_hosts().iter().enumerate() {
+        // Without a network.
+        let Host::Tcp(name) = host else { continue };
+        // The address is connected to, and the name only compared with a certificate.
+        let address = config.get_hostaddrs().get(at).map_or_else(|| name.clone(), ToString::to_string);
+        UNENCRYPTED.to(&address)?;
+    }
+    Ok(())
+}
+
 /// Opens the administrator's connection.
-pub(super) async fn open(login: &LoginSecret) -> Result<Connection, Problem> {
-    let config = config(login).map_err(|problem| Problem::Denied(problem.to_string()))?;
+pub(super) async fn open(settings: &PostgresSettings) -> Result<Connection, Problem> {
+    let config = config(settings).map_err(|problem| Problem::Denied(problem.to_string()))?;
     let connecting = tokio::time::timeout(CONNECT_TIMEOUT, Connection::open(&config)).await;
     match connecting {
         Err(_) => Err(Problem::Unreachable("no answer to the administrator's login within 5 s".into())),
@@ -105,5 +128,59 @@ pub(super) fn told(error: &tokio_postgres::Error) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::{Endpoint, OnLiveSessions};
+    use super::*;
+
+    fn told_of(admin: &str, in_the_clear: bool) -> Option<String> {
+        let settings = PostgresSettings {
+            cluster: "test".into(),
+            admin: admin.to_owned().into(),
+            group_role: "app_owner".into(),
+            role_name: PostgresSettings::ROLE_NAME.into(),
+            database: "app".into(),
+            endpoint: Endpoint { host: "localhost".into(), port: 5432 },
+            also_at: Vec::new(),
+            on_live_sessions: OnLiveSessions::Wait,
+            max_connections: PostgresSettings::MAX_CONNECTIONS,
+            settle: PostgresSettings::SETTLE,
+            test_every: PostgresSettings::TEST_EVERY,
+            in_the_clear,
+        };
+        config(&settings).err().map(|problem| problem.to_string())
+    }
+
+    #[test]
+    fn the_administrators_connection_leaves_this_machine_only_if_that_is_allowed_by_name() {
+        for here in [
+            "postgres://root:canary@localhost/app",
+            "postgres://root:canary@127.0.0.1:6432/app",
+            "postgres://root:canary@[::1]/app",
+            "host=/run/postgresql user=root",
+            "host=pg.internal hostaddr=127.0.0.1 user=root",
+        ] {
+            assert_eq!(told_of(here, false), None, "{here}");
+        }
+        for (there, address) in [
+            ("postgres://root:canary@pg.internal:5432/app", "pg.internal"),
+            ("postgres://root:canary@localhost,10.0.0.1/app", "10.0.0.1"),
+            ("host=localhost hostaddr=10.0.0.1 user=root password=canary", "10.0.0.1"),
+        ] {
+            assert_eq!(
+                told_of(there, false).unwrap(),
+                format!(
+                    "the administrator's connection (admin, admin_file or admin_env): \"{address}\" is not encrypted and \
+                     not on this machine: its statements, with the verifiers of new passwords, and the administrator's \
+                     password if the server asks for it as it is, would cross the network in the clear; reach the server \
+                     on this machine, such as through a tunnel, since the provider has no TLS yet, or set in_the_clear = \
+                     true in the provider's section if something else protects the way there"
+                )
+            );
+            assert_eq!(told_of(there, true), None, "{there}");
+        }
     }
 }

@@ -135,7 +135,7 @@ impl PostgresProvider {
     /// # Errors
     /// [`InvalidSettings`] says which one is wrong.
     pub fn new(settings: PostgresSettings) -> Result<Self, InvalidSettings> {
-        admin::config(&settings.admin)?;
+        admin::config(&settings)?;
         check_name("group_role", &settings.group_role)?;
         check_name("database", &settings.database)?;
         check_name("role_name", &settings.role_name)?;
@@ -275,7 +275,7 @@ impl PostgresProvider {
 
     async fn create_role(&self, credential: &Credential) -> Result<(), Problem> {
         let value = self.ours(&credential.value).map_err(Problem::Refused)?;
-        let mut connection = admin::open(&self.settings.admin).await?;
+        let mut connection = admin::open(&self.settings).await?;
         let transaction = self.begin(connection.client(), &value.username).await?;
         let found = Role::read(&transaction, &value.username, self.group()).await?;
         let role = escape_identifier(&value.username);
@@ -339,7 +339,7 @@ impl PostgresProvider {
         };
         self.refusals.forget(credential);
         let pid: i32 = session.client().query_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?;
-        let mut connection = admin::open(&self.settings.admin).await?;
+        let mut connection = admin::open(&self.settings).await?;
         let client = connection.client();
         let role = Role::read(&*client, &value.username, self.group()).await?;
         let seen = match &role {
@@ -372,7 +372,7 @@ impl PostgresProvider {
 
     /// Whether the role was made for this value a moment ago, as the administrator's server has it.
     async fn is_fresh(&self, credential: &Credential, value: &LoginValue) -> Result<bool, Problem> {
-        let mut connection = admin::open(&self.settings.admin).await?;
+        let mut connection = admin::open(&self.settings).await?;
         let client = connection.client();
         let role = Role::read(&*client, &value.username, self.group()).await?;
         let now = seconds_of(&*client).await?;
@@ -434,7 +434,7 @@ impl PostgresProvider {
                 "its role is also that of version {other}: whose sessions they are cannot be told"
             )));
         }
-        let mut connection = admin::open(&self.settings.admin).await?;
+        let mut connection = admin::open(&self.settings).await?;
         let client = connection.client();
         let sessions = match Role::read(client, &value.username, self.group()).await? {
             // The sessions of a role that is not this version's are not this version's either.
@@ -459,7 +459,7 @@ impl PostgresProvider {
     ) -> Result<(), Problem> {
         let value = self.retirable(credential, others)?;
         let owner = self.owner(credential, &value);
-        let mut connection = admin::open(&self.settings.admin).await?;
+        let mut connection = admin::open(&self.settings).await?;
         let transaction = self.begin(connection.client(), &value.username).await?;
         let Some(role) = Role::read(&transaction, &value.username, self.group()).await? else {
             self.check_not_renamed(&transaction, credential, &value).await?;
@@ -565,7 +565,7 @@ impl PostgresProvider {
         // What was never disabled must not lose its role while a session is open.
         self.disable_role(credential, others, live).await?;
         let value = self.retirable(credential, others)?;
-        let mut connection = admin::open(&self.settings.admin).await?;
+        let mut connection = admin::open(&self.settings).await?;
         let transaction = self.begin(connection.client(), &value.username).await?;
         let Some(role) = Role::read(&transaction, &value.username, self.group()).await? else {
             return Ok(());

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use rotacast_proto::LoginSecret;
+use rotacast_proto::{InTheClear, LoginSecret};
 use rotacast_protocol::{SecretName, Version};
 use thiserror::Error;
 
@@ -65,6 +65,8 @@ pub struct PostgresSettings {
     pub settle: Duration,
     /// How often a credential that is in use is tested again.
     pub test_every: Duration,
+    /// Allows the administrator's connection to lead to another machine: it is not encrypted.
+    pub in_the_clear: bool,
 }
 
 impl PostgresSettings {
@@ -91,6 +93,9 @@ pub enum InvalidSettings {
     /// The file with the administrator's connection cannot be read.
     #[error("{0}")]
     AdminFile(String),
+    /// The administrator's connection leads to another machine, and that is not allowed by name.
+    #[error("the administrator's connection (admin, admin_file or admin_env): {0}")]
+    InTheClear(InTheClear),
     /// A name PostgreSQL would cut off, or that is empty.
     #[error("{setting} is not valid: expected 1 to 63 bytes, without control characters")]
     Name {

@@ -237,6 +237,7 @@ async fn a_password_that_was_changed_in_postgresql_is_a_finding_and_no_more() {
         max_connections: PostgresSettings::MAX_CONNECTIONS,
         settle: PostgresSettings::SETTLE,
         test_every: Duration::from_millis(200),
+        in_the_clear: false,
     };
     let value = format!(
         r#"{{"host":"127.0.0.1","port":{},"username":"theirs","password":"right-4711","dbname":"postgres"}}"#,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rotacast_proto::{ClientPem, ClientTls, Renewed};
+use rotacast_proto::{ClientPem, ClientTls, Renewed, leaves_this_machine};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use crate::{LoginSecret, StoreError};
@@ -74,8 +74,9 @@ impl EtcdOptions {
                 return invalid("an endpoint holds a user name; expected it in the option for the user".into());
             }
         }
-        if self.tls.is_none() && self.user.is_some() && !self.endpoints.iter().all(|endpoint| is_loopback(endpoint)) {
-            tracing::warn!("the etcd password goes over the network without TLS");
+        let clear = |endpoint: &&String| self.tls.is_none() && leaves_this_machine(endpoint);
+        if let Some(endpoint) = self.endpoints.iter().find(clear) {
+            tracing::warn!("values and the etcd password go to {endpoint} without TLS; set store.tls");
         }
         Ok(())
     }
@@ -98,11 +99,6 @@ impl EtcdOptions {
         }
         endpoint.tls_config(config).map_err(|error| format!("the certificates for {url}: {error}"))
     }
-}
-
-fn is_loopback(endpoint: &str) -> bool {
-    let host = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
-    ["127.", "localhost", "[::1]"].iter().any(|loopback| host.starts_with(loopback))
 }
 
 #[cfg(test)]

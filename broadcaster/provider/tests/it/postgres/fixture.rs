@@ -42,6 +42,7 @@ impl Postgres {
             endpoint: Endpoint { host: "127.0.0.1".into(), port: self.server.port() },
             also_at: Vec::new(),
             on_live_sessions: OnLiveSessions::Wait,
+            in_the_clear: false,
         }
     }
 
