@@ -109,8 +109,12 @@ impl Anchor {
         let all = self.tree.audit_heads().await?;
         self.tell_strangers(&all.strangers.iter().map(|(key, _)| key.to_string()).collect::<Vec<_>>());
         let heads: Vec<AuditHead> = all.heads.iter().map(|stored| stored.head.clone()).collect();
-        let log = self.log.clone();
+        let (log, under_way) = (self.log.clone(), Arc::clone(shared));
         let judged = blocking(shared, move |writer, now| {
+            // The file goes on behind a loss already, and the store hears of it next: what it knows now is no doubt.
+            if under_way.accepting.load(Ordering::SeqCst) {
+                return Ok(None);
+            }
             if writer.doubted().is_some() || matches!(writer.files(), Files::Broken(_)) {
                 writer.set_doubted(None);
                 writer.examine(now)?;
@@ -120,10 +124,11 @@ impl Anchor {
                 Verdict::Trusted { .. } => None,
                 Verdict::Doubted(doubted) => Some(doubted.clone()),
             });
-            Ok((verdict, writer.chain(), writer.head()))
+            Ok(Some((verdict, writer.chain(), writer.head())))
         });
         let (verdict, chain, head) = match judged.await {
-            Ok(judged) => judged,
+            Ok(Some(judged)) => judged,
+            Ok(None) => return Ok(None),
             // The files cannot be read: so do entries fail, and it is tried again with the next look.
             Err(problem) => {
                 let fix = "look at the disk and the rights of the file's folder";
@@ -220,6 +225,7 @@ impl Anchor {
             shared.standing.send_modify(|standing| standing.doubt = None);
             self.save(shared).await;
         }
+        shared.accepting.store(false, Ordering::SeqCst);
         if let Err(problem) = self.settle(shared).await {
             self.tell_unsaved(&problem);
         }

@@ -62,6 +62,8 @@ pub(super) struct Shared {
     writer: Mutex<Writer>,
     /// The disk did not take what was to be written last.
     pub(super) failing: AtomicBool,
+    /// A loss is being accepted: the file and the store's head are changed one after the other.
+    pub(super) accepting: AtomicBool,
     /// The newest entry, and of which log.
     pub(super) head: watch::Sender<(AuditChain, Head)>,
     /// The newest entry that the store knows; [`NOT_TOLD`]: no store is told.
@@ -121,6 +123,7 @@ impl AuditLog {
         let shared = Arc::new(Shared {
             path: path.into(),
             failing: AtomicBool::new(false),
+            accepting: AtomicBool::new(false),
             head: watch::Sender::new((writer.chain(), opened_at)),
             known,
             standing: watch::Sender::new(Standing::of_files(writer.files())),
@@ -234,6 +237,7 @@ impl AuditLog {
             return Err(AuditError::Doubtful(format!("what stands is {stands} ({doubt}), not {id}")));
         }
         let (by, reason, shared) = (by.clone(), reason.to_owned(), Arc::clone(&self.shared));
+        self.shared.accepting.store(true, Ordering::SeqCst);
         let work = tokio::task::spawn_blocking(move || {
             let mut writer = shared.writer();
             let known = writer.doubted().and_then(|doubted| doubted.resume).map_or(Head::EMPTY, |(_, known)| known);
@@ -242,11 +246,14 @@ impl AuditLog {
             shared.wrote(&writer, &outcome);
             outcome
         });
-        let outcome = work.await.map_err(|_| AuditError::Closed)?;
+        let outcome = work.await.map_err(|_| AuditError::Closed).and_then(std::convert::identity);
         match self.anchor.get() {
             // An error of the store stands as a finding, and is tried again.
             Some(anchor) => anchor.accepted(&self.shared).await,
-            None => self.shared.standing.send_modify(|standing| standing.doubt = None),
+            None => {
+                self.shared.accepting.store(false, Ordering::SeqCst);
+                self.shared.standing.send_modify(|standing| standing.doubt = None);
+            }
         }
         outcome
     }

@@ -29,7 +29,9 @@ fn a_record_that_contradicts_itself_is_refused() {
     assert!(spoil(&|record| record.bounds.self_lease = Duration::ZERO).contains("bounds"));
     assert!(spoil(&|record| record.last_version = Some(v(1))).contains("last_version"));
     // To go through all numbers up to it would take for ever.
-    assert!(spoil(&|record| record.last_version = Some(v(u64::MAX))).contains("the last version is 18446744073709551615"));
+    assert!(
+        spoil(&|record| record.last_version = Some(v(u64::MAX))).contains("the last version is 18446744073709551615")
+    );
     assert!(spoil(&|record| record.rotation.as_mut().unwrap().phase = Phase::Preparing).contains("while preparing"));
 }
 
