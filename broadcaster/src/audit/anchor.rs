@@ -102,9 +102,19 @@ impl Anchor {
         }
     }
 
-    /// Compares file and store. Entries that the store did not know of make an entry: they may be anything that is written
-    /// in the right form.
+    /// Compares file and store, and tells the store of a log that it does not know. Entries that the store did not know of make
+    /// an entry: they may be anything that is written in the right form.
     pub(super) async fn settle(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<Option<Entry>, StoreError> {
+        let (beyond, untold) = self.compare(shared).await?;
+        if untold {
+            self.save(shared).await;
+        }
+        Ok(beyond)
+    }
+
+    /// Compares file and store. Says which entry tells of those that the store did not know, and whether it knows nothing of the
+    /// log.
+    async fn compare(&self, shared: &Arc<Shared>) -> Result<(Option<Entry>, bool), StoreError> {
         let mut stored = self.stored.lock().await;
         let all = self.tree.audit_heads().await?;
         self.tell_strangers(&all.strangers.iter().map(|(key, _)| key.to_string()).collect::<Vec<_>>());
@@ -128,13 +138,13 @@ impl Anchor {
         });
         let (verdict, chain, head) = match judged.await {
             Ok(Some(judged)) => judged,
-            Ok(None) => return Ok(None),
+            Ok(None) => return Ok((None, false)),
             // The files cannot be read: so do entries fail, and it is tried again with the next look.
             Err(problem) => {
                 let fix = "look at the disk and the rights of the file's folder";
                 self.findings.raise(Topic::Audit, LOG, Level::Error, problem.to_string(), fix);
                 shared.failing.store(true, Ordering::Relaxed);
-                return Ok(None);
+                return Ok((None, false));
             }
         };
         let known = match verdict {
@@ -143,7 +153,7 @@ impl Anchor {
                 let resumes = doubted.resume.and_then(|(chain, _)| all.heads.iter().find(|it| it.head.chain == chain));
                 *stored = resumes.map(|it| (it.head.chain, it.cursor));
                 self.tell_doubt(shared, &doubted);
-                return Ok(None);
+                return Ok((None, false));
             }
             Verdict::Trusted { known } => known,
         };
@@ -154,12 +164,9 @@ impl Anchor {
         shared.standing.send_replace(Standing { known: known.unwrap_or(0), doubt: None });
         drop(stored);
         let renamed = found.is_some_and(|found| found.head.log != self.log.name || found.head.named != self.log.named);
-        if renamed || (known.is_none() && head.sequence > 0) {
-            self.save(shared).await;
-        }
         let beyond = head.sequence - known.unwrap_or(0).min(head.sequence);
-        Ok((beyond > 0)
-            .then(|| Entry::new("broadcaster", "log_continued").detail("known", known).detail("beyond", beyond)))
+        let told = || Entry::new("broadcaster", "log_continued").detail("known", known).detail("beyond", beyond);
+        Ok(((beyond > 0).then(told), renamed || (known.is_none() && head.sequence > 0)))
     }
 
     fn tell_doubt(&self, shared: &Shared, doubted: &Doubted) {
@@ -206,11 +213,15 @@ impl Anchor {
                 shared.known.store(sequence, Ordering::Relaxed);
                 shared.standing.send_modify(|standing| standing.known = sequence);
                 self.findings.clear(Topic::Audit, HEAD);
+                // What stood in its place is gone.
+                let chain = chain.to_string();
+                self.findings.keep_only(Topic::Audit, |subject| !subject.ends_with(&chain));
             }
             // The answer to an earlier write was lost, the store was restored, or another program has written the head.
             Ok(Committed::Conflict) => {
                 drop(stored);
-                if let Err(problem) = Box::pin(self.settle(shared)).await {
+                // It is told again with the next look: not from here, where a head that cannot be read would have no end.
+                if let Err(problem) = self.compare(shared).await {
                     self.tell_unsaved(&problem);
                 }
             }

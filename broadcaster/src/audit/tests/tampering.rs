@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use rotacast_proto::{Envelope, Kind, VerifyingKey, v1};
+use rotacast_proto::{Envelope, Kind, SecretValue, VerifyingKey, v1};
 use rotacast_protocol::{AuditChain, OperatorName};
-use rotacast_store::{AuditHead, Cursor, EmbeddedStore, Prefix, SecretTree};
+use rotacast_store::{AuditHead, Commit, Cursor, EmbeddedStore, Prefix, SecretTree, Write};
 
 use super::*;
 use crate::audit::{ACCEPT_LOSS, Anchor, LogName, OrderProof, compare};
@@ -548,4 +548,27 @@ async fn programs_that_rotate_logs_are_found_out_and_what_they_did_is_undone_wit
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     log.append_known(entry(4)).await.unwrap();
+}
+
+/// A head that cannot be read is one finding, at the start and while the log is written; the log is told anew once it is gone.
+#[tokio::test]
+async fn a_head_that_cannot_be_read_is_a_finding_and_ends_nothing() {
+    let rig = Rig::new().await;
+    rig.written("one", 3).await;
+    let chain = rig.heads().await[0].chain;
+    let key = rig.tree.prefix().key().child("audit").child(chain);
+    let put = |write| Commit { checks: Vec::new(), writes: vec![write] };
+    rig.tree.store().commit(put(Write::Put(key.clone(), SecretValue::new(b"junk".to_vec())))).await.unwrap();
+    let strange = || rig.findings.standing().into_iter().any(|it| it.subject == key.to_string());
+    let log = rig.start("one").await;
+    assert!(strange());
+    log.append(entry(4)).await.unwrap();
+    rig.tree.store().commit(put(Write::Delete(key.clone()))).await.unwrap();
+    let told = async {
+        while strange() || rig.heads().await.iter().all(|head| head.sequence < 4) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("the store is not told again");
+    log.close().await;
 }
