@@ -60,6 +60,13 @@ impl Standing {
     }
 }
 
+/// Which look at the file it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Start,
+    Again,
+}
+
 /// A log's place in the store.
 pub struct Anchor {
     tree: SecretTree,
@@ -67,6 +74,8 @@ pub struct Anchor {
     findings: Findings,
     /// Which head was last read or written, and when it was written.
     stored: Mutex<Option<(AuditChain, Cursor)>>,
+    /// What the start found that the store did not know, until it is on record. The store is not told of anything before.
+    beyond: Mutex<Option<Entry>>,
     started: AtomicBool,
 }
 
@@ -74,7 +83,14 @@ impl Anchor {
     /// The head of `log` in `tree`.
     #[must_use]
     pub fn new(tree: SecretTree, log: LogName, findings: Findings) -> Arc<Self> {
-        Arc::new(Self { tree, log, findings, stored: Mutex::new(None), started: AtomicBool::new(false) })
+        Arc::new(Self {
+            tree,
+            log,
+            findings,
+            stored: Mutex::new(None),
+            beyond: Mutex::new(None),
+            started: AtomicBool::new(false),
+        })
     }
 
     /// Compares file and store, and keeps the head from then on, until `stop`.
@@ -87,19 +103,28 @@ impl Anchor {
         if self.started.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        if let Some(entry) = beyond {
-            self.note(shared, entry).await;
+        *self.beyond.lock().await = beyond;
+        self.note(shared).await;
+        if shared.standing.borrow().doubt.is_none() {
+            self.look(shared, Look::Start).await;
         }
         tokio::spawn(Arc::clone(self).keep(Arc::downgrade(shared), stop.clone()));
         Ok(())
     }
 
-    /// Writes an entry about the log itself. That it cannot be written shows by itself.
-    async fn note(&self, shared: &Arc<Shared>, entry: Entry) {
-        let noted = blocking(shared, move |writer, now| writer.append(&[&entry], now).map(drop)).await;
-        if let Err(problem) = noted {
-            tracing::error!(%problem, "the audit log takes no entry");
+    /// Puts on record what the start found that the store did not know. Returns whether nothing of it is left to write.
+    async fn note(&self, shared: &Arc<Shared>) -> bool {
+        let mut beyond = self.beyond.lock().await;
+        let Some(entry) = beyond.clone() else { return true };
+        // The next look tries whether it takes entries again.
+        if shared.failing.load(Ordering::Relaxed) {
+            return false;
         }
+        match blocking(shared, move |writer, now| writer.append(&[&entry], now).map(drop)).await {
+            Ok(()) => *beyond = None,
+            Err(problem) => tracing::error!(%problem, "the audit log takes no entry"),
+        }
+        beyond.is_none()
     }
 
     /// Compares file and store, and tells the store of a log that it does not know. Entries that the store did not know of make
@@ -120,30 +145,32 @@ impl Anchor {
         self.tell_strangers(&all.strangers.iter().map(|(key, _)| key.to_string()).collect::<Vec<_>>());
         let heads: Vec<AuditHead> = all.heads.iter().map(|stored| stored.head.clone()).collect();
         let (log, under_way) = (self.log.clone(), Arc::clone(shared));
-        let judged = blocking(shared, move |writer, now| {
+        let judged = reading(shared, move |writer, now| {
             // The file goes on behind a loss already, and the store hears of it next: what it knows now is no doubt.
             if under_way.accepting.load(Ordering::SeqCst) {
                 return Ok(None);
             }
-            if writer.doubted().is_some() || matches!(writer.files(), Files::Broken(_)) {
+            let doubted = writer.doubted().is_some() || matches!(writer.files(), Files::Broken(_));
+            if doubted {
                 writer.set_doubted(None);
                 writer.examine(now)?;
             }
             let verdict = judge(&log, writer.files(), &heads, |sequence| writer.hash_at(sequence))?;
-            writer.set_doubted(match &verdict {
-                Verdict::Trusted { .. } => None,
-                Verdict::Doubted(doubted) => Some(doubted.clone()),
-            });
-            Ok(Some((verdict, writer.chain(), writer.head())))
+            let ready = match &verdict {
+                Verdict::Trusted { .. } => writer.ready(now),
+                Verdict::Doubted(it) => {
+                    writer.set_doubted(Some(it.clone()));
+                    Ok(())
+                }
+            };
+            Ok(Some((verdict, writer.chain(), writer.head(), ready.map(|()| doubted))))
         });
-        let (verdict, chain, head) = match judged.await {
+        let (verdict, chain, head, ready) = match judged.await {
             Ok(Some(judged)) => judged,
             Ok(None) => return Ok((None, false)),
             // The files cannot be read: so do entries fail, and it is tried again with the next look.
             Err(problem) => {
-                let fix = "look at the disk and the rights of the file's folder";
-                self.findings.raise(Topic::Audit, LOG, Level::Error, problem.to_string(), fix);
-                shared.failing.store(true, Ordering::Relaxed);
+                self.tell_failing(shared, &problem);
                 return Ok((None, false));
             }
         };
@@ -157,7 +184,17 @@ impl Anchor {
             }
             Verdict::Trusted { known } => known,
         };
-        self.findings.clear(Topic::Audit, LOG);
+        match ready {
+            Err(problem) => self.tell_failing(shared, &problem),
+            Ok(was_doubted) => {
+                if was_doubted {
+                    shared.failing.store(false, Ordering::Relaxed);
+                }
+                if !shared.failing.load(Ordering::Relaxed) {
+                    self.findings.clear(Topic::Audit, LOG);
+                }
+            }
+        }
         let found = all.heads.iter().find(|stored| stored.head.chain == chain);
         *stored = found.map(|found| (chain, found.cursor));
         shared.known.store(known.unwrap_or(0), Ordering::Relaxed);
@@ -198,6 +235,9 @@ impl Anchor {
 
     /// Tells the store where the log ends, if it does not know.
     pub(super) async fn save(self: &Arc<Self>, shared: &Arc<Shared>) {
+        if !self.note(shared).await {
+            return;
+        }
         let mut stored = self.stored.lock().await;
         let (chain, head) = *shared.head.borrow();
         if shared.standing.borrow().doubt.is_some() || head.sequence == 0 {
@@ -263,7 +303,7 @@ impl Anchor {
             }
             if looked.elapsed() >= LOOK_EVERY {
                 looked = Instant::now();
-                self.look(&log).await;
+                self.look(&log, Look::Again).await;
             }
             if log.head.borrow().1.sequence > log.standing.borrow().known {
                 self.save(&log).await;
@@ -271,22 +311,30 @@ impl Anchor {
         }
     }
 
-    async fn look(self: &Arc<Self>, shared: &Arc<Shared>) {
+    async fn look(self: &Arc<Self>, shared: &Arc<Shared>, which: Look) {
         if shared.standing.borrow().doubt.is_some() {
             if let Err(problem) = self.settle(shared).await {
                 self.tell_unsaved(&problem);
             }
             return;
         }
-        let probe = shared.failing.load(Ordering::Relaxed);
-        // What is wrong is told by the next entry, by `doctor` and by the metrics.
-        match blocking(shared, move |writer, now| writer.look(now, probe)).await {
+        let failing = shared.failing.load(Ordering::Relaxed);
+        let looked = blocking(shared, move |writer, now| {
+            // The disk may not have taken the signature of the stop.
+            let probe = failing || (which == Look::Start && writer.is_unsigned());
+            writer.look(now, probe)
+        });
+        match looked.await {
             Ok(()) => self.findings.clear(Topic::Audit, LOG),
-            Err(problem) => {
-                let fix = "put right what it names: the log is taken up again without a restart; docs/operate/audit.md has each case";
-                self.findings.raise(Topic::Audit, LOG, Level::Error, problem.to_string(), fix);
-            }
+            Err(problem) => self.tell_failing(shared, &problem),
         }
+    }
+
+    fn tell_failing(&self, shared: &Shared, problem: &AuditError) {
+        let fix =
+            "put right what it names: the log is taken up again without a restart; docs/operate/audit.md has each case";
+        self.findings.raise(Topic::Audit, LOG, Level::Error, problem.to_string(), fix);
+        shared.failing.store(true, Ordering::Relaxed);
     }
 }
 
@@ -295,11 +343,25 @@ async fn blocking<T: Send + 'static>(
     shared: &Arc<Shared>,
     work: impl FnOnce(&mut Writer, WallTime) -> Result<T, AuditError> + Send + 'static,
 ) -> Result<T, AuditError> {
+    let its = Arc::clone(shared);
+    reading(shared, move |writer, now| {
+        let outcome = work(writer, now);
+        its.wrote(writer, &outcome);
+        outcome
+    })
+    .await
+}
+
+/// The same, for work whose success does not say that the disk takes entries.
+async fn reading<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    work: impl FnOnce(&mut Writer, WallTime) -> Result<T, AuditError> + Send + 'static,
+) -> Result<T, AuditError> {
     let shared = Arc::clone(shared);
     let done = tokio::task::spawn_blocking(move || {
         let mut writer = shared.writer();
         let outcome = work(&mut writer, clock::wall());
-        shared.wrote(&writer, &outcome);
+        shared.moved(&writer);
         outcome
     });
     done.await.map_err(|_| AuditError::Closed)?

@@ -1,5 +1,6 @@
 //! What can go wrong with the audit log.
 
+use std::io;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -48,6 +49,8 @@ pub enum AuditError {
         path: PathBuf,
         /// What was tried.
         action: &'static str,
+        /// What kind of error it is.
+        kind: io::ErrorKind,
         /// What the system says.
         problem: String,
     },
@@ -73,8 +76,13 @@ pub enum AuditError {
 }
 
 impl AuditError {
-    pub(super) fn io(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+    pub(super) fn io(path: impl Into<PathBuf>, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |error| AuditError::Io { path, action, problem: error.to_string() }
+        move |error| AuditError::Io { path, action, kind: error.kind(), problem: error.to_string() }
+    }
+
+    /// Whether the disk, or the quota on it, is full: a condition that passes, also at the start.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::Io { kind: io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, .. })
     }
 }

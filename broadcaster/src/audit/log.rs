@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::anchor::{Anchor, Standing};
 use super::checkpoint::AuditSigner;
-use super::doubt::Doubt;
+use super::doubt::{Doubt, Files};
 use super::entry::Entry;
 use super::error::AuditError;
 use super::line::{Head, Receipt};
@@ -84,6 +84,11 @@ impl Shared {
     pub(super) fn wrote<T>(&self, writer: &Writer, outcome: &Result<T, AuditError>) {
         // An entry that is too large says nothing of the disk.
         self.failing.store(!matches!(outcome, Ok(_) | Err(AuditError::TooLarge { .. })), Ordering::Relaxed);
+        self.moved(writer);
+    }
+
+    /// Tells where the log ends.
+    pub(super) fn moved(&self, writer: &Writer) {
         let newest = (writer.chain(), writer.head());
         self.head.send_if_modified(|head| std::mem::replace(head, newest) != newest);
     }
@@ -102,7 +107,7 @@ pub struct AuditLog {
 
 impl AuditLog {
     /// Opens the log at `path`, or begins one, and keeps other processes out until this is dropped. One that does not verify
-    /// is open and takes no entries: see [`AuditLog::doubt`].
+    /// is open and takes no entries: see [`AuditLog::doubt`]. One on a full disk takes none until there is room.
     ///
     /// # Errors
     /// [`AuditError`]: in use elsewhere, or not writable.
@@ -117,12 +122,24 @@ impl AuditLog {
         open: Open,
     ) -> Result<Self, AuditError> {
         let known = Arc::new(AtomicU64::new(NOT_TOLD));
-        let writer = Writer::open(path, options, signer, open, Arc::clone(&known), rotacast_clock::wall())?;
+        let now = rotacast_clock::wall();
+        let mut writer = Writer::open(path, options, signer, open, Arc::clone(&known), now)?;
+        let failing = match writer.files() {
+            // Nothing is written to it, and `doubt` says why.
+            Files::Broken(_) => false,
+            Files::Empty | Files::Whole { .. } => match writer.ready(now) {
+                Err(problem) if problem.is_full() => {
+                    tracing::error!(%problem, "the audit log takes no entries until there is room");
+                    true
+                }
+                ready => ready.map(|()| false)?,
+            },
+        };
         let opened_at = writer.head();
         let (requests, waiting) = mpsc::channel(MAX_WAITING);
         let shared = Arc::new(Shared {
             path: path.into(),
-            failing: AtomicBool::new(false),
+            failing: AtomicBool::new(failing),
             accepting: AtomicBool::new(false),
             head: watch::Sender::new((writer.chain(), opened_at)),
             known,
@@ -263,7 +280,10 @@ impl AuditLog {
         let shared = Arc::clone(&self.shared);
         let signed = tokio::task::spawn_blocking(move || {
             let mut writer = shared.writer();
-            let outcome = if writer.is_unsigned() { writer.sign(rotacast_clock::wall()) } else { Ok(()) };
+            if !writer.is_unsigned() {
+                return Ok(());
+            }
+            let outcome = writer.sign(rotacast_clock::wall());
             shared.wrote(&writer, &outcome);
             outcome
         });

@@ -1,5 +1,6 @@
 //! What the audit log must withstand.
 
+mod full;
 mod tampering;
 
 use std::collections::VecDeque;
@@ -242,9 +243,19 @@ enum Fault {
     Truncate,
 }
 
+type Faults = Arc<Mutex<VecDeque<Fault>>>;
+
 struct Faulty {
     real: FileMedium,
-    faults: Arc<Mutex<VecDeque<Fault>>>,
+    faults: Faults,
+}
+
+fn open_faulty(path: &Path, faults: &Faults) -> AuditLog {
+    let faults = Arc::clone(faults);
+    let medium = move |path: &Path| -> io::Result<Box<dyn Medium>> {
+        Ok(Box::new(Faulty { real: FileMedium::open(path)?, faults: Arc::clone(&faults) }))
+    };
+    AuditLog::open_on(path, AuditOptions::default(), signer(), Box::new(medium)).unwrap()
 }
 
 impl Faulty {
@@ -286,25 +297,23 @@ impl Medium for Faulty {
 #[tokio::test]
 async fn a_failed_write_is_reported_and_leaves_no_trace_once_there_is_room_again() {
     let folder = tempfile::tempdir().unwrap();
-    for (case, script) in [
-        vec![Fault::Full { after: 0 }],
-        vec![Fault::Full { after: 40 }],
-        vec![Fault::Sync],
-        vec![Fault::Full { after: 100_000 }, Fault::Truncate],
-        vec![Fault::Full { after: 7 }, Fault::Truncate, Fault::Full { after: 9 }, Fault::Sync],
+    for (case, (script, expected)) in [
+        (vec![Fault::Full { after: 0 }], 1),
+        (vec![Fault::Full { after: 40 }], 1),
+        (vec![Fault::Sync], 1),
+        // The rest is cut off at once, and with the next append if that fails.
+        (vec![Fault::Full { after: 100_000 }, Fault::Truncate], 1),
+        (vec![Fault::Full { after: 100_000 }, Fault::Truncate, Fault::Truncate], 2),
+        (vec![Fault::Full { after: 7 }, Fault::Truncate, Fault::Full { after: 9 }, Fault::Sync], 2),
     ]
     .into_iter()
     .enumerate()
     {
         let path = folder.path().join(format!("audit-{case}.jsonl"));
-        let faults = Arc::new(Mutex::new(VecDeque::new()));
-        let shared = Arc::clone(&faults);
-        let medium = move |path: &Path| -> io::Result<Box<dyn Medium>> {
-            Ok(Box::new(Faulty { real: FileMedium::open(path)?, faults: Arc::clone(&shared) }))
-        };
-        let log = AuditLog::open_on(&path, AuditOptions::default(), signer(), Box::new(medium)).unwrap();
+        let faults = Faults::default();
+        let log = open_faulty(&path, &faults);
         log.append(entry(1)).await.unwrap();
-        faults.lock().unwrap().extend(&script);
+        faults.lock().unwrap().extend(script);
         let mut failures = 0;
         let receipt = loop {
             match log.append(entry(2)).await {
@@ -313,12 +322,29 @@ async fn a_failed_write_is_reported_and_leaves_no_trace_once_there_is_room_again
                 Err(other) => panic!("case {case}: {other}"),
             }
         };
-        assert_eq!(failures, script.len(), "case {case}: every fault fails exactly one append");
+        assert_eq!(failures, expected, "case {case}");
         assert_eq!(receipt.sequence, 2, "case {case}");
         drop(log);
         let verified = verify(&path, &Expectations::default()).unwrap();
         assert_eq!((verified.entries, verified.head), (2, receipt), "case {case}");
     }
+}
+
+#[tokio::test]
+async fn what_a_failed_write_left_is_gone_before_the_next_one_and_at_the_latest_at_the_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let faults = Faults::default();
+    let log = open_faulty(&path, &faults);
+    log.append(entry(1)).await.unwrap();
+    let good = path.metadata().unwrap().len();
+    faults.lock().unwrap().extend([Fault::Full { after: 40 }, Fault::Full { after: 40 }, Fault::Truncate]);
+    log.append(entry(2)).await.unwrap_err();
+    assert_eq!(path.metadata().unwrap().len(), good, "cut off at once");
+    log.append(entry(2)).await.unwrap_err();
+    assert_eq!(path.metadata().unwrap().len(), good + 40, "it could not be cut off");
+    drop(log);
+    assert_eq!(path.metadata().unwrap().len(), good, "cut off at the stop");
 }
 
 #[tokio::test]

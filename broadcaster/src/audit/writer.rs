@@ -48,6 +48,8 @@ pub(super) struct Writer {
     length: u64,
     /// Something may stand behind `length` that was never acknowledged.
     tainted: bool,
+    /// The line behind `length` that a crash left unfinished, until a copy of it is kept.
+    unfinished: Vec<u8>,
     /// The newest checkpoint's number, of those in the newest files.
     checkpoint: u64,
     /// When the first entry without a checkpoint was written.
@@ -62,8 +64,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Opens a log, or begins one. Checks the file in use and the newest full one: if they do not verify, the log is open
-    /// and takes no entries. An unfinished last line (the process died while writing it; it was never acknowledged) is kept
-    /// in a file of its own and cut off.
+    /// and takes no entries. [`Self::ready`] does what is left before the first entry.
     pub(super) fn open(
         path: &Path,
         options: AuditOptions,
@@ -85,6 +86,7 @@ impl Writer {
             first: None,
             length: 0,
             tainted: false,
+            unfinished: Vec::new(),
             checkpoint: 0,
             unsigned_since: None,
             files: Files::Empty,
@@ -92,9 +94,6 @@ impl Writer {
             known,
         };
         writer.examine(now)?;
-        if !matches!(writer.files, Files::Broken(_)) {
-            writer.ensure_open()?;
-        }
         Ok(writer)
     }
 
@@ -120,8 +119,11 @@ impl Writer {
         self.doubted.as_deref()
     }
 
-    /// Lets other processes write the log.
+    /// Lets other processes write the log. The next one must not find what a failed write has left.
     pub(super) fn release(&mut self) {
+        if let Err(problem) = self.repair() {
+            tracing::warn!(%problem, "the audit log ends in the rest of a failed write; the next start cuts it off");
+        }
         self.lock = None;
     }
 
@@ -129,6 +131,7 @@ impl Writer {
     pub(super) fn examine(&mut self, now: WallTime) -> Result<(), AuditError> {
         self.medium = None;
         self.tainted = false;
+        self.unfinished = Vec::new();
         match self.read(now) {
             Ok(()) => Ok(()),
             Err(AuditError::Broken(broken)) => {
@@ -152,7 +155,7 @@ impl Writer {
             }
             (chain, head, checkpoint) = (scanned.chain, scanned.head, scanned.checkpoint.unwrap_or(0));
         }
-        let (mut first, mut length) = (None, 0);
+        let (mut first, mut length, mut unfinished) = (None, 0, Vec::new());
         if self.path.try_exists().map_err(AuditError::io(&self.path, "look for it"))? {
             // A file whose predecessors were all archived says what it follows; the store knows whether that was so.
             let before = match chain {
@@ -160,9 +163,7 @@ impl Writer {
                 None => scan::before_first(&self.path)?.unwrap_or(Head::EMPTY),
             };
             let scanned = Scan::open(&self.path, chain, before)?.finish()?;
-            if !scanned.unfinished.is_empty() {
-                self.cut_off(&scanned.unfinished, scanned.good_bytes, now)?;
-            }
+            unfinished = scanned.unfinished;
             (chain, head) = (scanned.chain, scanned.head);
             checkpoint = scanned.checkpoint.unwrap_or(checkpoint);
             (first, length) = (scanned.first, scanned.good_bytes);
@@ -175,25 +176,34 @@ impl Writer {
         self.head = head;
         self.first = first;
         self.length = length;
+        self.unfinished = unfinished;
         self.checkpoint = checkpoint;
         self.unsigned_since = (head.sequence > checkpoint).then_some(now);
         Ok(())
     }
 
-    fn cut_off(&self, unfinished: &[u8], good_bytes: u64, now: WallTime) -> Result<(), AuditError> {
-        let aside = files::with_suffix(&self.path, &format!("torn-{}", now.0));
-        set_aside(&aside, unfinished).map_err(AuditError::io(&aside, "keep an unfinished line"))?;
-        let cut = || {
-            let file = OpenOptions::new().write(true).open(&self.path)?;
-            file.set_len(good_bytes)?;
-            file.sync_all()
-        };
-        cut().map_err(AuditError::io(&self.path, "cut an unfinished line off"))?;
-        tracing::warn!(
-            log = %self.path.display(), kept = %aside.display(), bytes = unfinished.len(),
-            "the audit log ended in an unfinished line, which was never acknowledged; it is kept aside"
-        );
-        Ok(())
+    /// What comes before an entry, and what a start does at once: the rest of a failed write is cut off, an unfinished line
+    /// (the process died while it wrote it; it was never acknowledged) is kept in a file of its own and cut off, and the
+    /// file is the one that was written.
+    pub(super) fn ready(&mut self, now: WallTime) -> Result<(), AuditError> {
+        self.cut_off(now)?;
+        self.undisturbed()
+    }
+
+    fn cut_off(&mut self, now: WallTime) -> Result<(), AuditError> {
+        if !self.unfinished.is_empty() {
+            // It may have waited long for room.
+            self.undisturbed()?;
+            let aside = files::with_suffix(&self.path, &format!("torn-{}", now.0));
+            set_aside(&aside, &self.unfinished).map_err(AuditError::io(&aside, "keep an unfinished line"))?;
+            tracing::warn!(
+                log = %self.path.display(), kept = %aside.display(), bytes = self.unfinished.len(),
+                "the audit log ended in an unfinished line, which was never acknowledged; it is kept aside"
+            );
+            self.unfinished = Vec::new();
+            self.tainted = true;
+        }
+        self.repair()
     }
 
     fn ensure_open(&mut self) -> Result<&mut Box<dyn Medium>, AuditError> {
@@ -224,8 +234,7 @@ impl Writer {
                 return Err(AuditError::Ahead { found, limit: MAX_AHEAD });
             }
         }
-        self.repair()?;
-        self.undisturbed()?;
+        self.ready(now)?;
         self.rotate_if_full(now)?;
         self.write(entries, now)
     }
@@ -257,6 +266,10 @@ impl Writer {
         let durable = written.and_then(|()| medium.sync().map_err(AuditError::io(&path, "sync")));
         if let Err(error) = durable {
             self.tainted = true;
+            // A process that ends now leaves nothing behind that a start would need room for.
+            if let Err(problem) = self.repair() {
+                tracing::warn!(%problem, "the rest of a failed write stays in the audit log until the next one");
+            }
             return Err(error);
         }
         self.first = self.first.or(Some((self.head.sequence + 1, now)));
@@ -308,7 +321,8 @@ impl Writer {
     /// Finds out whether another program has touched the file. If it holds what was written, it is opened anew.
     fn undisturbed(&mut self) -> Result<(), AuditError> {
         let (path, length) = (self.path.clone(), self.length);
-        let disturbed = self.ensure_open()?.disturbed(length).map_err(AuditError::io(&path, "look at it"))?;
+        let bytes = length + self.unfinished.len() as u64;
+        let disturbed = self.ensure_open()?.disturbed(bytes).map_err(AuditError::io(&path, "look at it"))?;
         let Some(problem) = disturbed else { return Ok(()) };
         let disturbed = |problem| Err(AuditError::Disturbed { path: path.clone(), problem });
         if !path.try_exists().map_err(AuditError::io(&path, "look for it"))? {
@@ -324,7 +338,9 @@ impl Writer {
         };
         // The same end has the same beginning: each line has the hash of the one before.
         match Scan::open(&path, self.first.map(|_| self.chain), before)?.finish() {
-            Ok(found) if found.head == self.head && found.good_bytes == length && found.unfinished.is_empty() => {
+            Ok(found)
+                if found.head == self.head && found.good_bytes == length && found.unfinished == self.unfinished =>
+            {
                 self.medium = None;
                 self.ensure_open().map(drop)
             }
@@ -372,8 +388,12 @@ impl Writer {
         let Some(doubted) = self.doubted.clone() else {
             return Err(AuditError::Doubtful("it is not in doubt: there is nothing to accept".into()));
         };
+        if doubted.keeps_files {
+            self.cut_off(now)?;
+        }
         self.medium = None;
         self.tainted = false;
+        self.unfinished = Vec::new();
         match (self.first, doubted.keeps_files) {
             (Some((first, _)), true) => self.close_file(first)?,
             (None, true) => {}
@@ -438,9 +458,14 @@ fn lock(path: &Path) -> Result<File, AuditError> {
     }
 }
 
+/// Leaves no file behind that holds less than all of it.
 fn set_aside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    files::sync_folder(path)
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| files::sync_folder(path));
+    if written.is_err()
+        && let Err(problem) = std::fs::remove_file(path)
+    {
+        tracing::warn!(file = %path.display(), %problem, "a half copy of an unfinished line stays");
+    }
+    written
 }

@@ -135,7 +135,12 @@ fn the_documentation_lists_what_there_is() {
 fn an_audit_log_that_takes_nothing_shows() {
     let metrics = Metrics::default();
     let counts = metrics.audit();
-    let full = crate::audit::AuditError::Io { path: "a".into(), action: "write", problem: "no space".into() };
+    let full = crate::audit::AuditError::Io {
+        path: "a".into(),
+        action: "write",
+        kind: std::io::ErrorKind::StorageFull,
+        problem: "no space".into(),
+    };
     counts.appended(Duration::from_millis(1), Err(&full));
     let text = metrics.render();
     assert_eq!(value(&text, "rotacast_audit_writable"), Some(0.0));

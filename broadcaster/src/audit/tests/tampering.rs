@@ -14,18 +14,18 @@ use crate::findings::{Findings, Topic};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Two replicas' logs and the store that knows where they end.
-struct Rig {
+pub(super) struct Rig {
     folder: tempfile::TempDir,
-    tree: SecretTree,
-    findings: Findings,
+    pub(super) tree: SecretTree,
+    pub(super) findings: Findings,
 }
 
-fn named(name: &str) -> LogName {
+pub(super) fn named(name: &str) -> LogName {
     LogName { name: name.into(), named: true }
 }
 
 impl Rig {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(folder.path().join("store.db")).await.unwrap();
         let tree = SecretTree::new(Arc::new(store), Prefix::new("rotacast").unwrap());
@@ -57,7 +57,7 @@ impl Rig {
         head
     }
 
-    async fn heads(&self) -> Vec<AuditHead> {
+    pub(super) async fn heads(&self) -> Vec<AuditHead> {
         self.tree.audit_heads().await.unwrap().heads.into_iter().map(|stored| stored.head).collect()
     }
 
@@ -71,12 +71,12 @@ impl Rig {
         compare(&path, &verified, &named(replica), &self.heads().await).unwrap()
     }
 
-    fn finding(&self) -> Option<String> {
+    pub(super) fn finding(&self) -> Option<String> {
         let standing = self.findings.standing().into_iter();
         standing.filter(|it| it.topic == Topic::Audit && it.subject == "log").map(|it| it.text + " " + &it.fix).next()
     }
 
-    async fn until(&self, what: &str, wanted: impl Fn(Option<&str>) -> bool) {
+    pub(super) async fn until(&self, what: &str, wanted: impl Fn(Option<&str>) -> bool) {
         let looking = async {
             while !wanted(self.finding().as_deref()) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
