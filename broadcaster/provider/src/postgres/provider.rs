@@ -62,7 +62,14 @@ const READ_HAND_OVER: &str = "
         AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
     ) FROM pg_roles WHERE rolname = current_user";
 
-/// Schemas and databases that are named; the statements stay readable.
+/// Roles of which those are members that were set to act as the group role of this name when they were made.
+const READ_RENAMED_GROUPS: &str = "
+    SELECT DISTINCT g.rolname::text FROM pg_roles r
+    JOIN pg_auth_members m ON m.member = r.oid JOIN pg_roles g ON g.oid = m.roleid
+    JOIN pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_authid'::regclass
+    WHERE d.description LIKE '{\"rotacast\":%' AND ('role=' || $1) = ANY(r.rolconfig) ORDER BY 1";
+
+/// Schemas, databases and roles that are named; the statements stay readable.
 const MOST_NAMED: usize = 20;
 
 /// Holders of locks that are named, and tables of each: the text goes into the log at every try.
@@ -203,7 +210,7 @@ impl PostgresProvider {
         match self.bounded(2, self.test_login(credential, others, Adoption::Mark)).await? {
             Tested::Verdict(Verdict::Works) => Ok(()),
             Tested::Verdict(Verdict::Rejected(why) | Verdict::Unusable(why)) | Tested::Early(why) => {
-                self.refusals.note(credential);
+                self.refusals.note(credential, &why);
                 Err(unproved(&why))
             }
         }
@@ -269,8 +276,31 @@ impl PostgresProvider {
                 "group role {quoted} is a superuser or may create roles, and so would every service: \
                  ALTER ROLE {quoted} NOSUPERUSER NOCREATEROLE"
             ))),
-            None => Err(Problem::Denied(format!("there is no group role {quoted}: CREATE ROLE {quoted} NOLOGIN"))),
+            None => Err(Problem::Denied(self.missing_group(&transaction).await?)),
         }
+    }
+
+    /// A second group role would leave new logins without the rights that the first one has, so a renamed one is looked for:
+    /// roles that Rotacast made for the configured group are its members.
+    async fn missing_group(&self, client: &impl GenericClient) -> Result<String, Problem> {
+        let quoted = escape_identifier(self.group());
+        let rows = client.query(READ_RENAMED_GROUPS, &[&self.group()]).await?;
+        let mut ways = Vec::new();
+        for row in rows.iter().take(MOST_NAMED) {
+            let name: String = row.try_get(0)?;
+            ways.push(match foreign::quoted(&name) {
+                Some(found) => format!("ALTER ROLE {found} RENAME TO {quoted}"),
+                None => format!("rename {:?}, whose name has control characters", foreign::name(&name)),
+            });
+        }
+        Ok(match ways.is_empty() {
+            true => format!("there is no group role {quoted}: CREATE ROLE {quoted} NOLOGIN"),
+            false => format!(
+                "there is no group role {quoted}; it was renamed, because logins that Rotacast made for it are members of \
+                 another role: {}",
+                ways.join(", or ")
+            ),
+        })
     }
 
     async fn create_role(&self, credential: &Credential) -> Result<(), Problem> {
@@ -327,7 +357,7 @@ impl PostgresProvider {
                 let why = format!("the login is refused: {why}");
                 // A role that Rotacast did not draw was not made a moment ago by Rotacast.
                 if value.draw.is_none() {
-                    self.refusals.note(credential);
+                    self.refusals.note(credential, &why);
                 }
                 if !at_authentication {
                     return unusable(why);
@@ -439,11 +469,12 @@ impl PostgresProvider {
         let sessions = match Role::read(client, &value.username, self.group()).await? {
             // The sessions of a role that is not this version's are not this version's either.
             Some(role) => {
+                self.check_not_renamed(client, credential, &value, Some(&role)).await?;
                 role.check_end(self.owner(credential, &value), self.group())?;
                 role.sessions(client).await?
             }
             None => {
-                self.check_not_renamed(client, credential, &value).await?;
+                self.check_not_renamed(client, credential, &value, None).await?;
                 Vec::new()
             }
         };
@@ -462,11 +493,12 @@ impl PostgresProvider {
         let mut connection = admin::open(&self.settings).await?;
         let transaction = self.begin(connection.client(), &value.username).await?;
         let Some(role) = Role::read(&transaction, &value.username, self.group()).await? else {
-            self.check_not_renamed(&transaction, credential, &value).await?;
+            self.check_not_renamed(&transaction, credential, &value, None).await?;
             drop(transaction);
             connection.close().await;
             return prove_end(&value, "there is no such role where the administrator looks").await;
         };
+        self.check_not_renamed(&transaction, credential, &value, Some(&role)).await?;
         role.check_end(owner, self.group())?;
         let now = seconds_of(&transaction).await?;
         let mut mark = role.mark(owner);
@@ -489,20 +521,29 @@ impl PostgresProvider {
         Ok(())
     }
 
-    /// A role that was renamed lives on, and its login under the old name fails all the same.
+    /// A role that was renamed lives on, whatever `there` has its name now, and its login under the old name fails all the same.
     async fn check_not_renamed(
         &self,
         client: &impl GenericClient,
         credential: &Credential,
         value: &LoginValue,
+        there: Option<&Role>,
     ) -> Result<(), Problem> {
-        let Some(found) = Role::find_marked(client, self.owner(credential, value)).await? else { return Ok(()) };
+        let owner = self.owner(credential, value);
+        if there.is_some_and(|there| there.is_marked(owner)) {
+            return Ok(());
+        }
+        let Some(found) = Role::find_marked(client, owner).await? else { return Ok(()) };
         let (shown, wanted) = (foreign::name(&found), escape_identifier(&value.username));
         let rename = match foreign::quoted(&found) {
             Some(found) => format!("ALTER ROLE {found} RENAME TO {wanted}"),
             None => "rename it back; its name has control characters".to_owned(),
         };
-        Err(Problem::Unfinished(format!("its role {wanted} was renamed and lives on as {shown:?}: {rename}")))
+        let first = match there {
+            Some(_) => format!("another role has its name now: rename or drop that role {wanted} first, then "),
+            None => String::new(),
+        };
+        Err(Problem::Unfinished(format!("its role {wanted} was renamed and lives on as {shown:?}: {first}{rename}")))
     }
 
     async fn note_proof(&self, client: &mut Client, role: &Role, owner: Owner<'_>) -> Result<(), Problem> {

@@ -31,16 +31,21 @@ struct Noted {
     at: Instant,
     /// Of the value: after a restore another one may have its number.
     print: u64,
+    /// What the server said.
+    why: String,
 }
 
 impl Refusals {
-    pub(super) fn note(&self, credential: &Credential) {
+    pub(super) fn note(&self, credential: &Credential, why: &str) {
         let mut noted = self.noted();
         if noted.len() >= MOST_REFUSALS {
             return;
         }
         let print = self.prints.hash_one(credential.value.expose());
-        noted.insert((credential.secret.clone(), credential.version), Noted { at: Instant::now(), print });
+        noted.insert(
+            (credential.secret.clone(), credential.version),
+            Noted { at: Instant::now(), print, why: why.to_owned() },
+        );
         if noted.len() == MOST_REFUSALS {
             warn!(
                 MOST_REFUSALS,
@@ -58,7 +63,11 @@ impl Refusals {
         let noted = self.noted();
         let print = self.prints.hash_one(credential.value.expose());
         match noted.get(&(credential.secret.clone(), credential.version)) {
-            Some(noted) if noted.print == print => Some("the last try was a few minutes ago".to_owned()),
+            Some(noted) if noted.print == print => Some(format!(
+                "{}; it is not tried again within {} minutes of that try",
+                noted.why,
+                REFUSAL_COUNTS.as_secs() / 60
+            )),
             _ if noted.len() >= MOST_REFUSALS => Some(format!(
                 "{MOST_REFUSALS} logins were refused within {} minutes, so no further one is tried until they are over",
                 REFUSAL_COUNTS.as_secs() / 60
@@ -91,14 +100,17 @@ mod tests {
     async fn a_refused_login_is_not_repeated_and_with_too_many_of_them_none_is_tried_unseen() {
         let refusals = Refusals::default();
         let why = |number, value| refusals.against(&credential(number, value)).unwrap_or_default();
-        refusals.note(&credential(1, "a"));
-        assert!(why(1, "a").contains("the last try was a few minutes ago"));
+        refusals.note(&credential(1, "a"), "the login is refused: 28P01");
+        let told = "the login is refused: 28P01; it is not tried again within 10 minutes of that try";
+        assert_eq!(why(1, "a"), told, "at once");
+        tokio::time::advance(REFUSAL_COUNTS / 2).await;
+        assert_eq!(why(1, "a"), told, "later");
         assert_eq!(why(1, "another value under this number"), "");
         assert_eq!(why(2, "a"), "");
         for number in 2..=MOST_REFUSALS as u64 {
-            refusals.note(&credential(number, "a"));
+            refusals.note(&credential(number, "a"), "no");
         }
-        refusals.note(&credential(5000, "a"));
+        refusals.note(&credential(5000, "a"), "no");
         assert!(why(5000, "a").contains("1024 logins were refused within 10 minutes"), "{}", why(5000, "a"));
         refusals.forget(&credential(7, "a"));
         assert_eq!(why(5000, "a"), "");

@@ -75,6 +75,11 @@ impl CommandKind {
         }
     }
 
+    /// Whether the provider does it, so that the way out of its failure lies there.
+    pub(super) fn is_of_the_provider(&self) -> bool {
+        !matches!(self, Self::Retire { step: RetireStep::Erase, .. }) && self.works_on().is_some()
+    }
+
     /// The version whose credential it uses or changes. No two commands on one version run at once.
     #[must_use]
     pub fn works_on(&self) -> Option<Version> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::condition::{Blocker, Condition, ConditionName};
 use super::member::{GuardStanding, Member};
 use super::outlook::NOT_HEARD;
-use super::{Coordinator, Evidence, lease};
+use super::{CommandKind, Coordinator, Evidence, lease};
 use crate::id::Version;
 use crate::message::Stage;
 use crate::name::ServiceName;
@@ -487,6 +487,14 @@ impl Coordinator {
                 (format!("{} live session{plural}", sessions.len()), sessions)
             }
         };
+        let unread = self.troubles.get(&CommandKind::ReadUsage { version });
+        let asked = reading.filter(|(_, evidence)| !matches!(evidence, Evidence::Unavailable(_)));
+        let stale = unread.zip(asked).map(|(trouble, (sent, _))| {
+            let before = trouble.since.instant.since(*sent);
+            let read = WallTime(trouble.since.wall.0.saturating_sub(u64::try_from(before.as_millis()).unwrap_or(0)));
+            (trouble.since.wall, format!("{evidence} when it was last read, at {read}"))
+        });
+        let evidence = stale.as_ref().map_or(evidence, |(_, last)| format!("unknown; {last}"));
         let evidence = match &retirement.given_up {
             Some(word) => format!("{} has given the version up: its credential is left alone", word.by),
             None => evidence,
@@ -501,7 +509,15 @@ impl Coordinator {
                 "the provider answers again, or an operator gives the version up without proof that it ended",
             );
         }
-        if !met {
+        if let Some((since, last)) = stale {
+            // What was read before shows nothing about now: the sessions may have ended.
+            condition = condition.or(
+                "",
+                format!("whether version {version} is still used is unknown: {last}"),
+                Some(since),
+                "its usage can be read again, or an operator cuts the sessions off",
+            );
+        } else if !met {
             for session in sessions.iter().take(MAX_LISTED) {
                 condition = condition.or(
                     session.as_str(),
@@ -510,6 +526,8 @@ impl Coordinator {
                     "the session ends, or an operator cuts the sessions off",
                 );
             }
+        }
+        if !met {
             condition.until = self.next_usage(version);
         }
         condition

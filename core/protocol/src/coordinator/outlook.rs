@@ -131,6 +131,9 @@ impl Coordinator {
                         "the leader tries again. The last resort is to give the version up: then nothing proves its end"
                             .into()
                     }
+                    Cure::Time if command.is_of_the_provider() => {
+                        "the leader tries again; put right what the message says".into()
+                    }
                     Cure::Time | Cure::SessionsEnd => "the leader tries again".into(),
                 },
                 command: self.remedy_of_failing(command, trouble, now),

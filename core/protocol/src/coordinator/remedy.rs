@@ -86,12 +86,9 @@ impl Coordinator {
             {
                 Some(self.abandon_command(*version))
             }
-            CommandKind::Create { .. }
-            | CommandKind::Test { .. }
-            | CommandKind::Publish
-            | CommandKind::ReadUsage { .. }
-            | CommandKind::Audit { .. }
-            | CommandKind::Retire { .. } => Some("rotacast doctor".to_owned()),
+            // The doctor knows no more of a provider than what the blocker says.
+            _ if command.is_of_the_provider() => None,
+            _ => Some("rotacast doctor".to_owned()),
         }
     }
 

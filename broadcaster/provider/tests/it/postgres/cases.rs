@@ -494,6 +494,55 @@ async fn a_missing_group_and_a_missing_right_are_the_administrators_fault() {
 }
 
 #[tokio::test]
+async fn a_group_that_was_renamed_is_not_to_be_made_again() {
+    let Some(fixture) = start().await else { return };
+    let (group, renamed) = (fixture.name("group"), fixture.name("renamed"));
+    superuser(&fixture, &format!("CREATE ROLE {group} NOLOGIN; GRANT {group} TO rotacast_admin WITH ADMIN OPTION"))
+        .await;
+    let provider = fixture.with(|settings| settings.group_role.clone_from(&group));
+    let draw = |version| {
+        let (secret, version) = (fixture.secret(), Version::new(version).unwrap());
+        let value = provider.draw(&secret, version).unwrap();
+        Credential { secret, version, value }
+    };
+    provider.create(&draw(1)).await.unwrap();
+    superuser(&fixture, &format!("ALTER ROLE {group} RENAME TO {renamed}")).await;
+    let second = draw(2);
+    let fix = format!("ALTER ROLE \"{renamed}\" RENAME TO \"{group}\"");
+    match provider.create(&second).await {
+        Err(ProviderError::Denied { problem, .. }) => {
+            assert!(problem.ends_with(&fix) && !problem.contains("CREATE ROLE"), "{problem}");
+        }
+        other => panic!("{other:?}"),
+    }
+    superuser(&fixture, &fix).await;
+    provider.create(&second).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_renamed_role_is_named_although_another_one_has_its_name() {
+    let Some(fixture) = start().await else { return };
+    let (provider, credential) = (fixture.provider(), made(&fixture, 1).await);
+    let role = field(&credential, "username");
+    let renamed = fixture.rename(&credential, "renamed").await;
+    superuser(&fixture, &format!("CREATE ROLE {role} LOGIN PASSWORD 'theirs-4711' IN ROLE app_owner")).await;
+    let fix = format!("ALTER ROLE \"renamed_{role}\" RENAME TO \"{role}\"");
+    for outcome in [
+        provider.usage(&credential, &[]).await.map(drop),
+        provider.disable(&credential, &[], ByPolicy).await,
+        provider.destroy(&credential, &[], ByPolicy).await,
+    ] {
+        let told = unfinished(outcome);
+        assert!(told.contains("another role has its name now") && told.ends_with(&fix), "{told}");
+    }
+    assert!(fixture.connect(&renamed).await.is_some());
+    assert!(fixture.connect(&fixture.value(1, &role, "theirs-4711")).await.is_some(), "another owner's role was hit");
+    superuser(&fixture, &format!("DROP ROLE {role}; {fix}")).await;
+    provider.destroy(&credential, &[], ByPolicy).await.unwrap();
+    assert!(fixture.connect(&credential).await.is_none());
+}
+
+#[tokio::test]
 async fn the_servers_log_holds_statements_but_no_password() {
     let Some(fixture) = start().await else { return };
     let (provider, credential) = (fixture.provider(), made(&fixture, 1).await);

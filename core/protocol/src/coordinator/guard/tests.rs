@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::bench::{Bench, key, managed, seconds, v};
-use crate::coordinator::{ConditionName, Evidence, Input, Order};
+use crate::coordinator::{CommandKind, ConditionName, Evidence, Input, Order};
 use crate::message::Stage;
 use crate::policy::Policy;
 use crate::time::outlast;
@@ -142,4 +142,48 @@ fn only_a_usage_reading_after_the_seal_that_the_provider_answered_is_evidence() 
     bench.pass(seconds(1));
     read(&mut bench, Evidence::Sessions(Vec::new()));
     assert!(!is_unmet(&bench, ConditionName::UsageEvidence));
+}
+
+#[test]
+fn sessions_that_were_read_before_reading_failed_are_not_called_live() {
+    let mut bench = Bench::draining(managed(), &["api/a"]);
+    bench.sync("api/a", 2, Stage::Released, &[2]);
+    let told = |bench: &Bench| {
+        let conditions = bench.coordinator.guard(v(1), bench.now).conditions;
+        let usage = conditions.into_iter().find(|condition| condition.name == ConditionName::UsageEvidence).unwrap();
+        usage.blockers.into_iter().map(|blocker| (blocker.who, blocker.why, blocker.since)).collect::<Vec<_>>()
+    };
+    let evidence = Evidence::Sessions(vec!["pid 4711".into()]);
+    bench.input(Input::UsageRead { version: v(1), sent: bench.now.instant, evidence }).unwrap();
+    let [(who, why, _)] = &told(&bench)[..] else { panic!("{:?}", told(&bench)) };
+    assert_eq!((&who[..], &why[..]), ("pid 4711", "a session of version 1 is live at the provider"));
+
+    let read = bench.now.wall;
+    bench.pass(seconds(7));
+    let command = CommandKind::ReadUsage { version: v(1) };
+    let failed = "its role was renamed".into();
+    bench.input(Input::Troubled { command, failed }).unwrap();
+    let since = Some(bench.now.wall);
+    bench.pass(seconds(60));
+    let why = format!("whether version 1 is still used is unknown: 1 live session when it was last read, at {read}");
+    assert_eq!(told(&bench), [(String::new(), why, since)]);
+
+    bench
+        .input(Input::UsageRead { version: v(1), sent: bench.now.instant, evidence: Evidence::Sessions(Vec::new()) })
+        .unwrap();
+    assert_eq!(told(&bench), []);
+}
+
+#[test]
+fn what_fails_at_the_provider_does_not_point_at_the_doctor_who_points_back() {
+    let mut bench = Bench::draining(managed(), &["api/a"]);
+    let command = CommandKind::ReadUsage { version: v(1) };
+    bench.input(Input::Troubled { command, failed: "its role was renamed".into() }).unwrap();
+    bench.input(Input::Troubled { command: CommandKind::Publish, failed: "no answer".into() }).unwrap();
+    let blockers = bench.coordinator.blockers(bench.now).into_iter();
+    let failing = blockers.filter(|blocker| blocker.condition == ConditionName::Command);
+    let told: Vec<_> = failing.map(|blocker| (blocker.next, blocker.command)).collect();
+    let at_provider = ("the leader tries again; put right what the message says".to_owned(), None);
+    let elsewhere = ("the leader tries again".to_owned(), Some("rotacast doctor".to_owned()));
+    assert_eq!(told, [elsewhere, at_provider]);
 }
