@@ -36,7 +36,6 @@ use self::subscription::{Broken, Reading, Step};
 use crate::bus::check_size;
 use crate::feed::{self, Gone, LastProblem, deliver, next_pause, pauses};
 use crate::restarts::Restarts;
-#[cfg(feature = "leader")]
 use crate::{BusError, BusEvent, CALL_TIMEOUT, InstanceBus, Level, MAX_MESSAGE_BYTES};
 
 /// Messages under way to a slow reader before flow control holds the server back.
