@@ -1,7 +1,7 @@
 //! The gRPC admin service: authenticates operators, checks what they send, and asks [`Control`].
 //!
 //! Reads need a token where the dashboard needs one: see [`Readers`](crate::readers::Readers). Commands always carry a
-//! configured operator's signature.
+//! configured operator's signature. Whether the operator may give the order is [`Desk`](crate::orders::Desk)'s to say.
 
 mod admin;
 pub mod control;
@@ -12,5 +12,6 @@ mod tests;
 
 pub use admin::{AdminFront, health, reflection};
 pub use control::{AcceptedLoss, Action, CommandReply, Control, Instances, OperatorCommand};
-pub use operator::{Admitted, FRESHNESS, Gate, Operators};
+pub use operator::{FRESHNESS, Gate};
+pub(crate) use operator::{check_reason, given_reason};
 pub use refusal::Refusal;

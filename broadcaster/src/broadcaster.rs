@@ -14,15 +14,16 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::{info, warn};
 
-use crate::api::{AdminFront, Operators};
+use crate::api::AdminFront;
 use crate::connections::{Connections, Tls};
 use crate::driver::{Driver, DriverControl, Environment, Role, Secrets, StoreFetch};
 use crate::findings::{Findings, Topic};
 use crate::health::{self, Health};
 use crate::metrics::Metrics;
+use crate::operators::Operators;
+use crate::orders::Desk;
 use crate::readers::Readers;
 use crate::systemd;
-use crate::token::Tokens;
 use crate::web::{self, WebOptions};
 
 /// How long the end of the audit log may take: a store that answers does within milliseconds.
@@ -36,10 +37,8 @@ pub struct Broadcaster {
     pub secrets: Secrets,
     /// The bus behind the gateway, for instances without bus access.
     pub instances: Arc<dyn InstanceBus>,
-    /// Who may give orders; replaced when the configuration is reloaded.
+    /// Who may do and read what; replaced when the configuration is reloaded.
     pub operators: watch::Receiver<Arc<Operators>>,
-    /// Who may look at the dashboard and act there; replaced when the configuration is reloaded.
-    pub tokens: watch::Receiver<Arc<Tokens>>,
     /// Names, besides loopback's, under which browsers reach the dashboard without TLS.
     pub hosts: Vec<String>,
     /// An existing tree to import versions from.
@@ -65,7 +64,6 @@ impl Broadcaster {
             secrets,
             instances,
             operators,
-            tokens,
             hosts,
             importer,
             listener,
@@ -77,7 +75,8 @@ impl Broadcaster {
         let role = driver.role();
         let control = Arc::new(DriverControl::new(environment.clone(), driver.secrets(), role.clone(), stop.clone()));
         let address = listener.local_addr().context("the listener's address")?;
-        let readers = Readers::new(tokens, address.ip().is_loopback() || clients_certified);
+        let readers = Readers::new(operators.clone(), address.ip().is_loopback() || clients_certified);
+        let desk = Arc::new(Desk::new(Arc::clone(&control) as _, operators));
         let options = WebOptions {
             readers: readers.clone(),
             hosts,
@@ -86,8 +85,9 @@ impl Broadcaster {
             metrics: environment.metrics.clone(),
             findings: environment.findings.clone(),
         };
-        let web = web::router(Arc::clone(&control) as _, environment.cluster.to_string(), options, stop.clone());
-        let admin = AdminFront::new(control, environment.cluster.clone(), operators, readers).into_service();
+        let cluster = environment.cluster.clone();
+        let web = web::router(Arc::clone(&control) as _, Arc::clone(&desk), cluster.to_string(), options, stop.clone());
+        let admin = AdminFront::new(control, desk, cluster, readers).into_service();
         let values = Arc::new(StoreFetch::new(&environment));
         let gateway = Gateway::new(instances, values)
             .with_admission(Arc::clone(&environment.identities) as Arc<dyn rotacast_bus::Admission>)

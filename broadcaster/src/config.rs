@@ -9,6 +9,7 @@ mod dashboard;
 mod error;
 mod limits;
 mod listen;
+mod operators;
 mod pattern;
 mod policy;
 mod provider;
@@ -23,8 +24,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rotacast_proto::VerifyingKey;
-use rotacast_protocol::{ClusterName, OperatorName, Policy, SecretName, ServiceName};
+use rotacast_protocol::{ClusterName, Policy, SecretName, ServiceName};
 
 pub use backend::{ClientTls, Login};
 pub use bus::{BusConfig, NatsLogin, SaslMechanism};
@@ -40,6 +40,7 @@ pub use store::{Layout, StoreConfig};
 pub use telemetry::TelemetryConfig;
 
 use crate::audit::AuditOptions;
+use crate::operators::Operators;
 use reader::{Document, Section};
 
 /// Where the admin and instance services listen unless set.
@@ -91,8 +92,8 @@ pub struct Config {
     pub signing_key: PathBuf,
     /// How much it takes on.
     pub limits: Limits,
-    /// Who may command.
-    pub operators: BTreeMap<OperatorName, VerifyingKey>,
+    /// Who may do and read what.
+    pub operators: Operators,
     /// Who may use what.
     pub services: BTreeMap<ServiceName, ServiceConfig>,
     /// For services not named (`[services."*"]`).
@@ -209,7 +210,10 @@ impl Config {
             let patterns = service.secrets.iter().cloned();
             patterns.map(move |pattern| (place.clone(), pattern)).collect::<Vec<_>>()
         });
-        sections.chain(services).filter(|(_, pattern)| pattern.as_str() != "*").collect()
+        let roles = self.operators.roles().iter().flat_map(|(name, role)| {
+            role.secrets.iter().map(move |pattern| (format!("[roles.{name}]"), pattern.clone()))
+        });
+        sections.chain(services).chain(roles).filter(|(_, pattern)| pattern.as_str() != "*").collect()
     }
 }
 
@@ -240,7 +244,7 @@ fn read_all(root: &Section<'_, '_>) -> Option<Config> {
     keys.finish();
 
     let limits = limits::read(&root.section("limits"));
-    let operators = service::read_operators(&root.section("operators"));
+    let operators = operators::read(&root.section("operators"), &root.section("roles"));
     let (services, any_service) = service::read_services(&root.section("services"));
     let providers = provider::read(&root.section("providers"));
 

@@ -18,7 +18,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Operators;
 use crate::audit::{Anchor, AuditLog, AuditOptions, AuditSigner, LogName};
 use crate::broadcaster::Broadcaster;
 use crate::config::{DEFAULT_SECRETS, ListenLimits};
@@ -28,8 +27,8 @@ use crate::findings::Findings;
 use crate::home::Home;
 use crate::identities::{Identities, Service, Services};
 use crate::metrics::Metrics;
+use crate::operators::{Operator, Operators};
 use crate::settings::{SecretSettings, Settings};
-use crate::token::Tokens;
 use crate::traces::Traces;
 pub use folder::Folder;
 
@@ -133,9 +132,10 @@ async fn assemble(
     let provider: Arc<dyn Provider> = Arc::new(GenerateProvider::default());
     let anyone = Service { key: folder.identity().public().clone(), secrets: vec!["*".parse()?] };
     let services = Services { named: BTreeMap::new(), anyone: Some(anyone) };
-    let operator = OperatorName::new("operator").context("the operator's name")?;
-    let tokens = Tokens { operators: BTreeMap::from([(operator.clone(), folder.token())]), ..Tokens::default() };
-    let operators = Operators::new(BTreeMap::from([(operator, folder.operator().public().clone())]));
+    let name = OperatorName::new("operator").context("the operator's name")?;
+    let keys = vec![folder.operator().public().clone()];
+    let operator = Operator { keys, token: Some(folder.token()), ..Operator::default() };
+    let operators = Operators::new(BTreeMap::from([(name, operator)]), BTreeMap::new());
     let metrics = Metrics::default();
     let signer = AuditSigner::new(folder.broadcaster().clone(), cluster.clone());
     let environment = Environment {
@@ -172,7 +172,6 @@ async fn assemble(
         secrets: Secrets::new(DEFAULT_SECRETS),
         instances: Arc::new(bus.clone()) as Arc<dyn InstanceBus>,
         operators: watch::Sender::new(Arc::new(operators)).subscribe(),
-        tokens: watch::Sender::new(Arc::new(tokens)).subscribe(),
         hosts: Vec::new(),
         importer: None,
         listener,

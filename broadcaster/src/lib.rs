@@ -20,6 +20,8 @@ pub mod home;
 pub mod identities;
 pub mod log;
 pub mod metrics;
+pub mod operators;
+pub mod orders;
 pub mod readers;
 pub mod serve;
 pub mod settings;

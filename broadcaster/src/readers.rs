@@ -1,35 +1,18 @@
 //! Who may read, on every door of one address: gRPC, the dashboard, metrics.
 //!
-//! Reading is free on loopback and behind client certificates, unless readers are configured; elsewhere it needs a token.
+//! Without roles, reading is free on loopback and behind client certificates; elsewhere, and as soon as there are roles, it
+//! needs a token, and then it is as wide as the roles of its operator.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use rotacast_protocol::OperatorName;
+use rotacast_protocol::{OperatorName, SecretName};
 use tokio::sync::watch;
 
 use crate::api::Refusal;
-use crate::token::{TokenDigest, Tokens};
-
-/// A person or program that has shown a token.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Person {
-    pub(crate) name: OperatorName,
-    pub(crate) may_act: bool,
-}
-
-impl Tokens {
-    pub(crate) fn person(&self, digest: &TokenDigest) -> Option<Person> {
-        let find = |people: &BTreeMap<OperatorName, TokenDigest>| {
-            people.iter().find(|(_, known)| *known == digest).map(|(name, _)| name.clone())
-        };
-        find(&self.operators)
-            .map(|name| Person { name, may_act: true })
-            .or_else(|| find(&self.readers).map(|name| Person { name, may_act: false }))
-    }
-}
+use crate::operators::{Operators, Reading, SignedIn};
+use crate::token::TokenDigest;
 
 /// The token that a program shows: `Some(None)` if it shows something else as one.
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<Option<TokenDigest>> {
@@ -37,37 +20,106 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<Option<TokenDigest>> {
     Some(TokenDigest::of(text))
 }
 
+/// Someone who reads, with the rights of this moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Viewer {
+    operators: Arc<Operators>,
+    /// None: reading needs no sign-in here.
+    operator: Option<OperatorName>,
+}
+
+impl Viewer {
+    /// Who has signed in.
+    pub(crate) fn operator(&self) -> Option<&OperatorName> {
+        self.operator.as_ref()
+    }
+
+    /// Whether there is an order that they may give.
+    pub(crate) fn may_order(&self) -> bool {
+        self.operator.as_ref().is_some_and(|name| self.operators.may_order_some(name))
+    }
+
+    /// Whether they may read something about a secret; `None`: about all, and the broadcaster itself.
+    pub(crate) fn reads(&self, what: Reading, secret: Option<&SecretName>) -> bool {
+        self.operator.as_ref().is_none_or(|name| self.operators.may_read(name, what, secret))
+    }
+
+    /// Refuses what [`Viewer::reads`] denies.
+    ///
+    /// # Errors
+    /// Who may not read what.
+    pub(crate) fn check(&self, what: Reading, secret: Option<&SecretName>) -> Result<(), Refusal> {
+        if self.reads(what, secret) {
+            return Ok(());
+        }
+        Err(self.denied(what, secret.map_or("*", SecretName::as_str)))
+    }
+
+    /// Refuses if there is nothing of the kind that they may read; what there is is left out by [`Viewer::reads`].
+    ///
+    /// # Errors
+    /// Who may not read what.
+    pub(crate) fn check_some(&self, what: Reading) -> Result<(), Refusal> {
+        if self.operator.as_ref().is_none_or(|name| self.operators.may_read_some(name, what)) {
+            return Ok(());
+        }
+        Err(self.denied(what, "*"))
+    }
+
+    fn denied(&self, what: Reading, secrets: &str) -> Refusal {
+        let name = self.operator.as_ref().map_or("this client", OperatorName::as_str);
+        let about = if secrets == "*" { "of all secrets".to_owned() } else { format!("of {secrets}") };
+        let about = if what == Reading::Metrics { String::new() } else { format!(" {about}") };
+        Refusal::Denied {
+            problem: format!("{name} may not read {what}{about}"),
+            fix: format!(
+                "needed is a role with \"{what}\" in read and {secrets} in secrets: add it to roles of [operators.{name}] in the \
+                 broadcaster's configuration"
+            ),
+        }
+    }
+}
+
 /// Decides who may read. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Readers {
-    tokens: watch::Receiver<Arc<Tokens>>,
+    operators: watch::Receiver<Arc<Operators>>,
     open: bool,
 }
 
 impl Readers {
-    /// `open`: any client that reaches the address may read, unless readers are configured. It is on loopback, or asks for
-    /// client certificates.
+    /// `open`: any client that reaches the address may read, unless there are roles. It is on loopback, or asks for client
+    /// certificates.
     #[must_use]
-    pub fn new(tokens: watch::Receiver<Arc<Tokens>>, open: bool) -> Self {
-        Self { tokens, open }
+    pub fn new(operators: watch::Receiver<Arc<Operators>>, open: bool) -> Self {
+        Self { operators, open }
     }
 
-    pub(crate) fn tokens(&self) -> Arc<Tokens> {
-        Arc::clone(&self.tokens.borrow())
+    /// The operators and roles of this moment.
+    pub(crate) fn operators(&self) -> Arc<Operators> {
+        Arc::clone(&self.operators.borrow())
+    }
+
+    /// Hears of every change of operators and roles.
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Operators>> {
+        self.operators.clone()
     }
 
     pub(crate) fn token_needed(&self) -> bool {
-        !self.open || !self.tokens.borrow().readers.is_empty()
+        !self.open || !self.operators.borrow().roles().is_empty()
     }
 
-    /// Whether `person`, as who has asked is known, may read.
+    /// Who reads, if they may read at all.
     ///
     /// # Errors
     /// It needs a token that the configuration knows.
-    pub(crate) fn admit(&self, person: Option<Person>) -> Result<Option<Person>, Refusal> {
-        match person {
+    pub(crate) fn admit(&self, signed_in: Option<SignedIn>) -> Result<Viewer, Refusal> {
+        match signed_in {
             None if self.token_needed() => Err(Refusal::SignIn("reading needs a token here".into())),
-            person => Ok(person),
+            signed_in => {
+                let operator = signed_in.map(|it| it.name);
+                Ok(Viewer { operators: self.operators(), operator })
+            }
         }
     }
 
@@ -75,7 +127,7 @@ impl Readers {
     ///
     /// # Errors
     /// It needs a token that the configuration knows.
-    pub(crate) fn admit_program(&self, headers: &HeaderMap) -> Result<Option<Person>, Refusal> {
-        self.admit(bearer(headers).flatten().and_then(|digest| self.tokens().person(&digest)))
+    pub(crate) fn admit_program(&self, headers: &HeaderMap) -> Result<Viewer, Refusal> {
+        self.admit(bearer(headers).flatten().and_then(|digest| self.operators().by_token(&digest)))
     }
 }

@@ -28,7 +28,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::api::Operators;
 use crate::audit::{Anchor, AuditLog, AuditSigner, LogName};
 use crate::broadcaster::Broadcaster;
 use crate::certificates::Watch;
@@ -39,8 +38,8 @@ use crate::findings::Findings;
 use crate::home::Home;
 use crate::identities::{Identities, Service, Services};
 use crate::metrics::Metrics;
+use crate::operators::Operators;
 use crate::settings::{SecretSettings, Settings};
-use crate::token::Tokens;
 use crate::traces::{self, Exporting};
 pub use audit_heads::{KnownLogs, known_logs};
 use provider::Providers;
@@ -70,8 +69,7 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
     let metrics = Metrics::default();
     let tree = SecretTree::new(metrics.store(store), prefix);
     let importer = importer(&config.store, &tree)?;
-    let operators = watch::Sender::new(Arc::new(Operators::new(config.operators.clone())));
-    let tokens = watch::Sender::new(Arc::new(config.dashboard.tokens.clone()));
+    let operators = watch::Sender::new(Arc::new(config.operators.clone()));
     let signer = AuditSigner::new(key.clone(), config.cluster.clone());
     let audit = AuditLog::open(&config.audit.file, config.audit.options, signer)?;
     let listener = TcpListener::bind(config.listen.grpc)
@@ -122,7 +120,6 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
         secrets: secrets.clone(),
         instances: buses.instances,
         operators: operators.subscribe(),
-        tokens: tokens.subscribe(),
         hosts: config.dashboard.hosts.clone(),
         importer,
         listener,
@@ -130,7 +127,7 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
         tls: tls.as_ref().map(|tls| tls.subscribe()),
         clients_certified: config.listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
     };
-    let reloader = Reloader { path: config_file, config, settings, operators, tokens, identities, secrets };
+    let reloader = Reloader { path: config_file, config, settings, operators, identities, secrets };
     let reloading = tokio::spawn(reloader.run(stop.clone()));
     let result = broadcaster.run(stop.clone()).await;
     stop.cancel();
@@ -283,7 +280,6 @@ struct Reloader {
     config: Config,
     settings: Arc<ConfigSettings>,
     operators: watch::Sender<Arc<Operators>>,
-    tokens: watch::Sender<Arc<Tokens>>,
     identities: Arc<Identities>,
     secrets: Secrets,
 }
@@ -331,8 +327,7 @@ impl Reloader {
             with_the_next_start = named(false),
             "the configuration was read again; logins and certificates in files count without that, once they change"
         );
-        self.operators.send_replace(Arc::new(Operators::new(new.operators.clone())));
-        self.tokens.send_replace(Arc::new(new.dashboard.tokens.clone()));
+        self.operators.send_replace(Arc::new(new.operators.clone()));
         self.identities.replace(services(&new));
         let over = tokio::time::Instant::now() + RELOAD_PATIENCE;
         for (secret, task) in self.secrets.all() {

@@ -1,6 +1,5 @@
 //! Tokens with which people sign in to the dashboard. The configuration holds their digests only.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -10,7 +9,6 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rotacast_protocol::OperatorName;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
@@ -65,15 +63,6 @@ impl Token {
     pub fn digest(&self) -> TokenDigest {
         TokenDigest::of(&self.0).expect("a generated token has a token's form")
     }
-}
-
-/// The tokens known, as configured.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Tokens {
-    /// Who may give orders, in whose name.
-    pub operators: BTreeMap<OperatorName, TokenDigest>,
-    /// Who may only look.
-    pub readers: BTreeMap<OperatorName, TokenDigest>,
 }
 
 /// What is kept of a token: enough to know it again, and nothing to sign in with.

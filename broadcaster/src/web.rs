@@ -1,8 +1,8 @@
 //! The dashboard, and what programs ask over plain HTTP: on the same address as gRPC, over
 //! [`Control`] like the admin API.
 //!
-//! Looking is free where the admin API's reads are, on loopback or behind client certificates; elsewhere, and wherever
-//! readers are configured, it needs a token. Acting always does. There is no code path from here to a secret's value.
+//! Looking is free where the admin API's reads are, on loopback or behind client certificates; elsewhere, and as soon as there
+//! are roles, it needs a token. Acting always does. There is no code path from here to a secret's value.
 
 mod about;
 mod access;
@@ -42,11 +42,13 @@ use action::{ActionBody, DoneView};
 use fleet::{Fleet, FleetQuery, FleetView, InstancesQuery, PageView};
 use stream::View;
 
-use crate::api::{Control, OperatorCommand, Refusal};
+use crate::api::{Control, Refusal};
 use crate::audit::{self, Recorded, Search};
 use crate::findings::Findings;
 use crate::metrics::Metrics;
-use crate::readers::{Person, Readers};
+use crate::operators::{Reading, SignedIn};
+use crate::orders::{Desk, Given};
+use crate::readers::{Readers, Viewer};
 
 /// Searches of the audit log at once: each may read a disk for seconds.
 const MAX_SEARCHES: usize = 2;
@@ -82,6 +84,7 @@ pub struct WebOptions {
 /// Everything a request needs.
 struct Front {
     control: Arc<dyn Control>,
+    desk: Arc<Desk>,
     cluster: String,
     options: WebOptions,
     sessions: Sessions,
@@ -91,9 +94,16 @@ struct Front {
 }
 
 /// The routes, to be served beside gRPC's.
-pub fn router(control: Arc<dyn Control>, cluster: String, options: WebOptions, stop: CancellationToken) -> Router {
+pub fn router(
+    control: Arc<dyn Control>,
+    desk: Arc<Desk>,
+    cluster: String,
+    options: WebOptions,
+    stop: CancellationToken,
+) -> Router {
     let front = Arc::new(Front {
         control,
+        desk,
         cluster,
         options,
         sessions: Sessions::default(),
@@ -101,14 +111,6 @@ pub fn router(control: Arc<dyn Control>, cluster: String, options: WebOptions, s
         searches: Semaphore::new(MAX_SEARCHES),
         stop,
     });
-    let reading = Router::new()
-        .route("/api/overview/events", get(overview))
-        .route("/api/secret/events", get(secret))
-        .route("/api/instances", get(instances))
-        .route("/api/fleet", get(groups))
-        .route("/api/audit", get(entries))
-        .route("/metrics", get(metrics))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&front), readers_only));
     Router::new()
         .route("/", get(async |headers: HeaderMap| asset::page(&headers)))
         .route(
@@ -119,7 +121,12 @@ pub fn router(control: Arc<dyn Control>, cluster: String, options: WebOptions, s
         .route("/api/sign-in", post(sign_in))
         .route("/api/sign-out", post(sign_out))
         .route("/api/action", post(act))
-        .merge(reading)
+        .route("/api/overview/events", get(overview))
+        .route("/api/secret/events", get(secret))
+        .route("/api/instances", get(instances))
+        .route("/api/fleet", get(groups))
+        .route("/api/audit", get(entries))
+        .route("/metrics", get(metrics))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(&front), guarded))
         .with_state(front)
@@ -155,41 +162,36 @@ async fn guarded(State(front): State<Arc<Front>>, request: Request, next: Next) 
     response
 }
 
-async fn readers_only(State(front): State<Arc<Front>>, request: Request, next: Next) -> Response {
-    match front.reader(request.headers()) {
-        Ok(_) => next.run(request).await,
-        Err(refusal) => refusal.into_response(),
-    }
-}
-
 impl Front {
-    fn person(&self, headers: &HeaderMap) -> Option<Person> {
-        self.sessions.person(&self.options.readers.tokens(), headers, Instant::now())
+    fn signed_in(&self, headers: &HeaderMap) -> Option<SignedIn> {
+        self.sessions.signed_in(&self.options.readers.operators(), headers, Instant::now())
     }
 
-    /// The person who looks; none where looking needs no sign-in.
-    fn reader(&self, headers: &HeaderMap) -> Result<Option<Person>, Refusal> {
-        self.options.readers.admit(self.person(headers))
+    /// Who looks, where they may look at all.
+    fn viewer(&self, headers: &HeaderMap) -> Result<Viewer, Refusal> {
+        self.options.readers.admit(self.signed_in(headers))
     }
 
-    async fn about(&self, person: Option<&Person>) -> AboutView {
-        AboutView::new(self.control.broadcaster().await, person, self.options.readers.token_needed())
+    async fn about(&self, viewer: &Viewer) -> AboutView {
+        AboutView::new(self.control.broadcaster().await, viewer, self.options.readers.token_needed())
     }
 
-    fn stream(self: Arc<Self>, headers: HeaderMap, view: View) -> Response {
-        stream::serve(self, headers, view).into_response()
+    fn stream(self: Arc<Self>, headers: HeaderMap, view: View) -> Result<Response, Refusal> {
+        view.check(&self.viewer(&headers)?)?;
+        Ok(stream::serve(self, headers, view).into_response())
     }
 }
 
 async fn about(State(front): State<Arc<Front>>, headers: HeaderMap) -> Json<AboutView> {
-    Json(match front.reader(&headers) {
-        Ok(person) => front.about(person.as_ref()).await,
+    Json(match front.viewer(&headers) {
+        Ok(viewer) => front.about(&viewer).await,
         Err(_) => AboutView::sign_in_first(front.cluster.clone()),
     })
 }
 
-async fn metrics(State(front): State<Arc<Front>>) -> Response {
-    ([(CONTENT_TYPE, Metrics::CONTENT_TYPE)], front.options.metrics.render()).into_response()
+async fn metrics(State(front): State<Arc<Front>>, headers: HeaderMap) -> Result<Response, Refusal> {
+    front.viewer(&headers)?.check(Reading::Metrics, None)?;
+    Ok(([(CONTENT_TYPE, Metrics::CONTENT_TYPE)], front.options.metrics.render()).into_response())
 }
 
 #[derive(Deserialize)]
@@ -206,7 +208,7 @@ async fn sign_in(
         Refusal::Invalid("a sign-in is JSON (`content-type: application/json`) such as {\"token\": \"…\"}".into())
     })?;
     let token = zeroize::Zeroizing::new(token);
-    let session = front.sessions.begin(&front.options.readers.tokens(), token.trim(), Instant::now());
+    let session = front.sessions.begin(&front.options.readers.operators(), token.trim(), Instant::now());
     let session = session.ok_or_else(|| Refusal::SignIn("this is not a token that the configuration knows".into()))?;
     Ok(with_cookie(access::set_cookie(Some(&session), front.options.tls)))
 }
@@ -220,7 +222,7 @@ fn with_cookie(cookie: String) -> Response {
     (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response()
 }
 
-async fn overview(State(front): State<Arc<Front>>, headers: HeaderMap) -> Response {
+async fn overview(State(front): State<Arc<Front>>, headers: HeaderMap) -> Result<Response, Refusal> {
     front.stream(headers, View::Overview)
 }
 
@@ -235,7 +237,7 @@ async fn secret(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let name = SecretName::new(asked(query)?.secret).map_err(|error| Refusal::Invalid(error.to_string()))?;
-    Ok(front.stream(headers, View::Secret(name)))
+    front.stream(headers, View::Secret(name))
 }
 
 fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
@@ -249,15 +251,21 @@ fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
 async fn instances(
     State(front): State<Arc<Front>>,
     query: Result<Query<InstancesQuery>, QueryRejection>,
+    headers: HeaderMap,
 ) -> Result<Json<PageView>, Refusal> {
-    front.fleet.page(&*front.control, asked(query)?).await.map(Json)
+    let viewer = front.viewer(&headers)?;
+    viewer.check_some(Reading::Fleet)?;
+    front.fleet.page(&*front.control, &viewer, asked(query)?).await.map(Json)
 }
 
 async fn groups(
     State(front): State<Arc<Front>>,
     query: Result<Query<FleetQuery>, QueryRejection>,
+    headers: HeaderMap,
 ) -> Result<Json<FleetView>, Refusal> {
-    front.fleet.groups(&*front.control, asked(query)?).await.map(Json)
+    let viewer = front.viewer(&headers)?;
+    viewer.check_some(Reading::Fleet)?;
+    front.fleet.groups(&*front.control, &viewer, asked(query)?).await.map(Json)
 }
 
 #[derive(Deserialize)]
@@ -277,7 +285,10 @@ struct EntriesView {
 async fn entries(
     State(front): State<Arc<Front>>,
     query: Result<Query<AuditQuery>, QueryRejection>,
+    headers: HeaderMap,
 ) -> Result<Json<EntriesView>, Refusal> {
+    let viewer = front.viewer(&headers)?;
+    viewer.check_some(Reading::Audit)?;
     let query = asked(query)?;
     let limit = query.limit.unwrap_or(DEFAULT_ENTRIES);
     if limit == 0 || limit > MAX_ENTRIES {
@@ -289,7 +300,11 @@ async fn entries(
     }
     let secret = query.secret.filter(|text| !text.is_empty()).map(SecretName::new).transpose();
     let secret = secret.map_err(|error| Refusal::Invalid(error.to_string()))?;
-    let search = Search { secret, text, before: query.before, limit };
+    let mut search = Search { secret, text, before: query.before, limit, only: None };
+    if !viewer.reads(Reading::Audit, None) {
+        // Entries about no secret are about all of them.
+        search.only = Some(Arc::new(move |secret| viewer.reads(Reading::Audit, secret)));
+    }
     let path = front.options.audit.clone();
     let busy = || Refusal::Busy(format!("{MAX_SEARCHES} searches of the audit log are under way"));
     let _place = front.searches.try_acquire().map_err(|_| busy())?;
@@ -309,18 +324,12 @@ async fn act(
     uri: Uri,
     body: Result<Json<ActionBody>, JsonRejection>,
 ) -> Result<Json<DoneView>, Refusal> {
-    let person = front.person(&headers).ok_or_else(|| Refusal::SignIn("an order needs a sign-in".into()))?;
-    if !person.may_act {
-        return Err(Refusal::Forbidden(format!(
-            "{} may only look: dashboard.operators in the configuration names who may act",
-            person.name
-        )));
-    }
+    let by = front.signed_in(&headers).ok_or_else(|| Refusal::SignIn("an order needs a sign-in".into()))?;
     if !headers.contains_key(ACTION_HEADER) {
         return Err(Refusal::Forbidden(format!("{} needs the header {ACTION_HEADER}", uri.path())));
     }
     let Json(body) = body.map_err(|error| Refusal::Invalid(error.body_text()))?;
-    let command = OperatorCommand::try_from(body)?;
+    let given = Given::try_from(body)?;
     front.control.term().await?;
-    front.control.command(person.name, command).await.map(|reply| Json(reply.into()))
+    front.desk.give(by, given).await.map(|reply| Json(reply.into()))
 }

@@ -110,7 +110,7 @@ pub(crate) enum Ask {
     Abandon(AbandonArgs),
     /// Leave safe mode, after you have checked the store. Test logins that failed are tried again. Where no login is possible and
     /// no version waits, it says that the current version works.
-    LeaveSafeMode(OrderArgs),
+    LeaveSafeMode(ReasonedArgs),
     /// Check store, bus, leadership, audit log, secrets, leases, clocks and your own key.
     Doctor,
     /// Write what support needs to see into one file, which holds no secret.

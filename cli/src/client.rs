@@ -8,9 +8,7 @@ use prost::Message as _;
 use prost::bytes::{Bytes, BytesMut};
 use rotacast_proto::v1::operator_command::Action;
 use rotacast_proto::{Envelope, FieldError, Kind, SigningKey, v1};
-use rotacast_protocol::coordinator::Order;
-#[cfg(feature = "broadcaster")]
-use rotacast_protocol::coordinator::Reason;
+use rotacast_protocol::coordinator::{Order, Reason};
 use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus};
 use rotacast_protocol::{ClusterName, OperatorName, SecretName, Version};
 use tonic::{Response, Status, Streaming};
@@ -56,9 +54,34 @@ pub(crate) enum Instruction {
     Put(Bytes),
     /// Go on although entries of the audit log are lost.
     #[cfg(feature = "broadcaster")]
-    AcceptAuditLoss { doubt: String, reason: Reason },
+    AcceptAuditLoss { doubt: String },
     /// Any other.
     Order(Order),
+}
+
+impl Instruction {
+    /// As the broadcaster calls it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Instruction::Put(_) => "put",
+            #[cfg(feature = "broadcaster")]
+            Instruction::AcceptAuditLoss { .. } => "accept_audit_loss",
+            Instruction::Order(order) => order.name().as_str(),
+        }
+    }
+}
+
+/// An instruction, and why it is given.
+pub(crate) struct Directive {
+    pub(crate) instruction: Instruction,
+    pub(crate) reason: Option<Reason>,
+}
+
+impl From<Order> for Directive {
+    fn from(order: Order) -> Self {
+        let reason = order.reason().cloned();
+        Self { instruction: Instruction::Order(order), reason }
+    }
 }
 
 impl Signer {
@@ -191,7 +214,7 @@ impl Client {
         signer: &Signer,
         cluster: Option<&ClusterName>,
         subject: &str,
-        instruction: &Instruction,
+        directive: &Directive,
     ) -> Result<v1::CommandReply, Stop> {
         let count = self.servers.count();
         let mut refused: Option<Stop> = None;
@@ -214,7 +237,7 @@ impl Client {
                     continue;
                 }
             };
-            let envelope = sign(signer, cluster.unwrap_or(&its_cluster), epoch, (subject, instruction));
+            let envelope = sign(signer, cluster.unwrap_or(&its_cluster), epoch, (subject, directive));
             match answer(server, admin.command(v1::Envelope::from(envelope))).await {
                 Ok(reply) => return Ok(reply),
                 // One that knows who leads says more than one that is not there.
@@ -248,22 +271,20 @@ fn wire_name(secret: Option<&SecretName>) -> String {
     secret.map(ToString::to_string).unwrap_or_default()
 }
 
-fn sign(signer: &Signer, cluster: &ClusterName, epoch: u64, (subject, instruction): (&str, &Instruction)) -> Envelope {
+fn sign(signer: &Signer, cluster: &ClusterName, epoch: u64, (subject, directive): (&str, &Directive)) -> Envelope {
     let now = rotacast_clock::wall();
     let nonce: u64 = rand::random();
-    let (action, reason) = match instruction {
+    let action = match &directive.instruction {
         // A value's bytes are shared, not copied.
-        Instruction::Put(value) => (Action::Put(v1::Put { value: value.clone() }), None),
+        Instruction::Put(value) => Action::Put(v1::Put { value: value.clone() }),
         #[cfg(feature = "broadcaster")]
-        Instruction::AcceptAuditLoss { doubt, reason } => {
-            (Action::AcceptAuditLoss(v1::AcceptAuditLoss { doubt: doubt.clone() }), Some(reason))
-        }
-        Instruction::Order(order) => (order.into(), order.reason()),
+        Instruction::AcceptAuditLoss { doubt } => Action::AcceptAuditLoss(v1::AcceptAuditLoss { doubt: doubt.clone() }),
+        Instruction::Order(order) => order.into(),
     };
     let command = v1::OperatorCommand {
         operator: signer.operator.to_string(),
         secret: subject.to_owned(),
-        reason: reason.map(ToString::to_string).unwrap_or_default(),
+        reason: directive.reason.as_ref().map(ToString::to_string).unwrap_or_default(),
         nonce,
         issued_ms: now.0,
         epoch,

@@ -56,7 +56,7 @@ pub(crate) fn make(output: Output, name: &Path) -> Result<(), Stop> {
     output.line("")?;
     let owner = owner(&private);
     output.line("In the broadcaster's configuration, for an operator:")?;
-    output.line(format_args!("[operators]\n{owner} = \"{text}\"\n"))?;
+    output.line(format_args!("[operators.{owner}]\nkeys = [\"{text}\"]\n"))?;
     output.line("or for a service:")?;
     output.line(format_args!("[services.{owner}]\nkey = \"{text}\"\nsecrets = [\"{owner}/*\"]"))
 }

@@ -127,7 +127,7 @@ async fn ask(context: &Context, command: arguments::Ask) -> Result<(), Stop> {
         Ask::Excuse { order, instance } => retire::excuse(context, order.secret, &instance).await,
         Ask::Gone(args) => gone::run(context, args).await,
         Ask::Abandon(args) => order::abandon(context, args).await,
-        Ask::LeaveSafeMode(args) => order::leave_safe_mode(context, args.secret).await,
+        Ask::LeaveSafeMode(args) => order::leave_safe_mode(context, args).await,
         Ask::Doctor => doctor::run(context).await,
         Ask::SupportBundle(args) => support_bundle::run(context, args).await,
     }

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use prost::bytes::Bytes;
 use rotacast_proto::v1;
-use rotacast_protocol::coordinator::{InvalidOrder, Order, OrderName};
+use rotacast_protocol::coordinator::{InvalidOrder, Order, OrderName, Reason};
 use rotacast_protocol::{RotationNumber, SecretName, Version};
 use zeroize::Zeroizing;
 
 use crate::Context;
 use crate::arguments::{AbandonArgs, PutArgs, ReasonedArgs, RotateArgs, Waiting};
-use crate::client::{Client, Instruction, Signer};
+use crate::client::{Client, Directive, Instruction, Signer};
 use crate::error::Stop;
 use crate::goal::Which;
 use crate::output::note;
@@ -27,7 +27,7 @@ pub(crate) struct Done {
 }
 
 /// Gives an order, or writes a value. `subject`: the secret; empty for an order about no secret.
-pub(crate) async fn give(context: &Context, subject: &str, instruction: Instruction) -> Result<Done, Stop> {
+pub(crate) async fn give(context: &Context, subject: &str, directive: Directive) -> Result<Done, Stop> {
     // A `rotacast dev` that is starting has yet to make its key.
     let keyless = Signer::open(&context.global).err();
     let client = match Client::connect_when_started(&context.global).await {
@@ -35,7 +35,7 @@ pub(crate) async fn give(context: &Context, subject: &str, instruction: Instruct
         Err(stop) => return Err(keyless.unwrap_or(stop)),
     };
     let signer = Signer::open(&context.global)?;
-    if matches!(instruction, Instruction::Put(_))
+    if matches!(directive.instruction, Instruction::Put(_))
         && let Some(server) = client.in_the_clear()
     {
         return Err(Stop::usage(
@@ -43,7 +43,7 @@ pub(crate) async fn give(context: &Context, subject: &str, instruction: Instruct
             "use https with --ca, or run the command where the broadcaster runs",
         ));
     }
-    let reply = client.order(&signer, context.global.cluster.as_ref(), subject, &instruction).await?;
+    let reply = client.order(&signer, context.global.cluster.as_ref(), subject, &directive).await?;
     let v1::CommandReply { version, number } = reply;
     // 0 stands for none.
     let number = (number != 0).then_some(RotationNumber(number));
@@ -52,8 +52,13 @@ pub(crate) async fn give(context: &Context, subject: &str, instruction: Instruct
 
 /// Gives an order that makes nothing, and says so.
 pub(crate) async fn simple(context: &Context, secret: SecretName, order: Order, done: &str) -> Result<(), Stop> {
-    let command = order.name().as_str();
-    give(context, secret.as_str(), Instruction::Order(order)).await?;
+    reasoned(context, secret, order.into(), done).await
+}
+
+/// The same with what is said beside the order.
+async fn reasoned(context: &Context, secret: SecretName, directive: Directive, done: &str) -> Result<(), Stop> {
+    let command = directive.instruction.name();
+    give(context, secret.as_str(), directive).await?;
     if context.output.is_data() {
         return context.output.data(&OrderView { secret, command, version: None, number: None, rotation: None });
     }
@@ -103,12 +108,14 @@ pub(crate) async fn abandon(context: &Context, args: AbandonArgs) -> Result<(), 
     simple(context, args.secret, order, &done).await
 }
 
-pub(crate) async fn leave_safe_mode(context: &Context, secret: SecretName) -> Result<(), Stop> {
-    simple(context, secret, Order::LeaveSafeMode, "safe mode left").await
+pub(crate) async fn leave_safe_mode(context: &Context, args: ReasonedArgs) -> Result<(), Stop> {
+    let reason = Some(Reason::new(&args.reason).map_err(invalid)?);
+    let directive = Directive { instruction: Instruction::Order(Order::LeaveSafeMode), reason };
+    reasoned(context, args.secret, directive, "safe mode left").await
 }
 
 pub(crate) async fn rotate(context: &Context, args: RotateArgs) -> Result<(), Stop> {
-    let done = give(context, args.secret.as_str(), Instruction::Order(Order::Rotate)).await?;
+    let done = give(context, args.secret.as_str(), Order::Rotate.into()).await?;
     let (Some(version), Some(number)) = (done.version, done.number) else {
         return Err(Stop::unfinished("names neither the version nor the rotation that it has started"));
     };
@@ -124,7 +131,8 @@ pub(crate) async fn put(context: &Context, args: PutArgs) -> Result<(), Stop> {
         note("note: the value ends with a line break, which is part of it (`printf %s …` writes none)");
     }
     // Wiped when the last part of the message is dropped.
-    let done = give(context, args.secret.as_str(), Instruction::Put(Bytes::from_owner(value))).await?;
+    let directive = Directive { instruction: Instruction::Put(Bytes::from_owner(value)), reason: None };
+    let done = give(context, args.secret.as_str(), directive).await?;
     let Some(version) = done.version else {
         return Err(Stop::unfinished("does not name the version that it has written"));
     };

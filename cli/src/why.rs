@@ -1,6 +1,6 @@
 //! `rotacast why`: plain sentences about what waits.
 
-use rotacast_protocol::coordinator::Overlay;
+use rotacast_protocol::coordinator::{Overlay, Reason};
 use rotacast_protocol::status::{BlockerStatus, BroadcasterStatus, Leading, SecretStatus};
 use rotacast_protocol::{SecretName, WallTime};
 
@@ -134,7 +134,7 @@ fn overlay_sentence(secret: &SecretName, overlay: Overlay) -> String {
     let next = match overlay {
         Overlay::Paused => format!(" Next: `rotacast resume {secret}`."),
         Overlay::AwaitingApproval => format!(" Next: `rotacast approve {secret}`."),
-        Overlay::SafeMode => format!(" Next: `rotacast leave-safe-mode {secret}`."),
+        Overlay::SafeMode => format!(" Next: `rotacast leave-safe-mode {secret} --reason '{}'`.", Reason::PLACEHOLDER),
         // A blocker says what.
         Overlay::Staying | Overlay::Stuck => String::new(),
     };

@@ -47,7 +47,7 @@ pub use observer::{Observer, RoleLife};
 pub use operator::{Action, Operator};
 pub use server_log::SessionLog;
 pub use service::Service;
-pub use settings::{CLUSTER, Keys, OPERATOR, Options, PREFIX, SECRET, SERVICES};
+pub use settings::{CLUSTER, Keys, OPERATOR, OTHER_OPERATORS, Options, PREFIX, Roles, SECRET, SERVICES};
 pub use store::{StoreKind, StoreServer};
 pub use way::Way;
 
@@ -140,7 +140,7 @@ impl World {
             }
         }
         let urls = std::iter::once(&broadcaster).chain(&standbys).map(Broadcaster::url).collect();
-        let operator = Operator::new(urls, keys.operator.clone());
+        let operator = Operator::new(urls, keys.operator.clone(), &keys.token);
         let observer = Observer::start(&database).await;
         let collector = options.collector;
         Some(Self {
@@ -162,6 +162,19 @@ impl World {
     /// One of the broadcasters; 0 is the first.
     pub fn replica(&mut self, which: usize) -> &mut Broadcaster {
         if which == 0 { &mut self.broadcaster } else { &mut self.standbys[which - 1] }
+    }
+
+    /// Gives all broadcasters other roles, in the file; SIGHUP has it read.
+    ///
+    /// # Panics
+    /// If a file cannot be written.
+    pub fn change_roles(&mut self, old: &Roles, new: &Roles) {
+        let (old, new) = (self.keys.operators(Some(old)), self.keys.operators(Some(new)));
+        for one in std::iter::once(&self.broadcaster).chain(&self.standbys) {
+            let text = std::fs::read_to_string(one.config()).expect("the configuration is there");
+            assert!(text.contains(&old), "{text}");
+            std::fs::write(one.config(), text.replace(&old, &new)).expect("the configuration is ours");
+        }
     }
 
     /// The token with which the operator signs in to the dashboard.
@@ -302,7 +315,7 @@ impl World {
         Commands {
             program: self.programs.rotacast.clone(),
             servers: self.urls(),
-            operator_key: self.keys.operator_file.clone(),
+            operator: OPERATOR,
             folder: self.folder.path().to_owned(),
         }
     }

@@ -7,15 +7,17 @@ use futures::stream::BoxStream;
 use rotacast_log_limit::LogLimit;
 use rotacast_proto::v1;
 use rotacast_proto::v1::admin_server::{Admin, AdminServer};
-use rotacast_protocol::status::{BroadcasterStatus, FindingCounts};
+use rotacast_protocol::status::{BroadcasterStatus, FindingCounts, SecretStatus};
 use rotacast_protocol::{ClusterName, SecretName, Version, WallTime};
-use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 use super::Refusal;
 use super::control::{Control, Instances};
-use super::operator::{Admitted, Gate, Operators};
-use crate::readers::Readers;
+use super::operator::Gate;
+use crate::operators::Reading;
+use crate::orders::Desk;
+use crate::readers::{Readers, Viewer};
 
 /// Largest request, in bytes: an envelope's payload of 256 KiB and its attributes.
 const MAX_REQUEST_BYTES: usize = 320 * 1024;
@@ -23,28 +25,22 @@ const MAX_REQUEST_BYTES: usize = 320 * 1024;
 /// Serves the admin API for one broadcaster.
 pub struct AdminFront {
     control: Arc<dyn Control>,
-    operators: watch::Receiver<Arc<Operators>>,
+    desk: Arc<Desk>,
     readers: Readers,
     gate: Gate,
     clock: fn() -> WallTime,
 }
 
 impl AdminFront {
-    /// A front for `control`. Whom it obeys is read anew for every command, so that a reload of the
-    /// configuration takes effect at once.
+    /// A front for `control`, whose orders go to `desk`.
     #[must_use]
-    pub fn new(
-        control: Arc<dyn Control>,
-        cluster: ClusterName,
-        operators: watch::Receiver<Arc<Operators>>,
-        readers: Readers,
-    ) -> Self {
+    pub fn new(control: Arc<dyn Control>, desk: Arc<Desk>, cluster: ClusterName, readers: Readers) -> Self {
         let clock = rotacast_clock::wall;
-        Self { control, operators, readers, gate: Gate::new(cluster), clock }
+        Self { control, desk, readers, gate: Gate::new(cluster), clock }
     }
 
-    fn may_read<T>(&self, request: &Request<T>) -> Result<(), Refusal> {
-        self.readers.admit_program(request.metadata().as_ref()).map(drop)
+    fn viewer<T>(&self, request: &Request<T>) -> Result<Viewer, Refusal> {
+        self.readers.admit_program(request.metadata().as_ref())
     }
 
     /// As a service for tonic's router.
@@ -67,87 +63,125 @@ fn secret_or_all(name: String) -> Result<Option<SecretName>, Refusal> {
     SecretName::new(name).map(Some).map_err(|error| Refusal::Invalid(error.to_string()))
 }
 
+/// Whether something may be read of a secret, or of any at all if none is named.
+fn check(viewer: &Viewer, what: Reading, secret: Option<&SecretName>) -> Result<(), Refusal> {
+    match secret {
+        Some(_) => viewer.check(what, secret),
+        None => viewer.check_some(what),
+    }
+}
+
+/// What a watch hears.
+enum Told {
+    Status(Box<Result<SecretStatus, Refusal>>),
+    /// Operators or roles have changed.
+    Rights,
+    End,
+}
+
+/// A refusal is the last thing that a watch tells.
+fn until_refused<'a>(
+    changes: BoxStream<'a, Result<SecretStatus, Refusal>>,
+) -> BoxStream<'a, Result<SecretStatus, Refusal>> {
+    let told = futures::stream::unfold(Some(changes), |changes| async {
+        let mut changes = changes?;
+        let change = changes.next().await?;
+        let goes_on = change.is_ok().then_some(changes);
+        Some((change, goes_on))
+    });
+    told.boxed()
+}
+
 #[tonic::async_trait]
 impl Admin for AdminFront {
     type WatchStream = BoxStream<'static, Result<v1::SecretStatus, Status>>;
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
-        let may_read = self.may_read(&request);
+        let viewer = self.viewer(&request);
         let request = request.into_inner();
         if request.brief {
             let broadcaster = self.control.broadcaster().await;
-            return Ok(Response::new(match may_read {
-                Ok(()) => broadcaster.into(),
-                Err(_) => for_an_order(broadcaster).into(),
+            return Ok(Response::new(match viewer {
+                Ok(viewer) if viewer.check_some(Reading::Status).is_ok() => broadcaster.into(),
+                Ok(_) | Err(_) => for_an_order(broadcaster).into(),
             }));
         }
-        may_read?;
+        let viewer = viewer?;
         let secret = secret_or_all(request.secret)?;
-        Ok(Response::new(self.control.status(secret).await?.into()))
+        check(&viewer, Reading::Status, secret.as_ref())?;
+        let mut status = self.control.status(secret).await?;
+        status.secrets.retain(|it| viewer.reads(Reading::Status, Some(&it.secret)));
+        Ok(Response::new(status.into()))
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        self.may_read(&request)?;
+        let viewer = self.viewer(&request)?;
         let (metadata, _, request) = request.into_parts();
         let secret = secret_or_all(request.secret)?;
-        let readers = self.readers.clone();
-        let changes = self.control.watch(secret).map(move |change| {
-            // A token may be withdrawn meanwhile.
-            readers.admit_program(metadata.as_ref())?;
-            change.map(v1::SecretStatus::from).map_err(Status::from)
+        check(&viewer, Reading::Status, secret.as_ref())?;
+        let statuses = self.control.watch(secret.clone()).map(|status| Told::Status(Box::new(status)));
+        // Rights may change meanwhile, and then no next status is waited for.
+        let rights = WatchStream::from_changes(self.readers.changes()).map(|_| Told::Rights);
+        let (readers, mut viewer) = (self.readers.clone(), viewer);
+        let ended = statuses.chain(futures::stream::once(async { Told::End }));
+        let told =
+            futures::stream::select(ended, rights).take_while(|told| std::future::ready(!matches!(told, Told::End)));
+        let changes = told.filter_map(move |told| {
+            let told = match told {
+                Told::Rights => match readers.admit_program(metadata.as_ref()) {
+                    Ok(fresh) => {
+                        viewer = fresh;
+                        check(&viewer, Reading::Status, secret.as_ref()).err().map(Err)
+                    }
+                    Err(refusal) => Some(Err(refusal)),
+                },
+                Told::Status(status) => match *status {
+                    Ok(status) => viewer.reads(Reading::Status, Some(&status.secret)).then_some(Ok(status)),
+                    Err(refusal) => Some(Err(refusal)),
+                },
+                Told::End => None,
+            };
+            std::future::ready(told)
         });
-        Ok(Response::new(changes.boxed()))
+        let changes = until_refused(changes.boxed());
+        Ok(Response::new(changes.map(|change| change.map(v1::SecretStatus::from).map_err(Status::from)).boxed()))
     }
 
     async fn instances(&self, request: Request<v1::InstancesRequest>) -> Result<Response<v1::InstancesReply>, Status> {
-        self.may_read(&request)?;
+        let viewer = self.viewer(&request)?;
         let request = request.into_inner();
         let secret = secret_or_all(request.secret)?;
+        check(&viewer, Reading::Fleet, secret.as_ref())?;
         let not_on = Version::new(request.not_on).ok();
-        let Instances { found, unanswered } = self.control.instances(secret, not_on).await?;
+        let Instances { mut found, mut unanswered } = self.control.instances(secret, not_on).await?;
+        found.retain(|it| viewer.reads(Reading::Fleet, Some(&it.secret)));
+        unanswered.retain(|secret| viewer.reads(Reading::Fleet, Some(secret)));
         let instances = found.into_iter().map(v1::InstanceInfo::from).collect();
         let unanswered = unanswered.iter().map(ToString::to_string).collect();
         Ok(Response::new(v1::InstancesReply { instances, unanswered }))
     }
 
     async fn command(&self, request: Request<v1::Envelope>) -> Result<Response<v1::CommandReply>, Status> {
-        let operators = Arc::clone(&self.operators.borrow());
         // First of all: a follower must not remember an order that goes to the leader next.
         let term = self.control.term().await?;
-        let admitted = self.gate.admit(request.into_inner(), &operators, term, (self.clock)());
-        let (operator, command) = admitted.inspect_err(|refusal| {
+        let admitted = self.gate.admit(request.into_inner(), &self.desk.operators(), term, (self.clock)());
+        let (by, given) = admitted.inspect_err(|refusal| {
             // Its sender is not known yet.
             static LIMIT: LogLimit = LogLimit::new();
             if let Some(left_out) = LIMIT.admit() {
                 tracing::warn!(kind = refusal.kind().as_str(), %refusal, left_out, "operator's command refused");
             }
         })?;
-        let command = match command {
-            Admitted::Command(command) => command,
-            Admitted::AuditLoss(loss) => {
-                tracing::warn!(%operator, doubt = loss.doubt, reason = loss.reason, "operator accepts a loss of audit entries");
-                self.control.accept_audit_loss(operator, loss).await?;
-                return Ok(Response::new(v1::CommandReply::default()));
-            }
-        };
-        let (secret, action) = (command.secret.clone(), command.action.name());
-        match self.control.command(operator.clone(), command).await {
-            Ok(reply) => {
-                tracing::info!(%operator, %secret, action, "operator's command taken");
-                Ok(Response::new(v1::CommandReply {
-                    version: reply.version.map_or(0, Version::get),
-                    number: reply.number.map_or(0, |number| number.0),
-                }))
-            }
-            Err(refusal) => {
-                tracing::warn!(%operator, %secret, action, kind = refusal.kind().as_str(), %refusal, "operator's command refused");
-                Err(refusal.into())
-            }
-        }
+        let reply = self.desk.give(by, given).await?;
+        Ok(Response::new(v1::CommandReply {
+            version: reply.version.map_or(0, Version::get),
+            number: reply.number.map_or(0, |number| number.0),
+        }))
     }
 
     async fn doctor(&self, request: Request<v1::DoctorRequest>) -> Result<Response<v1::DoctorReply>, Status> {
-        self.may_read(&request)?;
+        // Its findings name secrets of all kinds.
+        self.viewer(&request)?.check(Reading::Status, None)?;
         Ok(Response::new(self.control.doctor().await))
     }
 }

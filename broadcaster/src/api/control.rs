@@ -3,12 +3,13 @@
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use rotacast_proto::{SecretValue, v1};
-use rotacast_protocol::coordinator::{InvalidOrder, Order};
+use rotacast_protocol::coordinator::{InvalidOrder, Order, Reason};
 use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus, SecretStatus};
 use rotacast_protocol::{Epoch, OperatorName, RotationNumber, SecretName, Version};
 
 use super::Refusal;
-use crate::audit::OrderProof;
+use crate::audit::{Entry, OrderProof};
+use crate::operators::{OrderKind, Warrant};
 
 /// What an operator wants done with a secret, checked.
 pub struct OperatorCommand {
@@ -17,6 +18,8 @@ pub struct OperatorCommand {
     pub action: Action,
     /// What shows that the operator wants it.
     pub proof: OrderProof,
+    /// By what right, and why.
+    pub warrant: Warrant,
 }
 
 /// An operator's order about the audit log of the broadcaster that takes it: entries are lost, and it goes on.
@@ -24,9 +27,11 @@ pub struct AcceptedLoss {
     /// Which doubt the operator has seen.
     pub doubt: String,
     /// Why; it goes on record.
-    pub reason: String,
+    pub reason: Reason,
     /// What shows that the operator wants it.
     pub proof: OrderProof,
+    /// By what right.
+    pub warrant: Warrant,
 }
 
 /// An order, or the one thing that is none: a value to write. No `Debug`, since that is not to be printed.
@@ -38,13 +43,19 @@ pub enum Action {
 }
 
 impl Action {
+    /// Which order it is.
+    #[must_use]
+    pub fn kind(&self) -> OrderKind {
+        match self {
+            Action::Put(_) => OrderKind::Put,
+            Action::Order(order) => OrderKind::Secret(order.name()),
+        }
+    }
+
     /// The action's name, for logs and the audit log.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self {
-            Action::Put(_) => "put",
-            Action::Order(order) => order.name().as_str(),
-        }
+        self.kind().as_str()
     }
 }
 
@@ -108,6 +119,12 @@ pub trait Control: Send + Sync + 'static {
     /// # Errors
     /// [`Refusal`]: nothing was changed (except that after [`Refusal::Unavailable`] it may have been).
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal>;
+
+    /// Writes an entry into the audit log. It is durable when this returns.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the log takes no entries.
+    async fn put_on_record(&self, entry: Entry) -> Result<(), Refusal>;
 
     /// Takes up the audit log behind entries that are lost. The entry that says so is durable when this returns.
     ///

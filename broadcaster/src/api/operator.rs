@@ -1,20 +1,22 @@
 //! Who an operator is: signature, name, freshness, and that no command is taken twice.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
 use rotacast_admin::limits::MAX_PUT_BYTES;
-use rotacast_proto::{Envelope, Kind, SecretValue, VerifyingKey, order_from_wire, v1};
+use rotacast_proto::{Envelope, Kind, SecretValue, order_from_wire, v1};
 use rotacast_protocol::coordinator::Reason;
 use rotacast_protocol::{ClusterName, Epoch, OperatorName, SecretName, WallTime};
 use zeroize::Zeroize as _;
 
 use super::Refusal;
-use super::control::{AcceptedLoss, Action, OperatorCommand};
+use super::control::Action;
 use crate::audit::OrderProof;
+use crate::operators::{Credential, Operators, OrderKind, SignedIn};
+use crate::orders::{Given, Instruction};
 
 /// How far a command's issue time may lie from this machine's clock, either way.
 pub const FRESHNESS: Duration = Duration::from_secs(5 * 60);
@@ -22,32 +24,8 @@ pub const FRESHNESS: Duration = Duration::from_secs(5 * 60);
 /// used up, commands are refused instead of one being forgotten while it could still be replayed.
 const MAX_REMEMBERED: usize = 65_536;
 
-/// Who may command, and with which key.
-#[derive(Clone, Default, Debug)]
-pub struct Operators(BTreeMap<OperatorName, VerifyingKey>);
-
-impl Operators {
-    /// These and no others.
-    #[must_use]
-    pub fn new(operators: BTreeMap<OperatorName, VerifyingKey>) -> Self {
-        Self(operators)
-    }
-
-    fn find(&self, key_id: &str) -> Option<(&OperatorName, &VerifyingKey)> {
-        self.0.iter().find(|(_, key)| key.id().as_str() == key_id)
-    }
-}
-
 /// Longest name of a doubt about the audit log, in bytes: ours have 16.
 const MAX_DOUBT_BYTES: usize = 64;
-
-/// What an operator may do.
-pub enum Admitted {
-    /// With a secret.
-    Command(OperatorCommand),
-    /// With the audit log.
-    AuditLoss(AcceptedLoss),
-}
 
 /// Turns signed envelopes into commands of known operators, each at most once.
 #[derive(Debug)]
@@ -82,10 +60,10 @@ impl Gate {
         operators: &Operators,
         term: Epoch,
         now: WallTime,
-    ) -> Result<(OperatorName, Admitted), Refusal> {
+    ) -> Result<(SignedIn, Given), Refusal> {
         let mut envelope = Envelope::from(envelope);
         let (key_operator, payload) = {
-            let found = operators.find(&envelope.key_id);
+            let found = operators.by_key(&envelope.key_id);
             envelope
                 .verify(Kind::OperatorCommand, &self.cluster, |_| found.map(|(_, key)| key))
                 .map_err(|error| Refusal::Unauthenticated(error.to_string()))?;
@@ -111,9 +89,10 @@ impl Gate {
         check_term(wire.epoch, term)?;
         let nonce = wire.nonce;
         let issued = wire.issued_ms;
-        let command = parse(wire, envelope, payload)?;
+        let credential = Credential::Key(envelope.key_id.clone());
+        let given = parse(wire, envelope, payload)?;
         self.remember(key_operator.clone(), nonce, issued, now)?;
-        Ok((key_operator, command))
+        Ok((SignedIn { name: key_operator, credential }, given))
     }
 
     fn remember(&self, operator: OperatorName, nonce: u64, issued_ms: u64, now: WallTime) -> Result<(), Refusal> {
@@ -164,23 +143,23 @@ fn check_term(given_in: u64, term: Epoch) -> Result<(), Refusal> {
 
 /// Reads the contents. `payload` is dropped with what was decoded from it if it holds a value; otherwise it goes back into
 /// its envelope, as proof of the order.
-fn parse(wire: v1::OperatorCommand, mut envelope: Envelope, payload: Bytes) -> Result<Admitted, Refusal> {
+fn parse(wire: v1::OperatorCommand, mut envelope: Envelope, payload: Bytes) -> Result<Given, Refusal> {
     use v1::operator_command::Action as Wire;
-    if let Some(Wire::AcceptAuditLoss(loss)) = &wire.action {
-        let reason = Reason::new(&wire.reason).map_err(invalid)?.to_string();
-        if loss.doubt.len() > MAX_DOUBT_BYTES {
-            return Err(Refusal::Invalid(format!(
-                "doubt of {} bytes; expected at most {MAX_DOUBT_BYTES}",
-                loss.doubt.len()
-            )));
+    let beside = given_reason(&wire.reason)?;
+    let (instruction, proof) = match wire.action {
+        Some(Wire::AcceptAuditLoss(loss)) => {
+            if loss.doubt.len() > MAX_DOUBT_BYTES {
+                return Err(Refusal::Invalid(format!(
+                    "doubt of {} bytes; expected at most {MAX_DOUBT_BYTES}",
+                    loss.doubt.len()
+                )));
+            }
+            let reason = Reason::new(&wire.reason).map_err(invalid)?;
+            envelope.payload = payload;
+            (Instruction::AcceptAuditLoss { doubt: loss.doubt, reason }, OrderProof::Signed(Box::new(envelope)))
         }
-        let doubt = loss.doubt.clone();
-        envelope.payload = payload;
-        return Ok(Admitted::AuditLoss(AcceptedLoss { doubt, reason, proof: OrderProof::Signed(Box::new(envelope)) }));
-    }
-    let secret = SecretName::new(wire.secret).map_err(invalid)?;
-    let (action, proof) = match wire.action {
         Some(Wire::Put(put)) => {
+            let secret = SecretName::new(wire.secret).map_err(invalid)?;
             let found = put.value.len();
             if found == 0 || found > MAX_PUT_BYTES {
                 return Err(Refusal::Invalid(format!("value of {found} bytes; expected 1 to {MAX_PUT_BYTES}")));
@@ -188,16 +167,31 @@ fn parse(wire: v1::OperatorCommand, mut envelope: Envelope, payload: Bytes) -> R
             let value = SecretValue::new(put.value.to_vec());
             drop(put);
             wipe(payload);
-            (Action::Put(value), OrderProof::CoversValue)
+            (Instruction::Secret(secret, Action::Put(value)), OrderProof::CoversValue)
         }
         Some(order) => {
+            let secret = SecretName::new(wire.secret).map_err(invalid)?;
             let order = order_from_wire(order, &wire.reason).map_err(invalid)?;
             envelope.payload = payload;
-            (Action::Order(order), OrderProof::Signed(Box::new(envelope)))
+            (Instruction::Secret(secret, Action::Order(order)), OrderProof::Signed(Box::new(envelope)))
         }
         None => return Err(Refusal::Invalid("the command has no action this build knows; upgrade it".into())),
     };
-    Ok(Admitted::Command(OperatorCommand { secret, action, proof }))
+    check_reason(instruction.kind(), beside.as_ref())?;
+    Ok(Given { instruction, reason: beside, proof })
+}
+
+/// The reason that travels beside an order; none if it is empty.
+pub(crate) fn given_reason(text: &str) -> Result<Option<Reason>, Refusal> {
+    if text.trim().is_empty() { Ok(None) } else { Reason::new(text).map(Some).map_err(invalid) }
+}
+
+/// Refuses an order without a reason where it needs one.
+pub(crate) fn check_reason(order: OrderKind, reason: Option<&Reason>) -> Result<(), Refusal> {
+    match reason {
+        None if order.needs_reason() => Err(Refusal::Invalid(format!("{order}: the reason is empty: say why"))),
+        _ => Ok(()),
+    }
 }
 
 /// Wipes a received message that carried a value, where its buffer is ours alone. While the transport

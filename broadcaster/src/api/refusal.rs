@@ -19,6 +19,14 @@ pub enum Refusal {
     /// Known, but not allowed.
     #[error("{0}")]
     Forbidden(String),
+    /// Known, and without the right to it.
+    #[error("{problem}")]
+    Denied {
+        /// Who may not do what.
+        problem: String,
+        /// What is needed for it.
+        fix: String,
+    },
     /// There is no such secret, version or instance.
     #[error("{what}: not found")]
     NotFound {
@@ -61,7 +69,7 @@ impl Refusal {
         match self {
             Refusal::Invalid(_) => RefusalKind::Invalid,
             Refusal::Unauthenticated(_) | Refusal::SignIn(_) => RefusalKind::Unauthenticated,
-            Refusal::Forbidden(_) => RefusalKind::Forbidden,
+            Refusal::Forbidden(_) | Refusal::Denied { .. } => RefusalKind::Forbidden,
             Refusal::NotFound { .. } => RefusalKind::NotFound,
             Refusal::Conflict { .. } => RefusalKind::Conflict,
             Refusal::NotLeader { .. } => RefusalKind::NotLeader,
@@ -74,13 +82,16 @@ impl Refusal {
     #[must_use]
     pub fn fix(&self) -> &str {
         match self {
-            Refusal::NotFound { fix, .. } | Refusal::Conflict { fix, .. } | Refusal::Unavailable { fix, .. } => fix,
+            Refusal::NotFound { fix, .. }
+            | Refusal::Conflict { fix, .. }
+            | Refusal::Denied { fix, .. }
+            | Refusal::Unavailable { fix, .. } => fix,
             Refusal::Unauthenticated(_) => {
                 "sign with the key whose public half the configuration lists under [operators] for that name"
             }
             Refusal::SignIn(_) => {
                 "show a token with --token-file FILE (or ROTACAST_TOKEN_FILE); `rotacast token --out NAME` makes one, and its \
-                 digest belongs under [dashboard.readers] in the broadcaster's configuration"
+                 digest belongs under [operators.NAME] in the broadcaster's configuration"
             }
             Refusal::NotLeader { .. } => {
                 "name the broadcaster that leads with --server, or all of them: --server A,B finds it by itself"

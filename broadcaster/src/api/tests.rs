@@ -1,6 +1,5 @@
 //! The API over real gRPC on loopback, with a [`Control`] that records the calls to it.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -24,10 +23,13 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Status};
 
+use crate::audit::Entry;
+use crate::operators::Operators;
+use crate::orders::Desk;
 use crate::readers::Readers;
 
 use super::control::{AcceptedLoss, Action, CommandReply, Control, Instances, OperatorCommand};
-use super::{AdminFront, FRESHNESS, Gate, Operators, Refusal, health, reflection};
+use super::{AdminFront, FRESHNESS, Gate, Refusal, health, reflection};
 
 const SECRET: &str = "payments/db";
 const TERM: Epoch = Epoch(3);
@@ -106,6 +108,10 @@ impl Control for Notebook {
         Ok(CommandReply { version: Some(Version::FIRST), number: Some(RotationNumber(7)) })
     }
 
+    async fn put_on_record(&self, _entry: Entry) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     async fn accept_audit_loss(&self, _operator: OperatorName, _loss: AcceptedLoss) -> Result<(), Refusal> {
         Err(Refusal::Invalid("it has no audit log".into()))
     }
@@ -126,9 +132,10 @@ impl Rig {
     async fn start() -> Self {
         let ada = SigningKey::generate();
         let control = Arc::new(Notebook::default());
-        let readers = Readers::new(watch::Sender::new(Arc::default()).subscribe(), true);
         let (operators, read) = watch::channel(Arc::new(operators(&[("ada", &ada)])));
-        let front = AdminFront::new(Arc::clone(&control) as Arc<dyn Control>, cluster(), read, readers).into_service();
+        let readers = Readers::new(read.clone(), true);
+        let desk = Arc::new(Desk::new(Arc::clone(&control) as Arc<dyn Control>, read));
+        let front = AdminFront::new(Arc::clone(&control) as Arc<dyn Control>, desk, cluster(), readers).into_service();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (_, health) = health();
@@ -161,8 +168,7 @@ fn cluster() -> ClusterName {
 }
 
 fn operators(known: &[(&str, &SigningKey)]) -> Operators {
-    let known = known.iter().map(|(name, key)| (OperatorName::new(*name).unwrap(), key.public().clone()));
-    Operators::new(known.collect::<BTreeMap<_, _>>())
+    Operators::with_keys(known.iter().map(|(name, key)| (OperatorName::new(*name).unwrap(), key.public().clone())))
 }
 
 fn command(action: Wire) -> v1::OperatorCommand {
@@ -304,6 +310,10 @@ async fn commands_that_make_no_sense_are_refused_before_they_reach_the_broadcast
         (command(Wire::Excuse(v1::Excuse { instance: None })), "field instance: is missing"),
         (command(Wire::Gone(v1::Gone { instance: None })), "field instance: is missing"),
         (command(Wire::Abandon(v1::Abandon { version: 0 })), "field version: 0 is no version"),
+        (
+            v1::OperatorCommand { reason: String::new(), ..command(Wire::LeaveSafeMode(v1::LeaveSafeMode {})) },
+            "leave_safe_mode: the reason is empty",
+        ),
         (v1::OperatorCommand { action: None, ..command(Wire::Pause(v1::Pause {})) }, "no action this build knows"),
         (v1::OperatorCommand { secret: "No Name".into(), ..command(Wire::Pause(v1::Pause {})) }, "is not valid"),
         (

@@ -6,9 +6,13 @@ use rotacast_protocol::OperatorName;
 
 use super::checkpoint::{signed, to_text};
 use super::entry::{Entry, Recorded};
+use crate::operators::{OrderKind, Warrant};
 
 /// The action of the entry.
 pub(super) const ACTION: &str = "ordered";
+
+/// The action of the entry of an order that no role allows.
+const DENIED: &str = "order_denied";
 
 /// The order that accepts a loss of entries. It is about the log, not about a secret.
 pub const ACCEPT_LOSS: &str = "accept_audit_loss";
@@ -38,6 +42,20 @@ impl Entry {
     #[must_use]
     pub fn ordered(by: &OperatorName, order: &str, proof: OrderProof) -> Self {
         Self::new(by.as_str(), ACTION).detail("order", order).proved(proof)
+    }
+
+    /// An operator's order that is not carried out, because no role of theirs allows it.
+    #[must_use]
+    pub fn denied(by: &OperatorName, order: OrderKind, proof: OrderProof) -> Self {
+        Self::new(by.as_str(), DENIED).detail("order", order.as_str()).proved(proof)
+    }
+
+    /// By what right an order is carried out, and why.
+    #[must_use]
+    pub fn warranted(self, warrant: &Warrant) -> Self {
+        let Warrant { role, reason } = warrant;
+        let entry = role.iter().fold(self, |entry, role| entry.detail("role", role.as_str()));
+        reason.iter().fold(entry, |entry, reason| entry.detail("reason", reason.as_str()))
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rotacast_protocol::SecretName;
 use serde::Deserialize;
@@ -16,8 +17,11 @@ use super::line::{self, MAX_LINE_BYTES};
 /// Most bytes read for one search: some seconds' work of a disk. The answer says where to go on.
 const MAX_READ: u64 = 256 * 1024 * 1024;
 
+/// Whether entries about a secret, or about none, are shown.
+pub type Admits = dyn Fn(Option<&SecretName>) -> bool + Send + Sync;
+
 /// What is looked for.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Default)]
 pub struct Search {
     /// Entries about this secret only.
     pub secret: Option<SecretName>,
@@ -27,6 +31,8 @@ pub struct Search {
     pub before: Option<u64>,
     /// Most entries found.
     pub limit: usize,
+    /// Entries about secrets that this admits only, and of those about none if it admits `None`. None: all.
+    pub only: Option<Arc<Admits>>,
 }
 
 /// What was found.
@@ -72,6 +78,11 @@ fn first_sequence(file: &Path) -> Result<Option<u64>, AuditError> {
     let limit = MAX_LINE_BYTES as u64;
     BufReader::new(opened).take(limit).read_until(b'\n', &mut bytes).map_err(AuditError::io(file, "read"))?;
     Ok(sequence(&bytes))
+}
+
+#[derive(Deserialize)]
+struct About {
+    secret: Option<SecretName>,
 }
 
 #[derive(Deserialize)]
@@ -132,9 +143,12 @@ impl<'s> Needle<'s> {
     }
 
     fn matches(&self, line: &[u8]) -> bool {
-        let Ok(line) = std::str::from_utf8(line) else { return true };
+        let Ok(line) = std::str::from_utf8(line) else { return self.search.only.is_none() };
         self.secret.as_ref().is_none_or(|secret| line.contains(secret))
             && (self.text.is_empty() || line.to_lowercase().contains(&self.text))
+            && self.search.only.as_ref().is_none_or(|admits| {
+                serde_json::from_str::<About>(line).is_ok_and(|about| admits(about.secret.as_ref()))
+            })
     }
 }
 

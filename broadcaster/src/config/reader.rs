@@ -85,6 +85,11 @@ impl<'t, 'd> Section<'t, 'd> {
         self.table.is_some()
     }
 
+    /// Whether the table has this setting.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
     /// Says that a setting is wrong, or missing.
     pub(super) fn problem(&self, key: &str, text: String) {
         let span = self.table.and_then(|table| table.get(key)).map(Spanned::span).or_else(|| self.span.clone());

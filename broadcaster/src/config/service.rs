@@ -1,16 +1,12 @@
-//! Who may use and command what.
+//! Who may use what.
 
 use std::collections::BTreeMap;
 
 use rotacast_proto::VerifyingKey;
-use rotacast_protocol::{OperatorName, SecretName, ServiceName};
+use rotacast_protocol::{SecretName, ServiceName};
 
 use super::pattern::SecretPattern;
 use super::reader::Section;
-use crate::settings::SCHEDULE;
-
-/// Who acts in the audit log without being an operator.
-const RESERVED: [&str; 3] = ["broadcaster", "store", SCHEDULE];
 
 /// One service.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,27 +23,6 @@ impl ServiceConfig {
     pub fn may_use(&self, secret: &SecretName) -> bool {
         self.secrets.iter().any(|pattern| pattern.matches(secret))
     }
-}
-
-pub(super) fn read_operators(section: &Section<'_, '_>) -> BTreeMap<OperatorName, VerifyingKey> {
-    let mut operators: BTreeMap<OperatorName, VerifyingKey> = BTreeMap::new();
-    for (name, key) in section.named_texts() {
-        match (OperatorName::new(name.as_str()), VerifyingKey::parse(&key)) {
-            (Ok(operator), _) if RESERVED.contains(&operator.as_str()) => {
-                section.problem(&name, "is what the audit log calls Rotacast itself; expected another name".into());
-            }
-            (Ok(operator), Ok(key)) => {
-                // A key says who signed: shared, it could not.
-                if let Some((other, _)) = operators.iter().find(|(_, known)| known.id() == key.id()) {
-                    section.problem(&name, format!("has the same key as {other}; expected one of its own"));
-                }
-                operators.insert(operator, key);
-            }
-            (Err(error), _) => section.problem(&name, error.to_string()),
-            (_, Err(error)) => section.problem(&name, error.to_string()),
-        }
-    }
-    operators
 }
 
 /// The services by name, and what stands for all others.

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use rotacast_protocol::policy::{OnDeadline, WhenUnreachable};
-use rotacast_protocol::{Phase, Policy, SecretName};
+use rotacast_protocol::{OperatorName, Phase, Policy, SecretName};
 
 use super::*;
+use crate::operators::{Decision, OrderKind, Reading};
 
 const EXAMPLE: &str = include_str!("../../../docs/operate/rotacast.example.toml");
 
@@ -212,8 +213,9 @@ fn what_cannot_be_safe_is_refused_with_the_fix() {
         refused("[defaults.deadlines]\nretiring = { after = \"1h\", then = \"rollback\" }\n").contains("no way back")
     );
     let same = "rotacast-public-1:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo";
-    assert!(refused(&format!("[operators]\na = \"{same}\"\nb = \"{same}\"\n")).contains("same key as a"));
-    assert!(refused(&format!("[operators]\nschedule = \"{same}\"\n")).contains("operators.schedule"));
+    let keys = format!("keys = [\"{same}\"]\n");
+    assert!(refused(&format!("[operators.a]\n{keys}[operators.b]\n{keys}")).contains("same key as a"));
+    assert!(refused(&format!("[operators.schedule]\n{keys}")).contains("operators.schedule"));
     let told = refused("[secrets.\"payments/db\"]\nrotate_every = \"30s\"\n");
     assert!(told.contains("rotate_every") && told.contains("expected 1m to 3650d"), "{told}");
     assert!(refused("[defaults]\nrotate_every = \"30d\"\n").contains("rotate_every"));
@@ -507,5 +509,53 @@ fn the_collector_is_named_by_the_file_or_as_opentelemetry_has_it() {
         format!("{}{headers}", file.replace("collector", "127.0.0.1")),
     ] {
         parse(&safe).unwrap_or_else(|told| panic!("{told}"));
+    }
+}
+
+/// Two operators, of whom one has a role.
+fn with_roles(roles: &str) -> String {
+    let ada = "[operators.ada]\nkeys = [\"rotacast-public-1:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo\"]\nroles = [\"dba\"]\n";
+    format!("{ada}{roles}")
+}
+
+#[test]
+fn roles_are_read_into_rights() {
+    let text =
+        with_roles("[roles.dba]\nsecrets = [\"payments/*\"]\norders = [\"rotate\", \"put\"]\nread = [\"status\"]\n");
+    let config = parse(&text).unwrap();
+    let ada = OperatorName::new("ada").unwrap();
+    let secret = SecretName::new("payments/db").unwrap();
+    assert!(config.operators.may_read(&ada, Reading::Status, Some(&secret)));
+    assert!(!config.operators.may_read(&ada, Reading::Fleet, Some(&secret)));
+    assert!(matches!(config.operators.decide(&ada, OrderKind::Put, Some(&secret)), Decision::Granted { .. }));
+    let places: Vec<String> = config.patterns().into_iter().map(|(place, _)| place).collect();
+    assert_eq!(places, ["[roles.dba]"], "a pattern that matches no secret is a finding");
+    // All orders, and all readings unless it says otherwise.
+    let config = parse(&with_roles("[roles.dba]\nsecrets = [\"*\"]\norders = [\"*\"]\n")).unwrap();
+    assert!(matches!(config.operators.decide(&ada, OrderKind::AcceptAuditLoss, None), Decision::Granted { .. }));
+    assert!(Reading::ALL.iter().all(|what| config.operators.may_read(&ada, *what, None)));
+}
+
+#[test]
+fn roles_that_cannot_be_meant_are_refused_with_the_fix() {
+    for (roles, expected) in [
+        ("[roles.dba]\nsecrets = [\"*\"]\norders = [\"rotat\"]\n", "\"rotat\" is no order"),
+        ("[roles.dba]\nsecrets = [\"*\"]\nread = [\"values\"]\n", "\"values\" is no reading"),
+        ("[roles.dba]\nsecrets = [\"*/db\"]\n", "names no secrets"),
+        ("[roles.dba]\norders = [\"rotate\"]\n", "roles.dba.secrets: is missing"),
+        ("[roles.dba]\nsecrets = [\"a/*\"]\norders = [\"accept_audit_loss\"]\n", "it needs secrets = [\"*\"]"),
+        ("[roles.dbb]\nsecrets = [\"*\"]\n", "there is no [roles.dba]; did you mean `dbb`?"),
+        (
+            "[roles.dba]\nsecrets = [\"*\"]\n[operators.eve]\ntoken = \"rotacast-token_x\"\nroles = [\"dba\"]\n",
+            "is a token itself",
+        ),
+        ("[roles.dba]\nsecrets = [\"*\"]\n[operators.eve]\nroles = [\"dba\"]\n", "can neither sign nor sign in"),
+        (
+            "[roles.dba]\nsecrets = [\"*\"]\n[operators.eve]\nkeys = [\"rotacast-public-1:PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw\"]\n",
+            "operators.eve: has no roles",
+        ),
+    ] {
+        let told = refused(&with_roles(roles));
+        assert!(told.contains(expected), "{roles}: {told}; expected {expected}");
     }
 }

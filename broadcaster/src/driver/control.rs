@@ -186,14 +186,6 @@ impl DriverControl {
 }
 
 impl DriverControl {
-    /// No order is carried out that is not on record.
-    async fn put_on_record(&self, entry: Entry) -> Result<(), Refusal> {
-        self.environment.audit.append(entry).await.map(drop).map_err(|problem| Refusal::Conflict {
-            problem: format!("the order is not carried out, because it cannot be recorded: {problem}"),
-            fix: "`rotacast doctor` says what is wrong with the audit log, and how to repair it".into(),
-        })
-    }
-
     /// Whether a secret that has no task may get its first version. Refused before anything is written.
     fn may_begin(&self) -> Result<(), Refusal> {
         if !self.secrets.has_room() {
@@ -311,20 +303,28 @@ impl Control for DriverControl {
     }
 
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {
-        let OperatorCommand { secret, action, proof } = command;
+        let OperatorCommand { secret, action, proof, warrant } = command;
         tracing::info!(%operator, %secret, action = action.name(), "operator's command");
         self.leads().await?;
-        self.put_on_record(Entry::ordered(&operator, action.name(), proof).secret(secret.clone())).await?;
+        self.put_on_record(Entry::ordered(&operator, action.name(), proof).warranted(&warrant).secret(secret.clone()))
+            .await?;
         match action {
             Action::Put(value) => self.put(&operator, &secret, value).await,
             Action::Order(order) => self.order(operator, &secret, order).await,
         }
     }
 
+    async fn put_on_record(&self, entry: Entry) -> Result<(), Refusal> {
+        self.environment.audit.append(entry).await.map(drop).map_err(|problem| Refusal::Conflict {
+            problem: format!("the order is not carried out, because it cannot be recorded: {problem}"),
+            fix: "`rotacast doctor` says what is wrong with the audit log, and how to repair it".into(),
+        })
+    }
+
     async fn accept_audit_loss(&self, operator: OperatorName, loss: AcceptedLoss) -> Result<(), Refusal> {
-        let AcceptedLoss { doubt, reason, proof } = loss;
-        let accepted =
-            self.environment.audit.accept_loss(&operator, &doubt, &reason, |entry| entry.proved(proof)).await;
+        let AcceptedLoss { doubt, reason, proof, warrant } = loss;
+        let with_proof = move |entry: Entry| entry.proved(proof).warranted(&warrant);
+        let accepted = self.environment.audit.accept_loss(&operator, &doubt, reason.as_str(), with_proof).await;
         accepted.map(drop).map_err(|problem| Refusal::Conflict {
             problem: problem.to_string(),
             fix: "`rotacast doctor` names what stands now, and the command that accepts it".into(),

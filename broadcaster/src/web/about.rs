@@ -4,7 +4,7 @@ use rotacast_protocol::status::{BroadcasterStatus, Leading, moment};
 use rotacast_protocol::{Epoch, WallTime};
 use serde::Serialize;
 
-use crate::readers::Person;
+use crate::readers::Viewer;
 
 #[derive(Clone, PartialEq, Serialize)]
 pub(super) struct AboutView {
@@ -29,10 +29,11 @@ struct PersonView {
 }
 
 impl AboutView {
-    pub(super) fn new(broadcaster: BroadcasterStatus, person: Option<&Person>, sign_in_needed: bool) -> Self {
+    pub(super) fn new(broadcaster: BroadcasterStatus, viewer: &Viewer, sign_in_needed: bool) -> Self {
         let BroadcasterStatus { cluster, epoch, leader, store, bus, replica, leading, findings: _, secrets: _ } =
             broadcaster;
-        let signed_in = person.map(|person| PersonView { name: person.name.to_string(), may_act: person.may_act });
+        let may_act = viewer.may_order();
+        let signed_in = viewer.operator().map(|name| PersonView { name: name.to_string(), may_act });
         let replica = Some(replica);
         Self { replica, leader, epoch, leading, store, bus, signed_in, sign_in_needed, ..Self::sign_in_first(cluster) }
     }

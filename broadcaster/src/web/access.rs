@@ -8,8 +8,9 @@ use axum::http::HeaderMap;
 use axum::http::header::COOKIE;
 use tokio::time::Instant;
 
-use crate::readers::{Person, bearer};
-use crate::token::{TokenDigest, Tokens};
+use crate::operators::{Operators, SignedIn};
+use crate::readers::bearer;
+use crate::token::TokenDigest;
 
 /// How long a sign-in lasts: a shift, so that a screen that was left gives no orders the next day.
 const SESSION: Duration = Duration::from_secs(12 * 3600);
@@ -31,9 +32,9 @@ impl Sessions {
     }
 
     /// Signs in with a token: the session's id, if the token is known.
-    pub(super) fn begin(&self, tokens: &Tokens, text: &str, now: Instant) -> Option<String> {
+    pub(super) fn begin(&self, operators: &Operators, text: &str, now: Instant) -> Option<String> {
         let digest = TokenDigest::of(text)?;
-        tokens.person(&digest)?;
+        operators.by_token(&digest)?;
         let id = hex::encode(rand::random::<[u8; 32]>());
         let mut sessions = self.map();
         sessions.retain(|_, (_, ends)| *ends > now);
@@ -54,7 +55,7 @@ impl Sessions {
 
     /// Who asks: by a session or, for programs, by the token itself. A token that is taken out of the configuration ends its
     /// sessions.
-    pub(super) fn person(&self, tokens: &Tokens, headers: &HeaderMap, now: Instant) -> Option<Person> {
+    pub(super) fn signed_in(&self, operators: &Operators, headers: &HeaderMap, now: Instant) -> Option<SignedIn> {
         let digest = match bearer(headers) {
             Some(digest) => digest?,
             None => {
@@ -62,7 +63,7 @@ impl Sessions {
                 (ends > now).then_some(digest)?
             }
         };
-        tokens.person(&digest)
+        operators.by_token(&digest)
     }
 }
 
@@ -90,13 +91,16 @@ mod tests {
     use rotacast_protocol::OperatorName;
 
     use super::*;
+    use crate::operators::{Credential, Operator};
     use crate::token::Token;
 
-    fn tokens(operator: &Token, reader: &Token) -> Tokens {
-        Tokens {
-            operators: [(OperatorName::new("ada").unwrap(), operator.digest())].into(),
-            readers: [(OperatorName::new("grafana").unwrap(), reader.digest())].into(),
-        }
+    fn name(text: &str) -> OperatorName {
+        OperatorName::new(text).unwrap()
+    }
+
+    fn operators(ada: &Token, grafana: &Token) -> Operators {
+        let with = |token: &Token| Operator { token: Some(token.digest()), ..Operator::default() };
+        Operators::new([(name("ada"), with(ada)), (name("grafana"), with(grafana))].into(), [].into())
     }
 
     fn headers(name: axum::http::HeaderName, value: &str) -> HeaderMap {
@@ -106,36 +110,36 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_session_lasts_until_it_ends_runs_out_or_its_token_is_withdrawn() {
         let (operator, reader) = (Token::generate(), Token::generate());
-        let known = tokens(&operator, &reader);
+        let known = operators(&operator, &reader);
         let sessions = Sessions::default();
         let now = Instant::now();
         assert_eq!(sessions.begin(&known, Token::generate().text(), now), None);
         let id = sessions.begin(&known, operator.text(), now).unwrap();
         let asked = headers(COOKIE, &format!("other=1; {COOKIE_NAME}={id}"));
-        let ada = Person { name: OperatorName::new("ada").unwrap(), may_act: true };
-        assert_eq!(sessions.person(&known, &asked, now), Some(ada));
-        assert_eq!(sessions.person(&Tokens::default(), &asked, now), None, "its token is withdrawn");
-        assert_eq!(sessions.person(&known, &asked, now + SESSION), None, "it has run out");
-        assert_eq!(sessions.person(&known, &headers(COOKIE, &format!("{COOKIE_NAME}=00")), now), None);
+        let ada = SignedIn { name: name("ada"), credential: Credential::Token(operator.digest()) };
+        assert_eq!(sessions.signed_in(&known, &asked, now), Some(ada));
+        assert_eq!(sessions.signed_in(&Operators::default(), &asked, now), None, "its token is withdrawn");
+        assert_eq!(sessions.signed_in(&known, &asked, now + SESSION), None, "it has run out");
+        assert_eq!(sessions.signed_in(&known, &headers(COOKIE, &format!("{COOKIE_NAME}=00")), now), None);
         sessions.end(&asked);
-        assert_eq!(sessions.person(&known, &asked, now), None, "it was ended");
+        assert_eq!(sessions.signed_in(&known, &asked, now), None, "it was ended");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn programs_show_their_token_and_readers_may_only_look() {
+    async fn programs_show_their_token() {
         let (operator, reader) = (Token::generate(), Token::generate());
-        let known = tokens(&operator, &reader);
+        let known = operators(&operator, &reader);
         let sessions = Sessions::default();
         let bearer = headers(AUTHORIZATION, &format!("Bearer {}", reader.text()));
-        assert!(!sessions.person(&known, &bearer, Instant::now()).unwrap().may_act);
+        assert_eq!(sessions.signed_in(&known, &bearer, Instant::now()).unwrap().name, name("grafana"));
         let wrong = headers(AUTHORIZATION, "Bearer guess");
-        assert_eq!(sessions.person(&known, &wrong, Instant::now()), None);
+        assert_eq!(sessions.signed_in(&known, &wrong, Instant::now()), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn sessions_are_bounded() {
         let (operator, reader) = (Token::generate(), Token::generate());
-        let known = tokens(&operator, &reader);
+        let known = operators(&operator, &reader);
         let sessions = Sessions::default();
         let first = sessions.begin(&known, operator.text(), Instant::now()).unwrap();
         for _ in 0..MAX_SESSIONS {
@@ -143,7 +147,7 @@ mod tests {
             sessions.begin(&known, operator.text(), Instant::now()).unwrap();
         }
         let asked = headers(COOKIE, &format!("{COOKIE_NAME}={first}"));
-        assert_eq!(sessions.person(&known, &asked, Instant::now()), None, "the oldest made room");
+        assert_eq!(sessions.signed_in(&known, &asked, Instant::now()), None, "the oldest made room");
         assert_eq!(sessions.map().len(), MAX_SESSIONS);
     }
 

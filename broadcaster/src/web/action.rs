@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 use rotacast_proto::MAX_OVERRIDDEN;
 use rotacast_protocol::coordinator::{Order, OrderName};
 
-use crate::api::{Action, CommandReply, OperatorCommand, Refusal};
+use crate::api::{Action, CommandReply, Refusal, check_reason, given_reason};
 use crate::audit::OrderProof;
+use crate::operators::OrderKind;
+use crate::orders::{Given, Instruction};
 
 /// As the page sends it. No action carries a value: those are written by the CLI or into the store.
 #[derive(Deserialize)]
@@ -49,7 +51,7 @@ fn invalid(error: impl std::fmt::Display) -> Refusal {
     Refusal::Invalid(error.to_string())
 }
 
-impl TryFrom<ActionBody> for OperatorCommand {
+impl TryFrom<ActionBody> for Given {
     type Error = Refusal;
 
     fn try_from(body: ActionBody) -> Result<Self, Refusal> {
@@ -81,7 +83,10 @@ impl TryFrom<ActionBody> for OperatorCommand {
             OrderName::LeaveSafeMode => Order::LeaveSafeMode,
         };
         let secret = SecretName::new(body.secret).map_err(invalid)?;
-        Ok(Self { secret, action: Action::Order(order), proof: OrderProof::Dashboard })
+        let reason = given_reason(&body.reason)?;
+        check_reason(OrderKind::Secret(body.action), reason.as_ref())?;
+        let instruction = Instruction::Secret(secret, Action::Order(order));
+        Ok(Self { instruction, reason, proof: OrderProof::Dashboard })
     }
 }
 

@@ -13,6 +13,8 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::api::{Control, Instances, Refusal};
+use crate::operators::Reading;
+use crate::readers::Viewer;
 
 /// How old an answer may be: any number of pages costs the tasks no more than one question in that time.
 const FRESH: Duration = Duration::from_secs(2);
@@ -94,8 +96,11 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    fn missing(&self, wanted: Option<&str>) -> MissingView {
-        let all = || self.unanswered.iter().filter(|secret| wanted.is_none_or(|wanted| wanted == secret.as_str()));
+    fn missing(&self, viewer: &Viewer, wanted: Option<&str>) -> MissingView {
+        let all = || {
+            let wanted = |secret: &&SecretName| wanted.is_none_or(|wanted| wanted == secret.as_str());
+            self.unanswered.iter().filter(wanted).filter(|secret| viewer.reads(Reading::Fleet, Some(secret)))
+        };
         MissingView { unanswered: all().take(MAX_UNANSWERED).cloned().collect(), unanswered_total: all().count() }
     }
 }
@@ -120,7 +125,12 @@ impl Fleet {
     }
 
     /// One page of those that match.
-    pub(super) async fn page(&self, control: &dyn Control, query: InstancesQuery) -> Result<PageView, Refusal> {
+    pub(super) async fn page(
+        &self,
+        control: &dyn Control,
+        viewer: &Viewer,
+        query: InstancesQuery,
+    ) -> Result<PageView, Refusal> {
         let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
         if limit == 0 || limit > MAX_LIMIT {
             return Err(Refusal::Invalid(format!("limit {limit}; expected 1 to {MAX_LIMIT}")));
@@ -128,26 +138,37 @@ impl Fleet {
         let filter = Filter::new(&query)?;
         let snapshot = self.snapshot(control).await?;
         let mut instances = Vec::new();
-        let mut matching = 0;
-        for instance in snapshot.instances.iter().filter(|instance| filter.admits(instance)) {
+        let (mut total, mut matching) = (0, 0);
+        let mut readable = Readable::new(viewer);
+        for instance in snapshot.instances.iter().filter(|instance| readable.has(&instance.secret)) {
+            total += 1;
+            if !filter.admits(instance) {
+                continue;
+            }
             if matching >= query.offset && instances.len() < limit {
                 instances.push(instance.clone());
             }
             matching += 1;
         }
-        let (total, missing) = (snapshot.instances.len(), snapshot.missing(filter.secret));
+        let missing = snapshot.missing(viewer, filter.secret);
         Ok(PageView { taken_at: snapshot.taken_at, total, matching, instances, missing })
     }
 
     /// How many of each service run what.
-    pub(super) async fn groups(&self, control: &dyn Control, query: FleetQuery) -> Result<FleetView, Refusal> {
+    pub(super) async fn groups(
+        &self,
+        control: &dyn Control,
+        viewer: &Viewer,
+        query: FleetQuery,
+    ) -> Result<FleetView, Refusal> {
         let secret = query.secret.filter(|text| !text.is_empty()).map(SecretName::new).transpose();
         let secret = secret.map_err(|error| Refusal::Invalid(error.to_string()))?;
         let snapshot = self.snapshot(control).await?;
         let mut counts: BTreeMap<(&ServiceName, &SecretName, Option<Version>), BTreeMap<Standing, usize>> =
             BTreeMap::new();
         let mut total = 0;
-        for it in &snapshot.instances {
+        let mut readable = Readable::new(viewer);
+        for it in snapshot.instances.iter().filter(|it| readable.has(&it.secret)) {
             if secret.as_ref().is_none_or(|secret| *secret == it.secret) {
                 total += 1;
                 let group = counts.entry((&it.key.service, &it.secret, it.version)).or_default();
@@ -162,8 +183,32 @@ impl Fleet {
             instances: standings.values().sum(),
             standings,
         });
-        let (taken_at, missing) = (snapshot.taken_at, snapshot.missing(secret.as_ref().map(SecretName::as_str)));
+        let (taken_at, missing) =
+            (snapshot.taken_at, snapshot.missing(viewer, secret.as_ref().map(SecretName::as_str)));
         Ok(FleetView { taken_at, total, groups: groups.collect(), truncated, missing })
+    }
+}
+
+/// Which secrets' instances a viewer may see. Instances of one secret follow each other, so that few are decided about.
+struct Readable<'v, 's> {
+    viewer: &'v Viewer,
+    last: Option<(&'s SecretName, bool)>,
+}
+
+impl<'v, 's> Readable<'v, 's> {
+    fn new(viewer: &'v Viewer) -> Self {
+        Self { viewer, last: None }
+    }
+
+    fn has(&mut self, secret: &'s SecretName) -> bool {
+        match self.last {
+            Some((last, readable)) if last == secret => readable,
+            _ => {
+                let readable = self.viewer.reads(Reading::Fleet, Some(secret));
+                self.last = Some((secret, readable));
+                readable
+            }
+        }
     }
 }
 

@@ -38,7 +38,7 @@ impl IntoResponse for Refusal {
         let status = match &self {
             Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
             Refusal::Unauthenticated(_) | Refusal::SignIn(_) => StatusCode::UNAUTHORIZED,
-            Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
+            Refusal::Forbidden(_) | Refusal::Denied { .. } => StatusCode::FORBIDDEN,
             Refusal::NotFound { .. } => StatusCode::NOT_FOUND,
             Refusal::Conflict { .. } => StatusCode::CONFLICT,
             Refusal::NotLeader { .. } | Refusal::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,

@@ -16,7 +16,7 @@ use futures::stream::BoxStream;
 use rotacast_protocol::SecretName;
 use rotacast_protocol::status::SecretStatus;
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -25,6 +25,8 @@ use super::findings::FindingsView;
 use super::problem::ProblemView;
 use super::summary::SummaryView;
 use crate::api::Refusal;
+use crate::operators::{Operators, Reading};
+use crate::readers::Viewer;
 
 /// A sign of life, and the time for relative times: a page that hears none for three of them says so.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -50,6 +52,16 @@ pub(super) enum View {
     Overview,
     /// One secret in full.
     Secret(SecretName),
+}
+
+impl View {
+    /// Whether a viewer may follow it.
+    pub(super) fn check(&self, viewer: &Viewer) -> Result<(), Refusal> {
+        match self {
+            Self::Overview => viewer.check_some(Reading::Status),
+            Self::Secret(secret) => viewer.check(Reading::Status, Some(secret)),
+        }
+    }
 }
 
 /// The browser listens no more.
@@ -111,18 +123,30 @@ impl Listener {
     }
 
     async fn overview(&self) -> Result<Refusal, Gone> {
-        if let Some(refusal) = self.about().await? {
-            return Ok(refusal);
+        loop {
+            if let Some(refusal) = self.overview_with_these_rights().await? {
+                return Ok(refusal);
+            }
         }
+    }
+
+    /// `None`: operators or roles have changed, so that it begins anew.
+    async fn overview_with_these_rights(&self) -> Result<Option<Refusal>, Gone> {
+        let mut rights = self.rights();
+        let viewer = match self.about(&View::Overview).await? {
+            Ok(viewer) => viewer,
+            Err(refusal) => return Ok(Some(refusal)),
+        };
         // Before the snapshot, so that nothing falls between the two.
         let mut changes = self.front.control.watch(None);
         let snapshot = match self.front.control.status(None).await {
             Ok(status) => status.secrets,
-            Err(refusal) => return Ok(refusal),
+            Err(refusal) => return Ok(Some(refusal)),
         };
         let mut told = Told::default();
         let mut reset = true;
-        let mut rest = snapshot.into_iter().map(SummaryView::from).peekable();
+        let readable = |status: &SecretStatus| viewer.reads(Reading::Status, Some(&status.secret));
+        let mut rest = snapshot.into_iter().filter(readable).map(SummaryView::from).peekable();
         loop {
             let secrets: Vec<SummaryView> = rest.by_ref().take(MAX_IN_EVENT).filter(|it| told.is_news(it)).collect();
             let more = rest.peek().is_some();
@@ -133,33 +157,42 @@ impl Listener {
             }
         }
         let mut standing = FindingsView::default();
-        self.findings(&mut standing).await?;
+        self.findings(&viewer, &mut standing).await?;
         let mut beat = heartbeat();
         loop {
             tokio::select! {
                 change = changes.next() => match change {
                     Some(Ok(first)) => {
-                        if let Some(refusal) = self.changed(first, &mut changes, &mut told).await? {
-                            return Ok(refusal);
+                        if let Some(refusal) = self.changed(&viewer, first, &mut changes, &mut told).await? {
+                            return Ok(Some(refusal));
                         }
                     }
-                    Some(Err(refusal)) => return Ok(refusal),
-                    None => return Ok(stopping()),
+                    Some(Err(refusal)) => return Ok(Some(refusal)),
+                    None => return Ok(Some(stopping())),
                 },
                 _ = beat.tick() => {
-                    if let Some(refusal) = self.about().await? {
-                        return Ok(refusal);
+                    if let Err(refusal) = self.about(&View::Overview).await? {
+                        return Ok(Some(refusal));
                     }
-                    self.findings(&mut standing).await?;
+                    self.findings(&viewer, &mut standing).await?;
                 }
+                Ok(()) = rights.changed() => return Ok(None),
                 () = self.events.closed() => return Err(Gone),
             }
         }
     }
 
+    /// Hears of the next change of operators and roles.
+    fn rights(&self) -> watch::Receiver<Arc<Operators>> {
+        let mut rights = self.front.options.readers.changes();
+        rights.mark_unchanged();
+        rights
+    }
+
     /// Tells of what changes within [`COLLECT`], each secret once.
     async fn changed(
         &self,
+        viewer: &Viewer,
         first: SecretStatus,
         changes: &mut Statuses,
         told: &mut Told,
@@ -175,7 +208,9 @@ impl Listener {
                 Err(_) => break,
             }
         }
-        let secrets: Vec<_> = changed.into_values().map(SummaryView::from).filter(|it| told.is_news(it)).collect();
+        let readable = |status: &SecretStatus| viewer.reads(Reading::Status, Some(&status.secret));
+        let changed = changed.into_values().filter(readable).map(SummaryView::from);
+        let secrets: Vec<_> = changed.filter(|it| told.is_news(it)).collect();
         if !secrets.is_empty() {
             self.send("secrets", &SecretsView { reset: false, more: false, secrets }).await?;
         }
@@ -185,9 +220,11 @@ impl Listener {
     async fn secret(&self, name: &SecretName) -> Result<Refusal, Gone> {
         let mut changes = self.front.control.watch(Some(name.clone()));
         let mut beat = heartbeat();
+        let mut rights = self.rights();
+        let view = View::Secret(name.clone());
         loop {
             // What depends on time alone is not announced; so it is asked for with every sign of life.
-            if let Some(refusal) = self.about().await? {
+            if let Err(refusal) = self.about(&view).await? {
                 return Ok(refusal);
             }
             match self.front.control.status(Some(name.clone())).await {
@@ -222,14 +259,18 @@ impl Listener {
                         None => return Ok(stopping()),
                     },
                     _ = beat.tick() => break,
+                    Ok(()) = rights.changed() => break,
                     () = self.events.closed() => return Err(Gone),
                 }
             }
         }
     }
 
-    /// What stands, if that is not what was sent before; at first that was nothing.
-    async fn findings(&self, sent: &mut FindingsView) -> Result<(), Gone> {
+    /// What stands, if that is not what was sent before; at first that was nothing. It is about secrets of all kinds.
+    async fn findings(&self, viewer: &Viewer, sent: &mut FindingsView) -> Result<(), Gone> {
+        if !viewer.reads(Reading::Status, None) {
+            return Ok(());
+        }
         let now = FindingsView::of(&self.front.options.findings);
         if now != *sent {
             self.send("findings", &now).await?;
@@ -239,14 +280,13 @@ impl Listener {
     }
 
     /// A sign of life, unless the browser may no longer look.
-    async fn about(&self) -> Result<Option<Refusal>, Gone> {
-        match self.front.reader(&self.headers) {
-            Ok(person) => {
-                let about = self.front.about(person.as_ref()).await;
-                self.send("about", &about).await.map(|()| None)
-            }
-            Err(refusal) => Ok(Some(refusal)),
+    async fn about(&self, view: &View) -> Result<Result<Viewer, Refusal>, Gone> {
+        let viewer = self.front.viewer(&self.headers).and_then(|viewer| view.check(&viewer).map(|()| viewer));
+        if let Ok(viewer) = &viewer {
+            let about = self.front.about(viewer).await;
+            self.send("about", &about).await?;
         }
+        Ok(viewer)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The routes over a [`Control`] that records the calls to it.
 
 mod api_types;
+mod rights;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -25,10 +26,11 @@ use tonic::service::Routes;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::api::{AcceptedLoss, Action, AdminFront, CommandReply, Instances, Operators};
+use crate::api::{AcceptedLoss, Action, AdminFront, CommandReply, Instances, OperatorCommand};
 use crate::audit::{AuditLog, AuditOptions, AuditSigner, Entry};
 use crate::findings::Topic;
-use crate::token::{Token, Tokens};
+use crate::operators::{Operator, Operators, OrderKind, Role};
+use crate::token::Token;
 
 const SECRETS: usize = 1201;
 const INSTANCES: u64 = 250;
@@ -37,6 +39,7 @@ const HERE: &str = "127.0.0.1:7400";
 #[derive(Default)]
 struct Notebook {
     commands: Mutex<Vec<String>>,
+    entries: Mutex<Vec<Entry>>,
     asked: Mutex<u32>,
 }
 
@@ -120,6 +123,11 @@ impl Control for Notebook {
         Ok(CommandReply { version: Some(Version::FIRST), number: Some(RotationNumber(4)) })
     }
 
+    async fn put_on_record(&self, entry: Entry) -> Result<(), Refusal> {
+        self.entries.lock().unwrap().push(entry);
+        Ok(())
+    }
+
     async fn accept_audit_loss(&self, _operator: OperatorName, _loss: AcceptedLoss) -> Result<(), Refusal> {
         Err(Refusal::Invalid("it has no audit log".into()))
     }
@@ -134,22 +142,40 @@ struct Rig {
     router: Router,
     operator: Token,
     reader: Token,
-    tokens: watch::Sender<Arc<Tokens>>,
+    operators: watch::Sender<Arc<Operators>>,
     findings: Findings,
     stop: CancellationToken,
     folder: tempfile::TempDir,
 }
 
+/// A role for these secrets that reads everything of them.
+fn role(secrets: &str, orders: &[OrderKind]) -> Role {
+    Role {
+        secrets: vec![secrets.parse().unwrap()],
+        orders: orders.iter().copied().collect(),
+        read: Reading::ALL.into(),
+    }
+}
+
 impl Rig {
-    fn new(open: bool, readers: bool) -> Self {
+    /// With roles, one of the two operators may only look; without, there is only the other.
+    fn new(open: bool, roles: bool) -> Self {
         let (operator, reader) = (Token::generate(), Token::generate());
-        let reading = readers.then(|| (OperatorName::new("grafana").unwrap(), reader.digest()));
-        let tokens = watch::Sender::new(Arc::new(Tokens {
-            operators: BTreeMap::from([(OperatorName::new("ada").unwrap(), operator.digest())]),
-            readers: reading.into_iter().collect(),
-        }));
+        let person = |token: &Token, role: &str| Operator {
+            token: Some(token.digest()),
+            roles: roles.then(|| role.parse().unwrap()).into_iter().collect(),
+            ..Operator::default()
+        };
+        let mut people = BTreeMap::from([(OperatorName::new("ada").unwrap(), person(&operator, "all"))]);
+        let mut known = BTreeMap::new();
+        if roles {
+            people.insert(OperatorName::new("grafana").unwrap(), person(&reader, "viewer"));
+            known.insert("viewer".parse().unwrap(), role("*", &[]));
+            known.insert("all".parse().unwrap(), role("*", &OrderKind::all().collect::<Vec<_>>()));
+        }
+        let operators = watch::Sender::new(Arc::new(Operators::new(people, known)));
         let findings = Findings::default();
-        let readers = Readers::new(tokens.subscribe(), open);
+        let readers = Readers::new(operators.subscribe(), open);
         let folder = tempfile::tempdir().unwrap();
         let options = WebOptions {
             readers: readers.clone(),
@@ -161,12 +187,13 @@ impl Rig {
         };
         let control = Arc::new(Notebook::default());
         let stop = CancellationToken::new();
-        let router = router(Arc::clone(&control) as Arc<dyn Control>, "prod".into(), options, stop.clone());
-        let operators = watch::Sender::new(Arc::new(Operators::new(BTreeMap::new()))).subscribe();
+        let desk = Arc::new(Desk::new(Arc::clone(&control) as Arc<dyn Control>, operators.subscribe()));
+        let control_of_web = Arc::clone(&control) as Arc<dyn Control>;
+        let router = router(control_of_web, Arc::clone(&desk), "prod".into(), options, stop.clone());
         let cluster = ClusterName::new("prod").unwrap();
-        let admin = AdminFront::new(Arc::clone(&control) as Arc<dyn Control>, cluster, operators, readers);
+        let admin = AdminFront::new(Arc::clone(&control) as Arc<dyn Control>, desk, cluster, readers);
         let router = Routes::from(router).add_service(admin.into_service()).into_axum_router();
-        Self { control, router, operator, reader, tokens, findings, stop, folder }
+        Self { control, router, operator, reader, operators, findings, stop, folder }
     }
 
     async fn send(&self, request: axum::http::request::Builder, body: impl Into<Body>) -> Response {
@@ -349,7 +376,7 @@ async fn orders_need_an_operator_who_may_act() {
     assert_eq!(rig.send(request, ()).await.status(), StatusCode::NO_CONTENT);
     assert_eq!(refused(rig.act(&operator, &pause).await).await.0, 401);
     let again = rig.sign_in(rig.operator.text()).await.unwrap();
-    rig.tokens.send_replace(Arc::default());
+    rig.operators.send_replace(Arc::default());
     assert_eq!(refused(rig.act(&again, &pause).await).await.0, 401);
     assert_eq!(rig.control.commands.lock().unwrap().len(), 1);
     let wrong = rig.sign_in(Token::generate().text()).await.unwrap_err();
@@ -391,6 +418,7 @@ async fn orders_that_make_no_sense_never_reach_the_broadcaster() {
         json!({ "secret": about, "action": "destroy" }),
         json!({ "secret": "No Name", "action": "resume" }),
         json!({ "secret": about, "action": "pause" }),
+        json!({ "secret": about, "action": "leave_safe_mode" }),
         json!({ "secret": about, "action": "rollback", "reason": " " }),
         json!({ "secret": about, "action": "pause", "reason": "x".repeat(1025) }),
         json!({ "secret": about, "action": "excuse" }),
@@ -409,7 +437,7 @@ async fn orders_that_make_no_sense_never_reach_the_broadcaster() {
     for good in [
         json!({ "secret": about, "action": "excuse", "instances": [instance] }),
         json!({ "secret": about, "action": "override", "reason": "why", "version": 1, "instances": [instance], "sessions": true }),
-        json!({ "secret": about, "action": "leave_safe_mode" }),
+        json!({ "secret": about, "action": "leave_safe_mode", "reason": "why" }),
         json!({ "secret": about, "action": "gone", "reason": "why", "instances": [instance] }),
         json!({ "secret": about, "action": "abandon", "reason": "why", "version": 1 }),
     ] {
@@ -571,7 +599,7 @@ impl Rig {
 async fn every_door_of_an_address_asks_for_the_same_token() {
     let doors: Vec<String> = READ_OVER_HTTP.map(str::to_owned).into_iter().chain(read_over_grpc()).collect();
     assert_eq!(doors.len(), 10, "{doors:?}");
-    // A listener beyond loopback without client certificates, one with them but with readers configured, and one that
+    // A listener beyond loopback without client certificates, one with them but with roles configured, and one that
     // is open.
     for (open, readers, protected) in [(false, true, true), (true, true, true), (true, false, false)] {
         let rig = Rig::new(open, readers);

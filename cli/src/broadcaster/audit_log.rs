@@ -8,14 +8,15 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use rotacast_broadcaster::audit::{self, AuditError, Doubt, Expectations, Hash, Head, Loss, Recorded, Verified};
 use rotacast_broadcaster::config::Config;
+use rotacast_broadcaster::operators::Operator;
 use rotacast_broadcaster::serve::{KnownLogs, audit_name, known_logs};
 use rotacast_proto::{SigningKey, VerifyingKey};
 use rotacast_protocol::coordinator::Reason;
-use rotacast_protocol::{SecretName, WallTime};
+use rotacast_protocol::{OperatorName, SecretName, WallTime};
 use serde::Serialize;
 use tokio::runtime::Builder;
 
-use crate::client::Instruction;
+use crate::client::{Directive, Instruction};
 use crate::error::{Exit, Stop};
 use crate::human_time::moment;
 use crate::output::{Mark, Output};
@@ -112,8 +113,9 @@ pub(crate) fn run(context: &Context, command: AuditCommand) -> Result<(), Stop> 
 }
 
 async fn accept_loss(context: &Context, doubt: String, reason: &str) -> Result<(), Stop> {
-    let reason = Reason::new(reason).map_err(order::invalid)?;
-    order::give(context, "", Instruction::AcceptAuditLoss { doubt: doubt.clone(), reason }).await?;
+    let reason = Some(Reason::new(reason).map_err(order::invalid)?);
+    let instruction = Instruction::AcceptAuditLoss { doubt: doubt.clone() };
+    order::give(context, "", Directive { instruction, reason }).await?;
     if context.output.is_data() {
         return context.output.data(&AcceptedView { accepted: doubt });
     }
@@ -241,7 +243,10 @@ fn verify(output: Output, file: &AuditFile, mut expectations: Expectations, stor
         if let Ok(key) = SigningKey::read_file(&config.signing_key) {
             expectations.signers.push(key.public().clone());
         }
-        expectations.operators = config.operators.iter().map(|(name, key)| (name.clone(), key.clone())).collect();
+        let keys = |(name, operator): (&OperatorName, &Operator)| {
+            operator.keys.iter().map(|key| (name.clone(), key.clone())).collect::<Vec<_>>()
+        };
+        expectations.operators = config.operators.people().flat_map(keys).collect();
     }
     expectations.signers.extend(known.iter().flat_map(|known| known.signers.iter().cloned()));
     let verified = match store && !there_is_a_file(&file) {

@@ -33,8 +33,8 @@ pub(crate) fn make(output: Output, name: &Path) -> Result<(), Stop> {
         file.display()
     ))?;
     output.line("")?;
-    output.line("In the broadcaster's configuration, for a person who may give orders on the dashboard:")?;
-    output.line(format_args!("[dashboard.operators]\n{owner} = \"{digest}\"\n"))?;
-    output.line("or for a person who may only look:")?;
-    output.line(format_args!("[dashboard.readers]\n{owner} = \"{digest}\""))
+    output.line(
+        "In the broadcaster's configuration, for a person or program; what they may do and read is in their roles:",
+    )?;
+    output.line(format_args!("[operators.{owner}]\ntoken = \"{digest}\""))
 }

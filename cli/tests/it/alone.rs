@@ -79,10 +79,10 @@ async fn keygen_makes_a_pair_and_never_overwrites() {
     let private = SigningKey::read_file(file("ada.key")).ok().unwrap();
     assert_eq!(private.public(), &VerifyingKey::read_file(file("ada.pub")).unwrap());
     let public = private.public().to_text();
-    assert!(ran.out.contains(&format!("[operators]\nada = \"{public}\"\n")), "{}", ran.out);
+    assert!(ran.out.contains(&format!("[operators.ada]\nkeys = [\"{public}\"]\n")), "{}", ran.out);
     assert!(ran.out.contains(&format!("[services.ada]\nkey = \"{public}\"\n")), "{}", ran.out);
     // The command prints a valid configuration.
-    let start = ran.out.find("[operators]").unwrap();
+    let start = ran.out.find("[operators.ada]").unwrap();
     let printed = ran.out[start..].replace("or for a service:\n", "").replacen("ada", "bob", 1);
     let printed = format!("cluster = \"test\"\n{printed}");
     std::fs::write(file("rotacast.toml"), printed).unwrap();

@@ -66,7 +66,7 @@ fn a_tail_that_was_cut_off_is_found_and_accepted_on_record() {
     let ada = std::fs::read_to_string(folder.join("ada.pub")).unwrap();
     let text = format!(
         "cluster = \"test\"\nreplica = \"one\"\n[listen]\ngrpc = \"127.0.0.1:0\"\n[keys]\nsigning_key = \"broadcaster.key\"\n\
-         [log]\nformat = \"json\"\n[operators]\nada = \"{}\"\n",
+         [log]\nformat = \"json\"\n[operators.ada]\nkeys = [\"{}\"]\n",
         ada.trim()
     );
     std::fs::write(folder.join("rotacast.toml"), text).unwrap();

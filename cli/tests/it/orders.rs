@@ -29,7 +29,7 @@ async fn every_order_arrives_as_it_was_given() {
         (vec!["pause", SECRET, "--reason", "deploy freeze"], "pause", "deploy freeze"),
         (vec!["resume", SECRET], "resume", ""),
         (vec!["rollback", SECRET, "--reason", "logins fail"], "rollback", "logins fail"),
-        (vec!["leave-safe-mode", SECRET], "leave_safe_mode", ""),
+        (vec!["leave-safe-mode", SECRET, "--reason", "checked"], "leave_safe_mode", "checked"),
         (vec!["rotate", SECRET], "rotate", ""),
     ] {
         let ran = rig.run(&arguments).await.exits(0);

@@ -11,10 +11,12 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_broadcaster::api::{
-    AcceptedLoss, Action, AdminFront, CommandReply, Control, Instances, OperatorCommand, Operators, Refusal,
+    AcceptedLoss, Action, AdminFront, CommandReply, Control, Instances, OperatorCommand, Refusal,
 };
+use rotacast_broadcaster::audit::Entry;
+use rotacast_broadcaster::operators::Operators;
+use rotacast_broadcaster::orders::Desk;
 use rotacast_broadcaster::readers::Readers;
-use rotacast_broadcaster::token::Tokens;
 use rotacast_proto::{SigningKey, v1};
 use rotacast_protocol::coordinator::{ConditionName, StageCounts, Standing};
 use rotacast_protocol::message::Stage;
@@ -153,7 +155,7 @@ impl Control for Fake {
             operator: operator.to_string(),
             action: command.action.name(),
             secret: command.secret.to_string(),
-            reason: String::new(),
+            reason: command.warrant.reason.as_ref().map(ToString::to_string).unwrap_or_default(),
             value: Vec::new(),
             instances: Vec::new(),
             sessions: false,
@@ -161,23 +163,24 @@ impl Control for Fake {
         };
         match command.action {
             Action::Put(value) => order.value = value.expose().to_vec(),
-            Action::Order(given) => {
-                order.reason = given.reason().map(ToString::to_string).unwrap_or_default();
-                match given {
-                    rotacast_protocol::coordinator::Order::Override(cut) => {
-                        order.version = cut.version().get();
-                        order.instances = cut.instances().iter().cloned().collect();
-                        order.sessions = cut.sessions();
-                    }
-                    rotacast_protocol::coordinator::Order::Excuse { instance }
-                    | rotacast_protocol::coordinator::Order::Gone { instance, .. } => order.instances = vec![instance],
-                    rotacast_protocol::coordinator::Order::Abandon { version, .. } => order.version = version.get(),
-                    _ => {}
+            Action::Order(given) => match given {
+                rotacast_protocol::coordinator::Order::Override(cut) => {
+                    order.version = cut.version().get();
+                    order.instances = cut.instances().iter().cloned().collect();
+                    order.sessions = cut.sessions();
                 }
-            }
+                rotacast_protocol::coordinator::Order::Excuse { instance }
+                | rotacast_protocol::coordinator::Order::Gone { instance, .. } => order.instances = vec![instance],
+                rotacast_protocol::coordinator::Order::Abandon { version, .. } => order.version = version.get(),
+                _ => {}
+            },
         }
         self.orders.lock().unwrap().push(order);
         Ok(*self.reply.lock().unwrap())
+    }
+
+    async fn put_on_record(&self, _entry: Entry) -> Result<(), Refusal> {
+        Ok(())
     }
 
     async fn accept_audit_loss(&self, _operator: OperatorName, _loss: AcceptedLoss) -> Result<(), Refusal> {
@@ -194,8 +197,7 @@ pub(crate) struct Rig {
     pub(crate) fake: Arc<Fake>,
     pub(crate) folder: TempDir,
     pub(crate) address: String,
-    operators: Operators,
-    pub(crate) tokens: Tokens,
+    pub(crate) operators: Operators,
     /// Used by this broadcaster alone, so that all its connections end with it.
     server: Option<Runtime>,
 }
@@ -251,8 +253,7 @@ impl Rig {
             fake,
             folder,
             address: "127.0.0.1:0".into(),
-            operators: Operators::new(operators),
-            tokens: Tokens::default(),
+            operators: Operators::with_keys(operators),
             server: None,
         };
         rig.serve().await;
@@ -264,9 +265,9 @@ impl Rig {
         let operators = watch::Sender::new(Arc::new(self.operators.clone()));
         let cluster = ClusterName::new("prod").unwrap();
         let control = Arc::clone(&self.fake) as Arc<dyn Control>;
-        let tokens = watch::Sender::new(Arc::new(self.tokens.clone()));
-        let readers = Readers::new(tokens.subscribe(), true);
-        let front = AdminFront::new(control, cluster, operators.subscribe(), readers);
+        let readers = Readers::new(operators.subscribe(), true);
+        let desk = Arc::new(Desk::new(Arc::clone(&control), operators.subscribe()));
+        let front = AdminFront::new(control, desk, cluster, readers);
         let server = Runtime::new().unwrap();
         let address = self.address.clone();
         let bind = server.spawn(async move {
@@ -283,7 +284,7 @@ impl Rig {
         let router = Server::builder().add_service(front.into_service());
         server.spawn(async move {
             router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
-            drop((operators, tokens));
+            drop(operators);
         });
         self.server = Some(server);
     }

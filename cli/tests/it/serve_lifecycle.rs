@@ -264,7 +264,10 @@ fn ask(served: &Served, arguments: &[&str], token: Option<&Path>) -> Output {
 #[test]
 fn where_reading_needs_a_token_the_command_line_shows_it_and_the_support_bundle_is_whole() {
     let token = Token::generate();
-    let readers = format!("[dashboard.readers]\nsupport = \"{}\"\n", token.digest());
+    let readers = format!(
+        "[operators.support]\ntoken = \"{}\"\nroles = [\"viewer\"]\n[roles.viewer]\nsecrets = [\"*\"]\n",
+        token.digest()
+    );
     let served = Served::start_with(None, &readers);
     served.told(|text| text.starts_with("READY=1"));
     let file = served.folder.path().join("support.token");

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::process::Output;
 
-use super::{CLUSTER, OPERATOR};
+use super::CLUSTER;
 
 /// Runs `rotacast` in a world's folder, at all its broadcasters.
 #[derive(Clone, Debug)]
 pub struct Commands {
     pub(super) program: PathBuf,
     pub(super) servers: String,
-    pub(super) operator_key: PathBuf,
+    pub(super) operator: &'static str,
     pub(super) folder: PathBuf,
 }
 
@@ -22,6 +22,13 @@ impl Commands {
         self
     }
 
+    /// As another operator.
+    #[must_use]
+    pub fn of(mut self, operator: &'static str) -> Self {
+        self.operator = operator;
+        self
+    }
+
     /// Runs it with these arguments.
     ///
     /// # Panics
@@ -30,8 +37,9 @@ impl Commands {
         tokio::process::Command::new(&self.program)
             .args(arguments)
             .env("ROTACAST_SERVER", &self.servers)
-            .env("ROTACAST_OPERATOR", OPERATOR)
-            .env("ROTACAST_OPERATOR_KEY", &self.operator_key)
+            .env("ROTACAST_OPERATOR", self.operator)
+            .env("ROTACAST_OPERATOR_KEY", self.folder.join(format!("keys/{}.key", self.operator)))
+            .env("ROTACAST_TOKEN_FILE", self.folder.join(format!("keys/{}.token", self.operator)))
             .env("ROTACAST_CLUSTER", CLUSTER)
             .current_dir(&self.folder)
             .kill_on_drop(true)

@@ -7,8 +7,11 @@ use rotacast_clock as clock;
 use rotacast_proto::v1::admin_client::AdminClient;
 use rotacast_proto::{Envelope, Kind, SigningKey, v1};
 use rotacast_protocol::ClusterName;
-use tonic::Status;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 
 pub use rotacast_proto::v1::operator_command::Action;
 
@@ -20,16 +23,30 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Gives signed orders and asks for the status.
 #[derive(Clone)]
 pub struct Operator {
-    clients: Vec<AdminClient<Channel>>,
+    clients: Vec<Admin>,
     key: SigningKey,
+}
+
+type Admin = AdminClient<InterceptedService<Channel, Bearer>>;
+
+/// Shows the operator's token with every request.
+#[derive(Clone)]
+struct Bearer(AsciiMetadataValue);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
 }
 
 impl Operator {
     /// At the broadcasters that listen there.
-    pub(super) fn new(urls: Vec<String>, key: SigningKey) -> Self {
+    pub(super) fn new(urls: Vec<String>, key: SigningKey, token: &str) -> Self {
+        let bearer = Bearer(format!("Bearer {token}").parse().expect("a token is ASCII"));
         let client = |url| {
             let endpoint = Endpoint::from_shared(url).expect("a valid address").timeout(CALL_LIMIT);
-            AdminClient::new(endpoint.connect_timeout(CALL_LIMIT).connect_lazy())
+            AdminClient::with_interceptor(endpoint.connect_timeout(CALL_LIMIT).connect_lazy(), bearer.clone())
         };
         Self { clients: urls.into_iter().map(client).collect(), key }
     }
@@ -46,7 +63,7 @@ impl Operator {
     }
 
     /// The first answer. If all refuse, the last refusal.
-    async fn any<T, F>(&self, call: impl Fn(AdminClient<Channel>) -> F) -> Result<T, Status>
+    async fn any<T, F>(&self, call: impl Fn(Admin) -> F) -> Result<T, Status>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {

@@ -22,6 +22,8 @@ pub const SECRET: &str = "payments/db";
 pub(super) const FIRST: &str = "rotacast";
 /// The operator's name.
 pub const OPERATOR: &str = "ada";
+/// The other operators, each with a key and a token; they are configured in a world with [roles](Options::roles).
+pub const OTHER_OPERATORS: [&str; 3] = ["bob", "kim", "eve"];
 /// The services that may use the secret; each has a key.
 pub const SERVICES: [&str; 3] = ["payments-api", "ledger", "mailer"];
 
@@ -46,6 +48,17 @@ pub struct Options {
     /// The URL that traces are sent to, if any.
     pub(super) collector: Option<String>,
     log_format: &'static str,
+    /// What stands behind the other settings: roles, and who has them.
+    roles: Option<Roles>,
+}
+
+/// Roles, and who has them.
+#[derive(Clone, Debug)]
+pub struct Roles {
+    /// The sections of the roles.
+    pub sections: String,
+    /// The role of each operator.
+    pub of: Vec<(&'static str, &'static str)>,
 }
 
 impl Default for Options {
@@ -73,6 +86,7 @@ impl Default for Options {
             bus_tls: false,
             collector: None,
             log_format: "text",
+            roles: None,
         }
     }
 }
@@ -143,6 +157,13 @@ impl Options {
         self
     }
 
+    /// With roles: reading needs a token then.
+    #[must_use]
+    pub fn roles(mut self, roles: Roles) -> Self {
+        self.roles = Some(roles);
+        self
+    }
+
     /// Broadcasters log in JSON.
     #[must_use]
     pub fn json_logs(mut self) -> Self {
@@ -162,10 +183,10 @@ impl Options {
 #[derive(Clone)]
 pub struct Keys {
     pub(super) operator: SigningKey,
-    pub(super) operator_file: PathBuf,
     /// The token with which the operator signs in to the dashboard.
     pub(super) token: String,
-    token_digest: TokenDigest,
+    /// Of each operator.
+    people: BTreeMap<&'static str, (String, TokenDigest)>,
     /// The public key.
     pub(super) broadcaster: PathBuf,
     folder: PathBuf,
@@ -178,17 +199,35 @@ impl Keys {
         std::fs::create_dir(&folder).expect("the scratch folder is ours");
         make(&folder, "broadcaster");
         let operator = make(&folder, OPERATOR);
-        let token = Token::generate();
-        let public = SERVICES.map(|service| (service, make(&folder, service).public().to_text())).into();
-        Self {
-            operator,
-            operator_file: folder.join(format!("{OPERATOR}.key")),
-            token: token.text().to_owned(),
-            token_digest: token.digest(),
-            broadcaster: folder.join("broadcaster.pub"),
-            folder,
-            public,
+        let mut people = BTreeMap::new();
+        let mut token = String::new();
+        for name in std::iter::once(OPERATOR).chain(OTHER_OPERATORS) {
+            let key = if name == OPERATOR { operator.clone() } else { make(&folder, name) };
+            let theirs = Token::generate();
+            theirs.create_file(&folder.join(format!("{name}.token"))).expect("the folder is new");
+            people.insert(name, (key.public().to_text(), theirs.digest()));
+            if name == OPERATOR {
+                theirs.text().clone_into(&mut token);
+            }
         }
+        let public = SERVICES.map(|service| (service, make(&folder, service).public().to_text())).into();
+        Self { operator, token, people, broadcaster: folder.join("broadcaster.pub"), folder, public }
+    }
+
+    /// The sections of the operators, with their roles if there are any.
+    #[must_use]
+    pub fn operators(&self, roles: Option<&Roles>) -> String {
+        let mut text = String::new();
+        for (name, (key, token)) in self.people.iter().filter(|(name, _)| **name == OPERATOR || roles.is_some()) {
+            let role = roles.and_then(|roles| roles.of.iter().find(|(of, _)| of == name));
+            if roles.is_some() && role.is_none() {
+                continue;
+            }
+            let role = role.map_or_else(String::new, |(_, role)| format!("roles = [\"{role}\"]\n"));
+            write!(text, "[operators.{name}]\nkeys = [\"{key}\"]\ntoken = \"{token}\"\n{role}\n")
+                .expect("into a String");
+        }
+        text + roles.map_or("", |roles| &roles.sections)
     }
 
     /// The private key's file of a service.
@@ -246,12 +285,7 @@ ttl = "{ttl}"
 [keys]
 signing_key = "keys/broadcaster.key"
 
-[operators]
-{OPERATOR} = "{operator}"
-
-[dashboard.operators]
-{OPERATOR} = "{token}"
-
+{operators}
 {services}[providers.payments-pg]
 kind = "postgres"
 admin_file = "{ADMIN_FILE}"
@@ -276,8 +310,7 @@ level = "info,rotacast=debug"
             .map(|url| format!("[telemetry]\notlp_endpoint = \"{url}\"\n"))
             .unwrap_or_default(),
         ttl = options.leader_ttl.as_deref().unwrap_or(store.usual_ttl()),
-        operator = keys.operator.public().to_text(),
-        token = keys.token_digest,
+        operators = keys.operators(options.roles.as_ref()),
         data = data_folder(name),
         database_name = database.name(),
         database_port = database.port(),

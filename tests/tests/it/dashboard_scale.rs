@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_broadcaster::api::{AcceptedLoss, CommandReply, Control, Instances, OperatorCommand, Refusal};
+use rotacast_broadcaster::audit::Entry;
+use rotacast_broadcaster::operators::Operators;
+use rotacast_broadcaster::orders::Desk;
 use rotacast_broadcaster::readers::Readers;
-use rotacast_broadcaster::token::Tokens;
 use rotacast_broadcaster::web::{WebOptions, router};
 use rotacast_proto::v1;
 use rotacast_protocol::coordinator::{Overlay, StageCounts, Standing};
@@ -151,6 +153,10 @@ impl Control for Crowd {
         Err(Refusal::Forbidden("nothing is done here".into()))
     }
 
+    async fn put_on_record(&self, _entry: Entry) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     async fn accept_audit_loss(&self, _operator: OperatorName, _loss: AcceptedLoss) -> Result<(), Refusal> {
         Err(Refusal::Invalid("it has no audit log".into()))
     }
@@ -164,15 +170,18 @@ impl Control for Crowd {
 async fn serve(crowd: Crowd, scratch: &Scratch) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
     let address = listener.local_addr().expect("it is bound");
+    let operators = watch::Sender::new(Arc::new(Operators::default())).subscribe();
     let options = WebOptions {
-        readers: Readers::new(watch::Sender::new(Arc::new(Tokens::default())).subscribe(), true),
+        readers: Readers::new(operators.clone(), true),
         hosts: Vec::new(),
         tls: false,
         audit: scratch.path().join("audit.jsonl"),
         metrics: rotacast_broadcaster::metrics::Metrics::default(),
         findings: rotacast_broadcaster::findings::Findings::default(),
     };
-    let routes = Routes::from(router(Arc::new(crowd), "crowd".into(), options, CancellationToken::new()));
+    let crowd = Arc::new(crowd);
+    let desk = Arc::new(Desk::new(Arc::clone(&crowd) as _, operators));
+    let routes = Routes::from(router(crowd, desk, "crowd".into(), options, CancellationToken::new()));
     let server = Server::builder().accept_http1(true).add_routes(routes);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     format!("http://{address}")

@@ -52,8 +52,8 @@ grpc = "127.0.0.1:{port}"
 ttl = "3s"
 [keys]
 signing_key = "{key}.key"
-[operators]
-ada = "{}"
+[operators.ada]
+keys = ["{}"]
 [defaults]
 when_empty = "proceed"
 lease_idle = "10s"

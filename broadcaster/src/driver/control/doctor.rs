@@ -91,13 +91,13 @@ impl DriverControl {
             (
                 Overlay::SafeMode,
                 Level::Error,
-                "`rotacast why NAME` says what was noticed; `rotacast leave-safe-mode NAME` once it was looked at",
+                "`rotacast why NAME` says what was noticed; `rotacast leave-safe-mode NAME --reason 'why'` once it was looked at",
             ),
             (
                 Overlay::Staying,
                 Level::Warning,
-                "`rotacast why NAME` says which version is waited for; without one, write one, or `rotacast leave-safe-mode NAME` \
-                 once more",
+                "`rotacast why NAME` says which version is waited for; without one, write one, or `rotacast leave-safe-mode NAME \
+                 --reason 'why'` once more",
             ),
             (Overlay::Stuck, Level::Error, "`rotacast why NAME` says who or what blocks, and what happens next"),
             (Overlay::AwaitingApproval, Level::Warning, "`rotacast approve NAME`"),

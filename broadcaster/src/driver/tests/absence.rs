@@ -6,6 +6,7 @@ use rotacast_protocol::record::Label;
 use super::faults::hasty;
 use super::*;
 use crate::api::{Action, Control as _, OperatorCommand, Refusal};
+use crate::operators::Warrant;
 
 /// Settings whose provider can be removed.
 struct Removable {
@@ -35,7 +36,12 @@ impl Settings for Removable {
 }
 
 fn command(order: Order) -> OperatorCommand {
-    OperatorCommand { secret: name(), proof: OrderProof::Dashboard, action: Action::Order(order) }
+    OperatorCommand {
+        secret: name(),
+        proof: OrderProof::Dashboard,
+        warrant: Warrant::default(),
+        action: Action::Order(order),
+    }
 }
 
 fn alice() -> OperatorName {

@@ -10,6 +10,7 @@ use rotacast_test_servers::Postgres;
 use super::faults::hasty;
 use super::*;
 use crate::api::{Action, Control as _, OperatorCommand};
+use crate::operators::Warrant;
 
 /// Answers the tests of credentials in use with what the test sets.
 struct Answers {
@@ -104,7 +105,12 @@ fn audited(folder: &Path) -> usize {
 }
 
 fn rotate() -> OperatorCommand {
-    OperatorCommand { secret: name(), proof: OrderProof::Dashboard, action: Action::Order(Order::Rotate) }
+    OperatorCommand {
+        secret: name(),
+        proof: OrderProof::Dashboard,
+        warrant: Warrant::default(),
+        action: Action::Order(Order::Rotate),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,8 +205,12 @@ async fn a_finding_stays_until_the_credential_works_and_its_fix_is_what_would_wo
     let in_safe_mode = fix("`rotacast leave-safe-mode payments/db`").await;
     assert!(!in_safe_mode.contains("rotacast rotate"), "{in_safe_mode}");
     assert_eq!(found().unwrap().since, since, "it has been cleared in between");
-    let leave =
-        OperatorCommand { secret: name(), proof: OrderProof::Dashboard, action: Action::Order(Order::LeaveSafeMode) };
+    let leave = OperatorCommand {
+        secret: name(),
+        proof: OrderProof::Dashboard,
+        warrant: Warrant::default(),
+        action: Action::Order(Order::LeaveSafeMode),
+    };
     provider.answer(Ok(Verdict::Works));
     running.control.command(OperatorName::new("alice").unwrap(), leave).await.unwrap();
     hold("no finding", async || found().is_none()).await;

@@ -7,6 +7,7 @@ use super::*;
 use rotacast_admin::RefusalKind;
 
 use crate::api::{Action, Control as _, OperatorCommand, Refusal};
+use crate::operators::Warrant;
 
 /// A leader, and a follower of the same store.
 struct Two {
@@ -69,7 +70,8 @@ async fn a_follower_tells_what_the_record_says_and_refuses_the_rest() {
     refused(two.follower.term().await.err());
     refused(two.follower.instances(None, None).await.err());
     for action in [Action::Order(Order::Resume), Action::Put(SecretValue::new(b"second".to_vec()))] {
-        let command = OperatorCommand { secret: name(), action, proof: OrderProof::Dashboard };
+        let command =
+            OperatorCommand { secret: name(), action, proof: OrderProof::Dashboard, warrant: Warrant::default() };
         refused(two.follower.command("ada".parse().unwrap(), command).await.err());
     }
     assert_eq!(two.follower.status(None).await.unwrap().secrets[0].overlays, [Overlay::Paused]);

@@ -9,6 +9,7 @@ use super::lost::{leave, safe_mode};
 use super::scheduled::order;
 use super::*;
 use crate::api::{Action, Control as _, OperatorCommand, Refusal};
+use crate::operators::Warrant;
 
 /// A provider that can read values which begin with a brace, and `first`.
 struct Reads(GenerateProvider);
@@ -191,7 +192,12 @@ async fn a_value_that_the_provider_cannot_use_is_refused_before_anything_is_writ
     until(&secrets, |status| status.current == Some(version(1)) && is_over(status)).await;
     let put = async |secret: &str, value: &str| {
         let action = Action::Put(SecretValue::new(value.as_bytes().to_vec()));
-        let command = OperatorCommand { secret: secret.parse().unwrap(), action, proof: OrderProof::Dashboard };
+        let command = OperatorCommand {
+            secret: secret.parse().unwrap(),
+            action,
+            proof: OrderProof::Dashboard,
+            warrant: Warrant::default(),
+        };
         control.command("ada".parse().unwrap(), command).await
     };
     for secret in ["payments/db", "payments/new"] {

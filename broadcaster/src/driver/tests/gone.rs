@@ -4,6 +4,7 @@
 use super::faults::{hasty, register};
 use super::*;
 use crate::api::{Action, Control as _, OperatorCommand, Refusal};
+use crate::operators::Warrant;
 
 fn other() -> SecretName {
     SecretName::new("billing/db").unwrap()
@@ -30,7 +31,10 @@ async fn member_of_both(environment: &Environment, bus: &EmbeddedBus) -> (Runnin
 async fn say_gone(running: &Running, key: &InstanceKey) -> Result<(), Refusal> {
     let action = Action::Order(Order::gone(key.clone(), "its node is lost").unwrap());
     let by = OperatorName::new("ada").unwrap();
-    let order = running.control.command(by, OperatorCommand { secret: name(), action, proof: OrderProof::Dashboard });
+    let order = running.control.command(
+        by,
+        OperatorCommand { secret: name(), action, proof: OrderProof::Dashboard, warrant: Warrant::default() },
+    );
     tokio::time::timeout(PATIENCE, order).await.expect("it hangs").map(|_| ())
 }
 

@@ -13,6 +13,7 @@ use crate::api::{Action, Control as _, OperatorCommand};
 use crate::broadcaster::import;
 use crate::config::SecretPattern;
 use crate::findings::Findings;
+use crate::operators::Warrant;
 
 fn other() -> SecretName {
     SecretName::new("billing/db").unwrap()
@@ -82,7 +83,8 @@ async fn a_record_that_cannot_be_read_takes_its_secret_alone_out_of_service_unti
     })
     .await;
     let order = Action::Order(Order::LeaveSafeMode);
-    let command = OperatorCommand { secret: other(), action: order, proof: OrderProof::Dashboard };
+    let command =
+        OperatorCommand { secret: other(), action: order, proof: OrderProof::Dashboard, warrant: Warrant::default() };
     running.control.command(OperatorName::new("tests").unwrap(), command).await.unwrap();
     running.reaches(&other(), 2).await;
     hold("no finding", async || running.finding(Topic::OutOfService).is_none()).await;
@@ -134,6 +136,7 @@ async fn a_record_that_another_client_overwrites_or_deletes_takes_its_secret_alo
         let command = OperatorCommand {
             secret: other(),
             proof: OrderProof::Dashboard,
+            warrant: Warrant::default(),
             action: Action::Order(Order::LeaveSafeMode),
         };
         running.control.command(OperatorName::new("tests").unwrap(), command).await.unwrap();
@@ -523,6 +526,7 @@ async fn beside_many_broken_records_and_without_room_for_one_more_the_others_rot
         secret: name(),
         action: Action::Put(SecretValue::new(b"first".to_vec())),
         proof: OrderProof::CoversValue,
+        warrant: Warrant::default(),
     };
     let refused = running.control.command(OperatorName::new("tests").unwrap(), command).await.unwrap_err();
     assert!(refused.to_string().contains("at most"), "{refused}");

@@ -14,6 +14,8 @@ use super::faults::hasty;
 use super::*;
 use crate::api::{AcceptedLoss, Action, CommandReply, Control as _, OperatorCommand, Refusal};
 use crate::audit::{Anchor, LogName};
+use crate::operators::Warrant;
+use rotacast_protocol::coordinator::Reason;
 
 /// Settings whose schedule is set while the driver runs.
 struct Scheduled {
@@ -50,7 +52,7 @@ async fn give(running: &Running, action: Action) -> Result<CommandReply, Refusal
         bytes::Bytes::new(),
     );
     let proof = OrderProof::Signed(Box::new(signed));
-    running.control.command(ada(), OperatorCommand { secret: name(), action, proof }).await
+    running.control.command(ada(), OperatorCommand { secret: name(), action, proof, warrant: Warrant::default() }).await
 }
 
 fn api() -> InstanceKey {
@@ -143,8 +145,9 @@ async fn a_log_in_doubt_takes_orders_once_an_operator_accepts_the_loss() {
 
     let accept = |doubt: &str| AcceptedLoss {
         doubt: doubt.into(),
-        reason: "the disk broke".into(),
+        reason: Reason::new("the disk broke").unwrap(),
         proof: OrderProof::Dashboard,
+        warrant: Warrant::default(),
     };
     let (doubt, _) = environment.audit.doubt().unwrap();
     assert!(running.control.accept_audit_loss(ada(), accept("another")).await.is_err());

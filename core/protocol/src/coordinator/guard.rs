@@ -202,7 +202,8 @@ impl Coordinator {
                 Some(retirement.since),
                 &format!(
                     "an operator orders `rotacast rotate {secret}`, or has the login tried again with \
-                          `rotacast leave-safe-mode {secret}`"
+                          `{}`",
+                    self.leave_safe_mode()
                 ),
             );
         }

@@ -287,7 +287,10 @@ impl Coordinator {
         }
         if self.record.safe_mode.is_some() {
             let secret = &self.record.secret;
-            return Err(operator(format!("in safe mode: check the store, then `rotacast leave-safe-mode {secret}`")));
+            let why = Reason::PLACEHOLDER;
+            return Err(operator(format!(
+                "in safe mode: check the store, then `rotacast leave-safe-mode {secret} --reason '{why}'`"
+            )));
         }
         let at = now.wall;
         let ended = in_the_way.map(|_| RecordChange::RotationEnded { outcome: Outcome::RolledBack, at });

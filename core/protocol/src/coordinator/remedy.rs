@@ -130,8 +130,8 @@ impl Coordinator {
         format!("rotacast resume {}", self.record.secret)
     }
 
-    fn leave_safe_mode(&self) -> String {
-        format!("rotacast leave-safe-mode {}", self.record.secret)
+    pub(super) fn leave_safe_mode(&self) -> String {
+        format!("rotacast leave-safe-mode {} --reason '{}'", self.record.secret, Reason::PLACEHOLDER)
     }
 
     /// While the rotation can go back.

@@ -208,7 +208,7 @@ impl Coordinator {
         };
         let mut condition = Condition::waiting(ConditionName::Verified, &why, rotation.phase_since, next);
         if self.wants_word() {
-            let command = format!("rotacast leave-safe-mode {}", self.record.secret);
+            let command = self.leave_safe_mode();
             condition.blockers.iter_mut().for_each(|blocker| blocker.command = Some(command.clone()));
         }
         Some(condition)
@@ -348,9 +348,9 @@ impl Coordinator {
         let secret = &self.record.secret;
         let doubt = self.record.doubt(self.record.current?)?;
         Some(match (doubt, self.is_managed(), &self.record.safe_mode) {
-            (Doubt::Untested, ..) if !self.current_can_log_in() => Some(format!("rotacast leave-safe-mode {secret}")),
+            (Doubt::Untested, ..) if !self.current_can_log_in() => Some(self.leave_safe_mode()),
             (Doubt::Untested, ..) => None,
-            (Doubt::Failed, _, Some(_)) => Some(format!("rotacast leave-safe-mode {secret}")),
+            (Doubt::Failed, _, Some(_)) => Some(self.leave_safe_mode()),
             (Doubt::Failed, _, None) if self.pause_holds_failed_proof() => Some(format!("rotacast resume {secret}")),
             (Doubt::Failed, true, None) if self.is_moving() => {
                 Some(format!("rotacast rollback {secret} --reason '{}'", Reason::PLACEHOLDER))

@@ -55,8 +55,8 @@ kind = "embedded"
 [keys]
 signing_key = "broadcaster.key"
 
-[operators]
-ada = "{operator}"
+[operators.ada]
+keys = ["{operator}"]
 
 [services.api]
 key = "{service}"

@@ -87,6 +87,7 @@ export const plans = {
       "Go on only when you have checked the store and it holds what it should. Irreversible steps go on from what it holds now.",
     ],
     cut: "No instance, if the store is right. If the store lacks versions that are in use, the instances that use them may be cut off.",
+    reason: true,
     done: () => "safe mode left",
   }),
 };

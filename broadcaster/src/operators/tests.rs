@@ -1,0 +1,132 @@
+//! Who may do and read what.
+
+use rotacast_protocol::coordinator::OrderName;
+
+use super::*;
+
+fn name(text: &str) -> OperatorName {
+    OperatorName::new(text).unwrap()
+}
+
+fn secret(text: &str) -> SecretName {
+    SecretName::new(text).unwrap()
+}
+
+fn role(orders: &[&str], secrets: &[&str], read: &[&str]) -> Role {
+    Role {
+        secrets: secrets.iter().map(|text| text.parse().unwrap()).collect(),
+        orders: orders.iter().map(|text| text.parse().unwrap()).collect(),
+        read: read.iter().map(|text| text.parse().unwrap()).collect(),
+    }
+}
+
+fn operators(people: &[(&str, &[&str])], roles: &[(&str, Role)]) -> Operators {
+    let operator = |roles: &[&str]| Operator {
+        roles: roles.iter().map(|text| text.parse().unwrap()).collect(),
+        ..Operator::default()
+    };
+    Operators::new(
+        people.iter().map(|(text, roles)| (name(text), operator(roles))).collect(),
+        roles.iter().map(|(text, role)| (text.parse().unwrap(), role.clone())).collect(),
+    )
+}
+
+fn payments() -> Operators {
+    let roles = [
+        ("dba", role(&["rotate", "override"], &["payments/*"], &["status"])),
+        ("viewer", role(&[], &["*"], &["status", "fleet"])),
+        ("log-keeper", role(&["accept_audit_loss"], &["*"], &["audit"])),
+    ];
+    operators(&[("ada", &["dba"]), ("bob", &["viewer"]), ("eve", &[]), ("kim", &["log-keeper", "dba"])], &roles)
+}
+
+#[test]
+fn without_roles_every_operator_may_do_and_read_everything_and_no_stranger_may() {
+    let all = operators(&[("ada", &[])], &[]);
+    for order in OrderKind::all() {
+        assert_eq!(all.decide(&name("ada"), order, None), Decision::Granted { role: None });
+        assert!(matches!(all.decide(&name("eve"), order, None), Decision::Denied { .. }), "{order}");
+    }
+    for what in Reading::ALL {
+        assert!(all.may_read(&name("ada"), what, None) && !all.may_read(&name("eve"), what, None), "{what}");
+    }
+}
+
+#[test]
+fn an_order_needs_a_role_that_names_it_and_its_secret() {
+    let all = payments();
+    let (db, billing) = (secret("payments/db"), secret("billing/db"));
+    let rotate = OrderKind::Secret(OrderName::Rotate);
+    let granted =
+        |operator, order, secret| matches!(all.decide(&name(operator), order, secret), Decision::Granted { .. });
+    assert!(granted("ada", rotate, Some(&db)));
+    for (operator, order, secret) in [
+        ("ada", rotate, Some(&billing)),
+        ("ada", OrderKind::Put, Some(&db)),
+        ("ada", OrderKind::AcceptAuditLoss, None),
+        ("bob", rotate, Some(&db)),
+        ("eve", rotate, Some(&db)),
+        ("mallory", rotate, Some(&db)),
+    ] {
+        assert!(!granted(operator, order, secret), "{operator} {order} {secret:?}");
+    }
+    assert!(granted("kim", OrderKind::AcceptAuditLoss, None));
+}
+
+#[test]
+fn a_denied_order_says_what_is_needed_and_who_has_it() {
+    let Decision::Denied { problem, fix } =
+        payments().decide(&name("bob"), OrderKind::Secret(OrderName::Override), Some(&secret("payments/db")))
+    else {
+        panic!("a viewer overrides");
+    };
+    assert_eq!(problem, "bob may not override payments/db (roles: viewer)");
+    assert!(fix.contains("a role with \"override\" in orders and payments/db in secrets, such as dba"), "{fix}");
+    let Decision::Denied { fix, .. } = payments().decide(&name("bob"), OrderKind::Put, Some(&secret("payments/db")))
+    else {
+        panic!("a viewer writes");
+    };
+    assert!(fix.contains("there is none"), "{fix}");
+}
+
+#[test]
+fn an_order_about_no_secret_needs_a_role_for_all_secrets() {
+    let narrow = operators(&[("ada", &["log"])], &[("log", role(&["accept_audit_loss"], &["a*"], &[]))]);
+    assert!(matches!(narrow.decide(&name("ada"), OrderKind::AcceptAuditLoss, None), Decision::Denied { .. }));
+}
+
+#[test]
+fn reading_needs_a_role_for_what_is_read_and_for_the_secret() {
+    let all = payments();
+    let (payments, billing) = (secret("payments/db"), secret("billing/db"));
+    let reads = |operator, what, secret| all.may_read(&name(operator), what, secret);
+    assert!(reads("ada", Reading::Status, Some(&payments)));
+    assert!(!reads("ada", Reading::Status, Some(&billing)) && !reads("ada", Reading::Status, None));
+    assert!(!reads("ada", Reading::Fleet, Some(&payments)));
+    assert!(reads("bob", Reading::Fleet, Some(&billing)) && reads("bob", Reading::Status, None));
+    assert!(!reads("bob", Reading::Audit, None) && !reads("eve", Reading::Status, Some(&payments)));
+    assert!(all.may_read_some(&name("ada"), Reading::Status) && !all.may_read_some(&name("ada"), Reading::Fleet));
+    assert!(all.may_order_some(&name("ada")) && !all.may_order_some(&name("bob")));
+    let monitor = operators(&[("prom", &["m"])], &[("m", role(&[], &[], &["metrics"]))]);
+    assert!(monitor.may_read(&name("prom"), Reading::Metrics, None));
+    assert!(!monitor.may_read_some(&name("prom"), Reading::Status));
+}
+
+#[test]
+fn unknown_rights_are_refused_with_those_there_are() {
+    let told = "rotat".parse::<OrderKind>().unwrap_err().to_string();
+    assert!(told.starts_with("\"rotat\" is no order") && told.contains("accept_audit_loss"), "{told}");
+    assert!("value".parse::<Reading>().unwrap_err().to_string().contains("status, fleet, audit, metrics"));
+    for kind in OrderKind::all() {
+        assert_eq!(kind.as_str().parse(), Ok(kind));
+    }
+}
+
+#[test]
+fn what_was_shown_earlier_counts_only_while_it_is_configured() {
+    let (old, new) = (rotacast_proto::SigningKey::generate(), rotacast_proto::SigningKey::generate());
+    let shown = SignedIn { name: name("ada"), credential: Credential::Key(old.public().id().to_string()) };
+    let with = |key: &rotacast_proto::SigningKey| Operators::with_keys([(name("ada"), key.public().clone())]);
+    assert!(with(&old).holds(&shown));
+    assert!(!with(&new).holds(&shown) && !Operators::default().holds(&shown));
+}
