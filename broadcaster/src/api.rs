@@ -12,6 +12,6 @@ mod tests;
 
 pub use admin::{AdminFront, health, reflection};
 pub use control::{AcceptedLoss, Action, CommandReply, Control, Instances, OperatorCommand};
-pub use operator::{FRESHNESS, Gate};
-pub(crate) use operator::{check_reason, given_reason};
+pub use operator::{Asked, FRESHNESS, Gate};
+pub(crate) use operator::{check_reason, given_reason, instruction_of};
 pub use refusal::Refusal;

@@ -21,7 +21,7 @@ use crate::findings::{Findings, Topic};
 use crate::health::{self, Health};
 use crate::metrics::Metrics;
 use crate::operators::Operators;
-use crate::orders::Desk;
+use crate::orders::{Book, Desk};
 use crate::readers::Readers;
 use crate::systemd;
 use crate::web::{self, WebOptions};
@@ -76,7 +76,9 @@ impl Broadcaster {
         let control = Arc::new(DriverControl::new(environment.clone(), driver.secrets(), role.clone(), stop.clone()));
         let address = listener.local_addr().context("the listener's address")?;
         let readers = Readers::new(operators.clone(), address.ip().is_loopback() || clients_certified);
-        let desk = Arc::new(Desk::new(Arc::clone(&control) as _, operators));
+        let book = Book { tree: environment.tree.clone(), cluster: environment.cluster.clone() };
+        let desk = Desk::new(Arc::clone(&control) as _, operators).with_book(book);
+        let desk = Arc::new(desk.telling(environment.findings.clone(), environment.metrics.orders()));
         let options = WebOptions {
             readers: readers.clone(),
             hosts,
@@ -87,6 +89,7 @@ impl Broadcaster {
         };
         let cluster = environment.cluster.clone();
         let web = web::router(Arc::clone(&control) as _, Arc::clone(&desk), cluster.to_string(), options, stop.clone());
+        let keeping = Arc::clone(&desk);
         let admin = AdminFront::new(control, desk, cluster, readers).into_service();
         let values = Arc::new(StoreFetch::new(&environment));
         let gateway = Gateway::new(instances, values)
@@ -108,6 +111,7 @@ impl Broadcaster {
         let notifying = tokio::spawn(systemd::run(health, stop.clone()));
 
         let ended = CancellationToken::new();
+        tokio::spawn(keeping.keep(ended.clone()));
         let _guard = ended.clone().drop_guard();
         let looking = environment.metrics.servers();
         let findings = environment.findings.clone();

@@ -200,6 +200,17 @@ impl Config {
 }
 
 impl Config {
+    /// What may be meant, and more likely is not.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        operators::warnings(self)
+    }
+
+    /// Which secrets services use.
+    fn used_patterns(&self) -> impl Iterator<Item = SecretPattern> + '_ {
+        self.services.values().chain(&self.any_service).flat_map(|service| service.secrets.iter().cloned())
+    }
+
     /// Every setting that means secrets, with its pattern. `*` means all there are, whether there are any or not.
     #[must_use]
     pub fn patterns(&self) -> Vec<(String, SecretPattern)> {

@@ -58,13 +58,15 @@ pub enum Topic {
     Provider,
     /// The credential that services use does not pass its test any more.
     Credential,
+    /// An operator gave an order alone, by a role for emergencies.
+    Emergency,
     /// The audit log is in doubt or takes no entries, or the store does not know where it ends.
     Audit,
 }
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Leadership,
         Self::OutOfService,
         Self::Unresponsive,
@@ -80,6 +82,7 @@ impl Topic {
         Self::Replica,
         Self::Provider,
         Self::Credential,
+        Self::Emergency,
         Self::Audit,
     ];
 
@@ -102,6 +105,7 @@ impl Topic {
             Self::Replica => "replica",
             Self::Provider => "provider",
             Self::Credential => "credential",
+            Self::Emergency => "emergency",
             Self::Audit => "audit",
         }
     }

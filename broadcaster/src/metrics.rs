@@ -16,6 +16,7 @@ mod identities;
 mod intake;
 mod label;
 mod leadership;
+mod orders;
 mod provider;
 mod rotations;
 mod servers;
@@ -36,6 +37,7 @@ pub(crate) use audit::AuditCounts;
 pub(crate) use figures::{Figures, FiguresSlot, Standings};
 pub(crate) use intake::{Intake, SyncOutcome};
 pub(crate) use leadership::LeadershipGauges;
+pub use orders::{Ended, Orders};
 pub(crate) use rotations::{Rotations, Stood};
 pub(crate) use servers::Servers;
 
@@ -74,6 +76,7 @@ struct Inner {
     refused: Refused,
     standing: findings::Standing,
     expiries: Expiries,
+    orders: Orders,
     open: connections::Open,
 }
 
@@ -107,6 +110,7 @@ impl Default for Metrics {
             refused: Refused::register(registry),
             standing: findings::Standing::register(registry),
             expiries: certificates::register(registry),
+            orders: Orders::register(registry),
             open: connections::Open::register(registry),
             registry: all,
         };
@@ -152,6 +156,12 @@ impl Metrics {
     /// Shows what these refuse. The first ones that are given stay.
     pub fn count_refusals_of(&self, identities: &Arc<Identities>) {
         self.inner.refused.of(identities);
+    }
+
+    /// Counts operators' orders.
+    #[must_use]
+    pub fn orders(&self) -> Orders {
+        self.inner.orders.clone()
     }
 
     /// Until when our own certificates are valid: what is put there is shown.

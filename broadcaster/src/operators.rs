@@ -15,9 +15,9 @@ use std::fmt;
 use rotacast_proto::VerifyingKey;
 use rotacast_protocol::{OperatorName, SecretName};
 
-pub use decision::{Decision, Warrant};
+pub use decision::{Decision, NeedsApprovals, Warrant};
 pub use right::{OrderKind, Reading, UnknownRight};
-pub use role::{Role, RoleName};
+pub use role::{Role, RoleName, Terms};
 
 use crate::token::TokenDigest;
 
@@ -137,6 +137,12 @@ impl Operators {
     pub fn may_read_some(&self, operator: &OperatorName, what: Reading) -> bool {
         let known = self.people.contains_key(operator);
         known && (self.roles.is_empty() || self.roles_of(operator).any(|(_, role)| role.read.contains(&what)))
+    }
+
+    /// Whether any order waits for approvals.
+    #[must_use]
+    pub fn asks_for_approvals(&self) -> bool {
+        self.roles.values().any(|role| matches!(role.terms, Terms::Approvals { .. }))
     }
 
     /// Whether there is an order that an operator may give.

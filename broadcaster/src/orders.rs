@@ -1,25 +1,41 @@
 //! Orders between the doors through which they come and the broadcaster that carries them out: whether who gives one may.
 //!
-//! gRPC and the dashboard parse an order and find out who gives it. The rest is the same for both, and is here.
+//! If the role asks for it, an order waits for the approval of others: see `approvals`. gRPC and the dashboard parse an order and find out who gives it. The rest is the same for both, and is here.
 
+mod approvals;
 mod desk;
+mod request;
+#[cfg(test)]
+mod tests;
 
 use rotacast_protocol::SecretName;
 use rotacast_protocol::coordinator::Reason;
 
+pub use approvals::{Book, Waiting};
 pub use desk::Desk;
+pub use request::{Approval, OrderDigest, Request, RequestId, Standing};
 
-use crate::api::Action;
+use crate::api::{Action, CommandReply};
 use crate::audit::OrderProof;
 use crate::operators::OrderKind;
 
 /// An order as it came in, well-formed, from an operator who is known.
 pub struct Given {
     pub instruction: Instruction,
-    /// Why, as far as the order itself does not say so.
+    /// Why.
     pub reason: Option<Reason>,
+    /// Its operator wants to act alone, by a role for emergencies.
+    pub emergency: bool,
     /// What shows that the operator wants it.
     pub proof: OrderProof,
+}
+
+/// What came of an order.
+pub enum Outcome {
+    /// It was carried out.
+    Done(CommandReply),
+    /// It waits for approvals.
+    Waits(Box<Waiting>),
 }
 
 /// What is ordered.

@@ -12,6 +12,7 @@ mod findings;
 mod fleet;
 mod origin;
 mod problem;
+mod requests;
 mod stream;
 mod summary;
 #[cfg(test)]
@@ -40,14 +41,16 @@ use about::AboutView;
 use access::Sessions;
 use action::{ActionBody, DoneView};
 use fleet::{Fleet, FleetQuery, FleetView, InstancesQuery, PageView};
+use requests::{RequestBody, RequestsView, Verb};
 use stream::View;
 
-use crate::api::{Control, Refusal};
+use crate::api::{CommandReply, Control, Refusal};
+use crate::audit::OrderProof;
 use crate::audit::{self, Recorded, Search};
 use crate::findings::Findings;
 use crate::metrics::Metrics;
 use crate::operators::{Reading, SignedIn};
-use crate::orders::{Desk, Given};
+use crate::orders::{Desk, Given, Outcome};
 use crate::readers::{Readers, Viewer};
 
 /// Searches of the audit log at once: each may read a disk for seconds.
@@ -121,6 +124,7 @@ pub fn router(
         .route("/api/sign-in", post(sign_in))
         .route("/api/sign-out", post(sign_out))
         .route("/api/action", post(act))
+        .route("/api/requests", get(requests_that_wait).post(on_request))
         .route("/api/overview/events", get(overview))
         .route("/api/secret/events", get(secret))
         .route("/api/instances", get(instances))
@@ -174,6 +178,15 @@ impl Front {
 
     async fn about(&self, viewer: &Viewer) -> AboutView {
         AboutView::new(self.control.broadcaster().await, viewer, self.options.readers.token_needed())
+    }
+
+    /// Who orders something, from a page of ours.
+    fn orders(&self, headers: &HeaderMap, uri: &Uri) -> Result<SignedIn, Refusal> {
+        let by = self.signed_in(headers).ok_or_else(|| Refusal::SignIn("an order needs a sign-in".into()))?;
+        match headers.contains_key(ACTION_HEADER) {
+            true => Ok(by),
+            false => Err(Refusal::Forbidden(format!("{} needs the header {ACTION_HEADER}", uri.path()))),
+        }
     }
 
     fn stream(self: Arc<Self>, headers: HeaderMap, view: View) -> Result<Response, Refusal> {
@@ -324,12 +337,37 @@ async fn act(
     uri: Uri,
     body: Result<Json<ActionBody>, JsonRejection>,
 ) -> Result<Json<DoneView>, Refusal> {
-    let by = front.signed_in(&headers).ok_or_else(|| Refusal::SignIn("an order needs a sign-in".into()))?;
-    if !headers.contains_key(ACTION_HEADER) {
-        return Err(Refusal::Forbidden(format!("{} needs the header {ACTION_HEADER}", uri.path())));
-    }
+    let by = front.orders(&headers, &uri)?;
     let Json(body) = body.map_err(|error| Refusal::Invalid(error.body_text()))?;
     let given = Given::try_from(body)?;
     front.control.term().await?;
     front.desk.give(by, given).await.map(|reply| Json(reply.into()))
+}
+
+async fn requests_that_wait(
+    State(front): State<Arc<Front>>,
+    headers: HeaderMap,
+) -> Result<Json<RequestsView>, Refusal> {
+    let viewer = front.viewer(&headers)?;
+    viewer.check_some(Reading::Status)?;
+    Ok(Json(RequestsView::of(&front.desk.requests().await?, &viewer)))
+}
+
+async fn on_request(
+    State(front): State<Arc<Front>>,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Result<Json<RequestBody>, JsonRejection>,
+) -> Result<Json<DoneView>, Refusal> {
+    let by = front.orders(&headers, &uri)?;
+    let Json(body) = body.map_err(|error| Refusal::Invalid(error.body_text()))?;
+    let which = body.which()?;
+    let outcome = match body.verb {
+        Verb::Approve => front.desk.approve(by, which, body.seen()?, OrderProof::Dashboard).await?,
+        Verb::Withdraw => {
+            front.desk.withdraw(by, which, OrderProof::Dashboard).await?;
+            Outcome::Done(CommandReply::default())
+        }
+    };
+    Ok(Json(outcome.into()))
 }

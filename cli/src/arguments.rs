@@ -111,6 +111,11 @@ pub(crate) enum Ask {
     /// Leave safe mode, after you have checked the store. Test logins that failed are tried again. Where no login is possible and
     /// no version waits, it says that the current version works.
     LeaveSafeMode(ReasonedArgs),
+    /// Show the orders that wait for the approval of other operators; approve or withdraw one.
+    Approvals {
+        #[command(subcommand)]
+        command: Option<ApprovalsCommand>,
+    },
     /// Check store, bus, leadership, audit log, secrets, leases, clocks and your own key.
     Doctor,
     /// Write what support needs to see into one file, which holds no secret.
@@ -126,6 +131,8 @@ pub(crate) struct PutArgs {
     pub(crate) file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) waiting: Waiting,
+    #[command(flatten)]
+    pub(crate) beside: Beside,
 }
 
 #[derive(Args)]
@@ -134,6 +141,8 @@ pub(crate) struct RotateArgs {
     pub(crate) secret: SecretName,
     #[command(flatten)]
     pub(crate) waiting: Waiting,
+    #[command(flatten)]
+    pub(crate) beside: Beside,
 }
 
 /// Whether to stay until the rotation is over.
@@ -171,6 +180,41 @@ fn parse_rotation(text: &str) -> Result<RotationNumber, String> {
 pub(crate) struct OrderArgs {
     /// Which secret.
     pub(crate) secret: SecretName,
+    #[command(flatten)]
+    pub(crate) beside: Beside,
+}
+
+/// What may be said beside an order.
+#[derive(Args)]
+pub(crate) struct Beside {
+    /// The reason; it is recorded.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) emergency: Emergency,
+}
+
+/// Whether an order is given alone.
+#[derive(Args, Clone, Copy)]
+pub(crate) struct Emergency {
+    /// Act alone, by a role for emergencies: without approvals, with a reason, on record and for everyone to see.
+    #[arg(long)]
+    pub(crate) emergency: bool,
+}
+
+/// What is done with orders that wait for approvals.
+#[derive(Subcommand)]
+pub(crate) enum ApprovalsCommand {
+    /// Approve another operator's order, exactly as it waits. With the last approval that it needs, it is carried out.
+    Approve {
+        /// The request, or its first digits.
+        request: String,
+    },
+    /// Take back an order that you have given, or your approval of another one's.
+    Withdraw {
+        /// The request, or its first digits.
+        request: String,
+    },
 }
 
 #[derive(Args)]
@@ -180,6 +224,8 @@ pub(crate) struct ReasonedArgs {
     /// The reason; it is recorded.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) emergency: Emergency,
 }
 
 #[derive(Args)]
@@ -192,6 +238,8 @@ pub(crate) struct GoneArgs {
     /// Do not ask.
     #[arg(long)]
     pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) emergency: Emergency,
 }
 
 #[derive(Args)]
@@ -203,6 +251,8 @@ pub(crate) struct AbandonArgs {
     /// The reason; it is recorded.
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) emergency: Emergency,
 }
 
 #[derive(Args)]
@@ -227,4 +277,6 @@ pub(crate) struct RetireArgs {
     /// Do not ask.
     #[arg(long)]
     pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) emergency: Emergency,
 }

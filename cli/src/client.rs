@@ -13,6 +13,7 @@ use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus};
 use rotacast_protocol::{ClusterName, OperatorName, SecretName, Version};
 use tonic::{Response, Status, Streaming};
 
+use crate::arguments::{Beside, Emergency};
 use crate::error::Stop;
 use crate::global::Global;
 use crate::servers::{Admin, Servers};
@@ -57,6 +58,10 @@ pub(crate) enum Instruction {
     AcceptAuditLoss { doubt: String },
     /// Any other.
     Order(Order),
+    /// Approve another operator's order, exactly the one of this digest.
+    ApproveRequest { request: String, digest: Bytes },
+    /// Take an order that waits back, or the approval of it.
+    WithdrawRequest { request: String },
 }
 
 impl Instruction {
@@ -67,20 +72,44 @@ impl Instruction {
             #[cfg(feature = "broadcaster")]
             Instruction::AcceptAuditLoss { .. } => "accept_audit_loss",
             Instruction::Order(order) => order.name().as_str(),
+            Instruction::ApproveRequest { .. } => "approve_request",
+            Instruction::WithdrawRequest { .. } => "withdraw_request",
         }
     }
 }
 
-/// An instruction, and why it is given.
+/// An instruction, why it is given, and whether by a role for emergencies.
 pub(crate) struct Directive {
     pub(crate) instruction: Instruction,
     pub(crate) reason: Option<Reason>,
+    pub(crate) emergency: bool,
+}
+
+impl Directive {
+    /// Without more.
+    pub(crate) fn of(instruction: Instruction) -> Self {
+        let reason = match &instruction {
+            Instruction::Order(order) => order.reason().cloned(),
+            _ => None,
+        };
+        Self { instruction, reason, emergency: false }
+    }
+
+    /// With what is said beside it.
+    pub(crate) fn said(self, beside: &Beside) -> Result<Self, Stop> {
+        let reason = beside.reason.as_deref().map(Reason::new).transpose().map_err(crate::order::invalid)?;
+        Ok(Self { reason: self.reason.or(reason), emergency: beside.emergency.emergency, ..self })
+    }
+
+    /// Alone, by a role for emergencies.
+    pub(crate) fn alone(self, emergency: Emergency) -> Self {
+        Self { emergency: emergency.emergency, ..self }
+    }
 }
 
 impl From<Order> for Directive {
     fn from(order: Order) -> Self {
-        let reason = order.reason().cloned();
-        Self { instruction: Instruction::Order(order), reason }
+        Self::of(Instruction::Order(order))
     }
 }
 
@@ -194,6 +223,11 @@ impl Client {
         self.answer(self.admin.clone().doctor(v1::DoctorRequest {})).await
     }
 
+    /// The orders that wait for approvals.
+    pub(crate) async fn requests(&self) -> Result<Vec<v1::OrderRequest>, Stop> {
+        Ok(self.answer(self.admin.clone().requests(v1::RequestsRequest {})).await?.requests)
+    }
+
     /// What it answers over plain HTTP, on the same address.
     pub(crate) async fn page(&self, path: &'static str) -> Result<String, Stop> {
         let page = self.servers.page(self.which, path);
@@ -280,6 +314,12 @@ fn sign(signer: &Signer, cluster: &ClusterName, epoch: u64, (subject, directive)
         #[cfg(feature = "broadcaster")]
         Instruction::AcceptAuditLoss { doubt } => Action::AcceptAuditLoss(v1::AcceptAuditLoss { doubt: doubt.clone() }),
         Instruction::Order(order) => order.into(),
+        Instruction::ApproveRequest { request, digest } => {
+            Action::ApproveRequest(v1::ApproveRequest { request: request.clone(), digest: digest.clone() })
+        }
+        Instruction::WithdrawRequest { request } => {
+            Action::WithdrawRequest(v1::WithdrawRequest { request: request.clone() })
+        }
     };
     let command = v1::OperatorCommand {
         operator: signer.operator.to_string(),
@@ -288,6 +328,7 @@ fn sign(signer: &Signer, cluster: &ClusterName, epoch: u64, (subject, directive)
         nonce,
         issued_ms: now.0,
         epoch,
+        emergency: directive.emergency,
         action: Some(action),
     };
     // One buffer of the final size, so that growing leaves no copy of a value behind.

@@ -8,7 +8,7 @@ use rotacast_protocol::status::InstanceStatus;
 
 use crate::Context;
 use crate::arguments::GoneArgs;
-use crate::client::Found;
+use crate::client::{Directive, Found};
 use crate::error::{Exit, Stop};
 use crate::human_time::span;
 use crate::order;
@@ -53,7 +53,7 @@ pub(crate) async fn run(context: &Context, args: GoneArgs) -> Result<(), Stop> {
     for it in silent {
         let order = Order::gone(it.key.clone(), &args.reason).map_err(order::invalid)?;
         let done = format!("{} is gone; nothing waits for it", it.key);
-        match order::simple(context, it.secret.clone(), order, &done).await {
+        match order::simple(context, it.secret.clone(), Directive::from(order).alone(args.emergency), &done).await {
             Ok(()) => {}
             Err(Stop::Unread) => return Err(Stop::Unread),
             Err(stop) => refused.push((it, stop)),

@@ -7,6 +7,7 @@
 // An internal crate: a doc comment is there where it says more than the name.
 #![allow(missing_docs)]
 
+mod approvals;
 mod arguments;
 #[cfg(feature = "broadcaster")]
 mod broadcaster;
@@ -43,7 +44,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
 
-use arguments::{Cli, Command};
+use arguments::{ApprovalsCommand, Cli, Command};
 use client::Client;
 use error::{Exit, Stop};
 use global::Global;
@@ -119,15 +120,22 @@ async fn ask(context: &Context, command: arguments::Ask) -> Result<(), Stop> {
         Ask::Why { secret } => why::run(context, &secret).await,
         Ask::Instances { secret, not_on } => instances::run(context, secret.as_ref(), not_on).await,
         Ask::Wait(args) => wait::run(context, args).await,
-        Ask::Approve(args) => order::approve(context, args.secret).await,
+        Ask::Approve(args) => order::approve(context, args).await,
         Ask::Pause(args) => order::pause(context, args).await,
-        Ask::Resume(args) => order::resume(context, args.secret).await,
+        Ask::Resume(args) => order::resume(context, args).await,
         Ask::Rollback(args) => order::roll_back(context, args).await,
         Ask::Retire(args) => retire::run(context, args).await,
-        Ask::Excuse { order, instance } => retire::excuse(context, order.secret, &instance).await,
+        Ask::Excuse { order, instance } => retire::excuse(context, order, &instance).await,
         Ask::Gone(args) => gone::run(context, args).await,
         Ask::Abandon(args) => order::abandon(context, args).await,
         Ask::LeaveSafeMode(args) => order::leave_safe_mode(context, args).await,
+        Ask::Approvals { command: None } => approvals::list(context).await,
+        Ask::Approvals { command: Some(ApprovalsCommand::Approve { request }) } => {
+            approvals::approve(context, &request).await
+        }
+        Ask::Approvals { command: Some(ApprovalsCommand::Withdraw { request }) } => {
+            approvals::withdraw(context, &request).await
+        }
         Ask::Doctor => doctor::run(context).await,
         Ask::SupportBundle(args) => support_bundle::run(context, args).await,
     }

@@ -6,15 +6,16 @@ use std::path::Path;
 use prost::bytes::Bytes;
 use rotacast_proto::v1;
 use rotacast_protocol::coordinator::{InvalidOrder, Order, OrderName, Reason};
-use rotacast_protocol::{RotationNumber, SecretName, Version};
+use rotacast_protocol::{RotationNumber, SecretName, Version, WallTime};
 use zeroize::Zeroizing;
 
 use crate::Context;
-use crate::arguments::{AbandonArgs, PutArgs, ReasonedArgs, RotateArgs, Waiting};
+use crate::approvals;
+use crate::arguments::{AbandonArgs, OrderArgs, PutArgs, ReasonedArgs, RotateArgs, Waiting};
 use crate::client::{Client, Directive, Instruction, Signer};
 use crate::error::Stop;
 use crate::goal::Which;
-use crate::output::note;
+use crate::output::{Output, note, shown};
 use crate::summary::{count, ending};
 use crate::wait;
 use rotacast_admin::limits::MAX_PUT_BYTES;
@@ -22,8 +23,10 @@ use rotacast_admin::view::OrderView;
 
 /// What an order has led to.
 pub(crate) struct Done {
-    version: Option<Version>,
-    number: Option<RotationNumber>,
+    pub(crate) version: Option<Version>,
+    pub(crate) number: Option<RotationNumber>,
+    /// It waits for approvals.
+    pub(crate) waits: Option<v1::OrderRequest>,
 }
 
 /// Gives an order, or writes a value. `subject`: the secret; empty for an order about no secret.
@@ -44,25 +47,47 @@ pub(crate) async fn give(context: &Context, subject: &str, directive: Directive)
         ));
     }
     let reply = client.order(&signer, context.global.cluster.as_ref(), subject, &directive).await?;
-    let v1::CommandReply { version, number } = reply;
+    let v1::CommandReply { version, number, request: waits } = reply;
     // 0 stands for none.
     let number = (number != 0).then_some(RotationNumber(number));
-    Ok(Done { version: Version::new(version).ok(), number })
+    Ok(Done { version: Version::new(version).ok(), number, waits })
 }
 
 /// Gives an order that makes nothing, and says so.
-pub(crate) async fn simple(context: &Context, secret: SecretName, order: Order, done: &str) -> Result<(), Stop> {
-    reasoned(context, secret, order.into(), done).await
+pub(crate) async fn simple(
+    context: &Context,
+    secret: SecretName,
+    directive: Directive,
+    done: &str,
+) -> Result<(), Stop> {
+    let command = directive.instruction.name();
+    let waits = give(context, secret.as_str(), directive).await?.waits;
+    if context.output.is_data() {
+        let request = waits.as_ref().map(approvals::view);
+        return context.output.data(&OrderView {
+            secret,
+            command,
+            version: None,
+            number: None,
+            rotation: None,
+            request,
+        });
+    }
+    match waits {
+        Some(waits) => tell_waits(context.output, secret.as_str(), &waits),
+        None => context.output.line(format_args!("{secret}: {done}")),
+    }
 }
 
-/// The same with what is said beside the order.
-async fn reasoned(context: &Context, secret: SecretName, directive: Directive, done: &str) -> Result<(), Stop> {
-    let command = directive.instruction.name();
-    give(context, secret.as_str(), directive).await?;
-    if context.output.is_data() {
-        return context.output.data(&OrderView { secret, command, version: None, number: None, rotation: None });
-    }
-    context.output.line(format_args!("{secret}: {done}"))
+/// Says what an order waits for.
+pub(crate) fn tell_waits(output: Output, about: &str, waits: &v1::OrderRequest) -> Result<(), Stop> {
+    output.line(format_args!(
+        "{about}: waits for {} of other operators, until {}. Request {}",
+        count(usize::try_from(waits.missing).unwrap_or(usize::MAX), "approval"),
+        WallTime(waits.expires_ms),
+        shown(&waits.id)
+    ))?;
+    output.line(format_args!("each of them: rotacast approvals approve {}", shown(&waits.id)))
 }
 
 /// What is wrong with what was typed.
@@ -78,24 +103,25 @@ pub(crate) fn invalid(error: InvalidOrder) -> Stop {
     Stop::usage(error.to_string(), fix)
 }
 
-pub(crate) async fn approve(context: &Context, secret: SecretName) -> Result<(), Stop> {
-    simple(context, secret, Order::Approve, "activation approved").await
+pub(crate) async fn approve(context: &Context, args: OrderArgs) -> Result<(), Stop> {
+    let directive = Directive::from(Order::Approve).said(&args.beside)?;
+    simple(context, args.secret, directive, "activation approved").await
 }
 
 pub(crate) async fn pause(context: &Context, args: ReasonedArgs) -> Result<(), Stop> {
     let order = Order::pause(&args.reason).map_err(invalid)?;
     let done = format!("paused; nothing irreversible happens until `rotacast resume {}`", args.secret);
-    simple(context, args.secret, order, &done).await
+    simple(context, args.secret, Directive::from(order).alone(args.emergency), &done).await
 }
 
-pub(crate) async fn resume(context: &Context, secret: SecretName) -> Result<(), Stop> {
-    simple(context, secret, Order::Resume, "resumed").await
+pub(crate) async fn resume(context: &Context, args: OrderArgs) -> Result<(), Stop> {
+    simple(context, args.secret, Directive::from(Order::Resume).said(&args.beside)?, "resumed").await
 }
 
 pub(crate) async fn roll_back(context: &Context, args: ReasonedArgs) -> Result<(), Stop> {
     let order = Order::rollback(&args.reason).map_err(invalid)?;
     let done = format!("rolling back; `rotacast wait {} --for rolled_back` tells when it is done", args.secret);
-    simple(context, args.secret, order, &done).await
+    simple(context, args.secret, Directive::from(order).alone(args.emergency), &done).await
 }
 
 pub(crate) async fn abandon(context: &Context, args: AbandonArgs) -> Result<(), Stop> {
@@ -105,17 +131,36 @@ pub(crate) async fn abandon(context: &Context, args: AbandonArgs) -> Result<(), 
          one, is left alone: end it there",
         args.version
     );
-    simple(context, args.secret, order, &done).await
+    simple(context, args.secret, Directive::from(order).alone(args.emergency), &done).await
 }
 
 pub(crate) async fn leave_safe_mode(context: &Context, args: ReasonedArgs) -> Result<(), Stop> {
     let reason = Some(Reason::new(&args.reason).map_err(invalid)?);
-    let directive = Directive { instruction: Instruction::Order(Order::LeaveSafeMode), reason };
-    reasoned(context, args.secret, directive, "safe mode left").await
+    let instruction = Instruction::Order(Order::LeaveSafeMode);
+    let directive = Directive { instruction, reason, emergency: args.emergency.emergency };
+    simple(context, args.secret, directive, "safe mode left").await
 }
 
 pub(crate) async fn rotate(context: &Context, args: RotateArgs) -> Result<(), Stop> {
-    let done = give(context, args.secret.as_str(), Order::Rotate.into()).await?;
+    let mut done = give(context, args.secret.as_str(), Directive::from(Order::Rotate).said(&args.beside)?).await?;
+    if let Some(waits) = done.waits.take() {
+        if args.waiting.wait {
+            note("not waited for: the rotation begins when the order has its approvals");
+        }
+        if context.output.is_data() {
+            let (secret, command) = (args.secret, OrderName::Rotate.as_str());
+            let request = Some(approvals::view(&waits));
+            return context.output.data(&OrderView {
+                secret,
+                command,
+                version: None,
+                number: None,
+                rotation: None,
+                request,
+            });
+        }
+        return tell_waits(context.output, args.secret.as_str(), &waits);
+    }
     let (Some(version), Some(number)) = (done.version, done.number) else {
         return Err(Stop::unfinished("names neither the version nor the rotation that it has started"));
     };
@@ -131,7 +176,7 @@ pub(crate) async fn put(context: &Context, args: PutArgs) -> Result<(), Stop> {
         note("note: the value ends with a line break, which is part of it (`printf %s …` writes none)");
     }
     // Wiped when the last part of the message is dropped.
-    let directive = Directive { instruction: Instruction::Put(Bytes::from_owner(value)), reason: None };
+    let directive = Directive::of(Instruction::Put(Bytes::from_owner(value))).said(&args.beside)?;
     let done = give(context, args.secret.as_str(), directive).await?;
     let Some(version) = done.version else {
         return Err(Stop::unfinished("does not name the version that it has written"));
@@ -159,7 +204,7 @@ async fn finish(
     let verdict = rotation.as_ref().map_or(Ok(()), |ended| wait::verdict(&secret, ended));
     if output.is_data() {
         let number = done.number.or(rotation.as_ref().map(|ended| ended.number));
-        output.data(&OrderView { secret, command, version: done.version, number, rotation })?;
+        output.data(&OrderView { secret, command, version: done.version, number, rotation, request: None })?;
     } else if let (Ok(()), Some(ended)) = (&verdict, &rotation) {
         output.line(format_args!("{secret}: {}", ending(ended)))?;
     }

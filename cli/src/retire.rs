@@ -3,12 +3,12 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use rotacast_proto::MAX_OVERRIDDEN;
-use rotacast_protocol::SecretName;
 use rotacast_protocol::coordinator::{ConditionName, Order, Reason};
 use rotacast_protocol::status::InstanceStatus;
 
 use crate::Context;
-use crate::arguments::RetireArgs;
+use crate::arguments::{OrderArgs, RetireArgs};
+use crate::client::Directive;
 use crate::error::{Exit, Stop};
 use crate::human_time::span;
 use crate::instance_pattern::InstancePattern;
@@ -59,7 +59,7 @@ pub(crate) async fn run(context: &Context, args: RetireArgs) -> Result<(), Stop>
         ask(&args, &cut)?;
     }
     let done = format!("override on record; version {} is retired without waiting for them", args.version);
-    order::simple(context, args.secret, order, &done).await
+    order::simple(context, args.secret, Directive::from(order).alone(args.emergency), &done).await
 }
 
 /// Says who is cut off, and has it confirmed.
@@ -101,10 +101,11 @@ pub(crate) fn confirm(name: &str, what: &str) -> Result<(), Stop> {
     Err(Stop::failed(Exit::Failed, "declined", "not confirmed; nothing was done", ""))
 }
 
-pub(crate) async fn excuse(context: &Context, secret: SecretName, whom: &InstancePattern) -> Result<(), Stop> {
+pub(crate) async fn excuse(context: &Context, args: OrderArgs, whom: &InstancePattern) -> Result<(), Stop> {
+    let OrderArgs { secret, beside } = args;
     let all = context.client().await?.instances(Some(&secret), None).await?.instances;
     let life = whom.find_one(&all)?;
     let done = format!("{} is excused from preparing and switching; it still counts for the retire", life.key);
     let order = Order::Excuse { instance: life.key.clone() };
-    order::simple(context, secret, order, &done).await
+    order::simple(context, secret, Directive::from(order).said(&beside)?, &done).await
 }

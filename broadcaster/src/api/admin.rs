@@ -13,10 +13,10 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 use super::Refusal;
-use super::control::{Control, Instances};
-use super::operator::Gate;
+use super::control::{CommandReply, Control, Instances};
+use super::operator::{Asked, Gate};
 use crate::operators::Reading;
-use crate::orders::Desk;
+use crate::orders::{Approval, Desk, Outcome, Standing, Waiting};
 use crate::readers::{Readers, Viewer};
 
 /// Largest request, in bytes: an envelope's payload of 256 KiB and its attributes.
@@ -68,6 +68,34 @@ fn check(viewer: &Viewer, what: Reading, secret: Option<&SecretName>) -> Result<
     match secret {
         Some(_) => viewer.check(what, secret),
         None => viewer.check_some(what),
+    }
+}
+
+/// A request on the wire.
+fn to_wire(waiting: &Waiting) -> v1::OrderRequest {
+    let Waiting { request, standing, digest } = waiting;
+    let (missing, void) = match standing {
+        Standing::Complete { .. } => (0, String::new()),
+        Standing::Waits { missing } => (*missing, String::new()),
+        Standing::Expired => (request.needed.get(), "it has expired".to_owned()),
+        Standing::Void { why } => (request.needed.get(), why.clone()),
+    };
+    let approval = |it: &Approval| v1::Approval { operator: it.by.name.to_string(), at_ms: it.at.0 };
+    v1::OrderRequest {
+        id: request.id.to_string(),
+        digest: digest.0.to_vec().into(),
+        operator: request.by.name.to_string(),
+        secret: request.secret.as_ref().map(ToString::to_string).unwrap_or_default(),
+        order: request.order.to_string(),
+        role: request.role.to_string(),
+        asked_ms: request.asked.0,
+        expires_ms: request.expires.0,
+        needed: request.needed.get(),
+        missing,
+        void,
+        approvals: request.approvals.iter().map(approval).collect(),
+        command: request.command.clone(),
+        generation: request.generation.map_or(0, |it| it.0),
     }
 }
 
@@ -165,18 +193,41 @@ impl Admin for AdminFront {
         // First of all: a follower must not remember an order that goes to the leader next.
         let term = self.control.term().await?;
         let admitted = self.gate.admit(request.into_inner(), &self.desk.operators(), term, (self.clock)());
-        let (by, given) = admitted.inspect_err(|refusal| {
+        let (by, asked) = admitted.inspect_err(|refusal| {
             // Its sender is not known yet.
             static LIMIT: LogLimit = LogLimit::new();
             if let Some(left_out) = LIMIT.admit() {
                 tracing::warn!(kind = refusal.kind().as_str(), %refusal, left_out, "operator's command refused");
             }
         })?;
-        let reply = self.desk.give(by, given).await?;
-        Ok(Response::new(v1::CommandReply {
-            version: reply.version.map_or(0, Version::get),
-            number: reply.number.map_or(0, |number| number.0),
+        let outcome = match asked {
+            Asked::Order(given) => self.desk.give(by, given).await?,
+            Asked::Approve { secret, request, seen, proof } => {
+                self.desk.approve(by, (request, secret), seen, proof).await?
+            }
+            Asked::Withdraw { secret, request, proof } => {
+                self.desk.withdraw(by, (request, secret), proof).await?;
+                Outcome::Done(CommandReply::default())
+            }
+        };
+        Ok(Response::new(match outcome {
+            Outcome::Done(reply) => v1::CommandReply {
+                version: reply.version.map_or(0, Version::get),
+                number: reply.number.map_or(0, |number| number.0),
+                request: None,
+            },
+            Outcome::Waits(waiting) => {
+                v1::CommandReply { request: Some(to_wire(&waiting)), ..v1::CommandReply::default() }
+            }
         }))
+    }
+
+    async fn requests(&self, request: Request<v1::RequestsRequest>) -> Result<Response<v1::RequestsReply>, Status> {
+        let viewer = self.viewer(&request)?;
+        viewer.check_some(Reading::Status)?;
+        let mut waiting = self.desk.requests().await?;
+        waiting.retain(|it| viewer.reads(Reading::Status, it.request.secret.as_ref()));
+        Ok(Response::new(v1::RequestsReply { requests: waiting.iter().map(to_wire).collect() }))
     }
 
     async fn doctor(&self, request: Request<v1::DoctorRequest>) -> Result<Response<v1::DoctorReply>, Status> {

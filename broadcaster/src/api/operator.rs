@@ -16,7 +16,7 @@ use super::Refusal;
 use super::control::Action;
 use crate::audit::OrderProof;
 use crate::operators::{Credential, Operators, OrderKind, SignedIn};
-use crate::orders::{Given, Instruction};
+use crate::orders::{Given, Instruction, OrderDigest, RequestId};
 
 /// How far a command's issue time may lie from this machine's clock, either way.
 pub const FRESHNESS: Duration = Duration::from_secs(5 * 60);
@@ -60,7 +60,7 @@ impl Gate {
         operators: &Operators,
         term: Epoch,
         now: WallTime,
-    ) -> Result<(SignedIn, Given), Refusal> {
+    ) -> Result<(SignedIn, Asked), Refusal> {
         let mut envelope = Envelope::from(envelope);
         let (key_operator, payload) = {
             let found = operators.by_key(&envelope.key_id);
@@ -90,9 +90,9 @@ impl Gate {
         let nonce = wire.nonce;
         let issued = wire.issued_ms;
         let credential = Credential::Key(envelope.key_id.clone());
-        let given = parse(wire, envelope, payload)?;
+        let asked = parse(wire, envelope, payload)?;
         self.remember(key_operator.clone(), nonce, issued, now)?;
-        Ok((SignedIn { name: key_operator, credential }, given))
+        Ok((SignedIn { name: key_operator, credential }, asked))
     }
 
     fn remember(&self, operator: OperatorName, nonce: u64, issued_ms: u64, now: WallTime) -> Result<(), Refusal> {
@@ -141,23 +141,25 @@ fn check_term(given_in: u64, term: Epoch) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// What an operator asks.
+pub enum Asked {
+    /// An order.
+    Order(Given),
+    /// To approve another one's order: the secret that it is about, if any, the request, and the order that the operator has seen.
+    Approve { secret: Option<SecretName>, request: RequestId, seen: OrderDigest, proof: OrderProof },
+    /// To take an order or an approval back.
+    Withdraw { secret: Option<SecretName>, request: RequestId, proof: OrderProof },
+}
+
 /// Reads the contents. `payload` is dropped with what was decoded from it if it holds a value; otherwise it goes back into
 /// its envelope, as proof of the order.
-fn parse(wire: v1::OperatorCommand, mut envelope: Envelope, payload: Bytes) -> Result<Given, Refusal> {
+fn parse(mut wire: v1::OperatorCommand, mut envelope: Envelope, payload: Bytes) -> Result<Asked, Refusal> {
     use v1::operator_command::Action as Wire;
-    let beside = given_reason(&wire.reason)?;
-    let (instruction, proof) = match wire.action {
-        Some(Wire::AcceptAuditLoss(loss)) => {
-            if loss.doubt.len() > MAX_DOUBT_BYTES {
-                return Err(Refusal::Invalid(format!(
-                    "doubt of {} bytes; expected at most {MAX_DOUBT_BYTES}",
-                    loss.doubt.len()
-                )));
-            }
-            let reason = Reason::new(&wire.reason).map_err(invalid)?;
-            envelope.payload = payload;
-            (Instruction::AcceptAuditLoss { doubt: loss.doubt, reason }, OrderProof::Signed(Box::new(envelope)))
-        }
+    let about = |secret: &str| match secret {
+        "" => Ok(None),
+        secret => SecretName::new(secret).map(Some).map_err(invalid),
+    };
+    match wire.action.take() {
         Some(Wire::Put(put)) => {
             let secret = SecretName::new(wire.secret).map_err(invalid)?;
             let found = put.value.len();
@@ -167,18 +169,59 @@ fn parse(wire: v1::OperatorCommand, mut envelope: Envelope, payload: Bytes) -> R
             let value = SecretValue::new(put.value.to_vec());
             drop(put);
             wipe(payload);
-            (Instruction::Secret(secret, Action::Put(value)), OrderProof::CoversValue)
+            let instruction = Instruction::Secret(secret, Action::Put(value));
+            let reason = given_reason(&wire.reason)?;
+            Ok(Asked::Order(Given { instruction, reason, emergency: wire.emergency, proof: OrderProof::CoversValue }))
+        }
+        Some(Wire::ApproveRequest(approved)) => {
+            let digest: [u8; 32] = approved
+                .digest
+                .as_ref()
+                .try_into()
+                .map_err(|_| Refusal::Invalid(format!("digest of {} bytes; expected 32", approved.digest.len())))?;
+            let (secret, request) = (about(&wire.secret)?, approved.request.parse().map_err(invalid)?);
+            envelope.payload = payload;
+            let proof = OrderProof::Signed(Box::new(envelope));
+            Ok(Asked::Approve { secret, request, seen: OrderDigest(digest), proof })
+        }
+        Some(Wire::WithdrawRequest(withdrawn)) => {
+            let (secret, request) = (about(&wire.secret)?, withdrawn.request.parse().map_err(invalid)?);
+            envelope.payload = payload;
+            Ok(Asked::Withdraw { secret, request, proof: OrderProof::Signed(Box::new(envelope)) })
+        }
+        action => {
+            let emergency = wire.emergency;
+            let (instruction, reason) = instruction_of(v1::OperatorCommand { action, ..wire })?;
+            envelope.payload = payload;
+            let proof = OrderProof::Signed(Box::new(envelope));
+            Ok(Asked::Order(Given { instruction, reason, emergency, proof }))
+        }
+    }
+}
+
+/// The order, and the reason beside it, of a command that carries no value.
+pub(crate) fn instruction_of(wire: v1::OperatorCommand) -> Result<(Instruction, Option<Reason>), Refusal> {
+    use v1::operator_command::Action as Wire;
+    let reason = given_reason(&wire.reason)?;
+    let instruction = match wire.action {
+        Some(Wire::AcceptAuditLoss(loss)) => {
+            if loss.doubt.len() > MAX_DOUBT_BYTES {
+                return Err(Refusal::Invalid(format!(
+                    "doubt of {} bytes; expected at most {MAX_DOUBT_BYTES}",
+                    loss.doubt.len()
+                )));
+            }
+            let reason = Reason::new(&wire.reason).map_err(invalid)?;
+            Instruction::AcceptAuditLoss { doubt: loss.doubt, reason }
         }
         Some(order) => {
             let secret = SecretName::new(wire.secret).map_err(invalid)?;
-            let order = order_from_wire(order, &wire.reason).map_err(invalid)?;
-            envelope.payload = payload;
-            (Instruction::Secret(secret, Action::Order(order)), OrderProof::Signed(Box::new(envelope)))
+            Instruction::Secret(secret, Action::Order(order_from_wire(order, &wire.reason).map_err(invalid)?))
         }
         None => return Err(Refusal::Invalid("the command has no action this build knows; upgrade it".into())),
     };
-    check_reason(instruction.kind(), beside.as_ref())?;
-    Ok(Given { instruction, reason: beside, proof })
+    check_reason(instruction.kind(), reason.as_ref())?;
+    Ok((instruction, reason))
 }
 
 /// The reason that travels beside an order; none if it is empty.

@@ -179,6 +179,7 @@ fn command(action: Wire) -> v1::OperatorCommand {
         nonce: rand::random(),
         issued_ms: rotacast_clock::wall().0,
         epoch: TERM.0,
+        emergency: false,
         action: Some(action),
     }
 }

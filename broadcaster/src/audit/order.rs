@@ -28,6 +28,16 @@ pub enum OrderProof {
     Dashboard,
 }
 
+impl OrderProof {
+    /// What the operator has signed, if the log may have it.
+    pub(crate) fn signed(&self) -> Option<&Envelope> {
+        match self {
+            Self::Signed(envelope) => Some(envelope),
+            Self::CoversValue | Self::Dashboard => None,
+        }
+    }
+}
+
 impl Entry {
     /// With the proof of the order that it is about.
     #[must_use]
@@ -53,8 +63,11 @@ impl Entry {
     /// By what right an order is carried out, and why.
     #[must_use]
     pub fn warranted(self, warrant: &Warrant) -> Self {
-        let Warrant { role, reason } = warrant;
-        let entry = role.iter().fold(self, |entry, role| entry.detail("role", role.as_str()));
+        let Warrant { role, reason, emergency, approvals } = warrant;
+        let entry = if *emergency { self.detail("emergency", true) } else { self };
+        let names: Vec<&str> = approvals.iter().map(OperatorName::as_str).collect();
+        let entry = if names.is_empty() { entry } else { entry.detail("approvals", names) };
+        let entry = role.iter().fold(entry, |entry, role| entry.detail("role", role.as_str()));
         reason.iter().fold(entry, |entry, reason| entry.detail("reason", reason.as_str()))
     }
 }

@@ -2,15 +2,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::num::NonZeroU32;
 use std::str::FromStr;
+use std::time::Duration;
 
 use rotacast_proto::VerifyingKey;
 use rotacast_protocol::OperatorName;
 
+use super::Config;
+use super::pattern::SecretPattern;
 use super::reader::{Section, suggestion};
-use crate::operators::{Operator, Operators, OrderKind, Reading, Role, RoleName};
+use crate::operators::{Operator, Operators, OrderKind, Reading, Role, RoleName, Terms};
 use crate::settings::SCHEDULE;
 use crate::token::TokenDigest;
+
+/// Most approvals that a role may ask for: more people are not asked in time.
+const APPROVALS: std::ops::RangeInclusive<u32> = 1..=8;
+/// How long an order waits for its approvals unless set: long enough to reach a person, and short enough that what they
+/// approve is still what they have seen.
+const APPROVALS_WITHIN: Duration = Duration::from_secs(3600);
+/// Shortest and longest such wait.
+const APPROVALS_WITHIN_RANGE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600);
 
 /// Who acts in the audit log without being an operator.
 const RESERVED: [&str; 3] = ["broadcaster", "store", SCHEDULE];
@@ -85,6 +98,7 @@ fn read_roles(section: &Section<'_, '_>) -> BTreeMap<RoleName, Role> {
             secrets: some(&section, "secrets").unwrap_or_default().into_iter().collect(),
             orders: orders.clone().unwrap_or_default(),
             read: some_or_all(&section, "read", Reading::ALL.into_iter()).unwrap_or_else(|| Reading::ALL.into()),
+            terms: read_terms(&section, orders.as_ref()),
         };
         if !section.has("secrets") && role.read.iter().any(|what| *what != Reading::Metrics) {
             section.problem("secrets", "is missing; expected such as [\"payments/*\"], or [\"*\"] for all".into());
@@ -113,6 +127,36 @@ fn read_roles(section: &Section<'_, '_>) -> BTreeMap<RoleName, Role> {
     roles
 }
 
+/// How the orders of a role take effect.
+fn read_terms(section: &Section<'_, '_>, orders: Option<&BTreeSet<OrderKind>>) -> Terms {
+    let approvals = section.integer_within("approvals", &APPROVALS).and_then(NonZeroU32::new);
+    let within = section.duration_within("approvals_within", &APPROVALS_WITHIN_RANGE);
+    let emergency = section.flag("emergency").unwrap_or(false);
+    match (approvals, emergency) {
+        (Some(_), true) => {
+            section.problem("emergency", "acts alone, so it goes with no approvals: leave one of both out".into());
+            Terms::Emergency
+        }
+        (Some(needed), false) => {
+            if orders.is_some_and(|orders| orders.contains(&OrderKind::Put)) {
+                section.problem(
+                    "orders",
+                    "put cannot wait for approvals, since its value is kept nowhere meanwhile: name the other orders, allow put in a \
+                     role without approvals, and have its activation approved (approval = true in [secrets])"
+                        .into(),
+                );
+            }
+            Terms::Approvals { needed, within: within.unwrap_or(APPROVALS_WITHIN) }
+        }
+        (None, emergency) => {
+            if within.is_some() {
+                section.problem("approvals_within", "needs approvals, such as approvals = 1".into());
+            }
+            if emergency { Terms::Emergency } else { Terms::Alone }
+        }
+    }
+}
+
 /// A list of names; each that is none is a problem.
 fn some<T: FromStr<Err: Display> + Ord>(section: &Section<'_, '_>, key: &'static str) -> Option<BTreeSet<T>> {
     let texts = section.texts(key)?;
@@ -132,4 +176,43 @@ fn some_or_all<T: FromStr<Err: Display> + Ord>(
         return Some(all.collect());
     }
     some(section, key)
+}
+
+/// What may be meant, and more likely is not.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let operators = &config.operators;
+    let mut warnings = Vec::new();
+    let known: Vec<SecretPattern> = config.secrets.keys().cloned().chain(config.used_patterns()).collect();
+    for (name, role) in operators.roles() {
+        if !operators.people().any(|(_, operator)| operator.roles.contains(name)) {
+            warnings.push(format!("[roles.{name}]: no operator has this role"));
+        }
+        for pattern in &role.secrets {
+            if !known.is_empty() && !known.iter().any(|other| other.overlaps(pattern)) {
+                warnings.push(format!(
+                    "[roles.{name}]: {pattern:?} fits no secret of [secrets] or [services]; is it spelled as those are?"
+                ));
+            }
+            let Terms::Approvals { needed, .. } = role.terms else { continue };
+            let short = role.orders.iter().filter(|order| able(operators, **order, pattern) <= needed.get() as usize);
+            let short: Vec<&str> = short.map(|order| order.as_str()).collect();
+            if !short.is_empty() {
+                warnings.push(format!(
+                    "[roles.{name}]: approvals = {needed}, but not enough operators may give {} for {pattern:?}: one \
+                     gives it, and {needed} others must approve it",
+                    short.join(", ")
+                ));
+            }
+        }
+    }
+    warnings
+}
+
+/// How many operators may give an order about all secrets that a pattern means.
+fn able(operators: &Operators, order: OrderKind, pattern: &SecretPattern) -> usize {
+    let allows = |role: &RoleName| {
+        let role = operators.roles().get(role);
+        role.is_some_and(|role| role.orders.contains(&order) && role.secrets.iter().any(|other| other.covers(pattern)))
+    };
+    operators.people().filter(|(_, operator)| operator.roles.iter().any(allows)).count()
 }

@@ -29,6 +29,21 @@ impl SecretPattern {
         }
     }
 
+    /// Whether it means every secret that another one means.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(beginning) => other.0.starts_with(beginning),
+            None => self == other,
+        }
+    }
+
+    /// Whether there may be a secret that both mean.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.covers(other) || other.covers(self)
+    }
+
     /// The one secret, if it is only one.
     #[must_use]
     pub fn name(&self) -> Option<SecretName> {
@@ -89,5 +104,20 @@ mod tests {
         assert!(pattern.matches(&SecretName::new("payments/db").unwrap()));
         assert!(!pattern.matches(&SecretName::new("payments").unwrap()));
         assert!(!pattern.matches(&SecretName::new("payments2/db").unwrap()));
+    }
+
+    #[test]
+    fn patterns_cover_and_overlap() {
+        let pattern = |text: &str| text.parse::<SecretPattern>().unwrap();
+        for (wide, narrow) in [("*", "a/b"), ("a/*", "a/b"), ("a/*", "a/b*"), ("a/b", "a/b"), ("a/*", "a/*")] {
+            assert!(
+                pattern(wide).covers(&pattern(narrow)) && pattern(narrow).overlaps(&pattern(wide)),
+                "{wide} {narrow}"
+            );
+        }
+        for (one, other) in [("a/b", "a/c"), ("a/*", "b/*"), ("a/b", "a/bc")] {
+            assert!(!pattern(one).overlaps(&pattern(other)), "{one} {other}");
+        }
+        assert!(!pattern("a/b*").covers(&pattern("a/*")));
     }
 }

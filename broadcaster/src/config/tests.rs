@@ -527,12 +527,12 @@ fn roles_are_read_into_rights() {
     let secret = SecretName::new("payments/db").unwrap();
     assert!(config.operators.may_read(&ada, Reading::Status, Some(&secret)));
     assert!(!config.operators.may_read(&ada, Reading::Fleet, Some(&secret)));
-    assert!(matches!(config.operators.decide(&ada, OrderKind::Put, Some(&secret)), Decision::Granted { .. }));
+    assert!(matches!(config.operators.decide(&ada, OrderKind::Put, Some(&secret), false), Decision::Granted { .. }));
     let places: Vec<String> = config.patterns().into_iter().map(|(place, _)| place).collect();
     assert_eq!(places, ["[roles.dba]"], "a pattern that matches no secret is a finding");
     // All orders, and all readings unless it says otherwise.
     let config = parse(&with_roles("[roles.dba]\nsecrets = [\"*\"]\norders = [\"*\"]\n")).unwrap();
-    assert!(matches!(config.operators.decide(&ada, OrderKind::AcceptAuditLoss, None), Decision::Granted { .. }));
+    assert!(matches!(config.operators.decide(&ada, OrderKind::AcceptAuditLoss, None, false), Decision::Granted { .. }));
     assert!(Reading::ALL.iter().all(|what| config.operators.may_read(&ada, *what, None)));
 }
 
@@ -544,6 +544,11 @@ fn roles_that_cannot_be_meant_are_refused_with_the_fix() {
         ("[roles.dba]\nsecrets = [\"*/db\"]\n", "names no secrets"),
         ("[roles.dba]\norders = [\"rotate\"]\n", "roles.dba.secrets: is missing"),
         ("[roles.dba]\nsecrets = [\"a/*\"]\norders = [\"accept_audit_loss\"]\n", "it needs secrets = [\"*\"]"),
+        ("[roles.dba]\nsecrets = [\"*\"]\norders = [\"*\"]\napprovals = 2\n", "put cannot wait for approvals"),
+        ("[roles.dba]\nsecrets = [\"*\"]\napprovals = 9\n", "expected 1 to 8"),
+        ("[roles.dba]\nsecrets = [\"*\"]\napprovals = 1\nemergency = true\n", "acts alone"),
+        ("[roles.dba]\nsecrets = [\"*\"]\napprovals_within = \"1h\"\n", "needs approvals"),
+        ("[roles.dba]\nsecrets = [\"*\"]\napprovals = 1\napprovals_within = \"8d\"\n", "expected 1s to 7d"),
         ("[roles.dbb]\nsecrets = [\"*\"]\n", "there is no [roles.dba]; did you mean `dbb`?"),
         (
             "[roles.dba]\nsecrets = [\"*\"]\n[operators.eve]\ntoken = \"rotacast-token_x\"\nroles = [\"dba\"]\n",
@@ -558,4 +563,18 @@ fn roles_that_cannot_be_meant_are_refused_with_the_fix() {
         let told = refused(&with_roles(roles));
         assert!(told.contains(expected), "{roles}: {told}; expected {expected}");
     }
+}
+
+#[test]
+fn what_is_likely_a_mistake_in_roles_is_a_warning() {
+    let warned = |roles: &str| parse(&with_roles(roles)).unwrap().warnings().join("\n");
+    let fine = "[roles.dba]\nsecrets = [\"payments/*\"]\norders = [\"rotate\"]\n[secrets.\"payments/db\"]\n";
+    assert_eq!(warned(fine), "");
+    let told =
+        warned(&fine.replace("[roles.dba]\nsecrets = [\"payments/*\"]", "[roles.dba]\nsecrets = [\"paymnts/*\"]"));
+    assert!(told.contains("[roles.dba]: paymnts/* fits no secret"), "{told}");
+    assert!(warned(&format!("{fine}[roles.other]\nsecrets = [\"*\"]\n")).contains("[roles.other]: no operator"));
+    // Ada is the only one who may rotate: no one is left to approve it.
+    let told = warned(&fine.replace("orders = [\"rotate\"]", "orders = [\"rotate\"]\napprovals = 1"));
+    assert!(told.contains("approvals = 1, but not enough operators may give rotate"), "{told}");
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::str::FromStr;
+use std::time::Duration;
 
 use rotacast_protocol::SecretName;
 
@@ -42,6 +44,18 @@ impl fmt::Display for RoleName {
     }
 }
 
+/// How an order that a role allows takes effect.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum Terms {
+    /// At once.
+    #[default]
+    Alone,
+    /// After so many other operators have approved it in time.
+    Approvals { needed: NonZeroU32, within: Duration },
+    /// At once, if the order says so; with a reason, and for everyone to see.
+    Emergency,
+}
+
 /// What the operators who have it may do.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Role {
@@ -51,6 +65,8 @@ pub struct Role {
     pub orders: BTreeSet<OrderKind>,
     /// What they may read.
     pub read: BTreeSet<Reading>,
+    /// How their orders take effect.
+    pub terms: Terms,
 }
 
 impl Role {

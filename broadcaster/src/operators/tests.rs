@@ -17,6 +17,7 @@ fn role(orders: &[&str], secrets: &[&str], read: &[&str]) -> Role {
         secrets: secrets.iter().map(|text| text.parse().unwrap()).collect(),
         orders: orders.iter().map(|text| text.parse().unwrap()).collect(),
         read: read.iter().map(|text| text.parse().unwrap()).collect(),
+        terms: Terms::Alone,
     }
 }
 
@@ -44,8 +45,8 @@ fn payments() -> Operators {
 fn without_roles_every_operator_may_do_and_read_everything_and_no_stranger_may() {
     let all = operators(&[("ada", &[])], &[]);
     for order in OrderKind::all() {
-        assert_eq!(all.decide(&name("ada"), order, None), Decision::Granted { role: None });
-        assert!(matches!(all.decide(&name("eve"), order, None), Decision::Denied { .. }), "{order}");
+        assert_eq!(all.decide(&name("ada"), order, None, false), Decision::Granted { role: None });
+        assert!(matches!(all.decide(&name("eve"), order, None, false), Decision::Denied { .. }), "{order}");
     }
     for what in Reading::ALL {
         assert!(all.may_read(&name("ada"), what, None) && !all.may_read(&name("eve"), what, None), "{what}");
@@ -58,7 +59,7 @@ fn an_order_needs_a_role_that_names_it_and_its_secret() {
     let (db, billing) = (secret("payments/db"), secret("billing/db"));
     let rotate = OrderKind::Secret(OrderName::Rotate);
     let granted =
-        |operator, order, secret| matches!(all.decide(&name(operator), order, secret), Decision::Granted { .. });
+        |operator, order, secret| matches!(all.decide(&name(operator), order, secret, false), Decision::Granted { .. });
     assert!(granted("ada", rotate, Some(&db)));
     for (operator, order, secret) in [
         ("ada", rotate, Some(&billing)),
@@ -76,13 +77,14 @@ fn an_order_needs_a_role_that_names_it_and_its_secret() {
 #[test]
 fn a_denied_order_says_what_is_needed_and_who_has_it() {
     let Decision::Denied { problem, fix } =
-        payments().decide(&name("bob"), OrderKind::Secret(OrderName::Override), Some(&secret("payments/db")))
+        payments().decide(&name("bob"), OrderKind::Secret(OrderName::Override), Some(&secret("payments/db")), false)
     else {
         panic!("a viewer overrides");
     };
     assert_eq!(problem, "bob may not override payments/db (roles: viewer)");
     assert!(fix.contains("a role with \"override\" in orders and payments/db in secrets, such as dba"), "{fix}");
-    let Decision::Denied { fix, .. } = payments().decide(&name("bob"), OrderKind::Put, Some(&secret("payments/db")))
+    let Decision::Denied { fix, .. } =
+        payments().decide(&name("bob"), OrderKind::Put, Some(&secret("payments/db")), false)
     else {
         panic!("a viewer writes");
     };
@@ -92,7 +94,7 @@ fn a_denied_order_says_what_is_needed_and_who_has_it() {
 #[test]
 fn an_order_about_no_secret_needs_a_role_for_all_secrets() {
     let narrow = operators(&[("ada", &["log"])], &[("log", role(&["accept_audit_loss"], &["a*"], &[]))]);
-    assert!(matches!(narrow.decide(&name("ada"), OrderKind::AcceptAuditLoss, None), Decision::Denied { .. }));
+    assert!(matches!(narrow.decide(&name("ada"), OrderKind::AcceptAuditLoss, None, false), Decision::Denied { .. }));
 }
 
 #[test]

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use rotacast_proto::MAX_OVERRIDDEN;
 use rotacast_protocol::coordinator::{Order, OrderName};
 
-use crate::api::{Action, CommandReply, Refusal, check_reason, given_reason};
+use super::requests::RequestView;
+use crate::api::{Action, Refusal, check_reason, given_reason};
 use crate::audit::OrderProof;
 use crate::operators::OrderKind;
-use crate::orders::{Given, Instruction};
+use crate::orders::{Given, Instruction, Outcome};
 
 /// As the page sends it. No action carries a value: those are written by the CLI or into the store.
 #[derive(Deserialize)]
@@ -24,6 +25,8 @@ pub(super) struct ActionBody {
     instances: Vec<InstanceBody>,
     #[serde(default)]
     sessions: bool,
+    #[serde(default)]
+    emergency: bool,
 }
 
 #[derive(Deserialize)]
@@ -39,11 +42,22 @@ struct InstanceBody {
 pub(super) struct DoneView {
     version: Option<u64>,
     number: Option<u64>,
+    /// The order waits for approvals.
+    request: Option<RequestView>,
 }
 
-impl From<CommandReply> for DoneView {
-    fn from(reply: CommandReply) -> Self {
-        Self { version: reply.version.map(Version::get), number: reply.number.map(|number| number.0) }
+impl From<Outcome> for DoneView {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done(reply) => Self {
+                version: reply.version.map(Version::get),
+                number: reply.number.map(|number| number.0),
+                request: None,
+            },
+            Outcome::Waits(waiting) => {
+                Self { version: None, number: None, request: Some(RequestView::from(&*waiting)) }
+            }
+        }
     }
 }
 
@@ -86,7 +100,7 @@ impl TryFrom<ActionBody> for Given {
         let reason = given_reason(&body.reason)?;
         check_reason(OrderKind::Secret(body.action), reason.as_ref())?;
         let instruction = Instruction::Secret(secret, Action::Order(order));
-        Ok(Self { instruction, reason, proof: OrderProof::Dashboard })
+        Ok(Self { instruction, reason, emergency: body.emergency, proof: OrderProof::Dashboard })
     }
 }
 

@@ -231,6 +231,29 @@ declare namespace Api {
   interface DoneView {
     version: number | null;
     number: number | null;
+    request: RequestView | null;
+  }
+
+  interface RequestsView {
+    requests: RequestView[];
+  }
+
+  /** An order that waits for approvals. */
+  interface RequestView {
+    id: string;
+    digest: string;
+    operator: string;
+    order: string;
+    secret: string | null;
+    arguments: string[];
+    reason: string | null;
+    role: string;
+    asked_at: Moment;
+    expires_at: Moment;
+    needed: number;
+    missing: number;
+    void: string | null;
+    approved_by: string[];
   }
 
   interface ProblemBody {

@@ -53,6 +53,7 @@ const ASSETS: &[Asset] = assets![
     "orders/possible.js",
     "overview/findings.js",
     "overview/overview.js",
+    "overview/requests.js",
     "overview/secrets.js",
     "secret/blockers.js",
     "secret/guard.js",

@@ -23,6 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Front;
 use super::findings::FindingsView;
 use super::problem::ProblemView;
+use super::requests::RequestsView;
 use super::summary::SummaryView;
 use crate::api::Refusal;
 use crate::operators::{Operators, Reading};
@@ -156,8 +157,9 @@ impl Listener {
                 break;
             }
         }
-        let mut standing = FindingsView::default();
+        let (mut standing, mut waiting) = (FindingsView::default(), RequestsView::default());
         self.findings(&viewer, &mut standing).await?;
+        self.requests(&viewer, &mut waiting).await?;
         let mut beat = heartbeat();
         loop {
             tokio::select! {
@@ -175,6 +177,7 @@ impl Listener {
                         return Ok(Some(refusal));
                     }
                     self.findings(&viewer, &mut standing).await?;
+                    self.requests(&viewer, &mut waiting).await?;
                 }
                 Ok(()) = rights.changed() => return Ok(None),
                 () = self.events.closed() => return Err(Gone),
@@ -274,6 +277,20 @@ impl Listener {
         let now = FindingsView::of(&self.front.options.findings);
         if now != *sent {
             self.send("findings", &now).await?;
+            *sent = now;
+        }
+        Ok(())
+    }
+
+    /// The orders that wait for approvals, if they are not what was sent before. The store is read only where there are such
+    /// rules, and what it does not say now it says with the next sign of life.
+    async fn requests(&self, viewer: &Viewer, sent: &mut RequestsView) -> Result<(), Gone> {
+        let asked = self.front.desk.operators().asks_for_approvals();
+        let waiting = if asked { self.front.desk.requests().await } else { Ok(Vec::new()) };
+        let Ok(waiting) = waiting else { return Ok(()) };
+        let now = RequestsView::of(&waiting, viewer);
+        if now != *sent {
+            self.send("requests", &now).await?;
             *sent = now;
         }
         Ok(())

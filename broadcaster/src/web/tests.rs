@@ -29,7 +29,7 @@ use super::*;
 use crate::api::{AcceptedLoss, Action, AdminFront, CommandReply, Instances, OperatorCommand};
 use crate::audit::{AuditLog, AuditOptions, AuditSigner, Entry};
 use crate::findings::Topic;
-use crate::operators::{Operator, Operators, OrderKind, Role};
+use crate::operators::{Operator, Operators, OrderKind, Role, Terms};
 use crate::token::Token;
 
 const SECRETS: usize = 1201;
@@ -154,6 +154,7 @@ fn role(secrets: &str, orders: &[OrderKind]) -> Role {
         secrets: vec![secrets.parse().unwrap()],
         orders: orders.iter().copied().collect(),
         read: Reading::ALL.into(),
+        terms: Terms::Alone,
     }
 }
 
@@ -368,7 +369,7 @@ async fn orders_need_an_operator_who_may_act() {
     let reader = rig.sign_in(rig.reader.text()).await.unwrap();
     assert_eq!(refused(rig.act(&reader, &pause).await).await, (403, "forbidden".into()));
     let operator = rig.sign_in(rig.operator.text()).await.unwrap();
-    assert_eq!(read(rig.act(&operator, &pause).await).await, json!({ "version": 1, "number": 4 }));
+    assert_eq!(read(rig.act(&operator, &pause).await).await, json!({ "version": 1, "number": 4, "request": null }));
     assert_eq!(*rig.control.commands.lock().unwrap(), ["ada pause team/00000: a look"]);
 
     // The operator has signed out, or its token was withdrawn.
@@ -550,12 +551,13 @@ async fn metrics_are_shown_to_those_who_may_read_them() {
 }
 
 /// The routes that read something, without a body.
-const READ_OVER_HTTP: [&str; 6] = [
+const READ_OVER_HTTP: [&str; 7] = [
     "/api/overview/events",
     "/api/secret/events?secret=team/00000",
     "/api/instances",
     "/api/fleet",
     "/api/audit",
+    "/api/requests",
     "/metrics",
 ];
 
@@ -598,7 +600,7 @@ impl Rig {
 #[tokio::test]
 async fn every_door_of_an_address_asks_for_the_same_token() {
     let doors: Vec<String> = READ_OVER_HTTP.map(str::to_owned).into_iter().chain(read_over_grpc()).collect();
-    assert_eq!(doors.len(), 10, "{doors:?}");
+    assert_eq!(doors.len(), 12, "{doors:?}");
     // A listener beyond loopback without client certificates, one with them but with roles configured, and one that
     // is open.
     for (open, readers, protected) in [(false, true, true), (true, true, true), (true, false, false)] {

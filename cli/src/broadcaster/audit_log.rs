@@ -16,6 +16,8 @@ use rotacast_protocol::{OperatorName, SecretName, WallTime};
 use serde::Serialize;
 use tokio::runtime::Builder;
 
+use crate::approvals;
+use crate::arguments::Emergency;
 use crate::client::{Directive, Instruction};
 use crate::error::{Exit, Stop};
 use crate::human_time::moment;
@@ -65,6 +67,8 @@ pub(crate) enum AuditCommand {
         /// What happened; it is recorded.
         #[arg(long, value_name = "TEXT")]
         reason: String,
+        #[command(flatten)]
+        emergency: Emergency,
     },
     /// Check the log and show its entries.
     Show {
@@ -104,18 +108,24 @@ pub(crate) fn run(context: &Context, command: AuditCommand) -> Result<(), Stop> 
             let expectations = Expectations { head, after, signers: signer, ..Expectations::default() };
             verify(output, &file, expectations, store)
         }
-        AuditCommand::AcceptLoss { doubt, reason } => {
+        AuditCommand::AcceptLoss { doubt, reason, emergency } => {
             let runtime = runtime(&mut Builder::new_current_thread())?;
-            runtime.block_on(accept_loss(context, doubt, &reason))
+            runtime.block_on(accept_loss(context, doubt, &reason, emergency))
         }
         AuditCommand::Show { file, after, secret, last } => show(output, &file, after, secret.as_ref(), last),
     }
 }
 
-async fn accept_loss(context: &Context, doubt: String, reason: &str) -> Result<(), Stop> {
+async fn accept_loss(context: &Context, doubt: String, reason: &str, emergency: Emergency) -> Result<(), Stop> {
     let reason = Some(Reason::new(reason).map_err(order::invalid)?);
     let instruction = Instruction::AcceptAuditLoss { doubt: doubt.clone() };
-    order::give(context, "", Directive { instruction, reason }).await?;
+    let directive = Directive { instruction, reason, emergency: emergency.emergency };
+    if let Some(waits) = order::give(context, "", directive).await?.waits {
+        return match context.output.is_data() {
+            true => context.output.data(&approvals::view(&waits)),
+            false => order::tell_waits(context.output, "audit log", &waits),
+        };
+    }
     if context.output.is_data() {
         return context.output.data(&AcceptedView { accepted: doubt });
     }

@@ -9,7 +9,7 @@ use rotacast_broadcaster::serve::rehearse;
 use tokio::runtime::Builder;
 
 use crate::error::{Exit, Stop};
-use crate::output::Output;
+use crate::output::{Output, note};
 use crate::runtime;
 use crate::summary::count;
 
@@ -40,11 +40,22 @@ fn check(output: Output, file: &Path, without_files: bool) -> Result<(), Stop> {
             return Err(Stop::failed(Exit::Usage, "configuration", problems.join("\n"), fix));
         }
     }
+    let warnings = config.warnings();
     let (secrets, operators) = (config.secrets.len(), config.operators.len());
     let services = config.services.len() + usize::from(config.any_service.is_some());
     if output.is_data() {
         let cluster = config.cluster.to_string();
-        return output.data(&ConfigView { file: file.display().to_string(), cluster, operators, services, secrets });
+        return output.data(&ConfigView {
+            file: file.display().to_string(),
+            cluster,
+            operators,
+            services,
+            secrets,
+            warnings,
+        });
+    }
+    for warning in &warnings {
+        note(format_args!("warning: {}: {warning}", file.display()));
     }
     output.line(format_args!(
         "{}: ok. Cluster {}, {}, {}, {}",

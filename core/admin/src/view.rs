@@ -5,8 +5,8 @@
 
 use rotacast_proto::v1;
 use rotacast_protocol::coordinator::Overlay;
-use rotacast_protocol::status::{BlockerStatus, FinishedStatus, InstanceStatus, RotationStatus};
-use rotacast_protocol::{RotationNumber, SecretName, Version};
+use rotacast_protocol::status::{BlockerStatus, FinishedStatus, InstanceStatus, RotationStatus, moment};
+use rotacast_protocol::{RotationNumber, SecretName, Version, WallTime};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -26,6 +26,9 @@ pub struct OrderView {
     /// How the rotation ended, if it was waited for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotation: Option<FinishedStatus>,
+    /// The order waits for approvals.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<RequestView>,
 }
 
 /// What came of a wait.
@@ -85,6 +88,44 @@ pub struct ConfigView {
     pub operators: usize,
     pub services: usize,
     pub secrets: usize,
+    /// What may be meant, and more likely is not.
+    pub warnings: Vec<String>,
+}
+
+/// Orders that wait for approvals.
+#[derive(Serialize)]
+pub struct RequestsView {
+    pub requests: Vec<RequestView>,
+}
+
+#[derive(Serialize)]
+pub struct RequestView {
+    pub id: String,
+    /// What an approval names, in hexadecimal.
+    pub digest: String,
+    pub operator: String,
+    pub order: String,
+    pub secret: Option<String>,
+    /// The order's arguments, for people.
+    pub arguments: Vec<String>,
+    pub reason: Option<String>,
+    pub role: String,
+    #[serde(serialize_with = "moment")]
+    pub asked_at: WallTime,
+    #[serde(serialize_with = "moment")]
+    pub expires_at: WallTime,
+    pub needed: u32,
+    pub missing: u32,
+    /// Why it cannot be carried out at the moment.
+    pub void: Option<String>,
+    pub approvals: Vec<ApprovalView>,
+}
+
+#[derive(Serialize)]
+pub struct ApprovalView {
+    pub operator: String,
+    #[serde(serialize_with = "moment")]
+    pub at: WallTime,
 }
 
 /// A failure, on standard error.

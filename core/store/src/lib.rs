@@ -44,5 +44,5 @@ pub use leader::{Check, Commit, Committed, Leadership, MAX_COMMIT_BYTES, MAX_COM
 #[cfg(feature = "leader")]
 pub use tree::{
     AuditHead, AuditHeads, Created, ImportEvent, Owner, PlainImporter, Published, Records, Roster, RosterEntry,
-    SecretTree, StoredAuditHead, VersionEvent, VersionStamp,
+    SecretTree, StoredAuditHead, StoredRequest, VersionEvent, VersionStamp,
 };

@@ -1204,9 +1204,12 @@ pub struct OperatorCommand {
     /// predecessor may have taken it.
     #[prost(uint64, tag = "6")]
     pub epoch: u64,
+    /// By a role that may act alone: carried out at once, with a reason, on record, and shown as a finding.
+    #[prost(bool, tag = "7")]
+    pub emergency: bool,
     #[prost(
         oneof = "operator_command::Action",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
     )]
     pub action: ::core::option::Option<operator_command::Action>,
 }
@@ -1239,6 +1242,10 @@ pub mod operator_command {
         Abandon(super::Abandon),
         #[prost(message, tag = "21")]
         AcceptAuditLoss(super::AcceptAuditLoss),
+        #[prost(message, tag = "22")]
+        ApproveRequest(super::ApproveRequest),
+        #[prost(message, tag = "23")]
+        WithdrawRequest(super::WithdrawRequest),
     }
 }
 /// Writes the next version, at most 255 KiB. Never logged.
@@ -1298,7 +1305,82 @@ pub struct AcceptAuditLoss {
     #[prost(string, tag = "1")]
     pub doubt: ::prost::alloc::string::String,
 }
+/// Approves an order of another operator. It names exactly what its operator has seen.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApproveRequest {
+    /// The request's id.
+    #[prost(string, tag = "1")]
+    pub request: ::prost::alloc::string::String,
+    /// The request's digest.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub digest: ::prost::bytes::Bytes,
+}
+/// Takes an order that waits back, or the operator's approval of it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WithdrawRequest {
+    #[prost(string, tag = "1")]
+    pub request: ::prost::alloc::string::String,
+}
+/// One operator's approval of an order.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Approval {
+    #[prost(string, tag = "1")]
+    pub operator: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub at_ms: u64,
+}
+/// An order that waits for the approval of other operators.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OrderRequest {
+    /// 16 hexadecimal digits.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// What an approval names: SHA-256 over `rotacast-request-1`, a line feed, the length of the cluster's name in 8 bytes, the
+    /// name, the id, the generation (0: none), and the command; numbers are big-endian.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub digest: ::prost::bytes::Bytes,
+    /// Who has given it.
+    #[prost(string, tag = "3")]
+    pub operator: ::prost::alloc::string::String,
+    /// Empty: it is about none.
+    #[prost(string, tag = "4")]
+    pub secret: ::prost::alloc::string::String,
+    /// The order's name, such as "rotate".
+    #[prost(string, tag = "5")]
+    pub order: ::prost::alloc::string::String,
+    /// The role by which it was given.
+    #[prost(string, tag = "6")]
+    pub role: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "7")]
+    pub asked_ms: u64,
+    #[prost(uint64, tag = "8")]
+    pub expires_ms: u64,
+    /// How many approvals are needed, and how many of them are missing.
+    #[prost(uint32, tag = "9")]
+    pub needed: u32,
+    #[prost(uint32, tag = "10")]
+    pub missing: u32,
+    /// Why it cannot be carried out at the moment, whoever approves it; empty: it can.
+    #[prost(string, tag = "11")]
+    pub void: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "12")]
+    pub approvals: ::prost::alloc::vec::Vec<Approval>,
+    /// The order with all of its arguments, as an OperatorCommand.
+    #[prost(bytes = "bytes", tag = "13")]
+    pub command: ::prost::bytes::Bytes,
+    /// The generation of the secret when it was given. In another one it is void.
+    #[prost(uint64, tag = "14")]
+    pub generation: u64,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RequestsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RequestsReply {
+    /// The oldest first, at most 256.
+    #[prost(message, repeated, tag = "1")]
+    pub requests: ::prost::alloc::vec::Vec<OrderRequest>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CommandReply {
     /// The version a Put or Rotate made; 0: none.
     #[prost(uint64, tag = "1")]
@@ -1306,6 +1388,9 @@ pub struct CommandReply {
     /// The number of the rotation it started; 0: none.
     #[prost(uint64, tag = "2")]
     pub number: u64,
+    /// The order waits for approvals; absent: it was carried out.
+    #[prost(message, optional, tag = "3")]
+    pub request: ::core::option::Option<OrderRequest>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Finding {
@@ -1509,6 +1594,28 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("rotacast.v1.Admin", "Command"));
             self.inner.unary(req, path, codec).await
         }
+        /// The orders that wait for approvals.
+        pub async fn requests(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RequestsRequest>,
+        ) -> std::result::Result<tonic::Response<super::RequestsReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/rotacast.v1.Admin/Requests",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("rotacast.v1.Admin", "Requests"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn doctor(
             &mut self,
             request: impl tonic::IntoRequest<super::DoctorRequest>,
@@ -1566,6 +1673,11 @@ pub mod admin_server {
             &self,
             request: tonic::Request<super::Envelope>,
         ) -> std::result::Result<tonic::Response<super::CommandReply>, tonic::Status>;
+        /// The orders that wait for approvals.
+        async fn requests(
+            &self,
+            request: tonic::Request<super::RequestsRequest>,
+        ) -> std::result::Result<tonic::Response<super::RequestsReply>, tonic::Status>;
         async fn doctor(
             &self,
             request: tonic::Request<super::DoctorRequest>,
@@ -1807,6 +1919,49 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CommandSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/rotacast.v1.Admin/Requests" => {
+                    #[allow(non_camel_case_types)]
+                    struct RequestsSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::RequestsRequest>
+                    for RequestsSvc<T> {
+                        type Response = super::RequestsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RequestsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::requests(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RequestsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -28,6 +28,9 @@ pub enum OrderError {
     /// It is about the audit log.
     #[error("accepting a loss of audit entries is no order about a secret")]
     AcceptAuditLoss,
+    /// It is about another operator's order.
+    #[error("an approval is no order about a secret")]
+    Approval,
 }
 
 impl From<&Order> for Action {
@@ -60,6 +63,7 @@ pub fn order_from_wire(action: Action, reason: &str) -> Result<Order, OrderError
     Ok(match action {
         Action::Put(_) => return Err(OrderError::Put),
         Action::AcceptAuditLoss(_) => return Err(OrderError::AcceptAuditLoss),
+        Action::ApproveRequest(_) | Action::WithdrawRequest(_) => return Err(OrderError::Approval),
         Action::Rotate(_) => Order::Rotate,
         Action::Pause(_) => Order::pause(reason)?,
         Action::Resume(_) => Order::Resume,

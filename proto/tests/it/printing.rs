@@ -11,12 +11,16 @@ use rotacast_proto::{Envelope, Kind, SecretValue, SigningKey, v1};
 use rotacast_protocol::{ClusterName, WallTime};
 
 /// Every `bytes` field of the contract, and whether it is, or may contain, a secret's value.
-const BYTES_FIELDS: [(&str, bool); 5] = [
+const BYTES_FIELDS: [(&str, bool); 8] = [
     (".rotacast.v1.InstanceKey.incarnation", false),
     (".rotacast.v1.Envelope.signature", false),
     // Covered by a `Debug` written by hand; see the last test.
     (".rotacast.v1.Envelope.payload", false),
     (".rotacast.v1.FetchReply.value", true),
+    (".rotacast.v1.ApproveRequest.digest", false),
+    // Orders that carry a value do not wait.
+    (".rotacast.v1.OrderRequest.command", false),
+    (".rotacast.v1.OrderRequest.digest", false),
     (".rotacast.v1.Put.value", true),
 ];
 

@@ -246,6 +246,7 @@ fn the_largest_messages_fit_a_payload() {
         nonce: u64::MAX,
         issued_ms: u64::MAX,
         epoch: u64::MAX,
+        emergency: true,
         action: Some(v1::operator_command::Action::Put(v1::Put { value: vec![0; SecretValue::MAX_BYTES].into() })),
     };
     assert!(put.encoded_len() <= MAX_PAYLOAD_BYTES);

@@ -137,6 +137,7 @@ impl Operator {
             nonce: rand::random(),
             issued_ms: clock::wall().0,
             epoch,
+            emergency: false,
             action: Some(action),
         };
         let payload = command.encode_to_vec().into();

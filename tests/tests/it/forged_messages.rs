@@ -379,6 +379,7 @@ async fn order(world: &World, key: &SigningKey, victim: &InstanceKey) -> tonic::
         nonce: rand::random(),
         issued_ms: clock::wall().0,
         epoch: 1,
+        emergency: false,
         action: Some(Action::Override(v1::Override { version: 1, instances: vec![instance], sessions: true })),
     };
     let cluster = ClusterName::new(CLUSTER).expect("a valid name");

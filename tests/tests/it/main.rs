@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod approvals;
 mod broadcaster_killed;
 mod canary;
 mod dashboard;

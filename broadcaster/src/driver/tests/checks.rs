@@ -202,7 +202,7 @@ async fn a_finding_stays_until_the_credential_works_and_its_fix_is_what_would_wo
 
     let went_back = Input::StoreWentBack { reason: "restored".into() };
     assert!(task.mail.send(Mail::Input(Box::new(went_back))).await.is_ok());
-    let in_safe_mode = fix("`rotacast leave-safe-mode payments/db`").await;
+    let in_safe_mode = fix("`rotacast leave-safe-mode payments/db --reason 'WHY'`").await;
     assert!(!in_safe_mode.contains("rotacast rotate"), "{in_safe_mode}");
     assert_eq!(found().unwrap().since, since, "it has been cleared in between");
     let leave = OperatorCommand {

@@ -13,6 +13,8 @@ use rotacast_protocol::word::vocabulary;
 use rotacast_protocol::{Generation, Outcome, Phase, RotationNumber, WallTime};
 
 use super::*;
+use crate::operators::{Credential, SignedIn};
+use crate::orders::{self, Approval, OrderDigest, RequestId, Waiting};
 
 const TYPES: &str = include_str!("../api.d.ts");
 
@@ -76,6 +78,29 @@ pub(super) fn full(secret: SecretName) -> SecretStatus {
 pub(super) fn waiting(secret: SecretName) -> SecretStatus {
     let pending = VersionStatus { version: Version::FIRST, label: Label::Pending, sealed: false, seen_at: WallTime(1) };
     SecretStatus { versions: vec![pending], ..SecretStatus::new(secret) }
+}
+
+/// An order that waits, with every field.
+fn waits() -> Waiting {
+    let by = |name: &str| SignedIn { name: OperatorName::new(name).unwrap(), credential: Credential::Key("k".into()) };
+    let at = WallTime(1_795_392_000_000);
+    let action = Some(v1::operator_command::Action::Abandon(v1::Abandon { version: 2 }));
+    let command = v1::OperatorCommand { reason: "it leaked".into(), action, ..v1::OperatorCommand::default() };
+    let request = orders::Request {
+        id: RequestId(7),
+        by: by("ada"),
+        order: "abandon".parse().unwrap(),
+        secret: Some("team/00000".parse().unwrap()),
+        role: "dba".parse().unwrap(),
+        needed: std::num::NonZeroU32::MIN,
+        generation: Some(Generation(4)),
+        command: command.encode_to_vec().into(),
+        signed: None,
+        asked: at,
+        expires: at,
+        approvals: vec![Approval { by: by("bob"), at, signed: None }],
+    };
+    Waiting { request, standing: orders::Standing::Void { why: "no right".into() }, digest: OrderDigest([7; 32]) }
 }
 
 /// The declarations, and the fields that were answered.
@@ -185,6 +210,11 @@ async fn the_declared_types_are_what_the_routes_answer() {
     let told = events(rig.get("/api/secret/events?secret=team/00000", &cookie).await, |name, _| name == "secret").await;
     check("SecretStatus", &told[1].1);
     check("DoneView", &read(rig.act(&cookie, &json!({ "secret": "team/00000", "action": "rotate" })).await).await);
+    check("RequestsView", &read(rig.get("/api/requests", &cookie).await).await);
+    let waiting = orders::Outcome::Waits(Box::new(waits()));
+    check("DoneView", &serde_json::to_value(DoneView::from(waiting)).unwrap());
+    let viewer = Readers::new(rig.operators.subscribe(), true).admit(None).unwrap();
+    check("RequestsView", &serde_json::to_value(RequestsView::of(&[waits()], &viewer)).unwrap());
     let told = events(rig.get("/api/secret/events?secret=team/none", &cookie).await, |name, _| name == "problem").await;
     check("ProblemBody", &told[1].1["error"]);
 

@@ -54,7 +54,7 @@ async fn a_role_without_a_reading_opens_no_door_to_it() {
 #[tokio::test]
 async fn every_reading_has_its_doors() {
     for (what, paths) in [
-        (Reading::Status, &["/api/overview/events", "/api/secret/events?secret=team/00000"][..]),
+        (Reading::Status, &["/api/overview/events", "/api/secret/events?secret=team/00000", "/api/requests"][..]),
         (Reading::Fleet, &["/api/instances", "/api/fleet"]),
         (Reading::Audit, &["/api/audit"]),
         (Reading::Metrics, &["/metrics"]),

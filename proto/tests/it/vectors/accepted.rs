@@ -177,6 +177,7 @@ fn made() -> Vec<Value> {
             nonce: 9,
             issued_ms: TIME.0,
             epoch: 3,
+            emergency: false,
             action: Some(action),
         };
         let payload = command.encode_to_vec().into();
@@ -280,6 +281,7 @@ fn command_fields(command: &v1::OperatorCommand) -> Value {
         "nonce": number(command.nonce),
         "issued_ms": number(command.issued_ms),
         "epoch": number(command.epoch),
+        "emergency": command.emergency,
         "action": action,
     })
 }

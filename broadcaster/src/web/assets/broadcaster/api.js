@@ -134,3 +134,12 @@ export async function act(order) {
 /** @param {string} token */
 export const signIn = (token) => post("/api/sign-in", { token });
 export const signOut = () => post("/api/sign-out");
+
+/**
+ * Approves an order that waits, exactly the one of that digest, or takes an order or an approval back.
+ * @param {{ request: string, verb: "approve" | "withdraw", secret: string | null, digest: string }} body
+ * @returns {Promise<Api.DoneView>}
+ */
+export async function decide(body) {
+  return (await post("/api/requests", body, { "x-rotacast-action": "1" })).json();
+}

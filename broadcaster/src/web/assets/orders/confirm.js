@@ -2,6 +2,7 @@
 
 import { h, render } from "../elements/dom.js";
 import { problem } from "../elements/notice.js";
+import { count } from "../words/numbers.js";
 import { Problem, act } from "../broadcaster/api.js";
 import { toast } from "../frame/announce.js";
 import { askToSignIn } from "../frame/sign-in.js";
@@ -60,7 +61,7 @@ export function confirm(secret, order, plan) {
     draw();
     try {
       const made = await act({ secret, action: order, reason: input.reason.trim(), version: null, instances: [], sessions: false, ...plan.body?.() });
-      toast(`${secret}: ${plan.done(made)}.`);
+      toast(`${secret}: ${made.request ? `waiting for ${count(made.request.missing, "approval")} of other operators` : plan.done(made)}.`);
       dialog.close();
     } catch (caught) {
       error = Problem.of(caught);

@@ -12,6 +12,7 @@ import { CONDITION, OUTCOME, PHASE, STAGE } from "../words/vocabulary.js";
 import { changed } from "../broadcaster/session.js";
 import { say } from "../frame/announce.js";
 import { findingsPanel } from "./findings.js";
+import { requestsPanel } from "./requests.js";
 import { FILTERS, Secrets, isLong } from "./secrets.js";
 
 /**
@@ -44,6 +45,9 @@ const secrets = new Secrets();
 /** @type {Api.FindingsView} */
 const NONE = { total: 0, findings: [] };
 let findings = NONE;
+/** @type {Api.RequestsView} */
+const NO_REQUESTS = { requests: [] };
+let requests = NO_REQUESTS;
 
 /**
  * @param {URLSearchParams} parameters
@@ -76,11 +80,12 @@ export function overview(parameters) {
   function draw() {
     const { counts, matching, rows, scheduled } = secrets.select(filter, query, limit);
     const columns = scheduled ? COLUMNS : UNSCHEDULED;
-    if (secrets.whole && counts.all === 0) return [h("h1", {}, "Secrets"), findingsPanel(findings), firstSteps()];
+    if (secrets.whole && counts.all === 0) return [h("h1", {}, "Secrets"), findingsPanel(findings), requestsPanel(requests), firstSteps()];
     tellSummary(counts);
     return [
       h("h1", {}, "Secrets"),
       findingsPanel(findings),
+      requestsPanel(requests),
       h("div", { class: "controls" }, [
         h("div", { class: "segments", role: "group", "aria-label": "Show" }, FILTERS.map((kind) =>
           h(
@@ -136,8 +141,15 @@ export function overview(parameters) {
       events: {
         secrets: (/** @type {Api.SecretsView} */ piece) => {
           // A stream that begins anew sends findings only if there are any.
-          if (piece.reset) findings = NONE;
+          if (piece.reset) {
+            findings = NONE;
+            requests = NO_REQUESTS;
+          }
           secrets.take(piece);
+          changed();
+        },
+        requests: (/** @type {Api.RequestsView} */ view) => {
+          requests = view;
           changed();
         },
         findings: (/** @type {Api.FindingsView} */ view) => {
