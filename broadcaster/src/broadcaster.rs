@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::operators::Operators;
 use crate::orders::{Book, Desk};
 use crate::readers::Readers;
+use crate::sign_ins::SignIns;
 use crate::systemd;
 use crate::web::{self, WebOptions};
 
@@ -75,7 +76,10 @@ impl Broadcaster {
         let role = driver.role();
         let control = Arc::new(DriverControl::new(environment.clone(), driver.secrets(), role.clone(), stop.clone()));
         let address = listener.local_addr().context("the listener's address")?;
+        let sign_ins = SignIns::default();
+        environment.metrics.count_sign_ins_of(&sign_ins);
         let readers = Readers::new(operators.clone(), address.ip().is_loopback() || clients_certified);
+        let readers = readers.counted_by(sign_ins.clone());
         let book = Book { tree: environment.tree.clone(), cluster: environment.cluster.clone() };
         let desk = Desk::new(Arc::clone(&control) as _, operators).with_book(book);
         let desk = Arc::new(desk.telling(environment.findings.clone(), environment.metrics.orders()));
@@ -90,6 +94,8 @@ impl Broadcaster {
         let cluster = environment.cluster.clone();
         let web = web::router(Arc::clone(&control) as _, Arc::clone(&desk), cluster.to_string(), options, stop.clone());
         let keeping = Arc::clone(&desk);
+        let recording = sign_ins.keep(Arc::clone(&control) as _, environment.findings.clone(), stop.clone());
+        let recording = tokio::spawn(recording);
         let admin = AdminFront::new(control, desk, cluster, readers).into_service();
         let values = Arc::new(StoreFetch::new(&environment));
         let gateway = Gateway::new(instances, values)
@@ -142,6 +148,7 @@ impl Broadcaster {
         // Both end with the stop.
         telling.await.context("telling how it is broke off")?;
         notifying.await.context("telling systemd broke off")?;
+        recording.await.context("putting sign-ins on record broke off")?;
         if tokio::time::timeout(LAST_ENTRIES, audit.close()).await.is_err() {
             warn!("the store was not told where the audit log ends; it is told at the next start");
         }

@@ -60,13 +60,15 @@ pub enum Topic {
     Credential,
     /// An operator gave an order alone, by a role for emergencies.
     Emergency,
+    /// A source shows wrong tokens or signatures again and again.
+    SignIn,
     /// The audit log is in doubt or takes no entries, or the store does not know where it ends.
     Audit,
 }
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Leadership,
         Self::OutOfService,
         Self::Unresponsive,
@@ -83,6 +85,7 @@ impl Topic {
         Self::Provider,
         Self::Credential,
         Self::Emergency,
+        Self::SignIn,
         Self::Audit,
     ];
 
@@ -106,6 +109,7 @@ impl Topic {
             Self::Provider => "provider",
             Self::Credential => "credential",
             Self::Emergency => "emergency",
+            Self::SignIn => "sign_in",
             Self::Audit => "audit",
         }
     }

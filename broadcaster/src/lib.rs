@@ -25,6 +25,7 @@ pub mod orders;
 pub mod readers;
 pub mod serve;
 pub mod settings;
+pub mod sign_ins;
 pub mod signal;
 pub mod systemd;
 pub mod token;

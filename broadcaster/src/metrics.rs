@@ -20,6 +20,7 @@ mod orders;
 mod provider;
 mod rotations;
 mod servers;
+mod sign_ins;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ use crate::connections::Connections;
 use crate::findings::Findings;
 use crate::identities::Identities;
 use crate::settings::Settings;
+use crate::sign_ins::SignIns;
 use bus::MeasuredBus;
 use figures::AllFigures;
 use identities::Refused;
@@ -77,6 +79,7 @@ struct Inner {
     standing: findings::Standing,
     expiries: Expiries,
     orders: Orders,
+    sign_ins: sign_ins::SignInCounts,
     open: connections::Open,
 }
 
@@ -111,6 +114,7 @@ impl Default for Metrics {
             standing: findings::Standing::register(registry),
             expiries: certificates::register(registry),
             orders: Orders::register(registry),
+            sign_ins: sign_ins::SignInCounts::register(registry),
             open: connections::Open::register(registry),
             registry: all,
         };
@@ -156,6 +160,11 @@ impl Metrics {
     /// Shows what these refuse. The first ones that are given stay.
     pub fn count_refusals_of(&self, identities: &Arc<Identities>) {
         self.inner.refused.of(identities);
+    }
+
+    /// Shows how these ended. The first ones that are given stay.
+    pub fn count_sign_ins_of(&self, sign_ins: &SignIns) {
+        self.inner.sign_ins.of(sign_ins);
     }
 
     /// Counts operators' orders.

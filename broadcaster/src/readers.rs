@@ -9,9 +9,12 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use rotacast_protocol::{OperatorName, SecretName};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::api::Refusal;
-use crate::operators::{Operators, Reading, SignedIn};
+use crate::connections::Peer;
+use crate::operators::{Credential, Operators, Reading, SignedIn};
+use crate::sign_ins::SignIns;
 use crate::token::TokenDigest;
 
 /// The token that a program shows: `Some(None)` if it shows something else as one.
@@ -85,6 +88,7 @@ impl Viewer {
 pub struct Readers {
     operators: watch::Receiver<Arc<Operators>>,
     open: bool,
+    sign_ins: SignIns,
 }
 
 impl Readers {
@@ -92,7 +96,18 @@ impl Readers {
     /// certificates.
     #[must_use]
     pub fn new(operators: watch::Receiver<Arc<Operators>>, open: bool) -> Self {
-        Self { operators, open }
+        Self { operators, open, sign_ins: SignIns::default() }
+    }
+
+    /// The same readers; what they show is limited and counted there.
+    #[must_use]
+    pub fn counted_by(mut self, sign_ins: SignIns) -> Self {
+        self.sign_ins = sign_ins;
+        self
+    }
+
+    pub(crate) fn sign_ins(&self) -> &SignIns {
+        &self.sign_ins
     }
 
     /// The operators and roles of this moment.
@@ -126,8 +141,34 @@ impl Readers {
     /// The same for a program.
     ///
     /// # Errors
+    /// It needs a token that the configuration knows, or has shown too many wrong ones.
+    pub(crate) fn admit_program(&self, headers: &HeaderMap, source: Option<Peer>) -> Result<Viewer, Refusal> {
+        self.admit(self.shown(headers, source)?)
+    }
+
+    /// The same for one that was admitted, and may have lost its rights since.
+    ///
+    /// # Errors
     /// It needs a token that the configuration knows.
-    pub(crate) fn admit_program(&self, headers: &HeaderMap) -> Result<Viewer, Refusal> {
+    pub(crate) fn admit_again(&self, headers: &HeaderMap) -> Result<Viewer, Refusal> {
         self.admit(bearer(headers).flatten().and_then(|digest| self.operators().by_token(&digest)))
+    }
+
+    /// Whose token a program shows; none: it shows none, or a wrong one.
+    ///
+    /// # Errors
+    /// It has shown too many wrong ones.
+    pub(crate) fn shown(&self, headers: &HeaderMap, source: Option<Peer>) -> Result<Option<SignedIn>, Refusal> {
+        let Some(digest) = bearer(headers) else { return Ok(None) };
+        let credential = digest.map(Credential::Token);
+        let found = self.sign_ins.attempt(source, credential.as_ref(), Instant::now(), || {
+            let known = digest.and_then(|digest| self.operators().by_token(&digest));
+            known.ok_or_else(|| Refusal::SignIn("this is not a token that the configuration knows".into()))
+        });
+        match found {
+            Ok(signed_in) => Ok(Some(signed_in)),
+            Err(busy @ Refusal::Busy(_)) => Err(busy),
+            Err(_) => Ok(None),
+        }
     }
 }

@@ -18,14 +18,16 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State};
 use axum::http::header::{
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, SET_COOKIE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -47,11 +49,14 @@ use stream::View;
 use crate::api::{CommandReply, Control, Refusal};
 use crate::audit::OrderProof;
 use crate::audit::{self, Recorded, Search};
+use crate::connections::Peer;
 use crate::findings::Findings;
 use crate::metrics::Metrics;
-use crate::operators::{Reading, SignedIn};
+use crate::operators::{Credential, Reading, SignedIn};
 use crate::orders::{Desk, Given, Outcome};
-use crate::readers::{Readers, Viewer};
+use crate::readers::{Readers, Viewer, bearer};
+use crate::sign_ins::source;
+use crate::token::TokenDigest;
 
 /// Searches of the audit log at once: each may read a disk for seconds.
 const MAX_SEARCHES: usize = 2;
@@ -167,13 +172,27 @@ async fn guarded(State(front): State<Arc<Front>>, request: Request, next: Next) 
 }
 
 impl Front {
-    fn signed_in(&self, headers: &HeaderMap) -> Option<SignedIn> {
+    /// Who asks: by the token that a program shows, or by a session.
+    fn signed_in(&self, asker: &Asker) -> Result<Option<SignedIn>, Refusal> {
+        match bearer(&asker.headers) {
+            Some(_) => self.options.readers.shown(&asker.headers, asker.source),
+            None => Ok(self.signed_in_still(&asker.headers)),
+        }
+    }
+
+    /// The same for one that was asked before, and may have lost its rights since.
+    fn signed_in_still(&self, headers: &HeaderMap) -> Option<SignedIn> {
         self.sessions.signed_in(&self.options.readers.operators(), headers, Instant::now())
     }
 
     /// Who looks, where they may look at all.
-    fn viewer(&self, headers: &HeaderMap) -> Result<Viewer, Refusal> {
-        self.options.readers.admit(self.signed_in(headers))
+    fn viewer(&self, asker: &Asker) -> Result<Viewer, Refusal> {
+        self.options.readers.admit(self.signed_in(asker)?)
+    }
+
+    /// The same for one that looks already.
+    fn viewer_still(&self, headers: &HeaderMap) -> Result<Viewer, Refusal> {
+        self.options.readers.admit(self.signed_in_still(headers))
     }
 
     async fn about(&self, viewer: &Viewer) -> AboutView {
@@ -181,30 +200,43 @@ impl Front {
     }
 
     /// Who orders something, from a page of ours.
-    fn orders(&self, headers: &HeaderMap, uri: &Uri) -> Result<SignedIn, Refusal> {
-        let by = self.signed_in(headers).ok_or_else(|| Refusal::SignIn("an order needs a sign-in".into()))?;
-        match headers.contains_key(ACTION_HEADER) {
+    fn orders(&self, asker: &Asker, uri: &Uri) -> Result<SignedIn, Refusal> {
+        let by = self.signed_in(asker)?.ok_or_else(|| Refusal::SignIn("an order needs a sign-in".into()))?;
+        match asker.headers.contains_key(ACTION_HEADER) {
             true => Ok(by),
             false => Err(Refusal::Forbidden(format!("{} needs the header {ACTION_HEADER}", uri.path()))),
         }
     }
 
-    fn stream(self: Arc<Self>, headers: HeaderMap, view: View) -> Result<Response, Refusal> {
-        view.check(&self.viewer(&headers)?)?;
-        Ok(stream::serve(self, headers, view).into_response())
+    fn stream(self: Arc<Self>, asker: Asker, view: View) -> Result<Response, Refusal> {
+        view.check(&self.viewer(&asker)?)?;
+        Ok(stream::serve(self, asker.headers, view).into_response())
     }
 }
 
-async fn about(State(front): State<Arc<Front>>, headers: HeaderMap) -> Json<AboutView> {
-    Json(match front.viewer(&headers) {
+async fn about(State(front): State<Arc<Front>>, asker: Asker) -> Json<AboutView> {
+    Json(match front.viewer(&asker) {
         Ok(viewer) => front.about(&viewer).await,
         Err(_) => AboutView::sign_in_first(front.cluster.clone()),
     })
 }
 
-async fn metrics(State(front): State<Arc<Front>>, headers: HeaderMap) -> Result<Response, Refusal> {
-    front.viewer(&headers)?.check(Reading::Metrics, None)?;
+async fn metrics(State(front): State<Arc<Front>>, asker: Asker) -> Result<Response, Refusal> {
+    front.viewer(&asker)?.check(Reading::Metrics, None)?;
     Ok(([(CONTENT_TYPE, Metrics::CONTENT_TYPE)], front.options.metrics.render()).into_response())
+}
+
+/// Who asks, as far as the request shows it.
+struct Asker {
+    headers: HeaderMap,
+    source: Option<Peer>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Asker {
+    type Rejection = Infallible;
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(Self { headers: parts.headers.clone(), source: source(&parts.extensions) })
+    }
 }
 
 #[derive(Deserialize)]
@@ -214,6 +246,7 @@ struct SignIn {
 
 async fn sign_in(
     State(front): State<Arc<Front>>,
+    asker: Asker,
     body: Result<Json<SignIn>, JsonRejection>,
 ) -> Result<Response, Refusal> {
     // Never the parser's own words: they quote what was sent, which may be a token.
@@ -221,13 +254,17 @@ async fn sign_in(
         Refusal::Invalid("a sign-in is JSON (`content-type: application/json`) such as {\"token\": \"…\"}".into())
     })?;
     let token = zeroize::Zeroizing::new(token);
-    let session = front.sessions.begin(&front.options.readers.operators(), token.trim(), Instant::now());
-    let session = session.ok_or_else(|| Refusal::SignIn("this is not a token that the configuration knows".into()))?;
+    let credential = TokenDigest::of(token.trim()).map(Credential::Token);
+    let readers = &front.options.readers;
+    let session = readers.sign_ins().attempt(asker.source, credential.as_ref(), Instant::now(), || {
+        let session = front.sessions.begin(&readers.operators(), token.trim(), Instant::now());
+        session.ok_or_else(|| Refusal::SignIn("this is not a token that the configuration knows".into()))
+    })?;
     Ok(with_cookie(access::set_cookie(Some(&session), front.options.tls)))
 }
 
-async fn sign_out(State(front): State<Arc<Front>>, headers: HeaderMap) -> Response {
-    front.sessions.end(&headers);
+async fn sign_out(State(front): State<Arc<Front>>, asker: Asker) -> Response {
+    front.sessions.end(&asker.headers);
     with_cookie(access::set_cookie(None, front.options.tls))
 }
 
@@ -235,8 +272,8 @@ fn with_cookie(cookie: String) -> Response {
     (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response()
 }
 
-async fn overview(State(front): State<Arc<Front>>, headers: HeaderMap) -> Result<Response, Refusal> {
-    front.stream(headers, View::Overview)
+async fn overview(State(front): State<Arc<Front>>, asker: Asker) -> Result<Response, Refusal> {
+    front.stream(asker, View::Overview)
 }
 
 #[derive(Deserialize)]
@@ -247,10 +284,10 @@ struct OneSecret {
 async fn secret(
     State(front): State<Arc<Front>>,
     query: Result<Query<OneSecret>, QueryRejection>,
-    headers: HeaderMap,
+    asker: Asker,
 ) -> Result<Response, Refusal> {
     let name = SecretName::new(asked(query)?.secret).map_err(|error| Refusal::Invalid(error.to_string()))?;
-    front.stream(headers, View::Secret(name))
+    front.stream(asker, View::Secret(name))
 }
 
 fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
@@ -264,9 +301,9 @@ fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refusal> {
 async fn instances(
     State(front): State<Arc<Front>>,
     query: Result<Query<InstancesQuery>, QueryRejection>,
-    headers: HeaderMap,
+    asker: Asker,
 ) -> Result<Json<PageView>, Refusal> {
-    let viewer = front.viewer(&headers)?;
+    let viewer = front.viewer(&asker)?;
     viewer.check_some(Reading::Fleet)?;
     front.fleet.page(&*front.control, &viewer, asked(query)?).await.map(Json)
 }
@@ -274,9 +311,9 @@ async fn instances(
 async fn groups(
     State(front): State<Arc<Front>>,
     query: Result<Query<FleetQuery>, QueryRejection>,
-    headers: HeaderMap,
+    asker: Asker,
 ) -> Result<Json<FleetView>, Refusal> {
-    let viewer = front.viewer(&headers)?;
+    let viewer = front.viewer(&asker)?;
     viewer.check_some(Reading::Fleet)?;
     front.fleet.groups(&*front.control, &viewer, asked(query)?).await.map(Json)
 }
@@ -298,9 +335,9 @@ struct EntriesView {
 async fn entries(
     State(front): State<Arc<Front>>,
     query: Result<Query<AuditQuery>, QueryRejection>,
-    headers: HeaderMap,
+    asker: Asker,
 ) -> Result<Json<EntriesView>, Refusal> {
-    let viewer = front.viewer(&headers)?;
+    let viewer = front.viewer(&asker)?;
     viewer.check_some(Reading::Audit)?;
     let query = asked(query)?;
     let limit = query.limit.unwrap_or(DEFAULT_ENTRIES);
@@ -333,33 +370,30 @@ async fn entries(
 
 async fn act(
     State(front): State<Arc<Front>>,
-    headers: HeaderMap,
+    asker: Asker,
     uri: Uri,
     body: Result<Json<ActionBody>, JsonRejection>,
 ) -> Result<Json<DoneView>, Refusal> {
-    let by = front.orders(&headers, &uri)?;
+    let by = front.orders(&asker, &uri)?;
     let Json(body) = body.map_err(|error| Refusal::Invalid(error.body_text()))?;
     let given = Given::try_from(body)?;
     front.control.term().await?;
     front.desk.give(by, given).await.map(|reply| Json(reply.into()))
 }
 
-async fn requests_that_wait(
-    State(front): State<Arc<Front>>,
-    headers: HeaderMap,
-) -> Result<Json<RequestsView>, Refusal> {
-    let viewer = front.viewer(&headers)?;
+async fn requests_that_wait(State(front): State<Arc<Front>>, asker: Asker) -> Result<Json<RequestsView>, Refusal> {
+    let viewer = front.viewer(&asker)?;
     viewer.check_some(Reading::Status)?;
     Ok(Json(RequestsView::of(&front.desk.requests().await?, &viewer)))
 }
 
 async fn on_request(
     State(front): State<Arc<Front>>,
-    headers: HeaderMap,
+    asker: Asker,
     uri: Uri,
     body: Result<Json<RequestBody>, JsonRejection>,
 ) -> Result<Json<DoneView>, Refusal> {
-    let by = front.orders(&headers, &uri)?;
+    let by = front.orders(&asker, &uri)?;
     let Json(body) = body.map_err(|error| Refusal::Invalid(error.body_text()))?;
     let which = body.which()?;
     let outcome = match body.verb {

@@ -9,15 +9,17 @@ use rotacast_proto::v1;
 use rotacast_proto::v1::admin_server::{Admin, AdminServer};
 use rotacast_protocol::status::{BroadcasterStatus, FindingCounts, SecretStatus};
 use rotacast_protocol::{ClusterName, SecretName, Version, WallTime};
+use tokio::time::Instant;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 use super::Refusal;
 use super::control::{CommandReply, Control, Instances};
 use super::operator::{Asked, Gate};
-use crate::operators::Reading;
+use crate::operators::{Credential, Reading};
 use crate::orders::{Approval, Desk, Outcome, Standing, Waiting};
 use crate::readers::{Readers, Viewer};
+use crate::sign_ins::source;
 
 /// Largest request, in bytes: an envelope's payload of 256 KiB and its attributes.
 const MAX_REQUEST_BYTES: usize = 320 * 1024;
@@ -40,7 +42,7 @@ impl AdminFront {
     }
 
     fn viewer<T>(&self, request: &Request<T>) -> Result<Viewer, Refusal> {
-        self.readers.admit_program(request.metadata().as_ref())
+        self.readers.admit_program(request.metadata().as_ref(), source(request.extensions()))
     }
 
     /// As a service for tonic's router.
@@ -156,7 +158,7 @@ impl Admin for AdminFront {
             futures::stream::select(ended, rights).take_while(|told| std::future::ready(!matches!(told, Told::End)));
         let changes = told.filter_map(move |told| {
             let told = match told {
-                Told::Rights => match readers.admit_program(metadata.as_ref()) {
+                Told::Rights => match readers.admit_again(metadata.as_ref()) {
                     Ok(fresh) => {
                         viewer = fresh;
                         check(&viewer, Reading::Status, secret.as_ref()).err().map(Err)
@@ -192,7 +194,13 @@ impl Admin for AdminFront {
     async fn command(&self, request: Request<v1::Envelope>) -> Result<Response<v1::CommandReply>, Status> {
         // First of all: a follower must not remember an order that goes to the leader next.
         let term = self.control.term().await?;
-        let admitted = self.gate.admit(request.into_inner(), &self.desk.operators(), term, (self.clock)());
+        let source = source(request.extensions());
+        let envelope = request.into_inner();
+        let credential = Credential::Key(envelope.key_id.clone());
+        let authentic = self.readers.sign_ins().attempt(source, Some(&credential), Instant::now(), || {
+            self.gate.authenticate(envelope, &self.desk.operators())
+        });
+        let admitted = authentic.and_then(|authentic| self.gate.take(authentic, term, (self.clock)()));
         let (by, asked) = admitted.inspect_err(|refusal| {
             // Its sender is not known yet.
             static LIMIT: LogLimit = LogLimit::new();

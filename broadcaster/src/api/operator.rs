@@ -27,6 +27,12 @@ const MAX_REMEMBERED: usize = 65_536;
 /// Longest name of a doubt about the audit log, in bytes: ours have 16.
 const MAX_DOUBT_BYTES: usize = 64;
 
+/// A message with an operator's signature, not looked at otherwise.
+pub(super) struct Authentic {
+    operator: OperatorName,
+    envelope: Envelope,
+}
+
 /// Turns signed envelopes into commands of known operators, each at most once.
 #[derive(Debug)]
 pub struct Gate {
@@ -61,15 +67,27 @@ impl Gate {
         term: Epoch,
         now: WallTime,
     ) -> Result<(SignedIn, Asked), Refusal> {
-        let mut envelope = Envelope::from(envelope);
-        let (key_operator, payload) = {
-            let found = operators.by_key(&envelope.key_id);
-            envelope
-                .verify(Kind::OperatorCommand, &self.cluster, |_| found.map(|(_, key)| key))
-                .map_err(|error| Refusal::Unauthenticated(error.to_string()))?;
-            let (operator, _) = found.expect("verify succeeds only with a key that was found");
-            (operator.clone(), std::mem::take(&mut envelope.payload))
-        };
+        self.take(self.authenticate(envelope, operators)?, term, now)
+    }
+
+    /// Checks the signature alone.
+    ///
+    /// # Errors
+    /// [`Refusal::Unauthenticated`]: no operator has signed it.
+    pub(super) fn authenticate(&self, envelope: v1::Envelope, operators: &Operators) -> Result<Authentic, Refusal> {
+        let envelope = Envelope::from(envelope);
+        let found = operators.by_key(&envelope.key_id);
+        envelope
+            .verify(Kind::OperatorCommand, &self.cluster, |_| found.map(|(_, key)| key))
+            .map_err(|error| Refusal::Unauthenticated(error.to_string()))?;
+        let (operator, _) = found.expect("verify succeeds only with a key that was found");
+        Ok(Authentic { operator: operator.clone(), envelope })
+    }
+
+    /// Checks the rest of what an operator has signed: see [`Gate::admit`].
+    pub(super) fn take(&self, authentic: Authentic, term: Epoch, now: WallTime) -> Result<(SignedIn, Asked), Refusal> {
+        let Authentic { operator: key_operator, mut envelope } = authentic;
+        let payload = std::mem::take(&mut envelope.payload);
         let wire = v1::OperatorCommand::decode(payload.clone())
             .map_err(|error| Refusal::Invalid(format!("command does not parse: {error}")))?;
         if wire.operator != key_operator.as_str() {

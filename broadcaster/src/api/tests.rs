@@ -27,6 +27,7 @@ use crate::audit::Entry;
 use crate::operators::Operators;
 use crate::orders::Desk;
 use crate::readers::Readers;
+use crate::sign_ins::PER_SOURCE;
 
 use super::control::{AcceptedLoss, Action, CommandReply, Control, Instances, OperatorCommand};
 use super::{AdminFront, FRESHNESS, Gate, Refusal, health, reflection};
@@ -240,6 +241,25 @@ async fn unsigned_messages_and_those_signed_for_another_are_refused() {
     let report = Envelope::sign(&rig.ada, Kind::InstanceReport, &cluster(), SECRET, "id", WallTime(0), payload);
     assert_eq!(rig.refused(report).await.0, Code::Unauthenticated);
     assert_eq!(rig.taken(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn signatures_that_do_not_hold_are_limited_and_counted_and_those_that_come_late_are_no_failed_sign_in() {
+    let rig = Rig::start().await;
+    let late = v1::OperatorCommand { issued_ms: 0, ..command(Wire::Rotate(v1::Rotate {})) };
+    for _ in 0..2 * PER_SOURCE {
+        assert_eq!(rig.refused(sign(&late, &rig.ada)).await.0, Code::Unauthenticated);
+    }
+    rig.send(sign(&command(Wire::Rotate(v1::Rotate {})), &rig.ada)).await.unwrap();
+    let stranger = SigningKey::generate();
+    for _ in 0..PER_SOURCE {
+        let refused = rig.refused(sign(&command(Wire::Rotate(v1::Rotate {})), &stranger)).await;
+        assert_eq!(refused.0, Code::Unauthenticated);
+    }
+    let (code, told) = rig.refused(sign(&command(Wire::Rotate(v1::Rotate {})), &stranger)).await;
+    assert_eq!(code, Code::ResourceExhausted, "{told}");
+    // From the same address: the key has given orders from here before.
+    rig.send(sign(&command(Wire::Rotate(v1::Rotate {})), &rig.ada)).await.unwrap();
 }
 
 #[tokio::test]

@@ -298,7 +298,7 @@ impl Listener {
 
     /// A sign of life, unless the browser may no longer look.
     async fn about(&self, view: &View) -> Result<Result<Viewer, Refusal>, Gone> {
-        let viewer = self.front.viewer(&self.headers).and_then(|viewer| view.check(&viewer).map(|()| viewer));
+        let viewer = self.front.viewer_still(&self.headers).and_then(|viewer| view.check(&viewer).map(|()| viewer));
         if let Ok(viewer) = &viewer {
             let about = self.front.about(viewer).await;
             self.send("about", &about).await?;

@@ -13,4 +13,5 @@ mod replicas;
 mod scripted_broadcaster;
 mod serve_lifecycle;
 mod serve_without_servers;
+mod sign_ins;
 mod waiting;

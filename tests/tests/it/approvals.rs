@@ -125,6 +125,9 @@ async fn an_order_waits_for_two_others_who_may_give_it_also_over_a_change_of_lea
     assert_eq!((ordered.actor.as_str(), &ordered.details["role"]), ("ada", &"dba".into()));
     assert_eq!(ordered.details["approvals"], serde_json::json!(["bob", "kim"]), "{ordered:?}");
     world.replica(first).spawn();
+    // Before it is up, a signal to reload would end it.
+    let back = world.operator.at(first);
+    until("the other broadcaster to answer", LIMIT, async || back.broadcaster().await.ok()).await;
 
     // An operator who is removed has approved nothing: the other approval is not enough.
     done(&ada, &["pause", SECRET, "--reason", "a freeze"]).await;

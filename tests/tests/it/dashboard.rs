@@ -233,6 +233,7 @@ async fn an_approval_an_override_and_safe_mode_are_each_worked_through() {
     browser.until_text("[data-testid=versions]", |text| text.to_lowercase().contains("pending")).await;
     browser.click("[data-testid=action-leave_safe_mode]").await;
     browser.until_text(CUT_OFF, |text| text.contains("if the store is right")).await;
+    browser.fill("[data-testid=confirm-reason]", "the store is as it should be").await;
     browser.click("[data-testid=confirm-go]").await;
     browser.until_gone("[data-testid=overlay-safe_mode]").await;
     browser.until_gone(CONFIRM).await;

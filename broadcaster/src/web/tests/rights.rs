@@ -168,3 +168,50 @@ async fn an_order_that_no_role_allows_is_refused_by_name_and_on_record() {
     let entries = rig.control.entries.lock().unwrap();
     assert!(format!("{entries:?}").contains("order_denied"), "{entries:?}");
 }
+
+/// A request as it comes over the network from there.
+fn from(address: &str, path: &str, token: Option<&str>) -> axum::http::request::Builder {
+    let remote_addr = Some(format!("{address}:4711").parse().unwrap());
+    let info = tonic::transport::server::TcpConnectInfo { local_addr: None, remote_addr };
+    let request = Request::builder().uri(path).extension(info);
+    match token {
+        Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+        None => request,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_tokens_are_limited_on_every_door_and_lock_no_one_out_elsewhere() {
+    for door in ["/api/fleet", "/rotacast.v1.Admin/Doctor", "/api/sign-in"] {
+        let rig = Rig::new(true, true);
+        let ask = async |address: &str, token: &str| {
+            let request = match door {
+                "/api/fleet" => return rig.send(from(address, door, Some(token)), ()).await,
+                "/api/sign-in" => from(address, door, None).header(header::CONTENT_TYPE, "application/json"),
+                _ => from(address, door, Some(token)).header(header::CONTENT_TYPE, "application/grpc"),
+            };
+            let body =
+                if door == "/api/sign-in" { json!({ "token": token }).to_string().into_bytes() } else { vec![0; 5] };
+            rig.send(request.method(Method::POST), body).await
+        };
+        let limited =
+            |response: &Response| response.status() == StatusCode::TOO_MANY_REQUESTS || code(response) == Some("8");
+        let right = rig.operator.text();
+        for _ in 0..crate::sign_ins::PER_SOURCE {
+            let refused = ask("10.0.0.1", Token::generate().text()).await;
+            assert!(
+                refused.status() == StatusCode::UNAUTHORIZED || code(&refused) == Some("16"),
+                "{door}: {refused:?}"
+            );
+        }
+        assert!(limited(&ask("10.0.0.1", Token::generate().text()).await), "{door}");
+        // The right token is looked at neither, or it could be found out.
+        assert!(limited(&ask("10.0.0.1", right).await), "{door}");
+        assert!(!limited(&ask("10.0.0.2", right).await), "{door}: elsewhere it signs in");
+        // The limit is one for all doors.
+        let other = rig.send(from("10.0.0.1", "/metrics", Some(right)), ()).await;
+        assert_eq!(other.status(), StatusCode::TOO_MANY_REQUESTS, "{door}");
+        tokio::time::advance(std::time::Duration::from_secs(61)).await;
+        assert!(!limited(&ask("10.0.0.1", right).await), "{door}: after a minute");
+    }
+}
