@@ -90,6 +90,10 @@ pub struct Config {
     pub leader_ttl: Duration,
     /// The file of the key that signs states and replies.
     pub signing_key: PathBuf,
+    /// The file of the keys that open sealed values, the same for all replicas; none: that of the signing key.
+    pub sealing_key: Option<PathBuf>,
+    /// Whether values are sealed before they are stored.
+    pub seal_values: bool,
     /// How much it takes on.
     pub limits: Limits,
     /// Who may do and read what.
@@ -211,6 +215,15 @@ impl Config {
         self.services.values().chain(&self.any_service).flat_map(|service| service.secrets.iter().cloned())
     }
 
+    /// The file with the keys that open sealed values, and the setting that names it.
+    #[must_use]
+    pub fn sealing_key_file(&self) -> (&'static str, &Path) {
+        match &self.sealing_key {
+            Some(file) => ("keys.sealing_key", file),
+            None => ("keys.signing_key", &self.signing_key),
+        }
+    }
+
     /// Every setting that means secrets, with its pattern. `*` means all there are, whether there are any or not.
     #[must_use]
     pub fn patterns(&self) -> Vec<(String, SecretPattern)> {
@@ -252,7 +265,11 @@ fn read_all(root: &Section<'_, '_>) -> Option<Config> {
 
     let keys = root.section("keys");
     let signing_key = keys.path("signing_key").unwrap_or_else(|| in_data("keys/broadcaster.key"));
+    let sealing_key = keys.path("sealing_key");
     keys.finish();
+    let sealing = root.section("sealing");
+    let seal_values = sealing.flag("enabled").unwrap_or(true);
+    sealing.finish();
 
     let limits = limits::read(&root.section("limits"));
     let operators = operators::read(&root.section("operators"), &root.section("roles"));
@@ -304,6 +321,8 @@ fn read_all(root: &Section<'_, '_>) -> Option<Config> {
         start_timeout,
         leader_ttl,
         signing_key,
+        sealing_key,
+        seal_values,
         limits,
         operators,
         services,

@@ -13,6 +13,7 @@ use rotacast_bus::{EmbeddedBus, InstanceBus, LeaderBus};
 use rotacast_protocol::record::ProviderId;
 use rotacast_protocol::{ClusterName, OperatorName, Policy, SecretName};
 use rotacast_provider::{GenerateProvider, Provider};
+use rotacast_seal::SealingKeys;
 use rotacast_store::{EmbeddedStore, Prefix, SecretTree, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -28,6 +29,7 @@ use crate::home::Home;
 use crate::identities::{Identities, Service, Services};
 use crate::metrics::Metrics;
 use crate::operators::{Operator, Operators};
+use crate::sealing::ConfiguredReaders;
 use crate::settings::{SecretSettings, Settings};
 use crate::traces::Traces;
 pub use folder::Folder;
@@ -130,14 +132,26 @@ async fn assemble(
     let bus = EmbeddedBus::open(&folder.bus()).await?;
     let prefix = Prefix::new("rotacast").context("the store's prefix")?;
     let provider: Arc<dyn Provider> = Arc::new(GenerateProvider::default());
-    let anyone = Service { key: folder.identity().public().clone(), secrets: vec!["*".parse()?] };
+    let anyone = Service {
+        key: folder.identity().public().clone(),
+        sealing_key: Some(folder.identity_sealing().public().clone()),
+        secrets: vec!["*".parse()?],
+    };
     let services = Services { named: BTreeMap::new(), anyone: Some(anyone) };
+    let identities = Arc::new(Identities::new(cluster.clone(), services));
     let name = OperatorName::new("operator").context("the operator's name")?;
     let keys = vec![folder.operator().public().clone()];
     let operator = Operator { keys, token: Some(folder.token()), ..Operator::default() };
     let operators = Operators::new(BTreeMap::from([(name, operator)]), BTreeMap::new());
     let metrics = Metrics::default();
     let signer = AuditSigner::new(folder.broadcaster().clone(), cluster.clone());
+    let sealing = folder.broadcaster_sealing().clone();
+    let readers = Arc::new(ConfiguredReaders::new(sealing.public().clone(), Arc::clone(&identities)));
+    let tree = SecretTree::new(metrics.store(store), prefix).sealed(
+        cluster.clone(),
+        SealingKeys::new(vec![sealing]),
+        Some(readers),
+    );
     let environment = Environment {
         cluster: cluster.clone(),
         replica: Replica {
@@ -145,13 +159,13 @@ async fn assemble(
             address: Some(format!("http://{address}")),
             run: Some(RunId::drawn()),
         },
-        tree: SecretTree::new(metrics.store(store), prefix),
+        tree,
         bus: metrics.bus(Arc::new(bus.clone()) as Arc<dyn LeaderBus>),
         audit: Arc::new(
             AuditLog::open(folder.audit(), AuditOptions::default(), signer)?.observed_by(Arc::new(metrics.audit())),
         ),
         key: folder.broadcaster().clone(),
-        identities: Arc::new(Identities::new(cluster, services)),
+        identities,
         settings: metrics.settings(Arc::new(DevSettings {
             settings: SecretSettings { policy: policy(provider.id("dev")), schedule: None },
             provider,

@@ -313,6 +313,7 @@ fn way_out(problem: &StoreError) -> &'static str {
         | StoreError::TooLarge { .. }
         | StoreError::Invalid { .. }
         | StoreError::Corrupt { .. }
+        | StoreError::Sealed { .. }
         | StoreError::Foreign { .. }
         | StoreError::NotLeader { .. }
         | StoreError::Cancelled => "look at the store's own log, and at the settings of `[store]`",

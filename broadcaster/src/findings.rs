@@ -62,13 +62,15 @@ pub enum Topic {
     Emergency,
     /// A source shows wrong tokens or signatures again and again.
     SignIn,
+    /// A sealed value does not open, or not for all of its readers.
+    Sealing,
     /// The audit log is in doubt or takes no entries, or the store does not know where it ends.
     Audit,
 }
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Leadership,
         Self::OutOfService,
         Self::Unresponsive,
@@ -86,6 +88,7 @@ impl Topic {
         Self::Credential,
         Self::Emergency,
         Self::SignIn,
+        Self::Sealing,
         Self::Audit,
     ];
 
@@ -110,6 +113,7 @@ impl Topic {
             Self::Credential => "credential",
             Self::Emergency => "emergency",
             Self::SignIn => "sign_in",
+            Self::Sealing => "sealing",
             Self::Audit => "audit",
         }
     }

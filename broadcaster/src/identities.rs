@@ -10,6 +10,8 @@ use rotacast_log_limit::LogLimit;
 use rotacast_proto::{Envelope, EnvelopeError, InstanceMessage, Kind, Sender, VerifyingKey};
 use rotacast_protocol::message::{FetchRequest, InstanceReport, Registration, SyncRequest};
 use rotacast_protocol::{ClusterName, SecretName, ServiceName};
+use rotacast_seal::{Reader, ReaderName, SealingPublicKey};
+use tokio::sync::watch;
 use tonic::Status;
 use tracing::warn;
 
@@ -20,6 +22,8 @@ use crate::config::SecretPattern;
 pub struct Service {
     /// Its public key.
     pub key: VerifyingKey,
+    /// Values that it may use are sealed for it; none: it gets them from broadcasters alone.
+    pub sealing_key: Option<SealingPublicKey>,
     /// The secrets it may use.
     pub secrets: Vec<SecretPattern>,
 }
@@ -58,6 +62,8 @@ pub struct Identities {
     /// Digests of attestations that were found to be good: each is checked once, not with every message.
     attested: Mutex<HashSet<[u8; 32]>>,
     refused: AtomicU64,
+    /// Told at each reload.
+    changes: watch::Sender<()>,
 }
 
 impl Identities {
@@ -65,12 +71,24 @@ impl Identities {
     #[must_use]
     pub fn new(cluster: ClusterName, services: Services) -> Self {
         let services = RwLock::new(Arc::new(services));
-        Self { cluster, services, attested: Mutex::default(), refused: AtomicU64::new(0) }
+        Self {
+            cluster,
+            services,
+            attested: Mutex::default(),
+            refused: AtomicU64::new(0),
+            changes: watch::Sender::new(()),
+        }
     }
 
     /// The configuration was reloaded.
     pub fn replace(&self, services: Services) {
         *self.services.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(services);
+        self.changes.send_replace(());
+    }
+
+    /// Tells when the configuration was reloaded.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     fn services(&self) -> Arc<Services> {
@@ -87,6 +105,16 @@ impl Identities {
     #[must_use]
     pub fn may_use(&self, service: &ServiceName, secret: &SecretName) -> bool {
         self.services().find(service.as_str()).is_some_and(|service| service.may_use(secret))
+    }
+
+    /// The services that may use a secret and have a key to open its values with.
+    #[must_use]
+    pub fn sealing_readers(&self, secret: &SecretName) -> Vec<Reader> {
+        let services = self.services();
+        let named = services.named.iter().map(|(name, service)| (ReaderName::Service(name.clone()), service));
+        let anyone = services.anyone.iter().map(|service| (ReaderName::OtherServices, service));
+        let reading = named.chain(anyone).filter(|(_, service)| service.may_use(secret));
+        reading.filter_map(|(name, service)| Some(Reader { name, key: service.sealing_key.clone()? })).collect()
     }
 
     /// Opens a message of an instance: signed with the key of the incarnation that it is about, which the key of its service

@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod operators;
 pub mod orders;
 pub mod readers;
+pub mod sealing;
 pub mod serve;
 pub mod settings;
 pub mod sign_ins;

@@ -8,6 +8,7 @@ mod files;
 mod kafka;
 mod provider;
 mod rehearsal;
+mod seals;
 mod start;
 mod tls;
 
@@ -21,7 +22,8 @@ use rotacast_protocol::record::ProviderId;
 use rotacast_protocol::schedule::Schedule;
 use rotacast_protocol::{Policy, SecretName};
 use rotacast_provider::Provider;
-use rotacast_store::{PlainImporter, Prefix, SecretTree};
+use rotacast_seal::SealingKeys;
+use rotacast_store::{PlainImporter, Prefix, Readers, SecretTree};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -39,11 +41,14 @@ use crate::home::Home;
 use crate::identities::{Identities, Service, Services};
 use crate::metrics::Metrics;
 use crate::operators::Operators;
+use crate::sealing::ConfiguredReaders;
 use crate::settings::{SecretSettings, Settings};
 use crate::traces::{self, Exporting};
 pub use audit_heads::{KnownLogs, known_logs};
 use provider::Providers;
 pub use rehearsal::rehearse;
+pub use rotacast_store::Rewrapped;
+pub use seals::{Found, ReaderKey, VersionSeal, rewrap, seal_status};
 
 /// How long a reload waits for tasks that take nothing in, altogether.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(5);
@@ -67,7 +72,9 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
     let Some(()) = backend::answers(&*store, &config.store, &prefix, wait, &stop).await? else { return Ok(()) };
     let Some(buses) = backend::buses(&config.bus, &config.cluster, wait, &stop).await? else { return Ok(()) };
     let metrics = Metrics::default();
+    let identities = Arc::new(Identities::new(config.cluster.clone(), services(&config)));
     let tree = SecretTree::new(metrics.store(store), prefix);
+    let tree = sealed(tree, &config, rehearsal::read_sealing_keys(&config)?, &identities);
     let importer = importer(&config.store, &tree)?;
     let operators = watch::Sender::new(Arc::new(config.operators.clone()));
     let signer = AuditSigner::new(key.clone(), config.cluster.clone());
@@ -85,7 +92,7 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
         bus: metrics.bus(buses.leader),
         audit: Arc::new(audit.observed_by(Arc::new(metrics.audit()))),
         key,
-        identities: Arc::new(Identities::new(config.cluster.clone(), services(&config))),
+        identities,
         settings: metrics.settings(Arc::clone(&settings) as Arc<dyn Settings>),
         leader_ttl: config.leader_ttl,
         metrics: metrics.clone(),
@@ -216,8 +223,18 @@ fn importer(store: &StoreConfig, tree: &SecretTree) -> anyhow::Result<Option<Pla
     Ok(Some(PlainImporter::new(tree.clone(), source).context("store.source_prefix")?))
 }
 
+/// The tree with sealed values, as the configuration has it.
+fn sealed(tree: SecretTree, config: &Config, keys: SealingKeys, identities: &Arc<Identities>) -> SecretTree {
+    let ours = keys.first().filter(|_| config.seal_values).map(|key| key.public().clone());
+    if ours.is_none() {
+        warn!("sealing.enabled = false: values are stored in the clear, for everyone who may read the store");
+    }
+    let readers = ours.map(|ours| Arc::new(ConfiguredReaders::new(ours, Arc::clone(identities))) as Arc<dyn Readers>);
+    tree.sealed(config.cluster.clone(), keys, readers)
+}
+
 fn service(config: &ServiceConfig) -> Service {
-    Service { key: config.key.clone(), secrets: config.secrets.clone() }
+    Service { key: config.key.clone(), sealing_key: config.sealing_key.clone(), secrets: config.secrets.clone() }
 }
 
 fn services(config: &Config) -> Services {

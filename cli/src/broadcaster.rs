@@ -5,6 +5,7 @@ mod config_check;
 #[cfg(feature = "demo")]
 mod demo;
 mod dev;
+mod seal;
 mod serve;
 mod support_files;
 mod token;
@@ -34,6 +35,9 @@ pub(crate) enum Command {
     /// Check or show the audit log.
     #[command(subcommand)]
     Audit(audit_log::AuditCommand),
+    /// Look at who can open the stored values, and manage the keys that open them.
+    #[command(subcommand)]
+    Seal(seal::SealCommand),
     /// Make a token for signing in to the dashboard: NAME.token. The configuration gets its digest.
     Token {
         /// Path and name of the file, without ending; the name is that of the person who signs in with it.
@@ -58,6 +62,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Stop> {
         }
         Command::Config(command) => config_check::run(output, &command),
         Command::Audit(command) => audit_log::run(context, command),
+        Command::Seal(command) => seal::run(output, command),
         Command::Token { out } => token::make(output, &out),
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rotacast_proto::SigningKey;
+use rotacast_seal::{SealingKey, create_key_file};
 use serde::Serialize;
 
 use crate::error::{Exit, Stop};
@@ -16,49 +17,61 @@ use crate::output::Output;
 struct KeyView {
     private_file: String,
     public_file: String,
+    sealing_public_file: String,
     public_key: String,
+    sealing_public_key: String,
     key_id: String,
 }
 
-/// Makes both files, neither of which may be there.
+/// Makes three files, none of which may be there.
 pub(crate) fn make(output: Output, name: &Path) -> Result<(), Stop> {
-    let (private, public) = (with_ending(name, ".key"), with_ending(name, ".pub"));
-    if public.try_exists().unwrap_or(false) {
-        return Err(failed(
-            format!("{}: exists already; a key is never overwritten", public.display()),
-            "name another file, or move this one away",
-        ));
+    let [private, public, sealing_public] = [".key", ".pub", ".sealing.pub"].map(|ending| with_ending(name, ending));
+    for file in [&public, &sealing_public] {
+        if file.try_exists().unwrap_or(false) {
+            return Err(failed(
+                format!("{}: exists already; a key is never overwritten", file.display()),
+                "name another file, or move this one away",
+            ));
+        }
     }
-    let key = SigningKey::generate();
-    key.create_file(&private).map_err(|error| failed(error.to_string(), ""))?;
-    let text = key.public().to_text();
-    // Others may read it. A program that could write it could get its own key trusted.
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&public).and_then(|mut file| {
-        file.write_all(format!("{text}\n").as_bytes())?;
-        file.sync_all()
-    });
-    written.map_err(|error| {
-        failed(
-            format!("cannot write {}: {error}", public.display()),
-            "its private half was made; remove that one and try again",
-        )
-    })?;
+    let (key, sealing) = (SigningKey::generate(), SealingKey::generate());
+    create_key_file(&private, &key, &sealing).map_err(|error| failed(error.to_string(), ""))?;
+    let (text, sealing) = (key.public().to_text(), sealing.public().to_text());
+    write_public(&public, &text)?;
+    write_public(&sealing_public, &sealing)?;
     if output.is_data() {
         return output.data(&KeyView {
             private_file: private.display().to_string(),
             public_file: public.display().to_string(),
+            sealing_public_file: sealing_public.display().to_string(),
             public_key: text,
+            sealing_public_key: sealing,
             key_id: key.public().id().to_string(),
         });
     }
     output.line(format_args!("private key  {}  (keep it; only its owner may read it)", private.display()))?;
     output.line(format_args!("public key   {}  (key id {})", public.display(), key.public().id()))?;
+    output.line(format_args!("sealing key  {}", sealing_public.display()))?;
     output.line("")?;
     let owner = owner(&private);
     output.line("In the broadcaster's configuration, for an operator:")?;
     output.line(format_args!("[operators.{owner}]\nkeys = [\"{text}\"]\n"))?;
     output.line("or for a service:")?;
-    output.line(format_args!("[services.{owner}]\nkey = \"{text}\"\nsecrets = [\"{owner}/*\"]"))
+    output.line(format_args!(
+        "[services.{owner}]\nkey = \"{text}\"\nsealing_key = \"{sealing}\"\nsecrets = [\"{owner}/*\"]"
+    ))
+}
+
+/// Others may read it. A program that could write it could get its own key trusted.
+fn write_public(path: &Path, text: &str) -> Result<(), Stop> {
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).and_then(|mut file| {
+        file.write_all(format!("{text}\n").as_bytes())?;
+        file.sync_all()
+    });
+    written.map_err(|error| {
+        let fix = "its private half was made; remove what was made and try again";
+        failed(format!("cannot write {}: {error}", path.display()), fix)
+    })
 }
 
 /// Who is likely meant, after the file's name.

@@ -9,7 +9,8 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-const PRIVATE_PREFIX: &str = "rotacast-private-1:";
+/// Begins a private key's text.
+pub(crate) const PRIVATE_PREFIX: &str = "rotacast-private-1:";
 const PUBLIC_PREFIX: &str = "rotacast-public-1:";
 
 /// Text that is no key.
@@ -34,8 +35,15 @@ impl KeyId {
 }
 
 impl KeyId {
+    /// The id of a public key's 32 bytes.
+    #[must_use]
+    pub fn of(public: &[u8; 32]) -> Self {
+        Self(hex::encode(&Sha256::digest(public)[..8]))
+    }
+
     /// Reads 16 lower-case hexadecimal digits.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         (text.len() == 16 && text.bytes().all(is_digit)).then(|| Self(text.to_owned()))
     }
@@ -82,7 +90,7 @@ impl SigningKey {
     /// # Errors
     /// [`KeyError`] says what is wrong, without the text.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        Ok(Self::from_seed(&*decode(text, "private", PRIVATE_PREFIX)?))
+        Ok(Self::from_seed(&*decode_key(text, "private", PRIVATE_PREFIX, PUBLIC_PREFIX)?))
     }
 
     /// The key as text, for a file that only its owner may read.
@@ -112,7 +120,7 @@ pub struct VerifyingKey {
 
 impl VerifyingKey {
     fn of(inner: ed25519_dalek::VerifyingKey) -> Self {
-        let id = KeyId(hex::encode(&Sha256::digest(inner.as_bytes())[..8]));
+        let id = KeyId::of(inner.as_bytes());
         Self { inner, id }
     }
 
@@ -121,7 +129,7 @@ impl VerifyingKey {
     /// # Errors
     /// [`KeyError`] says what is wrong.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let bytes = decode(text, "public", PUBLIC_PREFIX)?;
+        let bytes = decode_key(text, "public", PUBLIC_PREFIX, PRIVATE_PREFIX)?;
         let inner = ed25519_dalek::VerifyingKey::from_bytes(&bytes).map_err(|_| KeyError {
             noun: "public",
             prefix: PUBLIC_PREFIX,
@@ -160,10 +168,18 @@ impl fmt::Debug for VerifyingKey {
     }
 }
 
-fn decode(text: &str, noun: &'static str, prefix: &'static str) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+/// The 32 bytes of a key as text. `other` begins the text of the other half of such a pair.
+///
+/// # Errors
+/// [`KeyError`] says what is wrong, without the text.
+pub fn decode_key(
+    text: &str,
+    noun: &'static str,
+    prefix: &'static str,
+    other: &'static str,
+) -> Result<Zeroizing<[u8; 32]>, KeyError> {
     let fail = |problem| KeyError { noun, prefix, problem };
     let text = text.trim();
-    let other = if prefix == PRIVATE_PREFIX { PUBLIC_PREFIX } else { PRIVATE_PREFIX };
     let encoded = text.strip_prefix(prefix).ok_or_else(|| {
         fail(if text.starts_with(other) { "it is the other half of a key pair" } else { "the prefix is missing" })
     })?;

@@ -10,8 +10,11 @@ use zeroize::Zeroizing;
 
 use crate::key::{KeyError, SigningKey, VerifyingKey};
 
-/// Longest key file that is read, in bytes: a key is 62, and a file this much longer is something else.
+/// Longest key file that is read, in bytes: a signing key and a dozen sealing keys. One that is longer is something else.
 const MAX_FILE_BYTES: usize = 1024;
+
+/// Begins a line with a sealing key: what reads signing keys passes over it.
+const SEALING_KEY: &str = "rotacast-sealing-";
 
 /// Permission bits of group and others.
 const OTHERS: u32 = 0o077;
@@ -50,7 +53,7 @@ pub enum KeyFileError {
         found: u32,
     },
     /// Too long for a key.
-    #[error("{path}: more than {MAX_FILE_BYTES} bytes, expected a key of one line", path = .path.display())]
+    #[error("{path}: more than {MAX_FILE_BYTES} bytes, expected a key file as `rotacast keygen` writes it", path = .path.display())]
     TooLong {
         /// Which file.
         path: PathBuf,
@@ -72,8 +75,8 @@ impl SigningKey {
     /// [`KeyFileError`]: missing, unreadable, open to group or others, or no private key.
     pub fn read_file(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
         let path = path.as_ref();
-        let text = read(path, true)?;
-        Self::parse(&text).map_err(|source| KeyFileError::NoKey { path: path.into(), source })
+        let text = read_private_file(path)?;
+        Self::parse(&signing_lines(&text)).map_err(|source| KeyFileError::NoKey { path: path.into(), source })
     }
 
     /// Writes the private key to a new file with mode 0600; when this returns, it is on disk.
@@ -81,26 +84,69 @@ impl SigningKey {
     /// # Errors
     /// [`KeyFileError::Exists`] if there is anything at `path`; [`KeyFileError::Io`].
     pub fn create_file(&self, path: impl AsRef<Path>) -> Result<(), KeyFileError> {
-        let path = path.as_ref();
-        let io = |action| move |problem| KeyFileError::Io { path: path.into(), action, problem };
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let mut file = match file {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Err(KeyFileError::Exists { path: path.into() });
-            }
-            file => file.map_err(io("create"))?,
-        };
-        let mut text = self.to_text();
-        text.push('\n');
-        file.write_all(text.as_bytes()).map_err(io("write"))?;
-        file.sync_all().map_err(io("sync"))?;
-        // The name itself is only on disk once its folder is.
-        let folder = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync the folder of"))
+        create_private_file(path.as_ref(), &self.to_text())
     }
+}
+
+/// Writes a private key file of these lines, with mode 0600; when this returns, it is on disk.
+///
+/// # Errors
+/// [`KeyFileError::Exists`] if there is anything at `path`; [`KeyFileError::Io`].
+pub fn create_private_file(path: &Path, lines: &str) -> Result<(), KeyFileError> {
+    let io = |action| move |problem| KeyFileError::Io { path: path.into(), action, problem };
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = match file {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(KeyFileError::Exists { path: path.into() });
+        }
+        file => file.map_err(io("create"))?,
+    };
+    file.write_all(lines.as_bytes()).and_then(|()| file.write_all(b"\n")).map_err(io("write"))?;
+    file.sync_all().map_err(io("sync"))?;
+    sync_folder_of(path).map_err(io("sync the folder of"))
+}
+
+/// Replaces a private key file by these lines in one step; when this returns, it is on disk.
+///
+/// # Errors
+/// [`KeyFileError::Io`]; [`KeyFileError::Exists`] if an earlier attempt broke off and left its file beside this one.
+pub fn replace_private_file(path: &Path, lines: &str) -> Result<(), KeyFileError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    create_private_file(&beside, lines)?;
+    std::fs::rename(&beside, path).and_then(|()| sync_folder_of(path)).map_err(|problem| KeyFileError::Io {
+        path: path.into(),
+        action: "replace",
+        problem,
+    })
+}
+
+/// The name of a file is only on disk once its folder is.
+fn sync_folder_of(path: &Path) -> std::io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(folder)?.sync_all()
+}
+
+/// The text of a private key file. Only its owner may have access to it.
+///
+/// # Errors
+/// [`KeyFileError`]: missing, unreadable, open to group or others, too long.
+pub fn read_private_file(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
+    read(path, true)
+}
+
+/// The text without the lines that hold sealing keys.
+fn signing_lines(text: &str) -> Zeroizing<String> {
+    let mut kept = Zeroizing::new(String::with_capacity(text.len()));
+    for line in text.lines().filter(|line| !line.trim_start().starts_with(SEALING_KEY)) {
+        kept.push_str(line);
+        kept.push('\n');
+    }
+    kept
 }
 
 impl VerifyingKey {

@@ -15,6 +15,8 @@ use rotacast_bus::{KafkaLogin, SaslMechanism};
 use rotacast_proto::{CERTIFICATE, LoginSecret};
 use rotacast_proto::{SigningKey, VerifyingKey};
 use rotacast_protocol::{ClusterName, InstanceName, ServiceName};
+#[cfg(any(feature = "consul", feature = "etcd"))]
+use rotacast_seal::SealingKeys;
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Watch};
@@ -40,7 +42,7 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// |---|---|---|
 /// | `ROTACAST_INSTANCE` | this copy's stable name | the host's name |
 /// | `ROTACAST_CLUSTER` | the cluster's name, as in the broadcaster's configuration | none: it is required |
-/// | `ROTACAST_IDENTITY` | file with this service's private key | required |
+/// | `ROTACAST_IDENTITY` | file with this service's private keys | required |
 /// | `ROTACAST_TRUST` | files with the public keys of all broadcasters, joined by `:` | required |
 /// | `ROTACAST_CA` | file with the certificate authority for TLS connections, PEM | the system's |
 /// | `ROTACAST_IN_THE_CLEAR` | `true` allows connections to other machines without encryption | they are refused |
@@ -57,6 +59,8 @@ pub struct Builder {
     cluster: Option<String>,
     identity: Option<SigningKey>,
     identity_file: Option<PathBuf>,
+    #[cfg(any(feature = "consul", feature = "etcd"))]
+    sealing_keys: Option<SealingKeys>,
     trust: Vec<VerifyingKey>,
     trust_files: Vec<PathBuf>,
     ca_file: Option<PathBuf>,
@@ -84,6 +88,8 @@ pub(crate) struct Plan {
     pub(crate) incarnations: Arc<Incarnations>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) start_timeout: Duration,
+    #[cfg(any(feature = "consul", feature = "etcd"))]
+    pub(crate) sealing_keys: SealingKeys,
     /// Whether connections beyond this machine may do without encryption.
     #[cfg(any(feature = "nats", feature = "kafka", feature = "etcd", feature = "consul"))]
     pub(crate) in_the_clear: bool,
@@ -150,10 +156,20 @@ impl Builder {
         self
     }
 
-    /// A file with the service's private key, as `rotacast keygen` writes it. It must have no permissions for group and others.
+    /// A file with the service's private keys, as `rotacast keygen` writes it: the one that signs, and the one that opens sealed
+    /// values. It must have no permissions for group and others.
     #[must_use]
     pub fn identity_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.identity_file = Some(path.into());
+        self
+    }
+
+    /// The keys that open values which are read from the store. Default: those in the file of
+    /// [`identity_file`](Self::identity_file). Needed only with [`identity`](Self::identity).
+    #[cfg(any(feature = "consul", feature = "etcd"))]
+    #[must_use]
+    pub fn sealing_keys(mut self, keys: SealingKeys) -> Self {
+        self.sealing_keys = Some(keys);
         self
     }
 
@@ -362,6 +378,8 @@ impl Builder {
             cluster,
             trust: Arc::new(Trust::new(self.find_trust()?)),
             start_timeout: self.start_timeout.unwrap_or(START_TIMEOUT),
+            #[cfg(any(feature = "consul", feature = "etcd"))]
+            sealing_keys: self.find_sealing_keys()?,
             #[cfg(any(feature = "nats", feature = "kafka", feature = "etcd", feature = "consul"))]
             in_the_clear: self.find_in_the_clear()?,
             #[cfg(any(feature = "nats", feature = "grpc", feature = "etcd", feature = "consul"))]
@@ -386,8 +404,7 @@ impl Builder {
         if let Some(key) = &self.identity {
             return Ok(key.clone());
         }
-        let path = self.identity_file.clone().or_else(|| variable("ROTACAST_IDENTITY").map(PathBuf::from));
-        let path = path.ok_or_else(|| {
+        let path = self.find_identity_file().ok_or_else(|| {
             Error::new(
                 ErrorKind::Identity,
                 "no private key is set for this service",
@@ -396,6 +413,20 @@ impl Builder {
             )
         })?;
         SigningKey::read_file(path).map_err(|error| Error::new(ErrorKind::Identity, error.to_string(), ""))
+    }
+
+    fn find_identity_file(&self) -> Option<PathBuf> {
+        self.identity_file.clone().or_else(|| variable("ROTACAST_IDENTITY").map(PathBuf::from))
+    }
+
+    /// There may be none: values that broadcasters give are opened already.
+    #[cfg(any(feature = "consul", feature = "etcd"))]
+    fn find_sealing_keys(&self) -> Result<SealingKeys, Error> {
+        if let Some(keys) = &self.sealing_keys {
+            return Ok(keys.clone());
+        }
+        let Some(path) = self.find_identity_file() else { return Ok(SealingKeys::default()) };
+        SealingKeys::read_file(path).map_err(|error| Error::new(ErrorKind::Identity, error.to_string(), ""))
     }
 
     fn find_trust(&self) -> Result<Vec<VerifyingKey>, Error> {

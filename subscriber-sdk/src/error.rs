@@ -112,7 +112,13 @@ impl From<rotacast_store::StoreError> for Error {
                 (ErrorKind::Denied, "check this instance's credentials and permissions in the store")
             }
             Store::Cancelled => (ErrorKind::Closed, ""),
-            Store::Corrupt { .. } => (ErrorKind::Malformed, "run `rotacast doctor`"),
+            Store::Sealed { problem: rotacast_seal::SealError::NoKey { .. }, .. } => (
+                ErrorKind::Denied,
+                "put this service's public sealing key, which `rotacast keygen` wrote beside its private one, as `sealing_key` \
+                 under [services] into the broadcaster's configuration and reload it: the leader then wraps the value for it; \
+                 or get values from broadcasters with .broadcasters(…)",
+            ),
+            Store::Corrupt { .. } | Store::Sealed { .. } => (ErrorKind::Malformed, "run `rotacast doctor`"),
             _ => (ErrorKind::Config, "run `rotacast doctor`"),
         };
         Self::new(kind, error.to_string(), fix)

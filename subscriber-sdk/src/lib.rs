@@ -223,3 +223,5 @@ pub use rotacast_bus::NatsCredentials;
 pub use rotacast_bus::{KafkaLogin, SaslMechanism};
 pub use rotacast_proto::{LoginSecret, SecretValue, SigningKey, VerifyingKey};
 pub use rotacast_protocol::{Instant, Version};
+#[cfg(any(feature = "consul", feature = "etcd"))]
+pub use rotacast_seal::{SealingKey, SealingKeys};

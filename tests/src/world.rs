@@ -363,7 +363,15 @@ impl World {
     /// # Panics
     /// If the version is not stored or does not log in.
     pub async fn session(&self, version: u64) -> tokio_postgres::Client {
-        self.database.session(&self.store.get(version).await).await
+        self.database.session(&self.value(version).await).await
+    }
+
+    /// The value of this version, opened with the broadcaster's key.
+    ///
+    /// # Panics
+    /// If it is not stored or does not open.
+    pub async fn value(&self, version: u64) -> String {
+        self.store.get(version, self.keys.sealing()).await
     }
 
     /// Brings version 1 in by hand and waits until it is current.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rotacast_proto::VerifyingKey;
 use rotacast_protocol::{SecretName, ServiceName};
+use rotacast_seal::SealingPublicKey;
 
 use super::pattern::SecretPattern;
 use super::reader::Section;
@@ -13,6 +14,8 @@ use super::reader::Section;
 pub struct ServiceConfig {
     /// Signs its instances' messages.
     pub key: VerifyingKey,
+    /// Values that it may use are sealed for it; none: it gets them from broadcasters alone.
+    pub sealing_key: Option<SealingPublicKey>,
     /// Which secrets it may use.
     pub secrets: Vec<SecretPattern>,
 }
@@ -36,6 +39,9 @@ pub(super) fn read_services(
             Some(text) => VerifyingKey::parse(&text).map_err(|error| section.problem("key", error.to_string())).ok(),
             None => None,
         };
+        let sealing_key = section.text("sealing_key").and_then(|text| {
+            SealingPublicKey::parse(&text).map_err(|error| section.problem("sealing_key", error.to_string())).ok()
+        });
         let secrets = section.texts("secrets");
         if secrets.is_none() {
             section.problem("secrets", "is missing; expected such as [\"payments/*\"]".into());
@@ -49,7 +55,7 @@ pub(super) fn read_services(
         }
         section.finish();
         let Some(key) = key else { continue };
-        let service = ServiceConfig { key, secrets: patterns };
+        let service = ServiceConfig { key, sealing_key, secrets: patterns };
         if name == "*" {
             any = Some(service);
             continue;

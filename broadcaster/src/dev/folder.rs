@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rotacast_proto::{SigningKey, create_private_folder};
+use rotacast_seal::{SealingKey, SealingKeys, create_key_file};
 
 use crate::token::{Token, TokenDigest};
 
@@ -19,10 +20,17 @@ const KEYS: &str = "keys";
 #[derive(Clone)]
 pub struct Folder {
     path: PathBuf,
-    broadcaster: SigningKey,
-    identity: SigningKey,
-    operator: SigningKey,
+    broadcaster: Pair,
+    identity: Pair,
+    operator: Pair,
     token: TokenDigest,
+}
+
+/// What one key file holds.
+#[derive(Clone)]
+struct Pair {
+    signing: SigningKey,
+    sealing: SealingKey,
 }
 
 impl Folder {
@@ -41,19 +49,29 @@ impl Folder {
     /// Signs states and replies.
     #[must_use]
     pub fn broadcaster(&self) -> &SigningKey {
-        &self.broadcaster
+        &self.broadcaster.signing
+    }
+
+    /// Opens sealed values.
+    pub(super) fn broadcaster_sealing(&self) -> &SealingKey {
+        &self.broadcaster.sealing
     }
 
     /// Signs for every service.
     #[must_use]
     pub fn identity(&self) -> &SigningKey {
-        &self.identity
+        &self.identity.signing
+    }
+
+    /// Opens sealed values for every service.
+    pub(super) fn identity_sealing(&self) -> &SealingKey {
+        &self.identity.sealing
     }
 
     /// Signs orders.
     #[must_use]
     pub fn operator(&self) -> &SigningKey {
-        &self.operator
+        &self.operator.signing
     }
 
     /// Of the token with which the operator signs in to the dashboard.
@@ -100,23 +118,27 @@ fn token(file: &Path) -> anyhow::Result<TokenDigest> {
     Token::digest_of_file(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
-/// Reads a key, or makes it, with its public half beside it.
-fn key(folder: &Path, name: &str) -> anyhow::Result<SigningKey> {
+/// Reads the keys of a file, or makes them, with their public halves beside them.
+fn key(folder: &Path, name: &str) -> anyhow::Result<Pair> {
     let file = folder.join(format!("{name}.key"));
-    let key = if file.exists() {
-        SigningKey::read_file(&file)?
-    } else {
-        let key = SigningKey::generate();
-        key.create_file(&file)?;
-        key
-    };
-    let public = folder.join(format!("{name}.pub"));
-    write_public(&public, &key).with_context(|| format!("cannot write {}", public.display()))?;
+    if !file.exists() {
+        create_key_file(&file, &SigningKey::generate(), &SealingKey::generate())?;
+    }
+    let sealing = SealingKeys::read_file(&file)?.first().cloned();
+    let sealing = sealing.with_context(|| {
+        let file = file.display();
+        format!("{file} has no sealing key; add one with `rotacast seal new-key --file {file}`")
+    })?;
+    let key = Pair { signing: SigningKey::read_file(&file)?, sealing };
+    for (ending, text) in [("pub", key.signing.public().to_text()), ("sealing.pub", key.sealing.public().to_text())] {
+        let public = folder.join(format!("{name}.{ending}"));
+        write_public(&public, &text).with_context(|| format!("cannot write {}", public.display()))?;
+    }
     Ok(key)
 }
 
 /// Writable by its owner alone: services and operators trust what it holds.
-fn write_public(file: &Path, key: &SigningKey) -> io::Result<()> {
+fn write_public(file: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
-    writeln!(file, "{}", key.public().to_text())
+    writeln!(file, "{text}")
 }

@@ -4,6 +4,7 @@ mod delivery;
 mod records;
 mod reports;
 mod roster;
+mod seals;
 mod strays;
 mod syncs;
 mod versions;
@@ -40,7 +41,7 @@ use crate::findings::Topic;
 const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What only a leader's tasks write, and clear.
-const OF_A_TERM: [Topic; 8] = [
+const OF_A_TERM: [Topic; 9] = [
     Topic::OutOfService,
     Topic::Unresponsive,
     Topic::Limit,
@@ -49,6 +50,7 @@ const OF_A_TERM: [Topic; 8] = [
     Topic::Clock,
     Topic::Provider,
     Topic::Credential,
+    Topic::Sealing,
 ];
 
 /// How often a secret that has not answered is asked again whether its record knows of the store's setback.
@@ -108,6 +110,7 @@ pub(super) async fn run(
         work.spawn(Arc::clone(&term).sweep_roster());
         work.spawn(Arc::clone(&term).mend_out_of_service());
         work.spawn(Arc::clone(&term).look_for_strays());
+        work.spawn(Arc::clone(&term).keep_sealed());
         work.spawn(Arc::clone(&term).note_setbacks());
         work.spawn(Arc::clone(&term).tell_what_was_missed());
         environment.metrics.leadership().leads();

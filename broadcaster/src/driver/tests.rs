@@ -12,6 +12,7 @@ mod isolation;
 mod lost;
 mod on_record;
 mod scheduled;
+mod sealing;
 mod takeover;
 
 use std::path::Path;
@@ -94,7 +95,7 @@ async fn environment(folder: &Path, policy: Policy) -> (Environment, EmbeddedBus
     let bus = EmbeddedBus::open(&folder.join("bus.db")).await.unwrap();
     let store = EmbeddedStore::open(folder.join("store.db")).await.unwrap();
     let key = SigningKey::generate();
-    let anyone = Service { key: key.public().clone(), secrets: vec!["*".parse().unwrap()] };
+    let anyone = Service { key: key.public().clone(), sealing_key: None, secrets: vec!["*".parse().unwrap()] };
     let services = Services { named: Default::default(), anyone: Some(anyone) };
     let signer = AuditSigner::new(key.clone(), cluster.clone());
     let environment = Environment {

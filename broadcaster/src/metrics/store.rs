@@ -52,7 +52,8 @@ impl Kind for StoreError {
             StoreError::WentBackwards { .. } => "went_backwards",
             StoreError::Foreign { .. } => "foreign",
             StoreError::NotLeader { .. } => "not_leader",
-            StoreError::Cancelled => return None,
+            // Found above the store, which has answered.
+            StoreError::Sealed { .. } | StoreError::Cancelled => return None,
         })
     }
 }

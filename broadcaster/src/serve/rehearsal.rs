@@ -3,6 +3,7 @@
 
 use anyhow::Context as _;
 use rotacast_proto::SigningKey;
+use rotacast_seal::SealingKeys;
 use rotacast_store::Prefix;
 
 use super::provider::Providers;
@@ -15,6 +16,7 @@ pub async fn rehearse(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
     let mut note = |outcome: anyhow::Result<()>| problems.extend(outcome.err().map(|problem| format!("{problem:#}")));
     note(read_signing_key(config).map(drop));
+    note(read_sealing_keys(config).map(drop));
     note(Prefix::new(config.store.prefix()).map(drop).context("store.prefix"));
     if !matches!(config.store, StoreConfig::Embedded { .. }) {
         note(backend::store(&config.store).await.map(drop));
@@ -32,6 +34,24 @@ pub async fn rehearse(config: &Config) -> Vec<String> {
 pub(super) fn read_signing_key(config: &Config) -> anyhow::Result<SigningKey> {
     SigningKey::read_file(&config.signing_key)
         .context("keys.signing_key: make one with `rotacast keygen --out NAME` and name its .key file there")
+}
+
+/// The keys that open sealed values. There must be one, unless sealing is off by name.
+pub(super) fn read_sealing_keys(config: &Config) -> anyhow::Result<SealingKeys> {
+    let (setting, file) = config.sealing_key_file();
+    if config.sealing_key.is_none() && !file.exists() {
+        // Said already of the signing key.
+        return Ok(SealingKeys::default());
+    }
+    let keys = SealingKeys::read_file(file).with_context(|| format!("{setting}: it must hold the sealing key"))?;
+    anyhow::ensure!(
+        !keys.is_empty() || !config.seal_values,
+        "{setting}: {} has no sealing key, so values cannot be sealed; add one with `rotacast seal new-key --file {}`, name the \
+         file of the other replicas' with keys.sealing_key, or set sealing.enabled = false",
+        file.display(),
+        file.display()
+    );
+    Ok(keys)
 }
 
 fn bus(config: &Config) -> anyhow::Result<()> {

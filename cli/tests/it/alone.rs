@@ -80,16 +80,21 @@ async fn keygen_makes_a_pair_and_never_overwrites() {
     assert_eq!(private.public(), &VerifyingKey::read_file(file("ada.pub")).unwrap());
     let public = private.public().to_text();
     assert!(ran.out.contains(&format!("[operators.ada]\nkeys = [\"{public}\"]\n")), "{}", ran.out);
-    assert!(ran.out.contains(&format!("[services.ada]\nkey = \"{public}\"\n")), "{}", ran.out);
+    let sealing = std::fs::read_to_string(file("ada.sealing.pub")).unwrap();
+    let sealing = sealing.trim_end();
+    let service = format!("[services.ada]\nkey = \"{public}\"\nsealing_key = \"{sealing}\"\n");
+    assert!(ran.out.contains(&service), "{}", ran.out);
     // The command prints a valid configuration.
     let start = ran.out.find("[operators.ada]").unwrap();
     let printed = ran.out[start..].replace("or for a service:\n", "").replacen("ada", "bob", 1);
     let printed = format!("cluster = \"test\"\n{printed}");
     std::fs::write(file("rotacast.toml"), printed).unwrap();
     alone(&folder, &["config", "check", "--without-files", "rotacast.toml"]).await.exits(0);
-    assert!(!ran.out.contains("rotacast-private"), "{}", ran.out);
+    assert!(!ran.out.contains("private-1:"), "{}", ran.out);
     alone(&folder, &["keygen", "--out", "ada"]).await.exits(1);
-    std::fs::remove_file(file("ada.pub")).unwrap();
+    for public in ["ada.pub", "ada.sealing.pub"] {
+        std::fs::remove_file(file(public)).unwrap();
+    }
     alone(&folder, &["keygen", "--out", "ada"]).await.exits(1);
     assert_eq!(SigningKey::read_file(file("ada.key")).ok().unwrap().public(), private.public());
     let json = alone(&folder, &["keygen", "--out", "bob", "-o", "json"]).await.exits(0).json();

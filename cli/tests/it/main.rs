@@ -11,6 +11,7 @@ mod pasted;
 mod reading;
 mod replicas;
 mod scripted_broadcaster;
+mod seals;
 mod serve_lifecycle;
 mod serve_without_servers;
 mod sign_ins;

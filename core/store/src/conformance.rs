@@ -13,6 +13,7 @@ pub mod basics;
 mod counting;
 pub mod elections;
 pub mod imports;
+pub mod seals;
 pub mod servers;
 pub mod trees;
 pub mod watches;
@@ -92,7 +93,7 @@ fn put(key: &Key, text: impl AsRef<[u8]>) -> Write {
 }
 
 async fn tree(fixture: &(impl StoreFixture + ?Sized)) -> SecretTree {
-    SecretTree::new(fixture.client().await, fixture.prefix())
+    seals::sealing(fixture.client().await, fixture.prefix())
 }
 
 async fn commit(store: &Arc<dyn Store>, checks: Vec<Check>, writes: Vec<Write>) -> Committed {
@@ -226,6 +227,10 @@ macro_rules! conformance_suite {
             trees: secrets_do_not_see_each_others_versions;
             trees: a_tree_belongs_to_one_cluster;
             trees: the_head_of_an_audit_log_is_written_only_over_what_was_read;
+            seals: no_value_that_rotacast_writes_is_stored_in_the_clear;
+            seals: what_is_moved_cut_or_changed_is_refused_and_hides_nothing_else;
+            seals: readers_come_and_go;
+            seals: sealing_can_be_turned_off_and_what_was_sealed_still_opens;
             imports: every_change_becomes_one_version;
             imports: importers_at_once_and_crashes_import_nothing_twice;
             imports: what_cannot_be_imported_is_reported;

@@ -1,6 +1,7 @@
 //! What can go wrong with a store, by whose fault it is.
 
 use rotacast_proto::ServerFault;
+use rotacast_seal::SealError;
 use thiserror::Error;
 
 /// An error of a store.
@@ -64,6 +65,14 @@ pub enum StoreError {
         /// What is wrong, without contents.
         problem: String,
     },
+    /// A sealed value does not open, or cannot be sealed.
+    #[error("store key {key:?}: {problem}")]
+    Sealed {
+        /// Where it is, or is to be.
+        key: String,
+        /// Why not. No `source`: the text above says it.
+        problem: SealError,
+    },
     /// The store is another one than before, or went back in time (restored from a backup).
     #[error("store {endpoint} is not what it was: {problem}")]
     WentBackwards {
@@ -116,6 +125,7 @@ impl StoreError {
             StoreError::Unknown { .. } => ServerFault::NotUnderstood,
             StoreError::TooLarge { .. }
             | StoreError::Corrupt { .. }
+            | StoreError::Sealed { .. }
             | StoreError::WentBackwards { .. }
             | StoreError::Foreign { .. }
             | StoreError::NotLeader { .. }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rotacast_proto::{Finding, SecretValue};
 use rotacast_protocol::{Epoch, Instant};
+use rotacast_seal::MAX_OVERHEAD;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Cursor, Key, ReadStore, Setback, StoreError};
@@ -37,6 +38,9 @@ pub const MAX_COMMIT_OPS: usize = 30;
 /// Most bytes of values in one [`Commit`]: in Base64, with keys and overhead, below Consul's default limit of 512 KiB
 /// a transaction (etcd's is 1.5 MiB). Room for one value of the greatest length and the notes that go with it.
 pub const MAX_COMMIT_BYTES: usize = 320 * 1024;
+
+/// Most bytes of what is stored under one key: a value of the greatest length, sealed for as many readers as there may be.
+pub const MAX_STORED_BYTES: usize = SecretValue::MAX_BYTES + MAX_OVERHEAD;
 
 /// Writes that happen together, if all checks hold, or not at all. At most [`MAX_COMMIT_OPS`] of each,
 /// [`MAX_COMMIT_BYTES`] of values, and no key written twice.
@@ -70,11 +74,11 @@ impl Commit {
         let mut keys = BTreeSet::new();
         for write in &self.writes {
             let key = match write {
-                Write::Put(key, value) if value.len() > SecretValue::MAX_BYTES => {
+                Write::Put(key, value) if value.len() > MAX_STORED_BYTES => {
                     return Err(StoreError::TooLarge {
                         what: format!("the value of {key}"),
                         found: value.len(),
-                        limit: SecretValue::MAX_BYTES,
+                        limit: MAX_STORED_BYTES,
                     });
                 }
                 Write::Put(key, _) | Write::Delete(key) => key,

@@ -40,9 +40,11 @@ pub use store::{CALL_TIMEOUT, Cursor, Entry, Listing, ReadStore, StoreEvent};
 #[cfg(any(feature = "leader", feature = "consul", feature = "etcd"))]
 pub use history::Setback;
 #[cfg(feature = "leader")]
-pub use leader::{Check, Commit, Committed, Leadership, MAX_COMMIT_BYTES, MAX_COMMIT_OPS, Store, Write};
+pub use leader::{
+    Check, Commit, Committed, Leadership, MAX_COMMIT_BYTES, MAX_COMMIT_OPS, MAX_STORED_BYTES, Store, Write,
+};
 #[cfg(feature = "leader")]
 pub use tree::{
-    AuditHead, AuditHeads, Created, ImportEvent, Owner, PlainImporter, Published, Records, Roster, RosterEntry,
-    SecretTree, StoredAuditHead, StoredRequest, VersionEvent, VersionStamp,
+    AuditHead, AuditHeads, Created, ImportEvent, Owner, PlainImporter, Published, Readers, Records, Rewrapped, Roster,
+    RosterEntry, SealState, SecretTree, StoredAuditHead, StoredRequest, VersionEvent, VersionStamp,
 };

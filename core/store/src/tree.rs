@@ -9,6 +9,7 @@ mod owner;
 mod records;
 mod requests;
 mod roster;
+mod seals;
 mod version_log;
 mod version_watch;
 mod versions;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use rotacast_proto::SecretValue;
 use rotacast_protocol::{Epoch, SecretName, Version};
+use rotacast_seal::Sealed;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -34,6 +36,7 @@ pub use owner::Owner;
 pub use records::Records;
 pub use requests::StoredRequest;
 pub use roster::{Roster, RosterEntry};
+pub use seals::{Readers, Rewrapped, SealState};
 pub use version_log::VersionEvent;
 pub use versions::{Created, VersionStamp};
 
@@ -46,6 +49,8 @@ const NEVER_WRITTEN: u64 = i64::MAX as u64;
 pub struct SecretTree {
     store: Arc<dyn Store>,
     reader: SecretReader,
+    /// Whom values are sealed for; none: they are stored as they are.
+    readers: Option<Arc<dyn Readers>>,
 }
 
 impl SecretTree {
@@ -53,7 +58,7 @@ impl SecretTree {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, prefix: Prefix) -> Self {
         let reader = SecretReader::new(Arc::clone(&store) as Arc<dyn ReadStore>, prefix);
-        Self { store, reader }
+        Self { store, reader, readers: None }
     }
 
     /// The store below.
@@ -204,6 +209,10 @@ fn check_value(secret: &SecretName, value: &SecretValue) -> Result<(), StoreErro
             found: value.len(),
             limit: SecretValue::MAX_BYTES,
         });
+    }
+    if Sealed::is_sealed(value.expose()) {
+        let problem = "it is a sealed value: was it copied out of the store? Give the value itself".into();
+        return Err(StoreError::Invalid { what: format!("the value of {secret}"), problem });
     }
     Ok(())
 }

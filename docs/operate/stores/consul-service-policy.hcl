@@ -1,5 +1,9 @@
-# What a service may do that reads the values of payments/db itself: two entries for each of its secrets.
+# What a service may do that reads the values of payments/db itself: three entries for each of its secrets.
 key_prefix "rotacast/versions/payments/db/" {
+  policy = "read"
+}
+
+key_prefix "rotacast/readers/payments/db/" {
   policy = "read"
 }
 

@@ -69,7 +69,7 @@ fn etcd(access: &EtcdAccess, plan: &Plan) -> Result<Arc<dyn ValueSource>, Error>
     let user = access.user.clone().map(|(name, password)| EtcdUser { name, password });
     let options = EtcdOptions { endpoints: access.endpoints.clone(), user, tls };
     let store = EtcdStore::new(options)?;
-    tree(store, &access.prefix)
+    tree(store, &access.prefix, plan)
 }
 
 #[cfg(feature = "consul")]
@@ -88,14 +88,15 @@ fn consul(access: &ConsulAccess, plan: &Plan) -> Result<Arc<dyn ValueSource>, Er
         options.tls = Some(ClientTls::trusting(authority));
     }
     super::unencrypted::check_consul(&access.address, plan)?;
-    tree(ConsulStore::new(options)?, &access.prefix)
+    tree(ConsulStore::new(options)?, &access.prefix, plan)
 }
 
 #[cfg(any(feature = "consul", feature = "etcd"))]
-fn tree(store: impl rotacast_store::ReadStore, prefix: &str) -> Result<Arc<dyn ValueSource>, Error> {
+fn tree(store: impl rotacast_store::ReadStore, prefix: &str, plan: &Plan) -> Result<Arc<dyn ValueSource>, Error> {
     let prefix = rotacast_store::Prefix::new(prefix).map_err(|error| {
         Error::new(ErrorKind::Config, error.to_string(), "use the prefix of the broadcaster's configuration")
     })?;
     let tree = rotacast_store::SecretReader::new(Arc::new(store), prefix);
+    let tree = tree.opening(plan.cluster.clone(), plan.sealing_keys.clone());
     Ok(Arc::new(crate::source::StoreSource::new(tree)))
 }

@@ -10,6 +10,7 @@ use futures::StreamExt as _;
 use rotacast_proto::{SecretValue, SigningKey};
 use rotacast_protocol::record::SecretRecord;
 use rotacast_protocol::{Epoch, SecretName, Version};
+use rotacast_seal::{SealingKey, create_key_file};
 use rotacast_store::{
     Commit, EmbeddedStore, EtcdOptions, EtcdStore, Key, MAX_COMMIT_OPS, Prefix, SecretTree, Store, StoreEvent, Write,
 };
@@ -60,8 +61,9 @@ impl Rig {
         let data = folder.path().join("data");
         std::fs::create_dir(&data).unwrap();
         let key = folder.path().join("broadcaster.key");
-        SigningKey::generate().create_file(&key).unwrap();
+        create_key_file(&key, &SigningKey::generate(), &SealingKey::generate()).unwrap();
         let service = SigningKey::generate().public().to_text();
+        let sealing = SealingKey::generate().public().to_text();
         let (store, started, sections): (Arc<dyn Store>, _, _) = match servers {
             Servers::Embedded => {
                 let store = EmbeddedStore::open(data.join("store.db")).await.unwrap();
@@ -83,7 +85,7 @@ impl Rig {
         let text = format!(
             "cluster = \"bench\"\nreplica = \"bench\"\ndata_dir = \"{}\"\n[listen]\ngrpc = \"127.0.0.1:{}\"\n{sections}\
              [leader]\nttl = \"5s\"\n[keys]\nsigning_key = \"{}\"\n\
-             [services.payments-api]\nkey = \"{service}\"\nsecrets = [\"*\"]\n[limits]\nsecrets = 20_000\n\
+             [services.payments-api]\nkey = \"{service}\"\nsealing_key = \"{sealing}\"\nsecrets = [\"*\"]\n[limits]\nsecrets = 20_000\n\
              [log]\nlevel = \"warn\"\n",
             data.display(),
             free_port(),

@@ -47,7 +47,11 @@ pub(super) struct Sizes {
 
 pub(super) fn identities() -> Identities {
     let named = (0..SERVICES).map(|number| {
-        let service = Service { key: service_key(number).public().clone(), secrets: vec!["*".parse().unwrap()] };
+        let service = Service {
+            key: service_key(number).public().clone(),
+            sealing_key: None,
+            secrets: vec!["*".parse().unwrap()],
+        };
         (service_of(number), service)
     });
     Identities::new(cluster(), Services { named: named.collect(), anyone: None })

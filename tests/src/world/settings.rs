@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rotacast_broadcaster::token::{Token, TokenDigest};
 use rotacast_proto::SigningKey;
+use rotacast_seal::{SealingKey, SealingKeys, create_key_file};
 
 use super::bus::{BusKind, BusServer};
 use super::database::{ADMIN_FILE, Database, GROUP};
@@ -190,19 +191,21 @@ pub struct Keys {
     /// The public key.
     pub(super) broadcaster: PathBuf,
     folder: PathBuf,
-    public: BTreeMap<&'static str, String>,
+    sealing: SealingKeys,
+    /// The signing key and the sealing key of each service, public.
+    public: BTreeMap<&'static str, (String, String)>,
 }
 
 impl Keys {
     pub(super) fn make(folder: &Path) -> Self {
         let folder = folder.join("keys");
         std::fs::create_dir(&folder).expect("the scratch folder is ours");
-        make(&folder, "broadcaster");
-        let operator = make(&folder, OPERATOR);
+        let (_, sealing) = make(&folder, "broadcaster");
+        let (operator, _) = make(&folder, OPERATOR);
         let mut people = BTreeMap::new();
         let mut token = String::new();
         for name in std::iter::once(OPERATOR).chain(OTHER_OPERATORS) {
-            let key = if name == OPERATOR { operator.clone() } else { make(&folder, name) };
+            let key = if name == OPERATOR { operator.clone() } else { make(&folder, name).0 };
             let theirs = Token::generate();
             theirs.create_file(&folder.join(format!("{name}.token"))).expect("the folder is new");
             people.insert(name, (key.public().to_text(), theirs.digest()));
@@ -210,8 +213,13 @@ impl Keys {
                 theirs.text().clone_into(&mut token);
             }
         }
-        let public = SERVICES.map(|service| (service, make(&folder, service).public().to_text())).into();
-        Self { operator, token, people, broadcaster: folder.join("broadcaster.pub"), folder, public }
+        let public = SERVICES.map(|service| {
+            let (signing, sealing) = make(&folder, service);
+            (service, (signing.public().to_text(), sealing.public().to_text()))
+        });
+        let sealing = SealingKeys::new(vec![sealing]);
+        let broadcaster = folder.join("broadcaster.pub");
+        Self { operator, token, people, broadcaster, folder, sealing, public: public.into() }
     }
 
     /// The sections of the operators, with their roles if there are any.
@@ -230,6 +238,11 @@ impl Keys {
         text + roles.map_or("", |roles| &roles.sections)
     }
 
+    /// What the broadcaster opens values with.
+    pub(super) fn sealing(&self) -> SealingKeys {
+        self.sealing.clone()
+    }
+
     /// The private key's file of a service.
     #[must_use]
     pub fn service(&self, service: &str) -> PathBuf {
@@ -237,12 +250,12 @@ impl Keys {
     }
 }
 
-fn make(folder: &Path, name: &str) -> SigningKey {
-    let key = SigningKey::generate();
-    key.create_file(folder.join(format!("{name}.key"))).expect("the folder is new");
-    std::fs::write(folder.join(format!("{name}.pub")), format!("{}\n", key.public().to_text()))
+fn make(folder: &Path, name: &str) -> (SigningKey, SealingKey) {
+    let (signing, sealing) = (SigningKey::generate(), SealingKey::generate());
+    create_key_file(folder.join(format!("{name}.key")), &signing, &sealing).expect("the folder is new");
+    std::fs::write(folder.join(format!("{name}.pub")), format!("{}\n", signing.public().to_text()))
         .expect("the folder is new");
-    key
+    (signing, sealing)
 }
 
 /// The folder of a broadcaster's own data, below the world's.
@@ -261,8 +274,10 @@ pub(super) fn write(
     database: &Database,
 ) -> PathBuf {
     let mut services = String::new();
-    for (service, key) in &keys.public {
-        write!(services, "[services.{service}]\nkey = \"{key}\"\nsecrets = [\"{SECRET}\"]\n\n").expect("into a String");
+    for (service, (key, sealing)) in &keys.public {
+        let section =
+            format!("[services.{service}]\nkey = \"{key}\"\nsealing_key = \"{sealing}\"\nsecrets = [\"{SECRET}\"]\n\n");
+        services.push_str(&section);
     }
     let lines = |settings: &BTreeMap<String, String>| -> String {
         settings.iter().map(|(name, value)| format!("{name} = {value}\n")).collect()

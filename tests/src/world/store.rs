@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rotacast_proto::SecretValue;
-use rotacast_protocol::{SecretName, Version};
-use rotacast_store::{Created, EmbeddedStore, Prefix, SecretTree};
+use rotacast_protocol::{ClusterName, SecretName, Version};
+use rotacast_seal::SealingKeys;
+use rotacast_store::{
+    ConsulOptions, ConsulStore, Created, EmbeddedStore, EtcdOptions, EtcdStore, Prefix, SecretTree, Store,
+};
 
-use super::{PREFIX, SECRET};
+use super::{CLUSTER, PREFIX, SECRET};
 use crate::servers::{Consul, Etcd, Server};
 
 /// etcd grants no lease shorter than one and a half election timeouts: its default is too long for a leader's term of a
@@ -163,22 +166,17 @@ impl StoreServer {
         }
     }
 
-    /// The value of this version, read with the store's own command line.
+    /// The value of this version, opened with these keys.
     ///
     /// # Panics
-    /// If it cannot.
-    pub async fn get(&self, version: u64) -> String {
-        let key = format!("{PREFIX}/versions/{SECRET}/{version}");
-        match self {
-            Self::Embedded(file) => {
-                let (secret, version) = name(version);
-                let stored = tree(file).await.read_version(&secret, version).await.expect("the file can be read");
-                let stored = stored.unwrap_or_else(|| panic!("there is no {key}"));
-                String::from_utf8(stored.value.expose().to_vec()).expect("test values are text")
-            }
-            Self::Etcd(etcd) => etcd.ctl(&["get", "--print-value-only", &key]).await.trim_end().to_owned(),
-            Self::Consul(consul) => consul.ctl(&["kv", "get", &key]).await.trim_end().to_owned(),
-        }
+    /// If it is not stored or does not open.
+    pub(super) async fn get(&self, version: u64, keys: SealingKeys) -> String {
+        let (secret, version) = name(version);
+        let cluster = ClusterName::new(CLUSTER).expect("a valid name");
+        let tree = self.tree().await.sealed(cluster, keys, None);
+        let stored = tree.read_version(&secret, version).await.expect("the store answers, and the value opens");
+        let stored = stored.unwrap_or_else(|| panic!("there is no version {version}"));
+        String::from_utf8(stored.value.expose().to_vec()).expect("test values are text")
     }
 
     /// Every key and its value.
@@ -186,21 +184,24 @@ impl StoreServer {
     /// # Panics
     /// If it cannot be read.
     pub async fn all(&self) -> Vec<(String, Vec<u8>)> {
-        let store: Arc<dyn rotacast_store::Store> = match self {
-            Self::Embedded(file) => Arc::clone(tree(file).await.store()),
+        let tree = self.tree().await;
+        let listing = tree.store().list(tree.prefix().key()).await.expect("the store answers");
+        listing.entries.into_iter().map(|entry| (entry.key.to_string(), entry.value.expose().to_vec())).collect()
+    }
+
+    async fn tree(&self) -> SecretTree {
+        let store: Arc<dyn Store> = match self {
+            Self::Embedded(file) => return tree(file).await,
             Self::Etcd(etcd) => {
-                let endpoints = vec![etcd.endpoint()];
-                let options = rotacast_store::EtcdOptions { endpoints, ..Default::default() };
-                Arc::new(rotacast_store::EtcdStore::new(options).expect("options that worked for the broadcaster"))
+                let options = EtcdOptions { endpoints: vec![etcd.endpoint()], ..EtcdOptions::default() };
+                Arc::new(EtcdStore::new(options).expect("options that worked for the broadcaster"))
             }
             Self::Consul(consul) => {
-                let options = rotacast_store::ConsulOptions { address: consul.endpoint(), ..Default::default() };
-                Arc::new(rotacast_store::ConsulStore::new(options).expect("options that worked for the broadcaster"))
+                let options = ConsulOptions { address: consul.endpoint(), ..ConsulOptions::default() };
+                Arc::new(ConsulStore::new(options).expect("options that worked for the broadcaster"))
             }
         };
-        let parent = Prefix::new(PREFIX).expect("a valid prefix");
-        let listing = store.list(parent.key()).await.expect("the store answers");
-        listing.entries.into_iter().map(|entry| (entry.key.to_string(), entry.value.expose().to_vec())).collect()
+        SecretTree::new(store, Prefix::new(PREFIX).expect("a valid prefix"))
     }
 }
 

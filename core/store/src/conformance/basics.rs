@@ -4,8 +4,7 @@
 use rand::Rng as _;
 
 use super::{StoreFixture, commit, put, seeded, value, write};
-use crate::{Check, Commit, Committed, Cursor, MAX_COMMIT_BYTES, MAX_COMMIT_OPS, StoreError, Write};
-use rotacast_proto::SecretValue;
+use crate::{Check, Commit, Committed, Cursor, MAX_COMMIT_BYTES, MAX_COMMIT_OPS, MAX_STORED_BYTES, StoreError, Write};
 
 pub async fn a_key_is_created_changed_and_deleted(fixture: &impl StoreFixture) {
     let store = fixture.client().await;
@@ -117,20 +116,19 @@ pub async fn limits_are_kept_and_reached(fixture: &impl StoreFixture) {
     let store = fixture.client().await;
     let root = fixture.prefix().key().clone();
     // Several values of the greatest length, with every byte.
-    let longest: Vec<u8> = (0..SecretValue::MAX_BYTES).map(|at| u8::try_from(at % 256).unwrap()).collect();
+    let longest: Vec<u8> = (0..MAX_STORED_BYTES).map(|at| u8::try_from(at % 256).unwrap()).collect();
     let mut several: Vec<Write> =
-        (0..MAX_COMMIT_BYTES / SecretValue::MAX_BYTES).map(|at| put(&root.child(format!("l{at}")), &longest)).collect();
+        (0..MAX_COMMIT_BYTES / MAX_STORED_BYTES).map(|at| put(&root.child(format!("l{at}")), &longest)).collect();
     // As many bytes as one commit may have.
-    several.push(put(&root.child("rest"), &longest[..MAX_COMMIT_BYTES % SecretValue::MAX_BYTES]));
+    several.push(put(&root.child("rest"), &longest[..MAX_COMMIT_BYTES % MAX_STORED_BYTES]));
     let written = several.len();
     write(&store, several).await;
     assert!(store.get(&root.child("l0")).await.unwrap().unwrap().value.expose() == longest);
     assert_eq!(store.list(&root).await.unwrap().entries.len(), written);
-    let longer = value(vec![7; SecretValue::MAX_BYTES + 1]);
+    let longer = value(vec![7; MAX_STORED_BYTES + 1]);
     let refused = store.commit(Commit { checks: vec![], writes: vec![Write::Put(root.child("m"), longer)] }).await;
     assert!(matches!(refused, Err(StoreError::TooLarge { .. })), "{refused:?}");
-    let too_much =
-        (0..=MAX_COMMIT_BYTES / SecretValue::MAX_BYTES).map(|at| put(&root.child(format!("m{at}")), &longest));
+    let too_much = (0..=MAX_COMMIT_BYTES / MAX_STORED_BYTES).map(|at| put(&root.child(format!("m{at}")), &longest));
     let refused = store.commit(Commit { checks: vec![], writes: too_much.collect() }).await;
     assert!(matches!(refused, Err(StoreError::TooLarge { .. })), "{refused:?}");
 

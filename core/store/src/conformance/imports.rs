@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::counting::Counting;
 use super::elections::TTL;
+use super::seals::sealing;
 use super::trees::{name, version};
 use super::{StoreFixture, put, seeded, value, write};
 use crate::tree::IMPORTS_AT_ONCE;
@@ -21,7 +22,7 @@ type Events = BoxStream<'static, Result<ImportEvent, StoreError>>;
 /// Versions are below the fixture's prefix. The source is beside them.
 async fn halves(fixture: &impl StoreFixture) -> (SecretTree, Prefix) {
     let half = |half: &str| Prefix::new(format!("{}/{half}", fixture.prefix())).unwrap();
-    (SecretTree::new(fixture.client().await, half("tree")), half("source"))
+    (sealing(fixture.client().await, half("tree")), half("source"))
 }
 
 fn source_key(source: &Prefix, secret: &str) -> Key {
@@ -99,7 +100,7 @@ pub async fn importers_at_once_and_crashes_import_nothing_twice(fixture: &impl S
     let (tree, source) = halves(fixture).await;
     let (secret, key) = (name("payments/db"), source_key(&source, "payments/db"));
     let start = |store| {
-        let tree = SecretTree::new(store, tree.prefix().clone());
+        let tree = sealing(store, tree.prefix().clone());
         let mut events = PlainImporter::new(tree, source.clone()).unwrap().run();
         tokio::spawn(async move { while let Some(Ok(_)) = events.next().await {} })
     };
@@ -269,7 +270,7 @@ pub async fn many_keys_cost_no_reads_of_each_and_a_bounded_number_of_commits_at_
     }
     write_many(&tree, &source, "value").await;
     let counting = Arc::new(Counting::new(tree.store().clone()));
-    let tree = SecretTree::new(counting.clone(), tree.prefix().clone());
+    let tree = sealing(counting.clone(), tree.prefix().clone());
     let importer = PlainImporter::new(tree.clone(), source.clone()).unwrap();
     let mut events = importer.run();
     let mut found = Vec::new();

@@ -7,9 +7,10 @@ use rand::Rng as _;
 use tokio_util::sync::CancellationToken;
 
 use super::elections::{TTL, campaign, leads};
+use super::seals::sealing;
 use super::trees::{Told, name, version};
 use super::{ServerFixture, View, put, seeded, tree, value, write};
-use crate::{Commit, SecretTree, StoreError, Write};
+use crate::{Commit, StoreError, Write};
 
 pub async fn a_server_goes_away_and_comes_back(fixture: &impl ServerFixture) {
     let store = fixture.client().await;
@@ -83,7 +84,7 @@ pub async fn a_lost_reply_stores_nothing_twice(fixture: &impl ServerFixture) {
         answered = storing => answered,
         () = cutting => unreachable!("it cuts for ever"),
     };
-    let direct = SecretTree::new(fixture.undisturbed().await, fixture.prefix());
+    let direct = sealing(fixture.undisturbed().await, fixture.prefix());
     let mut values = Vec::new();
     for (at, stamp) in direct.list_versions(&secret).await.unwrap().into_iter().enumerate() {
         assert_eq!(stamp.version, version(at as u64 + 1), "no number is skipped");

@@ -9,6 +9,7 @@ use rotacast_protocol::{
 };
 
 use super::elections::campaign;
+use super::seals::sealing;
 use super::{StoreFixture, commit, put, tree, value, write};
 use crate::{
     AuditHead, Check, Committed, Created, Key, Leadership, MAX_COMMIT_OPS, Published, RosterEntry, SecretTree,
@@ -27,7 +28,7 @@ pub(super) fn version_key(tree: &SecretTree, secret: &str, number: u64) -> Key {
     tree.prefix().key().child("versions").child(secret).child(number)
 }
 
-async fn leader(tree: &SecretTree) -> Leadership {
+pub(super) async fn leader(tree: &SecretTree) -> Leadership {
     campaign(tree.store(), &tree.prefix().key().child("leader"), "test").await
 }
 
@@ -250,7 +251,7 @@ impl Told {
 
 pub async fn every_version_is_reported_once_in_order(fixture: &impl StoreFixture) {
     const AWAY: u64 = 150;
-    let writer = SecretTree::new(fixture.undisturbed().await, fixture.prefix());
+    let writer = sealing(fixture.undisturbed().await, fixture.prefix());
     let leader = leader(&writer).await;
     let secret = name("a");
     for _ in 0..11 {

@@ -252,8 +252,10 @@ impl PlainImporter {
                     };
                     return Ok(moved.into_iter().chain(told).collect());
                 }
-                // One secret's broken marker must not stop the others.
-                Err(error @ StoreError::Corrupt { .. }) => return refused(error.to_string()),
+                // One secret's broken marker or value must not stop the others.
+                Err(error @ (StoreError::Corrupt { .. } | StoreError::Sealed { .. })) => {
+                    return refused(error.to_string());
+                }
                 Err(error) if error.is_transient() => {
                     tracing::warn!(%secret, %error, "importing: trying again");
                     tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
@@ -304,7 +306,7 @@ impl PlainImporter {
                     let key = tree.version_key(secret, number);
                     checks.push(Check::Absent(key.clone()));
                     checks.push(as_read(tree.destroyed_key(secret), held.destroyed_at));
-                    writes.push(Write::Put(key, entry.value.clone()));
+                    writes.push(Write::Put(key, tree.seal(secret, number, &entry.value)?));
                     Outcome::Imported(number)
                 }
                 Some(outcome) => outcome,
@@ -356,7 +358,7 @@ fn judge(secret: &SecretName, entry: &Entry, held: &Held) -> Option<Outcome> {
     if let Err(problem) = check_value(secret, &entry.value) {
         return Some(Outcome::Refused(problem.to_string()));
     }
-    let at = held.versions.iter().rposition(|(_, value)| *value == entry.value)?;
+    let at = held.versions.iter().rposition(|(_, value)| value.as_ref() == Some(&entry.value))?;
     if at + 1 == held.versions.len() {
         return Some(Outcome::Unchanged);
     }

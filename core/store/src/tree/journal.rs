@@ -36,7 +36,8 @@ impl SecretTree {
         check_value(secret, &value)?;
         let key = self.journal_key(secret, version);
         let checks = vec![self.leads(epoch), Check::Absent(key.clone())];
-        match self.commit(checks, vec![Write::Put(key, value.clone())]).await? {
+        let sealed = self.seal_for_ourselves(secret, version, &value)?;
+        match self.commit(checks, vec![Write::Put(key, sealed)]).await? {
             Committed::Done(_) => Ok(value),
             Committed::Conflict => self.read_journal(secret, version).await?.ok_or_else(|| deposed(epoch)),
         }
@@ -47,7 +48,10 @@ impl SecretTree {
     /// # Errors
     /// What the store says.
     pub async fn read_journal(&self, secret: &SecretName, version: Version) -> Result<Option<SecretValue>, StoreError> {
-        Ok(self.store.get(&self.journal_key(secret, version)).await?.map(|entry| entry.value))
+        match self.store.get(&self.journal_key(secret, version)).await? {
+            Some(entry) => self.reader.open(secret, version, entry).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Forgets a journalled value. Doing it again changes nothing.
@@ -82,11 +86,14 @@ impl SecretTree {
             let stored = self.store.get(&version_key).await?;
             let (destroyed, destroyed_at) = self.read_destroyed(secret).await?;
             match (&journal, &stored) {
-                (Some(journal), Some(stored)) if journal.value == stored.value => {
+                (Some(journal), Some(stored)) => {
+                    let ours = self.reader.open(secret, version, journal.clone()).await?;
+                    if ours != self.reader.open(secret, version, stored.clone()).await? {
+                        return Ok(Published::Taken);
+                    }
                     self.clear_journal(secret, version, epoch).await?;
                     return Ok(Published::Done(stored.created));
                 }
-                (Some(_), Some(_)) => return Ok(Published::Taken),
                 (None, Some(stored)) => return Ok(Published::Done(stored.created)),
                 (None, None) => return Ok(Published::Missing),
                 (Some(_), None) if destroyed.contains(version) => return Ok(Published::Taken),
@@ -97,10 +104,9 @@ impl SecretTree {
                         Check::Unchanged(journal_key.clone(), journal.modified),
                         as_read(self.destroyed_key(secret), destroyed_at),
                     ];
-                    let writes = vec![
-                        Write::Put(version_key.clone(), journal.value.clone()),
-                        Write::Delete(journal_key.clone()),
-                    ];
+                    let value = self.reader.open(secret, version, journal.clone()).await?;
+                    let sealed = self.seal(secret, version, &value)?;
+                    let writes = vec![Write::Put(version_key.clone(), sealed), Write::Delete(journal_key.clone())];
                     if let Committed::Done(cursor) = self.commit(checks, writes).await? {
                         return Ok(Published::Done(cursor));
                     }

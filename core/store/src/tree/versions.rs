@@ -8,7 +8,7 @@ use rotacast_proto::SecretValue;
 use rotacast_protocol::{Epoch, SecretName, Version};
 
 use super::{SecretTree, as_read, check_value, deposed, parse_version_key};
-use crate::{Check, Committed, Cursor, StoreError, StoredVersion, Write};
+use crate::{Check, Committed, Cursor, Entry, StoreError, StoredVersion, Write};
 
 /// How often a commit that lost a race, or whose outcome is unknown, is tried again. Every lost race means that
 /// another client made progress, so only a crowd larger than this at one secret can use it up.
@@ -72,10 +72,8 @@ impl SecretTree {
         Ok(stored.into_iter().map(|(stamp, _)| stamp).collect())
     }
 
-    pub(super) async fn stored_versions(
-        &self,
-        secret: &SecretName,
-    ) -> Result<Vec<(VersionStamp, SecretValue)>, StoreError> {
+    /// The same with what is stored, which may be sealed.
+    pub(super) async fn stored_versions(&self, secret: &SecretName) -> Result<Vec<(VersionStamp, Entry)>, StoreError> {
         let folder = self.versions_folder();
         let listing = self.store.list(&folder.child(secret)).await?;
         let mut versions: Vec<_> = listing
@@ -85,7 +83,7 @@ impl SecretTree {
                 // Below `versions/a/` also lie the versions of secrets such as `a/b`.
                 let (found, version) = parse_version_key(entry.key.below(&folder)?).ok()?;
                 let stamp = VersionStamp { version, created: entry.created, modified: entry.modified };
-                (found == *secret).then_some((stamp, entry.value))
+                (found == *secret).then_some((stamp, entry))
             })
             .collect();
         versions.sort_by_key(|(stamp, _)| stamp.version);
@@ -105,6 +103,7 @@ impl SecretTree {
         mut checks: Vec<Check>,
     ) -> Result<Created, StoreError> {
         check_value(secret, &value)?;
+        let value = self.seal(secret, version, &value)?;
         let key = self.version_key(secret, version);
         let (destroyed, destroyed_at) = self.read_destroyed(secret).await?;
         if destroyed.contains(version) {
@@ -210,7 +209,8 @@ impl SecretTree {
     /// [`StoreError::NotLeader`] if `epoch` is over; what the store says.
     pub async fn destroy_version(&self, secret: &SecretName, version: Version, epoch: Epoch) -> Result<(), StoreError> {
         let key = self.version_key(secret, version);
-        self.note_destroyed(secret, &[version], vec![Write::Delete(key)], epoch).await
+        let readers = self.reader.added_readers_key(secret, version);
+        self.note_destroyed(secret, &[version], vec![Write::Delete(key), Write::Delete(readers)], epoch).await
     }
 
     async fn note_destroyed(

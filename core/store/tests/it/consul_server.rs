@@ -290,7 +290,9 @@ async fn rights_are_kept_to_and_their_lack_is_named() {
     let reader = SecretReader::new(Arc::new(service.clone()), prefix());
     assert!(reader.read_version(&secret, Version::FIRST).await.unwrap().is_some());
     assert!(reader.read_record(&secret).await.unwrap().is_none());
-    for key in ["roster/payments-api/pod-1/0", "versions/mail/smtp/1", "records/mail/smtp", "leader"] {
+    for key in
+        ["roster/payments-api/pod-1/0", "versions/mail/smtp/1", "readers/mail/smtp/1", "records/mail/smtp", "leader"]
+    {
         let refused = service.get(&Key::new(format!("rotacast/{key}"))).await.err();
         assert!(matches!(refused, Some(StoreError::Denied { .. })), "{key}: {refused:?}");
     }

@@ -82,6 +82,7 @@ async fn users_and_their_rights_are_kept_to() {
         &["user", "grant-role", "rotacast", "rotacast"],
         &["role", "add", "payments-api"],
         &["role", "grant-permission", "payments-api", "--prefix=true", "read", "rotacast/versions/payments/db/"],
+        &["role", "grant-permission", "payments-api", "--prefix=true", "read", "rotacast/readers/payments/db/"],
         &["role", "grant-permission", "payments-api", "read", "rotacast/records/payments/db"],
         &["user", "add", "payments-api:service-pw"],
         &["user", "grant-role", "payments-api", "payments-api"],
@@ -119,7 +120,9 @@ async fn users_and_their_rights_are_kept_to() {
     let reader = SecretReader::new(Arc::new(service.clone()), Prefix::new("rotacast").unwrap());
     assert!(reader.read_version(&secret, Version::FIRST).await.unwrap().is_some());
     assert!(reader.read_record(&secret).await.unwrap().is_none());
-    for key in ["roster/payments-api/pod-1/0", "versions/mail/smtp/1", "records/mail/smtp", "leader"] {
+    for key in
+        ["roster/payments-api/pod-1/0", "versions/mail/smtp/1", "readers/mail/smtp/1", "records/mail/smtp", "leader"]
+    {
         let refused = service.get(&Key::new(format!("rotacast/{key}"))).await.err();
         assert!(matches!(refused, Some(StoreError::Denied { .. })), "{key}: {refused:?}");
     }

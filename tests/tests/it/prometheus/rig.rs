@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use rotacast_proto::SigningKey;
+use rotacast_seal::{SealingKey, create_key_file};
 use rotacast_subscriber::Subscriber;
 use rotacast_tests::http;
 use rotacast_tests::servers::{Process, Scratch, free_port, until};
@@ -26,7 +27,7 @@ pub(crate) struct Rig {
 
 fn key(folder: &Path, name: &str) -> String {
     let key = SigningKey::generate();
-    key.create_file(folder.join(format!("{name}.key"))).expect("the folder is new");
+    create_key_file(folder.join(format!("{name}.key")), &key, &SealingKey::generate()).expect("the folder is new");
     std::fs::write(folder.join(format!("{name}.pub")), key.public().to_text()).expect("the folder is new");
     key.public().to_text()
 }

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rotacast_proto::SecretValue;
 use rotacast_protocol::{SecretName, Version};
+use rotacast_seal::SealError;
 use tokio::sync::OnceCell;
 
 use super::super::destroyed::Destroyed;
@@ -15,8 +16,8 @@ use crate::{Cursor, Entry, Key, StoreError};
 /// What the tree holds of one secret. No `Debug`: it has values.
 #[derive(Default)]
 pub(super) struct Held {
-    /// Its stored versions, ascending.
-    pub(super) versions: Vec<(Version, SecretValue)>,
+    /// Its stored versions, ascending. None: the value is damaged, and equals no other.
+    pub(super) versions: Vec<(Version, Option<SecretValue>)>,
     destroyed: Destroyed,
     /// When the note about destroyed numbers was written.
     pub(super) destroyed_at: Option<Cursor>,
@@ -26,8 +27,8 @@ impl Held {
     pub(super) async fn read(tree: &SecretTree, secret: &SecretName) -> Result<Self, StoreError> {
         let (versions, (destroyed, destroyed_at)) =
             tokio::try_join!(tree.stored_versions(secret), tree.read_destroyed(secret))?;
-        let versions = versions.into_iter().map(|(stamp, value)| (stamp.version, value)).collect();
-        Ok(Self { versions, destroyed, destroyed_at })
+        let versions = versions.into_iter().map(|(stamp, entry)| (stamp.version, entry)).collect();
+        Ok(Self { versions: opened(tree, secret, versions).await?, destroyed, destroyed_at })
     }
 
     /// One more than the highest ever stored, destroyed, or named by `floor`.
@@ -48,7 +49,7 @@ pub(super) struct Listed {
 
 #[derive(Default)]
 struct Folders {
-    versions: BTreeMap<SecretName, Vec<(Version, SecretValue)>>,
+    versions: BTreeMap<SecretName, Vec<(Version, Entry)>>,
     destroyed: BTreeMap<Key, Entry>,
 }
 
@@ -68,7 +69,8 @@ impl Listed {
             Some(entry) => (Destroyed::of(&entry)?, Some(entry.modified)),
             None => Default::default(),
         };
-        Ok(Held { versions: versions.unwrap_or_default(), destroyed, destroyed_at })
+        let versions = opened(tree, secret, versions.unwrap_or_default()).await?;
+        Ok(Held { versions, destroyed, destroyed_at })
     }
 }
 
@@ -81,13 +83,31 @@ impl Folders {
         for entry in versions.entries {
             // Keys that are no versions are reported by the watch of the versions.
             if let Some(Ok((secret, version))) = entry.key.below(&folder).map(parse_version_key) {
-                folders.versions.entry(secret).or_default().push((version, entry.value));
+                folders.versions.entry(secret).or_default().push((version, entry));
             }
         }
         // Keys are in the order of their text: 10 comes before 9.
         folders.versions.values_mut().for_each(|versions| versions.sort_by_key(|(version, _)| *version));
         Ok(Mutex::new(folders))
     }
+}
+
+/// Without the key, whether a value is new cannot be told: that is an error, not a new version.
+async fn opened(
+    tree: &SecretTree,
+    secret: &SecretName,
+    stored: Vec<(Version, Entry)>,
+) -> Result<Vec<(Version, Option<SecretValue>)>, StoreError> {
+    let mut versions = Vec::with_capacity(stored.len());
+    for (version, entry) in stored {
+        let value = match tree.reader.open(secret, version, entry).await {
+            Ok(value) => Some(value),
+            Err(StoreError::Sealed { problem: SealError::DataKey { .. } | SealError::Ciphertext, .. }) => None,
+            Err(problem) => return Err(problem),
+        };
+        versions.push((version, value));
+    }
+    Ok(versions)
 }
 
 async fn entries(tree: &SecretTree, folder: Key) -> Result<BTreeMap<Key, Entry>, StoreError> {

@@ -1,0 +1,239 @@
+//! Sealing and opening.
+
+use std::convert::Infallible;
+
+use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
+use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
+use hpke::aead::ChaCha20Poly1305 as HpkeCipher;
+use hpke::kdf::HkdfSha256;
+use hpke::kem::X25519HkdfSha256;
+use hpke::{Deserializable as _, OpModeR, OpModeS, Serializable as _};
+use rand_core::{TryCryptoRng, TryRng};
+use rotacast_proto::SecretValue;
+use rotacast_protocol::{ClusterName, SecretName, Version};
+use zeroize::Zeroizing;
+
+use crate::error::SealError;
+use crate::format::{AddedReaders, MAX_ADDED_READERS, MAX_READERS, Sealed, WrappedKey};
+use crate::key::{ReaderName, SealingKeys, SealingPublicKey};
+
+pub(crate) type Kem = X25519HkdfSha256;
+
+/// What the ciphertext of a value is bound to, before the place's own fields.
+const VALUE: &[u8] = b"rotacast sealed value 1";
+/// What a wrapped data key is bound to.
+const DATA_KEY: &[u8] = b"rotacast data key 1";
+
+/// Where a value belongs: it opens nowhere else.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Of which cluster.
+    pub cluster: &'a ClusterName,
+    /// Of which secret.
+    pub secret: &'a SecretName,
+    /// Which version.
+    pub version: Version,
+}
+
+impl Place<'_> {
+    /// Each part with its length in front, so that no two places are the same bytes.
+    fn bound(&self, what: &[u8]) -> Vec<u8> {
+        let mut bytes = what.to_vec();
+        for part in [self.cluster.as_str(), self.secret.as_str()] {
+            bytes.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            bytes.extend_from_slice(part.as_bytes());
+        }
+        bytes.extend_from_slice(&self.version.get().to_be_bytes());
+        bytes
+    }
+}
+
+/// Whom a value is sealed for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reader {
+    /// Who it is.
+    pub name: ReaderName,
+    /// Its key.
+    pub key: SealingPublicKey,
+}
+
+/// Randomness that the caller gives, as `hpke` takes it.
+struct Given<'a>(&'a mut dyn FnMut(&mut [u8]));
+
+impl TryRng for Given<'_> {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let mut bytes = [0; 4];
+        (self.0)(&mut bytes);
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let mut bytes = [0; 8];
+        (self.0)(&mut bytes);
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        (self.0)(bytes);
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Given<'_> {}
+
+/// Seals a value for these readers. `random` fills its argument with bytes that no one can predict, other ones each time.
+///
+/// # Errors
+/// [`SealError::TooManyReaders`], [`SealError::BadReader`].
+pub fn seal(
+    place: Place<'_>,
+    value: &SecretValue,
+    readers: &[Reader],
+    random: &mut dyn FnMut(&mut [u8]),
+) -> Result<Sealed, SealError> {
+    if readers.len() > MAX_READERS {
+        return Err(SealError::TooManyReaders { found: readers.len(), limit: MAX_READERS });
+    }
+    let mut data_key = Zeroizing::new([0; 32]);
+    random(&mut data_key[..]);
+    let mut nonce = [0; 12];
+    random(&mut nonce);
+    let wrapped = readers.iter().map(|reader| wrap(place, &data_key, reader, random)).collect::<Result<_, _>>()?;
+    let payload = Payload { msg: value.expose(), aad: &place.bound(VALUE) };
+    let ciphertext = cipher(&data_key)
+        .encrypt(&Nonce::from(nonce), payload)
+        .expect("the cipher takes up to 256 GiB, and a value is far shorter");
+    Ok(Sealed::new(nonce, wrapped, ciphertext))
+}
+
+/// Opens a value with whichever of the keys it was sealed for, or was wrapped for later.
+///
+/// # Errors
+/// [`SealError::NoKey`], [`SealError::DataKey`], [`SealError::Ciphertext`].
+pub fn open(
+    place: Place<'_>,
+    sealed: &Sealed,
+    added: Option<&AddedReaders>,
+    keys: &SealingKeys,
+) -> Result<SecretValue, SealError> {
+    open_with(place, sealed, added, keys).map(|(value, _)| value)
+}
+
+/// Whether the data key is wrapped for one of these keys, here or among the readers added later.
+#[must_use]
+pub fn can_open(sealed: &Sealed, added: Option<&AddedReaders>, keys: &SealingKeys) -> bool {
+    all(sealed, added).any(|wrapped| keys.iter().any(|key| wrapped.is_for(key.public().id())))
+}
+
+/// Wraps the data key for the readers that cannot open the value yet. `None`: all of them can. The value is opened first: what
+/// does not open is wrapped for no reader.
+///
+/// # Errors
+/// As [`open`] and [`seal`].
+pub fn add_readers(
+    place: Place<'_>,
+    sealed: &Sealed,
+    added: Option<&AddedReaders>,
+    keys: &SealingKeys,
+    readers: &[Reader],
+    random: &mut dyn FnMut(&mut [u8]),
+) -> Result<Option<AddedReaders>, SealError> {
+    let is_new = |reader: &&Reader| !all(sealed, added).any(|wrapped| wrapped.is_for(reader.key.id()));
+    let new: Vec<&Reader> = readers.iter().filter(is_new).collect();
+    if new.is_empty() {
+        return Ok(None);
+    }
+    let (_, data_key) = open_with(place, sealed, added, keys)?;
+    let mut added = added.cloned().unwrap_or_default();
+    let found = added.readers().len() + new.len();
+    if found > MAX_ADDED_READERS {
+        return Err(SealError::TooManyReaders { found, limit: MAX_ADDED_READERS });
+    }
+    for reader in new {
+        added.add(wrap(place, &data_key, reader, random)?);
+    }
+    Ok(Some(added))
+}
+
+fn all<'a>(sealed: &'a Sealed, added: Option<&'a AddedReaders>) -> impl Iterator<Item = &'a WrappedKey> {
+    sealed.readers().iter().chain(added.into_iter().flat_map(AddedReaders::readers))
+}
+
+fn open_with(
+    place: Place<'_>,
+    sealed: &Sealed,
+    added: Option<&AddedReaders>,
+    keys: &SealingKeys,
+) -> Result<(SecretValue, Zeroizing<[u8; 32]>), SealError> {
+    let mut problem = None;
+    for wrapped in all(sealed, added) {
+        let Some(key) = keys.iter().find(|key| wrapped.is_for(key.public().id())) else { continue };
+        let Some(data_key) = unwrap(place, wrapped, &key.private()) else {
+            // Another one may be whole.
+            problem = Some(SealError::DataKey { key: key.public().id().clone() });
+            continue;
+        };
+        let payload = Payload { msg: &sealed.ciphertext, aad: &place.bound(VALUE) };
+        match cipher(&data_key).decrypt(&Nonce::from(*sealed.nonce()), payload) {
+            Ok(value) => return Ok((SecretValue::new(value), data_key)),
+            Err(_) => problem = Some(SealError::Ciphertext),
+        }
+    }
+    Err(problem.unwrap_or_else(|| {
+        let sealed_for = all(sealed, added).filter_map(|wrapped| Some((wrapped.reader()?, wrapped.key()?)));
+        let at_hand = keys.iter().map(|key| key.public().id().clone());
+        SealError::NoKey { sealed_for: sealed_for.collect(), at_hand: at_hand.collect() }
+    }))
+}
+
+fn cipher(data_key: &[u8; 32]) -> ChaCha20Poly1305 {
+    ChaCha20Poly1305::new(&Key::from(*data_key))
+}
+
+fn wrap(
+    place: Place<'_>,
+    data_key: &[u8; 32],
+    reader: &Reader,
+    random: &mut dyn FnMut(&mut [u8]),
+) -> Result<WrappedKey, SealError> {
+    let refused = || SealError::BadReader { reader: reader.name.clone(), key: reader.key.id().clone() };
+    let (encapsulated, wrapped) = hpke::single_shot_seal_with_rng::<HpkeCipher, HkdfSha256, Kem>(
+        &OpModeS::Base,
+        &reader.key.public(),
+        &place.bound(DATA_KEY),
+        data_key,
+        &[],
+        &mut Given(random),
+    )
+    .map_err(|_| refused())?;
+    let wrapped = wrapped.try_into().map_err(|_| refused())?;
+    Ok(WrappedKey::new(&reader.name, reader.key.id(), encapsulated.to_bytes().into(), wrapped))
+}
+
+fn unwrap(
+    place: Place<'_>,
+    wrapped: &WrappedKey,
+    private: &<Kem as hpke::Kem>::PrivateKey,
+) -> Option<Zeroizing<[u8; 32]>> {
+    let encapsulated = <Kem as hpke::Kem>::EncappedKey::from_bytes(&wrapped.encapsulated.0).ok()?;
+    let opened = hpke::single_shot_open::<HpkeCipher, HkdfSha256, Kem>(
+        &OpModeR::Base,
+        private,
+        &encapsulated,
+        &place.bound(DATA_KEY),
+        &wrapped.wrapped.0,
+        &[],
+    );
+    let opened = Zeroizing::new(opened.ok()?);
+    let mut data_key = Zeroizing::new([0; 32]);
+    if opened.len() != data_key.len() {
+        return None;
+    }
+    data_key.copy_from_slice(&opened);
+    Some(data_key)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+use rand::rngs::StdRng;
+use rand::{Rng as _, RngCore as _, SeedableRng as _};
+
+use super::*;
+use crate::key::SealingKey;
+
+/// A generator whose seed is printed, and taken from `ROTACAST_SEED` to replay.
+fn seeded() -> StdRng {
+    let seed = match std::env::var("ROTACAST_SEED") {
+        Ok(text) => text.parse().expect("ROTACAST_SEED is a whole number"),
+        Err(_) => rand::random(),
+    };
+    eprintln!("seed: ROTACAST_SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}
+
+fn drawn(rng: &mut StdRng) -> SealingKey {
+    let mut bytes = Zeroizing::new([0; 32]);
+    rng.fill_bytes(&mut bytes[..]);
+    SealingKey::from_bytes(bytes)
+}
+
+fn keys(key: &SealingKey) -> SealingKeys {
+    SealingKeys::new(vec![key.clone()])
+}
+
+fn broadcasters(key: &SealingKey) -> Reader {
+    Reader { name: ReaderName::Broadcasters, key: key.public().clone() }
+}
+
+fn service(name: &str, key: &SealingKey) -> Reader {
+    Reader { name: ReaderName::Service(name.parse().unwrap()), key: key.public().clone() }
+}
+
+struct Names {
+    cluster: ClusterName,
+    secret: SecretName,
+}
+
+impl Names {
+    fn new(cluster: &str, secret: &str) -> Self {
+        Self { cluster: cluster.parse().unwrap(), secret: secret.parse().unwrap() }
+    }
+
+    fn place(&self, version: u64) -> Place<'_> {
+        Place { cluster: &self.cluster, secret: &self.secret, version: Version::new(version).unwrap() }
+    }
+}
+
+fn value(text: &str) -> SecretValue {
+    SecretValue::new(text.as_bytes().to_vec())
+}
+
+fn decoded(stored: &SecretValue) -> Sealed {
+    Sealed::decode(stored.expose()).unwrap().expect("it is sealed")
+}
+
+#[test]
+fn every_reader_opens_what_was_sealed_for_it_and_no_one_else_does() {
+    let mut rng = seeded();
+    for _ in 0..50 {
+        let names = Names::new("prod", "payments/db");
+        let place = names.place(rng.random_range(1..1_000));
+        let (own, other) = (drawn(&mut rng), drawn(&mut rng));
+        let services: Vec<SealingKey> = (0..rng.random_range(0..4)).map(|_| drawn(&mut rng)).collect();
+        let mut readers = vec![broadcasters(&own)];
+        readers.extend(services.iter().map(|key| service("payments-api", key)));
+        let mut bytes = vec![0; rng.random_range(1..3_000)];
+        rng.fill_bytes(&mut bytes);
+        let plain = SecretValue::new(bytes);
+        let stored = seal(place, &plain, &readers, &mut |bytes| rng.fill_bytes(bytes)).unwrap().encode();
+        assert!(Sealed::is_sealed(stored.expose()));
+        let sealed = decoded(&stored);
+        for key in services.iter().chain([&own]) {
+            assert!(open(place, &sealed, None, &keys(key)).unwrap() == plain);
+        }
+        let refused = open(place, &sealed, None, &keys(&other)).err().unwrap();
+        let SealError::NoKey { sealed_for, at_hand } = &refused else { panic!("{refused}") };
+        assert_eq!(sealed_for.len(), readers.len());
+        assert_eq!(at_hand[..], [other.public().id().clone()]);
+        let text = refused.to_string();
+        assert!(text.contains(own.public().id().as_str()) && text.contains(other.public().id().as_str()), "{text}");
+    }
+}
+
+#[test]
+fn a_ciphertext_that_was_moved_opens_nowhere_else() {
+    let mut rng = seeded();
+    let names = Names::new("prod", "payments/db");
+    let key = drawn(&mut rng);
+    let sealed = seal(names.place(7), &value("v"), &[broadcasters(&key)], &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+    assert!(open(names.place(7), &sealed, None, &keys(&key)).is_ok());
+    let (cluster, secret) = (Names::new("test", "payments/db"), Names::new("prod", "payments/d"));
+    for place in [names.place(8), cluster.place(7), secret.place(7)] {
+        let refused = open(place, &sealed, None, &keys(&key)).err().unwrap();
+        assert!(matches!(refused, SealError::DataKey { .. }), "{refused}");
+        assert!(refused.to_string().contains("moved here from another secret"), "{refused}");
+    }
+    // Another version's ciphertext behind this one's data key.
+    let mut other =
+        seal(names.place(8), &value("w"), &[broadcasters(&key)], &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+    other.ciphertext.clone_from(&sealed.ciphertext);
+    assert_eq!(open(names.place(8), &other, None, &keys(&key)).err().unwrap(), SealError::Ciphertext);
+}
+
+#[test]
+fn whatever_is_flipped_or_cut_is_refused_by_name() {
+    let mut rng = seeded();
+    let names = Names::new("prod", "payments/db");
+    let key = drawn(&mut rng);
+    let plain = value("correct horse battery staple");
+    let readers = [broadcasters(&key), service("payments-api", &drawn(&mut rng))];
+    let stored = seal(names.place(1), &plain, &readers, &mut |bytes| rng.fill_bytes(bytes)).unwrap().encode();
+    let attempt = |stored: &[u8]| match Sealed::decode(stored) {
+        Ok(None) => None,
+        Ok(Some(sealed)) => Some(open(names.place(1), &sealed, None, &keys(&key))),
+        Err(problem) => Some(Err(problem)),
+    };
+    let magic = b"rotacast-sealed-".len();
+    for at in 0..stored.len() {
+        for bit in 0..8 {
+            let mut changed = stored.expose().to_vec();
+            changed[at] ^= 1 << bit;
+            match attempt(&changed) {
+                None => assert!(at < magic, "a change at {at} hides that it is sealed"),
+                // Of a header, names and the other reader's data key say nothing to this one.
+                Some(Ok(opened)) => assert!(opened == plain, "a change at {at} opens to something else"),
+                Some(Err(problem)) => assert!(!problem.to_string().is_empty()),
+            }
+        }
+    }
+    let begins = stored.len() - plain.len() - 16;
+    for at in begins..stored.len() {
+        let mut changed = stored.expose().to_vec();
+        changed[at] ^= 1;
+        assert_eq!(attempt(&changed).unwrap().err().unwrap(), SealError::Ciphertext, "at {at}");
+    }
+    for length in magic..stored.len() {
+        assert!(attempt(&stored.expose()[..length]).unwrap().is_err(), "cut to {length} bytes");
+    }
+}
+
+#[test]
+fn random_bytes_behind_the_magic_are_refused() {
+    let mut rng = seeded();
+    for _ in 0..2_000 {
+        let mut bytes = b"rotacast-sealed-1\n".to_vec();
+        let mut tail = vec![0; rng.random_range(0..200)];
+        rng.fill_bytes(&mut tail);
+        bytes.extend_from_slice(&tail);
+        assert!(Sealed::decode(&bytes).is_err());
+        assert!(AddedReaders::decode(&tail).is_err());
+    }
+}
+
+#[test]
+fn a_reader_that_is_added_later_opens_and_the_sealed_value_stays_as_it_is() {
+    let mut rng = seeded();
+    let names = Names::new("prod", "payments/db");
+    let (own, late) = (drawn(&mut rng), drawn(&mut rng));
+    let sealed = seal(names.place(1), &value("v"), &[broadcasters(&own)], &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+    let before = sealed.encode();
+    let readers = [broadcasters(&own), service("late", &late)];
+    let added =
+        add_readers(names.place(1), &sealed, None, &keys(&own), &readers, &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+    let added = added.expect("one reader is new");
+    let added = AddedReaders::decode(added.encode().expose()).unwrap();
+    assert!(open(names.place(1), &sealed, Some(&added), &keys(&late)).unwrap() == value("v"));
+    assert!(open(names.place(1), &sealed, Some(&added), &keys(&own)).unwrap() == value("v"));
+    assert!(can_open(&sealed, Some(&added), &keys(&late)) && !can_open(&sealed, None, &keys(&late)));
+    assert!(sealed.encode() == before);
+    // Once more changes nothing.
+    let again = add_readers(names.place(1), &sealed, Some(&added), &keys(&own), &readers, &mut |_| unreachable!());
+    assert!(again.unwrap().is_none());
+    // What does not open is wrapped for no reader.
+    let stranger = keys(&drawn(&mut rng));
+    let refused = add_readers(names.place(1), &sealed, None, &stranger, &readers, &mut |_| unreachable!());
+    assert!(matches!(refused, Err(SealError::NoKey { .. })));
+    let mut broken = decoded(&sealed.encode());
+    broken.ciphertext[0] ^= 1;
+    let refused = add_readers(names.place(1), &broken, None, &keys(&own), &readers, &mut |_| unreachable!());
+    assert_eq!(refused.err().unwrap(), SealError::Ciphertext);
+}
+
+#[test]
+fn a_removed_reader_keeps_what_it_could_open_and_opens_no_newer_version() {
+    let mut rng = seeded();
+    let names = Names::new("prod", "payments/db");
+    let (own, removed) = (drawn(&mut rng), drawn(&mut rng));
+    let both = [broadcasters(&own), service("removed", &removed)];
+    let old = seal(names.place(1), &value("old"), &both, &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+    let new = seal(names.place(2), &value("new"), &both[..1], &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+    // Wrapping anew is no answer: the old wrapped key still opens the old ciphertext.
+    assert!(open(names.place(1), &old, None, &keys(&removed)).unwrap() == value("old"));
+    let refused = open(names.place(2), &new, None, &keys(&removed)).err().unwrap();
+    assert!(matches!(refused, SealError::NoKey { .. }), "{refused}");
+}
+
+#[test]
+fn with_two_keys_the_first_is_sealed_for_and_both_open() {
+    let mut rng = seeded();
+    let names = Names::new("prod", "payments/db");
+    let (old, new) = (drawn(&mut rng), drawn(&mut rng));
+    let by_old = seal(names.place(1), &value("v"), &[broadcasters(&old)], &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+    let both = SealingKeys::new(vec![new.clone(), old.clone()]);
+    let reader = Reader { name: ReaderName::Broadcasters, key: both.first().unwrap().public().clone() };
+    let by_new =
+        seal(names.place(2), &value("w"), std::slice::from_ref(&reader), &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+    assert!(open(names.place(1), &by_old, None, &both).is_ok() && open(names.place(2), &by_new, None, &both).is_ok());
+    assert!(open(names.place(2), &by_new, None, &keys(&old)).is_err());
+    let added =
+        add_readers(names.place(1), &by_old, None, &both, &[reader], &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+    assert!(open(names.place(1), &by_old, added.as_ref(), &keys(&new)).unwrap() == value("v"));
+}
+
+#[test]
+fn what_a_later_version_wrote_survives_and_a_newer_format_is_refused() {
+    let mut rng = seeded();
+    let names = Names::new("prod", "payments/db");
+    let key = drawn(&mut rng);
+    let sealed = seal(names.place(1), &value("v"), &[broadcasters(&key)], &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+    let text = String::from_utf8_lossy(sealed.encode().expose()).into_owned();
+    let header = text.lines().nth(1).unwrap().replacen('{', r#"{"later":[1],"#, 1);
+    let mut bytes = format!("rotacast-sealed-1\n{header}\n").into_bytes();
+    bytes.extend_from_slice(&sealed.ciphertext);
+    let read = decoded(&SecretValue::new(bytes));
+    assert!(open(names.place(1), &read, None, &keys(&key)).is_ok());
+    assert!(String::from_utf8_lossy(read.encode().expose()).contains(r#""later":[1]"#));
+
+    let added = AddedReaders::decode(br#"{"format":1,"readers":[],"later":{"a":1}}"#).unwrap();
+    let readers = [service("late", &key)];
+    let own = broadcasters(&key);
+    let other = seal(names.place(1), &value("v"), &[own], &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+    assert!(add_readers(names.place(1), &other, Some(&added), &keys(&key), &readers, &mut |_| ()).unwrap().is_none());
+    assert!(String::from_utf8_lossy(added.encode().expose()).contains(r#""later":{"a":1}"#));
+
+    let newer = Sealed::decode(b"rotacast-sealed-2\nwhatever").err().unwrap();
+    assert_eq!(newer, SealError::Format { found: 2, expected: 1 });
+    assert_eq!(AddedReaders::decode(br#"{"format":9}"#).err().unwrap(), SealError::Format { found: 9, expected: 1 });
+}
+
+#[test]
+fn the_most_readers_with_the_longest_names_stay_within_the_overhead() {
+    let mut rng = seeded();
+    let names = Names::new("prod", "payments/db");
+    let key = drawn(&mut rng);
+    let longest = "s".repeat(128);
+    let readers = vec![service(&longest, &key); MAX_READERS];
+    let plain = value("v");
+    let stored = seal(names.place(1), &plain, &readers, &mut |bytes| rng.fill_bytes(bytes)).unwrap().encode();
+    let overhead = stored.len() - plain.len();
+    assert!(overhead <= crate::format::MAX_OVERHEAD, "{overhead}");
+    let too_many = vec![service("a", &key); MAX_READERS + 1];
+    let refused = seal(names.place(1), &plain, &too_many, &mut |bytes| rng.fill_bytes(bytes)).err().unwrap();
+    assert_eq!(refused, SealError::TooManyReaders { found: MAX_READERS + 1, limit: MAX_READERS });
+}
+
+#[test]
+fn a_public_key_of_low_order_is_refused_by_name() {
+    let zeros = "rotacast-sealing-public-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let names = Names::new("prod", "payments/db");
+    let reader =
+        Reader { name: ReaderName::Service("x".parse().unwrap()), key: SealingPublicKey::parse(zeros).unwrap() };
+    let refused = seal(names.place(1), &value("v"), &[reader], &mut |bytes| bytes.fill(1)).err().unwrap();
+    assert!(matches!(refused, SealError::BadReader { .. }) && refused.to_string().contains("service x"), "{refused}");
+}

@@ -1,0 +1,182 @@
+//! Values sealed on their way into the store.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rand::RngCore as _;
+use rotacast_proto::{KeyId, SecretValue};
+use rotacast_protocol::{ClusterName, SecretName, Version};
+use rotacast_seal::{Reader, ReaderName, SealError, Sealed, SealingKeys, add_readers, open, seal};
+
+use super::versions::attempts;
+use super::{SecretTree, as_read, parse_version_key};
+use crate::reader::sealed_error;
+use crate::{Check, Committed, Entry, StoreError, Write};
+
+/// Whom the values of a secret are sealed for. Asked each time one is sealed: the configuration may have changed.
+pub trait Readers: Send + Sync + 'static {
+    /// The broadcasters and every service that may use the secret and has a sealing key.
+    fn readers(&self, secret: &SecretName) -> Vec<Reader>;
+}
+
+/// Who can open a stored version.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SealState {
+    /// It is the value itself: sealing was off, or another client wrote it.
+    Plain,
+    /// It is sealed for these.
+    SealedFor(Vec<(ReaderName, KeyId)>),
+}
+
+/// What became of a version's readers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rewrapped {
+    /// Its data key is wrapped for so many more readers.
+    Added(usize),
+    /// All of its readers could open it already, and it opens.
+    Nothing,
+    /// It is not sealed.
+    Plain,
+    /// It is gone.
+    Gone,
+}
+
+impl SecretTree {
+    /// Opens what is sealed with `keys`. With `readers`, seals every value that it writes.
+    #[must_use]
+    pub fn sealed(mut self, cluster: ClusterName, keys: SealingKeys, readers: Option<Arc<dyn Readers>>) -> Self {
+        self.reader = self.reader.opening(cluster, keys);
+        self.readers = readers;
+        self
+    }
+
+    /// What is to be stored for a value of this version.
+    pub(super) fn seal(
+        &self,
+        secret: &SecretName,
+        version: Version,
+        value: &SecretValue,
+    ) -> Result<SecretValue, StoreError> {
+        match &self.readers {
+            None => Ok(value.clone()),
+            Some(readers) => self.seal_for(secret, version, value, &readers.readers(secret)),
+        }
+    }
+
+    /// The same for a value that has no version yet: it is the broadcasters' alone.
+    pub(super) fn seal_for_ourselves(
+        &self,
+        secret: &SecretName,
+        version: Version,
+        value: &SecretValue,
+    ) -> Result<SecretValue, StoreError> {
+        let Some(readers) = &self.readers else { return Ok(value.clone()) };
+        let mut ours = readers.readers(secret);
+        ours.retain(|reader| reader.name == ReaderName::Broadcasters);
+        self.seal_for(secret, version, value, &ours)
+    }
+
+    fn seal_for(
+        &self,
+        secret: &SecretName,
+        version: Version,
+        value: &SecretValue,
+        readers: &[Reader],
+    ) -> Result<SecretValue, StoreError> {
+        let sealed = self.reader.sealing_place(secret, version, |place| match place {
+            Some((place, _)) => seal(place, value, readers, &mut |bytes| rand::rng().fill_bytes(bytes)),
+            None => Err(SealError::NoKey { sealed_for: Vec::new(), at_hand: Vec::new() }),
+        });
+        let sealed = sealed.map_err(|problem| sealed_error(&self.version_key(secret, version), problem))?;
+        Ok(sealed.encode())
+    }
+
+    /// Who can open a version that is stored. `None`: it is not stored.
+    ///
+    /// # Errors
+    /// [`StoreError::Sealed`] if it does not parse; what the store says.
+    pub async fn seal_state(&self, secret: &SecretName, version: Version) -> Result<Option<SealState>, StoreError> {
+        let key = self.version_key(secret, version);
+        let Some(entry) = self.store.get(&key).await? else { return Ok(None) };
+        let sealed = Sealed::decode(entry.value.expose()).map_err(|problem| sealed_error(&key, problem))?;
+        let Some(sealed) = sealed else { return Ok(Some(SealState::Plain)) };
+        let added = self.reader.added_readers(secret, version).await?.map(|(added, _)| added);
+        let all = sealed.readers().iter().chain(added.iter().flat_map(|added| added.readers()));
+        Ok(Some(SealState::SealedFor(all.filter_map(|wrapped| Some((wrapped.reader()?, wrapped.key()?))).collect())))
+    }
+
+    /// The secrets that have a stored version.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn stored_secrets(&self) -> Result<BTreeSet<SecretName>, StoreError> {
+        let folder = self.versions_folder();
+        let listing = self.store.list(&folder).await?;
+        let keys = listing.entries.iter().filter_map(|entry| parse_version_key(entry.key.below(&folder)?).ok());
+        Ok(keys.map(|(secret, _)| secret).collect())
+    }
+
+    /// Sees to it that every reader of a secret can open its stored versions, and that they open. One version's problem does not
+    /// keep another one from its readers. Doing it again changes nothing, and no reader fails meanwhile: what it reads stays.
+    ///
+    /// Not only the leader may do it: whoever has the key and may write can add the readers of its configuration.
+    ///
+    /// # Errors
+    /// What the store says when it lists the versions.
+    pub async fn rewrap_all(
+        &self,
+        secret: &SecretName,
+    ) -> Result<Vec<(Version, Result<Rewrapped, StoreError>)>, StoreError> {
+        let folder = self.versions_folder();
+        let listing = self.store.list(&folder.child(secret)).await?;
+        let mut outcomes = Vec::new();
+        for entry in listing.entries {
+            // Below `versions/a/` also lie the versions of secrets such as `a/b`.
+            match entry.key.below(&folder).map(parse_version_key) {
+                Some(Ok((found, version))) if found == *secret => {
+                    outcomes.push((version, self.rewrap(secret, version, entry).await));
+                }
+                _ => {}
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn rewrap(&self, secret: &SecretName, version: Version, entry: Entry) -> Result<Rewrapped, StoreError> {
+        let key = self.version_key(secret, version);
+        let refused = |problem| sealed_error(&key, problem);
+        let Some(sealed) = Sealed::decode(entry.value.expose()).map_err(refused)? else { return Ok(Rewrapped::Plain) };
+        let wanted = self.readers.as_ref().map(|readers| readers.readers(secret)).unwrap_or_default();
+        let added_key = self.reader.added_readers_key(secret, version);
+        let mut pauses = attempts();
+        loop {
+            let (added, read_at) = match self.reader.added_readers(secret, version).await? {
+                Some((added, read_at)) => (Some(added), Some(read_at)),
+                None => (None, None),
+            };
+            let before = added.as_ref().map_or(0, |added| added.readers().len());
+            let next = self.reader.sealing_place(secret, version, |place| match place {
+                Some((place, keys)) => {
+                    let mut random = |bytes: &mut [u8]| rand::rng().fill_bytes(bytes);
+                    let next = add_readers(place, &sealed, added.as_ref(), keys, &wanted, &mut random)?;
+                    if next.is_none() {
+                        open(place, &sealed, added.as_ref(), keys)?;
+                    }
+                    Ok(next)
+                }
+                None => Err(SealError::NoKey { sealed_for: Vec::new(), at_hand: Vec::new() }),
+            });
+            let Some(next) = next.map_err(refused)? else { return Ok(Rewrapped::Nothing) };
+            let count = next.readers().len() - before;
+            let checks = vec![Check::Unchanged(key.clone(), entry.modified), as_read(added_key.clone(), read_at)];
+            let writes = vec![Write::Put(added_key.clone(), next.encode())];
+            if let Committed::Done(_) = self.commit(checks, writes).await? {
+                return Ok(Rewrapped::Added(count));
+            }
+            if self.store.get(&key).await?.is_none_or(|now| now.modified != entry.modified) {
+                return Ok(Rewrapped::Gone);
+            }
+            self.lost_to_others(&added_key, pauses.next()).await?;
+        }
+    }
+}
