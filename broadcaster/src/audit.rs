@@ -32,5 +32,6 @@ pub use line::{Hash, Head, Receipt};
 pub use log::{AppendObserver, AuditLog, AuditOptions};
 pub use loss::Loss;
 pub use order::{ACCEPT_LOSS, OrderProof};
+pub(crate) use order::{APPROVAL_WITHDRAWN, APPROVED, REQUESTED, WITHDRAWN};
 pub use search::{Admits, Found, Search, search};
 pub use verify::{Expectations, Verified, compare, files_of, read, verify, verify_telling};

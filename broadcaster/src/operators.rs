@@ -139,6 +139,12 @@ impl Operators {
         known && (self.roles.is_empty() || self.roles_of(operator).any(|(_, role)| role.read.contains(&what)))
     }
 
+    /// Whether an operator has a role for emergencies.
+    #[must_use]
+    pub fn has_emergency_role(&self, operator: &OperatorName) -> bool {
+        self.roles_of(operator).any(|(_, role)| role.terms == Terms::Emergency)
+    }
+
     /// Whether any order waits for approvals.
     #[must_use]
     pub fn asks_for_approvals(&self) -> bool {

@@ -42,6 +42,11 @@ impl Viewer {
         self.operator.as_ref().is_some_and(|name| self.operators.may_order_some(name))
     }
 
+    /// Whether there is a role by which they may act alone in an emergency.
+    pub(crate) fn may_act_alone(&self) -> bool {
+        self.operator.as_ref().is_some_and(|name| self.operators.has_emergency_role(name))
+    }
+
     /// Whether they may read something about a secret; `None`: about all, and the broadcaster itself.
     pub(crate) fn reads(&self, what: Reading, secret: Option<&SecretName>) -> bool {
         self.operator.as_ref().is_none_or(|name| self.operators.may_read(name, what, secret))

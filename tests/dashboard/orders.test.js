@@ -99,7 +99,7 @@ test("no order is given over a lost connection, to a follower, or by an operator
   session.link = { name: "live", since: 0, error: null };
   session.about = about();
   assert.equal(barred(), null);
-  session.about = about({ signed_in: { name: "ada", may_act: false } });
+  session.about = about({ signed_in: { name: "ada", may_act: false, may_act_alone: false } });
   assert.match(text(barred()), /ada may look/);
   session.about = about({ leader: false, leading: { replica: "two", address: "not an address" } });
   assert.match(text(barred()), /two, not an address/);

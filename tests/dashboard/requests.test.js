@@ -14,7 +14,7 @@ const request = (changes = {}) => ({
 
 /** @param {string} name */
 function signIn(name) {
-  session.about = /** @type {Api.AboutView} */ ({ signed_in: { name, may_act: true } });
+  session.about = /** @type {Api.AboutView} */ ({ signed_in: { name, may_act: true, may_act_alone: false } });
 }
 
 afterEach(() => { session.about = null; });

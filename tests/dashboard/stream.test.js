@@ -49,7 +49,7 @@ const settled = () => new Promise((resolve) => setImmediate(resolve));
 
 test("a refusal carries what happened and what to do", async () => {
   answer(problem(409, { error: { kind: "conflict", problem: "it is paused", fix: "resume it" } }));
-  const order = { secret: "a", action: /** @type {const} */ ("rotate"), reason: "", version: null, instances: [], sessions: false };
+  const order = { secret: "a", action: /** @type {const} */ ("rotate"), reason: "", version: null, instances: [], sessions: false, emergency: false };
   const { kind, problem: text, fix, status } = await act(order).then(() => assert.fail("taken"), Problem.of);
   assert.deepEqual({ kind, text, fix, status }, { kind: "conflict", text: "it is paused", fix: "resume it", status: 409 });
 });

@@ -146,7 +146,7 @@ pub(super) enum Special {
     None,
     /// A signature over all lines before.
     Checkpoint,
-    /// An operator's order, with its signature.
+    /// What an operator has signed: an order, or an approval of one.
     Ordered,
     /// An operator has accepted that lines before this one are lost.
     LossAccepted,
@@ -187,7 +187,7 @@ pub(super) fn link(line: &[u8]) -> Result<Link, String> {
         time: WallTime(linked.time_ms),
         special: match &*linked.action {
             super::checkpoint::ACTION => Special::Checkpoint,
-            super::order::ACTION => Special::Ordered,
+            action if super::order::is_signed(action) => Special::Ordered,
             loss::ACTION => Special::LossAccepted,
             _ => Special::None,
         },

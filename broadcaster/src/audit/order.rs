@@ -14,6 +14,20 @@ pub(super) const ACTION: &str = "ordered";
 /// The action of the entry of an order that no role allows.
 const DENIED: &str = "order_denied";
 
+/// The action of the entry of an order that waits for approvals.
+pub(crate) const REQUESTED: &str = "order_requested";
+/// Of an approval of such an order.
+pub(crate) const APPROVED: &str = "order_approved";
+/// Of such an order that its operator has taken back.
+pub(crate) const WITHDRAWN: &str = "order_withdrawn";
+/// Of an approval that its operator has taken back.
+pub(crate) const APPROVAL_WITHDRAWN: &str = "approval_withdrawn";
+
+/// Whether entries of this action hold what an operator has signed.
+pub(super) fn is_signed(action: &str) -> bool {
+    [ACTION, DENIED, REQUESTED, APPROVED, WITHDRAWN, APPROVAL_WITHDRAWN].contains(&action)
+}
+
 /// The order that accepts a loss of entries. It is about the log, not about a secret.
 pub const ACCEPT_LOSS: &str = "accept_audit_loss";
 
@@ -100,7 +114,21 @@ pub(super) fn check(entry: &Recorded, keys: &[(OperatorName, VerifyingKey)]) -> 
             entry.actor, command.operator, command.secret
         ));
     }
+    let about_request = |signed: &str| {
+        let request = entry.details.get("request").and_then(serde_json::Value::as_str).unwrap_or_default();
+        match signed == request {
+            true => Ok(Checked::Signed),
+            false => Err(format!("the entry is about request {request}, the signature about {signed}")),
+        }
+    };
     let ordered = match command.action {
+        Some(Action::ApproveRequest(approved)) if entry.action == APPROVED => return about_request(&approved.request),
+        Some(Action::WithdrawRequest(it)) if [WITHDRAWN, APPROVAL_WITHDRAWN].contains(&entry.action.as_str()) => {
+            return about_request(&it.request);
+        }
+        _ if [APPROVED, WITHDRAWN, APPROVAL_WITHDRAWN].contains(&entry.action.as_str()) => {
+            return Err(format!("the entry says {}, the operator signed another thing", entry.action));
+        }
         Some(action) => name(action, &command.reason)?,
         None => {
             return Err(format!(

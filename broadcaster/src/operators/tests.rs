@@ -132,3 +132,69 @@ fn what_was_shown_earlier_counts_only_while_it_is_configured() {
     assert!(with(&old).holds(&shown));
     assert!(!with(&new).holds(&shown) && !Operators::default().holds(&shown));
 }
+
+/// Which terms a person's roles have, and what becomes of an order without and with `--emergency`.
+#[test]
+fn of_several_roles_the_one_that_asks_for_least_counts_and_emergencies_only_where_the_order_says_so() {
+    let needed = |count| std::num::NonZeroU32::new(count).unwrap();
+    let within = std::time::Duration::from_secs(60);
+    let all = |terms| Role { orders: OrderKind::all().collect(), ..Role { terms, ..role(&[], &["payments/*"], &[]) } };
+    let roles = [
+        ("alone", all(Terms::Alone)),
+        ("one", all(Terms::Approvals { needed: needed(1), within })),
+        ("two", all(Terms::Approvals { needed: needed(2), within })),
+        ("first-aid", all(Terms::Emergency)),
+        ("elsewhere", Role { secrets: vec!["billing/*".parse().unwrap()], ..all(Terms::Alone) }),
+    ];
+    let db = secret("payments/db");
+    for (mine, without, with) in [
+        (&["alone"][..], "alone", "denied"),
+        (&["one"], "one", "denied"),
+        (&["two", "one"], "one", "denied"),
+        (&["two", "alone"], "alone", "denied"),
+        (&["two", "elsewhere"], "two", "denied"),
+        (&["first-aid"], "denied", "first-aid"),
+        (&["two", "first-aid"], "two", "first-aid"),
+        (&["alone", "first-aid"], "alone", "first-aid"),
+        (&["elsewhere"], "denied", "denied"),
+    ] {
+        let all = operators(&[("ada", mine)], &roles);
+        for order in [OrderName::Override, OrderName::Rotate, OrderName::LeaveSafeMode].map(OrderKind::Secret) {
+            for (emergency, expected) in [(false, without), (true, with)] {
+                let told = match all.decide(&name("ada"), order, Some(&db), emergency) {
+                    Decision::Granted { role } => role.unwrap().to_string(),
+                    Decision::NeedsApprovals(rule) => rule.role.to_string(),
+                    Decision::Denied { problem, fix } => {
+                        assert!(!problem.is_empty() && !fix.is_empty());
+                        "denied".into()
+                    }
+                };
+                assert_eq!(told, expected, "{mine:?} {order} {emergency}");
+            }
+        }
+    }
+    let alone = operators(&[("ada", &["first-aid"])], &roles);
+    let Decision::Denied { fix, .. } =
+        alone.decide(&name("ada"), OrderKind::Secret(OrderName::Rotate), Some(&db), false)
+    else {
+        panic!("an emergency that no one has declared");
+    };
+    assert!(fix.contains("--emergency and --reason"), "{fix}");
+}
+
+#[test]
+fn who_may_give_an_order_may_approve_it() {
+    let all = payments();
+    let db = secret("payments/db");
+    let rotate = OrderKind::Secret(OrderName::Rotate);
+    assert!(all.may_approve(&name("ada"), rotate, Some(&db)).is_ok());
+    for (who, order, about) in [
+        ("ada", OrderKind::Put, db.clone()),
+        ("ada", rotate, secret("billing/db")),
+        ("bob", rotate, db.clone()),
+        ("mallory", rotate, db),
+    ] {
+        let (problem, _) = all.may_approve(&name(who), order, Some(&about)).unwrap_err();
+        assert!(problem.contains("cannot approve it"), "{problem}");
+    }
+}

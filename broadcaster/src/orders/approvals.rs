@@ -18,7 +18,7 @@ use super::desk::Desk;
 use super::request::{Approval, NotApproved, OrderDigest, Request, RequestId, Standing};
 use super::{Given, Instruction, Outcome};
 use crate::api::{Refusal, instruction_of};
-use crate::audit::{Entry, OrderProof};
+use crate::audit::{APPROVAL_WITHDRAWN, APPROVED, Entry, OrderProof, REQUESTED, WITHDRAWN};
 use crate::operators::{NeedsApprovals, OrderKind, SignedIn, Warrant};
 
 /// Most requests that wait at once: a person looks through no more. Bounds what a sweep reads.
@@ -105,7 +105,7 @@ impl Desk {
             expires: WallTime(asked.0.saturating_add(within)),
             approvals: Vec::new(),
         };
-        let entry = noted("order_requested", &request, &request.by, given.proof)
+        let entry = noted(REQUESTED, &request, &request.by, given.proof)
             .detail("approvals_needed", rule.needed.get())
             .detail("expires_ms", request.expires.0);
         let entry = given.reason.iter().fold(entry, |entry, reason| entry.detail("reason", reason.as_str()));
@@ -164,7 +164,7 @@ impl Desk {
                 .approve(approval, seen, &self.operators(), &book.cluster)
                 .map_err(|why| refused(why, &request, &by))?;
             if let Some(proof) = proof.take() {
-                self.note(request.order, noted("order_approved", &request, &by, proof)).await?;
+                self.note(request.order, noted(APPROVED, &request, &by, proof)).await?;
             }
             let saved = book.tree.save_request(epoch, &id.to_string(), request.encode(), Some(cursor)).await;
             let Committed::Done(cursor) = saved.map_err(|problem| store(&problem))? else { continue };
@@ -202,7 +202,7 @@ impl Desk {
                 return Err(Refusal::Denied { problem, fix });
             }
             if let Some(proof) = proof.take() {
-                let action = if whole { "order_withdrawn" } else { "approval_withdrawn" };
+                let action = if whole { WITHDRAWN } else { APPROVAL_WITHDRAWN };
                 self.note(request.order, noted(action, &request, &by, proof)).await?;
             }
             let done = match whole {

@@ -327,6 +327,7 @@ async fn approvals_expire_with_their_order() {
     let it = rig.waiting(rotate()).await;
     assert!(rig.refused("bob", &it).await.contains("has expired"));
     assert!(rig.desk.requests().await.unwrap().is_empty(), "it is not shown any more");
+    assert!(!rig.control.entries.lock().unwrap().join("\n").contains("order_approved"), "nothing is approved");
     rig.desk.sweep().await.unwrap();
     assert!(rig.refused("bob", &it).await.contains("not found"));
     assert!(rig.control.entries.lock().unwrap().join("\n").contains("order_expired"));
@@ -355,6 +356,23 @@ async fn an_order_of_an_operator_who_lost_the_right_is_void() {
     assert!(rig.refused("kim", &it).await.contains("is void: ada is no operator any more"));
     rig.desk.sweep().await.unwrap();
     assert!(rig.done().is_empty());
+}
+
+#[tokio::test]
+async fn what_was_given_with_a_key_that_was_replaced_since_counts_no_more() {
+    let mut rig = Rig::start().await;
+    let (order, approval) = (rig.waiting(rotate()).await, rig.waiting(rotate()).await);
+    assert_eq!(rig.missing("bob", &order).await, Some(1));
+    assert_eq!(rig.missing("bob", &approval).await, Some(1));
+    // Bob's old key has leaked, say: he approves anew with the new one.
+    rig.keys[1] = SigningKey::generate();
+    rig.rules(approvals(2, 3600));
+    assert_eq!(rig.missing("kim", &approval).await, Some(1));
+    assert_eq!(rig.missing("bob", &approval).await, None);
+    rig.keys[0] = SigningKey::generate();
+    rig.rules(approvals(2, 3600));
+    assert!(rig.refused("kim", &order).await.contains("is void: ada is no operator any more with what"));
+    assert_eq!(rig.done(), ["ada rotate payments/db by bob+kim"]);
 }
 
 #[tokio::test]

@@ -26,14 +26,16 @@ pub(super) struct AboutView {
 struct PersonView {
     name: String,
     may_act: bool,
+    /// In an emergency, by a role for it.
+    may_act_alone: bool,
 }
 
 impl AboutView {
     pub(super) fn new(broadcaster: BroadcasterStatus, viewer: &Viewer, sign_in_needed: bool) -> Self {
         let BroadcasterStatus { cluster, epoch, leader, store, bus, replica, leading, findings: _, secrets: _ } =
             broadcaster;
-        let may_act = viewer.may_order();
-        let signed_in = viewer.operator().map(|name| PersonView { name: name.to_string(), may_act });
+        let (may_act, may_act_alone) = (viewer.may_order(), viewer.may_act_alone());
+        let signed_in = viewer.operator().map(|name| PersonView { name: name.to_string(), may_act, may_act_alone });
         let replica = Some(replica);
         Self { replica, leader, epoch, leading, store, bus, signed_in, sign_in_needed, ..Self::sign_in_first(cluster) }
     }

@@ -36,6 +36,7 @@ declare namespace Api {
   interface PersonView {
     name: string;
     may_act: boolean;
+    may_act_alone: boolean;
   }
 
   interface SecretStatus {

@@ -509,6 +509,47 @@ async fn an_operators_order_is_checked_against_their_signature() {
 }
 
 #[tokio::test]
+async fn an_operators_approval_is_checked_against_their_signature() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let key = SigningKey::generate();
+    let sign = |action| {
+        let (operator, secret) = ("bob".to_owned(), "payments/db".to_owned());
+        let command = v1::OperatorCommand { operator, secret, action: Some(action), ..v1::OperatorCommand::default() };
+        let (payload, cluster) = (prost::Message::encode_to_vec(&command).into(), ClusterName::new("test").unwrap());
+        let time = rotacast_protocol::WallTime(0);
+        let signed = Envelope::sign(&key, Kind::OperatorCommand, &cluster, "payments/db", "id", time, payload);
+        OrderProof::Signed(Box::new(signed))
+    };
+    let approve = || {
+        let approved = v1::ApproveRequest { request: "00000000000000a1".into(), digest: vec![7; 32].into() };
+        sign(v1::operator_command::Action::ApproveRequest(approved))
+    };
+    let check = async |action: &str, request: &str, proof: OrderProof| {
+        let _ = std::fs::remove_file(&path);
+        let entry = Entry::new("bob", action).detail("request", request).detail("order", "rotate").proved(proof);
+        let log = open(&path, AuditOptions::default()).unwrap();
+        log.append(entry.secret(SecretName::new("payments/db").unwrap())).await.unwrap();
+        drop(log);
+        let operators = vec![(OperatorName::new("bob").unwrap(), key.public().clone())];
+        verify(&path, &Expectations { operators, ..Expectations::default() })
+            .map(|verified| verified.orders)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(check(super::super::APPROVED, "00000000000000a1", approve()).await, Ok(1));
+    let other = check(super::super::APPROVED, "00000000000000a2", approve()).await.unwrap_err();
+    assert!(
+        other.contains("the entry is about request 00000000000000a2, the signature about 00000000000000a1"),
+        "{other}"
+    );
+    // Another thing that Bob has signed is no approval, and an approval is no order of his.
+    let pause = sign(v1::operator_command::Action::Resume(v1::Resume {}));
+    let other = check(super::super::APPROVED, "00000000000000a1", pause).await.unwrap_err();
+    assert!(other.contains("signed another thing"), "{other}");
+    assert!(check("ordered", "00000000000000a1", approve()).await.is_err());
+}
+
+#[tokio::test]
 async fn a_file_is_closed_by_its_age() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");

@@ -120,6 +120,7 @@ async function post(path, body, headers = {}) {
  * @property {number | null} version
  * @property {{ service: string, instance: string, incarnation: string }[]} instances
  * @property {boolean} sessions
+ * @property {boolean} emergency alone, by a role for emergencies
  */
 
 /**

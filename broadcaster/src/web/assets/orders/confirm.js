@@ -4,6 +4,7 @@ import { h, render } from "../elements/dom.js";
 import { problem } from "../elements/notice.js";
 import { count } from "../words/numbers.js";
 import { Problem, act } from "../broadcaster/api.js";
+import { session } from "../broadcaster/session.js";
 import { toast } from "../frame/announce.js";
 import { askToSignIn } from "../frame/sign-in.js";
 
@@ -40,14 +41,14 @@ export function confirm(secret, order, plan) {
   dialog.dataset.testid = "confirm";
   dialog.dataset.action = order;
   document.body.append(dialog);
-  const input = { reason: "", typed: "" };
+  const input = { reason: "", typed: "", emergency: false };
   /** @type {Problem | null} */
   let error = null;
   let busy = false;
 
   function missing() {
     const list = plan.missing?.() ?? [];
-    if (plan.reason && input.reason.trim() === "") list.push("a reason");
+    if ((plan.reason || input.emergency) && input.reason.trim() === "") list.push("a reason");
     if (plan.typed && input.typed.trim() !== secret) list.push("the secret's name");
     return list;
   }
@@ -60,7 +61,7 @@ export function confirm(secret, order, plan) {
     error = null;
     draw();
     try {
-      const made = await act({ secret, action: order, reason: input.reason.trim(), version: null, instances: [], sessions: false, ...plan.body?.() });
+      const made = await act({ secret, action: order, reason: input.reason.trim(), version: null, instances: [], sessions: false, emergency: input.emergency, ...plan.body?.() });
       toast(`${secret}: ${made.request ? `waiting for ${count(made.request.missing, "approval")} of other operators` : plan.done(made)}.`);
       dialog.close();
     } catch (caught) {
@@ -82,7 +83,16 @@ export function confirm(secret, order, plan) {
         typeof plan.cut === "function" ? plan.cut() : h("p", {}, plan.cut),
       ]),
       plan.extra?.(),
-      plan.reason && h("label", { class: "field" }, h("span", {}, "Reason (goes on record)"), h("input", {
+      session.about?.signed_in?.may_act_alone && h("label", { class: "check" }, h("input", {
+        type: "checkbox",
+        name: "emergency",
+        "data-testid": "confirm-emergency",
+        onchange: (/** @type {{ target: HTMLInputElement }} */ event) => {
+          input.emergency = event.target.checked;
+          draw();
+        },
+      }), " Emergency: act alone, without approvals. It is on record, and shown to everyone."),
+      (plan.reason || input.emergency) && h("label", { class: "field" }, h("span", {}, "Reason (goes on record)"), h("input", {
         name: "reason",
         required: true,
         autocomplete: "off",
