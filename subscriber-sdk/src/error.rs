@@ -124,3 +124,29 @@ impl From<rotacast_store::StoreError> for Error {
         Self::new(kind, error.to_string(), fix)
     }
 }
+
+#[cfg(all(test, any(feature = "consul", feature = "etcd")))]
+mod tests {
+    use rotacast_proto::KeyId;
+    use rotacast_seal::{ReaderName, SealError};
+    use rotacast_store::StoreError;
+
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_sealed_for_others_says_for_which_keys_and_how_to_be_one_of_them() {
+        let key = |byte: u8| KeyId::of(&[byte; 32]);
+        let sealed_for =
+            vec![(ReaderName::Broadcasters, key(1)), (ReaderName::Service("ledger".parse().unwrap()), key(2))];
+        let problem = SealError::NoKey { sealed_for, at_hand: vec![key(3)] };
+        let error = Error::from(StoreError::Sealed { key: "rotacast/versions/payments/db/1".into(), problem });
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        let text = error.to_string();
+        for expected in ["service ledger", "sealing_key", "rotacast/versions/payments/db/1"] {
+            assert!(text.contains(expected), "{expected:?} is missing: {text}");
+        }
+        assert!([1, 2, 3].iter().all(|byte| text.contains(key(*byte).as_str())), "{text}");
+        let damaged = Error::from(StoreError::Sealed { key: "k".into(), problem: SealError::Ciphertext });
+        assert_eq!(damaged.kind(), ErrorKind::Malformed);
+    }
+}
