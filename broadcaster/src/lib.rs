@@ -22,6 +22,7 @@ pub mod log;
 pub mod metrics;
 pub mod operators;
 pub mod orders;
+pub mod permissions;
 pub mod readers;
 pub mod sealing;
 pub mod serve;

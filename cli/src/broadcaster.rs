@@ -5,6 +5,7 @@ mod config_check;
 #[cfg(feature = "demo")]
 mod demo;
 mod dev;
+mod permissions;
 mod seal;
 mod serve;
 mod support_files;
@@ -32,6 +33,9 @@ pub(crate) enum Command {
     /// Look at configuration files.
     #[command(subcommand)]
     Config(config_check::ConfigCommand),
+    /// Print what each login needs at NATS, Kafka, etcd, Consul or PostgreSQL, from a configuration file.
+    #[command(subcommand)]
+    Permissions(permissions::PermissionsCommand),
     /// Check or show the audit log.
     #[command(subcommand)]
     Audit(audit_log::AuditCommand),
@@ -61,6 +65,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Result<(), Stop> {
             until_stopped(dev::run(args))
         }
         Command::Config(command) => config_check::run(output, &command),
+        Command::Permissions(command) => permissions::run(output, &command),
         Command::Audit(command) => audit_log::run(context, command),
         Command::Seal(command) => seal::run(output, command),
         Command::Token { out } => token::make(output, &out),

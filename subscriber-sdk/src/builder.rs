@@ -228,7 +228,7 @@ impl Builder {
         self
     }
 
-    /// The login to NATS. With a login, this instance creates no streams: the broadcaster makes them.
+    /// The login to NATS, with the permissions that `rotacast permissions nats` prints for this service.
     #[cfg(feature = "nats")]
     #[must_use]
     pub fn nats_credentials(mut self, credentials: NatsCredentials) -> Self {

@@ -59,14 +59,13 @@ pub(crate) async fn connect(url: &str, plan: &Plan, values: Option<&Values>) -> 
     let bus: Arc<dyn InstanceBus> = match transport {
         #[cfg(feature = "nats")]
         Transport::Nats(url) => {
-            let mut options = rotacast_bus::NatsOptions::new(url, plan.cluster.clone());
+            let party = rotacast_bus::NatsParty::Service(plan.incarnations.service().clone());
+            let mut options = rotacast_bus::NatsOptions::new(url, plan.cluster.clone(), party);
             options.urls = url.split(',').map(|url| url.trim().to_owned()).collect();
             unencrypted::check_nats(&options.urls, plan)?;
             let in_url = || options.urls.iter().find_map(|url| rotacast_bus::NatsCredentials::of_url(url));
             if let Some(credentials) = plan.nats_credentials.clone().or_else(in_url) {
                 options.credentials = credentials;
-                // Credentials of a service seldom may manage streams: the broadcaster makes them.
-                options.streams = rotacast_bus::NatsStreams::Use;
             }
             // A given authority makes NATS insist on TLS; it may have been named for the broadcasters alone.
             if url.contains("tls://") {

@@ -25,6 +25,12 @@ impl Incarnations {
         Self { service_key, cluster, service, instance, current: Mutex::new(Arc::new(first)) }
     }
 
+    /// The service that all of them belong to.
+    #[cfg(feature = "nats")]
+    pub(crate) fn service(&self) -> &ServiceName {
+        &self.service
+    }
+
     pub(crate) fn current(&self) -> Arc<InstanceIdentity> {
         Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -49,6 +49,16 @@ pub enum BusConfig {
 }
 
 impl BusConfig {
+    /// As the configuration names it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Embedded { .. } => "embedded",
+            Self::Nats { .. } => "nats",
+            Self::Kafka { .. } => "kafka",
+        }
+    }
+
     /// What this build of the program lacks for it.
     pub(super) fn missing_from_build(&self) -> Option<Problem> {
         let Self::Kafka { .. } = self else { return None };

@@ -50,6 +50,12 @@ impl SecretPattern {
         SecretName::new(self.0.as_str()).ok()
     }
 
+    /// How the names begin that are meant, if they are many.
+    #[must_use]
+    pub fn beginning(&self) -> &str {
+        self.0.strip_suffix('*').unwrap_or(&self.0)
+    }
+
     /// As it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {

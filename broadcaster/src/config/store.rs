@@ -47,6 +47,16 @@ pub enum StoreConfig {
 }
 
 impl StoreConfig {
+    /// As the configuration names it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Embedded { .. } => "embedded",
+            Self::Etcd { .. } => "etcd",
+            Self::Consul { .. } => "consul",
+        }
+    }
+
     /// Where the tree of keys begins.
     #[must_use]
     pub fn prefix(&self) -> &str {

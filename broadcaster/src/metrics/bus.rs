@@ -1,12 +1,18 @@
 //! The broadcaster's side of a bus, measured.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use rotacast_bus::{BusError, BusEvent, LeaderBus, SyncCall};
+use rotacast_bus::{BusError, BusEvent, LeaderBus, LogFill, Stray, SyncCall};
 use rotacast_proto::{Envelope, Finding};
 use rotacast_protocol::{InstanceKey, Revision, SecretName};
 
@@ -43,11 +49,15 @@ pub(super) struct BusCounts {
     calls: Calls,
     messages: Counters<1>,
     resyncs: Counters<1>,
+    kept: Kept,
 }
 
 impl BusCounts {
     pub(super) fn register(registry: &mut Registry) -> Self {
+        let kept = Kept::default();
+        registry.register_collector(Box::new(kept.clone()));
         Self {
+            kept,
             calls: Calls::register::<BusError>(registry, "bus", &CALLS, &WAITS),
             messages: counters(registry, "bus_messages", "Messages that were read from the bus", "log", &LOGS),
             resyncs: counters(
@@ -88,7 +98,42 @@ pub(super) struct MeasuredBus {
 
 impl MeasuredBus {
     pub(super) fn new(inner: Arc<dyn LeaderBus>, counts: BusCounts) -> Self {
+        // Given once, at the start; a second time changes nothing.
+        let _ = counts.kept.0.set(Arc::clone(&inner));
         Self { inner, counts }
+    }
+}
+
+/// What the bus counts itself.
+#[derive(Clone, Default)]
+struct Kept(Arc<OnceLock<Arc<dyn LeaderBus>>>);
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kept")
+    }
+}
+
+impl Collector for Kept {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let (strays, fills) = match self.0.get() {
+            Some(bus) => (bus.strays(), bus.fills()),
+            None => (Vec::new(), Vec::new()),
+        };
+        let help = "Messages that were dropped because the login that sent them may not send them, or because they are \
+                    none of Rotacast's";
+        let mut family = encoder.encode_descriptor("bus_strays", help, None, MetricType::Counter)?;
+        for kind in Stray::ALL {
+            let count = strays.iter().find(|(stray, _)| *stray == kind).map_or(0, |(_, count)| *count);
+            ConstCounter::new(count).encode(family.encode_family(&[("kind", kind.as_str())])?)?;
+        }
+        let help = "How full a log of the bus is, from 0 to 1, where the bus knows; looked at every 15 seconds";
+        let mut family = encoder.encode_descriptor("bus_log_fill", help, None, MetricType::Gauge)?;
+        for log in ["states", "registrations", "reports"] {
+            let fill = fills.iter().find(|fill| fill.log == log).map_or(0.0, |fill| fill.fill);
+            ConstGauge::new(fill).encode(family.encode_family(&[("log", log)])?)?;
+        }
+        Ok(())
     }
 }
 
@@ -142,7 +187,19 @@ impl LeaderBus for MeasuredBus {
         self.inner.serve_sync().inspect(told).boxed()
     }
 
+    fn sweep_registration(&self, key: &InstanceKey) {
+        self.inner.sweep_registration(key);
+    }
+
     async fn examine(&self) -> Vec<Finding> {
         self.inner.examine().await
+    }
+
+    fn strays(&self) -> Vec<(Stray, u64)> {
+        self.inner.strays()
+    }
+
+    fn fills(&self) -> Vec<LogFill> {
+        self.inner.fills()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rotacast_bus::{EmbeddedBus, InstanceBus, LeaderBus, NatsBus, NatsCredentials, NatsOptions};
+use rotacast_bus::{EmbeddedBus, InstanceBus, LeaderBus, NatsBus, NatsCredentials, NatsOptions, NatsParty};
 use rotacast_protocol::ClusterName;
 use rotacast_store::{
     ConsulOptions, ConsulStore, EmbeddedStore, EtcdOptions, EtcdStore, EtcdUser, LoginSecret, Prefix, Store, StoreError,
@@ -94,7 +94,7 @@ pub(super) async fn buses(
             Ok(Some(Buses { leader: Arc::new(bus.clone()), instances: Arc::new(bus.clone()), close: Close(Some(bus)) }))
         }
         BusConfig::Nats { url, login, tls, replicas, streams } => {
-            let mut options = NatsOptions::new(url.as_str(), cluster.clone());
+            let mut options = NatsOptions::new(url.as_str(), cluster.clone(), NatsParty::Broadcaster);
             options.urls = url.split(',').map(|url| url.trim().to_owned()).collect();
             options.replicas = replicas.map(usize::from);
             options.limits = *streams;

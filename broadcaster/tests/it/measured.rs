@@ -68,6 +68,7 @@ mod bus {
     #[async_trait]
     impl Fixture for Measured {
         const HANDLES_SURVIVE: bool = false;
+        const BOUNDS_REGISTRATIONS: bool = false;
         const CAUSE: &'static str = "closed";
 
         async fn fresh() -> Option<Self> {

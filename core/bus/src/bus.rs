@@ -51,6 +51,10 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// (NATS 1 MiB, gRPC 4 MiB).
 pub const MAX_MESSAGE_BYTES: usize = MAX_PAYLOAD_BYTES + 8 * 1024;
 
+/// Largest registration, in bytes, attributes included: 256 secrets with names of 128 bytes have 34 KiB. A bus that can
+/// refuse a larger one does, so that a stream of registrations cannot be filled by a few.
+pub const MAX_REGISTRATION_BYTES: usize = 64 * 1024;
+
 /// How large a message is on the wire, attributes included, in bytes. A close upper estimate: signature and
 /// header names are counted as a bus with text headers writes them.
 #[cfg_attr(not(any(feature = "embedded", feature = "grpc", feature = "nats")), allow(dead_code))]

@@ -6,7 +6,7 @@ use rotacast_proto::{Envelope, Finding};
 use rotacast_protocol::{InstanceKey, Revision, SecretName};
 use tokio::sync::oneshot;
 
-use crate::{BusError, BusEvent};
+use crate::{BusError, BusEvent, Stray};
 
 /// One Sync request with the way back.
 pub struct SyncCall {
@@ -84,6 +84,10 @@ pub trait LeaderBus: Send + Sync + 'static {
     /// Forgets an incarnation that is over for good: its registration and its reports.
     async fn prune_registration(&self, key: &InstanceKey) -> Result<(), BusError>;
 
+    /// What is stored as this incarnation's registration is none that any leader accepts: forgets it soon, where the bus
+    /// can tell who may store it. Returns at once.
+    fn sweep_registration(&self, _key: &InstanceKey) {}
+
     /// Reports: soft, the last of every incarnation and then all later ones.
     fn watch_reports(&self) -> BoxStream<'static, Result<BusEvent, BusError>>;
 
@@ -93,4 +97,23 @@ pub trait LeaderBus: Send + Sync + 'static {
     /// Checks version and stream settings, and makes anew what is missing, where it may: for `doctor`, at the start, and every
     /// 15 seconds while a broadcaster runs.
     async fn examine(&self) -> Vec<Finding>;
+
+    /// How many messages were dropped since the start because their sender had no business sending them.
+    fn strays(&self) -> Vec<(Stray, u64)> {
+        Vec::new()
+    }
+
+    /// How full each log was when it was last [examined](LeaderBus::examine), where the bus knows.
+    fn fills(&self) -> Vec<LogFill> {
+        Vec::new()
+    }
+}
+
+/// How full one log is.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct LogFill {
+    /// `states`, `registrations` or `reports`.
+    pub log: &'static str,
+    /// From 0 to 1: by bytes or messages, whichever is nearer to its limit.
+    pub fill: f64,
 }

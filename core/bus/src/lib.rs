@@ -34,8 +34,10 @@ mod nats;
 mod restarts;
 #[cfg(feature = "grpc")]
 mod status;
+#[cfg(feature = "leader")]
+mod strays;
 
-pub use bus::{BusEvent, CALL_TIMEOUT, InstanceBus, MAX_MESSAGE_BYTES};
+pub use bus::{BusEvent, CALL_TIMEOUT, InstanceBus, MAX_MESSAGE_BYTES, MAX_REGISTRATION_BYTES};
 #[cfg(feature = "embedded")]
 pub use embedded::EmbeddedBus;
 pub use error::BusError;
@@ -47,7 +49,11 @@ pub use grpc::{ClientCertificate, GrpcBus, GrpcOptions};
 pub use kafka::{KafkaBus, KafkaLogin, KafkaOptions, KafkaSync, KafkaTls, KafkaTopics, SaslMechanism};
 pub use kafka_property::refused_kafka_property;
 #[cfg(feature = "leader")]
-pub use leader::{CLAIM, LeaderBus, Replier, SyncCall};
+pub use leader::{CLAIM, LeaderBus, LogFill, Replier, SyncCall};
 #[cfg(feature = "nats")]
-pub use nats::{NatsBus, NatsCredentials, NatsOptions, NatsStreams, StreamLimits};
+pub use nats::{NatsBus, NatsCredentials, NatsOptions, NatsParty, StreamLimits};
+#[cfg(all(feature = "nats", feature = "leader"))]
+pub use nats::{NatsRights, NatsSecrets};
 pub use rotacast_proto::{Finding, Level, LoginSecret, ServerFault};
+#[cfg(feature = "leader")]
+pub use strays::Stray;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_nats::{Client, ConnectOptions, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt as _;
-use rotacast_bus::{InstanceBus, LeaderBus, NatsBus, NatsOptions, NatsStreams};
+use rotacast_bus::{InstanceBus, LeaderBus, NatsBus, NatsOptions, NatsParty};
 use rotacast_tests::servers::Nats;
 
 use super::carrier::{Carrier, Link, cluster};
@@ -24,12 +24,14 @@ impl Carrier for OverNats {
     }
 
     async fn leader(&self) -> Arc<dyn LeaderBus> {
-        Arc::new(NatsBus::connect(NatsOptions::new(self.server.url(), cluster())).await.unwrap())
+        Arc::new(
+            NatsBus::connect(NatsOptions::new(self.server.url(), cluster(), NatsParty::Broadcaster)).await.unwrap(),
+        )
     }
 
     async fn instance(&self) -> Arc<dyn InstanceBus> {
-        let mut options = NatsOptions::new(self.server.url(), cluster());
-        options.streams = NatsStreams::Use;
+        let party = NatsParty::Service("service-0".parse().unwrap());
+        let options = NatsOptions::new(self.server.url(), cluster(), party);
         Arc::new(NatsBus::connect(options).await.unwrap())
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rotacast_bus::Stray;
 use rotacast_clock as clock;
 use rotacast_proto::{Finding, Level, v1};
 use rotacast_protocol::coordinator::{Overlay, StageCounts};
@@ -42,6 +43,7 @@ impl DriverControl {
                 "the log names the keys: compare them with [services.*].key".into()
             },
         });
+        findings.extend(strays_finding(&self.environment.bus.strays()));
         findings.extend(self.environment.metrics.connections().map(connections_finding));
         findings.push(self.audit_finding());
         findings.extend(self.environment.metrics.expiries().told(clock::wall()));
@@ -162,4 +164,27 @@ fn connections_finding(connections: &Connections) -> Finding {
     };
     let level = if full { Level::Warning } else { Level::Ok };
     Finding { level, subject: "connections".into(), text, fix: fix.into() }
+}
+
+/// What the bus dropped, where it knows which login may send what.
+fn strays_finding(strays: &[(Stray, u64)]) -> Option<Finding> {
+    if strays.is_empty() {
+        return None;
+    }
+    let total: u64 = strays.iter().map(|(_, count)| count).sum();
+    let kinds: Vec<_> =
+        strays.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| format!("{count} {kind}")).collect();
+    let kinds = if kinds.is_empty() { String::new() } else { format!(": {}", kinds.join(", ")) };
+    Some(Finding {
+        level: if total == 0 { Level::Ok } else { Level::Warning },
+        subject: "messages dropped".into(),
+        text: format!("{total} since the start{kinds}"),
+        fix: if total == 0 {
+            String::new()
+        } else {
+            "the log names the subject of each: find the login that published it, and compare its rights with what \
+             `rotacast permissions nats` prints"
+                .into()
+        },
+    })
 }

@@ -166,8 +166,14 @@ impl Term {
                 BusEvent::CaughtUp => live = true,
                 BusEvent::Resync => live = false,
                 BusEvent::Message(envelope) => {
-                    if let Ok(registration) = self.environment.identities.registration(&envelope) {
-                        self.registers(registration, live).await;
+                    match self.environment.identities.registration(&envelope) {
+                        Ok(registration) => self.registers(registration, live).await,
+                        // It would take room from registrations that count.
+                        Err(_) => {
+                            if let Some(key) = InstanceKey::of_full_name(&envelope.subject) {
+                                self.environment.bus.sweep_registration(&key);
+                            }
+                        }
                     }
                 }
             }

@@ -15,7 +15,7 @@ use rotacast_protocol::{InstanceKey, Revision, SecretName};
 use super::Fixture;
 use super::sample::{Sample, instance, life, persist, persist_outcome, secret, subject, usual};
 use super::watching::{Watching, registrations_of};
-use crate::{BusError, CLAIM, LeaderBus, Level, MAX_MESSAGE_BYTES};
+use crate::{BusError, CLAIM, LeaderBus, Level, MAX_MESSAGE_BYTES, MAX_REGISTRATION_BYTES};
 
 /// Timeout of a Sync that the case expects to be answered.
 const PATIENT: Duration = Duration::from_secs(30);
@@ -312,10 +312,16 @@ pub async fn what_is_too_large_is_refused_and_the_largest_passes<F: Fixture>(f: 
     refused("report", bus.report(&key, &sample.report(&key, huge.clone())).await);
     refused("sync", bus.sync(&sample.request(&key, huge), IMPATIENT).await.map(drop));
 
+    let too_much = sample.registration(&key, vec![b'x'; MAX_REGISTRATION_BYTES]);
+    if F::BOUNDS_REGISTRATIONS {
+        refused("register", bus.register(&key, &too_much).await);
+    }
+
     let largest = vec![b'y'; MAX_PAYLOAD_BYTES];
     let state = sample.state(&name, largest.clone());
     persist(async || leader.publish_state(&name, Revision(1), &state).await).await;
-    let registration = sample.registration(&key, largest.clone());
+    // Room for the attributes.
+    let registration = sample.registration(&key, vec![b'y'; MAX_REGISTRATION_BYTES - 4096]);
     persist(async || bus.register(&key, &registration).await).await;
     let watch = Watching::settled(bus.watch_states(std::slice::from_ref(&name))).await;
     assert!(watch.last[name.as_str()] == state, "the largest state changed on its way");

@@ -16,6 +16,9 @@ pub trait Fixture: Send + Sync + Sized + 'static {
     /// Whether handles from before a restart work again afterwards. False only where the bus lives in the process that
     /// was restarted.
     const HANDLES_SURVIVE: bool;
+    /// Whether a registration may be no larger than [`MAX_REGISTRATION_BYTES`](crate::MAX_REGISTRATION_BYTES): where services
+    /// write to the log themselves.
+    const BOUNDS_REGISTRATIONS: bool;
     /// What the error says once the bus was [stopped](Fixture::stop): it names the cause, not only that no answer came.
     const CAUSE: &'static str;
 

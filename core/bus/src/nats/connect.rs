@@ -10,6 +10,8 @@ use rotacast_protocol::ClusterName;
 use tokio::sync::watch;
 
 use super::stream::StreamLimits;
+use super::subject::{Names, NatsParty};
+use super::violations::Violations;
 use crate::{BusError, CALL_TIMEOUT};
 
 /// How long one attempt to connect to one server may take.
@@ -54,16 +56,6 @@ impl NatsCredentials {
     }
 }
 
-/// Whether this connection sees to the streams.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub enum NatsStreams {
-    /// Creates missing ones and refuses ones that cannot work.
-    #[default]
-    CreateAndAudit,
-    /// Uses what is there: for credentials that may not look at or create streams.
-    Use,
-}
-
 /// Where the bus is. No `Debug`: it may hold secrets.
 #[derive(Clone)]
 pub struct NatsOptions {
@@ -71,14 +63,14 @@ pub struct NatsOptions {
     pub urls: Vec<String>,
     /// Whose environment; part of every subject and stream name.
     pub cluster: ClusterName,
-    /// Who we are.
+    /// Whose login it is. Replies arrive in an inbox that no other login may use.
+    pub party: NatsParty,
+    /// How we prove it.
     pub credentials: NatsCredentials,
     /// The authorities to trust, a PEM file; none: the system's. Giving one requires TLS.
     pub ca: Option<PathBuf>,
     /// Our own certificate and its private key, PEM files, where the servers ask for one.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// Whether to see to the streams.
-    pub streams: NatsStreams,
     /// Copies of every stream; none: 3 in a NATS cluster, otherwise 1. Only for streams created by us.
     pub replicas: Option<usize>,
     /// How large streams created by us may become.
@@ -90,14 +82,14 @@ pub struct NatsOptions {
 impl NatsOptions {
     /// Defaults for one URL and cluster.
     #[must_use]
-    pub fn new(url: impl Into<String>, cluster: ClusterName) -> Self {
+    pub fn new(url: impl Into<String>, cluster: ClusterName, party: NatsParty) -> Self {
         Self {
             urls: vec![url.into()],
             cluster,
+            party,
             credentials: NatsCredentials::None,
             ca: None,
             identity: None,
-            streams: NatsStreams::default(),
             replicas: None,
             limits: StreamLimits::default(),
             heartbeat: HEARTBEAT,
@@ -120,12 +112,16 @@ impl NatsOptions {
     }
 }
 
-/// A connection, and a counter that moves whenever continuity may have been lost.
-pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sender<u64>), BusError> {
+/// A connection, a counter that moves whenever continuity may have been lost, and what the server refuses.
+pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sender<u64>, Violations), BusError> {
     let endpoint = options.endpoint();
     let misconfigured = |problem: String| BusError::Misconfigured { endpoint: endpoint.clone(), problem };
     let continuity = watch::Sender::new(0);
     let counter = continuity.clone();
+    let violations = Violations::default();
+    let refused = violations.clone();
+    // A consumer finds what it missed by its own count; plain subscriptions do not.
+    let slow_loses = matches!(options.party, NatsParty::Service(_));
     let credentials = match &options.credentials {
         // The client library takes no notice of what a URL says.
         NatsCredentials::None => options.urls.iter().find_map(|url| NatsCredentials::of_url(url)).unwrap_or_default(),
@@ -140,6 +136,7 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sen
     };
     let mut connect = connect
         .name("rotacast")
+        .custom_inbox_prefix(Names::new(&options.cluster).inbox(&options.party))
         .connection_timeout(CONNECT_TIMEOUT)
         .ping_interval(PING_INTERVAL)
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
@@ -148,7 +145,7 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sen
         .max_reconnects(None)
         .reconnect_delay_callback(pause)
         .event_callback(move |event| {
-            let counter = counter.clone();
+            let (counter, refused) = (counter.clone(), refused.clone());
             async move {
                 match event {
                     Event::Connected => tracing::info!("connected to NATS"),
@@ -156,9 +153,16 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sen
                         tracing::warn!("connection to NATS lost; reconnecting");
                         counter.send_modify(|count| *count += 1);
                     }
-                    // Found as a gap by the subscription itself.
-                    Event::SlowConsumer(subscription) => tracing::debug!(subscription, "slow reader, messages dropped"),
+                    Event::SlowConsumer(subscription) => {
+                        tracing::debug!(subscription, "slow reader, messages dropped");
+                        if slow_loses {
+                            counter.send_modify(|count| *count += 1);
+                        }
+                    }
                     other => {
+                        if let Event::ServerError(problem) = &other {
+                            refused.note(&problem.to_string());
+                        }
                         static LIMIT: LogLimit = LogLimit::new();
                         if let Some(left_out) = LIMIT.admit() {
                             tracing::warn!(event = %other, left_out, "NATS");
@@ -193,7 +197,7 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sen
                 }
             }
         })?;
-    Ok((client, continuity))
+    Ok((client, continuity, violations))
 }
 
 /// What a connection says about who we are; `nonce` is what the server wants signed.
@@ -254,7 +258,11 @@ mod tests {
 
     #[test]
     fn a_password_in_a_url_is_not_shown() {
-        let mut options = NatsOptions::new("nats://user:pass@word@host:1", ClusterName::new("dev").unwrap());
+        let mut options = NatsOptions::new(
+            "nats://user:pass@word@host:1",
+            ClusterName::new("dev").unwrap(),
+            NatsParty::Service("payments".parse().unwrap()),
+        );
         options.urls.push("user:pass@host:2".into());
         options.urls.push("tls://host:3".into());
         assert_eq!(options.endpoint(), "nats://host:1,host:2,tls://host:3");

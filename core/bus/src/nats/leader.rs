@@ -1,9 +1,14 @@
 //! The broadcaster's side of the bus over NATS.
 
+mod reading;
+mod settings;
 mod state;
+mod streams;
+mod sweep;
 mod sync;
+mod watch;
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::{self, ErrorCode};
@@ -15,7 +20,15 @@ use rotacast_protocol::{InstanceKey, Revision, SecretName};
 use super::NatsBus;
 use super::stream::Kind;
 use crate::feed::LastProblem;
-use crate::{BusError, BusEvent, Finding, InstanceBus, LeaderBus, Level, MAX_MESSAGE_BYTES, SyncCall};
+use crate::{BusError, BusEvent, Finding, InstanceBus, LeaderBus, Level, LogFill, MAX_MESSAGE_BYTES, Stray, SyncCall};
+
+pub(super) use sweep::Sweeps;
+
+/// How full the streams were when they were last looked at.
+pub(super) type Fills = Mutex<Vec<LogFill>>;
+
+/// From this part on a stream counts as nearly full. What is left is room for some thousand registrations more.
+const NEARLY_FULL: f64 = 0.9;
 
 /// What this handle published last, by secret.
 pub(super) type LastStates = Mutex<state::LastStates>;
@@ -63,6 +76,10 @@ impl LeaderBus for NatsBus {
         .await
     }
 
+    fn sweep_registration(&self, key: &InstanceKey) {
+        self.sweep_subject(Kind::Registrations, self.inner.names.registration(key));
+    }
+
     fn watch_reports(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
         self.watch(Kind::Reports, self.everything(Kind::Reports))
     }
@@ -91,6 +108,7 @@ impl LeaderBus for NatsBus {
             });
         }
         let mut replicated = true;
+        let mut fills = Vec::new();
         for kind in Kind::ALL {
             let name = kind.stream(&self.inner.names);
             match self.inner.context.get_stream(&name).await {
@@ -98,6 +116,9 @@ impl LeaderBus for NatsBus {
                     let config = &stream.cached_info().config;
                     replicated &= kind == Kind::Reports || config.num_replicas >= 3;
                     findings.extend(kind.audit(&self.inner.names, config));
+                    let fill = fill(stream.cached_info());
+                    fills.push(LogFill { log: kind.log(), fill });
+                    findings.extend(nearly_full(kind, &name, fill));
                 }
                 Err(problem) => {
                     let subject = format!("stream {name}");
@@ -111,6 +132,7 @@ impl LeaderBus for NatsBus {
                 }
             }
         }
+        *self.inner.fills.lock().unwrap_or_else(PoisonError::into_inner) = fills;
         findings.extend(self.inner.restarts.findings());
         if !replicated {
             findings.push(Finding {
@@ -124,6 +146,41 @@ impl LeaderBus for NatsBus {
         }
         findings
     }
+
+    fn strays(&self) -> Vec<(Stray, u64)> {
+        self.inner.strays.all().to_vec()
+    }
+
+    fn fills(&self) -> Vec<LogFill> {
+        self.inner.fills.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// By bytes or messages, whichever is nearer to its limit.
+#[allow(clippy::cast_precision_loss, reason = "a part of a whole, for people")]
+fn fill(stream: &jetstream::stream::Info) -> f64 {
+    let part = |used: u64, most: i64| if most > 0 { used as f64 / most as f64 } else { 0.0 };
+    let (state, config) = (&stream.state, &stream.config);
+    part(state.bytes, config.max_bytes).max(part(state.messages, config.max_messages))
+}
+
+/// Without the number: a finding that changes with every message would be a new one each time.
+fn nearly_full(kind: Kind, stream: &str, fill: f64) -> Option<Finding> {
+    let then = match kind {
+        Kind::State => "it refuses new states when it is full",
+        Kind::Registrations => {
+            "it forgets the oldest registrations when it is full, and those instances register again"
+        }
+        // It forgets what comes again with the next Sync.
+        Kind::Reports => return None,
+    };
+    (fill >= NEARLY_FULL).then(|| Finding {
+        level: Level::Warning,
+        subject: format!("stream {stream}"),
+        text: format!("is more than {:.0} % full; {then}", NEARLY_FULL * 100.0),
+        fix: "raise its max bytes with `nats stream edit`, and the size in [bus.streams]; see which service publishes so much"
+            .into(),
+    })
 }
 
 impl NatsBus {

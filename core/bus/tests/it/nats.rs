@@ -7,7 +7,7 @@ use async_nats::jetstream::stream::{Config, RetentionPolicy};
 use futures::StreamExt as _;
 use rotacast_bus::{
     BusError, BusEvent, InstanceBus as _, LeaderBus, Level, LoginSecret, NatsBus, NatsCredentials, NatsOptions,
-    StreamLimits,
+    NatsParty, Stray, StreamLimits,
 };
 use rotacast_proto::{Envelope, Kind, SigningKey};
 use rotacast_protocol::{
@@ -23,7 +23,11 @@ async fn with_authorization(authorization: &str) -> Option<Nats> {
 }
 
 fn options(server: &Nats, cluster: &str) -> NatsOptions {
-    NatsOptions::new(server.url(), ClusterName::new(cluster).unwrap())
+    options_at(server.url(), cluster)
+}
+
+fn options_at(url: impl Into<String>, cluster: &str) -> NatsOptions {
+    NatsOptions::new(url, ClusterName::new(cluster).unwrap(), NatsParty::Broadcaster)
 }
 
 fn state(text: &'static str) -> Envelope {
@@ -40,7 +44,7 @@ async fn failure(options: NatsOptions) -> BusError {
 
 #[tokio::test]
 async fn an_absent_server_is_named_with_its_address() {
-    let problem = failure(NatsOptions::new("nats://user:secret@127.0.0.1:1", ClusterName::new("dev").unwrap())).await;
+    let problem = failure(options_at("nats://user:secret@127.0.0.1:1", "dev")).await;
     assert!(matches!(problem, BusError::Unreachable { .. }), "{problem:?}");
     let text = problem.to_string();
     assert!(text.contains("nats://127.0.0.1:1") && !text.contains("secret"), "{text}");
@@ -63,7 +67,7 @@ async fn a_login_in_the_url_counts() {
     let Some(server) = with_authorization("user: rotacast, password: \"r@ght/one\"").await else { return };
     let with = |login: &str| {
         let url = server.url().replace("nats://", &format!("nats://{login}@"));
-        NatsOptions::new(url, ClusterName::new("dev").unwrap())
+        options_at(url, "dev")
     };
     NatsBus::connect(with("rotacast:r%40ght%2Fone")).await.unwrap();
     let problem = failure(with("rotacast:wrong")).await;
@@ -71,7 +75,7 @@ async fn a_login_in_the_url_counts() {
     assert!(!problem.to_string().contains("wrong"), "{problem}");
     let Some(server) = with_authorization("token: the-token").await else { return };
     let url = server.url().replace("nats://", "nats://the-token@");
-    NatsBus::connect(NatsOptions::new(url, ClusterName::new("dev").unwrap())).await.unwrap();
+    NatsBus::connect(options_at(url, "dev")).await.unwrap();
 }
 
 /// Server and file get the next password. The connection, which ended with the first password, is made again.
@@ -270,9 +274,9 @@ async fn a_stream_full_of_registrations_keeps_no_instance_out() {
         Envelope::sign(&signing, Kind::Registration, &cluster, &subject, id, WallTime(0), vec![b'x'; bytes].into())
     };
     // Three times what the stream takes.
-    for number in 0..30 {
+    for number in 0..60 {
         let key = of("greedy", number);
-        bus.register(&key, &registration(&key, 100_000)).await.unwrap();
+        bus.register(&key, &registration(&key, 50_000)).await.unwrap();
     }
     let key = of("payments", 1);
     let newcomer = registration(&key, 100);
@@ -422,4 +426,155 @@ async fn s56_headers_that_remove_expire_or_suppress_messages_have_no_effect() {
     }
     texts.sort();
     assert_eq!(texts, ["of the cache", "second"]);
+}
+
+fn stray(bus: &NatsBus, kind: Stray) -> u64 {
+    bus.strays().into_iter().find(|(stray, _)| *stray == kind).unwrap().1
+}
+
+/// Any client that may make a consumer, or send a request, can name the leader's inbox. The leader reads on, and what it
+/// reads is its own consumer's.
+#[tokio::test]
+async fn what_others_have_delivered_into_a_readers_inbox_is_dropped_and_counted() {
+    let Some(server) = Nats::start().await else { return };
+    let heartbeat = Duration::from_millis(200);
+    let bus = NatsBus::connect(NatsOptions { heartbeat, ..options(&server, "dev") }).await.unwrap();
+    bus.publish_state(&SecretName::new("db").unwrap(), Revision(1), &state("x")).await.unwrap();
+    let mut registrations = bus.watch_registrations();
+    assert_eq!(registrations.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
+
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let context = async_nats::jetstream::new(client.clone());
+    let stream = context.get_stream("ROTACAST_REGISTRATIONS_DEV").await.unwrap();
+    let consumer = stream.consumers().next().await.unwrap().unwrap();
+    let inbox = consumer.config.deliver_subject.clone().unwrap();
+    // Its own consumer, with flow control and heartbeats, and numbers that begin at 1 as the leader's.
+    let theirs = async_nats::jetstream::consumer::push::Config {
+        deliver_subject: inbox.clone(),
+        idle_heartbeat: Duration::from_millis(100),
+        flow_control: true,
+        ..Default::default()
+    };
+    context.get_stream("ROTACAST_STATE_DEV").await.unwrap().create_consumer(theirs).await.unwrap();
+    let forged = "$JS.ACK.ROTACAST_REGISTRATIONS_DEV.another.1.1.1.1.0";
+    client.publish_with_reply(inbox.clone(), forged, "forged".into()).await.unwrap();
+    client.publish(inbox.clone(), "plain".into()).await.unwrap();
+    // The answers to these requests are a state, and a status.
+    for subject in ["rotacast.dev.state.db", "rotacast.dev.state.absent"] {
+        let subject = format!("$JS.API.DIRECT.GET.ROTACAST_STATE_DEV.{subject}");
+        client.publish_with_reply(subject, inbox.clone(), "".into()).await.unwrap();
+    }
+    until("all of it to be counted", HANG, async || (stray(&bus, Stray::Delivery) >= 6).then_some(())).await;
+
+    let key = InstanceKey::new("payments".parse().unwrap(), "pod".parse().unwrap(), Incarnation(1));
+    let (signing, cluster) = (SigningKey::generate(), ClusterName::new("dev").unwrap());
+    let registration =
+        Envelope::sign(&signing, Kind::Registration, &cluster, key.full_name(), "id", WallTime(0), "here".into());
+    bus.register(&key, &registration).await.unwrap();
+    let next = tokio::time::timeout(HANG, registrations.next()).await.expect("the reader is deaf");
+    assert_eq!(next.unwrap().unwrap(), BusEvent::Message(registration), "it reads on, without beginning anew");
+}
+
+/// The subject says which login sent a Sync.
+#[tokio::test]
+async fn a_sync_for_another_service_or_with_another_inbox_is_refused_and_counted() {
+    let Some(server) = Nats::start().await else { return };
+    let leader = NatsBus::connect(options(&server, "dev")).await.unwrap();
+    let mut calls = leader.serve_sync();
+    let of = |service: &str| NatsParty::Service(service.parse().unwrap());
+    let ledger = NatsBus::connect(NatsOptions { party: of("ledger"), ..options(&server, "dev") }).await.unwrap();
+    let request = |service: &str| {
+        let key = InstanceKey::new(service.parse().unwrap(), "pod".parse().unwrap(), Incarnation(1));
+        let (signing, cluster) = (SigningKey::generate(), ClusterName::new("dev").unwrap());
+        Envelope::sign(&signing, Kind::SyncRequest, &cluster, key.full_name(), "id", WallTime(0), "x".into())
+    };
+    // Of a service of its own, to be answered in the leader's inbox, in another service's, or by a call of JetStream's.
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let places = [
+        "rotacast.dev.inbox.~broadcaster.x.1",
+        "rotacast.dev.inbox.mailer.x.1",
+        "$JS.API.STREAM.PURGE.ROTACAST_STATE_DEV",
+    ];
+    let signed = request("ledger");
+    let serve = async {
+        let call = calls.next().await.unwrap().unwrap();
+        assert_eq!(call.request, signed, "the only one that arrives");
+        call.reply.send(signed.clone());
+        futures::future::pending::<()>().await;
+    };
+    let ask = async {
+        // Once the leader listens.
+        let foreign = async || ledger.sync(&request("payments"), Duration::from_millis(300)).await;
+        until("a Sync for another service to be counted", HANG, async || {
+            assert!(matches!(foreign().await, Err(BusError::NoLeader { .. })));
+            (stray(&leader, Stray::Sync) > 0).then_some(())
+        })
+        .await;
+        let mut headers = async_nats::HeaderMap::new();
+        for (name, value) in signed.headers() {
+            headers.insert(name, &*value);
+        }
+        for place in places {
+            let (headers, payload) = (headers.clone(), signed.payload.clone());
+            client.publish_with_reply_and_headers("rotacast.dev.sync.ledger", place, headers, payload).await.unwrap();
+        }
+        until("foreign places to be counted", HANG, async || (stray(&leader, Stray::ReplyTo) == 3).then_some(())).await;
+        ledger.sync(&signed, HANG).await.unwrap();
+    };
+    tokio::select! {
+        () = serve => unreachable!("it never ends"),
+        () = ask => {}
+    }
+}
+
+/// What no leader would accept, and what is about another instance than its subject's, makes room again.
+#[tokio::test]
+async fn what_is_no_registration_is_removed_from_the_stream() {
+    let Some(server) = Nats::start().await else { return };
+    let bus = NatsBus::connect(options(&server, "dev")).await.unwrap();
+    let key = |number| InstanceKey::new("ledger".parse().unwrap(), "pod".parse().unwrap(), Incarnation(number));
+    let registration = |number| {
+        let (signing, cluster) = (SigningKey::generate(), ClusterName::new("dev").unwrap());
+        let subject = key(number).full_name();
+        Envelope::sign(&signing, Kind::Registration, &cluster, &subject, "id", WallTime(0), "x".into())
+    };
+    let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    for number in 0..300 {
+        let subject = format!("rotacast.dev.registrations.ledger.pod.junk-{number}");
+        context.publish(subject, vec![b'x'; 10_000].into()).await.unwrap().await.unwrap();
+    }
+    bus.register(&key(7), &registration(8)).await.unwrap();
+    let good = registration(1);
+    bus.register(&key(1), &good).await.unwrap();
+    let mut registrations = bus.watch_registrations();
+    assert_eq!(registrations.next().await.unwrap().unwrap(), BusEvent::Message(good), "nothing else arrives");
+    assert_eq!(registrations.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
+    assert_eq!((stray(&bus, Stray::Unreadable), stray(&bus, Stray::Subject)), (300, 1));
+    let stream = context.get_stream("ROTACAST_REGISTRATIONS_DEV").await.unwrap();
+    let left = async || stream.get_info().await.unwrap().state.messages;
+    until("the rest to be gone", HANG, async || (left().await == 1).then_some(())).await;
+    // Its signature is wrong, which only the leader can tell.
+    bus.sweep_registration(&key(1));
+    until("all to be gone", HANG, async || (left().await == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_nearly_full_is_found_and_measured() {
+    let Some(server) = Nats::start().await else { return };
+    let bus = NatsBus::connect(smaller(options(&server, "dev"))).await.unwrap();
+    let nearly_full = async || {
+        let found = bus.examine().await.into_iter().find(|finding| finding.text.contains("full"));
+        found.map(|finding| (finding.level, finding.subject))
+    };
+    assert_eq!(nearly_full().await, None);
+    for number in 0..20 {
+        let key = InstanceKey::new("greedy".parse().unwrap(), "pod".parse().unwrap(), Incarnation(number));
+        let (signing, cluster) = (SigningKey::generate(), ClusterName::new("dev").unwrap());
+        let payload = vec![b'x'; 50_000].into();
+        let large = Envelope::sign(&signing, Kind::Registration, &cluster, key.full_name(), "id", WallTime(0), payload);
+        bus.register(&key, &large).await.unwrap();
+    }
+    assert_eq!(nearly_full().await, Some((Level::Warning, "stream ROTACAST_REGISTRATIONS_DEV".into())));
+    let fills = bus.fills();
+    assert!(fills.iter().all(|fill| (fill.log == "registrations") == (fill.fill > 0.9)), "{fills:?}");
 }

@@ -2,6 +2,9 @@
 //!
 //! A push consumer without acknowledgements, with flow control and heartbeats. Everything that could mean a
 //! gap ends the reading; the reader begins anew, which costs one listing and can never miss a message.
+//!
+//! A server delivers into an inbox what anyone asks it to deliver there: the permissions of a login say nothing about the
+//! subject of a reply. So only what the reading's own consumer delivers counts. Everything else is dropped.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,10 +21,10 @@ use rotacast_proto::Envelope;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::envelope;
+use crate::nats::subject::Names;
+use crate::nats::{SILENT_HEARTBEATS, envelope};
+use crate::strays::{Stray, StrayCounts};
 
-/// After this many heartbeats' time in silence the consumer is taken for gone.
-const SILENT_HEARTBEATS: u32 = 3;
 /// For how long the server keeps a consumer without a listener.
 const INACTIVE: Duration = Duration::from_secs(10);
 
@@ -31,6 +34,10 @@ const INACTIVE: Duration = Duration::from_secs(10);
 pub(super) enum Step {
     Message(Envelope),
     CaughtUp,
+    /// No receiver would accept what is stored there.
+    Rubbish {
+        subject: String,
+    },
 }
 
 /// Why a reading ended, or did not begin.
@@ -45,10 +52,13 @@ pub(super) enum Broken {
 }
 
 /// What is being read, and by whom.
-pub(super) struct Reading {
+pub(super) struct Reading<'b> {
+    strays: &'b StrayCounts,
+    names: &'b Names,
     client: Client,
     context: Context,
     stream: Stream<()>,
+    stream_name: String,
     consumer: String,
     messages: Subscriber,
     continuity: watch::Receiver<u64>,
@@ -62,13 +72,15 @@ pub(super) struct Reading {
     /// Set once `initial` deliveries did not empty the listing: caught up from this stream sequence on.
     caught_up_from: Option<u64>,
     caught_up: bool,
+    /// When our consumer was heard last.
+    heard: Instant,
     ready: VecDeque<Step>,
 }
 
-impl Reading {
+impl<'b> Reading<'b> {
     /// Begins a reading of `filters`, of which there must be one at least.
     pub(super) async fn begin(
-        context: &Context,
+        (context, names, strays): (&Context, &'b Names, &'b StrayCounts),
         stream: &str,
         filters: Vec<String>,
         heartbeat: Duration,
@@ -102,9 +114,12 @@ impl Reading {
         })?;
         let info = consumer.cached_info();
         let mut reading = Self {
+            strays,
+            names,
             client,
             context: context.clone(),
             stream: handle,
+            stream_name: stream.to_owned(),
             consumer: info.name.clone(),
             messages,
             continuity,
@@ -114,6 +129,7 @@ impl Reading {
             initial: info.num_pending + info.delivered.consumer_sequence,
             caught_up_from: None,
             caught_up: false,
+            heard: Instant::now(),
             ready: VecDeque::new(),
         };
         if reading.initial == 0 {
@@ -128,7 +144,7 @@ impl Reading {
             if let Some(step) = self.ready.pop_front() {
                 return Ok(step);
             }
-            let silence = Instant::now() + self.heartbeat * SILENT_HEARTBEATS;
+            let silence = self.heard + self.heartbeat * SILENT_HEARTBEATS;
             let message = tokio::select! {
                 message = self.messages.next() => message.ok_or_else(|| Broken::Lost("the client was closed".into()))?,
                 changed = self.continuity.changed() => {
@@ -140,7 +156,8 @@ impl Reading {
             match message.status {
                 None => self.data(message).await?,
                 Some(StatusCode::IDLE_HEARTBEAT) => self.control(&message).await?,
-                Some(status) => return Err(Broken::Lost(format!("the server says {status}"))),
+                // A push consumer says nothing else: this answers a request that named our inbox.
+                Some(status) => self.stray(&format!("status {status}")),
             }
         }
     }
@@ -148,10 +165,17 @@ impl Reading {
     async fn data(&mut self, message: Message) -> Result<(), Broken> {
         let message = jetstream::Message { message, context: self.context.clone() };
         let (position, sequence, pending) = {
-            let info =
-                message.info().map_err(|problem| Broken::Lost(format!("a message without position: {problem}")))?;
+            let Ok(info) = message.info() else {
+                self.stray("a message without position");
+                return Ok(());
+            };
+            if info.stream != self.stream_name || info.consumer != self.consumer {
+                self.stray(&format!("a message of consumer {} of stream {}", info.consumer, info.stream));
+                return Ok(());
+            }
             (info.consumer_sequence, info.stream_sequence, info.pending)
         };
+        self.heard = Instant::now();
         if position <= self.received {
             return Ok(());
         }
@@ -160,17 +184,48 @@ impl Reading {
         }
         self.received = position;
         self.reached = sequence;
-        match envelope::read(message.message.headers.as_ref(), message.message.payload.clone()) {
-            Ok(envelope) => self.ready.push_back(Step::Message(envelope)),
-            Err(problem) => {
-                static LIMIT: LogLimit = LogLimit::new();
-                if let Some(left_out) = LIMIT.admit() {
-                    let subject = &message.message.subject;
-                    tracing::warn!(%subject, %problem, left_out, "message that is none of ours");
-                }
-            }
-        }
+        self.take(message.message);
         self.check_caught_up(pending).await
+    }
+
+    /// What the stream delivers.
+    fn take(&mut self, message: Message) {
+        let Message { subject, headers, payload, .. } = message;
+        let of_subject = match envelope::read(headers.as_ref(), payload) {
+            Ok(envelope) if self.names.may_be_about(&subject, &envelope.subject) => {
+                self.ready.push_back(Step::Message(envelope));
+                return;
+            }
+            Ok(envelope) => {
+                self.strays.note(Stray::Subject);
+                format!("it is about {:?}", envelope.subject.chars().take(300).collect::<String>())
+            }
+            Err(problem) => {
+                self.strays.note(Stray::Unreadable);
+                problem.to_string()
+            }
+        };
+        static LIMIT: LogLimit = LogLimit::new();
+        if let Some(left_out) = LIMIT.admit() {
+            tracing::warn!(%subject, problem = of_subject, left_out, "message that is none of ours; removed");
+        }
+        self.ready.push_back(Step::Rubbish { subject: subject.to_string() });
+    }
+
+    /// Counts and names what did not come from our consumer.
+    fn stray(&self, what: &str) {
+        static LIMIT: LogLimit = LogLimit::new();
+        self.strays.note(Stray::Delivery);
+        if let Some(left_out) = LIMIT.admit() {
+            let (stream, consumer) = (&self.stream_name, &self.consumer);
+            tracing::warn!(
+                what,
+                stream,
+                consumer,
+                left_out,
+                "dropped what another client had delivered into the inbox of a reader; see who may use JetStream"
+            );
+        }
     }
 
     /// Caught up when nothing is pending; or, on a stream too busy for that, once everything that was in it
@@ -193,21 +248,36 @@ impl Reading {
     async fn control(&mut self, message: &Message) -> Result<(), Broken> {
         let header = |name: &str| message.headers.as_ref().and_then(|headers| headers.get(name));
         let stalled = header("Nats-Consumer-Stalled").map(|subject| subject.as_str().to_owned());
+        // `$JS.FC.`, perhaps domain and account, stream, consumer, and a token.
+        let ours = format!(".{}.{}.", self.stream_name, self.consumer);
+        let ours = |reply: &String| reply.starts_with("$JS.FC.") && reply.contains(&ours);
         // Flow control: the server goes on once we have read up to here.
         for reply in message.reply.as_ref().map(ToString::to_string).into_iter().chain(stalled) {
+            // We publish where the message says: only to our own consumer's subject.
+            if !ours(&reply) {
+                self.stray("flow control of another consumer");
+                return Ok(());
+            }
             self.client.publish(reply, Bytes::new()).await.map_err(|problem| Broken::Lost(problem.to_string()))?;
         }
+        self.heard = Instant::now();
         let Some(last) = header("Nats-Last-Consumer").and_then(|number| number.as_str().parse::<u64>().ok()) else {
             return Ok(());
         };
-        if last > self.received {
-            return Err(Broken::Lost(format!("messages {} to {last} were dropped", self.received + 1)));
-        }
-        if !self.caught_up {
-            // Idle, and yet not caught up: what was pending has been removed meanwhile.
+        if last > self.received || !self.caught_up {
+            // A heartbeat does not name its consumer, so another one's may be delivered here: the server knows.
             let info = self.stream.consumer_info(&self.consumer).await;
             let info = info.map_err(|problem| Broken::Lost(problem.to_string()))?;
-            if info.num_pending == 0 && info.delivered.consumer_sequence <= self.received {
+            let sent = info.delivered.consumer_sequence;
+            // What was sent after the heartbeat may still be on its way.
+            if last > self.received && sent >= last {
+                return Err(Broken::Lost(format!("messages {} to {last} were dropped", self.received + 1)));
+            }
+            if last > sent {
+                self.stray("a heartbeat of another consumer");
+            }
+            // Idle, and yet not caught up: what was pending has been removed meanwhile.
+            if !self.caught_up && info.num_pending == 0 && info.delivered.consumer_sequence <= self.received {
                 self.now_caught_up();
             }
         }

@@ -1,0 +1,63 @@
+//! Messages that a bus drops because their sender had no business sending them.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Why a message was dropped before it was looked into.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stray {
+    /// It arrived in the leader's inbox and is not from the stream and consumer that the leader reads.
+    Delivery,
+    /// A registration or report about another instance than the subject it was published to.
+    Subject,
+    /// A Sync about an instance of another service than the login that sent it.
+    Sync,
+    /// A Sync whose reply was to go to another login's subject.
+    ReplyTo,
+    /// It is no message of Rotacast's, or larger than its kind may be.
+    Unreadable,
+}
+
+impl Stray {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Delivery, Self::Subject, Self::Sync, Self::ReplyTo, Self::Unreadable];
+
+    /// As a metric's label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivery => "delivery",
+            Self::Subject => "subject",
+            Self::Sync => "sync",
+            Self::ReplyTo => "reply_to",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+impl fmt::Display for Stray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Delivery => "delivered into the inbox of a reader",
+            Self::Subject => "about another instance than their subject's",
+            Self::Sync => "Syncs for another service",
+            Self::ReplyTo => "Syncs to be answered elsewhere",
+            Self::Unreadable => "unreadable",
+        })
+    }
+}
+
+/// How many of each since the start.
+#[derive(Default)]
+pub(crate) struct StrayCounts([AtomicU64; Stray::ALL.len()]);
+
+impl StrayCounts {
+    /// Counts one.
+    pub(crate) fn note(&self, stray: Stray) {
+        self.0[stray as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn all(&self) -> [(Stray, u64); Stray::ALL.len()] {
+        Stray::ALL.map(|stray| (stray, self.0[stray as usize].load(Ordering::Relaxed)))
+    }
+}
