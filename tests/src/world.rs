@@ -24,6 +24,7 @@ mod database;
 mod judgement;
 mod observer;
 mod operator;
+pub mod permissions;
 mod server_log;
 mod service;
 mod settings;
@@ -94,6 +95,7 @@ pub struct World {
     pub store: StoreServer,
     keys: Keys,
     collector: Option<String>,
+    permissions: bool,
     programs: Programs,
     folder: Scratch,
 }
@@ -114,9 +116,10 @@ impl World {
             }
         }
         let tls = options.bus_tls.then_some(tls.as_path());
+        let variables = if options.permissions { permissions::variables() } else { Vec::new() };
         let (store, bus, database) = tokio::join!(
             StoreServer::start(options.store, folder.path(), options.quota),
-            BusServer::start(options.bus, tls),
+            BusServer::start(options.bus, tls, &variables),
             Database::start()
         );
         let (store, bus, database) = (store?, bus?, database?);
@@ -139,10 +142,13 @@ impl World {
                 one.mount(bytes).await;
             }
         }
+        if options.permissions {
+            permissions::enforce(&programs, broadcaster.config(), bus.nats()).await;
+        }
         let urls = std::iter::once(&broadcaster).chain(&standbys).map(Broadcaster::url).collect();
         let operator = Operator::new(urls, keys.operator.clone(), &keys.token);
         let observer = Observer::start(&database).await;
-        let collector = options.collector;
+        let (collector, permissions) = (options.collector, options.permissions);
         Some(Self {
             broadcaster,
             standbys,
@@ -154,6 +160,7 @@ impl World {
             store,
             keys,
             collector,
+            permissions,
             programs,
             folder,
         })
@@ -196,7 +203,7 @@ impl World {
     pub fn service(&self, service: &str, instance: &str, arguments: &[&str]) -> Service {
         let store = self.store.arguments(None).unwrap_or_default();
         let all: Vec<&str> = store.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
-        self.start_service(service, instance, (&self.bus.url(&self.broadcaster.url()), &self.urls()), &all)
+        self.start_service(service, instance, (&self.bus_url(service), &self.urls()), &all)
     }
 
     /// A sample service as [`World::service`], and how it reaches store and bus.
@@ -243,7 +250,7 @@ impl World {
     pub fn service_without_store(&self, service: &str, instance: &str, arguments: &[&str]) -> Service {
         // No process listens on port 1.
         let broadcasters = format!("http://127.0.0.1:1,{}", self.urls());
-        self.start_service(service, instance, (&self.bus.url(&self.broadcaster.url()), &broadcasters), arguments)
+        self.start_service(service, instance, (&self.bus_url(service), &broadcasters), arguments)
     }
 
     /// A sample service, started, that reaches everything through the broadcasters.
@@ -251,6 +258,12 @@ impl World {
     pub fn service_over_grpc(&self, service: &str, instance: &str) -> Service {
         let hosts = self.urls().replace("http://", "");
         self.start_service(service, instance, (&format!("grpc://{hosts}"), &self.urls()), &[])
+    }
+
+    /// What this service connects to.
+    fn bus_url(&self, service: &str) -> String {
+        let url = self.bus.url(&self.broadcaster.url());
+        if self.permissions { permissions::with_login(&url, service) } else { url }
     }
 
     fn start_service(&self, service: &str, instance: &str, servers: (&str, &str), arguments: &[&str]) -> Service {
@@ -289,7 +302,7 @@ impl World {
             .identity_file(self.keys.service(service))
             .trust_file(&self.keys.broadcaster)
             .broadcasters(self.urls().split(','));
-        (builder, self.bus.url(&self.broadcaster.url()))
+        (builder, self.bus_url(service))
     }
 
     /// What instances trust.

@@ -71,9 +71,10 @@ mod tests {
         );
         assert_eq!(tokens[1].policy, "rotacast-led_dger");
         assert_eq!(
-            tokens[1].rules[..2],
+            tokens[1].rules[..3],
             [
                 ConsulRule::Read(Span::Beginning("rotacast/versions/ledger/db/".into())),
+                ConsulRule::Read(Span::Beginning("rotacast/readers/ledger/db/".into())),
                 ConsulRule::Read(Span::Key("rotacast/records/ledger/db".into())),
             ]
         );

@@ -69,17 +69,20 @@ pub(super) fn below(config: &Config) -> Result<String, NoPermissions> {
     Ok(format!("{prefix}/"))
 }
 
-/// What a service reads that uses these secrets: their versions, and their records.
-pub(super) fn spans(config: &Config, pattern: &SecretPattern) -> Result<[Span; 2], NoPermissions> {
+/// What a service reads that uses these secrets: their versions, the readers that were added to them, and their records.
+pub(super) fn spans(config: &Config, pattern: &SecretPattern) -> Result<[Span; 3], NoPermissions> {
     let below = below(config)?;
     Ok(match pattern.name() {
-        Some(secret) => {
-            [Span::Beginning(format!("{below}versions/{secret}/")), Span::Key(format!("{below}records/{secret}"))]
-        }
+        Some(secret) => [
+            Span::Beginning(format!("{below}versions/{secret}/")),
+            Span::Beginning(format!("{below}readers/{secret}/")),
+            Span::Key(format!("{below}records/{secret}")),
+        ],
         None => {
             let beginning = pattern.beginning();
             [
                 Span::Beginning(format!("{below}versions/{beginning}")),
+                Span::Beginning(format!("{below}readers/{beginning}")),
                 Span::Beginning(format!("{below}records/{beginning}")),
             ]
         }
@@ -108,15 +111,18 @@ mod tests {
             users[1].grants,
             [
                 read(Span::Beginning("/rotacast/versions/ledger/db/".into())),
+                read(Span::Beginning("/rotacast/readers/ledger/db/".into())),
                 read(Span::Key("/rotacast/records/ledger/db".into())),
                 read(Span::Beginning("/rotacast/versions/".into())),
+                read(Span::Beginning("/rotacast/readers/".into())),
                 read(Span::Beginning("/rotacast/records/".into())),
             ]
         );
         assert_eq!(
-            users[2].grants[2..],
+            users[2].grants[3..],
             [
                 read(Span::Beginning("/rotacast/versions/mail/d".into())),
+                read(Span::Beginning("/rotacast/readers/mail/d".into())),
                 read(Span::Beginning("/rotacast/records/mail/d".into()))
             ]
         );

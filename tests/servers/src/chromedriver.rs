@@ -38,7 +38,9 @@ impl ChromeDriver {
                 program: program.clone(),
                 arguments: vec![format!("--port={port}").into()],
                 // Files that the browser leaves behind are deleted with the folder.
-                variables: ["HOME", "TMPDIR", "XDG_CACHE_HOME"].map(|name| (name, scratch.path().into())).into(),
+                variables: ["HOME", "TMPDIR", "XDG_CACHE_HOME"]
+                    .map(|name| (name.to_owned(), scratch.path().into()))
+                    .into(),
                 probe: Probe::Http { port, path: "/status", expected: "\"ready\":true" },
                 stop: Signal::TERM,
             }

@@ -45,6 +45,14 @@ impl Nats {
     /// # Panics
     /// As [`Nats::start`].
     pub async fn start_with(config: NatsConfig<'_>) -> Option<Self> {
+        Self::start_in(config, &[]).await
+    }
+
+    /// Starts one with further configuration, and variables in its environment.
+    ///
+    /// # Panics
+    /// As [`Nats::start`].
+    pub async fn start_in(config: NatsConfig<'_>, variables: &[(String, String)]) -> Option<Self> {
         let Some(program) = find::binary("ROTACAST_NATS", "nats-server") else {
             find::skip("nats-server");
             return None;
@@ -57,7 +65,7 @@ impl Nats {
                 name: "nats-server",
                 program: program.clone(),
                 arguments: vec!["--config".into(), file.into()],
-                variables: Vec::new(),
+                variables: variables.iter().map(|(name, value)| (name.clone(), value.into())).collect(),
                 probe: Probe::Http { port: monitor_port, path: "/healthz", expected: "\"ok\"" },
                 stop: Signal::TERM,
             }

@@ -245,7 +245,7 @@ fn plan(folder: &Path, scratch: &Scratch, account: &Account, port: u16, settings
         name: "postgres",
         program,
         arguments,
-        variables: variables(folder),
+        variables: variables(folder).into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         probe: Probe::Postgres { port },
         stop: Signal::INT,
     }

@@ -41,7 +41,7 @@ pub(crate) struct Plan {
     pub(crate) name: &'static str,
     pub(crate) program: std::path::PathBuf,
     pub(crate) arguments: Vec<std::ffi::OsString>,
-    pub(crate) variables: Vec<(&'static str, std::ffi::OsString)>,
+    pub(crate) variables: Vec<(String, std::ffi::OsString)>,
     pub(crate) probe: Probe,
     pub(crate) stop: Signal,
 }
@@ -142,6 +142,17 @@ impl Server {
         self.kill().await;
         copy_anew(&self.scratch.path().join(BACKUP), &self.scratch.path().join(DATA));
         self.restart().await;
+    }
+
+    /// Everything that it has logged.
+    ///
+    /// # Panics
+    /// If the log cannot be read.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let file = self.scratch.path().join("log");
+        let bytes = std::fs::read(&file).unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display()));
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     pub(crate) fn log_tail(&self) -> String {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use super::Options;
+use super::permissions;
 use crate::servers::{Kafka, Nats, NatsConfig};
 
 /// The folder, in the world's, with the certificates of NATS and of the broadcasters.
@@ -47,12 +49,13 @@ pub enum BusServer {
 
 impl BusServer {
     /// `tls`: the folder of NATS's certificates, if it has any.
-    pub(super) async fn start(kind: BusKind, tls: Option<&Path>) -> Option<Self> {
+    /// `variables`: for NATS's environment.
+    pub(super) async fn start(kind: BusKind, tls: Option<&Path>, variables: &[(String, String)]) -> Option<Self> {
         Some(match kind {
             BusKind::Embedded => Self::Embedded,
             BusKind::Nats => {
                 let top = tls.map(offers).unwrap_or_default();
-                Self::Nats(Nats::start_with(NatsConfig { top: &top, jetstream: "" }).await?)
+                Self::Nats(Nats::start_in(NatsConfig { top: &top, jetstream: "" }, variables).await?)
             }
             BusKind::Kafka => Self::Kafka(Kafka::start().await?),
         })
@@ -65,18 +68,19 @@ impl BusServer {
     }
 
     /// The settings in `[bus]`; `port`: where NATS is reached.
-    pub(super) fn settings(&self, port: Option<u16>, tls: bool) -> String {
+    pub(super) fn settings(&self, port: Option<u16>, options: &Options) -> String {
         match self {
             Self::Embedded => "kind = \"embedded\"\n".into(),
             Self::Nats(nats) => {
                 let port = port.unwrap_or(nats.port());
-                if tls {
+                let login = if options.permissions { permissions::login() } else { String::new() };
+                if options.bus_tls {
                     format!(
                         "kind = \"nats\"\nurl = \"tls://127.0.0.1:{port}\"\ntls = {{ ca = \"{TLS}/ca.pem\", cert = \"{TLS}/client.pem\", \
                          key = \"{TLS}/client.key\" }}\n"
                     )
                 } else {
-                    format!("kind = \"nats\"\nurl = \"nats://127.0.0.1:{port}\"\n")
+                    format!("kind = \"nats\"\nurl = \"nats://127.0.0.1:{port}\"\n{login}")
                 }
             }
             Self::Kafka(kafka) => format!("kind = \"kafka\"\nbrokers = [\"{}\"]\n", kafka.broker()),

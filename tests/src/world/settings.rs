@@ -10,6 +10,7 @@ use rotacast_seal::{SealingKey, SealingKeys, create_key_file};
 
 use super::bus::{BusKind, BusServer};
 use super::database::{ADMIN_FILE, Database, GROUP};
+use super::permissions;
 use super::store::{StoreKind, StoreServer};
 use super::way::Way;
 
@@ -48,6 +49,8 @@ pub struct Options {
     pub(super) bus_tls: bool,
     /// The URL that traces are sent to, if any.
     pub(super) collector: Option<String>,
+    /// NATS lets each login do what `rotacast permissions` prints, and nothing else.
+    pub(super) permissions: bool,
     log_format: &'static str,
     /// What stands behind the other settings: roles, and who has them.
     roles: Option<Roles>,
@@ -86,6 +89,7 @@ impl Default for Options {
             quota: None,
             bus_tls: false,
             collector: None,
+            permissions: false,
             log_format: "text",
             roles: None,
         }
@@ -162,6 +166,13 @@ impl Options {
     #[must_use]
     pub fn roles(mut self, roles: Roles) -> Self {
         self.roles = Some(roles);
+        self
+    }
+
+    /// NATS asks for logins, and lets each do exactly what `rotacast permissions nats` prints for this world.
+    #[must_use]
+    pub fn permissions(mut self) -> Self {
+        self.permissions = true;
         self
     }
 
@@ -317,7 +328,7 @@ format = "{log_format}"
 level = "info,rotacast=debug"
 {telemetry}"#,
         store = store.settings(way.map(|way| way.store.port())),
-        bus = bus.settings(way.map(|way| way.bus.port()), options.bus_tls),
+        bus = bus.settings(way.map(|way| way.bus.port()), options),
         log_format = options.log_format,
         telemetry = options
             .collector
@@ -333,6 +344,9 @@ level = "info,rotacast=debug"
         policy = lines(&options.policy),
     );
     database.write_admin_file(folder);
+    if options.permissions {
+        permissions::write_passwords(folder);
+    }
     let file = folder.join(format!("{name}.toml"));
     std::fs::write(&file, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
     file

@@ -85,7 +85,23 @@ fn no_pair_is_missing() {
 }
 
 async fn main_job(store: StoreKind, bus: BusKind, plan: Vec<Way>) {
-    let Some(mut world) = World::start(programs!(), Options::default().on(store, bus)).await else { return };
+    let Some(world) = World::start(programs!(), Options::default().on(store, bus)).await else { return };
+    run(world, &format!("{store:?}, {bus:?}"), plan).await;
+}
+
+/// NATS lets every login do what `rotacast permissions nats` prints, and nothing else. Nothing that it refuses is asked of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_and_nats_under_exactly_the_printed_permissions_of_nats() {
+    let Some(world) = World::start(programs!(), Options::default().permissions()).await else { return };
+    let world = run(world, "etcd, NATS with permissions", few()).await;
+    let log = world.bus.nats().log();
+    assert!(log.contains("Reloaded: authorization users"), "no permissions were enforced: {log}");
+    let refused: Vec<_> = log.lines().filter(|line| line.contains("Violation")).collect();
+    assert_eq!(refused, [""; 0]);
+}
+
+/// The whole job; returns the world with all programs stopped.
+async fn run(mut world: World, pair: &str, plan: Vec<Way>) -> World {
     world.broadcaster.start(&world.operator).await;
     world.first_version().await;
     let mut services = [
@@ -103,7 +119,7 @@ async fn main_job(store: StoreKind, bus: BusKind, plan: Vec<Way>) {
         let start = Instant::now();
         let ended = rotation(&world, &mut services, way).await;
         println!(
-            "{store:?}, {bus:?}: {way:?}: version {} → {}: {} after {:.1?}",
+            "{pair}: {way:?}: version {} → {}: {} after {:.1?}",
             ended.old,
             ended.new,
             ended.outcome,
@@ -131,6 +147,7 @@ async fn main_job(store: StoreKind, bus: BusKind, plan: Vec<Way>) {
     check_roles(&world, &rows, &live).await;
     check_audit(&world, &rows).await;
     tell(&world, &rows, last.iter().map(|status| status.queries_ok).sum());
+    world
 }
 
 /// One rotation from its cause to its end, and what must hold right after it.

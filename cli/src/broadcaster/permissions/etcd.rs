@@ -12,7 +12,7 @@ pub(super) fn commands(title: &str, users: &[EtcdAccess]) -> String {
         "#",
         "\nRun it as etcd's root user: set ETCDCTL_ENDPOINTS, ETCDCTL_CACERT and ETCDCTL_USER=root. etcdctl asks for the\n\
          password of each new user twice. Put the broadcasters' into the file of store.password_file, a service's where its\n\
-         .values_from_etcd(...) reads it. Rights count once authentication is on: etcdctl auth enable.\n\
+         .etcd_user(...) reads it. Rights count once authentication is on: etcdctl auth enable.\n\
          Services that get their values from broadcasters need no user here, and operators' tools need none either.",
     );
     text += "set -eu\n";

@@ -62,7 +62,8 @@ impl NatsRights {
                 Kind::State => format!("$JS.API.STREAM.MSG.GET.{stream}"),
                 Kind::Registrations | Kind::Reports => format!("$JS.API.STREAM.PURGE.{stream}"),
             });
-            publish.push(format!("$JS.API.CONSUMER.CREATE.{stream}.>"));
+            // The server names our consumers, so their filter is no part of the subject.
+            publish.push(format!("$JS.API.CONSUMER.CREATE.{stream}"));
             publish.push(format!("$JS.API.CONSUMER.INFO.{stream}.*"));
         }
         publish.push("$JS.FC.>".to_owned());

@@ -1,0 +1,183 @@
+//! What a login with the printed permissions can not do.
+
+use std::sync::{Arc, Mutex};
+
+use async_nats::{Client, ConnectOptions, Event, HeaderMap};
+use rotacast_proto::{Envelope, Kind, SigningKey};
+use rotacast_protocol::{ClusterName, Incarnation, InstanceKey, WallTime};
+use rotacast_tests::programs;
+use rotacast_tests::servers::until;
+use rotacast_tests::world::{CLUSTER, LIMIT, Options, World, permissions};
+
+/// A client with a service's login, and what the server has refused it.
+struct Attacker {
+    client: Client,
+    refused: Arc<Mutex<Vec<String>>>,
+}
+
+impl Attacker {
+    async fn with_login(world: &World, user: &str) -> Self {
+        let refused = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&refused);
+        let options = ConnectOptions::with_user_and_password(user.into(), permissions::password(user))
+            .custom_inbox_prefix(format!("rotacast.{CLUSTER}.inbox.{user}"))
+            .event_callback(move |event| {
+                if let Event::ServerError(problem) = &event {
+                    noted.lock().expect("no code panics while it holds this lock").push(problem.to_string());
+                }
+                std::future::ready(())
+            });
+        let client = options.connect(world.bus.nats().url()).await.expect("the login is right");
+        Self { client, refused }
+    }
+
+    /// The server has refused this.
+    async fn is_refused(&self, what: &str, subject: &str) {
+        let text = format!("{what} to \"{subject}\"");
+        until(&format!("a refusal of {text}"), LIMIT, async || {
+            let refused = self.refused.lock().expect("no code panics while it holds this lock");
+            refused.iter().any(|refusal| refusal.contains(&text)).then_some(())
+        })
+        .await;
+    }
+
+    /// It may not publish there.
+    async fn cannot_publish(&self, subject: &str, payload: &'static str) {
+        let reply = self.client.new_inbox();
+        self.client.publish_with_reply(subject.to_owned(), reply, payload.into()).await.expect("it is connected");
+        self.is_refused("Publish", subject).await;
+    }
+
+    /// It may not listen there.
+    async fn cannot_subscribe(&self, subject: &str) {
+        drop(self.client.subscribe(subject.to_owned()).await.expect("it is connected"));
+        self.is_refused("Subscription", subject).await;
+    }
+}
+
+/// How many messages the leader dropped, as `doctor` says.
+async fn dropped(world: &World) -> u64 {
+    let output = world.cli(&["doctor", "-o", "json"]).await;
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("doctor prints JSON");
+    let findings = found["findings"].as_array().expect("a list");
+    let finding = findings.iter().find(|finding| finding["subject"] == "messages dropped").expect("it is said");
+    finding["text"].as_str().and_then(|text| text.split(' ').next()?.parse().ok()).expect("a number")
+}
+
+/// A message about an instance of `service`, signed by a stranger.
+fn about(service: &str, kind: Kind) -> (HeaderMap, bytes::Bytes) {
+    let key = InstanceKey::new(service.parse().unwrap(), "one".parse().unwrap(), Incarnation(7));
+    let (signing, cluster) = (SigningKey::generate(), ClusterName::new(CLUSTER).unwrap());
+    let envelope = Envelope::sign(&signing, kind, &cluster, key.full_name(), "forged", WallTime(0), "x".into());
+    let mut headers = HeaderMap::new();
+    for (name, value) in envelope.headers() {
+        headers.insert(name, &*value);
+    }
+    (headers, envelope.payload)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_services_login_reaches_no_other_and_the_leader_stays_whole() {
+    let Some(mut world) = World::start(programs!(), Options::default().permissions()).await else { return };
+    world.broadcaster.start(&world.operator).await;
+    world.first_version().await;
+    let mut service = world.service("payments-api", "one", &[]);
+    service.uses(1).await;
+    let attacker = Attacker::with_login(&world, "ledger").await;
+
+    // Streams and consumers: make, widen, steal, read, change, empty and delete.
+    for stream in ["STATE", "REGISTRATIONS", "REPORTS"] {
+        let stream = format!("ROTACAST_{stream}_{}", CLUSTER.to_ascii_uppercase());
+        for call in [
+            format!("CONSUMER.CREATE.{stream}"),
+            format!("CONSUMER.CREATE.{stream}.mine"),
+            format!("CONSUMER.CREATE.{stream}.mine.rotacast.{CLUSTER}.state.payments.db"),
+            format!("CONSUMER.DURABLE.CREATE.{stream}.mine"),
+            format!("CONSUMER.MSG.NEXT.{stream}.mine"),
+            format!("CONSUMER.DELETE.{stream}.mine"),
+            format!("CONSUMER.INFO.{stream}.mine"),
+            format!("CONSUMER.LIST.{stream}"),
+            format!("CONSUMER.NAMES.{stream}"),
+            format!("STREAM.INFO.{stream}"),
+            format!("STREAM.CREATE.{stream}"),
+            format!("STREAM.UPDATE.{stream}"),
+            format!("STREAM.DELETE.{stream}"),
+            format!("STREAM.PURGE.{stream}"),
+            format!("STREAM.MSG.GET.{stream}"),
+            format!("STREAM.MSG.DELETE.{stream}"),
+            format!("STREAM.SNAPSHOT.{stream}"),
+            format!("DIRECT.GET.{stream}"),
+            format!("DIRECT.GET.{stream}.rotacast.{CLUSTER}.state.other.db"),
+            format!("DIRECT.GET.{stream}.rotacast.{CLUSTER}.registrations.payments-api.one.7"),
+        ] {
+            attacker.cannot_publish(&format!("$JS.API.{call}"), "{}").await;
+        }
+    }
+    // Others' subjects and inboxes, and a state.
+    for subject in [
+        "state.payments.db",
+        "state.~cluster",
+        "registrations.payments-api.one.7",
+        "report.payments-api.one.7",
+        "sync.payments-api",
+        "sync.~broadcaster",
+        "inbox.payments-api.x",
+        "inbox.~broadcaster.x",
+    ] {
+        attacker.cannot_publish(&format!("rotacast.{CLUSTER}.{subject}"), "forged").await;
+    }
+    attacker.cannot_publish("$JS.FC.ROTACAST_REGISTRATIONS_E2E.x.y", "").await;
+    attacker.cannot_publish("$JS.ACK.ROTACAST_REGISTRATIONS_E2E.x.1.1.1.1.0", "").await;
+    for subject in [">", "*", "_INBOX.>", "$JS.>", "rotacast.>", "rotacast.*.*.>"] {
+        attacker.cannot_subscribe(subject).await;
+    }
+    for subject in [
+        "inbox.>",
+        "inbox.*.>",
+        "inbox.payments-api.>",
+        "inbox.~broadcaster.>",
+        "registrations.>",
+        "registrations.ledger.>",
+        "report.>",
+        "sync.*",
+        "sync.ledger",
+        "state.>",
+        "state.other.db",
+    ] {
+        attacker.cannot_subscribe(&format!("rotacast.{CLUSTER}.{subject}")).await;
+    }
+
+    // Larger than any registration: the stream refuses it.
+    let context = async_nats::jetstream::new(attacker.client.clone());
+    let own = format!("rotacast.{CLUSTER}.registrations.ledger.one.7");
+    let large = context.publish(own.clone(), vec![b'x'; 100_000].into()).await.expect("it is connected").await;
+    let problem = large.expect_err("it is too large").to_string();
+    assert!(problem.contains("size"), "{problem}");
+
+    // What the server cannot refuse, the leader does.
+    assert_eq!(dropped(&world).await, 0);
+    let sync = format!("rotacast.{CLUSTER}.sync.ledger");
+    let is_dropped = async |what: &str, count: u64| {
+        until(&format!("{what} to be counted"), LIMIT, async || (dropped(&world).await == count).then_some(())).await;
+    };
+    let (headers, payload) = about("payments-api", Kind::SyncRequest);
+    let inbox = attacker.client.new_inbox();
+    attacker.client.publish_with_reply_and_headers(sync.clone(), inbox, headers, payload).await.unwrap();
+    is_dropped("a Sync for another service", 1).await;
+    for reply in ["rotacast.e2e.inbox.~broadcaster.x", "rotacast.e2e.state.payments.db"] {
+        let (headers, payload) = about("ledger", Kind::SyncRequest);
+        attacker.client.publish_with_reply_and_headers(sync.clone(), reply, headers, payload).await.unwrap();
+    }
+    is_dropped("Syncs to be answered elsewhere", 3).await;
+    let (headers, payload) = about("payments-api", Kind::Registration);
+    attacker.client.publish_with_headers(own.clone(), headers, payload).await.unwrap();
+    is_dropped("a registration of another service", 4).await;
+    attacker.client.publish(own, "no message".into()).await.unwrap();
+    is_dropped("what is no message", 5).await;
+
+    // All of it has changed nothing.
+    assert_eq!(world.rotate().await.outcome, "retired");
+    service.uses(2).await;
+    let last = service.stop().await;
+    assert_eq!(last.queries_failed, 0, "{last:?}");
+}
