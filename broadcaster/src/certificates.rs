@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::future::BoxFuture;
 use rotacast_clock as clock;
-use rotacast_proto::{CERTIFICATE, Finding, Level, LoginSecret, PRIVATE_KEY, RENEWED_WITHIN};
+use rotacast_proto::{CERTIFICATE, Finding, Level, LoginSecret, PRIVATE_KEY, RENEWED_WITHIN, fetch_file};
 use rotacast_protocol::WallTime;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -95,21 +96,21 @@ impl OwnFile {
     ///
     /// # Errors
     /// Why it cannot be used.
-    fn read(&self) -> Result<Option<WallTime>, String> {
+    async fn read(&self) -> Result<Option<WallTime>, String> {
         match &self.kind {
             OwnKind::Chain(key) => {
-                let chain = certificates(&self.file)?;
+                let chain = certificates(&self.file).await?;
                 let ends = chain.iter().map(|certificate| self.end_of(certificate)).collect::<Result<Vec<_>, _>>()?;
-                self.belongs(chain, key)?;
+                self.belongs(chain, key).await?;
                 Ok(ends.into_iter().min())
             }
             OwnKind::Authorities => {
-                let authorities = certificates(&self.file)?;
+                let authorities = certificates(&self.file).await?;
                 let ends = authorities.iter().map(|authority| self.end_of(authority)).collect::<Result<Vec<_>, _>>()?;
                 Ok(ends.into_iter().max())
             }
             OwnKind::NatsCredentials => {
-                let text = LoginSecret::File(self.file.clone()).read()?;
+                let text = fetch_file(&self.file).await.map_err(|problem| problem.to_string())?;
                 let wrong = |problem: &str| format!("{}: {problem}", self.file.display());
                 let jwt =
                     text.split_once("-----BEGIN NATS USER JWT-----").and_then(|(_, rest)| rest.split_once("-----"));
@@ -130,8 +131,8 @@ impl OwnFile {
         Ok(WallTime(u64::try_from(end.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    fn belongs(&self, chain: Vec<CertificateDer<'static>>, key: &Path) -> Result<(), String> {
-        let pem = LoginSecret::File(key.to_owned()).read_pem(PRIVATE_KEY)?;
+    async fn belongs(&self, chain: Vec<CertificateDer<'static>>, key: &Path) -> Result<(), String> {
+        let pem = LoginSecret::File(key.to_owned()).fetch_pem(PRIVATE_KEY).await?;
         let wrong = |problem: String| format!("{}: {problem}", key.display());
         let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|problem| wrong(problem.to_string()))?;
         let key = rustls::crypto::ring::sign::any_supported_type(&key).map_err(|problem| wrong(problem.to_string()))?;
@@ -150,8 +151,8 @@ struct Claims {
     exp: Option<u64>,
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = LoginSecret::File(file.to_owned()).read_pem(CERTIFICATE)?;
+async fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = LoginSecret::File(file.to_owned()).fetch_pem(CERTIFICATE).await?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     found.map_err(|problem| format!("{}: {problem}", file.display()))
 }
@@ -208,26 +209,29 @@ pub struct Watch {
     pub expiries: Expiries,
     pub findings: Findings,
     /// Takes over what the listener's files hold, if that is something else than before.
-    pub listener: Box<dyn Fn() + Send + Sync>,
+    pub listener: Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
 }
 
 impl Watch {
     /// Until `ended`.
     pub async fn run(self, ended: CancellationToken) {
         loop {
-            self.look(clock::wall());
+            let look = async {
+                self.look(clock::wall()).await;
+                tokio::time::sleep(RENEWED_WITHIN).await;
+            };
             tokio::select! {
-                () = tokio::time::sleep(RENEWED_WITHIN) => {}
+                () = look => {}
                 () = ended.cancelled() => return,
             }
         }
     }
 
-    fn look(&self, now: WallTime) {
-        (self.listener)();
+    async fn look(&self, now: WallTime) {
+        (self.listener)().await;
         for own in &self.files {
             let subject = own.what.as_str();
-            let Some((level, text, fix)) = self.judge(own, now) else {
+            let Some((level, text, fix)) = self.judge(own, now).await else {
                 self.findings.clear(Topic::Certificate, subject);
                 continue;
             };
@@ -236,8 +240,8 @@ impl Watch {
     }
 
     /// What is wrong with it.
-    fn judge(&self, own: &OwnFile, now: WallTime) -> Option<(Level, String, &'static str)> {
-        let until = match own.read() {
+    async fn judge(&self, own: &OwnFile, now: WallTime) -> Option<(Level, String, &'static str)> {
+        let until = match own.read().await {
             Ok(until) => until,
             Err(problem) => {
                 let text = format!("{problem}; what was read before stays in force");
@@ -270,11 +274,16 @@ mod tests {
 
     fn watch(file: &Path, kind: OwnKind, what: Expiring) -> Watch {
         let files = vec![OwnFile { what, file: file.to_owned(), kind }];
-        Watch { files, expiries: Expiries::default(), findings: Findings::default(), listener: Box::new(|| {}) }
+        Watch {
+            files,
+            expiries: Expiries::default(),
+            findings: Findings::default(),
+            listener: Box::new(|| Box::pin(async {})),
+        }
     }
 
-    fn levels(watch: &Watch, now: WallTime) -> Vec<(Level, String)> {
-        watch.look(now);
+    async fn levels(watch: &Watch, now: WallTime) -> Vec<(Level, String)> {
+        watch.look(now).await;
         watch.findings.standing().into_iter().map(|standing| (standing.level, standing.text)).collect()
     }
 
@@ -286,21 +295,21 @@ mod tests {
         }
         let (file, key) = (folder.path().join("own.pem"), folder.path().join("own.key"));
         let watch = watch(&file, OwnKind::Chain(key), Expiring::Listen);
-        assert_eq!(levels(&watch, WallTime(0)), []);
+        assert_eq!(levels(&watch, WallTime(0)).await, []);
         let [(Expiring::Listen, end)] = watch.expiries.known()[..] else { panic!("{:?}", watch.expiries) };
         assert!(end > clock::wall() && end.0 < clock::wall().0 + 3 * DAY, "made for two days: {end}");
         let before = |days: u64| WallTime(end.0 - days * DAY);
-        assert_eq!(levels(&watch, before(31)), []);
+        assert_eq!(levels(&watch, before(31)).await, []);
         let told = watch.expiries.told(before(31));
         assert!(told[0].level == Level::Ok && told[0].text.contains("for 31 days"), "{told:?}");
         for (days, level, says) in [(29, Level::Warning, "in 29 days"), (6, Level::Error, "in 6 days")] {
-            let found = levels(&watch, before(days));
+            let found = levels(&watch, before(days)).await;
             assert!(matches!(&found[..], [(found, text)] if *found == level && text.contains(says)), "{found:?}");
             assert!(watch.expiries.told(before(days)).is_empty());
         }
-        let expired = levels(&watch, WallTime(end.0 + DAY));
+        let expired = levels(&watch, WallTime(end.0 + DAY)).await;
         assert!(expired[0].1.contains(&format!("has expired, on {end}")), "{expired:?}");
-        assert_eq!(levels(&watch, before(31)), [], "renewed");
+        assert_eq!(levels(&watch, before(31)).await, [], "renewed");
     }
 
     #[tokio::test]
@@ -314,27 +323,27 @@ mod tests {
         let (file, key) = (folder.path().join("own.pem"), folder.path().join("own.key"));
         let watch = watch(&file, OwnKind::Chain(key.clone()), Expiring::Store);
         let now = WallTime(0);
-        let says = |word: &str| {
-            let found = levels(&watch, now);
+        let says = async |word: &str| {
+            let found = levels(&watch, now).await;
             assert!(matches!(&found[..], [(Level::Error, text)] if text.contains(word)), "{word}: {found:?}");
         };
-        says("cannot read");
+        says("cannot read").await;
         std::fs::write(&file, "half a certifi").unwrap();
-        says("holds no certificate");
+        says("holds no certificate").await;
         copy("own.pem", &file);
         std::fs::write(&key, "").unwrap();
-        says("holds no private key");
+        says("holds no private key").await;
         copy("other.key", &key);
-        says("is not the key of the certificate");
+        says("is not the key of the certificate").await;
         copy("own.key", &key);
-        assert_eq!(levels(&watch, now), []);
+        assert_eq!(levels(&watch, now).await, []);
     }
 
     /// 2036-01-01.
     const END: WallTime = WallTime(2_082_758_400_000);
 
-    #[test]
-    fn a_jwt_of_nats_says_when_it_ends() {
+    #[tokio::test]
+    async fn a_jwt_of_nats_says_when_it_ends() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("own.creds");
         let write = |claims: &str| {
@@ -344,11 +353,11 @@ mod tests {
         };
         let watch = watch(&file, OwnKind::NatsCredentials, Expiring::BusCredentials);
         write(r#"{"sub":"U","exp":2082758400}"#);
-        assert_eq!(levels(&watch, WallTime(END.0 - 3 * DAY)).len(), 1);
+        assert_eq!(levels(&watch, WallTime(END.0 - 3 * DAY)).await.len(), 1);
         assert_eq!(watch.expiries.known(), [(Expiring::BusCredentials, END)]);
         write(r#"{"sub":"U"}"#);
-        assert_eq!((levels(&watch, END), watch.expiries.known()), (vec![], vec![]), "without an end");
+        assert_eq!((levels(&watch, END).await, watch.expiries.known()), (vec![], vec![]), "without an end");
         std::fs::write(&file, "no credentials").unwrap();
-        assert_eq!(levels(&watch, END).len(), 1);
+        assert_eq!(levels(&watch, END).await.len(), 1);
     }
 }

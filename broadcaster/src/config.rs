@@ -24,6 +24,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rotacast_proto::{FILE_DEADLINE, read_file};
 use rotacast_protocol::{ClusterName, Policy, SecretName, ServiceName};
 
 pub use backend::{ClientTls, Login};
@@ -172,8 +173,8 @@ impl Config {
     /// # Errors
     /// As [`Config::read`].
     pub fn read_for_any_build(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::new(path, vec![Problem::of_file(format!("cannot be read: {error}"))]))?;
+        let text = read_file(path, FILE_DEADLINE)
+            .map_err(|error| ConfigError::new(path, vec![Problem::of_file(error.to_string())]))?;
         Self::parse(path, &text, &|name| std::env::var(name).ok())
     }
 

@@ -307,6 +307,9 @@ fn way_out(problem: &StoreError) -> &'static str {
             "give what the store's settings name the right to read and write below the prefix; a password or token that is renewed \
              in its file needs no restart"
         }
+        StoreError::OwnFile { .. } => {
+            "mend the file that the problem names; it is read again by itself, without a restart"
+        }
         StoreError::Unwritable { .. } => "make room in the store, as its problem says",
         StoreError::WentBackwards { .. } => "nothing: the next term works from what the store holds now, in safe mode",
         StoreError::Unknown { .. }

@@ -64,13 +64,15 @@ pub enum Topic {
     SignIn,
     /// A sealed value does not open, or not for all of its readers.
     Sealing,
+    /// The configuration was not reloaded: what was read before stays in force.
+    Configuration,
     /// The audit log is in doubt or takes no entries, or the store does not know where it ends.
     Audit,
 }
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Leadership,
         Self::OutOfService,
         Self::Unresponsive,
@@ -89,6 +91,7 @@ impl Topic {
         Self::Emergency,
         Self::SignIn,
         Self::Sealing,
+        Self::Configuration,
         Self::Audit,
     ];
 
@@ -114,6 +117,7 @@ impl Topic {
             Self::Emergency => "emergency",
             Self::SignIn => "sign_in",
             Self::Sealing => "sealing",
+            Self::Configuration => "configuration",
             Self::Audit => "audit",
         }
     }

@@ -36,7 +36,7 @@ use crate::certificates::Watch;
 use crate::config::{Config, SecretPattern, ServiceConfig, StoreConfig, changes};
 use crate::connections::Connections;
 use crate::driver::{Environment, Mail, Replica, RunId, Secrets};
-use crate::findings::Findings;
+use crate::findings::{Findings, Topic};
 use crate::home::Home;
 use crate::identities::{Identities, Service, Services};
 use crate::metrics::Metrics;
@@ -114,13 +114,17 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
         expiries: metrics.expiries(),
         findings: environment.findings.clone(),
         listener: match tls.clone() {
-            Some(tls) => Box::new(move || tls.renew()),
-            None => Box::new(|| {}),
+            Some(tls) => Box::new(move || {
+                let tls = Arc::clone(&tls);
+                Box::pin(tls.renew())
+            }),
+            None => Box::new(|| Box::pin(async {})),
         },
     };
     let watching = tokio::spawn(watch.run(stop.clone()));
     report_findings(&environment).await;
     let identities = Arc::clone(&environment.identities);
+    let findings = environment.findings.clone();
     let secrets = Secrets::new(config.limits.secrets);
     let broadcaster = Broadcaster {
         environment,
@@ -134,7 +138,7 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
         tls: tls.as_ref().map(|tls| tls.subscribe()),
         clients_certified: config.listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
     };
-    let reloader = Reloader { path: config_file, config, settings, operators, identities, secrets };
+    let reloader = Reloader { path: config_file, config, settings, operators, identities, secrets, findings };
     let reloading = tokio::spawn(reloader.run(stop.clone()));
     let result = broadcaster.run(stop.clone()).await;
     stop.cancel();
@@ -299,6 +303,7 @@ struct Reloader {
     operators: watch::Sender<Arc<Operators>>,
     identities: Arc<Identities>,
     secrets: Secrets,
+    findings: Findings,
 }
 
 impl Reloader {
@@ -316,16 +321,38 @@ impl Reloader {
                 () = stop.cancelled() => return,
             }
             crate::systemd::reloading();
-            if let Err(problem) = self.reload().await {
-                error!(problem = format!("{problem:#}"), "the configuration was not reloaded; the one in force stays");
-            }
+            let outcome = tokio::select! {
+                outcome = self.reload() => outcome,
+                () = stop.cancelled() => return,
+            };
+            self.tell(outcome);
             crate::systemd::reloaded();
         }
     }
 
+    /// A refused reload stands as a finding until one succeeds: what it was to take away, such as an operator's key, is
+    /// still in force.
+    fn tell(&self, outcome: anyhow::Result<()>) {
+        let subject = self.path.display().to_string();
+        match outcome {
+            Ok(()) => self.findings.clear(Topic::Configuration, &subject),
+            Err(problem) => {
+                let text = format!("it was not reloaded, and the one read before stays in force: {problem:#}");
+                let fix = "mend what the text names, then send SIGHUP again; a restart would fail until then";
+                self.findings.raise(Topic::Configuration, subject, Level::Error, text, fix);
+            }
+        }
+    }
+
     async fn reload(&mut self) -> anyhow::Result<()> {
-        let new = Config::read(&self.path)?;
-        self.settings.replace(&new)?;
+        let (path, settings) = (self.path.clone(), Arc::clone(&self.settings));
+        // Every file that it names is read, each for as long as a file system may take.
+        let reading = tokio::task::spawn_blocking(move || {
+            let new = Config::read(&path)?;
+            settings.replace(&new)?;
+            anyhow::Ok(new)
+        });
+        let new = reading.await.context("reading the configuration broke off")??;
         let changes = changes(&self.config, &new);
         for change in &changes {
             if change.live {
@@ -359,5 +386,44 @@ impl Reloader {
         }
         self.config = new;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refused_reload_is_a_finding_until_one_succeeds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rotacast.toml");
+        std::fs::write(&path, "cluster = \"a\"\n").unwrap();
+        let config = Config::read(&path).unwrap();
+        let findings = Findings::default();
+        let mut reloader = Reloader {
+            path: path.clone(),
+            settings: Arc::new(ConfigSettings::new(&config).unwrap()),
+            operators: watch::Sender::new(Arc::new(config.operators.clone())),
+            identities: Arc::new(Identities::new(config.cluster.clone(), services(&config))),
+            secrets: Secrets::new(config.limits.secrets),
+            findings: findings.clone(),
+            config,
+        };
+        let unreadable = "[providers.p]\nkind = \"postgres\"\nadmin_file = \".\"\ngroup_role = \"g\"\ndatabase = \"d\"\n\
+                          host = \"localhost\"\n";
+        for (held, says) in
+            [("cluster = 7\n".to_owned(), "cluster"), (format!("cluster = \"a\"\n{unreadable}"), "it is a directory")]
+        {
+            std::fs::write(&path, held).unwrap();
+            let outcome = reloader.reload().await;
+            reloader.tell(outcome);
+            let standing = findings.standing();
+            assert_eq!((standing.len(), standing[0].topic, standing[0].level), (1, Topic::Configuration, Level::Error));
+            assert!(standing[0].text.contains(says), "{}", standing[0].text);
+        }
+        std::fs::write(&path, "cluster = \"a\"\n").unwrap();
+        let outcome = reloader.reload().await;
+        reloader.tell(outcome);
+        assert_eq!(findings.standing(), []);
     }
 }

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rotacast_proto::{FILE_DEADLINE, read_file};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
@@ -54,7 +55,7 @@ impl Token {
     /// # Errors
     /// The file cannot be read, or holds no token.
     pub fn digest_of_file(path: &Path) -> io::Result<TokenDigest> {
-        let text = Zeroizing::new(std::fs::read_to_string(path)?);
+        let text = read_file(path, FILE_DEADLINE).map_err(io::Error::other)?;
         TokenDigest::of(text.trim()).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it holds no token"))
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::file::{self, NotOpened};
 use crate::key::{KeyError, SigningKey, VerifyingKey};
 
 /// Longest key file that is read, in bytes: a signing key and a dozen sealing keys. One that is longer is something else.
@@ -39,10 +40,12 @@ pub enum KeyFileError {
         path: PathBuf,
     },
     /// A folder, a pipe, a device.
-    #[error("{path}: not a regular file, expected a key file as `rotacast keygen` writes it", path = .path.display())]
+    #[error("{path}: a {found}, not a regular file; expected a key file as `rotacast keygen` writes it", path = .path.display())]
     NotAFile {
         /// Which path.
         path: PathBuf,
+        /// What is there.
+        found: &'static str,
     },
     /// Others than the owner may read or write a private key.
     #[error("{path}: private key with mode {found:04o}, expected 0600 or less (no access for group and others); run: chmod 600 {path}", path = .path.display())]
@@ -164,13 +167,11 @@ impl VerifyingKey {
 /// The file's text. Type and mode are those of the opened file, so that it cannot be swapped in between.
 fn read(path: &Path, private: bool) -> Result<Zeroizing<String>, KeyFileError> {
     let io = |problem| KeyFileError::Io { path: path.into(), action: "read", problem };
-    // Without O_NONBLOCK, opening a pipe without a writer would wait for ever.
-    let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).expect("O_NONBLOCK is a small constant");
-    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(io)?;
+    let mut file = file::open(path, OpenOptions::new().read(true)).map_err(|problem| match problem {
+        NotOpened::Io(problem) => io(problem),
+        NotOpened::Irregular(found) => KeyFileError::NotAFile { path: path.into(), found },
+    })?;
     let metadata = file.metadata().map_err(io)?;
-    if !metadata.is_file() {
-        return Err(KeyFileError::NotAFile { path: path.into() });
-    }
     let mode = metadata.permissions().mode() & 0o7777;
     if private && mode & OTHERS != 0 {
         return Err(KeyFileError::Exposed { path: path.into(), found: mode });

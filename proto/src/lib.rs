@@ -5,6 +5,7 @@
 
 mod envelope;
 mod fault;
+mod file;
 mod finding;
 mod identity;
 mod in_the_clear;
@@ -27,6 +28,7 @@ pub mod v1 {
 
 pub use envelope::{Envelope, EnvelopeError, Kind, MAX_FIELD_BYTES, MAX_PAYLOAD_BYTES, SPEC_VERSION};
 pub use fault::ServerFault;
+pub use file::{FILE_DEADLINE, FileError, LOOK_PATIENCE, MAX_FILE_BYTES, fetch_file, open_regular, read_file};
 pub use finding::{Finding, Level};
 pub use identity::{InstanceIdentity, Sender, incarnation_of};
 pub use in_the_clear::{InTheClear, Unencrypted, is_loopback, leaves_this_machine};

@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
+
+use crate::file::{FileError, fetch_file, read_file};
 
 /// A password, a token, a certificate, a key, or a whole login. A program reads one in a file when it needs it, and again
 /// when a server refuses what the file held: a login that is renewed there needs no restart.
@@ -16,20 +19,31 @@ pub enum LoginSecret {
 }
 
 impl LoginSecret {
-    /// As it is now. A small file of this machine: reading it blocks no longer than a lock does.
+    /// As it is now. Blocks the thread for up to `patience`: for the start of a program, and threads of its own.
     ///
     /// # Errors
-    /// That the file cannot be read, in words that name it.
-    pub fn read(&self) -> Result<Zeroizing<String>, String> {
+    /// Why the file cannot be read.
+    pub fn read(&self, patience: Duration) -> Result<Zeroizing<String>, FileError> {
         match self {
             Self::Text(text) => Ok(text.clone()),
-            Self::File(path) => {
-                let text = std::fs::read_to_string(path).map(Zeroizing::new);
-                let text = text.map_err(|problem| format!("cannot read {}: {problem}", path.display()))?;
-                Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
-            }
+            Self::File(path) => read_file(path, patience).map(|text| without_line_end(&text)),
         }
     }
+
+    /// As it is now. Waits up to [`FILE_DEADLINE`](crate::FILE_DEADLINE), and holds no thread of the runtime meanwhile.
+    ///
+    /// # Errors
+    /// Why the file cannot be read.
+    pub async fn fetch(&self) -> Result<Zeroizing<String>, FileError> {
+        match self {
+            Self::Text(text) => Ok(text.clone()),
+            Self::File(path) => fetch_file(path).await.map(|text| without_line_end(&text)),
+        }
+    }
+}
+
+fn without_line_end(text: &str) -> Zeroizing<String> {
+    Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 impl From<Zeroizing<String>> for LoginSecret {
@@ -62,19 +76,21 @@ impl fmt::Debug for LoginSecret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FILE_DEADLINE;
 
-    #[test]
-    fn a_file_is_read_anew_each_time_and_nothing_is_shown() {
+    #[tokio::test]
+    async fn a_file_is_read_anew_each_time_and_nothing_is_shown() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("password");
         let secret = LoginSecret::File(path.clone());
-        assert!(secret.read().unwrap_err().contains("cannot read"));
+        assert!(secret.read(FILE_DEADLINE).unwrap_err().to_string().contains("cannot read"));
         for held in ["canary-first", "canary-second"] {
             std::fs::write(&path, format!("{held}\r\n")).unwrap();
-            assert_eq!(secret.read().unwrap().as_str(), held);
+            assert_eq!(secret.read(FILE_DEADLINE).unwrap().as_str(), held);
+            assert_eq!(secret.fetch().await.unwrap().as_str(), held);
         }
         let text = LoginSecret::from("canary".to_owned());
-        assert_eq!(text.read().unwrap().as_str(), "canary");
+        assert_eq!(text.read(FILE_DEADLINE).unwrap().as_str(), "canary");
         assert!(!format!("{secret:?}{text:?}").contains("canary"));
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
-use crate::LoginSecret;
+use crate::{FILE_DEADLINE, FileError, LOOK_PATIENCE, LoginSecret};
 
 /// How often files are read again, at most: three small ones, whatever the number of handshakes. It is also how long a
 /// renewed certificate may take to count.
@@ -22,7 +22,8 @@ pub struct Renewed<M, T> {
     state: Mutex<State<M, T>>,
 }
 
-type Reads<M> = Box<dyn Fn() -> Result<M, String> + Send + Sync>;
+/// Waits for files for no longer than this.
+type Reads<M> = Box<dyn Fn(Duration) -> Result<M, String> + Send + Sync>;
 type Makes<M, T> = Box<dyn Fn(&M) -> Result<T, String> + Send + Sync>;
 
 struct State<M, T> {
@@ -40,16 +41,17 @@ impl<M: PartialEq, T: Clone> Renewed<M, T> {
     /// Why it cannot be made at all.
     pub fn new(
         what: impl Into<String>,
-        read: impl Fn() -> Result<M, String> + Send + Sync + 'static,
+        read: impl Fn(Duration) -> Result<M, String> + Send + Sync + 'static,
         make: impl Fn(&M) -> Result<T, String> + Send + Sync + 'static,
     ) -> Result<Self, String> {
-        let made_of = read()?;
+        let made_of = read(FILE_DEADLINE)?;
         let made = make(&made_of)?;
         let state = State { looked: Instant::now(), made_of, made, broken: None };
         Ok(Self { what: what.into(), read: Box::new(read), make: Box::new(make), state: Mutex::new(state) })
     }
 
-    /// As the files have it; as they had it up to [`RENEWED_WITHIN`] ago. Reading them blocks no longer than a lock does.
+    /// As the files have it; as they had it up to [`RENEWED_WITHIN`] ago. Blocks for up to
+    /// [`LOOK_PATIENCE`] for each file whose file system stops answering.
     pub fn current(&self) -> T {
         let mut state = self.state();
         if state.looked.elapsed() >= RENEWED_WITHIN {
@@ -72,7 +74,7 @@ impl<M: PartialEq, T: Clone> Renewed<M, T> {
 
     fn look(&self, state: &mut State<M, T>) {
         state.looked = Instant::now();
-        let outcome = (self.read)().and_then(|read| {
+        let outcome = (self.read)(LOOK_PATIENCE).and_then(|read| {
             if read == state.made_of {
                 return Ok(None);
             }
@@ -113,12 +115,25 @@ pub const CERTIFICATE: &str = "CERTIFICATE";
 pub const PRIVATE_KEY: &str = "PRIVATE KEY";
 
 impl LoginSecret {
-    /// As it is now: PEM that holds at least one of these. Libraries take a file without any for an empty list.
+    /// As it is now: PEM that holds at least one of these. Libraries take a file without any for an empty list. Blocks the
+    /// thread for up to `patience`.
     ///
     /// # Errors
     /// That the file cannot be read or is no such PEM, in words that name it.
-    pub fn read_pem(&self, label: &str) -> Result<Zeroizing<String>, String> {
-        let text = self.read()?;
+    pub fn read_pem(&self, label: &str, patience: Duration) -> Result<Zeroizing<String>, String> {
+        self.pem(self.read(patience), label)
+    }
+
+    /// As [`Self::read_pem`], and holds no thread of the runtime while it waits.
+    ///
+    /// # Errors
+    /// As [`Self::read_pem`].
+    pub async fn fetch_pem(&self, label: &str) -> Result<Zeroizing<String>, String> {
+        self.pem(self.fetch().await, label)
+    }
+
+    fn pem(&self, text: Result<Zeroizing<String>, FileError>, label: &str) -> Result<Zeroizing<String>, String> {
+        let text = text.map_err(|problem| problem.to_string())?;
         let begins =
             |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{label}-----"));
         if text.lines().any(begins) {
@@ -159,16 +174,18 @@ impl ClientTls {
         Self { authority, identity: None, server_name: None }
     }
 
-    /// As it is now.
+    /// As it is now. Blocks the thread for up to `patience` for each file.
     ///
     /// # Errors
     /// Which file cannot be read or is no PEM, and why.
-    pub fn read(&self) -> Result<ClientPem, String> {
+    pub fn read(&self, patience: Duration) -> Result<ClientPem, String> {
         let identity = match &self.identity {
-            Some((certificate, key)) => Some((certificate.read_pem(CERTIFICATE)?, key.read_pem(PRIVATE_KEY)?)),
+            Some((certificate, key)) => {
+                Some((certificate.read_pem(CERTIFICATE, patience)?, key.read_pem(PRIVATE_KEY, patience)?))
+            }
             None => None,
         };
-        Ok(ClientPem { authority: self.authority.read_pem(CERTIFICATE)?, identity })
+        Ok(ClientPem { authority: self.authority.read_pem(CERTIFICATE, patience)?, identity })
     }
 }
 
@@ -185,7 +202,7 @@ mod tests {
         let number = |text: &Zeroizing<String>| text.parse::<u32>().map_err(|_| "no number".to_owned());
         let make = || {
             let file = file.clone();
-            Renewed::new("number", move || file.read(), number)
+            Renewed::new("number", move |patience| file.read(patience).map_err(|problem| problem.to_string()), number)
         };
         assert!(make().unwrap_err().contains("cannot read"));
         write("1");

@@ -12,7 +12,7 @@ use rotacast_bus::NatsCredentials;
 #[cfg(feature = "kafka")]
 use rotacast_bus::{KafkaLogin, SaslMechanism};
 #[cfg(any(feature = "nats", feature = "grpc", feature = "etcd", feature = "consul"))]
-use rotacast_proto::{CERTIFICATE, LoginSecret};
+use rotacast_proto::{CERTIFICATE, FILE_DEADLINE, LoginSecret};
 use rotacast_proto::{SigningKey, VerifyingKey};
 use rotacast_protocol::{ClusterName, InstanceName, ServiceName};
 #[cfg(any(feature = "consul", feature = "etcd"))]
@@ -486,7 +486,7 @@ impl Builder {
             Error::new(ErrorKind::Config, what, "set both, or call .kafka_login(…) on the builder")
         })?;
         let password = LoginSecret::File(PathBuf::from(path));
-        password.read().map_err(|problem| {
+        password.read(FILE_DEADLINE).map_err(|problem| {
             let what = format!("ROTACAST_KAFKA_PASSWORD_FILE: {problem}");
             Error::new(ErrorKind::Config, what, "expected a file with the password")
         })?;
@@ -498,7 +498,7 @@ impl Builder {
         let Some(path) = self.ca_file.clone().or_else(|| variable("ROTACAST_CA").map(PathBuf::from)) else {
             return Ok(None);
         };
-        LoginSecret::File(path.clone()).read_pem(CERTIFICATE).map(|_| Some(path)).map_err(|problem| {
+        LoginSecret::File(path.clone()).read_pem(CERTIFICATE, FILE_DEADLINE).map(|_| Some(path)).map_err(|problem| {
             let what = format!("the certificate authority: {problem}");
             Error::new(ErrorKind::Config, what, "expected a PEM file, set with .ca_file(…) or ROTACAST_CA")
         })

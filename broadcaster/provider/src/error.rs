@@ -20,6 +20,17 @@ pub enum ProviderError {
         /// What the client says, without values.
         problem: String,
     },
+    /// The file with the administrator's connection cannot be used: the provider was not asked. The same call is made again,
+    /// with what the file holds then.
+    #[error(
+        "provider {provider} is not asked, since the file with the administrator's connection cannot be used: {problem}"
+    )]
+    OwnFile {
+        /// Which provider.
+        provider: String,
+        /// Which file, what is wrong with it, and how to mend it.
+        problem: String,
+    },
     /// The administrator's login or its rights do not suffice.
     #[error("provider {provider} refuses Rotacast's administrator: {problem}")]
     Denied {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -22,6 +23,10 @@ use super::writer::{MAX_BATCH, NOT_TOLD, Open, Writer};
 
 /// Most entries that wait for the writer; beyond, the caller waits.
 const MAX_WAITING: usize = 1024;
+
+/// Longest wait at the end for what is being written: a file system that works answers well within it, and a supervisor waits
+/// longer before it kills.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a log is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,6 +106,8 @@ pub struct AuditLog {
     anchor: OnceLock<Arc<Anchor>>,
     requests: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
+    /// Disconnected once the thread has ended.
+    ended: Mutex<Receiver<()>>,
     observer: Option<Arc<dyn AppendObserver>>,
     stop: CancellationToken,
 }
@@ -148,7 +155,11 @@ impl AuditLog {
             writer: Mutex::new(writer),
         });
         let its = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("audit".into()).spawn(move || write_all(&its, waiting));
+        let (ends, ended) = std::sync::mpsc::sync_channel(0);
+        let thread = std::thread::Builder::new().name("audit".into()).spawn(move || {
+            let _ends = ends;
+            write_all(&its, waiting);
+        });
         let thread = thread.map_err(AuditError::io(path, "start its thread"))?;
         Ok(Self {
             opened_at,
@@ -156,6 +167,7 @@ impl AuditLog {
             anchor: OnceLock::new(),
             requests: Some(requests),
             thread: Some(thread),
+            ended: Mutex::new(ended),
             observer: None,
             stop: CancellationToken::new(),
         })
@@ -278,17 +290,27 @@ impl AuditLog {
     /// Signs the end of the log and tells the store where it is. What comes later is written all the same.
     pub async fn close(&self) {
         let shared = Arc::clone(&self.shared);
-        let signed = tokio::task::spawn_blocking(move || {
+        let (done, signed) = oneshot::channel();
+        // Not a thread of the runtime, which would wait for it when it ends.
+        let signing = std::thread::Builder::new().name("audit-end".into()).spawn(move || {
             let mut writer = shared.writer();
             if !writer.is_unsigned() {
                 return Ok(());
             }
             let outcome = writer.sign(rotacast_clock::wall());
             shared.wrote(&writer, &outcome);
-            outcome
+            // The stop may have given up waiting.
+            let _ = done.send(outcome);
         });
-        if let Ok(Err(problem)) = signed.await {
-            tracing::warn!(%problem, "the end of the audit log is not signed");
+        let problem = match (signing, tokio::time::timeout(STOP_PATIENCE, signed).await) {
+            (Ok(_), Ok(Ok(Ok(())))) => None,
+            (Ok(_), Ok(Ok(Err(problem)))) => Some(problem.to_string()),
+            (Err(problem), _) => Some(problem.to_string()),
+            (Ok(_), Ok(Err(_))) => Some("signing broke off".into()),
+            (Ok(_), Err(_)) => Some(format!("its file system has not answered within {STOP_PATIENCE:?}")),
+        };
+        if let Some(problem) = problem {
+            tracing::warn!(problem, "the end of the audit log is not signed");
         }
         if let Some(anchor) = self.anchor.get() {
             anchor.save(&self.shared).await;
@@ -309,10 +331,20 @@ impl AuditLog {
 }
 
 impl Drop for AuditLog {
-    /// Waits for the entry being written, so that the file is free once this returns.
+    /// Waits for the entry being written, so that the file is free once this returns; not for a file system that does not
+    /// answer.
     fn drop(&mut self) {
         self.stop.cancel();
         self.requests = None;
+        if self.ended.get_mut().unwrap_or_else(PoisonError::into_inner).recv_timeout(STOP_PATIENCE)
+            == Err(RecvTimeoutError::Timeout)
+        {
+            tracing::error!(
+                log = %self.shared.path.display(),
+                "the audit log's file system has not answered within {STOP_PATIENCE:?}: an entry may be unfinished"
+            );
+            return;
+        }
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!(log = %self.shared.path.display(), "the audit log's thread panicked");
         }

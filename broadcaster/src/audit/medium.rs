@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rotacast_proto::open_regular;
+
 /// An append-only file.
 pub(super) trait Medium: Send {
     /// Writes at the end. After an error, part of it may be there.
@@ -39,7 +41,7 @@ impl Times {
 impl FileMedium {
     /// Opens for appending, readable by its owner only: entries name people and hosts.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let file = open_regular(path, OpenOptions::new().append(true).create(true).mode(0o600))?;
         let times = Times::of(&file)?;
         Ok(Self { path: path.into(), file, times })
     }

@@ -1,9 +1,10 @@
 //! Reads one file line by line, checking the chain as it goes.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
+use rotacast_proto::open_regular;
 use rotacast_protocol::{AuditChain, WallTime};
 
 use super::entry::Recorded;
@@ -58,7 +59,7 @@ pub(super) struct Scanned {
 impl Scan {
     /// Reads `path`, whose first entry must follow `head` in `chain`; `None`: the first entry says in which.
     pub(super) fn open(path: &Path, chain: Option<AuditChain>, head: Head) -> Result<Self, AuditError> {
-        let file = File::open(path).map_err(AuditError::io(path, "read"))?;
+        let file = open_regular(path, OpenOptions::new().read(true)).map_err(AuditError::io(path, "read"))?;
         Ok(Self {
             path: path.into(),
             reader: BufReader::with_capacity(64 * 1024, file),
@@ -148,7 +149,7 @@ impl Scan {
 
 /// The entry a file begins with says which one it must follow: for files whose predecessors have been archived.
 pub(super) fn before_first(path: &Path) -> Result<Option<Head>, AuditError> {
-    let file = File::open(path).map_err(AuditError::io(path, "read"))?;
+    let file = open_regular(path, OpenOptions::new().read(true)).map_err(AuditError::io(path, "read"))?;
     let mut bytes = Vec::new();
     let limit = MAX_LINE_BYTES as u64;
     BufReader::new(file).take(limit).read_until(b'\n', &mut bytes).map_err(AuditError::io(path, "read"))?;

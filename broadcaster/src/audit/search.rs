@@ -1,11 +1,12 @@
 //! Looks for entries from the newest back, for people: lines are checked by their own hash, the chain is `verify`'s.
 
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rotacast_proto::open_regular;
 use rotacast_protocol::SecretName;
 use serde::Deserialize;
 
@@ -73,7 +74,7 @@ pub fn search(path: &Path, search: &Search) -> Result<Found, AuditError> {
 
 /// The number of a file's first entry; none for a file without one.
 fn first_sequence(file: &Path) -> Result<Option<u64>, AuditError> {
-    let opened = File::open(file).map_err(AuditError::io(file, "read"))?;
+    let opened = open_regular(file, OpenOptions::new().read(true)).map_err(AuditError::io(file, "read"))?;
     let mut bytes = Vec::new();
     let limit = MAX_LINE_BYTES as u64;
     BufReader::new(opened).take(limit).read_until(b'\n', &mut bytes).map_err(AuditError::io(file, "read"))?;
@@ -116,7 +117,7 @@ impl<'s> Needle<'s> {
     }
 
     fn newest(&self, file: &Path, wanted: usize, read: &mut u64) -> Result<Lines, AuditError> {
-        let opened = File::open(file).map_err(AuditError::io(file, "read"))?;
+        let opened = open_regular(file, OpenOptions::new().read(true)).map_err(AuditError::io(file, "read"))?;
         let mut reader = BufReader::with_capacity(256 * 1024, opened);
         let mut found = Lines { lines: VecDeque::new(), more: false };
         let (mut number, mut bytes) = (0, Vec::new());

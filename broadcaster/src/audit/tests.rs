@@ -17,6 +17,9 @@ use super::medium::{FileMedium, Medium};
 use super::verify::{Expectations, read, verify};
 use super::{AuditError, AuditLog, AuditOptions, AuditSigner, Doubt, Entry, Hash};
 
+/// Longer than anything here takes.
+const HANG: std::time::Duration = std::time::Duration::from_secs(30);
+
 fn entry(number: u64) -> Entry {
     Entry::new("broadcaster", "retire_intent")
         .secret(SecretName::new("payments/db").unwrap())
@@ -482,4 +485,23 @@ fn killed_over_and_over_it_loses_nothing_that_was_acknowledged() {
         acknowledged = verified.entries;
     }
     assert!(acknowledged >= 15);
+}
+
+/// Opening a FIFO waits for its other end, which never comes.
+#[tokio::test]
+async fn a_fifo_in_place_of_the_log_is_refused_and_the_log_is_taken_up_again_once_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, aside) = (folder.path().join("audit.jsonl"), folder.path().join("aside"));
+    let log = open(&path, AuditOptions::default()).unwrap();
+    log.append(entry(1)).await.unwrap();
+    std::fs::rename(&path, &aside).unwrap();
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let refused = tokio::time::timeout(HANG, log.append(entry(2))).await.expect("it does not hang").unwrap_err();
+    assert!(refused.to_string().contains("it is a FIFO; expected a regular file"), "{refused}");
+    assert!(problem(&path).contains("it is a FIFO"), "{}", problem(&path));
+    std::fs::remove_file(&path).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    log.append(entry(2)).await.unwrap();
+    drop(log);
+    assert_eq!(verify(&path, &Expectations::default()).unwrap().head.sequence, 2);
 }

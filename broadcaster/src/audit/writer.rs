@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rotacast_proto::open_regular;
 use rotacast_protocol::{AuditChain, WallTime};
 use rustix::fs::{FlockOperation, flock};
 
@@ -449,7 +450,7 @@ impl Batch {
 
 fn lock(path: &Path) -> Result<File, AuditError> {
     let lock_path = files::with_suffix(path, "lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
+    let file = open_regular(&lock_path, OpenOptions::new().write(true).create(true).truncate(false).mode(0o600));
     let file = file.map_err(AuditError::io(&lock_path, "open"))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),

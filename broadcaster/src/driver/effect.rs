@@ -95,6 +95,7 @@ impl Effect {
                     Some(ProviderError::InUse { .. }) => Cure::SessionsEnd,
                     Some(
                         ProviderError::Unreachable { .. }
+                        | ProviderError::OwnFile { .. }
                         | ProviderError::Denied { .. }
                         | ProviderError::Unfinished { .. },
                     )

@@ -17,11 +17,12 @@ use crate::settings::{SecretSettings, Settings};
 const CALLS: [&str; 5] = ["create", "test", "usage", "disable", "destroy"];
 
 impl Kind for ProviderError {
-    const ALL: &'static [&'static str] = &["unreachable", "denied", "refused", "unfinished", "in_use"];
+    const ALL: &'static [&'static str] = &["unreachable", "own_file", "denied", "refused", "unfinished", "in_use"];
 
     fn kind(&self) -> Option<&'static str> {
         Some(match self {
             ProviderError::Unreachable { .. } => "unreachable",
+            ProviderError::OwnFile { .. } => "own_file",
             ProviderError::Denied { .. } => "denied",
             ProviderError::Refused { .. } => "refused",
             ProviderError::Unfinished { .. } => "unfinished",

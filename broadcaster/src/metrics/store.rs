@@ -30,6 +30,7 @@ impl Kind for StoreError {
     const ALL: &'static [&'static str] = &[
         "unreachable",
         "denied",
+        "own_file",
         "unwritable",
         "unknown",
         "too_large",
@@ -44,6 +45,7 @@ impl Kind for StoreError {
         Some(match self {
             StoreError::Unreachable { .. } => "unreachable",
             StoreError::Denied { .. } => "denied",
+            StoreError::OwnFile { .. } => "own_file",
             StoreError::Unwritable { .. } => "unwritable",
             StoreError::Unknown { .. } => "unknown",
             StoreError::TooLarge { .. } => "too_large",

@@ -2,6 +2,7 @@
 
 use anyhow::anyhow;
 use rotacast_bus::{KafkaLogin, KafkaOptions, KafkaTls, LoginSecret, SaslMechanism as Mechanism};
+use rotacast_proto::FILE_DEADLINE;
 use rotacast_protocol::ClusterName;
 use tracing::warn;
 
@@ -26,7 +27,7 @@ pub(super) fn options(config: &BusConfig, cluster: &ClusterName) -> anyhow::Resu
             warn!("bus.mechanism \"PLAIN\" sends the password of bus.user unencrypted; set [bus.tls] ca");
         }
         let password = LoginSecret::File(login.password_file.clone());
-        password.read().map_err(|problem| anyhow!("bus.password_file: {problem}"))?;
+        password.read(FILE_DEADLINE).map_err(|problem| anyhow!("bus.password_file: {problem}"))?;
         options.login = Some(KafkaLogin { user: login.user.clone(), password, mechanism });
     }
     Ok(options)

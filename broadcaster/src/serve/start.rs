@@ -99,6 +99,7 @@ impl Fault for StoreError {
         match self {
             StoreError::Unreachable { problem, .. }
             | StoreError::Denied { problem, .. }
+            | StoreError::OwnFile { problem, .. }
             | StoreError::Unwritable { problem, .. }
             | StoreError::Unknown { problem, .. }
             | StoreError::Invalid { problem, .. } => problem,

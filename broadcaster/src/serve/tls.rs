@@ -36,7 +36,12 @@ impl Renewable {
     }
 
     /// Takes over files that have changed. Those that cannot be used change nothing: the finding about them says why.
-    pub(super) fn renew(&self) {
+    pub(super) async fn renew(self: Arc<Self>) {
+        // The next look begins anew.
+        let _ = tokio::task::spawn_blocking(move || self.renew_now()).await;
+    }
+
+    fn renew_now(&self) {
         // A digest is whole after every call on it.
         let mut used = self.digest.lock().unwrap_or_else(PoisonError::into_inner);
         let now = digest(&self.files);
@@ -130,7 +135,7 @@ mod tests {
         let renewable = Renewable::read(&ServerTls { cert, key, client_ca: None }).unwrap();
         let mut used = renewable.subscribe();
         let renewed = |used: &mut Tls| {
-            renewable.renew();
+            renewable.renew_now();
             let changed = used.has_changed().unwrap();
             used.mark_unchanged();
             changed

@@ -11,6 +11,7 @@ use opentelemetry::KeyValue;
 use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use rotacast_proto::{FILE_DEADLINE, read_file};
 use rotacast_protocol::ClusterName;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +34,7 @@ pub const LINGER: Duration = Duration::from_secs(1);
 pub const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Largest file of headers: a few tokens.
-const MAX_HEADERS_FILE: u64 = 64 * 1024;
+const MAX_HEADERS_FILE: usize = 64 * 1024;
 
 /// Begins to send spans to the collector that the configuration names; `None` if it names none.
 ///
@@ -57,8 +58,8 @@ fn exporter(config: &TelemetryConfig) -> anyhow::Result<Option<OtlpExporter>> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut client = reqwest::Client::builder().timeout(EXPORT_TIMEOUT).redirect(reqwest::redirect::Policy::none());
     if let Some(file) = &config.ca {
-        let pem = std::fs::read(file).with_context(|| format!("telemetry.otlp_ca: cannot read {}", file.display()))?;
-        let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+        let pem = read_file(file, FILE_DEADLINE).context("telemetry.otlp_ca")?;
+        let certificates = reqwest::Certificate::from_pem_bundle(pem.as_bytes())
             .with_context(|| format!("telemetry.otlp_ca: {}", file.display()))?;
         anyhow::ensure!(!certificates.is_empty(), "telemetry.otlp_ca: {} holds no certificate", file.display());
         client = client.tls_certs_only(certificates);
@@ -77,9 +78,9 @@ fn exporter(config: &TelemetryConfig) -> anyhow::Result<Option<OtlpExporter>> {
 
 fn read_headers(file: &Path) -> anyhow::Result<HashMap<String, String>> {
     let setting = || format!("telemetry.otlp_headers_file: {}", file.display());
-    let size = std::fs::metadata(file).with_context(setting)?.len();
+    let text = read_file(file, FILE_DEADLINE).context("telemetry.otlp_headers_file")?;
+    let size = text.len();
     anyhow::ensure!(size <= MAX_HEADERS_FILE, "{}: {size} bytes; expected at most {MAX_HEADERS_FILE}", setting());
-    let text = std::fs::read_to_string(file).with_context(setting)?;
     let mut headers = HashMap::new();
     for (line, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
         let header = text.split_once(':').map(|(name, value)| (name.trim(), value.trim())).filter(|(name, value)| {

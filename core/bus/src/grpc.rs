@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use rotacast_proto::v1::instances_client::InstancesClient;
-use rotacast_proto::{CERTIFICATE, Envelope, LoginSecret, PRIVATE_KEY, Renewed, is_loopback, v1};
+use rotacast_proto::{CERTIFICATE, Envelope, FILE_DEADLINE, LoginSecret, PRIVATE_KEY, Renewed, is_loopback, v1};
 use rotacast_protocol::{InstanceKey, SecretName};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -68,13 +68,15 @@ struct Pem {
 }
 
 impl GrpcOptions {
-    fn read(&self) -> Result<Pem, String> {
+    fn read(&self, patience: Duration) -> Result<Pem, String> {
         if !self.url.starts_with("https://") {
             return Ok(Pem::default());
         }
-        let ca = self.ca.as_ref().map(|ca| ca.read_pem(CERTIFICATE)).transpose()?;
+        let ca = self.ca.as_ref().map(|ca| ca.read_pem(CERTIFICATE, patience)).transpose()?;
         let identity = match &self.client_certificate {
-            Some(own) => Some((own.certificate.read_pem(CERTIFICATE)?, own.key.read_pem(PRIVATE_KEY)?)),
+            Some(own) => {
+                Some((own.certificate.read_pem(CERTIFICATE, patience)?, own.key.read_pem(PRIVATE_KEY, patience)?))
+            }
             None => None,
         };
         Ok(Pem { ca, identity })
@@ -94,7 +96,7 @@ impl Target {
         let endpoint = options.url.clone();
         let (reads, makes) = (options.clone(), options.clone());
         let make = move |pem: &Pem| Ok(client(prepare(&makes, pem)?.connect_lazy()));
-        let made = Renewed::new(format!("TLS to {endpoint}"), move || reads.read(), make);
+        let made = Renewed::new(format!("TLS to {endpoint}"), move |patience| reads.read(patience), make);
         let client = made.map_err(|problem| BusError::Misconfigured { endpoint: endpoint.clone(), problem })?;
         Ok(Self { endpoint, options, client })
     }
@@ -102,7 +104,9 @@ impl Target {
     /// Connects now.
     async fn connect(&self) -> Result<(), BusError> {
         let misconfigured = |problem| BusError::Misconfigured { endpoint: self.endpoint.clone(), problem };
-        let pem = self.options.read().map_err(misconfigured)?;
+        let options = self.options.clone();
+        let reading = tokio::task::spawn_blocking(move || options.read(FILE_DEADLINE));
+        let pem = reading.await.unwrap_or_else(|problem| Err(problem.to_string())).map_err(misconfigured)?;
         let endpoint = prepare(&self.options, &pem).map_err(misconfigured)?;
         match endpoint.connect().await {
             Ok(channel) => {

@@ -23,6 +23,14 @@ pub enum StoreError {
         /// What it says.
         problem: String,
     },
+    /// A file of ours that its login needs cannot be read: it was not asked.
+    #[error("store {endpoint} is not asked: {problem}")]
+    OwnFile {
+        /// Which store.
+        endpoint: String,
+        /// Which file, what is wrong with it, and how to mend it.
+        problem: String,
+    },
     /// It is up but takes no writes: out of space, read-only, over quota.
     #[error("store {endpoint} takes no writes: {problem}")]
     Unwritable {
@@ -121,7 +129,7 @@ impl StoreError {
             StoreError::Unreachable { .. } => ServerFault::NotReachable,
             StoreError::Denied { .. } => ServerFault::Refused,
             StoreError::Unwritable { .. } => ServerFault::Full,
-            StoreError::Invalid { .. } => ServerFault::Misconfigured,
+            StoreError::Invalid { .. } | StoreError::OwnFile { .. } => ServerFault::Misconfigured,
             StoreError::Unknown { .. } => ServerFault::NotUnderstood,
             StoreError::TooLarge { .. }
             | StoreError::Corrupt { .. }

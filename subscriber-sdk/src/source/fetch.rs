@@ -56,7 +56,7 @@ impl FetchTarget {
             _ => return Err(config("the scheme is neither https nor http".into())),
         };
         let ca = ca.filter(|_| encrypted);
-        let read = move || ca.as_ref().map(|ca| ca.read_pem(CERTIFICATE)).transpose();
+        let read = move |patience| ca.as_ref().map(|ca: &LoginSecret| ca.read_pem(CERTIFICATE, patience)).transpose();
         let make = move |ca: &Option<Zeroizing<String>>| {
             let mut endpoint = endpoint.clone();
             if encrypted {

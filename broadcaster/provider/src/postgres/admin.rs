@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use rotacast_proto::{InTheClear, Unencrypted};
+use rotacast_proto::{FileError, InTheClear, LoginSecret, Unencrypted};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
+use zeroize::Zeroizing;
 
 use super::foreign;
 use super::role::Problem;
@@ -63,8 +64,11 @@ const UNENCRYPTED: Unencrypted<'_> = Unencrypted {
 };
 
 /// The administrator's connection as it is described now.
-pub(super) fn config(settings: &PostgresSettings) -> Result<Config, InvalidSettings> {
-    let text = settings.admin.read().map_err(InvalidSettings::AdminFile)?;
+pub(super) fn config(
+    settings: &PostgresSettings,
+    held: Result<Zeroizing<String>, FileError>,
+) -> Result<Config, InvalidSettings> {
+    let text = held.map_err(InvalidSettings::AdminFile)?;
     let mut config: Config = text.trim().parse().map_err(|_| InvalidSettings::Admin)?;
     if config.get_hosts().is_empty() || config.get_user().is_none() {
         return Err(InvalidSettings::Admin);
@@ -89,7 +93,12 @@ fn beyond_this_machine(config: &Config) -> Result<(), InTheClear> {
 
 /// Opens the administrator's connection.
 pub(super) async fn open(settings: &PostgresSettings) -> Result<Connection, Problem> {
-    let config = config(settings).map_err(|problem| Problem::Denied(problem.to_string()))?;
+    let config = config(settings, settings.admin.fetch().await).map_err(|problem| match &settings.admin {
+        LoginSecret::File(file) if !matches!(problem, InvalidSettings::AdminFile(_)) => {
+            Problem::OwnFile(format!("{}: {problem}", file.display()))
+        }
+        _ => Problem::OwnFile(problem.to_string()),
+    })?;
     let connecting = tokio::time::timeout(CONNECT_TIMEOUT, Connection::open(&config)).await;
     match connecting {
         Err(_) => Err(Problem::Unreachable("no answer to the administrator's login within 5 s".into())),
@@ -133,13 +142,15 @@ pub(super) fn told(error: &tokio_postgres::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rotacast_proto::FILE_DEADLINE;
+
     use super::super::settings::{Endpoint, OnLiveSessions};
     use super::*;
 
-    fn told_of(admin: &str, in_the_clear: bool) -> Option<String> {
-        let settings = PostgresSettings {
+    fn settings(admin: LoginSecret, in_the_clear: bool) -> PostgresSettings {
+        PostgresSettings {
             cluster: "test".into(),
-            admin: admin.to_owned().into(),
+            admin,
             group_role: "app_owner".into(),
             role_name: PostgresSettings::ROLE_NAME.into(),
             database: "app".into(),
@@ -150,8 +161,12 @@ mod tests {
             settle: PostgresSettings::SETTLE,
             test_every: PostgresSettings::TEST_EVERY,
             in_the_clear,
-        };
-        config(&settings).err().map(|problem| problem.to_string())
+        }
+    }
+
+    fn told_of(admin: &str, in_the_clear: bool) -> Option<String> {
+        let settings = settings(admin.to_owned().into(), in_the_clear);
+        config(&settings, settings.admin.read(FILE_DEADLINE)).err().map(|problem| problem.to_string())
     }
 
     #[test]
@@ -182,5 +197,29 @@ mod tests {
             );
             assert_eq!(told_of(there, true), None, "{there}");
         }
+    }
+
+    /// On a runtime of one thread, which a single call that blocks would stop.
+    #[test]
+    fn a_fifo_in_place_of_the_administrators_file_is_our_fault_and_holds_up_no_other_work() {
+        let (told, outcome) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("admin");
+            assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+            let settings = settings(LoginSecret::File(file), false);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let other = async { "the third goes on" };
+            told.send(runtime.block_on(async { tokio::join!(open(&settings), open(&settings), other) })).unwrap();
+        });
+        let (first, second, third) = outcome.recv_timeout(Duration::from_secs(30)).expect("nothing hangs");
+        for refused in [first, second] {
+            let Err(Problem::OwnFile(problem)) = refused else { panic!("expected a fault of our own file") };
+            assert!(
+                problem.ends_with("admin: it is a FIFO; expected a regular file: put one in its place"),
+                "{problem}"
+            );
+        }
+        assert_eq!(third, "the third goes on");
     }
 }

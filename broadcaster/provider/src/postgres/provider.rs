@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use postgres_protocol::password::scram_sha_256;
-use rotacast_proto::SecretValue;
+use rotacast_proto::{FILE_DEADLINE, SecretValue};
 use rotacast_protocol::{SecretName, Version};
 use tokio::sync::Semaphore;
 use tokio_postgres::error::SqlState;
@@ -142,7 +142,7 @@ impl PostgresProvider {
     /// # Errors
     /// [`InvalidSettings`] says which one is wrong.
     pub fn new(settings: PostgresSettings) -> Result<Self, InvalidSettings> {
-        admin::config(&settings)?;
+        admin::config(&settings, settings.admin.read(FILE_DEADLINE))?;
         check_name("group_role", &settings.group_role)?;
         check_name("database", &settings.database)?;
         check_name("role_name", &settings.role_name)?;
@@ -220,6 +220,7 @@ impl PostgresProvider {
         let (provider, version) = (self.describe(), version.get());
         match problem {
             Problem::Unreachable(problem) => ProviderError::Unreachable { provider, problem },
+            Problem::OwnFile(problem) => ProviderError::OwnFile { provider, problem },
             Problem::Denied(problem) => ProviderError::Denied { provider, problem },
             Problem::Refused(problem) | Problem::Unmarked(problem) => {
                 ProviderError::Refused { provider, version, problem }

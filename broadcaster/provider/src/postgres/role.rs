@@ -12,6 +12,8 @@ use crate::Session;
 /// Why a call did not come to an end; the provider's name and the version are added where it is handed out.
 pub(super) enum Problem {
     Unreachable(String),
+    /// The administrator's connection cannot be read from its file.
+    OwnFile(String),
     Denied(String),
     Refused(String),
     /// The role has no mark: nothing shows yet that it and the value belong together.

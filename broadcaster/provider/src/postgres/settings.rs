@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use rotacast_proto::{InTheClear, LoginSecret};
+use rotacast_proto::{FileError, InTheClear, LoginSecret};
 use rotacast_protocol::{SecretName, Version};
 use thiserror::Error;
 
@@ -92,7 +92,7 @@ pub enum InvalidSettings {
     Admin,
     /// The file with the administrator's connection cannot be read.
     #[error("{0}")]
-    AdminFile(String),
+    AdminFile(FileError),
     /// The administrator's connection leads to another machine, and that is not allowed by name.
     #[error("the administrator's connection (admin, admin_file or admin_env): {0}")]
     InTheClear(InTheClear),

@@ -1,9 +1,9 @@
 //! How clients get in: the login and the certificates, as their files hold them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rotacast_proto::{CERTIFICATE, LoginSecret, PRIVATE_KEY, RENEWED_WITHIN};
+use rotacast_proto::{CERTIFICATE, FILE_DEADLINE, LOOK_PATIENCE, LoginSecret, PRIVATE_KEY, RENEWED_WITHIN};
 use zeroize::Zeroizing;
 
 use super::options::KafkaOptions;
@@ -65,10 +65,11 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn read(options: &KafkaOptions) -> Result<Self, String> {
-        let password = options.login.as_ref().map(|login| login.password.read()).transpose()?;
+    pub(super) fn read(options: &KafkaOptions, patience: Duration) -> Result<Self, String> {
+        let password = options.login.as_ref().map(|login| login.password.read(patience)).transpose();
+        let password = password.map_err(|problem| problem.to_string())?;
         let Some(tls) = &options.tls else { return Ok(Self { password, ..Self::default() }) };
-        let read = |file: &std::path::PathBuf, label| LoginSecret::File(file.clone()).read_pem(label);
+        let read = |file: &std::path::PathBuf, label| LoginSecret::File(file.clone()).read_pem(label, patience);
         let authorities = tls.ca.as_ref().map(|file| read(file, CERTIFICATE)).transpose()?;
         let identity = match &tls.identity {
             Some((chain, key)) => Some((read(chain, CERTIFICATE)?, read(key, PRIVATE_KEY)?)),
@@ -80,21 +81,21 @@ impl Held {
 
 impl Access {
     pub(super) fn new(options: KafkaOptions) -> Result<Arc<Self>, BusError> {
-        let held = Held::read(&options)
+        let held = Held::read(&options, FILE_DEADLINE)
             .map_err(|problem| BusError::Misconfigured { endpoint: options.endpoint(), problem })?;
         let state = State { in_use: Arc::new(held), looked: Instant::now(), on_trial: false, refused: None };
         Ok(Arc::new(Self { options, state: Arc::new(Mutex::new(state)) }))
     }
 
-    /// What clients are made of. What the files hold takes its place some seconds later, once the brokers let it in. Reading
-    /// them blocks no longer than a lock does.
+    /// What clients are made of. What the files hold takes its place some seconds later, once the brokers let it in. Blocks
+    /// for up to [`LOOK_PATIENCE`] for each file whose file system stops answering.
     pub(super) fn held(&self) -> Arc<Held> {
         let mut state = self.state();
         if state.on_trial || state.looked.elapsed() < RENEWED_WITHIN {
             return Arc::clone(&state.in_use);
         }
         state.looked = Instant::now();
-        match Held::read(&self.options) {
+        match Held::read(&self.options, LOOK_PATIENCE) {
             Ok(found) if found == *state.in_use => state.refused = None,
             Ok(found) => {
                 state.on_trial = true;

@@ -119,6 +119,7 @@ impl KafkaOptions {
 
 #[cfg(test)]
 mod tests {
+    use rotacast_proto::FILE_DEADLINE;
     use rotacast_protocol::ClusterName;
 
     use super::*;
@@ -128,7 +129,7 @@ mod tests {
     #[test]
     fn whatever_a_client_sets_is_refused_as_a_property() {
         let options = KafkaOptions::new(vec!["localhost:9092".into()], ClusterName::new("dev").unwrap());
-        let held = Held::read(&options).unwrap();
+        let held = Held::read(&options, FILE_DEADLINE).unwrap();
         let clients =
             [options.client(&held), options.reading(&held, true), options.writing(&held), options.deciding(&held)];
         for config in clients {

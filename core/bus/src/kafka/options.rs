@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use rotacast_proto::LoginSecret;
+use rotacast_proto::{FILE_DEADLINE, LoginSecret};
 use rotacast_protocol::ClusterName;
 
 use super::access::Held;
@@ -151,8 +151,8 @@ impl KafkaOptions {
             }
         }
         self.check_features()?;
-        let held =
-            Held::read(self).map_err(|problem| BusError::Misconfigured { endpoint: self.endpoint(), problem })?;
+        let held = Held::read(self, FILE_DEADLINE)
+            .map_err(|problem| BusError::Misconfigured { endpoint: self.endpoint(), problem })?;
         // Names and values that librdkafka does not know. It opens no file and asks no server.
         let known = self.client(&held).create_native_config();
         known.map(drop).map_err(|problem| meaning(&self.endpoint(), &problem))

@@ -130,9 +130,10 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sen
     let connect = match credentials {
         NatsCredentials::None => ConnectOptions::new(),
         // Each connection says it anew: what was renewed in a file since is what counts.
-        credentials => {
-            ConnectOptions::with_auth_callback(move |nonce| std::future::ready(identify(&credentials, &nonce)))
-        }
+        credentials => ConnectOptions::with_auth_callback(move |nonce| {
+            let credentials = credentials.clone();
+            async move { identify(&credentials, &nonce).await }
+        }),
     };
     let mut connect = connect
         .name("rotacast")
@@ -172,7 +173,7 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sen
             }
         });
     // A file that cannot be read, or that holds no login, is an error of its own, not a refusal by the server.
-    identify(&options.credentials, b"").map_err(|problem| misconfigured(problem.to_string()))?;
+    identify(&options.credentials, b"").await.map_err(|problem| misconfigured(problem.to_string()))?;
     if let Some(ca) = options.ca.clone() {
         connect = connect.add_root_certificates(ca).require_tls(true);
     }
@@ -201,23 +202,23 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, watch::Sen
 }
 
 /// What a connection says about who we are; `nonce` is what the server wants signed.
-fn identify(credentials: &NatsCredentials, nonce: &[u8]) -> Result<Auth, AuthError> {
+async fn identify(credentials: &NatsCredentials, nonce: &[u8]) -> Result<Auth, AuthError> {
     let mut auth = Auth::new();
-    let read = |secret: &LoginSecret| secret.read().map_err(AuthError::new);
+    let read = async |secret: &LoginSecret| secret.fetch().await.map_err(AuthError::new);
     match credentials {
         NatsCredentials::None => {}
         NatsCredentials::UserPassword(user, password) => {
             auth.username = Some(user.clone());
-            auth.password = Some(read(password)?.as_str().to_owned());
+            auth.password = Some(read(password).await?.as_str().to_owned());
         }
-        NatsCredentials::Token(token) => auth.token = Some(read(token)?.as_str().to_owned()),
+        NatsCredentials::Token(token) => auth.token = Some(read(token).await?.as_str().to_owned()),
         NatsCredentials::Nkey(seed) => {
-            let key = key_pair(&read(seed)?)?;
+            let key = key_pair(&read(seed).await?)?;
             auth.nkey = Some(key.public_key());
             auth.signature = Some(key.sign(nonce).map_err(AuthError::new)?);
         }
         NatsCredentials::File(path) => {
-            let text = read(&LoginSecret::File(path.clone()))?;
+            let text = read(&LoginSecret::File(path.clone())).await?;
             let part = |name: &str| {
                 section(&text, name)
                     .ok_or_else(|| AuthError::new(format!("credentials file {}: it has no {name}", path.display())))

@@ -8,6 +8,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
 use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode, Url};
+use rotacast_proto::FileError;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
@@ -140,12 +141,12 @@ impl Shared {
     /// Once more with another token, if the one in use is refused and its file holds another one by now. A call that was
     /// refused has done nothing.
     async fn attempt(&self, call: &Call, begun_until: Instant, deadline: Instant) -> Result<Answer, StoreError> {
-        let token = self.token(None)?;
+        let token = self.token(None).await?;
         let denied = match self.attempt_with(token.as_ref(), call, begun_until, deadline).await {
             Err(denied @ StoreError::Denied { .. }) => denied,
             outcome => return outcome,
         };
-        let newest = self.token(token.as_ref())?;
+        let newest = self.token(token.as_ref()).await?;
         if newest == token {
             return Err(denied);
         }
@@ -154,13 +155,15 @@ impl Shared {
     }
 
     /// The token in use; read anew if it is the one that was refused.
-    fn token(&self, refused: Option<&HeaderValue>) -> Result<Option<HeaderValue>, StoreError> {
+    async fn token(&self, refused: Option<&HeaderValue>) -> Result<Option<HeaderValue>, StoreError> {
         let Some(source) = &self.options.token else { return Ok(None) };
         let in_use = self.token.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if in_use.is_some() && in_use.as_ref() != refused {
             return Ok(in_use);
         }
-        let text = source.read().map_err(|problem| self.denied(&problem))?;
+        let own =
+            |problem: FileError| StoreError::OwnFile { endpoint: self.name.clone(), problem: problem.to_string() };
+        let text = source.fetch().await.map_err(own)?;
         let mut token = HeaderValue::from_str(text.trim())
             .map_err(|_| self.denied("the token holds characters that no token has"))?;
         token.set_sensitive(true);

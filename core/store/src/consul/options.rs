@@ -86,7 +86,7 @@ impl ConsulOptions {
             base.set_host(Some(name)).map_err(|problem| invalid(format!("TLS server name {name:?}: {problem}")))?;
         }
         let tls = self.tls.clone();
-        let read = move || tls.as_ref().map(ClientTls::read).transpose();
+        let read = move |patience| tls.as_ref().map(|tls: &ClientTls| tls.read(patience)).transpose();
         let make = move |pem: &Option<ClientPem>| {
             let mut client = reqwest::Client::builder()
                 .connect_timeout(CONNECT_TIMEOUT)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use rotacast_proto::FileError;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 
@@ -93,6 +94,9 @@ impl Shared {
     /// etcd's words as a store's. They carry no values: etcd names neither keys nor values in its errors.
     pub(super) fn explain(&self, status: &Status) -> StoreError {
         let (endpoint, problem) = (self.name.clone(), describe(status));
+        if let Some(problem) = status.source().and_then(|source| source.downcast_ref::<FileError>()) {
+            return StoreError::OwnFile { endpoint, problem: problem.to_string() };
+        }
         let says = |text: &str| status.message().contains(text);
         if says("database space exceeded") {
             let problem = "its database is full (alarm NOSPACE): compact, defragment, then disarm the alarm".into();

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use rotacast_proto::FileError;
 use tokio::sync::{Mutex, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::AsciiMetadataValue;
@@ -86,7 +87,7 @@ impl Client {
         if self.headers.token() != stale {
             return Ok(());
         }
-        let password = user.password.read().map_err(Status::permission_denied)?;
+        let password = user.password.fetch().await.map_err(own_file)?;
         let request = AuthenticateRequest { name: user.name.clone(), password: password.to_string() };
         // Without the headers: a stale token would be refused here too.
         let answer = match AuthClient::new(self.channel.clone()).authenticate(request).await {
@@ -298,4 +299,11 @@ impl Renewals {
         let answer = answer.ok_or_else(|| Status::unavailable("the renewals were closed"))?;
         Ok(u64::try_from(answer.ttl).ok().filter(|&seconds| seconds > 0))
     }
+}
+
+/// A file of ours that cannot be read, among the errors of calls: see [`super::call`], which takes it out again.
+fn own_file(problem: FileError) -> Status {
+    let mut status = Status::failed_precondition(problem.to_string());
+    status.set_source(Arc::new(problem));
+    status
 }

@@ -50,7 +50,7 @@ impl EtcdOptions {
     pub(super) fn endpoints(&self) -> Result<Endpoints, StoreError> {
         self.validate()?;
         let (tls, options) = (self.tls.clone(), self.clone());
-        let read = move || tls.as_ref().map(ClientTls::read).transpose();
+        let read = move |patience| tls.as_ref().map(|tls: &ClientTls| tls.read(patience)).transpose();
         let make = move |pem: &Option<ClientPem>| {
             let endpoints = options.endpoints.iter().map(|url| options.endpoint(url, pem.as_ref()));
             endpoints.collect()

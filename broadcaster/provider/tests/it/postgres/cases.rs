@@ -590,7 +590,7 @@ async fn an_administrators_password_that_is_renewed_in_its_file_is_used() {
     // A file that was read half-written is an error that the next call may not meet.
     std::fs::write(&file, "host=").unwrap();
     let refused = provider.usage(&credential, &[]).await;
-    assert!(matches!(refused, Err(ProviderError::Denied { .. })), "{refused:?}");
+    assert!(matches!(refused, Err(ProviderError::OwnFile { .. })), "{refused:?}");
     write("second-4711");
     provider.usage(&credential, &[]).await.unwrap();
 }
