@@ -294,11 +294,14 @@ impl AuditLog {
         // Not a thread of the runtime, which would wait for it when it ends.
         let signing = std::thread::Builder::new().name("audit-end".into()).spawn(move || {
             let mut writer = shared.writer();
-            if !writer.is_unsigned() {
-                return Ok(());
-            }
-            let outcome = writer.sign(rotacast_clock::wall());
-            shared.wrote(&writer, &outcome);
+            let outcome = match writer.is_unsigned() {
+                true => {
+                    let outcome = writer.sign(rotacast_clock::wall());
+                    shared.wrote(&writer, &outcome);
+                    outcome
+                }
+                false => Ok(()),
+            };
             // The stop may have given up waiting.
             let _ = done.send(outcome);
         });
