@@ -312,10 +312,13 @@ fn way_out(problem: &StoreError) -> &'static str {
         }
         StoreError::Unwritable { .. } => "make room in the store, as its problem says",
         StoreError::WentBackwards { .. } => "nothing: the next term works from what the store holds now, in safe mode",
+        StoreError::Corrupt { .. } => {
+            "delete the key that the problem names, and find the client that wrote it: nothing but Rotacast should be able to write \
+             below its prefix"
+        }
         StoreError::Unknown { .. }
         | StoreError::TooLarge { .. }
         | StoreError::Invalid { .. }
-        | StoreError::Corrupt { .. }
         | StoreError::Sealed { .. }
         | StoreError::Foreign { .. }
         | StoreError::NotLeader { .. }

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rotacast_clock as clock;
 use rotacast_log_limit::LogLimit;
 use rotacast_proto::{Finding, Level};
-use rotacast_protocol::WallTime;
-use rotacast_protocol::status::FindingCounts;
+use rotacast_protocol::status::{FindingCounts, FindingStatus, Severity};
+use rotacast_protocol::{SecretName, WallTime};
 use tracing::{error, info, warn};
 
 /// Most findings about one topic that are kept by name: an answer of `doctor` stays readable. Those beyond it are counted.
@@ -68,11 +68,15 @@ pub enum Topic {
     Configuration,
     /// The audit log is in doubt or takes no entries, or the store does not know where it ends.
     Audit,
+    /// Versions of a secret wait behind a number that was never written.
+    Gap,
+    /// The store has no more the value of a version that is in use, or it was written again.
+    Value,
 }
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Leadership,
         Self::OutOfService,
         Self::Unresponsive,
@@ -93,6 +97,21 @@ impl Topic {
         Self::Sealing,
         Self::Configuration,
         Self::Audit,
+        Self::Gap,
+        Self::Value,
+    ];
+
+    /// Those whose subject is a secret.
+    const OF_A_SECRET: [Self; 9] = [
+        Self::OutOfService,
+        Self::Unresponsive,
+        Self::Limit,
+        Self::Clock,
+        Self::Provider,
+        Self::Credential,
+        Self::Sealing,
+        Self::Gap,
+        Self::Value,
     ];
 
     /// The name, as label and as the subject that people read.
@@ -119,7 +138,13 @@ impl Topic {
             Self::Sealing => "sealing",
             Self::Configuration => "configuration",
             Self::Audit => "audit",
+            Self::Gap => "gap",
+            Self::Value => "value",
         }
+    }
+
+    fn words(self) -> String {
+        self.as_str().replace('_', " ")
     }
 }
 
@@ -135,12 +160,21 @@ pub struct Standing {
     pub since: WallTime,
 }
 
+impl From<Standing> for FindingStatus {
+    fn from(standing: Standing) -> Self {
+        let Standing { topic, subject, level, text, fix, since } = standing;
+        let level = if level == Level::Error { Severity::Error } else { Severity::Warning };
+        Self { level, subject: format!("{} {subject}", topic.words()), text, fix, since }
+    }
+}
+
 impl From<Standing> for Finding {
     fn from(standing: Standing) -> Self {
-        let Standing { topic, subject, level, mut text, fix, since } = standing;
+        let level = standing.level;
+        let FindingStatus { subject, mut text, fix, since, .. } = standing.into();
         // A String takes everything.
         let _ = write!(text, " (since {since})");
-        Self { level, subject: format!("{} {subject}", topic.as_str().replace('_', " ")), text, fix }
+        Self { level, subject, text, fix }
     }
 }
 
@@ -261,6 +295,14 @@ impl Findings {
         self.list().standing.values().cloned().collect()
     }
 
+    /// What stands about one secret.
+    #[must_use]
+    pub fn about(&self, secret: &SecretName) -> Vec<FindingStatus> {
+        let list = self.list();
+        let of = |topic: Topic| list.standing.get(&(topic, secret.to_string())).cloned();
+        Topic::OF_A_SECRET.into_iter().filter_map(of).map(FindingStatus::from).collect()
+    }
+
     /// What stands, as `doctor` shows it.
     #[must_use]
     pub fn told(&self) -> Vec<Finding> {
@@ -272,7 +314,7 @@ impl Findings {
             }
             told.push(Finding {
                 level: Level::Warning,
-                subject: topic.as_str().replace('_', " "),
+                subject: topic.words(),
                 text: format!("{count} more were found while {MAX_FINDINGS} stood; the log has the first of them"),
                 fix: "repair those above; what is still wrong is found again".into(),
             });

@@ -1,7 +1,7 @@
 //! Sign-ins that fail: limited, counted, and put on record, per source and in all.
 //!
-//! A source is an IPv4 address, or the /64 network of an IPv6 address. One that has shown [`PER_SOURCE`] wrong tokens or
-//! signatures within [`WINDOW`] is refused for the rest of it, before what it shows is looked at. What it has signed in with
+//! A source is an IPv4 address, or the /64 network of an IPv6 address. One that has shown `PER_SOURCE` wrong tokens or
+//! signatures within `WINDOW` is refused for the rest of it, before what it shows is looked at. What it has signed in with
 //! before is let in all the same, so that a stranger behind the same proxy locks no operator out. Sources that have shown
 //! nothing wrong are always let in, however many others fail.
 
@@ -25,10 +25,10 @@ use crate::operators::Credential;
 
 /// How long a failure is held against its source.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Failures of one source within [`WINDOW`]: more than a person mistypes, and a program with a wrong token sends no more
+/// Failures of one source within `WINDOW`: more than a person mistypes, and a program with a wrong token sends no more
 /// either.
 pub const PER_SOURCE: usize = 10;
-/// Failures of all sources within [`WINDOW`]; beyond it, one each is as much as a source gets.
+/// Failures of all sources within `WINDOW`; beyond it, one each is as much as a source gets.
 pub const IN_ALL: usize = 600;
 /// Sources remembered, of a few hundred bytes each: those that have shown nothing for longest are forgotten for others.
 const MAX_SOURCES: usize = 16_384;

@@ -1,7 +1,7 @@
 //! `rotacast why`: plain sentences about what waits.
 
 use rotacast_protocol::coordinator::{Overlay, Reason};
-use rotacast_protocol::status::{BlockerStatus, BroadcasterStatus, Leading, SecretStatus};
+use rotacast_protocol::status::{BlockerStatus, BroadcasterStatus, FindingStatus, Leading, SecretStatus, Severity};
 use rotacast_protocol::{SecretName, WallTime};
 
 use crate::Context;
@@ -33,6 +33,7 @@ pub(crate) async fn run(context: &Context, secret: &SecretName) -> Result<(), St
             rotation: status.rotation,
             overlays: status.overlays,
             blockers: status.blockers,
+            findings: status.findings,
             last: status.history.into_iter().next(),
         });
     }
@@ -82,10 +83,14 @@ fn tell(output: Output, status: &SecretStatus, now: WallTime) -> Result<(), Stop
     for overlay in &status.overlays {
         output.line(output.paint(Mark::Warn, &overlay_sentence(&status.secret, *overlay)))?;
     }
+    for finding in &status.findings {
+        tell_finding(output, finding, now)?;
+    }
     if status.blockers.is_empty() {
         output.line(match &status.rotation {
             Some(_) => "Nothing holds the rotation up: it goes on by itself.".to_owned(),
-            None => "Nothing waits.".to_owned(),
+            None if status.findings.is_empty() => "Nothing waits.".to_owned(),
+            None => "Nothing else waits.".to_owned(),
         })?;
         if let Some(last) = status.history.first() {
             output.line(format_args!("Last: {}, ended {}.", ending(last), since(last.ended_at, now)))?;
@@ -103,6 +108,16 @@ fn tell(output: Output, status: &SecretStatus, now: WallTime) -> Result<(), Stop
         tell_blocker(output, number + 1, blocker, now)?;
     }
     Ok(())
+}
+
+fn tell_finding(output: Output, finding: &FindingStatus, now: WallTime) -> Result<(), Stop> {
+    let (mark, level) = match finding.level {
+        Severity::Error => (Mark::Bad, "Error"),
+        Severity::Warning => (Mark::Warn, "Warning"),
+    };
+    output.line(format_args!("{}: {}.", output.paint(mark, level), shown(&finding.text)))?;
+    output.line(format_args!("   Since: {}.", since(finding.since, now)))?;
+    if finding.fix.is_empty() { Ok(()) } else { output.line(format_args!("   Fix: {}.", shown(&finding.fix))) }
 }
 
 fn tell_blocker(output: Output, number: usize, blocker: &BlockerStatus, now: WallTime) -> Result<(), Stop> {

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { findingsPanel } from "../../broadcaster/src/web/assets/overview/findings.js";
 import { byTestid, text } from "./support/tree.js";
 
-/** @returns {Api.FindingView} */
+/** @returns {Api.FindingStatus} */
 const finding = (changes = {}) => ({
   level: "warning", subject: "import /secrets/a b", text: "its value is not imported: it is empty",
   fix: "write a value that can be imported, or delete the key", since: "2026-11-30T04:00:00Z", ...changes,

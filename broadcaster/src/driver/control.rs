@@ -10,8 +10,9 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_proto::{SecretValue, v1};
 use rotacast_protocol::coordinator::{Order, Rejection};
+use rotacast_protocol::record::Label;
 use rotacast_protocol::status::{BroadcasterStatus, SecretStatus};
-use rotacast_protocol::{Epoch, InstanceKey, OperatorName, SecretName, Version};
+use rotacast_protocol::{Epoch, InstanceKey, OperatorName, Phase, SecretName, Version};
 use rotacast_store::StoreError;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -129,12 +130,45 @@ impl DriverControl {
                 ),
             });
         }
-        if let Order::Gone { instance, .. } = &order {
-            self.is_silent_everywhere(&task, instance).await?;
+        match &order {
+            Order::Gone { instance, .. } => self.is_silent_everywhere(&task, instance).await?,
+            Order::LeaveSafeMode => self.has_what_instances_would_follow(&task, secret).await?,
+            _ => {}
         }
         let outcome = self.ask(&task, |reply| Mail::Operator { by, order, reply }).await?.map_err(refusal)?;
         let rotation = outcome.rotation.filter(|_| rotates);
         Ok(CommandReply { version: rotation.map(|(_, version)| version), number: rotation.map(|(number, _)| number) })
+    }
+
+    /// Once safe mode is left, instances follow the record again: into nothing, if the store lacks the value that it names.
+    /// While a version waits they stay with what they serve until it is current.
+    async fn has_what_instances_would_follow(&self, task: &TaskHandle, secret: &SecretName) -> Result<(), Refusal> {
+        let status = self.ask(task, |reply| Mail::Question(Question::Status(reply))).await?;
+        if status.versions.iter().any(|it| it.label == Label::Pending) {
+            return Ok(());
+        }
+        let tree = &self.environment.tree;
+        let prepared = status.rotation.as_ref().filter(|rotation| rotation.phase != Phase::Verifying);
+        for version in status.current.into_iter().chain(prepared.map(|rotation| rotation.new)) {
+            let stored = tree.read_version(secret, version).await.map_err(|problem| Refusal::Unavailable {
+                problem: format!("whether the store has the value of version {version} cannot be read: {problem}"),
+                fix: "order it again once the store answers".into(),
+            })?;
+            if stored.is_none() {
+                return Err(Refusal::Conflict {
+                    problem: format!(
+                        "instances would follow the record to version {version}, and the store has no value of it: every use \
+                         would fail"
+                    ),
+                    fix: format!(
+                        "write {} back from a backup of the store; or write what services use now with `rotacast put \
+                         {secret}`, then leave safe mode: instances stay with what they serve until that version is current",
+                        tree.version_key(secret, version)
+                    ),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// One process uses many secrets. That it is gone may be said for one of them only if it was not heard for any lately: a

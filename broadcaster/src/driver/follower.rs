@@ -92,7 +92,8 @@ fn told(environment: &Environment, entry: &RecordEntry) -> Result<SecretStatus, 
     })?;
     let now = clock::wall();
     let configured = environment.settings.of(&entry.secret).shown(&record, now);
-    Ok(SecretStatus::of_record(&record, configured, now))
+    let findings = environment.findings.about(&entry.secret);
+    Ok(SecretStatus { findings, ..SecretStatus::of_record(&record, configured, now) })
 }
 
 fn unreadable(problem: &StoreError) -> Refusal {

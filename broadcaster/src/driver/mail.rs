@@ -9,6 +9,8 @@ use rotacast_protocol::status::{InstanceStatus, SecretStatus};
 use rotacast_protocol::{InstanceKey, OperatorName, ReportSequence, RotationNumber, Version};
 use tokio::sync::oneshot;
 
+use super::secret_task::ValueFault;
+
 /// Something for one secret's task.
 pub enum Mail {
     /// Something happened.
@@ -37,6 +39,14 @@ pub enum Mail {
         missing: Version,
         /// The first version behind it.
         found: Version,
+    },
+    /// No version waits behind such numbers any more.
+    GapClosed,
+    /// Something has happened to the stored value of a version.
+    Value {
+        /// Which one.
+        version: Version,
+        fault: ValueFault,
     },
     /// The configuration was reloaded.
     Reconfigured,

@@ -11,6 +11,7 @@ mod question;
 mod save;
 mod scheduled;
 mod setback;
+mod stored;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ use tracing::{Instrument as _, warn};
 use self::checks::Checks;
 use self::observers::Observers;
 use self::question::Waiting;
+use self::stored::Stored;
+pub(super) use self::stored::{ValueFault, needs_value};
 use super::Environment;
 use super::directory::Secrets;
 use super::effect::{EffectOutcome, LookedAt};
@@ -70,6 +73,7 @@ pub(super) struct SecretTask {
     failing: BTreeSet<CommandKind>,
     looked_at: LookedAt,
     checks: Checks,
+    stored: Stored,
     /// When the schedule's rotation may be asked for again, after it was refused.
     ask_again: Option<Instant>,
     /// The schedule's rotation that is overdue, and when it begins.
@@ -120,6 +124,7 @@ impl SecretTask {
             failing: BTreeSet::new(),
             looked_at: LookedAt::default(),
             checks: Checks::default(),
+            stored: Stored::default(),
             ask_again: None,
             overdue: None,
             said_ahead: None,
@@ -190,6 +195,7 @@ impl SecretTask {
                     self.audit(&changes, by.as_ref()).await;
                     self.look_for_providers();
                     self.plan_check();
+                    self.look_at_values();
                 }
                 Action::Run { id, command } => self.start(id, command),
                 Action::Reply { to, answer } => self.reply(to, answer),
@@ -197,6 +203,7 @@ impl SecretTask {
                 Action::AwaitVersion { missing, found } => {
                     let secret = &self.secret;
                     warn!(%secret, %missing, %found, "a version is missing; later ones wait until it is written");
+                    self.raise_gap(missing, found);
                 }
                 Action::Refused(rejection) => self.log_refused(&rejection),
             }

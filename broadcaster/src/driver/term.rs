@@ -41,7 +41,7 @@ use crate::findings::Topic;
 const RESIGN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What only a leader's tasks write, and clear.
-const OF_A_TERM: [Topic; 9] = [
+const OF_A_TERM: [Topic; 11] = [
     Topic::OutOfService,
     Topic::Unresponsive,
     Topic::Limit,
@@ -51,6 +51,8 @@ const OF_A_TERM: [Topic; 9] = [
     Topic::Provider,
     Topic::Credential,
     Topic::Sealing,
+    Topic::Gap,
+    Topic::Value,
 ];
 
 /// How often a secret that has not answered is asked again whether its record knows of the store's setback.

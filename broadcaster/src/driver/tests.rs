@@ -13,6 +13,7 @@ mod lost;
 mod on_record;
 mod scheduled;
 mod sealing;
+mod stored;
 mod takeover;
 
 use std::path::Path;

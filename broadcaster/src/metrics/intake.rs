@@ -143,6 +143,7 @@ impl Intake {
             VersionEvent::Changed { .. } => "changed",
             VersionEvent::Deleted { .. } => "deleted",
             VersionEvent::Gap { .. } => "gap",
+            VersionEvent::GapClosed { .. } => "gap_closed",
             VersionEvent::Ignored { .. } => "ignored",
             VersionEvent::Resynced(_) => "resynced",
         };

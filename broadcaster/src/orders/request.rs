@@ -161,7 +161,7 @@ impl Request {
     /// Takes an approval of the order that `seen` names. One operator counts once, whatever they approve with and how often.
     ///
     /// # Errors
-    /// [`NotApproved`]; nothing has changed.
+    /// Why it does not count; nothing has changed.
     pub fn approve(
         &mut self,
         approval: Approval,

@@ -11,6 +11,7 @@ declare namespace Api {
   type Stage = keyof Words["STAGE"];
   type Standing = keyof Words["STANDING"];
   type Order = keyof Words["ORDER"];
+  type Severity = keyof Words["SEVERITY"];
   /** RFC 3339. */
   type Moment = string;
 
@@ -54,6 +55,7 @@ declare namespace Api {
     history: FinishedStatus[];
     record_read_at: Moment | null;
     next_rotation_at: Moment | null;
+    findings: FindingStatus[];
   }
 
   interface VersionStatus {
@@ -150,11 +152,11 @@ declare namespace Api {
 
   interface FindingsView {
     total: number;
-    findings: FindingView[];
+    findings: FindingStatus[];
   }
 
-  interface FindingView {
-    level: string;
+  interface FindingStatus {
+    level: Severity;
     subject: string;
     text: string;
     fix: string;

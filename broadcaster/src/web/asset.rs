@@ -30,6 +30,7 @@ const ASSETS: &[Asset] = assets![
     "broadcaster/stream.js",
     "elements/badge.js",
     "elements/dom.js",
+    "elements/findings.js",
     "elements/form.js",
     "elements/link.js",
     "elements/notice.js",

@@ -2,7 +2,7 @@
 
 use rotacast_proto::v1;
 use rotacast_protocol::coordinator::{Overlay, Standing};
-use rotacast_protocol::status::{FindingCounts, SecretStatus};
+use rotacast_protocol::status::{FindingCounts, FindingStatus, SecretStatus, Severity};
 use rotacast_protocol::{Outcome, SecretName, Version, WallTime};
 use serde_json::json;
 
@@ -175,6 +175,29 @@ async fn why_tells_the_last_outcome_when_nothing_waits() {
     assert!(ran.out.contains(last), "{}", ran.out);
     let why = rig.run(&["-o", "json", "why", SECRET]).await.exits(0).json();
     assert_eq!((&why["waiting"], &why["last"]["outcome"]), (&json!(false), &json!("rolled_back")));
+}
+
+#[tokio::test]
+async fn why_tells_the_findings_about_the_secret() {
+    let rig = Rig::start().await;
+    let finding = FindingStatus {
+        level: Severity::Error,
+        subject: "gap payments/db".into(),
+        text: "version 4 is in the store and is not taken in".into(),
+        fix: "write version 3".into(),
+        since: WallTime(1_795_392_000_000),
+    };
+    rig.set(SecretStatus { findings: vec![finding], ..over(Outcome::Retired, "") });
+    let ran = rig.run(&["why", SECRET]).await.exits(0);
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert_eq!(lines[1], "Error: version 4 is in the store and is not taken in.");
+    assert!(lines[2].starts_with("   Since: "), "{}", ran.out);
+    assert_eq!(lines[3..5], ["   Fix: write version 3.", "Nothing else waits."]);
+    let why = rig.run(&["-o", "json", "why", SECRET]).await.exits(0).json();
+    assert_eq!(
+        (&why["findings"][0]["level"], &why["findings"][0]["fix"]),
+        (&json!("error"), &json!("write version 3"))
+    );
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 
 use rotacast_proto::v1;
 use rotacast_protocol::coordinator::Overlay;
-use rotacast_protocol::status::{BlockerStatus, FinishedStatus, InstanceStatus, RotationStatus, moment};
+use rotacast_protocol::status::{BlockerStatus, FindingStatus, FinishedStatus, InstanceStatus, RotationStatus, moment};
 use rotacast_protocol::{RotationNumber, SecretName, Version, WallTime};
 use serde::Serialize;
 
@@ -52,6 +52,8 @@ pub struct WhyView {
     /// Whether anything waits.
     pub waiting: bool,
     pub blockers: Vec<BlockerStatus>,
+    /// Faults about it that last until they are repaired.
+    pub findings: Vec<FindingStatus>,
     pub last: Option<FinishedStatus>,
 }
 

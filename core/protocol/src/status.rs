@@ -12,6 +12,15 @@ use crate::name::{InstanceName, SecretName, ServiceName};
 use crate::phase::{Outcome, Phase};
 use crate::record::{Finished, Label, PhaseEntered, Rotation, SecretRecord};
 use crate::time::{Now, WallTime};
+use crate::word::words;
+
+words! {
+    /// How bad a finding is.
+    pub enum Severity("severity") {
+        Warning = "warning": "Something will not work, or not as meant.",
+        Error = "error": "Something does not work.",
+    }
+}
 
 /// Most blockers in a status; the conditions' evidence counts the rest.
 pub const MAX_BLOCKERS: usize = 100;
@@ -112,6 +121,24 @@ pub struct SecretStatus {
     /// rotation is in flight.
     #[serde(serialize_with = "moment_or_null")]
     pub next_rotation_at: Option<WallTime>,
+    /// The findings about it that stand.
+    pub findings: Vec<FindingStatus>,
+}
+
+/// A fault that lasts until it is repaired.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct FindingStatus {
+    /// How bad it is.
+    pub level: Severity,
+    /// What it is about, in words.
+    pub subject: String,
+    /// What is wrong.
+    pub text: String,
+    /// What to do about it. May be empty.
+    pub fix: String,
+    /// Since when.
+    #[serde(serialize_with = "moment")]
+    pub since: WallTime,
 }
 
 /// One version.
@@ -314,6 +341,7 @@ impl SecretStatus {
             history: Vec::new(),
             record_read_at: None,
             next_rotation_at: None,
+            findings: Vec::new(),
         }
     }
 

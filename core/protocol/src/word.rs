@@ -42,6 +42,7 @@ pub fn vocabulary() -> Vec<WordSet> {
     use crate::message::{FailureKind, Stage};
     use crate::phase::{Outcome, Phase};
     use crate::record::{Cause, Doubt, Label, Origin, RetireStep, Unproven};
+    use crate::status::Severity;
     vec![
         Phase::set(),
         Outcome::set(),
@@ -59,6 +60,7 @@ pub fn vocabulary() -> Vec<WordSet> {
         GuardStanding::set(),
         CommandName::set(),
         OrderName::set(),
+        Severity::set(),
     ]
 }
 

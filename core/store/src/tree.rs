@@ -161,7 +161,9 @@ impl SecretTree {
         self.reader.versions_folder()
     }
 
-    fn version_key(&self, secret: &SecretName, version: Version) -> Key {
+    /// Where a version's value is stored.
+    #[must_use]
+    pub fn version_key(&self, secret: &SecretName, version: Version) -> Key {
         self.reader.version_key(secret, version)
     }
 

@@ -1097,6 +1097,25 @@ pub struct SecretStatus {
     /// rotation is in flight.
     #[prost(uint64, tag = "14")]
     pub next_rotation_ms: u64,
+    /// Those about this secret that stand.
+    #[prost(message, repeated, tag = "15")]
+    pub findings: ::prost::alloc::vec::Vec<StandingFinding>,
+}
+/// A fault that lasts until it is repaired.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StandingFinding {
+    /// warning, error
+    #[prost(string, tag = "1")]
+    pub level: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub subject: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub text: ::prost::alloc::string::String,
+    /// What to do about it; may be empty.
+    #[prost(string, tag = "4")]
+    pub fix: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "5")]
+    pub since_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {

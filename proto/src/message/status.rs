@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 use rotacast_protocol::coordinator::StageCounts;
 use rotacast_protocol::status::{
-    BlockerStatus, BroadcasterStatus, ConditionStatus, FindingCounts, FinishedStatus, GuardStatus, InstanceStatus,
-    Leading, PhaseStatus, RotationStatus, SecretStatus, ServiceStatus, VersionStatus, took_ms,
+    BlockerStatus, BroadcasterStatus, ConditionStatus, FindingCounts, FindingStatus, FinishedStatus, GuardStatus,
+    InstanceStatus, Leading, PhaseStatus, RotationStatus, SecretStatus, ServiceStatus, VersionStatus, took_ms,
 };
 use rotacast_protocol::word::UnknownWord;
 use rotacast_protocol::{Epoch, Generation, Phase, Revision, RotationNumber, ServiceName, WallTime};
@@ -99,6 +99,7 @@ impl From<SecretStatus> for v1::SecretStatus {
             provider: status.provider,
             record_read_ms: millis(status.record_read_at),
             next_rotation_ms: millis(status.next_rotation_at),
+            findings: status.findings.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -122,7 +123,23 @@ impl TryFrom<v1::SecretStatus> for SecretStatus {
             history: each("history", wire.history, FinishedStatus::try_from)?,
             record_read_at: moment(wire.record_read_ms),
             next_rotation_at: moment(wire.next_rotation_ms),
+            findings: each("findings", wire.findings, FindingStatus::try_from)?,
         })
+    }
+}
+
+impl From<FindingStatus> for v1::StandingFinding {
+    fn from(it: FindingStatus) -> Self {
+        let FindingStatus { level, subject, text, fix, since } = it;
+        Self { level: level.to_string(), subject, text, fix, since_ms: since.0 }
+    }
+}
+
+impl TryFrom<v1::StandingFinding> for FindingStatus {
+    type Error = FieldError;
+    fn try_from(wire: v1::StandingFinding) -> Result<Self, FieldError> {
+        let v1::StandingFinding { level, subject, text, fix, since_ms } = wire;
+        Ok(Self { level: word("level", &level)?, subject, text, fix, since: WallTime(since_ms) })
     }
 }
 

@@ -17,6 +17,7 @@ export function status(changes = {}) {
     history: [],
     record_read_at: null,
     next_rotation_at: null,
+    findings: [],
     ...changes,
   };
 }

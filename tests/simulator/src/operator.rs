@@ -144,6 +144,18 @@ impl World {
         let now = self.leaders[node].clock.now(self.now);
         let record = term.coordinator().record();
         let current = record.current;
+        // Whatever the operator would order next: orders that lead nowhere are no end either.
+        if self.now > healed + PATIENCE {
+            let blockers = term.coordinator().blockers(now);
+            let text = format!(
+                "not ended {} s after the faults stopped, last version in the store {}\nblockers {blockers:#?}\nrecord {record:#?}\npolicy {:?}",
+                PATIENCE / SECOND,
+                self.outside.last_version,
+                self.policy
+            );
+            self.violated("L", text);
+            return;
+        }
         if record.paused.is_some() {
             return self.order(Order::Resume);
         }
@@ -189,16 +201,6 @@ impl World {
         if self.unexplained > 10 {
             let phase = record.rotation.as_ref().map(|rotation| rotation.phase);
             let text = format!("{phase:?} goes on and on, and nothing is said to block it: {record:?}");
-            self.violated("L", text);
-            return;
-        }
-        if self.now > healed + PATIENCE {
-            let text = format!(
-                "not ended {} s after the faults stopped, last version in the store {}\nblockers {blockers:#?}\nrecord {record:#?}\npolicy {:?}",
-                PATIENCE / SECOND,
-                self.outside.last_version,
-                self.policy
-            );
             self.violated("L", text);
             return;
         }

@@ -203,7 +203,7 @@ impl SecretTask {
     }
 
     /// How services get another credential, as things are.
-    fn way_to_another(&self) -> String {
+    pub(super) fn way_to_another(&self) -> String {
         let by = OperatorName::new(FINDING).expect("a valid name");
         let rotate = Input::Operator { by, order: Order::Rotate };
         match self.machine.coordinator().decide(clock::now(), rotate) {

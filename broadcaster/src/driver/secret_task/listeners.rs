@@ -10,6 +10,7 @@ use rotacast_protocol::status::SecretStatus;
 use tracing::{info, warn};
 
 use super::SecretTask;
+use super::question::status;
 use crate::metrics::{Figures, Standings};
 
 /// Shortest time between two status updates to listeners.
@@ -34,7 +35,7 @@ impl SecretTask {
         }
         self.told = (at.instant, revision);
         self.changed = false;
-        let fresh = SecretStatus::of(coordinator, self.settings.shown(coordinator.record(), at.wall), at);
+        let fresh = status(coordinator, &self.settings, &self.environment.findings, at);
         let was_stuck = std::mem::replace(&mut self.stuck, fresh.overlays.contains(&Overlay::Stuck));
         log_stuck(&fresh, was_stuck, self.stuck);
         self.figures.tell(Figures::of(coordinator, &fresh, Standings::of(coordinator, at)));

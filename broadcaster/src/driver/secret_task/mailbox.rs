@@ -18,6 +18,7 @@ impl SecretTask {
             Mail::Input(input) => {
                 if let Input::VersionSeen { version } = &*input {
                     self.warn_of_taken(*version);
+                    self.value_is_stored(*version);
                 }
                 Event::Input(*input)
             }
@@ -28,7 +29,12 @@ impl SecretTask {
                 let counted = Intake::label(&order);
                 Event::Order { by, order, reply: Waiting::Order { counted, reply } }
             }
-            Mail::Gap { missing, found } => Event::Gap { missing, found },
+            Mail::Gap { missing, found } => {
+                self.note_gap(Some((missing, found)));
+                Event::Gap { missing, found }
+            }
+            Mail::GapClosed => return self.note_gap(None),
+            Mail::Value { version, fault } => return self.value_is_faulty(version, fault),
             Mail::Reconfigured => {
                 self.settings = self.environment.settings.of(&self.secret);
                 self.look_for_providers();
@@ -63,7 +69,8 @@ impl SecretTask {
             }
             (Waiting::Schedule, Answer::Refused(rejection)) => self.schedule_refused(&rejection),
             (Waiting::Question(question), _) => {
-                question.answer(self.machine.coordinator(), &self.settings, clock::now());
+                let findings = &self.environment.findings;
+                question.answer(self.machine.coordinator(), &self.settings, findings, clock::now());
             }
             (Waiting::Sync(_), Answer::Refused(rejection)) => {
                 debug!(secret = %self.secret, %rejection, "refused a Sync")
@@ -83,7 +90,7 @@ impl SecretTask {
                     info!(%secret, %rejection, left_out, "refused");
                 }
             }
-            Rejection::Gap { .. } | Rejection::Operator { .. } => {
+            Rejection::Operator { .. } | Rejection::Gap { .. } => {
                 static LIMIT: LogLimit = LogLimit::new();
                 if let Some(left_out) = LIMIT.admit() {
                     warn!(%secret, %rejection, left_out, "refused");

@@ -9,6 +9,7 @@ use rotacast_protocol::{InstanceKey, Now};
 use tokio::sync::oneshot;
 
 use super::super::mail::{Granted, OrderOutcome, Question};
+use crate::findings::Findings;
 use crate::settings::SecretSettings;
 
 /// The party that waits for an answer of the machine.
@@ -21,11 +22,11 @@ pub(super) enum Waiting {
 
 impl Question {
     /// Answers. The receiver may be gone: it no longer wants to know.
-    pub(super) fn answer(self, coordinator: &Coordinator, settings: &SecretSettings, now: Now) {
+    pub(super) fn answer(self, coordinator: &Coordinator, settings: &SecretSettings, findings: &Findings, now: Now) {
         match self {
             Question::LastVersion(reply) => drop(reply.send(coordinator.record().last_version)),
             Question::Status(reply) => {
-                drop(reply.send(SecretStatus::of(coordinator, settings.shown(coordinator.record(), now.wall), now)));
+                drop(reply.send(status(coordinator, settings, findings, now)));
             }
             Question::MayBeRunning { instance, elsewhere, reply } => {
                 drop(reply.send(coordinator.may_be_running_still(&instance, elsewhere, now)));
@@ -36,6 +37,18 @@ impl Question {
             }
         }
     }
+}
+
+/// What the leader knows of the secret, with the findings about it that stand.
+pub(in crate::driver) fn status(
+    coordinator: &Coordinator,
+    settings: &SecretSettings,
+    findings: &Findings,
+    now: Now,
+) -> SecretStatus {
+    let record = coordinator.record();
+    let findings = findings.about(&record.secret);
+    SecretStatus { findings, ..SecretStatus::of(coordinator, settings.shown(record, now.wall), now) }
 }
 
 /// The incarnations that the secret does not wait for. One that is over is dropped from the roster at once, so that a later

@@ -13,7 +13,7 @@ use tracing::{debug, error, warn};
 
 use super::super::directory::{Place, TaskHandle};
 use super::super::mail::{Mail, Question};
-use super::super::secret_task::MAILBOX;
+use super::super::secret_task::{MAILBOX, ValueFault};
 use super::super::{backoff, pause};
 use super::Term;
 use super::roster::Member;
@@ -40,6 +40,12 @@ pub(super) enum News {
         missing: Version,
         found: Version,
     },
+    GapClosed,
+    /// Something has happened to the stored value of a version.
+    Value {
+        version: Version,
+        fault: ValueFault,
+    },
 }
 
 impl From<News> for Mail {
@@ -49,6 +55,8 @@ impl From<News> for Mail {
             News::RosterRead => Input::RosterRead,
             News::Version(version) => Input::VersionSeen { version },
             News::Gap { missing, found } => return Mail::Gap { missing, found },
+            News::GapClosed => return Mail::GapClosed,
+            News::Value { version, fault } => return Mail::Value { version, fault },
         };
         Mail::Input(Box::new(input))
     }
@@ -62,7 +70,9 @@ struct Missed {
     roster_read: bool,
     /// The store lists them.
     versions: bool,
-    gap: Option<(Version, Version)>,
+    /// None: nothing new; none within: it is closed.
+    gap: Option<Option<(Version, Version)>>,
+    faults: BTreeMap<Version, ValueFault>,
 }
 
 impl Missed {
@@ -71,7 +81,9 @@ impl Missed {
             News::Registered { member, .. } => drop(self.instances.insert(member.key.clone())),
             News::RosterRead => self.roster_read = true,
             News::Version(_) => self.versions = true,
-            News::Gap { missing, found } => self.gap = Some((*missing, *found)),
+            News::Gap { missing, found } => self.gap = Some(Some((*missing, *found))),
+            News::GapClosed => self.gap = Some(None),
+            News::Value { version, fault } => drop(self.faults.insert(*version, *fault)),
         }
     }
 }
@@ -182,8 +194,13 @@ impl Term {
             if missed.versions {
                 self.give_versions(&secret, &task, &mut pauses).await;
             }
-            if let Some((missing, found)) = missed.gap {
-                give(&task, News::Gap { missing, found }).await;
+            match missed.gap {
+                Some(Some((missing, found))) => give(&task, News::Gap { missing, found }).await,
+                Some(None) => give(&task, News::GapClosed).await,
+                None => {}
+            }
+            for (version, fault) in missed.faults {
+                give(&task, News::Value { version, fault }).await;
             }
         }
         self.environment.findings.clear(Topic::Unresponsive, secret.as_str());

@@ -1,6 +1,6 @@
 //! Takes up what earlier leaders have left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::super::directory::{Fault, Place, TaskHandle};
-use super::super::secret_task::{MAILBOX, SecretTask};
+use super::super::secret_task::{MAILBOX, SecretTask, needs_value};
 use super::Term;
 use super::delivery::News;
 use crate::findings::Topic;
@@ -33,10 +33,26 @@ const MEND_OVERWRITTEN: &str = "find the client that writes below Rotacast's pre
 const CANNOT_BEGIN: &str = "its task cannot begin, which is a bug: see the log";
 const MEND_TASK: &str = "nothing to do: it starts again within 30 s. Put its log line into a bug report";
 
+/// What a record said of its secret's versions when the term began. Of one that cannot be read: nothing.
+#[derive(Default)]
+pub(super) struct KnownVersions {
+    /// The highest number.
+    pub(super) last: Option<Version>,
+    /// Those whose values the store should have.
+    pub(super) stored: BTreeSet<Version>,
+}
+
+impl KnownVersions {
+    fn of(record: &SecretRecord) -> Self {
+        let stored = record.versions.keys().copied().filter(|version| needs_value(record, *version)).collect();
+        Self { last: record.last_version, stored }
+    }
+}
+
 impl Term {
     /// A linearizable read of all records: what earlier leaders have left. Tasks begin in this order: secrets that rotate
     /// first. The secrets whose record knows versions already.
-    pub(super) async fn take_records_over(&self) -> anyhow::Result<BTreeSet<SecretName>> {
+    pub(super) async fn take_records_over(&self) -> anyhow::Result<BTreeMap<SecretName, KnownVersions>> {
         let Records { entries, strangers } =
             self.environment.tree.load_records().await.context("reading the rotation records")?;
         for (key, problem) in strangers {
@@ -44,20 +60,21 @@ impl Term {
             let fix = "delete the key, unless a program of yours needs it";
             self.environment.findings.raise(Topic::StrangeKey, key.as_str(), Level::Warning, text, fix);
         }
-        let mut known = BTreeSet::new();
+        let mut known = BTreeMap::new();
         let mut records = Vec::with_capacity(entries.len());
         for entry in entries {
             match SecretRecord::decode_of(&entry.secret, &entry.bytes) {
                 Ok(record) => records.push((record, entry.cursor)),
                 Err(problem) => {
                     // Not new: its versions are no reason to begin it anew.
-                    known.insert(entry.secret.clone());
+                    known.insert(entry.secret.clone(), KnownVersions::default());
                     self.take_out_of_service(entry.secret, unreadable(&problem));
                 }
             }
         }
         let count = records.len();
-        known.extend(records.iter().filter(|(record, _)| !record.versions.is_empty()).map(|it| it.0.secret.clone()));
+        let begun = records.iter().map(|(record, _)| record).filter(|record| !record.versions.is_empty());
+        known.extend(begun.map(|record| (record.secret.clone(), KnownVersions::of(record))));
         // By name: every leader serves the same ones, whichever rotate.
         records.sort_by(|(a, _), (b, _)| a.secret.cmp(&b.secret));
         for (record, _) in records.split_off(self.secrets.room().min(count)) {

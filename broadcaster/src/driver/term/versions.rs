@@ -14,8 +14,10 @@ use tracing::{debug, error};
 
 use super::super::directory::Place;
 use super::super::mail::Mail;
+use super::super::secret_task::ValueFault;
 use super::Term;
 use super::delivery::News;
+use super::records::KnownVersions;
 use crate::findings::Topic;
 
 /// Events of the versions that are taken in together, if so many wait.
@@ -23,9 +25,17 @@ const EVENTS_AT_ONCE: usize = 256;
 
 impl Term {
     /// Versions, in order and without a gap. `known`: the secrets that were taken up already.
-    pub(super) async fn follow_versions(self: Arc<Self>, mut known: BTreeSet<SecretName>) -> anyhow::Result<()> {
-        let mut events = self.environment.tree.watch_versions().ready_chunks(EVENTS_AT_ONCE);
-        // Of secrets that were not taken up yet: the newest version, and the gaps in their numbers.
+    pub(super) async fn follow_versions(
+        self: Arc<Self>,
+        known: BTreeMap<SecretName, KnownVersions>,
+    ) -> anyhow::Result<()> {
+        let last = known.iter().filter_map(|(secret, known)| Some((secret.clone(), known.last?))).collect();
+        // What should be there when the watch begins, and is not listed.
+        let mut unlisted: BTreeMap<SecretName, BTreeSet<Version>> =
+            known.iter().map(|(secret, known)| (secret.clone(), known.stored.clone())).collect();
+        let mut known: BTreeSet<SecretName> = known.into_keys().collect();
+        let mut events = self.environment.tree.watch_versions_beyond(last).ready_chunks(EVENTS_AT_ONCE);
+        // Of secrets that were not taken up yet: the newest version, and what is wrong with the others.
         let (mut newest, mut later) = (BTreeMap::new(), Vec::new());
         let mut read = false;
         while let Some(chunk) = events.next().await {
@@ -47,14 +57,32 @@ impl Term {
                     Err(problem) => return Err(problem).context("watching the versions"),
                 };
                 self.environment.metrics.intake().version(&event);
-                read |= matches!(event, VersionEvent::Resynced(_));
+                match &event {
+                    VersionEvent::Listed { secret, stamp } => {
+                        unlisted.get_mut(secret).map(|versions| versions.remove(&stamp.version));
+                    }
+                    // Deleted before the watch began: no event tells it.
+                    VersionEvent::Resynced(_) => {
+                        read = true;
+                        for (secret, versions) in std::mem::take(&mut unlisted) {
+                            for version in versions {
+                                self.tell_of_value(&secret, version, ValueFault::Gone).await;
+                            }
+                        }
+                    }
+                    _ => {}
+                }
                 match event {
                     VersionEvent::Listed { secret, stamp } | VersionEvent::Added { secret, stamp }
                         if !known.contains(&secret) =>
                     {
                         newest.insert(secret, stamp.version);
                     }
-                    VersionEvent::Gap { ref secret, .. } if newest.contains_key(secret) => later.push(event),
+                    VersionEvent::Gap { ref secret, .. } | VersionEvent::Changed { ref secret, .. }
+                        if newest.contains_key(secret) =>
+                    {
+                        later.push(event);
+                    }
                     event => self.version_event(event).await,
                 }
             }
@@ -81,17 +109,25 @@ impl Term {
                 }
             }
             VersionEvent::Changed { secret, stamp } => {
+                let version = stamp.version;
                 error!(
-                    %secret, version = %stamp.version,
-                    "the value of this version was changed in place; versions never change: write the next number instead"
+                    %secret, %version,
+                    "the value of this version was written again; versions never change: write the next number instead"
                 );
+                self.tell_of_value(&secret, version, ValueFault::WrittenAgain).await;
             }
             VersionEvent::Deleted { secret, version, .. } => {
                 debug!(%secret, %version, "the value of this version is gone from the store");
+                self.tell_of_value(&secret, version, ValueFault::Gone).await;
             }
             VersionEvent::Gap { secret, missing, found } => {
                 if let Some(task) = self.secrets.get(&secret) {
                     self.tell(&secret, &task, News::Gap { missing, found }).await;
+                }
+            }
+            VersionEvent::GapClosed { secret } => {
+                if let Some(task) = self.secrets.get(&secret) {
+                    self.tell(&secret, &task, News::GapClosed).await;
                 }
             }
             VersionEvent::Ignored { key, problem } => {
@@ -100,6 +136,12 @@ impl Term {
                 self.environment.findings.raise(Topic::StrangeKey, key.as_str(), Level::Warning, text, fix);
             }
             VersionEvent::Resynced(cursor) => debug!(cursor = cursor.0, "the versions are read in full"),
+        }
+    }
+
+    async fn tell_of_value(&self, secret: &SecretName, version: Version, fault: ValueFault) {
+        if let Some(task) = self.secrets.get(secret) {
+            self.tell(secret, &task, News::Value { version, fault }).await;
         }
     }
 

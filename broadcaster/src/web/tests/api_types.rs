@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rotacast_protocol::coordinator::{ConditionName, Overlay, StageCounts};
 use rotacast_protocol::record::Label;
 use rotacast_protocol::status::{
-    BlockerStatus, ConditionStatus, FinishedStatus, GuardStatus, PhaseStatus, RotationStatus, ServiceStatus,
-    VersionStatus,
+    BlockerStatus, ConditionStatus, FindingStatus, FinishedStatus, GuardStatus, PhaseStatus, RotationStatus,
+    ServiceStatus, Severity, VersionStatus,
 };
 use rotacast_protocol::word::vocabulary;
 use rotacast_protocol::{Generation, Outcome, Phase, RotationNumber, WallTime};
@@ -71,6 +71,13 @@ pub(super) fn full(secret: SecretName) -> SecretStatus {
         }],
         record_read_at: Some(at),
         next_rotation_at: Some(at),
+        findings: vec![FindingStatus {
+            level: Severity::Error,
+            subject: "credential".into(),
+            text: "version 2, which services use, does not work any more".into(),
+            fix: "rotate it".into(),
+            since: at,
+        }],
     }
 }
 

@@ -17,12 +17,20 @@ const LISTING_ATTEMPTS: usize = 3;
 
 impl Shared {
     pub(super) async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        Ok(self.get_leased(key).await?.map(|(entry, _)| entry))
+    }
+
+    /// A key, and the lease that it is bound to; 0: none.
+    pub(super) async fn get_leased(&self, key: &Key) -> Result<Option<(Entry, i64)>, StoreError> {
         let client = self.client().await?;
         let floor = self.history.floor();
         let request = RangeRequest { key: key.as_str().into(), ..RangeRequest::default() };
         let mut answer = self.read(|| client.range(&request)).await?;
         self.answered(floor, self.header(answer.header.as_ref())?)?;
-        Ok(answer.kvs.pop().map(entry))
+        Ok(answer.kvs.pop().map(|kv| {
+            let lease = kv.lease;
+            (entry(kv), lease)
+        }))
     }
 
     pub(super) async fn list(&self, parent: &Key) -> Result<Listing, StoreError> {

@@ -11,6 +11,9 @@ use crate::{Cursor, Entry, Key, StoreEvent};
 
 /// Most bad keys that are remembered so as to be reported once; beyond it they are reported at every listing.
 const MAX_IGNORED_REMEMBERED: usize = 1024;
+/// Most deleted versions of a secret that are remembered, the newest: more than can be in use. Older ones that are written again
+/// are ignored.
+const MAX_DELETED_REMEMBERED: usize = 64;
 
 /// One step in the life of the versions. Never carries a value.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,8 +33,8 @@ pub enum VersionEvent {
         /// Which, and when.
         stamp: VersionStamp,
     },
-    /// A version's key was written again, though versions never change. What it holds now is not what was
-    /// announced.
+    /// A version's key was written again, in place or after it was deleted, though versions never change. What it holds now
+    /// may not be what was announced.
     Changed {
         /// Whose.
         secret: SecretName,
@@ -57,6 +60,11 @@ pub enum VersionEvent {
         /// The number that came instead.
         found: Version,
     },
+    /// No version is held back any more.
+    GapClosed {
+        /// Whose.
+        secret: SecretName,
+    },
     /// A key that is no version, or a number below those announced. Reported once.
     Ignored {
         /// Which key.
@@ -71,10 +79,14 @@ pub enum VersionEvent {
 /// What is known of one secret.
 #[derive(Default)]
 struct Secret {
+    /// The highest number that the reader knew before: no number up to it is missing.
+    known: Option<Version>,
     /// The highest number announced, or skipped because it was destroyed.
     last: Option<Version>,
     /// The announced ones that still exist. No more than the store itself holds.
     living: BTreeMap<Version, VersionStamp>,
+    /// The announced ones that were deleted.
+    deleted: BTreeSet<Version>,
     /// The ones behind a gap. No more than the store itself holds.
     held: BTreeMap<Version, VersionStamp>,
     /// The missing number last reported.
@@ -85,6 +97,8 @@ struct Secret {
 /// numbers were destroyed.
 pub(super) struct VersionLog {
     folder: Key,
+    /// The highest number of each secret that the reader knew before, until the secret is met.
+    known: BTreeMap<SecretName, Version>,
     secrets: BTreeMap<SecretName, Secret>,
     /// The secrets with versions behind a gap.
     gaps: BTreeSet<SecretName>,
@@ -97,9 +111,11 @@ pub(super) struct VersionLog {
 }
 
 impl VersionLog {
-    pub(super) fn new(folder: Key) -> Self {
+    /// `known`: the highest number of each secret that the reader knows already.
+    pub(super) fn new(folder: Key, known: BTreeMap<SecretName, Version>) -> Self {
         Self {
             folder,
+            known,
             secrets: BTreeMap::new(),
             gaps: BTreeSet::new(),
             unsettled: BTreeSet::new(),
@@ -161,7 +177,8 @@ impl VersionLog {
                 release(secret, name, self.listed_before, &mut self.out);
                 continue;
             }
-            match destroyed.last_of_range(last.next()) {
+            let known = secret.known.filter(|known| *known > last);
+            match known.or_else(|| destroyed.last_of_range(last.next())) {
                 // Held ones exist, so a destroyed range cannot reach beyond the first of them; should the note
                 // say so nevertheless, the stored key wins.
                 Some(through) => {
@@ -178,16 +195,19 @@ impl VersionLog {
             }
         }
         self.gaps.remove(name);
+        close(secret, name, &mut self.out);
     }
 
     /// Something has changed about the versions of a secret that are behind a gap, if any are.
     fn held_changed(&mut self, name: &SecretName) {
-        if self.secrets.get(name).is_some_and(|secret| !secret.held.is_empty()) {
-            self.gaps.insert(name.clone());
-            self.unsettled.insert(name.clone());
-        } else {
+        let Some(secret) = self.secrets.get_mut(name) else { return };
+        if secret.held.is_empty() {
             self.gaps.remove(name);
             self.unsettled.remove(name);
+            close(secret, name, &mut self.out);
+        } else {
+            self.gaps.insert(name.clone());
+            self.unsettled.insert(name.clone());
         }
     }
 
@@ -236,10 +256,11 @@ impl VersionLog {
             if secret.held.is_empty() {
                 self.gaps.remove(name);
                 self.unsettled.remove(name);
+                close(secret, name, &mut self.out);
             }
             let gone: Vec<Version> = secret.living.keys().copied().filter(|version| !stays(version)).collect();
             for version in gone {
-                secret.living.remove(&version);
+                secret.is_deleted(version);
                 self.out.push(VersionEvent::Deleted { secret: name.clone(), version, cursor });
             }
         }
@@ -251,8 +272,13 @@ impl VersionLog {
     }
 
     fn put(&mut self, name: &SecretName, stamp: VersionStamp) {
-        let secret = self.secrets.entry(name.clone()).or_default();
+        let known = &mut self.known;
+        let new = || Secret { known: known.remove(name), ..Secret::default() };
+        let secret = self.secrets.entry(name.clone()).or_insert_with(new);
         let version = stamp.version;
+        if secret.last.is_none() && secret.known.is_some_and(|known| version > known) {
+            secret.last = secret.known;
+        }
         if let Some(known) = secret.living.get(&version).copied() {
             // An older stamp is a late repetition of what is known.
             if stamp.modified > known.modified {
@@ -262,6 +288,10 @@ impl VersionLog {
             return;
         }
         match secret.last {
+            Some(_) if secret.deleted.remove(&version) => {
+                secret.living.insert(version, stamp);
+                self.out.push(VersionEvent::Changed { secret: name.clone(), stamp });
+            }
             Some(last) if version <= last => {
                 let key = self.folder.child(name).child(version);
                 self.ignore(key, format!("its number is not above {last}, the highest that was announced"));
@@ -281,12 +311,33 @@ impl VersionLog {
     fn deleted(&mut self, name: &SecretName, version: Version, cursor: Cursor) {
         let Some(secret) = self.secrets.get_mut(name) else { return };
         let held = secret.held.remove(&version).is_some();
-        if secret.living.remove(&version).is_some() {
+        if secret.is_deleted(version) {
             self.out.push(VersionEvent::Deleted { secret: name.clone(), version, cursor });
         }
         if held {
             self.held_changed(name);
         }
+    }
+}
+
+impl Secret {
+    /// Whether it was announced, and not known to be deleted.
+    fn is_deleted(&mut self, version: Version) -> bool {
+        let lived = self.living.remove(&version).is_some();
+        if lived {
+            self.deleted.insert(version);
+            if self.deleted.len() > MAX_DELETED_REMEMBERED {
+                self.deleted.pop_first();
+            }
+        }
+        lived
+    }
+}
+
+/// Nothing is behind a gap any more: that is told once, if the gap was reported.
+fn close(secret: &mut Secret, name: &SecretName, out: &mut Vec<VersionEvent>) {
+    if secret.reported.take().is_some() {
+        out.push(VersionEvent::GapClosed { secret: name.clone() });
     }
 }
 
@@ -325,7 +376,16 @@ mod tests {
 
     impl Play {
         fn new() -> Self {
-            Self { log: VersionLog::new(Key::new("p/versions")), cursor: 100, destroyed: Destroyed::default() }
+            Self::knowing([])
+        }
+
+        fn knowing<const N: usize>(known: [(&str, u64); N]) -> Self {
+            let known = known.map(|(name, last)| (SecretName::new(name).unwrap(), Version::new(last).unwrap()));
+            Self {
+                log: VersionLog::new(Key::new("p/versions"), known.into()),
+                cursor: 100,
+                destroyed: Destroyed::default(),
+            }
         }
 
         fn entry(key: &str, created: u64, modified: u64) -> Entry {
@@ -374,6 +434,7 @@ mod tests {
                 VersionEvent::Changed { secret, stamp } => format!("changed {secret} {}", stamp.version),
                 VersionEvent::Deleted { secret, version, .. } => format!("deleted {secret} {version}"),
                 VersionEvent::Gap { secret, missing, found } => format!("gap {secret} {missing}<{found}"),
+                VersionEvent::GapClosed { secret } => format!("closed {secret}"),
                 VersionEvent::Ignored { key, .. } => format!("ignored {key}"),
                 VersionEvent::Resynced(_) => "resynced".into(),
             };
@@ -407,7 +468,12 @@ mod tests {
         assert_eq!(play.put("a/4", 2, 2), ["gap a 2<4"]);
         assert_eq!(play.put("a/5", 3, 3), Vec::<String>::new());
         assert_eq!(play.put("a/2", 4, 4), ["added a 2", "gap a 3<4"]);
-        assert_eq!(play.put("a/3", 5, 5), ["added a 3", "added a 4", "added a 5"]);
+        assert_eq!(play.put("a/3", 5, 5), ["added a 3", "added a 4", "added a 5", "closed a"]);
+        assert_eq!(play.put("a/8", 6, 6), ["gap a 6<8"]);
+        assert_eq!(play.delete("a/8"), ["closed a"]);
+        assert_eq!(play.put("a/8", 7, 7), ["gap a 6<8"], "a gap of its own");
+        let told = play.list(&[("a/1", 1), ("a/2", 4), ("a/3", 5), ("a/4", 2), ("a/5", 3)]);
+        assert_eq!(told, ["closed a", "resynced"]);
     }
 
     #[test]
@@ -438,7 +504,18 @@ mod tests {
         assert_eq!(play.put("a/6", 10, 10), ["gap a 5<6"]);
         play.destroyed.insert(Version::new(5).unwrap());
         play.settle();
-        assert_eq!(play.told(), ["added a 6"]);
+        assert_eq!(play.told(), ["added a 6", "closed a"]);
+    }
+
+    #[test]
+    fn a_number_behind_one_that_the_reader_knows_is_no_beginning() {
+        let mut play = Play::knowing([("a", 2), ("b", 3), ("c", 5)]);
+        let told = play.list(&[("a/4", 1), ("b/1", 2), ("b/3", 3), ("b/5", 4), ("c/4", 5)]);
+        assert_eq!(told, ["listed b 1", "listed c 4", "gap a 3<4", "listed b 3", "gap b 4<5", "resynced"]);
+        assert_eq!(play.put("a/3", 6, 6), ["added a 3", "added a 4", "closed a"]);
+        assert_eq!(play.delete("b/5"), ["closed b"]);
+        assert_eq!(play.put("b/4", 7, 7), ["added b 4"]);
+        assert_eq!(play.put("c/6", 8, 8), ["added c 6"], "5 is known");
     }
 
     #[test]
@@ -448,8 +525,19 @@ mod tests {
         assert_eq!(play.put("a/1", 1, 7), ["changed a 1"]);
         assert_eq!(play.put("a/1", 1, 7), Vec::<String>::new());
         assert_eq!(play.delete("a/1"), ["deleted a 1"]);
-        assert_eq!(play.put("a/1", 9, 9), ["ignored \"p/versions/a/1\"".replace('"', "")]);
+        assert_eq!(play.put("a/1", 9, 9), ["changed a 1"], "written again after it was deleted");
         assert_eq!(play.put("a/1", 9, 9), Vec::<String>::new());
-        assert_eq!(play.list(&[("b/1", 8), ("Bad/1", 3)]).len(), 3);
+        assert_eq!(play.put("b/5", 10, 10), ["added b 5"]);
+        assert_eq!(play.put("b/4", 11, 11), ["ignored p/versions/b/4"], "never announced");
+        assert_eq!(play.put("b/4", 11, 11), Vec::<String>::new());
+        let told = play.list(&[("b/5", 10), ("Bad/1", 3)]);
+        assert_eq!(told, ["ignored p/versions/Bad/1", "deleted a 1", "resynced"]);
+        for number in 6..=5 + MAX_DELETED_REMEMBERED as u64 + 1 {
+            play.put(&format!("b/{number}"), 20, 20);
+        }
+        let gone = |it: &String| it.starts_with("deleted");
+        assert_eq!(play.list(&[]).into_iter().filter(gone).count(), MAX_DELETED_REMEMBERED + 2);
+        assert_eq!(play.put("b/5", 30, 30), ["ignored p/versions/b/5"], "only the newest are remembered");
+        assert_eq!(play.put("b/70", 31, 31), ["changed b 70"]);
     }
 }

@@ -1,10 +1,11 @@
 //! The watch of the versions: a store's watch, made gap-free by [`VersionLog`].
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use rotacast_protocol::SecretName;
+use rotacast_protocol::{SecretName, Version};
 use tokio::sync::mpsc;
 use tokio::time::{Instant as Timer, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,21 +32,28 @@ impl SecretTree {
     /// first error that retrying cannot mend. Must be called within a tokio runtime; dropping it ends it.
     #[must_use]
     pub fn watch_versions(&self) -> BoxStream<'static, Told> {
+        self.watch_versions_beyond(BTreeMap::new())
+    }
+
+    /// The same for a reader that knows each secret's numbers up to one: none of them is missing, and the next one follows it.
+    /// Of the other secrets, the first number that is there is the beginning.
+    #[must_use]
+    pub fn watch_versions_beyond(&self, known: BTreeMap<SecretName, Version>) -> BoxStream<'static, Told> {
         let (events, queue) = mpsc::channel(QUEUE);
         let tree = self.clone();
         tokio::spawn(async move {
             let closed = events.clone();
             tokio::select! {
                 () = closed.closed() => {}
-                () = tree.tell_versions(&events) => {}
+                () = tree.tell_versions(known, &events) => {}
             }
         });
         ReceiverStream::new(queue).boxed()
     }
 
-    async fn tell_versions(&self, events: &mpsc::Sender<Told>) {
+    async fn tell_versions(&self, known: BTreeMap<SecretName, Version>, events: &mpsc::Sender<Told>) {
         let folder = self.versions_folder();
-        let mut log = VersionLog::new(folder.clone());
+        let mut log = VersionLog::new(folder.clone(), known);
         let mut watch = self.store.watch(&folder);
         let mut recheck: Option<Timer> = None;
         loop {

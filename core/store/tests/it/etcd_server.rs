@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use rotacast_proto::{SecretValue, ServerFault};
@@ -14,6 +15,7 @@ use rotacast_store::{
 use rotacast_test_servers::{Etcd, Proxy, Scratch, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 fn options(etcd: &Etcd) -> EtcdOptions {
     EtcdOptions { endpoints: vec![etcd.endpoint()], ..EtcdOptions::default() }
@@ -368,6 +370,27 @@ async fn a_key_that_is_no_text_hides_no_other() {
             other => panic!("expected version 1 of {secret}, found {other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_leaders_key_that_another_client_writes_is_named_and_keeps_nobody_in_office() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let store: Arc<dyn Store> = Arc::new(EtcdStore::new(options(&etcd)).unwrap());
+    let election = Key::new("rotacast/leader");
+    let campaign = || store.campaign(&election, "one", Duration::from_secs(2), CancellationToken::new());
+    etcd.ctl(&["put", election.as_str(), "stranger"]).await;
+    let refused = campaign().await.err().expect("its term never ends");
+    let told = "store key \"rotacast/leader\": it names a leader and is bound to no lease";
+    assert!(refused.to_string().starts_with(told), "{refused}");
+    etcd.ctl(&["del", election.as_str()]).await;
+    let leadership = campaign().await.unwrap();
+    etcd.ctl(&["put", election.as_str(), "stranger"]).await;
+    leadership.lost.cancelled().await;
+    leadership.resigned.await.unwrap();
+    let next = campaign().await.unwrap();
+    assert!(next.epoch > leadership.epoch);
+    next.resign.cancel();
+    next.resigned.await.unwrap();
 }
 
 /// The settings name a user while authentication is off, and it is turned on while the client runs.

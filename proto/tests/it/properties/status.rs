@@ -8,8 +8,9 @@ use rotacast_protocol::coordinator::{ConditionName, Order, Overlay, StageCounts,
 use rotacast_protocol::message::Stage;
 use rotacast_protocol::record::Label;
 use rotacast_protocol::status::{
-    BlockerStatus, BroadcasterStatus, ConditionStatus, FindingCounts, FinishedStatus, GuardStatus, InstanceStatus,
-    Leading, PhaseStatus, RotationStatus, SecretStatus, ServiceStatus, VersionStatus, took_ms,
+    BlockerStatus, BroadcasterStatus, ConditionStatus, FindingCounts, FindingStatus, FinishedStatus, GuardStatus,
+    InstanceStatus, Leading, PhaseStatus, RotationStatus, SecretStatus, ServiceStatus, Severity, VersionStatus,
+    took_ms,
 };
 use rotacast_protocol::{Epoch, Generation, Outcome, Phase, Revision, RotationNumber, ServiceName, WallTime};
 
@@ -84,14 +85,24 @@ fn guard() -> impl Strategy<Value = GuardStatus> {
     (version(), vec(condition, FEW)).prop_map(|(version, conditions)| GuardStatus { version, conditions })
 }
 
+fn finding() -> impl Strategy<Value = FindingStatus> {
+    (select(Severity::ALL), text(), text(), text(), at()).prop_map(|(level, subject, text, fix, since)| FindingStatus {
+        level,
+        subject,
+        text,
+        fix,
+        since,
+    })
+}
+
 pub(crate) fn secret_status() -> impl Strategy<Value = SecretStatus> {
     let known = (version(), select(Label::ALL), any::<bool>(), at());
     let known = known.prop_map(|(version, label, sealed, seen_at)| VersionStatus { version, label, sealed, seen_at });
     let record =
         (secret(), text(), any::<(u64, u64)>(), option::of(version()), vec(known, FEW), option::of(rotation()));
     let live = (vec(service(), FEW), vec(select(Overlay::ALL), FEW), vec(blocker(), FEW), vec(guard(), FEW));
-    (record, live, vec(finished(), FEW), option::of(at()), option::of(at())).prop_map(
-        |(record, (services, overlays, blockers, guards), history, record_read_at, next_rotation_at)| {
+    (record, live, vec(finished(), FEW), (option::of(at()), option::of(at())), vec(finding(), FEW)).prop_map(
+        |(record, (services, overlays, blockers, guards), history, (record_read_at, next_rotation_at), findings)| {
             let (secret, provider, (revision, generation), current, versions, rotation) = record;
             SecretStatus {
                 secret,
@@ -108,6 +119,7 @@ pub(crate) fn secret_status() -> impl Strategy<Value = SecretStatus> {
                 history,
                 record_read_at,
                 next_rotation_at,
+                findings,
             }
         },
     )

@@ -2,6 +2,7 @@
 
 import { h } from "../elements/dom.js";
 import { OVERLAY_KINDS, overlayPill, pill } from "../elements/badge.js";
+import { findingsList } from "../elements/findings.js";
 import { link } from "../elements/link.js";
 import { notice, problem } from "../elements/notice.js";
 import { time } from "../elements/times.js";
@@ -93,6 +94,10 @@ export function secret(parameters) {
       h("div", { class: "columns" }, [
         h("div", { class: "lead-column" }, [
           status.overlays.map((it) => overlayNotice(status, it)),
+          status.findings.length > 0 && h("section", { class: "panel", "aria-labelledby": "findings-title", "data-testid": "findings" }, [
+            h("h2", { id: "findings-title" }, count(status.findings.length, "finding")),
+            findingsList(status.findings),
+          ]),
           h("section", { class: "panel", "aria-labelledby": "rotation-title" }, [
             h("h2", { id: "rotation-title" }, status.rotation ? `Rotation ${status.rotation.number}` : "Rotation"),
             standing(status),

@@ -42,10 +42,16 @@ pub(super) async fn campaign(
     loop {
         let looked = tokio::select! {
             () = cancel.cancelled() => return Err(StoreError::Cancelled),
-            looked = shared.get(&election) => looked,
+            looked = shared.get_leased(&election) => looked,
         };
         let attempt = match looked {
-            Ok(Some(leader)) => Ok(Attempt::Led { revision: leader.modified.0 }),
+            // It ends with no term, and may be a leader's all the same that has not noticed yet: not ours to delete.
+            Ok(Some((_, 0))) => Err(StoreError::Corrupt {
+                key: election.to_string(),
+                problem: "it names a leader and is bound to no lease, so its term never ends: another client wrote it"
+                    .into(),
+            }),
+            Ok(Some((leader, _))) => Ok(Attempt::Led { revision: leader.modified.0 }),
             // Not raced against `cancel`: a lease that was granted must be known, to be given back. Every step has
             // a time limit.
             Ok(None) => attempt(&shared, &election, &candidate, ttl).await,
@@ -167,6 +173,15 @@ struct Term {
     sent: Instant,
 }
 
+/// What a renewal has found.
+enum Renewal {
+    Leads,
+    /// The lease or the key is gone.
+    Over,
+    /// The key is this term's, and bound to its lease no more.
+    Unbound,
+}
+
 /// For how long a lease of `ttl` on etcd's clock is certain to last on ours, from the moment its renewal was sent.
 fn surely(ttl: Duration) -> Duration {
     (ttl * (100 - CLOCK_DRIFT_PERCENT) / (100 + CLOCK_DRIFT_PERCENT)).saturating_sub(CLOCK_RESOLUTION)
@@ -205,12 +220,23 @@ impl Term {
                 renewed = timeout(left, self.renew(&mut stream)) => renewed,
             };
             match renewed {
-                Ok(Ok(true)) => {
+                Ok(Ok(Renewal::Leads)) => {
                     valid.send_replace(self.sent + surely(self.ttl));
                 }
-                Ok(Ok(false)) => {
+                Ok(Ok(Renewal::Over)) => {
                     tracing::warn!(epoch = self.epoch, "the leadership's lease or key is gone");
                     break;
+                }
+                // The key would outlive this broadcaster, and no other could lead.
+                Ok(Ok(Renewal::Unbound)) => {
+                    tracing::error!(
+                        epoch = self.epoch, key = %self.election,
+                        "another client has written the leader's key, which is bound to the leadership's lease no more: \
+                         stepping down"
+                    );
+                    lost.cancel();
+                    self.step_down().await;
+                    return;
                 }
                 Ok(Err(error)) => {
                     // An answer that still comes belongs to an earlier request: never wait for it on this stream.
@@ -223,8 +249,8 @@ impl Term {
         lost.cancel();
     }
 
-    /// Renews the lease and looks whether the key is still this term's. `false`: the term is over.
-    async fn renew(&mut self, stream: &mut Option<Renewals>) -> Result<bool, StoreError> {
+    /// Renews the lease and looks whether the key is still this term's.
+    async fn renew(&mut self, stream: &mut Option<Renewals>) -> Result<Renewal, StoreError> {
         let sent = rotacast_clock::instant();
         let shared = Arc::clone(&self.shared);
         let client = shared.client().await?;
@@ -238,14 +264,17 @@ impl Term {
             };
             renewals.renewed().await
         });
-        let Some(seconds) = renewed.await? else { return Ok(false) };
+        let Some(seconds) = renewed.await? else { return Ok(Renewal::Over) };
         let ttl = Duration::from_secs(seconds);
-        let leads = shared.get(&self.election).await?.is_some_and(|leader| leader.created.0 == self.epoch);
-        if leads {
-            self.sent = sent;
-            self.ttl = ttl;
+        match shared.get_leased(&self.election).await? {
+            Some((leader, lease)) if leader.created.0 == self.epoch && lease != self.lease => Ok(Renewal::Unbound),
+            Some((leader, _)) if leader.created.0 == self.epoch => {
+                self.sent = sent;
+                self.ttl = ttl;
+                Ok(Renewal::Leads)
+            }
+            Some(_) | None => Ok(Renewal::Over),
         }
-        Ok(leads)
     }
 
     /// Gives the leadership up: the key first, so that a successor need not wait for the lease.
