@@ -1,7 +1,6 @@
 //! Messages that a bus drops because their sender had no business sending them.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Why a message was dropped before it was looked into.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,20 +43,5 @@ impl fmt::Display for Stray {
             Self::ReplyTo => "Syncs to be answered elsewhere",
             Self::Unreadable => "unreadable",
         })
-    }
-}
-
-/// How many of each since the start.
-#[derive(Default)]
-pub(crate) struct StrayCounts([AtomicU64; Stray::ALL.len()]);
-
-impl StrayCounts {
-    /// Counts one.
-    pub(crate) fn note(&self, stray: Stray) {
-        self.0[stray as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn all(&self) -> [(Stray, u64); Stray::ALL.len()] {
-        Stray::ALL.map(|stray| (stray, self.0[stray as usize].load(Ordering::Relaxed)))
     }
 }

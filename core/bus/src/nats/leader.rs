@@ -3,6 +3,7 @@
 mod reading;
 mod settings;
 mod state;
+mod strays;
 mod streams;
 mod sweep;
 mod sync;
@@ -22,6 +23,7 @@ use super::stream::Kind;
 use crate::feed::LastProblem;
 use crate::{BusError, BusEvent, Finding, InstanceBus, LeaderBus, Level, LogFill, MAX_MESSAGE_BYTES, Stray, SyncCall};
 
+pub(super) use strays::StrayCounts;
 pub(super) use sweep::Sweeps;
 
 /// How full the streams were when they were last looked at.

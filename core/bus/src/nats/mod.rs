@@ -39,8 +39,6 @@ use self::violations::Violations;
 use crate::bus::check_size;
 use crate::feed::{LastProblem, next_pause, pauses};
 use crate::restarts::Restarts;
-#[cfg(feature = "leader")]
-use crate::strays::StrayCounts;
 use crate::{BusError, BusEvent, CALL_TIMEOUT, InstanceBus, MAX_MESSAGE_BYTES, MAX_REGISTRATION_BYTES};
 
 /// Messages under way to a slow reader before flow control holds the server back.
@@ -77,7 +75,7 @@ struct Inner {
     away: Mutex<Option<(Instant, BusError)>>,
     restarts: Restarts,
     #[cfg(feature = "leader")]
-    strays: StrayCounts,
+    strays: leader::StrayCounts,
     #[cfg(feature = "leader")]
     fills: leader::Fills,
     #[cfg(feature = "leader")]
@@ -121,7 +119,7 @@ impl NatsBus {
             away: Mutex::default(),
             restarts: Restarts::default(),
             #[cfg(feature = "leader")]
-            strays: StrayCounts::default(),
+            strays: leader::StrayCounts::default(),
             #[cfg(feature = "leader")]
             fills: leader::Fills::default(),
             #[cfg(feature = "leader")]

@@ -21,9 +21,10 @@ use rotacast_proto::Envelope;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::StrayCounts;
+use crate::Stray;
 use crate::nats::subject::Names;
 use crate::nats::{SILENT_HEARTBEATS, envelope};
-use crate::strays::{Stray, StrayCounts};
 
 /// For how long the server keeps a consumer without a listener.
 const INACTIVE: Duration = Duration::from_secs(10);
