@@ -25,6 +25,8 @@ use crate::findings::Topic;
 
 /// The subject of what is wrong with whom the store belongs to.
 const STORE: &str = "store";
+/// A store that was made anew.
+const EMPTIED: &str = "emptied store";
 /// And the bus.
 const BUS: &str = "bus";
 /// And of states on it that are none of ours.
@@ -62,7 +64,13 @@ impl Home {
         let Environment { tree, cluster, key, findings, .. } = environment;
         let known = match self.id() {
             // A store that was made anew gets the id that this broadcaster's own key has signed on the bus.
-            None if tree.owner().await?.is_none() => id_on_bus(environment).await?,
+            None if tree.owner().await?.is_none() => {
+                let known = id_on_bus(environment).await?;
+                if known.is_some() {
+                    say_that_it_was_emptied(environment);
+                }
+                known
+            }
             known => known,
         };
         match tree.claim(cluster, known, key.public()).await {
@@ -193,6 +201,19 @@ async fn id_on_bus(environment: &Environment) -> Result<Option<ClusterId>, Store
         problem: format!("whether its cluster had an id before cannot be seen: {problem}"),
     })?;
     Ok(claim.and_then(|claim| id_in(&claim, environment)))
+}
+
+/// An empty store is a cluster's beginning only once. The finding lasts as long as this broadcaster runs: the store looks like any
+/// other from now on.
+fn say_that_it_was_emptied(environment: &Environment) {
+    let text = format!(
+        "{} was empty when this broadcaster started, and the bus says that the cluster exists: its secrets, with who uses them \
+         and what is still to be retired, are lost unless a backup is restored",
+        environment.tree.store().describe()
+    );
+    let fix = "if the store was not made anew on purpose: stop every broadcaster, restore the store from its backup, and start \
+               them again; services go on with what they have, for as long as their policies allow";
+    environment.findings.raise(Topic::Cluster, EMPTIED, Level::Error, text, fix);
 }
 
 /// The id in a claim that this broadcaster's key has signed.

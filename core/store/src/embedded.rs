@@ -7,7 +7,7 @@ mod watch;
 mod worker;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -40,6 +40,30 @@ struct Shared {
     /// The newest cursor this process has written; wakes its watches.
     newest: tokio::sync::watch::Sender<u64>,
     history: History,
+    /// Why the last write was refused; none: it was not. Reading tells nothing about a full disk.
+    refused: Mutex<Option<String>>,
+}
+
+impl Shared {
+    fn note_write<T>(&self, written: &Result<T, StoreError>) {
+        let refused = match written {
+            Ok(_) => None,
+            Err(StoreError::Unwritable { problem, .. }) => Some(problem.clone()),
+            // Which says nothing about the disk.
+            Err(_) => return,
+        };
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
+    }
+
+    fn refusal(&self) -> Option<Finding> {
+        let problem = self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some(Finding {
+            level: Level::Error,
+            subject: "store writes".into(),
+            text: format!("{} takes no writes: {problem}", self.path.display()),
+            fix: "make room on its disk, or make its file system writable: what waits is tried again by itself".into(),
+        })
+    }
 }
 
 impl EmbeddedStore {
@@ -60,7 +84,8 @@ impl EmbeddedStore {
         let writer = Worker::start("rotacast-write", &name, writer)?;
         let reader = Worker::start("rotacast-read", &name, reader)?;
         let (newest, _) = tokio::sync::watch::channel(0);
-        Ok(Self { shared: Arc::new(Shared { path, name, writer, reader, newest, history: History::default() }) })
+        let (history, refused) = (History::default(), Mutex::default());
+        Ok(Self { shared: Arc::new(Shared { path, name, writer, reader, newest, history, refused }) })
     }
 
     /// Forgets the log of changes. Watches that have not read it to the end list anew.
@@ -98,7 +123,8 @@ impl Store for EmbeddedStore {
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         commit.validate()?;
         let shared = Arc::clone(&self.shared);
-        self.shared
+        let committed = self
+            .shared
             .writer
             .run(move |connection| {
                 let committed = rows::commit(connection, &commit)?;
@@ -107,7 +133,9 @@ impl Store for EmbeddedStore {
                 }
                 Ok(committed)
             })
-            .await
+            .await;
+        self.shared.note_write(&committed);
+        committed
     }
 
     async fn campaign(
@@ -126,7 +154,7 @@ impl Store for EmbeddedStore {
 
     async fn examine(&self) -> Vec<Finding> {
         let path = self.shared.path.clone();
-        match self.shared.reader.run(move |connection| file::examine(connection, &path)).await {
+        let mut findings = match self.shared.reader.run(move |connection| file::examine(connection, &path)).await {
             Ok(findings) => findings,
             Err(error) => vec![Finding {
                 level: Level::Error,
@@ -134,6 +162,43 @@ impl Store for EmbeddedStore {
                 text: error.to_string(),
                 fix: "check the data folder and its disk".into(),
             }],
-        }
+        };
+        findings.extend(self.shared.refusal());
+        findings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rotacast_proto::SecretValue;
+
+    use super::*;
+    use crate::Write;
+
+    #[tokio::test]
+    async fn a_full_disk_is_a_finding_until_a_write_succeeds() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(folder.path().join("store.db")).await.unwrap();
+        let write = |size: usize| {
+            let value = SecretValue::new(vec![b'x'; size]);
+            store.commit(Commit { checks: Vec::new(), writes: vec![Write::Put(Key::new("a"), value)] })
+        };
+        let room = async |pages: u32| {
+            let limited = move |connection: &mut rusqlite::Connection| {
+                connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |row| row.get::<_, i64>(0))?;
+                Ok(())
+            };
+            store.shared.writer.run(limited).await.unwrap();
+        };
+        let finding = async || store.examine().await.into_iter().find(|it| it.subject == "store writes");
+        write(10).await.unwrap();
+        room(1).await;
+        let refused = write(100_000).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Unwritable { .. }), "{refused}");
+        let told = finding().await.expect("it is told");
+        assert!(told.level == Level::Error && told.text.contains("full"), "{told:?}");
+        room(1_000_000).await;
+        write(100_000).await.unwrap();
+        assert_eq!(finding().await, None);
     }
 }

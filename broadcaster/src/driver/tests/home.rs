@@ -206,6 +206,10 @@ async fn a_store_that_was_made_anew_gets_its_clusters_id_back_from_the_bus() {
     assert!(later.home.id().is_some());
     assert_eq!(later.home.id(), environment.home.id());
     assert_eq!(later.home.look_at_bus(&later).await.unwrap(), None);
+    let told = later.findings.told();
+    let emptied =
+        |it: &&Finding| it.subject == "cluster emptied store" && it.text.contains("was empty when this broadcaster");
+    assert_eq!(told.iter().filter(emptied).count(), 1, "{told:?}");
 
     // With keys of its own it is another cluster, and the error says so.
     let other = EmbeddedStore::open(folder.path().join("other.db")).await.unwrap();
