@@ -25,7 +25,7 @@ use rotacast_provider::Provider;
 use rotacast_seal::SealingKeys;
 use rotacast_store::{PlainImporter, Prefix, Readers, SecretTree};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -61,6 +61,8 @@ const LAST_SPANS: Duration = Duration::from_secs(2);
 /// What is wrong with the configuration, what could not be reached, or what ended it.
 pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
     let stop = crate::signal::stop_on_signals()?;
+    // From the beginning: the default is to end the process. What comes during the start reloads after it.
+    let hangups = signal(SignalKind::hangup()).context("SIGHUP cannot be handled")?;
     let config = Config::read(&config_file)?;
     create_private_folder(&config.data_dir)
         .with_context(|| format!("cannot create data_dir {}", config.data_dir.display()))?;
@@ -139,7 +141,7 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
         clients_certified: config.listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
     };
     let reloader = Reloader { path: config_file, config, settings, operators, identities, secrets, findings };
-    let reloading = tokio::spawn(reloader.run(stop.clone()));
+    let reloading = tokio::spawn(reloader.run(hangups, stop.clone()));
     let result = broadcaster.run(stop.clone()).await;
     stop.cancel();
     reloading.await.context("the reloader broke off")?;
@@ -307,14 +309,7 @@ struct Reloader {
 }
 
 impl Reloader {
-    async fn run(mut self, stop: CancellationToken) {
-        let mut hangups = match signal(SignalKind::hangup()) {
-            Ok(hangups) => hangups,
-            Err(problem) => {
-                warn!(%problem, "SIGHUP cannot be handled: the configuration is not reloaded");
-                return;
-            }
-        };
+    async fn run(mut self, mut hangups: Signal, stop: CancellationToken) {
         loop {
             tokio::select! {
                 Some(()) = hangups.recv() => {}

@@ -1,10 +1,15 @@
 //! `rotacast serve` with servers that do not answer: one line says which setting, what was found, and the fix.
 
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// Runs `serve` to its end, which `start_timeout` causes.
 fn serve(settings: &str) -> Output {
+    serve_while(settings, |_| {})
+}
+
+/// The same, and does something with its process id meanwhile.
+fn serve_while(settings: &str, meanwhile: impl FnOnce(u32)) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let in_folder = |name: &str| folder.path().join(name);
     let rotacast = || {
@@ -17,7 +22,25 @@ fn serve(settings: &str) -> Output {
         "cluster = \"test\"\nstart_timeout = \"1s\"\n[listen]\ngrpc = \"127.0.0.1:0\"\n[keys]\nsigning_key = \"broadcaster.key\"\n{settings}"
     );
     std::fs::write(in_folder("rotacast.toml"), text).unwrap();
-    rotacast().args(["serve", "--config", "rotacast.toml"]).output().unwrap()
+    let mut serve = rotacast();
+    serve.args(["serve", "--config", "rotacast.toml"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let serve = serve.spawn().unwrap();
+    meanwhile(serve.id());
+    serve.wait_with_output().unwrap()
+}
+
+/// A reload that is asked for while it starts comes after the start, and does not end it.
+#[test]
+fn a_reload_asked_for_during_the_start_does_not_end_it() {
+    // Answers nothing, so that the start waits.
+    let store = TcpListener::bind("127.0.0.1:0").unwrap();
+    let settings = format!("[store]\nkind = \"etcd\"\nendpoints = [\"http://{}\"]\n", store.local_addr().unwrap());
+    let output = serve_while(&settings, |process| {
+        let _asked = store.accept().unwrap();
+        assert!(Command::new("kill").args(["-HUP", &process.to_string()]).status().unwrap().success());
+    });
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "it ends by start_timeout: {told}");
 }
 
 /// An address where no process listens: it was free a moment ago, and is not used for anything else.
