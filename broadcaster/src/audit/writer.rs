@@ -60,7 +60,7 @@ pub(super) struct Writer {
     /// The newest entry that the store knows, or [`NOT_TOLD`].
     known: Arc<AtomicU64>,
     /// Held until this is released.
-    lock: Option<File>,
+    lock: Option<Lock>,
 }
 
 impl Writer {
@@ -448,12 +448,24 @@ impl Batch {
     }
 }
 
-fn lock(path: &Path) -> Result<File, AuditError> {
+/// The right to write a log.
+struct Lock(File);
+
+impl Drop for Lock {
+    /// Not only closed: a program that another thread is starting has the same opened file until it begins.
+    fn drop(&mut self) {
+        if let Err(problem) = flock(&self.0, FlockOperation::Unlock) {
+            tracing::warn!(%problem, "the audit log's lock is freed when the last program that has its file has ended");
+        }
+    }
+}
+
+fn lock(path: &Path) -> Result<Lock, AuditError> {
     let lock_path = files::with_suffix(path, "lock");
     let file = open_regular(&lock_path, OpenOptions::new().write(true).create(true).truncate(false).mode(0o600));
     let file = file.map_err(AuditError::io(&lock_path, "open"))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(AuditError::InUse { path: path.into() }),
         Err(error) => Err(AuditError::io(&lock_path, "lock")(error.into())),
     }
@@ -469,4 +481,21 @@ fn set_aside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         tracing::warn!(file = %path.display(), %problem, "a half copy of an unfinished line stays");
     }
     written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_being_started_does_not_keep_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let held = lock(&path).unwrap();
+        let inherited = held.0.try_clone().unwrap();
+        assert_eq!(lock(&path).err(), Some(AuditError::InUse { path: path.clone() }));
+        drop(held);
+        assert!(lock(&path).is_ok());
+        drop(inherited);
+    }
 }
