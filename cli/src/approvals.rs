@@ -1,9 +1,8 @@
 //! `rotacast approvals`: orders that wait for the approval of other operators.
 
 use prost::Message as _;
-use rotacast_admin::view::{ApprovalView, RequestView, RequestsView};
+use rotacast_admin::view::{ApprovalView, RequestView, RequestsView, arguments};
 use rotacast_proto::v1;
-use rotacast_proto::v1::operator_command::Action;
 use rotacast_protocol::WallTime;
 use serde::Serialize;
 
@@ -54,23 +53,6 @@ pub(crate) fn view(wire: &v1::OrderRequest) -> RequestView {
             .iter()
             .map(|it| ApprovalView { operator: it.operator.clone(), at: WallTime(it.at_ms) })
             .collect(),
-    }
-}
-
-fn arguments(action: Option<&Action>) -> Vec<String> {
-    let instance =
-        |key: &v1::InstanceKey| format!("{}/{}/{}", key.service, key.instance, hex::encode(&key.incarnation));
-    match action {
-        Some(Action::Override(cut)) => {
-            let version = std::iter::once(format!("version {}", cut.version));
-            let sessions = cut.sessions.then(|| "the provider's live sessions".to_owned());
-            version.chain(cut.instances.iter().map(instance)).chain(sessions).collect()
-        }
-        Some(Action::Excuse(it)) => it.instance.iter().map(instance).collect(),
-        Some(Action::Gone(it)) => it.instance.iter().map(instance).collect(),
-        Some(Action::Abandon(it)) => vec![format!("version {}", it.version)],
-        Some(Action::AcceptAuditLoss(it)) => vec![format!("doubt {}", it.doubt)],
-        _ => Vec::new(),
     }
 }
 

@@ -64,14 +64,7 @@ pub(crate) async fn simple(
     let waits = give(context, secret.as_str(), directive).await?.waits;
     if context.output.is_data() {
         let request = waits.as_ref().map(approvals::view);
-        return context.output.data(&OrderView {
-            secret,
-            command,
-            version: None,
-            number: None,
-            rotation: None,
-            request,
-        });
+        return context.output.data(&OrderView::plain(secret, command, request));
     }
     match waits {
         Some(waits) => tell_waits(context.output, secret.as_str(), &waits),
@@ -150,14 +143,7 @@ pub(crate) async fn rotate(context: &Context, args: RotateArgs) -> Result<(), St
         if context.output.is_data() {
             let (secret, command) = (args.secret, OrderName::Rotate.as_str());
             let request = Some(approvals::view(&waits));
-            return context.output.data(&OrderView {
-                secret,
-                command,
-                version: None,
-                number: None,
-                rotation: None,
-                request,
-            });
+            return context.output.data(&OrderView::plain(secret, command, request));
         }
         return tell_waits(context.output, args.secret.as_str(), &waits);
     }

@@ -22,6 +22,14 @@ pub struct KeyError {
     problem: &'static str,
 }
 
+impl KeyError {
+    /// For a kind of key that is read elsewhere. `problem` must not repeat the text.
+    #[must_use]
+    pub const fn new(noun: &'static str, prefix: &'static str, problem: &'static str) -> Self {
+        Self { noun, prefix, problem }
+    }
+}
+
 /// Names a public key: the first 8 bytes of its SHA-256, in hexadecimal.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(String);

@@ -43,11 +43,7 @@ pub enum Mail {
     /// No version waits behind such numbers any more.
     GapClosed,
     /// Something has happened to the stored value of a version.
-    Value {
-        /// Which one.
-        version: Version,
-        fault: ValueFault,
-    },
+    Value { version: Version, fault: ValueFault },
     /// The configuration was reloaded.
     Reconfigured,
     /// A question about the state that all earlier mail leads to.

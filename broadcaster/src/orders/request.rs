@@ -96,7 +96,7 @@ pub enum Standing {
     Waits { missing: u32 },
     /// Its time is over.
     Expired,
-    /// Whoever gave it may not give it any more.
+    /// The operator who gave it may not give it any more.
     Void { why: String },
 }
 

@@ -1,8 +1,8 @@
 //! Orders that wait for approvals, as the page shows, approves and withdraws them.
 
 use prost::Message as _;
+use rotacast_admin::view::arguments;
 use rotacast_proto::v1;
-use rotacast_proto::v1::operator_command::Action;
 use rotacast_protocol::status::moment;
 use rotacast_protocol::{SecretName, WallTime};
 use serde::{Deserialize, Serialize};
@@ -73,23 +73,6 @@ impl RequestsView {
     pub(super) fn of(waiting: &[Waiting], viewer: &Viewer) -> Self {
         let readable = waiting.iter().filter(|it| viewer.reads(Reading::Status, it.request.secret.as_ref()));
         Self { requests: readable.map(RequestView::from).collect() }
-    }
-}
-
-fn arguments(action: Option<&Action>) -> Vec<String> {
-    let instance =
-        |key: &v1::InstanceKey| format!("{}/{}/{}", key.service, key.instance, hex::encode(&key.incarnation));
-    match action {
-        Some(Action::Override(cut)) => {
-            let version = std::iter::once(format!("version {}", cut.version));
-            let sessions = cut.sessions.then(|| "the provider's live sessions".to_owned());
-            version.chain(cut.instances.iter().map(instance)).chain(sessions).collect()
-        }
-        Some(Action::Excuse(it)) => it.instance.iter().map(instance).collect(),
-        Some(Action::Gone(it)) => it.instance.iter().map(instance).collect(),
-        Some(Action::Abandon(it)) => vec![format!("version {}", it.version)],
-        Some(Action::AcceptAuditLoss(it)) => vec![format!("doubt {}", it.doubt)],
-        _ => Vec::new(),
     }
 }
 

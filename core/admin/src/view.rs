@@ -4,6 +4,7 @@
 #![allow(missing_docs, reason = "the fields are documented in docs/operate/cli.md")]
 
 use rotacast_proto::v1;
+use rotacast_proto::v1::operator_command::Action;
 use rotacast_protocol::coordinator::Overlay;
 use rotacast_protocol::status::{BlockerStatus, FindingStatus, FinishedStatus, InstanceStatus, RotationStatus, moment};
 use rotacast_protocol::{RotationNumber, SecretName, Version, WallTime};
@@ -29,6 +30,33 @@ pub struct OrderView {
     /// The order waits for approvals.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<RequestView>,
+}
+
+impl OrderView {
+    /// An order that makes neither a version nor a rotation, or that waits for approvals.
+    #[must_use]
+    pub fn plain(secret: SecretName, command: &'static str, request: Option<RequestView>) -> Self {
+        Self { secret, command, version: None, number: None, rotation: None, request }
+    }
+}
+
+/// The arguments of an order, for people.
+#[must_use]
+pub fn arguments(action: Option<&Action>) -> Vec<String> {
+    let instance =
+        |key: &v1::InstanceKey| format!("{}/{}/{}", key.service, key.instance, hex::encode(&key.incarnation));
+    match action {
+        Some(Action::Override(cut)) => {
+            let version = std::iter::once(format!("version {}", cut.version));
+            let sessions = cut.sessions.then(|| "the provider's live sessions".to_owned());
+            version.chain(cut.instances.iter().map(instance)).chain(sessions).collect()
+        }
+        Some(Action::Excuse(it)) => it.instance.iter().map(instance).collect(),
+        Some(Action::Gone(it)) => it.instance.iter().map(instance).collect(),
+        Some(Action::Abandon(it)) => vec![format!("version {}", it.version)],
+        Some(Action::AcceptAuditLoss(it)) => vec![format!("doubt {}", it.doubt)],
+        _ => Vec::new(),
+    }
 }
 
 /// What came of a wait.

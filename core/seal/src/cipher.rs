@@ -86,7 +86,7 @@ impl TryCryptoRng for Given<'_> {}
 /// Seals a value for these readers. `random` fills its argument with bytes that no one can predict, other ones each time.
 ///
 /// # Errors
-/// [`SealError::TooManyReaders`], [`SealError::BadReader`].
+/// [`SealError::TooManyReaders`].
 pub fn seal(
     place: Place<'_>,
     value: &SecretValue,
@@ -100,7 +100,7 @@ pub fn seal(
     random(&mut data_key[..]);
     let mut nonce = [0; 12];
     random(&mut nonce);
-    let wrapped = readers.iter().map(|reader| wrap(place, &data_key, reader, random)).collect::<Result<_, _>>()?;
+    let wrapped = readers.iter().map(|reader| wrap(place, &data_key, reader, random)).collect();
     let payload = Payload { msg: value.expose(), aad: &place.bound(VALUE) };
     let ciphertext = cipher(&data_key)
         .encrypt(&Nonce::from(nonce), payload)
@@ -152,7 +152,7 @@ pub fn add_readers(
         return Err(SealError::TooManyReaders { found, limit: MAX_ADDED_READERS });
     }
     for reader in new {
-        added.add(wrap(place, &data_key, reader, random)?);
+        added.add(wrap(place, &data_key, reader, random));
     }
     Ok(Some(added))
 }
@@ -192,24 +192,34 @@ fn cipher(data_key: &[u8; 32]) -> ChaCha20Poly1305 {
     ChaCha20Poly1305::new(&Key::from(*data_key))
 }
 
-fn wrap(
-    place: Place<'_>,
+/// Whether a data key can be wrapped for this key: not for a point of low order, with which every secret that is agreed on is the
+/// same.
+pub(crate) fn can_be_wrapped_for(key: &SealingPublicKey) -> bool {
+    wrapped_for(key, &[], &[0; 32], &mut |bytes| bytes.fill(1)).is_ok()
+}
+
+fn wrap(place: Place<'_>, data_key: &[u8; 32], reader: &Reader, random: &mut dyn FnMut(&mut [u8])) -> WrappedKey {
+    let (encapsulated, wrapped) = wrapped_for(&reader.key, &place.bound(DATA_KEY), data_key, random)
+        .expect("no public sealing key is made without a look at whether it can be wrapped for");
+    let wrapped = wrapped.try_into().expect("the cipher adds 16 bytes to the 32 of a data key");
+    WrappedKey::new(&reader.name, reader.key.id(), encapsulated.to_bytes().into(), wrapped)
+}
+
+fn wrapped_for(
+    key: &SealingPublicKey,
+    bound: &[u8],
     data_key: &[u8; 32],
-    reader: &Reader,
     random: &mut dyn FnMut(&mut [u8]),
-) -> Result<WrappedKey, SealError> {
-    let refused = || SealError::BadReader { reader: reader.name.clone(), key: reader.key.id().clone() };
-    let (encapsulated, wrapped) = hpke::single_shot_seal_with_rng::<HpkeCipher, HkdfSha256, Kem>(
-        &OpModeS::Base,
-        &reader.key.public(),
-        &place.bound(DATA_KEY),
+) -> Result<(<Kem as hpke::Kem>::EncappedKey, Vec<u8>), hpke::HpkeError> {
+    let (mode, mut random) = (OpModeS::Base, Given(random));
+    hpke::single_shot_seal_with_rng::<HpkeCipher, HkdfSha256, Kem>(
+        &mode,
+        &key.public(),
+        bound,
         data_key,
         &[],
-        &mut Given(random),
+        &mut random,
     )
-    .map_err(|_| refused())?;
-    let wrapped = wrapped.try_into().map_err(|_| refused())?;
-    Ok(WrappedKey::new(&reader.name, reader.key.id(), encapsulated.to_bytes().into(), wrapped))
 }
 
 fn unwrap(

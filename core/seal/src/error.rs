@@ -47,14 +47,6 @@ pub enum SealError {
          cluster"
     )]
     Ciphertext,
-    /// A public key that is no point to encrypt to.
-    #[error("the sealing key {key} of {reader} cannot be used: it is no proper X25519 key")]
-    BadReader {
-        /// Whose.
-        reader: ReaderName,
-        /// Which key.
-        key: KeyId,
-    },
     /// More readers than there is room for.
     #[error("{found} readers have a sealing key, expected at most {limit}: let fewer services use this secret")]
     TooManyReaders {

@@ -15,7 +15,7 @@ use rotacast_proto::{
 use rotacast_protocol::ServiceName;
 use zeroize::Zeroizing;
 
-use crate::cipher::Kem;
+use crate::cipher::{self, Kem};
 
 const PRIVATE_PREFIX: &str = "rotacast-sealing-private-1:";
 const PUBLIC_PREFIX: &str = "rotacast-sealing-public-1:";
@@ -110,7 +110,15 @@ impl SealingPublicKey {
     /// # Errors
     /// [`KeyError`] says what is wrong.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        decode_key(text, "public sealing", PUBLIC_PREFIX, PRIVATE_PREFIX).map(|bytes| Self::from_bytes(*bytes))
+        let key = Self::from_bytes(*decode_key(text, "public sealing", PUBLIC_PREFIX, PRIVATE_PREFIX)?);
+        match cipher::can_be_wrapped_for(&key) {
+            true => Ok(key),
+            false => Err(KeyError::new(
+                "public sealing",
+                PUBLIC_PREFIX,
+                "no value can be sealed for it: it is a point of low order",
+            )),
+        }
     }
 
     /// The key as text.

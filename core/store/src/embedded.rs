@@ -195,7 +195,7 @@ mod tests {
         room(1).await;
         let refused = write(100_000).await.unwrap_err();
         assert!(matches!(refused, StoreError::Unwritable { .. }), "{refused}");
-        let told = finding().await.expect("it is told");
+        let told = finding().await.expect("a finding");
         assert!(told.level == Level::Error && told.text.contains("full"), "{told:?}");
         room(1_000_000).await;
         write(100_000).await.unwrap();

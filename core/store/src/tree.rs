@@ -168,7 +168,11 @@ impl SecretTree {
     }
 
     fn journal_key(&self, secret: &SecretName, version: Version) -> Key {
-        self.folder("journal").child(secret).child(version)
+        self.journal_folder().child(secret).child(version)
+    }
+
+    fn journal_folder(&self) -> Key {
+        self.folder("journal")
     }
 
     async fn commit(&self, checks: Vec<Check>, writes: Vec<crate::Write>) -> Result<Committed, StoreError> {

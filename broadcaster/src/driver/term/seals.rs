@@ -16,8 +16,8 @@ use super::Term;
 use super::records::MEND_EVERY;
 use crate::findings::Topic;
 
-/// How often all stored values are opened: whoever else writes to the store may damage one at any time, and reading all of them
-/// costs the store one listing for each secret.
+/// How often all stored values are opened: another client of the store may damage one at any time, and reading all of them
+/// costs the store two listings for each secret.
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
 
 impl Term {
@@ -112,9 +112,6 @@ fn way_out(problem: &SealError) -> &'static str {
              and see who else may write below Rotacast's prefix"
         }
         SealError::Format { .. } => "use the release of Rotacast that wrote it, or a later one",
-        SealError::BadReader { .. } => {
-            "correct `sealing_key` of that service: `rotacast keygen` wrote it into its .pub file"
-        }
         SealError::TooManyReaders { .. } => {
             "let fewer services with a sealing key use the secret; services without one get values from broadcasters; a version \
              whose readers were replaced often has room again once it is rotated"

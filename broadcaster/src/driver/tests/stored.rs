@@ -35,14 +35,14 @@ async fn a_version_behind_a_number_that_was_never_written_is_a_finding_until_it_
     let running = Running::start(&environment);
     running.reaches(&name(), 1).await;
     value_of(&environment, 3, Some("third")).await;
-    hold("it is told", async || {
+    hold("why says it", async || {
         tells(&running, "version 3 is in the store and is not taken in: version 2 was never").await
     })
     .await;
     value_of(&environment, 3, None).await;
     hold("it is over", async || told(&running).await.is_empty()).await;
     value_of(&environment, 3, Some("third")).await;
-    hold("it is told again", async || tells(&running, "gap payments/db").await).await;
+    hold("why says it again", async || tells(&running, "gap payments/db").await).await;
     running.stop().await;
     // The first that the next leader sees of it.
     value_of(&environment, 1, None).await;
@@ -62,7 +62,7 @@ async fn a_value_in_use_that_is_gone_or_written_again_is_a_finding_until_it_is_n
     let running = Running::start(&environment);
     running.reaches(&name(), 1).await;
     value_of(&environment, 1, None).await;
-    hold("it is told", async || tells(&running, "the value of version 1 is gone").await).await;
+    hold("why says it", async || tells(&running, "the value of version 1 is gone").await).await;
     running.stop().await;
     let running = Running::start(&environment);
     hold("the next leader tells it too", async || tells(&running, "the value of version 1 is gone").await).await;
@@ -89,7 +89,7 @@ async fn a_number_that_is_written_again_after_its_end_is_a_strange_key() {
     hold("it is deleted", async || environment.tree.read_version(&name(), version(1)).await.unwrap().is_none()).await;
     assert_eq!(told(&running).await, Vec::<String>::new());
     value_of(&environment, 1, Some("again")).await;
-    hold("it is told", async || running.finding(Topic::StrangeKey).is_some()).await;
+    hold("why says it", async || running.finding(Topic::StrangeKey).is_some()).await;
     let told = running.finding(Topic::StrangeKey).unwrap();
     assert!(told.contains("its number is that of a version that has ended"), "{told}");
     running.stop().await;

@@ -237,8 +237,22 @@ pub async fn readers_come_and_go(fixture: &impl StoreFixture) {
     assert!(both.rewrap_all(&secret).await.unwrap().iter().all(|(_, outcome)| outcome.is_ok()));
     assert!(wrong.read_version(&secret, version(1)).await.unwrap().unwrap().value == value("v1"));
 
-    // What is destroyed leaves no wrapped key behind.
+    // So is what is journalled, which then becomes a version all the same.
     let leadership = leader(&tree).await;
+    let number = version(VERSIONS + 2);
+    tree.journal(&secret, number, value("made"), leadership.epoch).await.unwrap();
+    let refused = wrong.read_journal(&secret, number).await;
+    assert!(matches!(refused, Err(StoreError::Sealed { problem: SealError::NoKey { .. }, .. })));
+    for expected in [Rewrapped::Added(1), Rewrapped::Nothing] {
+        let outcomes = both.rewrap_all(&secret).await.unwrap();
+        let (found, outcome) = outcomes.into_iter().next_back().unwrap();
+        assert_eq!((found, outcome.unwrap()), (number, expected));
+    }
+    assert!(wrong.read_journal(&secret, number).await.unwrap().unwrap() == value("made"));
+    wrong.publish_journalled(&secret, number, leadership.epoch).await.unwrap();
+    assert!(wrong.read_version(&secret, number).await.unwrap().unwrap().value == value("made"));
+
+    // What is destroyed leaves no wrapped key behind.
     for stamp in tree.list_versions(&secret).await.unwrap() {
         tree.destroy_version(&secret, stamp.version, leadership.epoch).await.unwrap();
     }

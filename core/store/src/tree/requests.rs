@@ -54,7 +54,7 @@ impl SecretTree {
         self.commit(checks, vec![Write::Put(key, SecretValue::new(bytes))]).await
     }
 
-    /// Deletes one, if the leader of `epoch` still leads and nobody has written it since. Of several that try, one is told
+    /// Deletes one, if the leader of `epoch` still leads and no client has written it since. Of several that try, one gets
     /// [`Committed::Done`].
     ///
     /// # Errors

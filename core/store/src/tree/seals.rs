@@ -11,7 +11,7 @@ use rotacast_seal::{Reader, ReaderName, SealError, Sealed, SealingKeys, add_read
 use super::versions::attempts;
 use super::{SecretTree, as_read, parse_version_key};
 use crate::reader::sealed_error;
-use crate::{Check, Committed, Entry, StoreError, Write};
+use crate::{Check, Committed, Entry, Key, StoreError, Write};
 
 /// Whom the values of a secret are sealed for. Asked each time one is sealed: the configuration may have changed.
 pub trait Readers: Send + Sync + 'static {
@@ -105,41 +105,79 @@ impl SecretTree {
         Ok(Some(SealState::SealedFor(all.filter_map(|wrapped| Some((wrapped.reader()?, wrapped.key()?))).collect())))
     }
 
-    /// The secrets that have a stored version.
+    /// The secrets that have a stored version or a journalled value.
     ///
     /// # Errors
     /// What the store says.
     pub async fn stored_secrets(&self) -> Result<BTreeSet<SecretName>, StoreError> {
-        let folder = self.versions_folder();
-        let listing = self.store.list(&folder).await?;
-        let keys = listing.entries.iter().filter_map(|entry| parse_version_key(entry.key.below(&folder)?).ok());
-        Ok(keys.map(|(secret, _)| secret).collect())
+        let mut secrets = BTreeSet::new();
+        for folder in [self.versions_folder(), self.journal_folder()] {
+            let listing = self.store.list(&folder).await?;
+            let keys = listing.entries.iter().filter_map(|entry| parse_version_key(entry.key.below(&folder)?).ok());
+            secrets.extend(keys.map(|(secret, _)| secret));
+        }
+        Ok(secrets)
     }
 
-    /// Sees to it that every reader of a secret can open its stored versions, and that they open. One version's problem does not
-    /// keep another one from its readers. Doing it again changes nothing, and no reader fails meanwhile: what it reads stays.
+    /// Sees to it that every reader of a secret can open its stored versions, the broadcasters what is journalled, and that all of
+    /// it opens. One version's problem does not keep another one from its readers. Doing it again changes nothing, and no reader
+    /// fails meanwhile: what it reads stays.
     ///
-    /// Not only the leader may do it: whoever has the key and may write can add the readers of its configuration.
+    /// It needs no leadership: a program that has the key and may write adds the readers of its configuration.
     ///
     /// # Errors
-    /// What the store says when it lists the versions.
+    /// What the store says when it lists the versions and the journal.
     pub async fn rewrap_all(
         &self,
         secret: &SecretName,
     ) -> Result<Vec<(Version, Result<Rewrapped, StoreError>)>, StoreError> {
-        let folder = self.versions_folder();
-        let listing = self.store.list(&folder.child(secret)).await?;
         let mut outcomes = Vec::new();
-        for entry in listing.entries {
-            // Below `versions/a/` also lie the versions of secrets such as `a/b`.
-            match entry.key.below(&folder).map(parse_version_key) {
-                Some(Ok((found, version))) if found == *secret => {
-                    outcomes.push((version, self.rewrap(secret, version, entry).await));
-                }
-                _ => {}
-            }
+        for (version, entry) in self.entries_of(&self.versions_folder(), secret).await? {
+            outcomes.push((version, self.rewrap(secret, version, entry).await));
+        }
+        for (version, entry) in self.entries_of(&self.journal_folder(), secret).await? {
+            outcomes.push((version, self.reseal_journalled(secret, version, entry).await));
         }
         Ok(outcomes)
+    }
+
+    /// What a folder has for a secret, by version.
+    async fn entries_of(&self, folder: &Key, secret: &SecretName) -> Result<Vec<(Version, Entry)>, StoreError> {
+        let listing = self.store.list(&folder.child(secret)).await?;
+        // Below `versions/a/` also lie the versions of secrets such as `a/b`.
+        let of_secret = |entry: Entry| {
+            let (found, version) = parse_version_key(entry.key.below(folder)?).ok()?;
+            (found == *secret).then_some((version, entry))
+        };
+        Ok(listing.entries.into_iter().filter_map(of_secret).collect())
+    }
+
+    /// A journalled value is the broadcasters' alone. One that is sealed for a key that is no longer the one in use is sealed
+    /// anew.
+    async fn reseal_journalled(
+        &self,
+        secret: &SecretName,
+        version: Version,
+        entry: Entry,
+    ) -> Result<Rewrapped, StoreError> {
+        let refused = |problem| sealed_error(&entry.key, problem);
+        let Some(sealed) = Sealed::decode(entry.value.expose()).map_err(refused)? else { return Ok(Rewrapped::Plain) };
+        let Some(readers) = &self.readers else { return Ok(Rewrapped::Nothing) };
+        let value = self.reader.open(secret, version, entry.clone()).await?;
+        let ours = readers.readers(secret).into_iter().filter(|reader| reader.name == ReaderName::Broadcasters);
+        if ours
+            .into_iter()
+            .all(|reader| sealed.readers().iter().any(|wrapped| wrapped.key().as_ref() == Some(reader.key.id())))
+        {
+            return Ok(Rewrapped::Nothing);
+        }
+        let anew = self.seal_for_ourselves(secret, version, &value)?;
+        let checks = vec![Check::Unchanged(entry.key.clone(), entry.modified)];
+        match self.commit(checks, vec![Write::Put(entry.key.clone(), anew)]).await? {
+            Committed::Done(_) => Ok(Rewrapped::Added(1)),
+            // It has become a version, or another broadcaster was faster.
+            Committed::Conflict => Ok(Rewrapped::Gone),
+        }
     }
 
     async fn rewrap(&self, secret: &SecretName, version: Version, entry: Entry) -> Result<Rewrapped, StoreError> {

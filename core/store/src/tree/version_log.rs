@@ -334,7 +334,7 @@ impl Secret {
     }
 }
 
-/// Nothing is behind a gap any more: that is told once, if the gap was reported.
+/// Nothing is behind a gap any more: tells it once, if it has reported the gap.
 fn close(secret: &mut Secret, name: &SecretName, out: &mut Vec<VersionEvent>) {
     if secret.reported.take().is_some() {
         out.push(VersionEvent::GapClosed { secret: name.clone() });
