@@ -143,6 +143,18 @@ impl Browser {
         until(&what, LIMIT, async || self.element(css).await?.click().await.ok()).await;
     }
 
+    /// Clicks until something appears. On a live page the target may move away under the pointer, which loses the click.
+    pub async fn click_until(&self, css: &str, appears: &str) {
+        let what = format!("{css} to be clicked and {appears} to appear");
+        until(&what, LIMIT, async || {
+            if self.texts(appears).await.is_empty() {
+                self.element(css).await?.click().await.ok()?;
+            }
+            (!self.texts(appears).await.is_empty()).then_some(())
+        })
+        .await;
+    }
+
     /// Types into a field, in place of what is there.
     pub async fn fill(&self, css: &str, text: &str) {
         let what = format!("{css} to take text");

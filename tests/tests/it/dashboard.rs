@@ -80,7 +80,7 @@ async fn a_rotation_is_followed_live_steered_and_survives_a_restart() {
     // Without credentials.
     let rotate = json!({ "secret": SECRET, "action": "rotate" });
     assert_eq!(order(&browser, &rotate).await, 401);
-    browser.click("[data-testid=action-rotate]").await;
+    browser.click_until("[data-testid=action-rotate]", CONFIRM).await;
     sign_in(&browser, "rotacast-token_guessed").await;
     browser
         .until_text("[data-testid=sign-in-form] [data-testid=problem]", |text| text.contains("is not a token"))
@@ -97,12 +97,12 @@ async fn a_rotation_is_followed_live_steered_and_survives_a_restart() {
     browser.until_text("[data-testid=timeline]", |text| text.to_lowercase().contains("preparing")).await;
     look(&browser, &world, "blocked").await;
 
-    browser.click("[data-testid=action-pause]").await;
+    browser.click_until("[data-testid=action-pause]", CONFIRM).await;
     browser.fill("[data-testid=confirm-reason]", "a look").await;
     browser.click("[data-testid=confirm-go]").await;
     browser.until_text("[data-testid=overlay-paused]", |text| text.contains("a look") || text.contains("paused")).await;
     browser.until_gone(CONFIRM).await;
-    browser.click("[data-testid=action-resume]").await;
+    browser.click_until("[data-testid=action-resume]", CONFIRM).await;
     browser.click("[data-testid=confirm-go]").await;
     browser.until_gone("[data-testid=overlay-paused]").await;
     let audit = world.audit();
@@ -156,7 +156,7 @@ async fn can_go(browser: &Browser) -> bool {
 
 async fn approve(browser: &Browser) {
     browser.until_text("[data-testid=overlay-awaiting_approval]", |text| text.contains("approval")).await;
-    browser.click("[data-testid=action-approve]").await;
+    browser.click_until("[data-testid=action-approve]", CONFIRM).await;
     browser.until_text(CUT_OFF, |text| text.contains("No instance is cut off")).await;
     browser.click("[data-testid=confirm-go]").await;
     browser.until_gone("[data-testid=overlay-awaiting_approval]").await;
@@ -190,13 +190,13 @@ async fn an_approval_an_override_and_safe_mode_are_each_worked_through() {
     let told = browser.until_text(unmet, |text| text.contains("session")).await;
     println!("what the guard waits for, as the page tells it:\n{told}");
     // Opened from the blocker, the dialog names the session and has selected it.
-    browser.click(".wait-group[data-condition=usage_evidence] button").await;
+    browser.click_until(".wait-group[data-condition=usage_evidence] button", CONFIRM).await;
     let opened = browser.until_text(CONFIRM, |text| text.contains("The retire waits for")).await;
     assert!(opened.contains("Override the retire guard for"), "{opened}");
     browser.until_text(CUT_OFF, |text| text.contains("Every session of version 1")).await;
     browser.click("[data-testid=confirm-cancel]").await;
     browser.until_gone(CONFIRM).await;
-    browser.click("[data-testid=action-override]").await;
+    browser.click_until("[data-testid=action-override]", CONFIRM).await;
     browser.until_text(CUT_OFF, |text| text.contains("No instance yet")).await;
     browser.fill("[data-testid=confirm-reason]", "a console that was left open").await;
     browser.fill("[data-testid=confirm-name]", SECRET).await;
@@ -231,7 +231,7 @@ async fn an_approval_an_override_and_safe_mode_are_each_worked_through() {
     // A version that is written in safe mode waits.
     world.put_by_hand(3).await;
     browser.until_text("[data-testid=versions]", |text| text.to_lowercase().contains("pending")).await;
-    browser.click("[data-testid=action-leave_safe_mode]").await;
+    browser.click_until("[data-testid=action-leave_safe_mode]", CONFIRM).await;
     browser.until_text(CUT_OFF, |text| text.contains("if the store is right")).await;
     browser.fill("[data-testid=confirm-reason]", "the store is as it should be").await;
     browser.click("[data-testid=confirm-go]").await;
