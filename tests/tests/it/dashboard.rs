@@ -80,7 +80,7 @@ async fn a_rotation_is_followed_live_steered_and_survives_a_restart() {
     // Without credentials.
     let rotate = json!({ "secret": SECRET, "action": "rotate" });
     assert_eq!(order(&browser, &rotate).await, 401);
-    browser.click_until("[data-testid=action-rotate]", CONFIRM).await;
+    browser.click_until("[data-testid=action-rotate]", "[data-testid=sign-in-form]").await;
     sign_in(&browser, "rotacast-token_guessed").await;
     browser
         .until_text("[data-testid=sign-in-form] [data-testid=problem]", |text| text.contains("is not a token"))
