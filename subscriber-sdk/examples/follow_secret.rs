@@ -22,6 +22,8 @@ async fn main() -> anyhow::Result<()> {
     let mut changes = secret.subscribe();
     let mut failures = 0_u64;
     let mut uses = 0_u64;
+    // One future for the whole loop: it notices a Ctrl-C whatever else happens at that moment.
+    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
     let mut pace = tokio::time::interval(Duration::from_millis(1));
     loop {
         tokio::select! {
@@ -33,7 +35,7 @@ async fn main() -> anyhow::Result<()> {
                     println!("FAILED: {error}");
                 }
             },
-            _ = tokio::signal::ctrl_c() => break,
+            _ = &mut stop => break,
         }
     }
     rotacast.leave().await?;

@@ -131,10 +131,12 @@ async fn main() -> anyhow::Result<()> {
         });
     }
     let mut changes = db.subscribe();
+    // One future for the whole loop: it notices a Ctrl-C whatever else happens at that moment.
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             version = changes.next() => println!("version {}: in use for new queries", version?),
-            _ = tokio::signal::ctrl_c() => break,
+            _ = &mut interrupted => break,
         }
     }
     stop.cancel();

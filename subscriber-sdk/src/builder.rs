@@ -17,6 +17,7 @@ use rotacast_proto::{SigningKey, VerifyingKey};
 use rotacast_protocol::{ClusterName, InstanceName, ServiceName};
 #[cfg(any(feature = "consul", feature = "etcd"))]
 use rotacast_seal::SealingKeys;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Watch};
@@ -291,7 +292,8 @@ impl Builder {
         self
     }
 
-    /// How long a hook may run before it counts as failed. Default: [`HOOK_TIMEOUT`].
+    /// How long a hook may run. Prepare and switch are then cut off and count as failed. A release goes on, and operators are told.
+    /// Default: [`HOOK_TIMEOUT`].
     #[must_use]
     pub fn hook_timeout(mut self, timeout: Duration) -> Self {
         self.hook_timeout = Some(timeout);
@@ -328,8 +330,9 @@ impl Builder {
     /// [`ErrorKind::Unreachable`] if the transport does not answer; [`ErrorKind::Denied`] if it refuses the login.
     pub async fn connect(self, url: &str) -> Result<Subscriber, Error> {
         let plan = self.plan()?;
+        let runtime = runtime()?;
         let (bus, values) = connect::connect(url, &plan, self.values.as_ref()).await?;
-        Ok(self.start(plan, bus, values))
+        Ok(self.start(runtime, plan, bus, values))
     }
 
     /// Uses a transport and a source of values that you made. The fake cluster of the feature `testing` does this.
@@ -338,10 +341,10 @@ impl Builder {
     /// [`ErrorKind::Config`] and [`ErrorKind::Identity`] for a missing or wrong setting.
     pub fn connect_with(self, bus: Arc<dyn InstanceBus>, values: Arc<dyn ValueSource>) -> Result<Subscriber, Error> {
         let plan = self.plan()?;
-        Ok(self.start(plan, bus, values))
+        Ok(self.start(runtime()?, plan, bus, values))
     }
 
-    fn start(self, plan: Plan, bus: Arc<dyn InstanceBus>, values: Arc<dyn ValueSource>) -> Subscriber {
+    fn start(self, runtime: Handle, plan: Plan, bus: Arc<dyn InstanceBus>, values: Arc<dyn ValueSource>) -> Subscriber {
         let context = Context {
             cluster: plan.cluster,
             identity: plan.incarnations.current(),
@@ -350,6 +353,7 @@ impl Builder {
             values,
             watch: self.clock.map_or(Watch::Boottime, Watch::Given),
             wake: Arc::new(Notify::new()),
+            runtime,
             hook_timeout: self.hook_timeout.unwrap_or(HOOK_TIMEOUT),
         };
         Subscriber::start(context, plan.incarnations, self.exclusive, plan.start_timeout)
@@ -503,6 +507,18 @@ impl Builder {
             Error::new(ErrorKind::Config, what, "expected a PEM file, set with .ca_file(…) or ROTACAST_CA")
         })
     }
+}
+
+/// The runtime that the caller is in.
+fn runtime() -> Result<Handle, Error> {
+    Handle::try_current().map_err(|_| {
+        let what = "the subscriber is started outside a Tokio runtime";
+        Error::new(
+            ErrorKind::Config,
+            what,
+            "call it in a task, or after Runtime::enter(), of a runtime that goes on running",
+        )
+    })
 }
 
 fn invalid(setting: &str, error: &dyn std::error::Error) -> Error {

@@ -12,10 +12,12 @@ use backon::BackoffBuilder as _;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rotacast_bus::{BusError, BusEvent, InstanceBus};
-use rotacast_holder::{Command, Input, Instance, InstanceCommand, InstanceInput, Rejection, Setback, Step};
+use rotacast_holder::{
+    Command, Input, Instance, InstanceCommand, InstanceInput, Rejection, Setback, Step, StepFailure,
+};
 use rotacast_log_limit::LogLimit;
 use rotacast_proto::{Envelope, InstanceIdentity};
-use rotacast_protocol::message::{SecretState, SyncReply};
+use rotacast_protocol::message::{FailureKind, SecretState, SyncReply};
 use rotacast_protocol::{ClusterName, Instant, SecretName};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -38,7 +40,8 @@ const LONGEST_NAP: Duration = Duration::from_secs(5);
 /// outages are reconnects; long enough at the end that thousands of instances do not hold a server down.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A refused version is offered again this much later: the service may have been wrong, but hardly often.
+/// A refused version is offered again this much later, once the instance serves one: the service may have been wrong, but
+/// hardly often. Until then it is tried as often as anything else: what it needs may just be starting.
 const REFUSAL_RETRY: Duration = Duration::from_secs(30);
 
 /// A subscriber begins to use a secret.
@@ -58,6 +61,8 @@ pub(crate) struct Context {
     pub(crate) values: Arc<dyn ValueSource>,
     pub(crate) watch: Watch,
     pub(crate) wake: Arc<Notify>,
+    /// Where the driver runs.
+    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) hook_timeout: Duration,
 }
 
@@ -122,7 +127,7 @@ impl Driver {
             if let Ok(order) = self.ordered.try_recv() {
                 self.begin_leave(order);
             }
-            if self.advance_leave() || is_deserted && self.leaving.is_none() {
+            if self.advance_leave() || is_deserted && self.leaving.as_ref().is_none_or(Leaving::is_late) {
                 break;
             }
             let resume = self.start_commands();
@@ -176,6 +181,15 @@ impl Driver {
         }
         let runtime = &self.secrets[secret];
         if let Some(hooks) = hooks {
+            // The driver's own, and whoever opens it or has a handle.
+            let in_use = Arc::strong_count(&runtime.cell) > 1;
+            if in_use && !runtime.hooks.is_empty() {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("secret {secret}: this subscriber uses it already, with hooks"),
+                    "share the handle by cloning it; its on_prepare, on_switch and on_release replace a hook",
+                ));
+            }
             runtime.hooks.replace(&hooks);
         }
         Ok((Arc::clone(&runtime.cell), runtime.hooks.clone()))
@@ -218,9 +232,20 @@ impl Driver {
             for (version, count) in self.secrets[&secret].cell.take_auth_failures() {
                 note(&secret, self.secret(&secret, Input::AuthFailure { version, count }));
             }
+            self.note_overdue(&secret);
             self.install(&secret);
             self.tell_status(&secret);
         }
+    }
+
+    /// A release that takes too long goes on, and operators are to know.
+    fn note_overdue(&mut self, secret: &SecretName) {
+        let (now, timeout) = (self.now(), self.context.hook_timeout);
+        let Some(runtime) = self.secrets.get_mut(secret) else { return };
+        let Some(version) = runtime.release_is_overdue(now, timeout) else { return };
+        let text = format!("the release hook has not ended within {timeout:?}; it goes on");
+        tracing::warn!(%secret, version = version.get(), "{text}");
+        note(secret, self.secret(secret, Input::ReleaseOverdue { version, text }));
     }
 
     fn tell_status(&self, secret: &SecretName) {
@@ -240,19 +265,14 @@ impl Driver {
 
     /// Why a secret cannot be used, as far as it shows.
     fn problem(&self, secret: &SecretName, holder: &rotacast_holder::Holder) -> Option<Error> {
-        if let Some(failure) = holder.failure() {
-            let refused = failure.kind != rotacast_protocol::message::FailureKind::Fetch;
-            if refused {
-                let what = format!(
-                    "secret {secret} version {}: this service {}: {}",
-                    failure.version, failure.kind, failure.text
-                );
-                return Some(Error::new(
-                    ErrorKind::Refused,
-                    what,
-                    "correct the value or the hook; the SDK tries again",
-                ));
-            }
+        if let Some(failure) = holder.failure().filter(|failure| failure.kind != FailureKind::Fetch) {
+            let what = format!(
+                "secret {secret} version {}: this service {}: {}",
+                failure.version,
+                failure.kind.words(),
+                failure.text
+            );
+            return Some(Error::new(ErrorKind::Refused, what, "correct the value or the hook; the SDK tries again"));
         }
         let concerns = |key: &JobKey| key.secret().is_none_or(|about| about == secret);
         let problems: Vec<&Error> =
@@ -334,7 +354,8 @@ impl Driver {
                 if self.secret(&secret, Input::Begin { step, version }).is_err() {
                     return;
                 }
-                let Some(runtime) = self.secrets.get(&secret) else { return };
+                let Some(runtime) = self.secrets.get_mut(&secret) else { return };
+                runtime.began(step, version, now);
                 let span = runtime.trace.step(step, version);
                 self.jobs.spawn(job::step(context, hooks, step, view, span));
             }
@@ -429,7 +450,17 @@ impl Driver {
             Ok(()) => tracing::info!(%secret, version = version.get(), %step, "done"),
             Err(refusal) => tracing::warn!(%secret, version = version.get(), %step, %refusal, "failed"),
         }
-        let result = result.map_err(|refusal| Setback { text: refusal.to_string(), retry_after: REFUSAL_RETRY });
+        let serves = self.instance.holder(secret).is_some_and(|holder| holder.serving().is_some());
+        let Some(runtime) = self.secrets.get_mut(secret) else { return };
+        runtime.ended();
+        let result = result.map_err(|refusal| {
+            let text = refusal.to_string();
+            match refusal.pause() {
+                Some(retry_after) => StepFailure::NotReady(Setback { text, retry_after }),
+                None if serves => StepFailure::Refused(Setback { text, retry_after: REFUSAL_RETRY }),
+                None => StepFailure::Refused(Setback { text, retry_after: runtime.next_first_attempt() }),
+            }
+        });
         note(secret, self.secret(secret, Input::Finished { step, version, result }));
     }
 
@@ -489,7 +520,8 @@ impl Driver {
     fn nap(&self, resume: Option<Instant>) -> Duration {
         let now = self.now();
         let leave = self.leaving.as_ref().and_then(|leaving| leaving.deadline(now));
-        let next = [self.instance.next_wakeup(now), resume, leave].into_iter().flatten().min();
+        let overdue = self.secrets.values().filter_map(|runtime| runtime.overdue_at(self.context.hook_timeout)).min();
+        let next = [self.instance.next_wakeup(now), resume, leave, overdue].into_iter().flatten().min();
         // A little late rather than a little early: timers round down to milliseconds.
         let nap = next.map_or(LONGEST_NAP, |next| next.since(now) + Duration::from_millis(1));
         nap.min(LONGEST_NAP)

@@ -82,8 +82,10 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let mut running = self.running();
-        if matches!(running.stage, Stage::Starting) {
-            drop(running.order_leave(LET_GO_BOUND));
+        match running.stage {
+            Stage::Starting => drop(running.order_leave(LET_GO_BOUND)),
+            Stage::InUse => drop(running.order_leave(LEAVE_BOUND)),
+            Stage::LetGo(_) | Stage::Left(_) => {}
         }
     }
 }
@@ -94,9 +96,10 @@ impl Running {
         let (leave, ordered) = oneshot::channel();
         let wake = Arc::<Notify>::default();
         let key = identity.key().clone();
+        let runtime = context.runtime.clone();
         let context = Context { wake: Arc::clone(&wake), identity, ..context.clone() };
         let driver = Driver::new(Arc::new(context), Instance::new(key.clone(), exclusive), receiver, ordered);
-        tokio::spawn(driver.run());
+        runtime.spawn(driver.run());
         Self { control, leave: Some(leave), wake, key, stage: Stage::Starting, opening: 0 }
     }
 
@@ -157,8 +160,8 @@ impl Drop for Opening<'_> {
 
 /// The connection of one service instance to Rotacast: see the [crate's documentation](crate).
 ///
-/// Dropping it and all handles without [`leave`](Self::leave) is safe. Rotations then wait until the leases of this instance
-/// have expired. If no secret was handed out yet, the instance leaves in the background, as long as the runtime lives.
+/// When it and all handles are dropped, the instance leaves in the background, as long as the runtime lives. To know that it has
+/// left, call [`leave`](Self::leave) before. If it cannot leave, rotations wait until its leases have expired.
 #[derive(Clone)]
 pub struct Subscriber {
     shared: Arc<Shared>,
@@ -207,10 +210,12 @@ impl Subscriber {
         self.open(name, None).await
     }
 
-    /// Like [`secret`](Self::secret), with hooks that run from the first version on.
+    /// Like [`secret`](Self::secret), with hooks that run from the first version on. A first version that a hook refuses is offered
+    /// again until [`Builder::start_timeout`], so that a service starts although its database is late.
     ///
     /// # Errors
     /// As [`secret`](Self::secret), and [`ErrorKind::Refused`] if a hook refuses the first version.
+    /// [`ErrorKind::Config`] if this subscriber uses the secret already, with hooks: those of one user would replace the other's.
     pub async fn secret_with(&self, name: &str, hooks: Hooks) -> Result<SecretHandle, Error> {
         self.open(name, Some(hooks)).await
     }
@@ -258,10 +263,13 @@ impl Subscriber {
     /// [`LEAVE_BOUND`] for guards to be dropped, runs the release hooks, and makes the leave durable on the bus. It is `Ok` only
     /// once the bus has accepted the leave, also if the leave was begun before: by a start that failed, or by another call.
     ///
+    /// A leave goes on after its bound. Call it again, also from several tasks, to wait for it once more.
+    ///
     /// # Errors
-    /// [`ErrorKind::InUse`] if guards are still held, [`ErrorKind::Refused`] if a release hook fails,
-    /// [`ErrorKind::Unreachable`] if the bus does not answer. It is then tried for 30 s more in the background, as long as the
-    /// runtime lives. If that fails as well, rotations wait until the leases have expired.
+    /// [`ErrorKind::InUse`] if guards are still held or a hook runs: the leave goes on when that is over. [`ErrorKind::Refused`] if a
+    /// release hook fails or has not ended: it is not cut off, and one that failed is called again after 30 s, or when it says.
+    /// [`ErrorKind::Unreachable`] if the bus does not answer: it is tried for 30 s more. If the leave does not succeed, rotations
+    /// wait until the leases have expired.
     pub async fn leave(&self) -> Result<(), Error> {
         self.leave_within(LEAVE_BOUND).await
     }
@@ -300,7 +308,7 @@ async fn told(answer: &mut watch::Receiver<LeaveOutcome>) -> Result<(), Error> {
 }
 
 fn unconfirmed(bound: Duration) -> Error {
-    let what = format!("the bus has not accepted the leave within {bound:?}");
+    let what = format!("the bus has not accepted the leave within {bound:?}: it is still under way");
     Error::new(ErrorKind::Unreachable, what, "rotations wait until the bus has it, or this instance's leases are over")
 }
 

@@ -222,9 +222,13 @@ impl Bench {
     }
 
     pub fn refuse(&mut self, name: &str, version: u64) {
-        let (sequence, mut report) = self.report_of(name, version, Stage::Seen, &[]);
-        report.failure =
-            Some(Failure { kind: FailureKind::PrepareRefused, version: v(version), text: "no such table".into() });
+        self.fail(name, FailureKind::PrepareRefused, version, &[]);
+    }
+
+    pub fn fail(&mut self, name: &str, kind: FailureKind, version: u64, held: &[u64]) {
+        let reached = if kind == FailureKind::ReleaseFailed { (2, Stage::Switched) } else { (version, Stage::Seen) };
+        let (sequence, mut report) = self.report_of(name, reached.0, reached.1, held);
+        report.failure = Some(Failure { kind, version: v(version), text: "no such table".into() });
         self.input(Input::Report { key: key(name), sequence, report }).unwrap();
     }
 

@@ -94,6 +94,21 @@ words! {
             "The service's prepare hook refused the value, which counts against the failure budget.",
         SwitchFailed = "switch_failed" / "failed to switch":
             "The service's switch hook failed, which counts against the failure budget.",
+        NotReady = "not_ready" / "is not ready yet":
+            "A hook asked to be called again later, such as while a database starts. It counts against no budget.",
+        ReleaseFailed = "release_failed" / "has not released":
+            "The service's release hook failed, or runs for longer than its time. The version stays held.",
+    }
+}
+
+impl FailureKind {
+    /// Whether it counts against the policy's failure budget.
+    #[must_use]
+    pub fn counts(self) -> bool {
+        match self {
+            Self::PrepareRefused | Self::SwitchFailed => true,
+            Self::Fetch | Self::NotReady | Self::ReleaseFailed => false,
+        }
     }
 }
 

@@ -335,6 +335,10 @@ pub enum FailureKind {
     Fetch = 1,
     PrepareRefused = 2,
     SwitchFailed = 3,
+    /// A hook asked to be called again later. It counts against no budget.
+    NotReady = 4,
+    /// The release hook failed or runs for too long. The version stays held.
+    ReleaseFailed = 5,
 }
 impl FailureKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -347,6 +351,8 @@ impl FailureKind {
             Self::Fetch => "FAILURE_KIND_FETCH",
             Self::PrepareRefused => "FAILURE_KIND_PREPARE_REFUSED",
             Self::SwitchFailed => "FAILURE_KIND_SWITCH_FAILED",
+            Self::NotReady => "FAILURE_KIND_NOT_READY",
+            Self::ReleaseFailed => "FAILURE_KIND_RELEASE_FAILED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -356,6 +362,8 @@ impl FailureKind {
             "FAILURE_KIND_FETCH" => Some(Self::Fetch),
             "FAILURE_KIND_PREPARE_REFUSED" => Some(Self::PrepareRefused),
             "FAILURE_KIND_SWITCH_FAILED" => Some(Self::SwitchFailed),
+            "FAILURE_KIND_NOT_READY" => Some(Self::NotReady),
+            "FAILURE_KIND_RELEASE_FAILED" => Some(Self::ReleaseFailed),
             _ => None,
         }
     }

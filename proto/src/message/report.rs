@@ -124,7 +124,7 @@ pub(super) fn stage(number: i32) -> Result<Option<Stage>, FieldError> {
 
 fn failure(wire: v1::Failure) -> Result<Failure, FieldError> {
     let kind = v1::FailureKind::try_from(wire.kind).ok().and_then(v1::FailureKind::known);
-    let kind = kind.ok_or_else(|| FieldError::new("kind", format!("{} is no kind, expected 1 to 3", wire.kind)))?;
+    let kind = kind.ok_or_else(|| FieldError::new("kind", format!("{} is no kind, expected 1 to 5", wire.kind)))?;
     if wire.text.len() > MAX_FAILURE_TEXT_BYTES {
         let problem = format!("{} bytes, expected at most {MAX_FAILURE_TEXT_BYTES}", wire.text.len());
         return Err(FieldError::new("text", problem));
@@ -172,6 +172,8 @@ impl From<FailureKind> for v1::FailureKind {
             FailureKind::Fetch => Self::Fetch,
             FailureKind::PrepareRefused => Self::PrepareRefused,
             FailureKind::SwitchFailed => Self::SwitchFailed,
+            FailureKind::NotReady => Self::NotReady,
+            FailureKind::ReleaseFailed => Self::ReleaseFailed,
         }
     }
 }
@@ -185,6 +187,8 @@ impl v1::FailureKind {
             Self::Fetch => FailureKind::Fetch,
             Self::PrepareRefused => FailureKind::PrepareRefused,
             Self::SwitchFailed => FailureKind::SwitchFailed,
+            Self::NotReady => FailureKind::NotReady,
+            Self::ReleaseFailed => FailureKind::ReleaseFailed,
         })
     }
 }

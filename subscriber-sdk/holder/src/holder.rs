@@ -11,7 +11,7 @@ use rotacast_protocol::message::{
 };
 use rotacast_protocol::{Generation, Instant, LeaseSequence, Nonce, Revision, SecretName, Version};
 
-use crate::input::{Input, Rejection, Setback, Step};
+use crate::input::{Input, Rejection, Setback, Step, StepFailure};
 use crate::lease::Leases;
 use crate::slot::Slot;
 
@@ -44,6 +44,8 @@ pub struct Holder {
     running: Option<(Step, Version)>,
     guards: BTreeSet<Version>,
     failure: Option<Failure>,
+    /// What keeps a version from being released. It is reported while nothing is wrong with a version that is wanted.
+    release_failure: Option<Failure>,
     auth_failures: BTreeMap<Version, u64>,
     load_not_before: BTreeMap<Version, Instant>,
     sync_sent: Option<Instant>,
@@ -72,6 +74,7 @@ impl Holder {
             running: None,
             guards: BTreeSet::new(),
             failure: None,
+            release_failure: None,
             auth_failures: BTreeMap::new(),
             load_not_before: BTreeMap::new(),
             sync_sent: None,
@@ -158,6 +161,7 @@ impl Holder {
             Input::LoadFailed { version, setback } => self.load_failed(now, version, setback),
             Input::Begin { step, version } => self.begin(now, step, version),
             Input::Finished { step, version, result } => self.finished(now, step, version, result),
+            Input::ReleaseOverdue { version, text } => self.release_overdue(version, text),
             Input::Held(guards) => {
                 self.guards = guards;
                 Ok(())
@@ -257,7 +261,7 @@ impl Holder {
             return Err(Rejection::NotOwed { what: "the value", version });
         }
         self.slots.insert(version, Slot::LOADED);
-        self.clear_failure(FailureKind::Fetch, version);
+        self.clear_failure(version);
         Ok(())
     }
 
@@ -307,7 +311,7 @@ impl Holder {
         now: Instant,
         step: Step,
         version: Version,
-        result: Result<(), Setback>,
+        result: Result<(), StepFailure>,
     ) -> Result<(), Rejection> {
         if self.running != Some((step, version)) {
             return Err(Rejection::NotBegun { step, version });
@@ -317,24 +321,31 @@ impl Holder {
         match (step, result) {
             (Step::Prepare, Ok(())) => {
                 slot.prepared = true;
-                self.clear_failure(FailureKind::PrepareRefused, version);
+                self.clear_failure(version);
             }
             (Step::Switch, Ok(())) => {
                 self.applied = Some(version);
-                self.clear_failure(FailureKind::SwitchFailed, version);
+                self.clear_failure(version);
                 if self.current() == Some(version) {
                     self.guards.extend(self.handed_out_before(version));
                     self.serving = Some(version);
                 }
             }
             (Step::Release, Ok(())) => *slot = Slot::LOADED,
-            (step, Err(setback)) => {
+            (step, Err(problem)) => {
+                let (refused, setback) = match problem {
+                    StepFailure::Refused(setback) => (true, setback),
+                    StepFailure::NotReady(setback) => (false, setback),
+                };
                 slot.not_before = now + setback.retry_after;
                 let kind = match step {
+                    Step::Release => {
+                        self.release_failure = Some(failure(FailureKind::ReleaseFailed, version, setback.text));
+                        return Ok(());
+                    }
+                    _ if !refused => FailureKind::NotReady,
                     Step::Prepare => FailureKind::PrepareRefused,
                     Step::Switch => FailureKind::SwitchFailed,
-                    // No failure of the new version: that this one is still held says it all.
-                    Step::Release => return Ok(()),
                 };
                 if self.wants(version) {
                     self.failure = Some(failure(kind, version, setback.text));
@@ -344,8 +355,18 @@ impl Holder {
         Ok(())
     }
 
-    fn clear_failure(&mut self, kind: FailureKind, version: Version) {
-        if self.failure.as_ref().is_some_and(|failure| failure.kind == kind && failure.version == version) {
+    fn release_overdue(&mut self, version: Version, text: String) -> Result<(), Rejection> {
+        let step = Step::Release;
+        if self.running != Some((step, version)) {
+            return Err(Rejection::NotBegun { step, version });
+        }
+        self.release_failure = Some(failure(FailureKind::ReleaseFailed, version, text));
+        Ok(())
+    }
+
+    /// The version has taken a step: what was wrong with it is over.
+    fn clear_failure(&mut self, version: Version) {
+        if self.failure.as_ref().is_some_and(|failure| failure.version == version) {
             self.failure = None;
         }
     }
@@ -369,6 +390,9 @@ impl Holder {
         if self.failure.as_ref().is_some_and(|failure| !wanted.contains(&failure.version)) {
             self.failure = None;
         }
+        let release =
+            |failure: &&Failure| self.slots.contains_key(&failure.version) && !wanted.contains(&failure.version);
+        self.release_failure = self.release_failure.as_ref().filter(release).cloned();
         let concerned = self.concerned();
         self.leases.keep(|version| concerned.contains(&version));
     }
@@ -433,7 +457,7 @@ impl Holder {
             // Never more than MAX_HELD_VERSIONS: only what has a slot is ever handed out, and slots are bounded.
             held: self.held(),
             lease: self.leases.sequence(),
-            failure: self.failure.clone(),
+            failure: self.failure.clone().or_else(|| self.release_failure.clone()),
             auth_failures: self.auth_failures.clone(),
         }
     }

@@ -29,13 +29,22 @@ impl fmt::Display for Step {
     }
 }
 
-/// Why a step did not succeed, and when to try again.
+/// Why something did not succeed, and when to try again.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Setback {
     /// In words, without the value. Cut to the protocol's bound.
     pub text: String,
     /// Not before this has passed. The driver chooses it, with jitter.
     pub retry_after: Duration,
+}
+
+/// How a step did not succeed.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum StepFailure {
+    /// The service refuses the version, or cannot do the step with it.
+    Refused(Setback),
+    /// Something else is in the way for now, such as a database that starts. It does not speak against the version.
+    NotReady(Setback),
 }
 
 /// Something that happened.
@@ -95,7 +104,14 @@ pub enum Input {
         /// With which version.
         version: Version,
         /// How.
-        result: Result<(), Setback>,
+        result: Result<(), StepFailure>,
+    },
+    /// The release that was begun takes longer than it should. It goes on.
+    ReleaseOverdue {
+        /// Of which version.
+        version: Version,
+        /// In words, without the value.
+        text: String,
     },
     /// The versions that live guards still point to, read after the runtime last acted on this holder.
     Held(BTreeSet<Version>),

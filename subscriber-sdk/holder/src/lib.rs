@@ -19,6 +19,6 @@ mod slot;
 use rotacast_protocol::mutation;
 
 pub use holder::{Holder, READ_PATIENCE, SYNC_PACE_CEILING, SYNC_PACE_FLOOR};
-pub use input::{Command, Input, Rejection, Setback, Step};
+pub use input::{Command, Input, Rejection, Setback, Step, StepFailure};
 pub use instance::{Instance, InstanceCommand, InstanceInput};
 pub use lease::{Leases, MAX_OUTSTANDING};

@@ -1,5 +1,6 @@
 //! A clean leave: nothing more is handed out, the last guards and hooks end, and the broadcaster hears of it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::credential::CredentialView;
 use crate::driver::job::{Done, JobKey, call};
-use crate::driver::{Context, Driver, FIRST_PAUSE, backoff};
+use crate::driver::{Context, Driver, FIRST_PAUSE, REFUSAL_RETRY, backoff};
 use crate::error::{Error, ErrorKind};
 use crate::hooks::Hooks;
 
@@ -21,7 +22,8 @@ const LEAVE_ATTEMPT: Duration = Duration::from_secs(5);
 /// later a usual lease (30 s) is over anyway.
 const LEAVE_BEHIND: Duration = Duration::from_secs(30);
 
-/// How a leave stands: none while it is under way, `Ok` once the bus has accepted it or there was nothing to leave.
+/// How a leave stands: none while it is under way, `Ok` once the bus has accepted it or there was nothing to leave. An error
+/// may still become `Ok`: a leave goes on after its bound.
 pub(crate) type LeaveOutcome = Option<Result<(), Error>>;
 
 /// The order to leave, within a bound.
@@ -36,8 +38,10 @@ pub(super) struct Leaving {
     deadline: Instant,
     /// None once the task that tells the bus has it.
     outcome: Option<watch::Sender<LeaveOutcome>>,
-    /// Everything is released; the leave is being made durable.
+    /// Everything is given back; the service closes what is left, and the leave is made durable.
     telling: bool,
+    /// The bound is over and the caller was told why. The leave goes on as long as somebody may ask again.
+    late: Option<String>,
     over: bool,
 }
 
@@ -45,7 +49,12 @@ impl Leaving {
     /// When the driver must look again; none while a job is at work.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let next = if now < self.registered_by { self.registered_by } else { self.deadline };
-        (!self.telling).then_some(next)
+        (!self.telling && self.late.is_none()).then_some(next)
+    }
+
+    /// Whether it was not over within its bound.
+    pub(super) fn is_late(&self) -> bool {
+        self.late.is_some()
     }
 }
 
@@ -56,7 +65,8 @@ impl Driver {
         for runtime in self.secrets.values() {
             runtime.close();
         }
-        self.leaving = Some(Leaving { registered_by, deadline, outcome: Some(outcome), telling: false, over: false });
+        self.leaving =
+            Some(Leaving { registered_by, deadline, outcome: Some(outcome), telling: false, late: None, over: false });
     }
 
     /// Takes the next step of a leave. Says whether the driver's work is over.
@@ -66,6 +76,9 @@ impl Driver {
         if leaving.over {
             return true;
         }
+        let telling = leaving.telling;
+        let registration_is_late = now >= leaving.registered_by;
+        let bound_is_over = now >= leaving.deadline;
         let in_use: Vec<String> = self
             .secrets
             .values()
@@ -78,21 +91,19 @@ impl Driver {
         // One that arrives after the leave would take its place.
         let registering = self.in_flight.contains(&JobKey::Register);
         let released = in_use.is_empty() && !stepping;
-        // Once the leave is being told, its job ends in time by itself, and knows why it did not succeed.
-        if now >= leaving.deadline && !leaving.telling && !released {
+        // Once the service closes what is left, the job that waits for it knows what is in the way.
+        if bound_is_over && !telling && !released {
             let what = if in_use.is_empty() {
                 "a hook is still running".to_owned()
             } else {
                 format!("guards are still held: {}", in_use.join(", "))
             };
-            let fix = "rotations wait until this instance's leases are over; drop all guards before leave()";
-            self.end_leave(Err(Error::new(ErrorKind::InUse, what, fix)));
-            return true;
+            self.late(what);
         }
-        if registering && now >= leaving.registered_by {
+        if registering && registration_is_late {
             self.registering = None;
         }
-        if !leaving.telling && released && !registering {
+        if !telling && released && !registering {
             if !self.may_be_registered {
                 self.end_leave(Ok(()));
                 return true;
@@ -100,6 +111,19 @@ impl Driver {
             self.tell_leave(now);
         }
         false
+    }
+
+    /// Tells the caller what is in the way, again when that has changed.
+    fn late(&mut self, what: String) {
+        let Some(leaving) = &mut self.leaving else { return };
+        if leaving.late.as_ref() == Some(&what) {
+            return;
+        }
+        if let Some(outcome) = &leaving.outcome {
+            let fix = "the leave goes on once that is over; until then rotations wait for this instance";
+            outcome.send_replace(Some(Err(Error::new(ErrorKind::InUse, what.clone(), fix))));
+        }
+        leaving.late = Some(what);
     }
 
     fn tell_leave(&mut self, now: Instant) {
@@ -130,7 +154,8 @@ impl Driver {
     }
 }
 
-/// Lets the service close what it uses, then says so. A service that does not manage to must not be said to have left.
+/// Lets the service close what it uses, then says so. A service that does not manage to must not be said to have left: its
+/// hooks are neither cut off nor given up, and what the caller is told meanwhile is what is in the way.
 async fn leave(
     context: Arc<Context>,
     shown: Vec<(Hooks, Arc<CredentialView>)>,
@@ -139,20 +164,47 @@ async fn leave(
     outcome: watch::Sender<LeaveOutcome>,
 ) -> Done {
     for (hooks, view) in shown {
-        let (secret, version) = (view.secret().clone(), view.version());
-        if let Err(refusal) = hooks.run(Step::Release, view, context.hook_timeout.min(until(deadline))).await {
-            let what = format!("secret {secret} version {version} was not released: {refusal}");
-            let fix = "rotations wait until this instance's leases are over";
-            outcome.send_replace(Some(Err(Error::new(ErrorKind::Refused, what, fix))));
-            return Done::Left;
-        }
+        release(&context, &hooks, &view, deadline, &outcome).await;
     }
+    // The caller of a late leave has its answer. Whoever asks again waits for a new one.
+    let was_late = outcome.send_replace(None).is_some();
+    let deadline = if was_late { tokio::time::Instant::now() + LEAVE_ATTEMPT } else { deadline };
     let mut told = outcome.subscribe();
     // A task of its own outlives the driver, which renews leases as long as it runs.
     tokio::spawn(tell(context, registration, deadline, outcome));
     // Closed without an outcome: the runtime shuts down.
     drop(told.wait_for(Option::is_some).await);
     Done::Left
+}
+
+/// Runs a release hook until it has succeeded.
+async fn release(
+    context: &Context,
+    hooks: &Hooks,
+    view: &Arc<CredentialView>,
+    deadline: tokio::time::Instant,
+    outcome: &watch::Sender<LeaveOutcome>,
+) {
+    let (secret, version) = (view.secret(), view.version());
+    let late = |problem: &str| {
+        let what = format!("secret {secret} version {version} is not released: {problem}");
+        let fix = "the leave goes on once it is; until then rotations wait for this instance";
+        outcome.send_replace(Some(Err(Error::new(ErrorKind::Refused, what, fix))));
+    };
+    loop {
+        let mut hook = pin!(hooks.run(Step::Release, Arc::clone(view), context.hook_timeout));
+        let ended = match tokio::time::timeout_at(deadline, &mut hook).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                late("its release hook has not ended");
+                hook.await
+            }
+        };
+        let Err(refusal) = ended else { return };
+        tracing::warn!(%secret, version = version.get(), %refusal, "not released, will be tried again");
+        late(&refusal.to_string());
+        tokio::time::sleep(refusal.pause().unwrap_or(REFUSAL_RETRY)).await;
+    }
 }
 
 /// Makes the leave durable, and says how that stands at the deadline at the latest.

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use rotacast_holder::Holder;
-use rotacast_protocol::Version;
+use rotacast_holder::{Holder, Step};
+use rotacast_protocol::{Instant, Version};
 
 use crate::credential::CredentialView;
+use crate::driver::{LONGEST_PAUSE, backoff};
 use crate::hooks::Hooks;
 use crate::live::{Cell, Live};
 use crate::trace::SecretTrace;
@@ -21,6 +22,10 @@ pub(super) struct SecretRuntime {
     /// Installations that are installed or that a guard points to.
     lives: Vec<(Version, Weak<Live>)>,
     told: BTreeSet<Version>,
+    /// The release hook that runs, since when, and whether operators know that it takes too long.
+    releasing: Option<(Version, Instant, bool)>,
+    /// The pauses between attempts to take the first version into use.
+    first_attempts: backon::ExponentialBackoff,
     pub(super) trace: SecretTrace,
 }
 
@@ -33,8 +38,38 @@ impl SecretRuntime {
             installed: None,
             lives: Vec::new(),
             told: BTreeSet::new(),
+            releasing: None,
+            first_attempts: backoff(),
             trace,
         }
+    }
+
+    /// A hook has begun.
+    pub(super) fn began(&mut self, step: Step, version: Version, now: Instant) {
+        self.releasing = (step == Step::Release).then_some((version, now, false));
+    }
+
+    /// The hook has ended.
+    pub(super) fn ended(&mut self) {
+        self.releasing = None;
+    }
+
+    /// When the release hook that runs will have taken too long.
+    pub(super) fn overdue_at(&self, timeout: Duration) -> Option<Instant> {
+        self.releasing.filter(|(_, _, told)| !told).map(|(_, since, _)| since + timeout)
+    }
+
+    /// The version whose release hook takes too long, once.
+    pub(super) fn release_is_overdue(&mut self, now: Instant, timeout: Duration) -> Option<Version> {
+        let over = self.overdue_at(timeout).is_some_and(|at| at <= now);
+        let (version, _, told) = self.releasing.as_mut().filter(|_| over)?;
+        *told = true;
+        Some(*version)
+    }
+
+    /// How long the next attempt at the first version waits.
+    pub(super) fn next_first_attempt(&mut self) -> Duration {
+        self.first_attempts.next().unwrap_or(LONGEST_PAUSE)
     }
 
     pub(super) fn keep(&mut self, view: Arc<CredentialView>) {

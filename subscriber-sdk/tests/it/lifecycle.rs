@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rotacast_protocol::message::{FailureKind, Stage};
+use rotacast_protocol::message::{Failure, FailureKind, Stage};
 use rotacast_subscriber::testing::{FakeCluster, TokioClock};
 use rotacast_subscriber::{ErrorKind, Hooks, Refusal, SecretHandle, Subscriber, Version};
 
@@ -245,6 +245,110 @@ async fn a_refusal_is_reported_without_the_value_and_the_old_version_stays_in_us
     assert_eq!(db.current().unwrap().version(), v(1));
 }
 
+/// What the only instance reports as failed.
+fn failure(cluster: &FakeCluster) -> Option<Failure> {
+    cluster.reports().first().and_then(|report| report.secrets.values().next()?.failure.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_waits_for_a_database_that_is_late() {
+    let cluster = FakeCluster::new();
+    cluster.put(SECRET, "one");
+    let began = tokio::time::Instant::now();
+    let hooks = Hooks::new().on_prepare(move |_| async move {
+        let up = began.elapsed() >= Duration::from_secs(3);
+        if up { Ok(()) } else { Err(Refusal::new("connection refused")) }
+    });
+    let db = subscriber(&cluster).secret_with(SECRET, hooks).await.unwrap();
+    assert_eq!(db.current().unwrap().version(), v(1));
+    assert!(began.elapsed() < Duration::from_secs(10), "virtual time: {:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_whose_hook_is_not_ready_is_offered_again_when_the_hook_says() {
+    let cluster = FakeCluster::new();
+    cluster.put(SECRET, "one");
+    let (_subscriber, db) = opened(&cluster).await;
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let called = Arc::clone(&calls);
+    db.on_prepare(move |_| {
+        let mut calls = called.lock().unwrap();
+        calls.push(tokio::time::Instant::now());
+        let ready = calls.len() == 3;
+        let pause = Duration::from_secs(2);
+        async move { if ready { Ok(()) } else { Err(Refusal::new("the database restarts").retry_after(pause)) } }
+    });
+    cluster.propose(SECRET, "two");
+    reported(&cluster, |version, _, _| version == 2 && failure(&cluster).is_some()).await;
+    let told = failure(&cluster).unwrap();
+    assert_eq!((told.kind, told.version, told.text.as_str()), (FailureKind::NotReady, v(2), "the database restarts"));
+    reported(&cluster, |version, stage, _| version == 2 && stage == Stage::Prepared).await;
+    assert_eq!(failure(&cluster), None);
+    let calls = calls.lock().unwrap();
+    let pauses: Vec<u64> = calls.windows(2).map(|two| (two[1] - two[0]).as_secs()).collect();
+    assert_eq!(pauses, [2, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_takes_long_is_named_and_held_until_it_has_ended_and_is_not_called_twice() {
+    let cluster = FakeCluster::new();
+    cluster.put(SECRET, "one");
+    let subscriber = subscriber(&cluster);
+    let (hooks, calls) = slow_release(Duration::from_secs(90));
+    let _db = subscriber.secret_with(SECRET, hooks).await.unwrap();
+    cluster.put(SECRET, "two");
+    reported(&cluster, |_, _, held| held == [1, 2] && failure(&cluster).is_some()).await;
+    let told = failure(&cluster).unwrap();
+    assert_eq!((told.kind, told.version), (FailureKind::ReleaseFailed, v(1)));
+    assert!(told.text.contains("has not ended within 30s"), "{}", told.text);
+    reported(&cluster, |version, stage, held| version == 2 && stage == Stage::Released && held == [2]).await;
+    assert_eq!(failure(&cluster), None);
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_panics_is_named_and_called_again() {
+    let cluster = FakeCluster::new();
+    cluster.put(SECRET, "one");
+    let (_subscriber, db) = opened(&cluster).await;
+    let calls = Arc::new(AtomicU32::new(0));
+    db.on_release(move |_| {
+        let call = calls.fetch_add(1, Ordering::SeqCst);
+        async move { assert_ne!(call, 0, "no such pool") }
+    });
+    cluster.put(SECRET, "two");
+    reported(&cluster, |_, _, held| held == [1, 2] && failure(&cluster).is_some()).await;
+    let told = failure(&cluster).unwrap();
+    assert_eq!((told.kind, told.version), (FailureKind::ReleaseFailed, v(1)));
+    assert!(told.text.contains("panicked") && told.text.contains("no such pool"), "{}", told.text);
+    reported(&cluster, |version, stage, held| version == 2 && stage == Stage::Released && held == [2]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hooks_of_one_user_do_not_replace_those_of_another() {
+    let cluster = FakeCluster::new();
+    cluster.put(SECRET, "one");
+    let subscriber = subscriber(&cluster);
+    let hooks = || Hooks::new().on_prepare(|_| async {});
+    let db = subscriber.secret_with(SECRET, hooks()).await.unwrap();
+    let error = subscriber.secret_with(SECRET, hooks()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("with hooks"), "{error}");
+    db.current().unwrap();
+    subscriber.secret(SECRET).await.unwrap();
+    // No other user is left.
+    drop(db);
+    subscriber.secret_with(SECRET, hooks()).await.unwrap();
+}
+
+#[test]
+fn a_start_outside_a_runtime_is_refused_and_does_not_panic() {
+    let cluster = FakeCluster::new();
+    let error = cluster.subscriber("payments-api").err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("outside a Tokio runtime"), "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hook_that_panics_or_hangs_is_a_failure_and_is_tried_again() {
     let cluster = FakeCluster::new();
@@ -359,6 +463,69 @@ async fn a_leave_with_a_guard_that_stays_is_no_leave() {
     assert_eq!(error.kind(), ErrorKind::InUse);
     assert!(error.to_string().contains("payments/db version 1"), "{error}");
     assert!(!cluster.registrations()[0].left);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leave_that_a_guard_held_up_is_tried_again_by_several_at_once() {
+    let cluster = FakeCluster::new();
+    cluster.put(SECRET, "one");
+    let (subscriber, db) = opened(&cluster).await;
+    let guard = db.current().unwrap();
+    let bound = Duration::from_secs(2);
+    let (first, second) = tokio::join!(subscriber.leave_within(bound), subscriber.leave_within(bound * 2));
+    assert_eq!(first.unwrap_err().kind(), ErrorKind::InUse);
+    assert_eq!(second.unwrap_err().kind(), ErrorKind::InUse);
+    drop(guard);
+    let (first, second) = tokio::join!(subscriber.leave(), subscriber.leave());
+    first.unwrap();
+    second.unwrap();
+    assert!(cluster.registrations()[0].left);
+}
+
+/// A release hook that takes this long, and how often it was called.
+fn slow_release(takes: Duration) -> (Hooks, Arc<AtomicU32>) {
+    let calls = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&calls);
+    let hooks = Hooks::new().on_release(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(takes)
+    });
+    (hooks, calls)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leave_waits_for_a_slow_release_and_does_not_call_it_twice() {
+    let cluster = FakeCluster::new();
+    cluster.put(SECRET, "one");
+    let subscriber = subscriber(&cluster);
+    let (hooks, calls) = slow_release(Duration::from_secs(60));
+    let _db = subscriber.secret_with(SECRET, hooks).await.unwrap();
+    let error = subscriber.leave().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert!(error.to_string().contains("has not ended"), "{error}");
+    assert!(!cluster.registrations()[0].left, "its connections are in use");
+    subscriber.leave_within(Duration::from_secs(60)).await.unwrap();
+    assert!(cluster.registrations()[0].left);
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leave_calls_a_release_that_failed_again() {
+    let cluster = FakeCluster::new();
+    cluster.put(SECRET, "one");
+    let subscriber = subscriber(&cluster);
+    let calls = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&calls);
+    let hooks = Hooks::new().on_release(move |_| {
+        let call = counted.fetch_add(1, Ordering::SeqCst);
+        async move { if call == 0 { Err(Refusal::new("two connections in use")) } else { Ok(()) } }
+    });
+    let _db = subscriber.secret_with(SECRET, hooks).await.unwrap();
+    let error = subscriber.leave().await.unwrap_err();
+    assert!(error.to_string().contains("two connections in use"), "{error}");
+    subscriber.leave_within(Duration::from_secs(60)).await.unwrap();
+    assert!(cluster.registrations()[0].left);
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -590,7 +757,7 @@ async fn a_secret_added_while_a_registrations_answer_is_lost_is_registered_all_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_the_last_handle_is_dropped_nothing_goes_on() {
+async fn when_the_last_handle_is_dropped_the_instance_leaves_and_nothing_goes_on() {
     let cluster = FakeCluster::new();
     cluster.put(SECRET, "one");
     let (subscriber, db) = opened(&cluster).await;
@@ -598,6 +765,7 @@ async fn when_the_last_handle_is_dropped_nothing_goes_on() {
     db.current().unwrap();
     drop(db);
     tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(cluster.registrations()[0].left);
     let before = cluster.log().len();
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!(cluster.log().len(), before);

@@ -465,7 +465,8 @@ fn holder(rule: HolderRule, broken: bool) -> Option<Result<(), String>> {
             hand.rules(Takes::Finished { step: Step::Prepare, version: v(2), result: Ok(()) });
             hand.rules(Takes::Begin { step: Step::Switch, version: v(2) });
             let setback = rotacast_holder::Setback { text: "half".into(), retry_after: seconds(1) };
-            hand.rules(Takes::Finished { step: Step::Switch, version: v(2), result: Err(setback) });
+            let failure = rotacast_holder::StepFailure::Refused(setback);
+            hand.rules(Takes::Finished { step: Step::Switch, version: v(2), result: Err(failure) });
             let back = hand.state(3, 3, 1);
             hand.rules(Takes::State(back));
             hand.now = hand.now + seconds(2);

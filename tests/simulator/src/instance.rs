@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rotacast_holder::{Command, Input, Instance, InstanceCommand, InstanceInput, Setback, Step};
+use rotacast_holder::{Command, Input, Instance, InstanceCommand, InstanceInput, Setback, Step, StepFailure};
 use rotacast_protocol::message::{InstanceReport, SecretState, Stage};
 use rotacast_protocol::{Generation, InstanceKey, Instant, Nonce, Revision, Version};
 
@@ -232,12 +232,12 @@ impl World {
                 }
             }
             ToInstance::Stepped { step, version, worked } => {
-                let setback = Setback { text: "no such table".into(), retry_after: ms(500) };
+                let failure = StepFailure::Refused(Setback { text: "no such table".into(), retry_after: ms(500) });
                 // A switch that failed may have moved the service all the same.
                 if step == Step::Switch && (worked || self.rng.permille(500)) {
                     self.instances[index].really = Some(version);
                 }
-                let result = if worked { Ok(()) } else { Err(setback) };
+                let result = if worked { Ok(()) } else { Err(failure) };
                 if worked && step == Step::Release {
                     self.instances[index].shown.remove(&version);
                 }

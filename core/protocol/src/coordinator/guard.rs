@@ -10,7 +10,7 @@ use super::member::{GuardStanding, Member};
 use super::outlook::NOT_HEARD;
 use super::{CommandKind, Coordinator, Evidence, lease};
 use crate::id::Version;
-use crate::message::Stage;
+use crate::message::{FailureKind, Stage};
 use crate::name::ServiceName;
 use crate::phase::Phase;
 use crate::policy::{WhenEmpty, WhenUnreachable};
@@ -320,8 +320,13 @@ impl Coordinator {
         let silent = member.heard().map(|heard| now.instant.since(heard));
         let holds = member.report().is_some_and(|report| report.held.contains(&version));
         let speaks = self.speaks(member, now);
+        let failure = member.report().and_then(|report| report.failure.as_ref());
+        let failure = failure.filter(|it| it.kind == FailureKind::ReleaseFailed && it.version == version);
         let why = match (holds, silent) {
-            (true, Some(_)) if speaks => format!("still holds version {version}"),
+            (true, Some(_)) if speaks => match failure {
+                Some(failure) => format!("{} version {version}: {}", failure.kind.words(), failure.text),
+                None => format!("still holds version {version}"),
+            },
             (true, Some(silent)) => format!("silent for {}; held version {version} when last heard", seconds(silent)),
             (false, Some(_)) if speaks => {
                 format!("has not acted on the newest state yet, so may use version {version}")
@@ -330,6 +335,9 @@ impl Coordinator {
             (_, None) => NOT_HEARD.to_owned(),
         };
         let next = match (until, self.policy.when_unreachable) {
+            _ if speaks && holds && failure.is_some() => {
+                "the release hook ends, or the instance calls it again; or the service is restarted".to_owned()
+            }
             _ if speaks && holds => "the instance releases the version when its last use ends".to_owned(),
             _ if speaks => "the instance acts on the newest state and reports it".to_owned(),
             (Some(until), WhenUnreachable::PresumeDeadAfter(_)) => {

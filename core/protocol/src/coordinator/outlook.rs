@@ -362,7 +362,8 @@ impl Coordinator {
                 seconds(at.since(now.instant))
             ),
             (_, Some(FailureKind::Fetch)) => "the instance fetches the value again".to_owned(),
-            (_, Some(_)) => "the instance tries again; an operator can excuse it, or roll the rotation back".to_owned(),
+            (_, Some(FailureKind::NotReady)) => "the instance tries again".to_owned(),
+            (_, Some(FailureKind::PrepareRefused | FailureKind::SwitchFailed | FailureKind::ReleaseFailed)) => "the instance tries again; an operator can excuse it, or roll the rotation back".to_owned(),
             (_, None) if name == ConditionName::Prepared => "the instance fetches and prepares the version".to_owned(),
             (_, None) => "the instance switches to the version".to_owned(),
         };

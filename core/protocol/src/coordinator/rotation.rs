@@ -304,7 +304,7 @@ impl Coordinator {
         self.members
             .iter()
             .filter_map(|member| Some((member, member.report()?.failure.as_ref()?)))
-            .find(|(_, failure)| failure.version == version)
+            .find(|(_, failure)| failure.version == version && failure.kind.counts())
             .map_or_else(String::new, |(member, failure)| {
                 format!("{}: {} ({})", member.key, failure.kind.words(), failure.text)
             })

@@ -17,7 +17,7 @@ use super::member::Reports;
 use super::members::{MemberId, Members};
 use super::{Coordinator, Member};
 use crate::id::{InstanceKey, Version};
-use crate::message::{FailureKind, Stage};
+use crate::message::Stage;
 use crate::name::ServiceName;
 use crate::phase::Phase;
 use crate::time::{Instant, Now};
@@ -262,6 +262,6 @@ impl Coordinator {
         !member.is_gone()
             && report
                 .and_then(|report| report.failure.as_ref())
-                .is_some_and(|failure| failure.version == version && failure.kind != FailureKind::Fetch)
+                .is_some_and(|failure| failure.version == version && failure.kind.counts())
     }
 }

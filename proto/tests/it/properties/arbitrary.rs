@@ -94,7 +94,7 @@ pub(crate) fn secret_state() -> impl Strategy<Value = SecretState> {
 }
 
 fn failure() -> impl Strategy<Value = Failure> {
-    let kind = prop::sample::select(vec![FailureKind::Fetch, FailureKind::PrepareRefused, FailureKind::SwitchFailed]);
+    let kind = prop::sample::select(FailureKind::ALL);
     let text = any::<String>().prop_filter("bounded", |text| text.len() <= MAX_FAILURE_TEXT_BYTES);
     (kind, version(), text).prop_map(|(kind, version, text)| Failure { kind, version, text })
 }

@@ -328,7 +328,7 @@ fn bad_contents() -> Vec<Value> {
     report("secrets[0].held", "17 versions held.", &|wire| wire.secrets[0].held = (1..=17).collect());
     report("secrets[0].held", "Version 0 held.", &|wire| wire.secrets[0].held = vec![0]);
     report("secrets[0].held", "One version held twice.", &|wire| wire.secrets[0].held = vec![7, 7]);
-    report("secrets[1].failure.kind", "A kind of failure nobody knows.", &|wire| failure(wire).kind = 4);
+    report("secrets[1].failure.kind", "A kind of failure nobody knows.", &|wire| failure(wire).kind = 6);
     report("secrets[1].failure.version", "A failure with version 0.", &|wire| failure(wire).version = 0);
     report("secrets[1].failure.text", "257 bytes of text.", &|wire| failure(wire).text = "x".repeat(257));
     report("secrets[0].auth_failures", "Counts for 17 versions.", &|wire| {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use rotacast_holder::{Command, Holder, Input, Setback, Step};
+use rotacast_holder::{Command, Holder, Input, Setback, Step, StepFailure};
 use rotacast_protocol::message::{SecretGrant, SecretReport, SecretState};
 use rotacast_protocol::{Epoch, Generation, Instant, LeaseSequence, Nonce, Revision, SecretName, Version};
 
@@ -252,7 +252,7 @@ fn work(rng: &mut StdRng, runtime: &mut Runtime, now: Instant) {
             return;
         }
         let failed = rng.random_ratio(1, 5);
-        let setback = Setback { text: "no".into(), retry_after: SECOND };
+        let failure = StepFailure::Refused(Setback { text: "no".into(), retry_after: SECOND });
         if !failed {
             match step {
                 Step::Prepare => {}
@@ -264,7 +264,7 @@ fn work(rng: &mut StdRng, runtime: &mut Runtime, now: Instant) {
             runtime.pools.insert(version);
         }
         runtime.running = None;
-        runtime.handle(now, Input::Finished { step, version, result: if failed { Err(setback) } else { Ok(()) } });
+        runtime.handle(now, Input::Finished { step, version, result: if failed { Err(failure) } else { Ok(()) } });
         return;
     }
     if !runtime.loading.is_empty() && rng.random() {

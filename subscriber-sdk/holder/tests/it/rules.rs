@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rotacast_holder::{Command, Holder, Input, READ_PATIENCE, Rejection, Setback, Step};
+use rotacast_holder::{Command, Holder, Input, READ_PATIENCE, Rejection, Setback, Step, StepFailure};
 use rotacast_protocol::message::{FailureKind, SecretGrant, SecretState, Stage};
 use rotacast_protocol::{Epoch, Generation, Instant, LeaseSequence, Nonce, Revision, SecretName, Version};
 
@@ -81,7 +81,8 @@ impl Bench {
     }
 
     fn finish(&mut self, now: Instant, step: Step, version: u64, result: Result<(), &str>) {
-        let result = result.map_err(|text| Setback { text: text.into(), retry_after: SECOND * 5 });
+        let result =
+            result.map_err(|text| StepFailure::Refused(Setback { text: text.into(), retry_after: SECOND * 5 }));
         self.holder.handle(now, Input::Finished { step, version: v(version), result }).unwrap();
         if step == Step::Switch {
             // A runtime that has installed the new version and has no guards.
@@ -254,9 +255,35 @@ fn a_release_hook_that_fails_keeps_the_version_held_and_is_tried_again() {
     }
     bench.begin(at(1), Step::Release, 1);
     bench.finish(at(1), Step::Release, 1, Err("timed out"));
-    assert_eq!((bench.held(), bench.holder.report().failure), (vec![1, 2], None));
+    let told = bench.holder.report().failure.unwrap();
+    assert_eq!((told.kind, told.version, told.text.as_str()), (FailureKind::ReleaseFailed, v(1), "timed out"));
+    assert_eq!((bench.held(), bench.holder.failure()), (vec![1, 2], None), "nothing is wrong with version 2");
     assert_eq!(bench.local_commands(at(2)), []);
     bench.work(at(6));
+    assert_eq!((bench.held(), bench.holder.report().failure), (vec![2], None));
+}
+
+#[test]
+fn a_release_hook_that_takes_too_long_is_named_while_it_goes_on() {
+    let mut bench = Bench::moving_to_two();
+    bench.holder.handle(at(1), Input::Loaded { version: v(2) }).unwrap();
+    for step in [Step::Prepare, Step::Switch] {
+        bench.begin(at(1), step, 2);
+        bench.finish(at(1), step, 2, Ok(()));
+    }
+    let overdue = || Input::ReleaseOverdue { version: v(1), text: "it goes on".into() };
+    assert!(bench.holder.handle(at(1), overdue()).is_err(), "it has not begun");
+    bench.begin(at(1), Step::Release, 1);
+    bench.holder.handle(at(31), overdue()).unwrap();
+    let told = bench.holder.report().failure.unwrap();
+    assert_eq!((told.kind, told.version), (FailureKind::ReleaseFailed, v(1)));
+    assert_eq!(bench.held(), [1, 2]);
+    // What is wrong with a version that is wanted comes first.
+    bench.state(at(32), SecretState { generation: Generation(3), pending: Some(v(3)), ..state(3, 2, 2) }).unwrap();
+    let setback = Setback { text: "no answer".into(), retry_after: SECOND };
+    bench.holder.handle(at(32), Input::LoadFailed { version: v(3), setback }).unwrap();
+    assert_eq!(bench.holder.report().failure.unwrap().kind, FailureKind::Fetch);
+    bench.finish(at(33), Step::Release, 1, Ok(()));
     assert_eq!(bench.held(), [2]);
 }
 

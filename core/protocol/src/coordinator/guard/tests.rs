@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::bench::{Bench, key, managed, seconds, v};
 use crate::coordinator::{CommandKind, ConditionName, Evidence, Input, Order};
-use crate::message::Stage;
+use crate::message::{FailureKind, Stage};
 use crate::policy::Policy;
 use crate::time::outlast;
 
@@ -186,4 +186,12 @@ fn what_fails_at_the_provider_does_not_point_at_the_doctor_who_points_back() {
     let at_provider = ("the leader tries again; put right what the message says".to_owned(), None);
     let elsewhere = ("the leader tries again".to_owned(), Some("rotacast doctor".to_owned()));
     assert_eq!(told, [elsewhere, at_provider]);
+}
+
+#[test]
+fn a_release_hook_that_fails_or_hangs_is_named_where_the_retire_waits_for_it() {
+    let mut bench = Bench::draining(managed(), &["api/a"]);
+    bench.fail("api/a", FailureKind::ReleaseFailed, 1, &[1, 2]);
+    let blockers = bench.coordinator.blockers(bench.now);
+    assert!(blockers.iter().any(|it| it.why == "has not released version 1: no such table"), "{blockers:?}");
 }

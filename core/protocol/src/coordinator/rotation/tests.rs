@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use crate::bench::{Bench, key, managed, seconds, v};
 use crate::coordinator::{ConditionName, Input, Order};
 use crate::id::ReportSequence;
-use crate::message::Stage;
+use crate::message::{FailureKind, Stage};
 use crate::phase::Phase;
 use crate::policy::{Deadline, OnDeadline, Policy, WhenEmpty};
 
@@ -96,4 +96,18 @@ fn a_pause_holds_the_activation() {
     assert_eq!(bench.phase(), "preparing");
     bench.order(Order::Resume).unwrap();
     assert_eq!(bench.phase(), "activating");
+}
+
+#[test]
+fn a_hook_that_is_not_ready_counts_against_no_budget_and_is_named() {
+    for (kind, phase) in [(FailureKind::NotReady, "preparing"), (FailureKind::PrepareRefused, "rolling_back")] {
+        let mut bench = Bench::preparing(managed(), &["api/a", "api/b"]);
+        bench.sync("api/a", 2, Stage::Prepared, &[1, 2]);
+        bench.fail("api/b", kind, 2, &[1]);
+        assert_eq!(bench.phase(), phase, "{kind}");
+        let blockers = bench.coordinator.blockers(bench.now);
+        if kind == FailureKind::NotReady {
+            assert!(blockers.iter().any(|it| it.why == "is not ready yet: version 2: no such table"), "{blockers:?}");
+        }
+    }
 }

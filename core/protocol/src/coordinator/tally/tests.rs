@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::coordinator::{Evidence, Input, Order, Tenure};
 use crate::id::{Epoch, Generation, Incarnation, LeaseSequence, ReportSequence, Revision};
-use crate::message::{Failure, SecretReport};
+use crate::message::{Failure, FailureKind, SecretReport};
 use crate::policy::{Policy, WhenUnreachable};
 use crate::record::{ProviderId, SecretRecord, Timing};
 use crate::time::WallTime;
