@@ -11,15 +11,18 @@ pub enum Stray {
     Subject,
     /// A Sync about an instance of another service than the login that sent it.
     Sync,
-    /// A Sync whose reply was to go to another login's subject.
+    /// A Sync, or a read of a state, whose answer was to go to another login's subject.
     ReplyTo,
+    /// What arrived in an inbox in place of an answer.
+    Reply,
     /// It is no message of Rotacast's, or larger than its kind may be.
     Unreadable,
 }
 
 impl Stray {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Delivery, Self::Subject, Self::Sync, Self::ReplyTo, Self::Unreadable];
+    pub const ALL: [Self; 6] =
+        [Self::Delivery, Self::Subject, Self::Sync, Self::ReplyTo, Self::Reply, Self::Unreadable];
 
     /// As a metric's label.
     #[must_use]
@@ -29,6 +32,7 @@ impl Stray {
             Self::Subject => "subject",
             Self::Sync => "sync",
             Self::ReplyTo => "reply_to",
+            Self::Reply => "reply",
             Self::Unreadable => "unreadable",
         }
     }
@@ -40,7 +44,8 @@ impl fmt::Display for Stray {
             Self::Delivery => "delivered into the inbox of a reader",
             Self::Subject => "about another instance than their subject's",
             Self::Sync => "Syncs for another service",
-            Self::ReplyTo => "Syncs to be answered elsewhere",
+            Self::ReplyTo => "requests to be answered elsewhere",
+            Self::Reply => "in place of an answer",
             Self::Unreadable => "unreadable",
         })
     }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use async_nats::{Client, ConnectOptions, Event, HeaderMap};
+use futures::TryStreamExt as _;
 use rotacast_proto::{Envelope, Kind, SigningKey};
 use rotacast_protocol::{ClusterName, Incarnation, InstanceKey, WallTime};
 use rotacast_tests::programs;
@@ -108,6 +109,7 @@ async fn a_services_login_reaches_no_other_and_the_leader_stays_whole() {
             format!("STREAM.SNAPSHOT.{stream}"),
             format!("DIRECT.GET.{stream}"),
             format!("DIRECT.GET.{stream}.rotacast.{CLUSTER}.state.other.db"),
+            format!("DIRECT.GET.{stream}.rotacast.{CLUSTER}.state.payments.db"),
             format!("DIRECT.GET.{stream}.rotacast.{CLUSTER}.registrations.payments-api.one.7"),
         ] {
             attacker.cannot_publish(&format!("$JS.API.{call}"), "{}").await;
@@ -121,6 +123,9 @@ async fn a_services_login_reaches_no_other_and_the_leader_stays_whole() {
         "report.payments-api.one.7",
         "sync.payments-api",
         "sync.~broadcaster",
+        "read.payments-api.payments.db",
+        "read.ledger.other.db",
+        "registered.payments-api.one.7",
         "inbox.payments-api.x",
         "inbox.~broadcaster.x",
     ] {
@@ -141,21 +146,23 @@ async fn a_services_login_reaches_no_other_and_the_leader_stays_whole() {
         "report.>",
         "sync.*",
         "sync.ledger",
+        "read.>",
+        "read.ledger.>",
+        "registered.>",
+        "registered.payments-api.*.*",
         "state.>",
         "state.other.db",
     ] {
         attacker.cannot_subscribe(&format!("rotacast.{CLUSTER}.{subject}")).await;
     }
 
-    // Larger than any registration: the stream refuses it.
-    let context = async_nats::jetstream::new(attacker.client.clone());
-    let own = format!("rotacast.{CLUSTER}.registrations.ledger.one.7");
-    let large = context.publish(own.clone(), vec![b'x'; 100_000].into()).await.expect("it is connected").await;
-    let problem = large.expect_err("it is too large").to_string();
-    assert!(problem.contains("size"), "{problem}");
+    // Larger than any registration: the stream does not take it, so the leader has nothing to drop below.
+    let large = format!("rotacast.{CLUSTER}.registrations.ledger.large.7");
+    attacker.client.publish(large, vec![b'x'; 100_000].into()).await.expect("it is connected");
 
     // What the server cannot refuse, the leader does.
     assert_eq!(dropped(&world).await, 0);
+    let own = format!("rotacast.{CLUSTER}.registrations.ledger.one.7");
     let sync = format!("rotacast.{CLUSTER}.sync.ledger");
     let is_dropped = async |what: &str, count: u64| {
         until(&format!("{what} to be counted"), LIMIT, async || (dropped(&world).await == count).then_some(())).await;
@@ -178,6 +185,84 @@ async fn a_services_login_reaches_no_other_and_the_leader_stays_whole() {
     // All of it has changed nothing.
     assert_eq!(world.rotate().await.outcome, "retired");
     service.uses(2).await;
+    let last = service.stop().await;
+    assert_eq!(last.queries_failed, 0, "{last:?}");
+}
+
+/// What the stream of these messages holds, by subject.
+async fn subjects(world: &World, log: &str) -> Vec<String> {
+    let stream = broadcasters(world).await.get_stream(format!("ROTACAST_{log}_E2E")).await.expect("it is there");
+    let listed = stream.info_builder().subjects(">").fetch().await.expect("the server answers");
+    let listed = listed.map_ok(|(subject, _)| subject).try_collect();
+    let mut subjects: Vec<String> = listed.await.expect("the server answers");
+    subjects.sort();
+    subjects
+}
+
+/// JetStream with the broadcasters' login.
+async fn broadcasters(world: &World) -> async_nats::jetstream::Context {
+    let user = permissions::BROADCASTER;
+    let options = ConnectOptions::with_user_and_password(user.into(), permissions::password(user))
+        .custom_inbox_prefix(format!("rotacast.{CLUSTER}.inbox.~broadcaster"));
+    async_nats::jetstream::new(options.connect(world.bus.nats().url()).await.expect("the login is right"))
+}
+
+/// A client may name any subject for a reply, and NATS answers there with rights of its own. So a service is answered by
+/// broadcasters alone, which look where the answer goes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_services_login_has_the_server_put_nothing_under_subjects_of_others() {
+    let Some(mut world) = World::start(programs!(), Options::default().permissions()).await else { return };
+    world.broadcaster.start(&world.operator).await;
+    world.first_version().await;
+    let mut service = world.service("payments-api", "one", &[]);
+    service.uses(1).await;
+    let states = subjects(&world, "STATE").await;
+    assert_eq!(states, ["rotacast.e2e.state.payments.db", "rotacast.e2e.state.~cluster"]);
+    let registrations = subjects(&world, "REGISTRATIONS").await;
+    let reports = subjects(&world, "REPORTS").await;
+    let attacker = Attacker::with_login(&world, "ledger").await;
+
+    let mut places = states.clone();
+    places.extend(registrations.iter().chain(&reports).cloned());
+    places.extend((0..10).map(|number| format!("rotacast.e2e.state.random.{number}")));
+    places.push("rotacast.e2e.registrations.payments-api.two.7".to_owned());
+    places.push("rotacast.e2e.report.payments-api.two.7".to_owned());
+    for place in &places {
+        for subject in [
+            "rotacast.e2e.report.ledger.one.7",
+            "rotacast.e2e.registrations.ledger.one.7",
+            "rotacast.e2e.sync.ledger",
+            "rotacast.e2e.read.ledger.payments.db",
+            "rotacast.e2e.registered.ledger.one.7",
+            "$JS.API.DIRECT.GET.ROTACAST_STATE_E2E.rotacast.e2e.state.payments.db",
+        ] {
+            let mut traced = HeaderMap::new();
+            traced.insert("Nats-Trace-Dest", place.as_str());
+            let client = &attacker.client;
+            client.publish_with_reply(subject, place.clone(), "".into()).await.expect("it is connected");
+            client.publish_with_reply(subject, place.clone(), "x".into()).await.expect("it is connected");
+            client.publish_with_headers(subject, traced, "x".into()).await.expect("it is connected");
+        }
+    }
+    // Everything before it has arrived by then.
+    let (headers, payload) = about("ledger", Kind::InstanceReport);
+    let last = format!("rotacast.e2e.report.ledger.one.{}", Incarnation(7));
+    attacker.client.publish_with_headers(last.clone(), headers, payload).await.expect("it is connected");
+    until("the last of it", LIMIT, async || subjects(&world, "REPORTS").await.contains(&last).then_some(())).await;
+
+    assert_eq!(world.rotate().await.outcome, "retired");
+    service.uses(2).await;
+    assert_eq!(subjects(&world, "STATE").await, states, "nothing under new names");
+    let of_others = |subjects: Vec<String>| -> Vec<_> {
+        subjects.into_iter().filter(|subject| !subject.contains(".ledger.")).collect()
+    };
+    assert_eq!(of_others(subjects(&world, "REGISTRATIONS").await), registrations);
+    assert_eq!(of_others(subjects(&world, "REPORTS").await), reports);
+    let stream = broadcasters(&world).await.get_stream("ROTACAST_STATE_E2E").await.expect("it is there");
+    for state in &states {
+        let last = stream.get_last_raw_message_by_subject(state).await.expect("it is there");
+        assert!(last.headers.get("ce-id").is_some(), "{state} holds {:?}", last.payload);
+    }
     let last = service.stop().await;
     assert_eq!(last.queries_failed, 0, "{last:?}");
 }

@@ -1,12 +1,10 @@
-//! How an instance follows the states of its secrets: it reads the last state of each from the stream, and hears later
-//! ones as they are published. That needs no consumer, so a service's login may make none.
+//! How an instance follows the states of its secrets: it asks a broadcaster for the last state of each, and hears later
+//! ones as they are published. So a service's login makes no consumer, and asks JetStream for nothing.
 //!
 //! What is published is heard without acknowledgement. So every state is read again now and then, and everything is read
 //! again after a lost connection, a dropped message or a recreated stream.
 
-use async_nats::StatusCode;
-use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::DirectGetErrorKind;
+use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{BoxStream, SelectAll};
@@ -15,13 +13,17 @@ use rotacast_proto::Envelope;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::asking::Unanswered;
 use super::stream::Kind;
-use super::{NatsBus, SILENT_HEARTBEATS, WATCH_BUFFER, envelope};
+use super::{NatsBus, REQUEST_TIMEOUT, SILENT_HEARTBEATS, WATCH_BUFFER, envelope};
 use crate::feed::{self, Gone, deliver, next_pause, pauses};
 use crate::{BusError, BusEvent};
 
 /// Reads at once: an instance with 256 secrets has them all after eight round trips.
 const READS_AT_ONCE: usize = 32;
+
+/// The header with a state's place in the stream; 0: there is none.
+pub(super) const SEQUENCE: &str = "rotacast-sequence";
 
 type Out = mpsc::Sender<Result<BusEvent, BusError>>;
 
@@ -118,7 +120,16 @@ impl<'b> Following<'b> {
             tokio::select! {
                 live = self.live.next() => {
                     let (place, message) = live.ok_or_else(|| End::Lost("the client was closed".into()))?;
-                    self.take(place, message.headers.as_ref(), message.payload, out).await?;
+                    match envelope::read(message.headers.as_ref(), message.payload) {
+                        Ok(state) => self.take(place, state, out).await?,
+                        Err(problem) => {
+                            static LIMIT: LogLimit = LogLimit::new();
+                            if let Some(left_out) = LIMIT.admit() {
+                                let subject = &self.subjects[place];
+                                tracing::warn!(subject, %problem, left_out, "message that is none of ours");
+                            }
+                        }
+                    }
                 }
                 changed = self.continuity.changed() => {
                     let why = if changed.is_ok() { "messages may have been lost" } else { "the client was closed" };
@@ -135,43 +146,36 @@ impl<'b> Following<'b> {
     }
 
     /// A state that was read: delivered if it is newer than what was read before, and not delivered already.
-    async fn take_read(&mut self, place: usize, state: Option<StreamMessage>, out: &Out) -> Result<(), End> {
+    async fn take_read(&mut self, place: usize, read: Read, out: &Out) -> Result<(), End> {
         let before = self.delivered[place].sequence;
-        let sequence = state.as_ref().map_or(0, |state| state.sequence);
-        if sequence < before {
+        if read.sequence < before {
             return Err(End::Lost("the stream was made anew".into()));
         }
-        let Some(state) = state.filter(|_| sequence > before) else { return Ok(()) };
-        self.delivered[place].sequence = sequence;
-        self.take(place, Some(&state.headers), state.payload, out).await
+        self.delivered[place].sequence = read.sequence;
+        match read.state {
+            Some(state) if read.sequence > before => self.take(place, state, out).await,
+            _ => Ok(()),
+        }
     }
 
-    async fn take(
-        &mut self,
-        place: usize,
-        headers: Option<&async_nats::HeaderMap>,
-        payload: Bytes,
-        out: &Out,
-    ) -> Result<(), End> {
-        match envelope::read(headers, payload) {
-            Ok(Envelope { signature, .. }) if signature == self.delivered[place].signature => {}
-            Ok(envelope) => {
-                self.delivered[place].signature = envelope.signature.clone();
-                deliver(out, Ok(BusEvent::Message(envelope))).await?;
-            }
-            Err(problem) => {
-                static LIMIT: LogLimit = LogLimit::new();
-                if let Some(left_out) = LIMIT.admit() {
-                    tracing::warn!(subject = self.subjects[place], %problem, left_out, "message that is none of ours");
-                }
-            }
+    async fn take(&mut self, place: usize, state: Envelope, out: &Out) -> Result<(), End> {
+        if state.signature != self.delivered[place].signature {
+            self.delivered[place].signature = state.signature.clone();
+            deliver(out, Ok(BusEvent::Message(state))).await?;
         }
         Ok(())
     }
 }
 
+/// What a broadcaster has read.
+struct Read {
+    /// The state's place in the stream; 0: there is none.
+    sequence: u64,
+    state: Option<Envelope>,
+}
+
 /// The last state of every subject.
-async fn read_all(bus: &NatsBus, subjects: &[String]) -> Result<Vec<(usize, Option<StreamMessage>)>, End> {
+async fn read_all(bus: &NatsBus, subjects: &[String]) -> Result<Vec<(usize, Read)>, End> {
     // A list, since the compiler cannot tell that a closure's futures may be sent.
     let mut reads = Vec::with_capacity(subjects.len());
     for (place, subject) in subjects.iter().enumerate() {
@@ -186,18 +190,20 @@ async fn read_all(bus: &NatsBus, subjects: &[String]) -> Result<Vec<(usize, Opti
 }
 
 /// The last state of one subject, as a server has it that keeps the stream. It may be a moment behind.
-async fn read(bus: &NatsBus, subject: &str) -> Result<Option<StreamMessage>, BusError> {
-    let name = Kind::State.stream(&bus.inner.names);
-    let stream = bus.inner.context.get_stream_no_info(&name).await.map_err(|problem| bus.unanswered(problem))?;
-    match stream.direct_get_last_for_subject(subject).await {
-        Ok(message) => Ok(Some(message)),
-        Err(problem) => match problem.kind() {
-            DirectGetErrorKind::NotFound => Ok(None),
-            DirectGetErrorKind::ErrorResponse(StatusCode::NO_RESPONDERS, _) => {
-                bus.make(Kind::State).await?;
-                Ok(None)
-            }
-            _ => Err(bus.unanswered(problem)),
-        },
-    }
+async fn read(bus: &NatsBus, subject: &str) -> Result<Read, BusError> {
+    let Some(place) = bus.inner.names.read(&bus.inner.options.party, subject) else {
+        return Err(bus.unreachable(format!("{subject} is no state's subject")));
+    };
+    let answer = |message: Message| {
+        let sequence = message.headers.as_ref().and_then(|headers| headers.get(SEQUENCE));
+        let sequence = sequence.and_then(|sequence| sequence.as_str().parse().ok());
+        let sequence = sequence.ok_or_else(|| format!("it has no header {SEQUENCE}"))?;
+        Ok(Read { sequence, state: envelope::read(message.headers.as_ref(), message.payload).ok() })
+    };
+    let asked = bus.ask(place, (HeaderMap::new(), Bytes::new()), REQUEST_TIMEOUT, answer).await;
+    asked.map_err(|problem| match problem {
+        Unanswered::NoListener => bus.unreachable("no broadcaster is there to read states; start one"),
+        Unanswered::Late => bus.unanswered("no broadcaster has read a state in time"),
+        Unanswered::Unsent(problem) => bus.unreachable(problem),
+    })
 }

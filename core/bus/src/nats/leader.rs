@@ -1,6 +1,8 @@
 //! The broadcaster's side of the bus over NATS.
 
+mod publish;
 mod reading;
+mod reads;
 mod settings;
 mod state;
 mod strays;
@@ -23,6 +25,7 @@ use super::stream::Kind;
 use crate::feed::LastProblem;
 use crate::{BusError, BusEvent, Finding, InstanceBus, LeaderBus, Level, LogFill, MAX_MESSAGE_BYTES, Stray, SyncCall};
 
+pub(super) use reads::Reads;
 pub(super) use strays::StrayCounts;
 pub(super) use sweep::Sweeps;
 

@@ -1,15 +1,16 @@
 //! The bus over NATS: JetStream for what must be found later, core NATS for what need not.
 
+mod asking;
 mod connect;
 mod envelope;
 mod following;
 #[cfg(feature = "leader")]
 mod leader;
+mod registering;
 #[cfg(feature = "leader")]
 mod rights;
 mod stream;
 mod subject;
-mod sync;
 mod violations;
 
 use std::collections::BTreeSet;
@@ -18,8 +19,8 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::connection::State as ConnectionState;
-use async_nats::jetstream::context::{Context, PublishError, PublishErrorKind};
-use async_nats::jetstream::{self, ErrorCode};
+#[cfg(feature = "leader")]
+use async_nats::jetstream::{self, context::Context};
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -28,6 +29,9 @@ use rotacast_protocol::{InstanceKey, SecretName};
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
+use self::asking::Inbox;
+#[cfg(feature = "leader")]
+use self::asking::Task;
 pub use self::connect::{NatsCredentials, NatsOptions};
 #[cfg(feature = "leader")]
 pub use self::rights::{NatsRights, NatsSecrets};
@@ -37,7 +41,7 @@ use self::subject::Names;
 pub use self::subject::NatsParty;
 use self::violations::Violations;
 use crate::bus::check_size;
-use crate::feed::{LastProblem, next_pause, pauses};
+use crate::feed::LastProblem;
 use crate::restarts::Restarts;
 use crate::{BusError, BusEvent, CALL_TIMEOUT, InstanceBus, MAX_MESSAGE_BYTES, MAX_REGISTRATION_BYTES};
 
@@ -47,6 +51,7 @@ const WATCH_BUFFER: usize = 256;
 const SILENT_HEARTBEATS: u32 = 3;
 /// How long one request to the server may take; a call has room for a second attempt within its 5 s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+#[cfg(feature = "leader")]
 /// Publishes waiting for their acknowledgement on one connection; more callers wait for a place.
 const MAX_UNACKNOWLEDGED: usize = 4096;
 /// How long the cause of a lost connection is reported again before another connection is tried.
@@ -54,8 +59,8 @@ const CAUSE_FOR: Duration = Duration::from_secs(5);
 /// Oldest server: earlier ones lack several filter subjects per consumer.
 const OLDEST_SERVER: (i64, i64, i64) = (2, 10, 0);
 
-/// Both sides over one NATS connection. A cheap handle: clones share the connection, and every subscription
-/// costs the server one small consumer in memory.
+/// Both sides over one NATS connection. A cheap handle: clones share the connection. What a broadcaster watches costs the
+/// server one small consumer in memory each; an instance has none.
 #[derive(Clone)]
 pub struct NatsBus {
     inner: Arc<Inner>,
@@ -66,6 +71,9 @@ struct Inner {
     options: NatsOptions,
     names: Names,
     client: Client,
+    /// Where answers arrive.
+    inbox: Inbox,
+    #[cfg(feature = "leader")]
     context: Context,
     /// Moves whenever continuity may have been lost.
     continuity: watch::Sender<u64>,
@@ -75,7 +83,10 @@ struct Inner {
     away: Mutex<Option<(Instant, BusError)>>,
     restarts: Restarts,
     #[cfg(feature = "leader")]
-    strays: leader::StrayCounts,
+    strays: Arc<leader::StrayCounts>,
+    /// A broadcaster reads states for services.
+    #[cfg(feature = "leader")]
+    _reads: Option<Task>,
     #[cfg(feature = "leader")]
     fills: leader::Fills,
     #[cfg(feature = "leader")]
@@ -84,16 +95,8 @@ struct Inner {
     last_states: leader::LastStates,
 }
 
-/// How a publish failed.
-enum PublishFailure {
-    /// Another broadcaster published the subject meanwhile, or the stream is another.
-    WrongSequence,
-    NoStream,
-    Other(BusError),
-}
-
 impl NatsBus {
-    /// Connects, and creates or audits the streams. Later losses of the connection are mended in the
+    /// Connects; a broadcaster also creates or audits the streams. Later losses of the connection are mended in the
     /// background, for as long as it takes.
     ///
     /// # Errors
@@ -102,24 +105,39 @@ impl NatsBus {
     pub async fn connect(options: NatsOptions) -> Result<Self, BusError> {
         let endpoint = options.endpoint();
         let (client, continuity, violations) = connect::connect(&options).await?;
+        let inbox = Inbox::open(&client)
+            .await
+            .map_err(|problem| BusError::Unreachable { endpoint: endpoint.clone(), problem: problem.to_string() })?;
+        #[cfg(feature = "leader")]
         let context = jetstream::ContextBuilder::new()
             .timeout(REQUEST_TIMEOUT)
             .max_ack_inflight(MAX_UNACKNOWLEDGED)
             .backpressure_on_inflight(true)
             .build(client.clone());
         let names = Names::new(&options.cluster);
+        #[cfg(feature = "leader")]
+        let strays = Arc::<leader::StrayCounts>::default();
+        #[cfg(feature = "leader")]
+        let reads = (options.party == NatsParty::Broadcaster).then(|| {
+            let (client, context, names) = (client.clone(), context.clone(), names.clone());
+            Task::spawn(leader::Reads { client, context, names, strays: Arc::clone(&strays) }.serve())
+        });
         let inner = Inner {
             endpoint,
             options,
             names,
             client,
+            inbox,
+            #[cfg(feature = "leader")]
             context,
             continuity,
             violations,
             away: Mutex::default(),
             restarts: Restarts::default(),
             #[cfg(feature = "leader")]
-            strays: leader::StrayCounts::default(),
+            strays,
+            #[cfg(feature = "leader")]
+            _reads: reads,
             #[cfg(feature = "leader")]
             fills: leader::Fills::default(),
             #[cfg(feature = "leader")]
@@ -149,10 +167,6 @@ impl NatsBus {
         BusError::Misconfigured { endpoint: self.inner.endpoint.clone(), problem: problem.into() }
     }
 
-    fn full(&self, problem: impl Into<String>) -> BusError {
-        BusError::Full { endpoint: self.inner.endpoint.clone(), problem: problem.into() }
-    }
-
     fn is_connected(&self) -> bool {
         self.inner.client.connection_state() == ConnectionState::Connected
     }
@@ -167,38 +181,6 @@ impl NatsBus {
         check_size(envelope, limit, &self.inner.endpoint)
     }
 
-    /// What a JetStream API says.
-    fn api_error(&self, error: &jetstream::Error) -> BusError {
-        match error.error_code() {
-            ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
-                self.misconfigured(format!("{error}; start the server with JetStream (nats-server -js)"))
-            }
-            ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
-            | ErrorCode::CLUSTER_NO_PEERS
-            | ErrorCode::INSUFFICIENT_RESOURCES
-            | ErrorCode::MAXIMUM_CONSUMERS_LIMIT
-            | ErrorCode::MAXIMUM_STREAMS_LIMIT
-            | ErrorCode::MEMORY_RESOURCES_EXCEEDED
-            | ErrorCode::STORAGE_RESOURCES_EXCEEDED
-            | ErrorCode::STREAM_STORE_FAILED => {
-                self.full(format!("{error}; give JetStream more room, or set smaller sizes in [bus.streams]"))
-            }
-            // What a cluster says while it elects a leader.
-            ErrorCode::CLUSTER_NOT_AVAILABLE | ErrorCode::CLUSTER_NOT_LEADER => self.unreachable(error.to_string()),
-            _ if error.code() == 503 => self.unreachable(error.to_string()),
-            _ if error.code() < 500 => self.misconfigured(error.to_string()),
-            _ => BusError::Unknown { endpoint: self.inner.endpoint.clone(), problem: error.to_string() },
-        }
-    }
-
-    /// A request that got no answer.
-    fn request_error(&self, problem: &dyn std::fmt::Display) -> BusError {
-        if self.is_connected() && !self.inner.client.server_info().jetstream {
-            return self.misconfigured("no JetStream; start the server with it (nats-server -js)");
-        }
-        self.unanswered(problem)
-    }
-
     /// No answer came. A request that the server refuses gets none either: what it refused last is said.
     fn unanswered(&self, problem: impl std::fmt::Display) -> BusError {
         match self.inner.violations.last() {
@@ -207,19 +189,6 @@ impl NatsBus {
                  needs"
             )),
             None => self.unreachable(problem.to_string()),
-        }
-    }
-
-    fn publish_failure(&self, problem: &PublishError) -> PublishFailure {
-        let api = std::error::Error::source(problem).and_then(|source| source.downcast_ref::<jetstream::Error>());
-        match (problem.kind(), api) {
-            (PublishErrorKind::WrongLastSequence, _) => PublishFailure::WrongSequence,
-            (_, Some(error)) if error.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
-                PublishFailure::WrongSequence
-            }
-            (PublishErrorKind::StreamNotFound, _) => PublishFailure::NoStream,
-            (_, Some(error)) => PublishFailure::Other(self.api_error(error)),
-            (_, None) => PublishFailure::Other(self.request_error(problem)),
         }
     }
 
@@ -259,48 +228,6 @@ impl NatsBus {
         problem
     }
 
-    /// Publishes until it is acknowledged. Doubling is harmless: it is the whole state of its key. No message
-    /// id here: the server would take a message for a duplicate although its first copy was pruned meanwhile.
-    async fn publish_durably(&self, kind: Kind, subject: String, envelope: &Envelope) -> Result<(), BusError> {
-        let last = LastProblem::default();
-        self.within_or(&last, self.publish_until_durable(kind, subject, envelope, &last)).await
-    }
-
-    async fn publish_until_durable(
-        &self,
-        kind: Kind,
-        subject: String,
-        envelope: &Envelope,
-        last: &LastProblem,
-    ) -> Result<(), BusError> {
-        let headers = envelope::headers(envelope, &self.inner.endpoint)?;
-        let mut row = pauses();
-        loop {
-            let sent = self
-                .inner
-                .context
-                .publish_with_headers(subject.clone(), headers.clone(), envelope.payload.clone())
-                .await;
-            let outcome = match sent {
-                Ok(acknowledgement) => acknowledgement.await,
-                Err(problem) => Err(problem),
-            };
-            let Err(problem) = outcome else { return Ok(()) };
-            match self.publish_failure(&problem) {
-                PublishFailure::NoStream => {
-                    self.make(kind).await?;
-                }
-                PublishFailure::WrongSequence => return Err(self.unreachable(problem.to_string())),
-                PublishFailure::Other(problem) if problem.is_transient() => {
-                    tracing::debug!(%problem, %subject, "publish repeated");
-                    last.note(problem);
-                }
-                PublishFailure::Other(problem) => return Err(problem),
-            }
-            tokio::time::sleep(next_pause(&mut row)).await;
-        }
-    }
-
     /// A stream that is not there: made by a broadcaster, awaited by an instance.
     async fn make(&self, kind: Kind) -> Result<(), BusError> {
         match self.inner.options.party {
@@ -322,8 +249,8 @@ impl InstanceBus for NatsBus {
 
     async fn register(&self, key: &InstanceKey, registration: &Envelope) -> Result<(), BusError> {
         self.check_within(registration, MAX_REGISTRATION_BYTES)?;
-        let subject = self.inner.names.registration(key);
-        self.publish_durably(Kind::Registrations, subject, registration).await
+        let last = LastProblem::default();
+        self.within_or(&last, self.register_until_stored(key, registration, &last)).await
     }
 
     async fn report(&self, key: &InstanceKey, report: &Envelope) -> Result<(), BusError> {
@@ -356,6 +283,6 @@ impl InstanceBus for NatsBus {
 
     async fn sync(&self, request: &Envelope, timeout: Duration) -> Result<Envelope, BusError> {
         self.check(request)?;
-        sync::ask(self, request, timeout).await
+        self.ask_for_sync(request, timeout).await
     }
 }

@@ -58,21 +58,30 @@ impl NatsRights {
             for call in ["STREAM.INFO", "STREAM.CREATE"] {
                 publish.push(format!("$JS.API.{call}.{stream}"));
             }
-            publish.push(match kind {
-                Kind::State => format!("$JS.API.STREAM.MSG.GET.{stream}"),
-                Kind::Registrations | Kind::Reports => format!("$JS.API.STREAM.PURGE.{stream}"),
-            });
+            match kind {
+                Kind::State => publish.extend([
+                    format!("$JS.API.STREAM.MSG.GET.{stream}"),
+                    format!("$JS.API.DIRECT.GET.{stream}.{}", names.states()),
+                ]),
+                Kind::Registrations | Kind::Reports => publish.push(format!("$JS.API.STREAM.PURGE.{stream}")),
+            }
             // The server names our consumers, so their filter is no part of the subject.
             publish.push(format!("$JS.API.CONSUMER.CREATE.{stream}"));
             publish.push(format!("$JS.API.CONSUMER.INFO.{stream}.*"));
         }
         publish.push("$JS.FC.>".to_owned());
-        let subscribe = vec![names.syncs(), format!("{}.>", names.inbox(&NatsParty::Broadcaster))];
+        let subscribe = vec![
+            names.syncs(),
+            names.reads(),
+            names.registered_of(None),
+            format!("{}.>", names.inbox(&NatsParty::Broadcaster)),
+        ];
         Self { publish, subscribe }
     }
 
-    /// What the instances of a service need that may use these secrets. They make no consumer, ask about no stream, and read
-    /// no subject but those.
+    /// What the instances of a service need that may use these secrets. Nothing of it makes the server answer: it would answer
+    /// wherever a client says, with rights of its own. The streams that a service publishes to acknowledge nothing, and
+    /// what it asks is answered by broadcasters, which look where the answer goes.
     #[must_use]
     pub fn service<'s>(
         cluster: &ClusterName,
@@ -84,10 +93,9 @@ impl NatsRights {
         let mut states: Vec<String> = secrets.into_iter().map(|secrets| secrets.subject(&names)).collect();
         states.sort();
         states.dedup();
-        let stream = Kind::State.stream(&names);
         let mut publish = vec![names.registrations_of(service), names.reports_of(service), names.sync(&party)];
-        publish.extend(states.iter().map(|subject| format!("$JS.API.DIRECT.GET.{stream}.{subject}")));
-        let mut subscribe = vec![format!("{}.>", names.inbox(&party))];
+        publish.extend(states.iter().filter_map(|state| names.read(&party, state)));
+        let mut subscribe = vec![format!("{}.>", names.inbox(&party)), names.registered_of(Some(service))];
         subscribe.extend(states);
         Self { publish, subscribe }
     }
@@ -103,21 +111,33 @@ mod tests {
         let secret = SecretName::new("payments/db").unwrap();
         let secrets = [NatsSecrets::Named(&secret), NatsSecrets::Beginning("mail/"), NatsSecrets::Named(&secret)];
         let rights = NatsRights::service(&cluster, &service, secrets);
-        let read = "$JS.API.DIRECT.GET.ROTACAST_STATE_PROD";
         assert_eq!(
             rights.publish,
             [
                 "rotacast.prod.registrations.pay%2Eapi.*.*".to_owned(),
                 "rotacast.prod.report.pay%2Eapi.*.*".to_owned(),
                 "rotacast.prod.sync.pay%2Eapi".to_owned(),
-                format!("{read}.rotacast.prod.state.mail.>"),
-                format!("{read}.rotacast.prod.state.payments.db"),
+                "rotacast.prod.read.pay%2Eapi.mail.>".to_owned(),
+                "rotacast.prod.read.pay%2Eapi.payments.db".to_owned(),
             ]
         );
         assert_eq!(
             rights.subscribe,
-            ["rotacast.prod.inbox.pay%2Eapi.>", "rotacast.prod.state.mail.>", "rotacast.prod.state.payments.db"]
+            [
+                "rotacast.prod.inbox.pay%2Eapi.>",
+                "rotacast.prod.registered.pay%2Eapi.*.*",
+                "rotacast.prod.state.mail.>",
+                "rotacast.prod.state.payments.db"
+            ]
         );
+    }
+
+    /// What JetStream answers, it answers wherever the client says.
+    #[test]
+    fn a_service_asks_jetstream_for_nothing() {
+        let (cluster, service) = (ClusterName::new("prod").unwrap(), ServiceName::new("payments").unwrap());
+        let rights = NatsRights::service(&cluster, &service, [NatsSecrets::Beginning("")]);
+        assert!(rights.publish.iter().all(|subject| subject.starts_with("rotacast.prod.")), "{rights:?}");
     }
 
     #[test]

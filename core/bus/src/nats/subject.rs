@@ -9,13 +9,13 @@ use crate::CLAIM;
 #[cfg(feature = "leader")]
 const BROADCASTER: &str = "~broadcaster";
 
-/// Whose login a connection uses. It names the inbox, the subject of Syncs, and what the connection may do.
+/// Whose login a connection uses. It names the inbox, the subjects of requests, and what the connection may do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum NatsParty {
     /// A broadcaster: it makes the streams, leads, and passes on what instances send over gRPC.
     #[cfg(feature = "leader")]
     Broadcaster,
-    /// An instance of this service: it uses the streams that are there, and never asks about them.
+    /// An instance of this service: it publishes to the streams that are there, and asks broadcasters alone.
     Service(ServiceName),
 }
 
@@ -98,6 +98,43 @@ impl Names {
         format!("{}.report.{}.*.*", self.prefix, token(service.as_str()))
     }
 
+    /// Where the stream of registrations announces that it has stored one.
+    pub(super) fn registered(&self, key: &InstanceKey) -> String {
+        format!("{}.registered.{}", self.prefix, instance(key))
+    }
+
+    /// The same as a pattern of NATS over [`Self::registrations`].
+    #[cfg(feature = "leader")]
+    pub(super) fn registered_pattern(&self) -> String {
+        format!("{}.registered.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}", self.prefix)
+    }
+
+    /// The announcements about every incarnation of a service; none: of any.
+    #[cfg(feature = "leader")]
+    pub(super) fn registered_of(&self, service: Option<&ServiceName>) -> String {
+        let service = service.map_or("*".to_owned(), |service| token(service.as_str()));
+        format!("{}.registered.{service}.*.*", self.prefix)
+    }
+
+    /// Where this login asks a broadcaster to read the last state on this subject.
+    pub(super) fn read(&self, party: &NatsParty, state: &str) -> Option<String> {
+        let secret = state.strip_prefix(&self.prefix)?.strip_prefix(".state.")?;
+        Some(format!("{}.read.{}.{secret}", self.prefix, party.token()))
+    }
+
+    /// What every login asks to read.
+    #[cfg(feature = "leader")]
+    pub(super) fn reads(&self) -> String {
+        format!("{}.read.>", self.prefix)
+    }
+
+    /// Which login asks to read, and the subject of which state. Only that login may publish there.
+    #[cfg(feature = "leader")]
+    pub(super) fn read_of<'s>(&self, subject: &'s str) -> Option<(Sender<'s>, String)> {
+        let (token, secret) = subject.strip_prefix(&self.prefix)?.strip_prefix(".read.")?.split_once('.')?;
+        Some((Sender::of(token), format!("{}.state.{secret}", self.prefix)))
+    }
+
     /// Whether a message on this subject may be about what its envelope says: an instance's messages are on that
     /// instance's subject.
     #[cfg(feature = "leader")]
@@ -134,9 +171,9 @@ impl Names {
 
     /// Which login sent a Sync: only that login may publish to the subject.
     #[cfg(feature = "leader")]
-    pub(super) fn sync_sender<'s>(&self, subject: &'s str) -> Option<SyncSender<'s>> {
+    pub(super) fn sync_sender<'s>(&self, subject: &'s str) -> Option<Sender<'s>> {
         let token = subject.strip_prefix(&self.prefix)?.strip_prefix(".sync.")?;
-        Some(if token == BROADCASTER { SyncSender::Broadcaster } else { SyncSender::Service { token } })
+        Some(Sender::of(token))
     }
 
     pub(super) fn stream(&self, base: &str) -> String {
@@ -144,18 +181,22 @@ impl Names {
     }
 }
 
-/// Who sent a Sync, by its subject.
+/// Who sent a request, by its subject.
 #[cfg(feature = "leader")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum SyncSender<'s> {
-    /// A broadcaster, which passes on the Sync of an instance of any service.
+pub(super) enum Sender<'s> {
+    /// A broadcaster, which passes on what an instance of any service asks.
     Broadcaster,
     /// An instance of the service with this token.
     Service { token: &'s str },
 }
 
 #[cfg(feature = "leader")]
-impl SyncSender<'_> {
+impl<'s> Sender<'s> {
+    fn of(token: &'s str) -> Self {
+        if token == BROADCASTER { Self::Broadcaster } else { Self::Service { token } }
+    }
+
     /// Whether it may send a Sync that is about this instance.
     pub(super) fn speaks_for(self, key: &InstanceKey) -> bool {
         match self {

@@ -183,10 +183,10 @@ async fn a_stream_that_changes_or_goes_while_it_is_used_is_found() {
     assert_eq!(errors().await, [""; 0]);
     let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
     let mut config = context.get_stream("ROTACAST_REGISTRATIONS_DEV").await.unwrap().cached_info().config.clone();
-    config.no_ack = true;
+    config.no_ack = false;
     context.update_stream(config).await.unwrap();
     let found = errors().await;
-    assert!(matches!(&found[..], [one] if one.contains("ROTACAST_REGISTRATIONS_DEV no_ack is on")), "{found:?}");
+    assert!(matches!(&found[..], [one] if one.contains("ROTACAST_REGISTRATIONS_DEV no_ack is off")), "{found:?}");
     context.delete_stream("ROTACAST_REGISTRATIONS_DEV").await.unwrap();
     let found = errors().await;
     assert!(matches!(&found[..], [one] if one.contains("ROTACAST_REGISTRATIONS_DEV was missing")), "{found:?}");
@@ -527,6 +527,62 @@ async fn a_sync_for_another_service_or_with_another_inbox_is_refused_and_counted
     }
 }
 
+/// A service asks broadcasters for states, who look where the answer goes.
+#[tokio::test]
+async fn a_state_is_read_into_the_askers_own_inbox_and_nowhere_else() {
+    let Some(server) = Nats::start().await else { return };
+    let follower = NatsBus::connect(options(&server, "dev")).await.unwrap();
+    let secret = SecretName::new("payments/db").unwrap();
+    let stored = state("one");
+    follower.publish_state(&secret, Revision(1), &stored).await.unwrap();
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let mut others = client.subscribe("rotacast.dev.state.>").await.unwrap();
+    for place in ["rotacast.dev.state.payments.db", "rotacast.dev.state.new", "rotacast.dev.inbox.mailer.x"] {
+        client.publish_with_reply("rotacast.dev.read.ledger.payments.db", place, "".into()).await.unwrap();
+    }
+    until("foreign places to be counted", HANG, async || (stray(&follower, Stray::ReplyTo) == 3).then_some(())).await;
+    let party = NatsParty::Service("ledger".parse().unwrap());
+    let ledger = NatsBus::connect(NatsOptions { party, ..options(&server, "dev") }).await.unwrap();
+    let mut states = ledger.watch_states(&[secret]);
+    assert_eq!(states.next().await.unwrap().unwrap(), BusEvent::Message(stored));
+    assert_eq!(states.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
+    // What would have been delivered there came before the answer.
+    client.publish("rotacast.dev.state.last", "".into()).await.unwrap();
+    assert_eq!(others.next().await.unwrap().subject.as_str(), "rotacast.dev.state.last");
+}
+
+/// Every pod of a service may watch the service's inbox. What arrives there first need not be the answer.
+#[tokio::test]
+async fn what_arrives_in_place_of_an_answer_is_skipped_and_counted() {
+    let Some(server) = Nats::start().await else { return };
+    let leader = NatsBus::connect(options(&server, "dev")).await.unwrap();
+    let key = |instance: &str| {
+        InstanceKey::new("ledger".parse().unwrap(), instance.parse().unwrap(), Incarnation(1)).full_name()
+    };
+    let message = |about: &str, kind: Kind| {
+        let (signing, cluster) = (SigningKey::generate(), ClusterName::new("dev").unwrap());
+        Envelope::sign(&signing, kind, &cluster, about, "id", WallTime(0), "x".into())
+    };
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let mut requests = client.subscribe("rotacast.dev.sync.*").await.unwrap();
+    let (of_another, answer) = (message(&key("another"), Kind::SyncReply), message(&key("pod"), Kind::SyncReply));
+    let serve = async {
+        let way_back = requests.next().await.unwrap().reply.unwrap();
+        client.publish(way_back.clone(), r#"{"stream":"ROTACAST_REPORTS_DEV","seq":7}"#.into()).await.unwrap();
+        for reply in [&of_another, &answer] {
+            let mut headers = async_nats::HeaderMap::new();
+            for (name, value) in reply.headers() {
+                headers.insert(name, &*value);
+            }
+            client.publish_with_headers(way_back.clone(), headers, reply.payload.clone()).await.unwrap();
+        }
+    };
+    let request = message(&key("pod"), Kind::SyncRequest);
+    let (answered, ()) = tokio::join!(leader.sync(&request, HANG), serve);
+    assert_eq!(answered.unwrap(), answer);
+    assert_eq!(stray(&leader, Stray::Reply), 2);
+}
+
 /// What no leader would accept, and what is about another instance than its subject's, makes room again.
 #[tokio::test]
 async fn what_is_no_registration_is_removed_from_the_stream() {
@@ -538,11 +594,15 @@ async fn what_is_no_registration_is_removed_from_the_stream() {
         let subject = key(number).full_name();
         Envelope::sign(&signing, Kind::Registration, &cluster, &subject, "id", WallTime(0), "x".into())
     };
-    let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let context = async_nats::jetstream::new(client.clone());
     for number in 0..300 {
         let subject = format!("rotacast.dev.registrations.ledger.pod.junk-{number}");
-        context.publish(subject, vec![b'x'; 10_000].into()).await.unwrap().await.unwrap();
+        client.publish(subject, vec![b'x'; 10_000].into()).await.unwrap();
     }
+    let stream = context.get_stream("ROTACAST_REGISTRATIONS_DEV").await.unwrap();
+    let left = async || stream.get_info().await.unwrap().state.messages;
+    until("all of it to be stored", HANG, async || (left().await == 300).then_some(())).await;
     bus.register(&key(7), &registration(8)).await.unwrap();
     let good = registration(1);
     bus.register(&key(1), &good).await.unwrap();
@@ -550,8 +610,6 @@ async fn what_is_no_registration_is_removed_from_the_stream() {
     assert_eq!(registrations.next().await.unwrap().unwrap(), BusEvent::Message(good), "nothing else arrives");
     assert_eq!(registrations.next().await.unwrap().unwrap(), BusEvent::CaughtUp);
     assert_eq!((stray(&bus, Stray::Unreadable), stray(&bus, Stray::Subject)), (300, 1));
-    let stream = context.get_stream("ROTACAST_REGISTRATIONS_DEV").await.unwrap();
-    let left = async || stream.get_info().await.unwrap().state.messages;
     until("the rest to be gone", HANG, async || (left().await == 1).then_some(())).await;
     // Its signature is wrong, which only the leader can tell.
     bus.sweep_registration(&key(1));

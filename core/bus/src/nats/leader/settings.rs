@@ -1,6 +1,6 @@
 //! How the streams should be, and what is wrong with the ones that are there.
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy, PersistenceMode, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, PersistenceMode, Republish, RetentionPolicy, StorageType};
 
 use crate::nats::StreamLimits;
 use crate::nats::stream::{Kind, SERVER_HEADERS};
@@ -50,6 +50,21 @@ impl Kind {
         }
     }
 
+    /// Whether it acknowledges what is published to it. The server acknowledges wherever the publisher says, with rights of
+    /// its own, so a stream that services publish to does not.
+    fn acknowledges(self) -> bool {
+        self == Kind::State
+    }
+
+    /// What it announces of what it has stored, and where.
+    fn republish(self, names: &Names) -> Option<Republish> {
+        (self == Kind::Registrations).then(|| Republish {
+            source: names.registrations(),
+            destination: names.registered_pattern(),
+            headers_only: true,
+        })
+    }
+
     /// How we create it.
     pub(in crate::nats) fn config(self, names: &Names, limits: StreamLimits, replicas: usize) -> Config {
         let what = match self {
@@ -75,6 +90,8 @@ impl Kind {
             // The broadcaster prunes registrations and reports of incarnations that are over.
             deny_purge: self == Kind::State,
             allow_direct: true,
+            no_ack: !self.acknowledges(),
+            republish: self.republish(names),
             ..Config::default()
         }
     }
@@ -94,7 +111,17 @@ impl Kind {
             format!("retention is {:?}: reading would remove messages; expected Limits", found.retention)
         });
         audit.error_if(found.sealed, || "it is sealed: nothing can be published".into());
-        audit.error_if(found.no_ack, || "no_ack is on: no publisher would learn whether a message is durable".into());
+        audit.error_if(self.acknowledges() && found.no_ack, || {
+            "no_ack is on: no broadcaster would learn whether a state is durable".into()
+        });
+        audit.error_if(!self.acknowledges() && !found.no_ack, || {
+            "no_ack is off: a service's login could have the server publish for it, under any subject".into()
+        });
+        let (announces, expected) = (&found.republish, self.republish(names));
+        audit.error_if(expected.is_some() && *announces != expected, || {
+            "republish is not as Rotacast sets it: no instance would learn whether its registration is stored".into()
+        });
+        audit.warn_if(expected.is_none() && announces.is_some(), "republishes what it stores", "set republish to none");
         audit.error_if(found.mirror.is_some(), || "it is a mirror: nothing can be published to it here".into());
         audit.error_if(found.subject_transform.is_some(), || {
             "it transforms subjects: readers would not find their messages".into()
@@ -155,7 +182,7 @@ impl Kind {
         audit.warn_if(found.max_messages <= 0, "has no limit in messages", "set max messages");
         audit.warn_if(
             found.max_consumers > 0,
-            "limits its consumers: each subscriber needs one",
+            "limits its consumers: each broadcaster, and each instance that is connected to one, needs one",
             "set max consumers to -1",
         );
         audit.warn_if(
@@ -181,7 +208,7 @@ impl Kind {
             );
         }
         audit.error_if(self == Kind::State && !found.allow_direct, || {
-            "does not allow direct access: instances could not read states".into()
+            "does not allow direct access: broadcasters could not read states for instances".into()
         });
         if audit.findings.is_empty() {
             audit.add(Level::Ok, "as it should be".into(), "");
@@ -242,7 +269,9 @@ mod tests {
             assert_eq!(worst(kind, |c| c.subjects = vec!["other.>".into()]), Level::Error);
             assert_eq!(worst(kind, |c| c.retention = RetentionPolicy::WorkQueue), Level::Error);
             assert_eq!(worst(kind, |c| c.retention = RetentionPolicy::Interest), Level::Error);
-            assert_eq!(worst(kind, |c| c.no_ack = true), Level::Error);
+            assert_eq!(worst(kind, |c| c.no_ack = !c.no_ack), Level::Error);
+            let elsewhere = Republish { source: ">".into(), destination: "elsewhere.>".into(), headers_only: false };
+            assert!(worst(kind, |c| c.republish = Some(elsewhere)) >= Level::Warning);
             assert_eq!(worst(kind, |c| c.sealed = true), Level::Error);
             assert_eq!(worst(kind, |c| c.discard_new_per_subject = true), Level::Error);
             assert_eq!(worst(kind, |c| c.max_messages_per_subject = -1), Level::Warning);
@@ -260,6 +289,7 @@ mod tests {
             assert_eq!(worst(kind, |c| c.storage = StorageType::Memory), Level::Warning);
             assert_eq!(worst(kind, |c| c.persist_mode = Some(PersistenceMode::Async)), Level::Warning);
         }
+        assert_eq!(worst(Kind::Registrations, |c| c.republish = None), Level::Error);
         assert_eq!(worst(Kind::State, |c| c.discard = DiscardPolicy::Old), Level::Warning);
         assert_eq!(worst(Kind::State, |c| c.allow_direct = false), Level::Error);
         for kind in [Kind::Registrations, Kind::Reports] {

@@ -11,10 +11,11 @@ use bytes::Bytes;
 use rotacast_proto::Envelope;
 use rotacast_protocol::{Revision, SecretName};
 
+use super::publish::PublishFailure;
 use crate::BusError;
 use crate::feed::{LastProblem, next_pause, pauses};
 use crate::nats::stream::Kind;
-use crate::nats::{NatsBus, PublishFailure, envelope};
+use crate::nats::{NatsBus, envelope};
 
 /// Most secrets whose place in the stream is remembered; beyond it all are forgotten and read again.
 const MAX_REMEMBERED: usize = 100_000;

@@ -73,7 +73,7 @@ impl NatsBus {
         let heartbeat = self.inner.options.heartbeat;
         for _ in 0..2 {
             let continuity = self.inner.continuity.subscribe();
-            let ours = (&self.inner.context, &self.inner.names, &self.inner.strays);
+            let ours = (&self.inner.context, &self.inner.names, &*self.inner.strays);
             match Reading::begin(ours, &name, filters.clone(), heartbeat, continuity).await {
                 Ok(reading) => return Ok(reading),
                 Err(Broken::NoStream) => {
