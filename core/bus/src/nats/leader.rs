@@ -75,14 +75,14 @@ impl LeaderBus for NatsBus {
 
     async fn prune_registration(&self, key: &InstanceKey) -> Result<(), BusError> {
         self.within(async {
-            self.forget(Kind::Registrations, self.inner.names.registration(key)).await?;
-            self.forget(Kind::Reports, self.inner.names.report(key)).await
+            self.forget(Kind::Registrations, self.inner.names.registration(key), None).await?;
+            self.forget(Kind::Reports, self.inner.names.report(key), None).await
         })
         .await
     }
 
     fn sweep_registration(&self, key: &InstanceKey) {
-        self.sweep_subject(Kind::Registrations, self.inner.names.registration(key));
+        self.sweep_read(self.inner.names.registration(key));
     }
 
     fn watch_reports(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
@@ -210,11 +210,18 @@ impl NatsBus {
         vec![kind.subjects(&self.inner.names)]
     }
 
-    async fn forget(&self, kind: Kind, subject: String) -> Result<(), BusError> {
+    /// Removes what is stored under a subject: all of it, or up to a sequence.
+    async fn forget(&self, kind: Kind, subject: String, up_to: Option<u64>) -> Result<(), BusError> {
         let name = kind.stream(&self.inner.names);
         let stream =
             self.inner.context.get_stream_no_info(&name).await.map_err(|problem| self.request_error(&problem))?;
-        match stream.purge().filter(subject).await {
+        let purge = stream.purge().filter(subject);
+        let purged = match up_to {
+            // The server keeps what has this sequence.
+            Some(up_to) => purge.sequence(up_to.saturating_add(1)).await,
+            None => purge.await,
+        };
+        match purged {
             Ok(_) => Ok(()),
             Err(problem) => match problem.kind() {
                 jetstream::stream::PurgeErrorKind::JetStream(error) => match error.error_code() {

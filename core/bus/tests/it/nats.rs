@@ -616,6 +616,36 @@ async fn what_is_no_registration_is_removed_from_the_stream() {
     until("all to be gone", HANG, async || (left().await == 0).then_some(())).await;
 }
 
+/// The leader finds out that a registration is none that it accepts while the instance sends a good one.
+#[tokio::test]
+async fn what_was_published_after_the_rubbish_stays() {
+    let Some(server) = Nats::start().await else { return };
+    let bus = NatsBus::connect(options(&server, "dev")).await.unwrap();
+    let key = |number| InstanceKey::new("ledger".parse().unwrap(), "pod".parse().unwrap(), Incarnation(number));
+    let registration = |number, text: &'static str| {
+        let (signing, cluster) = (SigningKey::generate(), ClusterName::new("dev").unwrap());
+        let subject = key(number).full_name();
+        Envelope::sign(&signing, Kind::Registration, &cluster, &subject, text, WallTime(0), text.into())
+    };
+    for number in [1, 2] {
+        bus.register(&key(number), &registration(number, "bad")).await.unwrap();
+    }
+    let mut registrations = bus.watch_registrations();
+    while registrations.next().await.unwrap().unwrap() != BusEvent::CaughtUp {}
+    drop(registrations);
+    let good = registration(1, "good");
+    bus.register(&key(1), &good).await.unwrap();
+    // In this order they are swept.
+    bus.sweep_registration(&key(1));
+    bus.sweep_registration(&key(2));
+    let context = async_nats::jetstream::new(async_nats::connect(server.url()).await.unwrap());
+    let stream = context.get_stream("ROTACAST_REGISTRATIONS_DEV").await.unwrap();
+    let left = async || stream.get_info().await.unwrap().state.messages;
+    until("the second to be gone", HANG, async || (left().await <= 1).then_some(())).await;
+    let mut registrations = bus.watch_registrations();
+    assert_eq!(registrations.next().await.unwrap().unwrap(), BusEvent::Message(good));
+}
+
 #[tokio::test]
 async fn a_stream_that_is_nearly_full_is_found_and_measured() {
     let Some(server) = Nats::start().await else { return };

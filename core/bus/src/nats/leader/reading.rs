@@ -38,6 +38,7 @@ pub(super) enum Step {
     /// No receiver would accept what is stored there.
     Rubbish {
         subject: String,
+        sequence: u64,
     },
 }
 
@@ -139,6 +140,11 @@ impl<'b> Reading<'b> {
         Ok(reading)
     }
 
+    /// The stream's sequence of what was delivered last.
+    pub(super) fn reached(&self) -> u64 {
+        self.reached
+    }
+
     /// The next step. Cancel-safe only in that a dropped call ends the reading.
     pub(super) async fn next(&mut self) -> Result<Step, Broken> {
         loop {
@@ -210,7 +216,7 @@ impl<'b> Reading<'b> {
         if let Some(left_out) = LIMIT.admit() {
             tracing::warn!(%subject, problem = of_subject, left_out, "message that is none of ours; removed");
         }
-        self.ready.push_back(Step::Rubbish { subject: subject.to_string() });
+        self.ready.push_back(Step::Rubbish { subject: subject.to_string(), sequence: self.reached });
     }
 
     /// Counts and names what did not come from our consumer.

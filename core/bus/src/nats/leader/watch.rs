@@ -46,12 +46,13 @@ impl NatsBus {
                                 row = pauses();
                                 BusEvent::CaughtUp
                             }
-                            Ok(Step::Rubbish { subject }) => {
-                                self.sweep_subject(kind, subject);
+                            Ok(Step::Rubbish { subject, sequence }) => {
+                                self.sweep_subject(kind, subject, sequence);
                                 continue;
                             }
                             Err(why) => break why,
                         };
+                        self.has_read(kind, reading.reached());
                         deliver(out, Ok(event)).await?;
                     };
                     tracing::debug!(?kind, ?why, "subscription begins anew");
