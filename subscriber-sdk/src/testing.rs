@@ -421,6 +421,8 @@ impl InstanceBus for FakeCluster {
             epoch: Epoch(1),
             covered: report.sequence,
             unregistered,
+            unproven: false,
+            challenge: None,
             secrets,
         };
         self.fold(&mut world, report);

@@ -4,16 +4,24 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use rotacast_protocol::coordinator::{Elsewhere, LastSign, gone_after};
-use rotacast_protocol::{InstanceKey, Instant, SecretName};
+use rotacast_protocol::{InstanceKey, Instant, ReportSequence, SecretName};
 
 /// Of every incarnation in the roster, and of no other: as bounded as the roster.
 pub(super) struct Heard {
     term_began: Instant,
-    last: HashMap<InstanceKey, Option<LastSign>>,
+    last: HashMap<InstanceKey, Last>,
     /// The longest interval at which instances of a secret are heard. As bounded as the secrets that are served.
     intervals: HashMap<SecretName, Duration>,
     /// The longest of them in this term: of a secret that is not served, none is known.
     longest: Duration,
+}
+
+/// What was heard of one incarnation.
+#[derive(Default)]
+struct Last {
+    sign: Option<LastSign>,
+    /// Its newest report: a recording of an earlier one is no sign.
+    report: ReportSequence,
 }
 
 impl Default for Heard {
@@ -44,21 +52,41 @@ impl Heard {
         self.last.remove(key);
     }
 
-    /// It has sent a Sync or a report, for these secrets.
-    pub(super) fn note<'s>(&mut self, key: &InstanceKey, at: Instant, secrets: impl Iterator<Item = &'s SecretName>) {
+    /// It has sent a report over the bus, for these secrets. It counts if it is newer than every one before.
+    pub(super) fn reports<'s>(
+        &mut self,
+        key: &InstanceKey,
+        sequence: ReportSequence,
+        at: Instant,
+        secrets: impl Iterator<Item = &'s SecretName>,
+    ) {
+        if self.last.get(key).is_some_and(|last| last.report < sequence) {
+            self.syncs(key, sequence, at, secrets);
+        }
+    }
+
+    /// It has sent a Sync with an effect, for these secrets.
+    pub(super) fn syncs<'s>(
+        &mut self,
+        key: &InstanceKey,
+        sequence: ReportSequence,
+        at: Instant,
+        secrets: impl Iterator<Item = &'s SecretName>,
+    ) {
         let Some(last) = self.last.get_mut(key) else { return };
+        last.report = last.report.max(sequence);
         let interval = |secret| self.intervals.get(secret).copied().unwrap_or(self.longest);
         let interval = secrets.map(interval).max().unwrap_or_default();
-        let (until, before) = (at + gone_after(interval), last.unwrap_or(LastSign { at, may_run_until: at }));
-        *last = Some(LastSign { at: at.max(before.at), may_run_until: until.max(before.may_run_until) });
+        let (until, before) = (at + gone_after(interval), last.sign.unwrap_or(LastSign { at, may_run_until: at }));
+        last.sign = Some(LastSign { at: at.max(before.at), may_run_until: until.max(before.may_run_until) });
     }
 
     /// What speaks against saying that an incarnation is gone.
     pub(super) fn elsewhere(&self, key: &InstanceKey) -> Elsewhere {
         let others = self.last.iter().filter(|(other, _)| *other != key);
         Elsewhere {
-            this: self.last.get(key).copied().flatten(),
-            other: others.map(|(_, last)| last.map_or(self.term_began, |last| last.at)).max(),
+            this: self.last.get(key).and_then(|last| last.sign),
+            other: others.map(|(_, last)| last.sign.map_or(self.term_began, |sign| sign.at)).max(),
         }
     }
 }
@@ -82,7 +110,9 @@ mod tests {
         let sign =
             |seconds| Some(LastSign { at: at(seconds), may_run_until: at(seconds) + gone_after(Duration::ZERO) });
         let mut heard = Heard::default();
-        let note = |heard: &mut Heard, name: &str, seconds| heard.note(&key(name), at(seconds), [].into_iter());
+        let note = |heard: &mut Heard, name: &str, seconds| {
+            heard.syncs(&key(name), ReportSequence(1), at(seconds), [].into_iter());
+        };
         heard.begin(at(10));
         note(&mut heard, "stranger", 11);
         heard.registered(key("a"));
@@ -109,11 +139,27 @@ mod tests {
         heard.interval(rarely.clone(), long);
         heard.registered(key("a"));
         let until = |heard: &Heard| heard.elsewhere(&key("a")).this.unwrap().may_run_until;
-        heard.note(&key("a"), at(10), [&often].into_iter());
+        heard.syncs(&key("a"), ReportSequence(1), at(10), [&often].into_iter());
         assert_eq!(until(&heard), at(10) + gone_after(short));
-        heard.note(&key("a"), at(20), [&often, &rarely].into_iter());
-        heard.note(&key("a"), at(30), [&often].into_iter());
+        heard.syncs(&key("a"), ReportSequence(1), at(20), [&often, &rarely].into_iter());
+        heard.syncs(&key("a"), ReportSequence(1), at(30), [&often].into_iter());
         assert_eq!(until(&heard), at(20) + gone_after(long));
         assert_eq!(heard.elsewhere(&key("a")).this.unwrap().at, at(30));
+    }
+
+    #[test]
+    fn a_report_that_comes_again_is_no_sign() {
+        let mut heard = Heard::default();
+        heard.registered(key("a"));
+        let report = |heard: &mut Heard, sequence, seconds| {
+            heard.reports(&key("a"), ReportSequence(sequence), at(seconds), [].into_iter());
+            heard.elsewhere(&key("a")).this.map(|sign| sign.at)
+        };
+        assert_eq!(report(&mut heard, 5, 10), Some(at(10)));
+        assert_eq!(report(&mut heard, 5, 20), Some(at(10)));
+        assert_eq!(report(&mut heard, 4, 30), Some(at(10)));
+        assert_eq!(report(&mut heard, 6, 40), Some(at(40)));
+        heard.syncs(&key("a"), ReportSequence(8), at(50), [].into_iter());
+        assert_eq!(report(&mut heard, 8, 60), Some(at(50)));
     }
 }

@@ -1,53 +1,40 @@
-//! How many Syncs an instance may have under way, so that one that floods takes no place from the others.
+//! How many Syncs of unknown senders may be under way, so that a service that floods takes no place from the others. An
+//! incarnation in the roster has one at most that takes time: the next one has to echo its answer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rotacast_protocol::{InstanceKey, ServiceName};
-
-/// Syncs of one incarnation under way. It sends one, and another when it has given that one up.
-pub(super) const SYNCS_OF_ONE_LIFE: usize = 2;
+use rotacast_protocol::ServiceName;
 
 /// Syncs under way of all incarnations of one service that the roster does not know: a client that floods may make them up.
 /// The answer is only to register, so a place is taken for a moment; a quarter of all places leaves the others theirs.
 pub(super) const SYNCS_UNREGISTERED: usize = 256;
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-enum Holder {
-    Life(InstanceKey),
-    Unregistered(ServiceName),
-}
-
 /// The places taken; no more entries than Syncs under way.
 #[derive(Default)]
 pub(super) struct SyncPlaces {
-    taken: Mutex<HashMap<Holder, usize>>,
+    taken: Mutex<HashMap<ServiceName, usize>>,
 }
 
 /// One place, until it is dropped.
 pub(super) struct SyncPlace {
     places: Arc<SyncPlaces>,
-    holder: Holder,
+    service: ServiceName,
 }
 
 impl SyncPlaces {
-    /// A place for a Sync of this incarnation; nothing when it has all that it may have. The caller has checked who it is.
-    pub(super) fn take(self: &Arc<Self>, key: &InstanceKey, registered: bool) -> Option<SyncPlace> {
-        let (holder, most) = if registered {
-            (Holder::Life(key.clone()), SYNCS_OF_ONE_LIFE)
-        } else {
-            (Holder::Unregistered(key.service.clone()), SYNCS_UNREGISTERED)
-        };
+    /// A place for a Sync of an incarnation that the roster does not know; nothing when its service has all that it may have.
+    pub(super) fn take(self: &Arc<Self>, service: &ServiceName) -> Option<SyncPlace> {
         let mut taken = self.taken();
-        let count = taken.entry(holder.clone()).or_default();
-        if *count >= most {
+        let count = taken.entry(service.clone()).or_default();
+        if *count >= SYNCS_UNREGISTERED {
             return None;
         }
         *count += 1;
-        Some(SyncPlace { places: Arc::clone(self), holder })
+        Some(SyncPlace { places: Arc::clone(self), service: service.clone() })
     }
 
-    fn taken(&self) -> std::sync::MutexGuard<'_, HashMap<Holder, usize>> {
+    fn taken(&self) -> std::sync::MutexGuard<'_, HashMap<ServiceName, usize>> {
         // Whole after every call on it.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -56,10 +43,10 @@ impl SyncPlaces {
 impl Drop for SyncPlace {
     fn drop(&mut self) {
         let mut taken = self.places.taken();
-        if let Some(count) = taken.get_mut(&self.holder) {
+        if let Some(count) = taken.get_mut(&self.service) {
             *count -= 1;
             if *count == 0 {
-                taken.remove(&self.holder);
+                taken.remove(&self.service);
             }
         }
     }

@@ -11,6 +11,7 @@ mod home;
 mod isolation;
 mod lost;
 mod on_record;
+mod recordings;
 mod scheduled;
 mod sealing;
 mod stored;
@@ -601,11 +602,15 @@ async fn a_secret_that_cannot_answer_costs_the_others_nothing() {
     };
     let secrets_said = names.into_iter().map(|name| (name, report.clone())).collect();
     let report = InstanceReport { key, sequence: ReportSequence(1), secrets: secrets_said };
-    let request = SyncRequest { nonce: Nonce(7), report };
-    let envelope = instance.seal(&request, "2", clock::wall());
-    // As long as the SDK waits.
-    let reply = bus.sync(&envelope, Duration::from_secs(2)).await.expect("no answer in time");
-    let reply = SyncReply::open(&reply, &environment.cluster, |_, _| Some(environment.key.public())).unwrap();
+    let ask = async |echo| {
+        let request = SyncRequest { nonce: Nonce(7), echo, report: report.clone() };
+        let envelope = instance.seal(&request, "2", clock::wall());
+        // As long as the SDK waits.
+        let reply = bus.sync(&envelope, Duration::from_secs(2)).await.expect("no answer in time");
+        SyncReply::open(&reply, &environment.cluster, |_, _| Some(environment.key.public())).unwrap()
+    };
+    let first = ask(None).await;
+    let reply = ask(first.challenge).await;
     assert!(reply.secrets.contains_key(&name()), "{reply:?}");
     stop.cancel();
     running.await.unwrap();

@@ -17,19 +17,22 @@ pub(crate) enum SyncOutcome {
     Answered,
     /// With a reply that asks for the registration.
     Unregistered,
+    /// With a reply that asks for another Sync: it did not echo the challenge that is outstanding.
+    Unproven,
     /// It was not signed by who it speaks for, or does not parse.
     Refused,
-    /// Its sender has too many under way.
+    /// Instances of its service that the roster does not know have too many under way.
     Throttled,
 }
 
 impl SyncOutcome {
-    const ALL: [Self; 4] = [Self::Answered, Self::Unregistered, Self::Refused, Self::Throttled];
+    const ALL: [Self; 5] = [Self::Answered, Self::Unregistered, Self::Unproven, Self::Refused, Self::Throttled];
 
     fn label(self) -> &'static str {
         match self {
             Self::Answered => "answered",
             Self::Unregistered => "unregistered",
+            Self::Unproven => "unproven",
             Self::Refused => "refused",
             Self::Throttled => "throttled",
         }

@@ -141,6 +141,29 @@ counter!(
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Nonce(pub u64);
 
+/// What a leader's answer to a Sync asks the next one to echo. Unpredictable, and never zero.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Challenge(NonZeroU64);
+
+impl Challenge {
+    /// From a number that was drawn, or that came over the wire; zero is none.
+    #[must_use]
+    pub fn new(number: u64) -> Option<Self> {
+        NonZeroU64::new(number).map(Self)
+    }
+
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl From<NonZeroU64> for Challenge {
+    fn from(number: NonZeroU64) -> Self {
+        Self(number)
+    }
+}
+
 macro_rules! drawn {
     ($(#[$doc:meta])* $name:ident, $noun:literal) => {
         $(#[$doc])*

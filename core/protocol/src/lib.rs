@@ -8,6 +8,7 @@
 
 #[cfg(test)]
 mod bench;
+pub mod challenge;
 pub mod coordinator;
 pub mod id;
 pub mod machine;
@@ -28,7 +29,7 @@ pub mod word;
 extern crate self as rotacast_protocol;
 
 pub use id::{
-    AuditChain, ClusterId, Epoch, Generation, HistoryId, Incarnation, InstanceKey, LeaseSequence, Nonce,
+    AuditChain, Challenge, ClusterId, Epoch, Generation, HistoryId, Incarnation, InstanceKey, LeaseSequence, Nonce,
     ReportSequence, Revision, RotationId, RotationNumber, Version,
 };
 pub use name::{ClusterName, InstanceName, OperatorName, SecretName, ServiceName};

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Epoch, Generation, InstanceKey, LeaseSequence, Nonce, ReportSequence, Revision, RotationId, Version};
+use crate::id::{
+    Challenge, Epoch, Generation, InstanceKey, LeaseSequence, Nonce, ReportSequence, Revision, RotationId, Version,
+};
 use crate::name::SecretName;
 use crate::phase::Phase;
 use crate::word::words;
@@ -158,6 +160,8 @@ pub struct InstanceReport {
 pub struct SyncRequest {
     /// Echoed by the reply; the lease counts from the moment this was sent.
     pub nonce: Nonce,
+    /// The challenge of the newest answer that has arrived; none before the first.
+    pub echo: Option<Challenge>,
     /// The whole observed state. Leases are asked for what it holds and for what it has reached.
     pub report: InstanceReport,
 }
@@ -174,6 +178,10 @@ pub struct SyncReply {
     pub covered: ReportSequence,
     /// The leader does not know this incarnation: register again.
     pub unregistered: bool,
+    /// The request did not echo the outstanding challenge, so it had no effect. The next one may.
+    pub unproven: bool,
+    /// What the next Sync has to echo; none for an incarnation that is not registered.
+    pub challenge: Option<Challenge>,
     /// By secret: leases, and the desired state when the instance's was older.
     pub secrets: BTreeMap<SecretName, SecretGrant>,
 }

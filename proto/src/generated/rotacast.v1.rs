@@ -160,6 +160,9 @@ pub struct SyncRequest {
     pub nonce: u64,
     #[prost(message, optional, tag = "2")]
     pub report: ::core::option::Option<InstanceReport>,
+    /// The challenge of the newest SyncReply that has arrived; 0 before the first.
+    #[prost(fixed64, tag = "3")]
+    pub echo: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Lease {
@@ -196,6 +199,12 @@ pub struct SyncReply {
     pub unregistered: bool,
     #[prost(message, repeated, tag = "6")]
     pub secrets: ::prost::alloc::vec::Vec<SecretGrant>,
+    /// The request did not echo the outstanding challenge, so it had no effect. The next one may.
+    #[prost(bool, tag = "7")]
+    pub unproven: bool,
+    /// What the next SyncRequest has to echo; 0 for an incarnation that is not registered.
+    #[prost(fixed64, tag = "8")]
+    pub challenge: u64,
 }
 /// Type rotacast.v1.FetchRequest: asks a broadcaster for the value of one version.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use prost::Message as _;
 use rotacast_protocol::message::{MAX_HELD_VERSIONS, MAX_SECRETS_PER_INSTANCE, SecretGrant, SyncReply, SyncRequest};
-use rotacast_protocol::{Epoch, LeaseSequence, Nonce, ReportSequence, SecretName};
+use rotacast_protocol::{Challenge, Epoch, LeaseSequence, Nonce, ReportSequence, SecretName};
 
 use super::WireMessage;
 use super::field::{
@@ -28,14 +28,18 @@ impl WireMessage for SyncRequest {
     }
 
     fn encode(&self) -> Bytes {
-        let wire = v1::SyncRequest { nonce: self.nonce.0, report: Some(report::to_wire(&self.report)) };
+        let wire = v1::SyncRequest {
+            nonce: self.nonce.0,
+            report: Some(report::to_wire(&self.report)),
+            echo: self.echo.map_or(0, Challenge::get),
+        };
         wire.encode_to_vec().into()
     }
 
     fn decode(payload: &Bytes) -> Result<Self, EnvelopeError> {
         parse(Self::KIND, payload, |wire: v1::SyncRequest| {
             let report = report::from_wire(required("report", wire.report)?).map_err(|error| error.within("report"))?;
-            Ok(Self { nonce: Nonce(wire.nonce), report })
+            Ok(Self { nonce: Nonce(wire.nonce), echo: Challenge::new(wire.echo), report })
         })
     }
 }
@@ -54,6 +58,8 @@ impl WireMessage for SyncReply {
             epoch: self.epoch.0,
             covered: self.covered.0,
             unregistered: self.unregistered,
+            unproven: self.unproven,
+            challenge: self.challenge.map_or(0, Challenge::get),
             secrets: self.secrets.iter().map(|(secret, grant)| grant_to_wire(secret, grant)).collect(),
         };
         wire.encode_to_vec().into()
@@ -74,6 +80,8 @@ impl WireMessage for SyncReply {
                 epoch: Epoch(wire.epoch),
                 covered: ReportSequence(wire.covered),
                 unregistered: wire.unregistered,
+                unproven: wire.unproven,
+                challenge: Challenge::new(wire.challenge),
                 secrets,
             })
         })

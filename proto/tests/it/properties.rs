@@ -20,7 +20,7 @@ use rotacast_protocol::message::{
     SyncRequest,
 };
 use rotacast_protocol::status::{BroadcasterStatus, InstanceStatus, SecretStatus};
-use rotacast_protocol::{ClusterName, Version, WallTime};
+use rotacast_protocol::{Challenge, ClusterName, Version, WallTime};
 
 fn reads_back<M: WireMessage + PartialEq + Debug>(message: &M) {
     assert_eq!(&M::decode(&message.encode()).unwrap(), message);
@@ -236,7 +236,7 @@ fn decode_as_everything(bytes: &Bytes) {
 fn the_largest_messages_fit_a_payload() {
     let report = arbitrary::largest_report();
     reads_back(&report);
-    reads_back(&SyncRequest { nonce: rotacast_protocol::Nonce(u64::MAX), report });
+    reads_back(&SyncRequest { nonce: rotacast_protocol::Nonce(u64::MAX), echo: Challenge::new(u64::MAX), report });
     reads_back(&arbitrary::largest_reply());
 
     let put = v1::OperatorCommand {

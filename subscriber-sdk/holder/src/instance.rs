@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rotacast_protocol::message::{
     InstanceReport, MAX_SECRETS_PER_INSTANCE, Registration, SecretReport, SyncReply, SyncRequest,
 };
-use rotacast_protocol::{InstanceKey, Instant, Nonce, ReportSequence, SecretName};
+use rotacast_protocol::{Challenge, InstanceKey, Instant, Nonce, ReportSequence, SecretName};
 
 use crate::holder::Holder;
 use crate::input::{Command, Input, Rejection};
@@ -48,6 +48,22 @@ pub enum InstanceCommand {
     Secret(SecretName, Command),
 }
 
+/// Whether a Sync that had no effect is made once more at once, with the challenge of its answer. Only once in a row: leaders
+/// that each ask for their own challenge are not asked in a loop.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Again {
+    No,
+    Due,
+    /// The Sync under way is the one that was made once more.
+    Sent,
+}
+
+impl Again {
+    fn sent(self) -> Self {
+        if self == Self::Due { Self::Sent } else { Self::No }
+    }
+}
+
 /// One incarnation.
 #[derive(Clone, Hash, Debug)]
 pub struct Instance {
@@ -56,6 +72,9 @@ pub struct Instance {
     holders: BTreeMap<SecretName, Holder>,
     registered: BTreeSet<SecretName>,
     unknown_to_leader: bool,
+    /// What the leader's newest answer asks the next Sync to echo.
+    challenge: Option<Challenge>,
+    again: Again,
     sequence: ReportSequence,
     reports: BTreeMap<SecretName, SecretReport>,
     /// The newest report with news in it.
@@ -73,6 +92,8 @@ impl Instance {
             holders: BTreeMap::new(),
             registered: BTreeSet::new(),
             unknown_to_leader: false,
+            challenge: None,
+            again: Again::No,
             sequence: ReportSequence(0),
             reports: BTreeMap::new(),
             news: ReportSequence(0),
@@ -131,7 +152,7 @@ impl Instance {
     /// The Sync request to send, after `SyncSent` with this nonce was taken in.
     #[must_use]
     pub fn sync_request(&self, nonce: Nonce) -> SyncRequest {
-        SyncRequest { nonce, report: self.report() }
+        SyncRequest { nonce, echo: self.challenge, report: self.report() }
     }
 
     /// Takes in what happened.
@@ -146,6 +167,7 @@ impl Instance {
                 Ok(())
             }
             InstanceInput::SyncSent { nonce, at } => {
+                self.again = self.again.sent();
                 // What is not registered yet asks for no lease.
                 let known = &self.registered;
                 let registered = self.holders.iter_mut().filter(|(secret, _)| is_registered(known, secret));
@@ -184,6 +206,12 @@ impl Instance {
         }
         self.unknown_to_leader |= reply.unregistered;
         let nonce = reply.nonce;
+        self.challenge = reply.challenge.or(self.challenge);
+        if reply.unproven && self.again == Again::No {
+            // It had no effect, so it says nothing about any secret.
+            self.again = Again::Due;
+            return Ok(());
+        }
         let results: Vec<_> = self
             .holders
             .iter_mut()
@@ -238,7 +266,7 @@ impl Instance {
                 }
             }
         }
-        if sync {
+        if sync || self.again == Again::Due && registered().next().is_some() {
             commands.push(InstanceCommand::Sync);
         }
         commands

@@ -352,6 +352,8 @@ impl Hand {
             epoch: Epoch(1),
             covered: ReportSequence(0),
             unregistered: false,
+            unproven: false,
+            challenge: None,
             secrets: BTreeMap::from([(self.secret.clone(), grant)]),
         };
         self.takes(InstanceInput::SyncReply(reply))

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rotacast_protocol::coordinator::{Change, Coordinator, MAX_MEMBERS};
 use rotacast_protocol::policy::{WhenEmpty, WhenUnreachable};
 use rotacast_protocol::record::{RecordChange, RetireStep, SecretRecord};
-use rotacast_protocol::{Epoch, Phase, ReportSequence, Version};
+use rotacast_protocol::{Epoch, Nonce, Phase, ReportSequence, Version};
 
 use crate::clock::SECOND;
 use crate::fault::When;
@@ -45,6 +45,8 @@ pub struct Truth {
     /// When a leader last heard each incarnation, and the newest report that it heard. A report that was overtaken is
     /// no sign that the instance runs.
     pub heard: BTreeMap<String, (u64, ReportSequence)>,
+    /// The Syncs that had an effect.
+    pub granted: BTreeSet<Nonce>,
     /// The policy was changed, so no single policy says what silence means.
     pub policy_changed: bool,
     /// Versions whose retire began after the last restoration of the store.

@@ -1,15 +1,16 @@
 //! One broadcaster: the machine that ships, inside a shell that is stopped, cut off and given wrong answers.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
+use rotacast_protocol::challenge::Challenged;
 use rotacast_protocol::coordinator::{Change, Coordinator, Input, Tenure};
 use rotacast_protocol::machine::{
     Action, Answer, Event as MachineEvent, Jitter, MAX_EVENTS, Machine, Observer, SaveId,
 };
-use rotacast_protocol::message::{InstanceReport, Registration, SecretReport, Stage, SyncRequest};
+use rotacast_protocol::message::{InstanceReport, Registration, SecretGrant, SecretReport, Stage, SyncRequest};
 use rotacast_protocol::record::{SecretRecord, Timing};
-use rotacast_protocol::{Epoch, InstanceKey, Instant, Now};
+use rotacast_protocol::{Challenge, Epoch, InstanceKey, Instant, Now, ReportSequence};
 
 use crate::clock::{Clock, MS, ms};
 use crate::event::{Event, Mail};
@@ -31,6 +32,8 @@ pub(crate) struct Saving {
 pub(crate) struct Asker {
     pub(crate) from: (usize, u64),
     pub(crate) request: Rc<SyncRequest>,
+    /// What its next Sync has to echo.
+    pub(crate) next: Challenge,
 }
 
 /// The party that waits for an answer of the machine.
@@ -38,6 +41,16 @@ pub(crate) struct Asker {
 pub(crate) enum Waiting {
     Instance(Asker),
     Operator,
+}
+
+/// What a broadcaster says to a Sync.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Said {
+    Granted(Box<SecretGrant>),
+    /// It had no effect.
+    Unproven,
+    /// It had no effect: its sender is not in the roster.
+    Unregistered,
 }
 
 /// A request to the store that failed is repeated after so long.
@@ -60,6 +73,8 @@ pub struct Term {
     pub(crate) listed: bool,
     /// Who is in it, as far as this term knows, or is being written.
     pub(crate) entered: BTreeSet<InstanceKey>,
+    /// What each incarnation in it has to echo.
+    pub(crate) challenged: BTreeMap<InstanceKey, Challenged>,
     /// How far it has heard the registrations, and how many there were when it began.
     pub(crate) registrations_heard: usize,
     pub(crate) registrations_before: usize,
@@ -202,6 +217,7 @@ impl World {
             waking: None,
             listed: false,
             entered: BTreeSet::new(),
+            challenged: BTreeMap::new(),
             registrations_heard: 0,
             registrations_before,
             asked: 0,
@@ -232,18 +248,8 @@ impl World {
             }
             Mail::Saved { epoch, id, outcome } => self.saved(node, epoch, id, outcome),
             mail => {
-                let from = match &mail {
-                    // The same report may be sent in a Sync again.
-                    Mail::Sync { request, .. } => Some((&request.report.key, request.report.sequence, 0)),
-                    Mail::Report(report) => Some((&report.key, report.sequence, 1)),
-                    _ => None,
-                };
-                if let Some((key, sequence, above)) = from.filter(|_| self.leading_node() == Some(node)) {
-                    let name = format!("{}/{}/{}", key.service, key.instance, key.incarnation);
-                    let before = self.truth.heard.get(&name).map_or(0, |(_, newest)| newest.0 + above);
-                    if sequence.0 >= before {
-                        self.truth.heard.insert(name, (self.now, sequence));
-                    }
+                if let Mail::Report(report) = &mail {
+                    self.heard(node, &report.key, report.sequence, 1);
                 }
                 if let Some(term) = &mut self.leaders[node].term
                     && term.mailbox.len() < 4096
@@ -253,6 +259,17 @@ impl World {
             }
         }
         self.leader_goes_on(node);
+    }
+
+    /// A leader hears an incarnation. A report is news if it is newer by `above`: a Sync may send the same one again.
+    fn heard(&mut self, node: usize, key: &InstanceKey, sequence: ReportSequence, above: u64) {
+        if self.leading_node() != Some(node) {
+            return;
+        }
+        let before = self.truth.heard.get(&key.full_name()).map_or(0, |(_, newest)| newest.0 + above);
+        if sequence.0 >= before {
+            self.truth.heard.insert(key.full_name(), (self.now, sequence));
+        }
     }
 
     /// Shows the machine's work to the world's judge.
@@ -299,9 +316,8 @@ impl World {
                     term.answered += 1;
                     match (to, answer) {
                         (Waiting::Instance(asker), Answer::Granted(grant)) => {
-                            let key = &asker.request.report.key;
-                            let registered = term.coordinator().member_of(key).is_some_and(|member| member.registered);
-                            self.answer(&asker, term.epoch, !registered, grant);
+                            let challenge = Some(asker.next);
+                            self.answer(&asker, term.epoch, challenge, Said::Granted(Box::new(grant)));
                         }
                         (Waiting::Instance(_) | Waiting::Operator, Answer::Refused(_)) => self.counts.refused += 1,
                         (Waiting::Instance(_) | Waiting::Operator, _) => {}
@@ -320,7 +336,19 @@ impl World {
             Mail::Sync { from, request } => {
                 let Some(report) = request.report.secrets.get(&secret).cloned() else { return };
                 let (key, sequence) = (request.report.key.clone(), request.report.sequence);
-                let reply = Waiting::Instance(Asker { from, request: Rc::new(request) });
+                let drawn = Challenge::new(self.number()).expect("numbers begin at 1");
+                let mut asker = Asker { from, request: Rc::new(request), next: drawn };
+                let member = term.coordinator().member_of(&key).filter(|member| member.registered && !member.left);
+                if member.is_none() {
+                    return self.answer(&asker, term.epoch, None, Said::Unregistered);
+                }
+                let answered = term.challenged.entry(key.clone()).or_default().answer(asker.request.echo, drawn);
+                asker.next = answered.next;
+                if !answered.is_proven {
+                    return self.answer(&asker, term.epoch, Some(answered.next), Said::Unproven);
+                }
+                self.heard(node, &key, sequence, 0);
+                let reply = Waiting::Instance(asker);
                 term.asked += 1;
                 term.machine.handle(MachineEvent::Sync { key, sequence, report, reply });
             }

@@ -201,6 +201,8 @@ rules! {
     OverrideNames,
     /// Disable, destroy, erase, in this order, each when it is due.
     StepOrder,
+    /// A Sync has an effect only if it echoes the challenge that is outstanding.
+    ChallengeEchoed,
     /// The machine: every Sync, order and question is answered.
     Answered,
     /// The machine: nothing takes effect before its save is confirmed.

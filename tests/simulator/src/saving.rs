@@ -1,17 +1,18 @@
 //! How a broadcaster saves what it decides, and how the store takes it.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use rotacast_holder::InstanceInput;
-use rotacast_protocol::Epoch;
 use rotacast_protocol::machine::SaveId;
-use rotacast_protocol::message::{SecretGrant, SyncReply};
+use rotacast_protocol::message::SyncReply;
 use rotacast_protocol::record::SecretRecord;
+use rotacast_protocol::{Challenge, Epoch};
 
 use crate::clock::MS;
 use crate::event::{Event, Mail};
 use crate::instance::ToInstance;
-use crate::leader::Asker;
+use crate::leader::{Asker, Said};
 use crate::mutant::Around;
 use crate::outside::Stored;
 use crate::world::World;
@@ -118,14 +119,25 @@ impl World {
     }
 
     /// A broadcaster's answer to a Sync, on its way.
-    pub(crate) fn answer(&mut self, asker: &Asker, epoch: Epoch, unregistered: bool, grant: SecretGrant) {
+    pub(crate) fn answer(&mut self, asker: &Asker, epoch: Epoch, challenge: Option<Challenge>, said: Said) {
+        if let Said::Granted(_) = said
+            && !self.truth.granted.insert(asker.request.nonce)
+        {
+            let name = asker.request.report.key.full_name();
+            self.violated("I", format!("a Sync of {name} has an effect twice"));
+        }
         let reply = SyncReply {
             key: asker.request.report.key.clone(),
             nonce: asker.request.nonce,
             epoch,
             covered: asker.request.report.sequence,
-            unregistered,
-            secrets: [(self.secret.clone(), grant)].into(),
+            unregistered: said == Said::Unregistered,
+            unproven: said == Said::Unproven,
+            challenge,
+            secrets: match said {
+                Said::Granted(grant) => [(self.secret.clone(), *grant)].into(),
+                Said::Unproven | Said::Unregistered => BTreeMap::new(),
+            },
         };
         let (index, life) = asker.from;
         if self.instances[index].deaf > self.now {

@@ -42,7 +42,7 @@ pub fn configurations(deeper: bool) -> Vec<Bounds> {
         Bounds { name: "a stopped leader and its successor", stops: 1, cuts: 0, ..none.clone() },
         Bounds { name: "an instance and a joiner", joiners: 1, uses: 1, ..none.clone() },
         Bounds { name: "two instances and a killed leader", running: 2, kills: 1, horizon: 3600 * MS, ..none.clone() },
-        Bounds { name: "a restarted instance", restarts: 1, faults: 1, cuts: 0, horizon: 2800 * MS, ..none.clone() },
+        Bounds { name: "a restarted instance", restarts: 1, faults: 1, cuts: 0, horizon: 2300 * MS, ..none.clone() },
         Bounds { name: "a rollback", rollbacks: 1, uses: 1, faults: 1, ..none.clone() },
         Bounds { name: "a newer version", versions: 1, faults: 1, horizon: 2800 * MS, ..none.clone() },
         Bounds { name: "an instance on self-leases", running: 2, storebound: 1, faults: 1, uses: 1, cuts: 0, ..none },

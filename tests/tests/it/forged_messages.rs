@@ -115,7 +115,7 @@ impl Played {
         let identity = std::sync::Arc::new(forger.impostor(name, &forger.key("payments-api")));
         let (bus, cluster, own) = (forger.bus.clone(), forger.cluster.clone(), std::sync::Arc::clone(&identity));
         let renewing = tokio::spawn(async move {
-            let (mut known, mut lease) = ((Generation(0), Revision(0)), LeaseSequence(0));
+            let (mut known, mut lease, mut echo) = ((Generation(0), Revision(0)), LeaseSequence(0), None);
             for sequence in 1.. {
                 let part = SecretReport {
                     generation: known.0,
@@ -128,7 +128,7 @@ impl Played {
                 };
                 let secrets = BTreeMap::from([(secret(), part)]);
                 let report = InstanceReport { key: own.key().clone(), sequence: ReportSequence(sequence), secrets };
-                let request = own.seal(&SyncRequest { nonce: Nonce(sequence), report }, id(), clock::wall());
+                let request = own.seal(&SyncRequest { nonce: Nonce(sequence), echo, report }, id(), clock::wall());
                 let reply = bus
                     .sync(&request, Duration::from_secs(2))
                     .await
@@ -140,6 +140,10 @@ impl Played {
                     let registration = Registration { key: key.clone(), exclusive: false, secrets, left: false };
                     // It asks again if NATS did not take it.
                     drop(bus.register(&key, &own.seal(&registration, id(), clock::wall())).await);
+                }
+                echo = reply.as_ref().and_then(|reply| reply.challenge).or(echo);
+                if reply.as_ref().is_some_and(|reply| reply.unproven) {
+                    continue;
                 }
                 for grant in reply.into_iter().flat_map(|reply| reply.secrets.into_values()) {
                     lease = grant.sequence;
@@ -305,7 +309,7 @@ async fn s53_forged_messages_change_nothing_and_are_counted() {
     count = forger.one_more(count, "a report without a signature").await;
     forger.nothing_has_changed(&victim, "a report without a signature").await;
 
-    let request = SyncRequest { nonce: Nonce(7), report: report.clone() };
+    let request = SyncRequest { nonce: Nonce(7), echo: None, report: report.clone() };
     let asked = forger.bus.sync(&impostor.seal(&request, id(), clock::wall()), Duration::from_secs(2)).await;
     assert!(asked.is_err(), "a forged Sync was answered");
     count = forger.one_more(count, "a Sync of another instance of the service").await;

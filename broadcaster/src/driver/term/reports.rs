@@ -35,7 +35,7 @@ impl Term {
             };
             // The bus keeps the last report of an incarnation that may be long over.
             if live {
-                self.secrets.heard().note(&report.key, clock::instant(), report.secrets.keys());
+                self.secrets.heard().reports(&report.key, report.sequence, clock::instant(), report.secrets.keys());
             }
             let mut dropped = false;
             for (secret, part) in report.secrets {

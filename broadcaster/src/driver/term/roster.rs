@@ -2,6 +2,7 @@
 //! that reads it knows everyone who may hold a lease of an earlier leader.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,10 +11,11 @@ use futures::StreamExt as _;
 use rotacast_bus::BusEvent;
 use rotacast_log_limit::LogLimit;
 use rotacast_proto::Level;
+use rotacast_protocol::challenge::{Answered, Challenged};
 use rotacast_protocol::coordinator::Input;
 use rotacast_protocol::message::Registration;
 use rotacast_protocol::record::Unknown;
-use rotacast_protocol::{InstanceKey, SecretName};
+use rotacast_protocol::{Challenge, InstanceKey, SecretName};
 use rotacast_store::{Roster, RosterEntry};
 use tokio::sync::Notify;
 use tracing::{debug, warn};
@@ -43,9 +45,15 @@ pub(super) struct Listed {
     entry: RosterEntry,
     /// It uses nothing any more.
     left: bool,
+    /// What its next Sync has to echo.
+    challenged: Challenged,
 }
 
 impl Listed {
+    fn new(entry: RosterEntry, left: bool) -> Self {
+        Self { entry, left, challenged: Challenged::default() }
+    }
+
     /// Whether it may use a secret: one whose entry cannot be read may use any.
     fn may_use(&self, secret: &SecretName) -> bool {
         self.entry.secrets.as_ref().is_none_or(|secrets| secrets.contains(secret))
@@ -142,19 +150,27 @@ impl Term {
         let mut roster = self.roster();
         for entry in entries {
             self.secrets.heard().registered(entry.key.clone());
-            roster.insert(entry.key.clone(), Listed { entry, left: false });
+            roster.insert(entry.key.clone(), Listed::new(entry, false));
         }
         Ok(())
     }
 
-    /// Whether an incarnation is in the roster and has not left. Waits, until `over`, for one that is being written.
-    pub(super) async fn is_registered(&self, key: &InstanceKey, over: tokio::time::Instant) -> bool {
-        let known = || self.roster().get(key).map(|listed| !listed.left);
-        if known().is_none() {
-            // What is not entered by then registers again.
-            drop(tokio::time::timeout_at(over, self.entering.wait_for(key)).await);
-        }
-        known().unwrap_or(false)
+    /// Whether the roster has an incarnation.
+    pub(super) fn is_listed(&self, key: &InstanceKey) -> bool {
+        self.roster().contains_key(key)
+    }
+
+    /// Waits, until `over`, for an incarnation that is being written into the roster. What is not entered by then registers again.
+    pub(super) async fn wait_until_listed(&self, key: &InstanceKey, over: tokio::time::Instant) {
+        drop(tokio::time::timeout_at(over, self.entering.wait_for(key)).await);
+    }
+
+    /// What a Sync is answered, by what it echoes; nothing for an incarnation that is not in the roster, or has left.
+    pub(super) fn challenge(&self, key: &InstanceKey, echo: Option<Challenge>) -> Option<Answered> {
+        let drawn: NonZeroU64 = rand::random();
+        let mut roster = self.roster();
+        let listed = roster.get_mut(key).filter(|listed| !listed.left)?;
+        Some(listed.challenged.answer(echo, drawn.into()))
     }
 
     /// Follows registrations and leaves.
@@ -197,7 +213,7 @@ impl Term {
                 }
                 (None, true) => {
                     let entry = RosterEntry { key: key.clone(), exclusive, secrets: Some(secrets.clone()), unknown };
-                    let listed = Listed { entry, left: true };
+                    let listed = Listed::new(entry, true);
                     let member = Member::of(&listed);
                     roster.insert(key.clone(), listed);
                     Some(member)
@@ -269,7 +285,8 @@ impl Term {
             let left = before.is_some_and(|listed| listed.left);
             let known = before.and_then(|listed| listed.entry.secrets.clone()).unwrap_or_default();
             let added = &entry.secrets.clone().unwrap_or_default() - &known;
-            let listed = Listed { entry: entry.clone(), left };
+            let challenged = before.map(|listed| listed.challenged).unwrap_or_default();
+            let listed = Listed { entry: entry.clone(), left, challenged };
             let member = Member::of(&listed);
             roster.insert(entry.key.clone(), listed);
             (member, added)

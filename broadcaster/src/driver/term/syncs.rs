@@ -10,8 +10,8 @@ use futures::future::join_all;
 use rotacast_bus::SyncCall;
 use rotacast_clock as clock;
 use rotacast_proto::{Envelope, WireMessage as _};
-use rotacast_protocol::SecretName;
 use rotacast_protocol::message::SyncReply;
+use rotacast_protocol::{ReportSequence, SecretName};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
@@ -60,12 +60,36 @@ impl Term {
         let Environment { identities, key: signing, cluster, metrics, .. } = &self.environment;
         let Ok(request) = identities.sync(request) else { return (SyncOutcome::Refused, None) };
         let report = request.report;
-        self.secrets.heard().note(&report.key, clock::instant(), report.secrets.keys());
         let over = tokio::time::Instant::now() + SYNC_PATIENCE;
-        let unregistered = !self.is_registered(&report.key, over).await;
-        let Some(_place) = self.sync_places.take(&report.key, !unregistered) else {
-            return (SyncOutcome::Throttled, None);
+        let place = if self.is_listed(&report.key) {
+            None
+        } else {
+            let Some(place) = self.sync_places.take(&report.key.service) else { return (SyncOutcome::Throttled, None) };
+            self.wait_until_listed(&report.key, over).await;
+            Some(place)
         };
+        let answered = self.challenge(&report.key, request.echo);
+        drop(place);
+        let reply = SyncReply {
+            key: report.key.clone(),
+            nonce: request.nonce,
+            epoch: self.tenure.epoch,
+            covered: ReportSequence(0),
+            unregistered: answered.is_none(),
+            unproven: answered.is_some_and(|answered| !answered.is_proven),
+            challenge: answered.map(|answered| answered.next),
+            secrets: BTreeMap::new(),
+        };
+        let id = format!("sync:{}:{}", report.key.incarnation, request.nonce.0);
+        let seal = |reply: &SyncReply| reply.seal(signing, cluster, id, clock::wall());
+        if reply.unregistered {
+            return (SyncOutcome::Unregistered, Some(seal(&reply)));
+        }
+        // A recording, or the first one since the takeover: it keeps nothing alive.
+        if reply.unproven {
+            return (SyncOutcome::Unproven, Some(seal(&reply)));
+        }
+        self.secrets.heard().syncs(&report.key, report.sequence, clock::instant(), report.secrets.keys());
         let (mut refused, mut timed_out) = (0, 0);
         let (mut waiting, mut late) = (Vec::new(), Vec::new());
         for (secret, part) in report.secrets {
@@ -104,21 +128,11 @@ impl Term {
             }
         }
         metrics.intake().leases(grants.len() as u64, refused, timed_out);
-        let reply = SyncReply {
-            key: report.key.clone(),
-            nonce: request.nonce,
-            epoch: self.tenure.epoch,
-            covered: report.sequence,
-            unregistered,
-            secrets: grants,
-        };
-        let id = format!("sync:{}:{}", report.key.incarnation, request.nonce.0);
-        let mut envelope = reply.seal(signing, cluster, id, clock::wall());
+        let mut envelope = seal(&SyncReply { covered: report.sequence, secrets: grants, ..reply });
         // One message has one trace context: with news of two rotations, each comes with its state over the bus.
         if let ([_], Some(only)) = (&*traces, traces.first()) {
             envelope.traceparent.clone_from(only);
         }
-        let outcome = if unregistered { SyncOutcome::Unregistered } else { SyncOutcome::Answered };
-        (outcome, Some(envelope))
+        (SyncOutcome::Answered, Some(envelope))
     }
 }

@@ -1,13 +1,12 @@
 //! A fault of one secret stays with that secret.
 
-use rotacast_protocol::message::SyncReply;
 use rotacast_protocol::record::Label;
 use rotacast_protocol::status::BlockerStatus;
 use rotacast_provider::{Credential, Evidence, LiveSessions, ProviderError, Trial, Verdict};
 use rotacast_store::PlainImporter;
 
 use super::super::secret_task::MAILBOX;
-use super::faults::{hasty, register, sync_of};
+use super::faults::{hasty, register, synced};
 use super::*;
 use crate::api::{Action, Control as _, OperatorCommand};
 use crate::broadcaster::import;
@@ -646,10 +645,7 @@ async fn a_task_that_takes_nothing_in_holds_up_no_other_and_misses_nothing() {
     hold("the instance is known", async || instances(&name()).await.is_some_and(|known| known.len() == 1)).await;
     hold("a finding", async || running.finding(Topic::Unresponsive).is_some()).await;
     // In the order of names the full one comes first.
-    let request = sync_of(&both, &[other(), name()], 1);
-    let reply = bus.sync(&request, PATIENCE).await.unwrap();
-    let own = environment.key.public();
-    let reply = SyncReply::open(&reply, &environment.cluster, |_, _| Some(own)).unwrap();
+    let reply = synced(&environment, &bus, &both, &[other(), name()], 1).await.unwrap();
     assert_eq!(reply.secrets.keys().collect::<Vec<_>>(), [&name()]);
 
     store.stalled.send_replace(None);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use rotacast_protocol::Epoch;
 use rotacast_protocol::message::Stage;
+use rotacast_protocol::{Challenge, Epoch};
 use rotacast_store::conformance::Counting;
 
 use super::super::turns::PLACES;
@@ -90,6 +90,7 @@ struct Follows<'a> {
     bus: &'a EmbeddedBus,
     identity: InstanceIdentity,
     sequence: u64,
+    echo: Option<Challenge>,
     /// What it has acted on, and the newest grant that it has.
     known: (Generation, Revision, LeaseSequence),
 }
@@ -122,11 +123,12 @@ impl Follows<'_> {
         };
         let (key, sequence) = (self.identity.key().clone(), ReportSequence(self.sequence));
         let report = InstanceReport { key, sequence, secrets: [(name(), part)].into() };
-        let request = SyncRequest { nonce: Nonce(self.sequence), report };
+        let request = SyncRequest { nonce: Nonce(self.sequence), echo: self.echo, report };
         let envelope = self.identity.seal(&request, self.sequence.to_string(), clock::wall());
         let reply = self.bus.sync(&envelope, Duration::from_secs(2)).await.ok()?;
         let own = self.environment.key.public();
         let mut reply = SyncReply::open(&reply, &self.environment.cluster, |_, _| Some(own)).unwrap();
+        self.echo = reply.challenge;
         let grant = reply.secrets.remove(&name()).filter(|_| !reply.unregistered)?;
         self.known.2 = grant.sequence;
         if let Some(state) = grant.state {
@@ -151,7 +153,7 @@ async fn a_takeover_in_mid_rotation_costs_no_lease_once_every_instance_has_relea
     let identity = instance(&environment, "payments", 1);
     register(&bus, &identity, &[name()]).await;
     let known = (Generation(0), Revision(0), LeaseSequence(0));
-    let mut follows = Follows { environment: &environment, bus: &bus, identity, sequence: 0, known };
+    let mut follows = Follows { environment: &environment, bus: &bus, identity, sequence: 0, echo: None, known };
     let leases = follows.says(1, Stage::Released, &[1]).await;
     assert_eq!(leases, BTreeMap::from([(version(1), brief.lease_idle)]));
     put(&environment, "second").await;

@@ -12,7 +12,7 @@ use rotacast_protocol::message::{
     Registration, SecretGrant, SecretReport, SecretState, Stage, SyncReply, SyncRequest,
 };
 use rotacast_protocol::{
-    ClusterName, Epoch, Generation, Incarnation, InstanceKey, InstanceName, LeaseSequence, Nonce, Phase,
+    Challenge, ClusterName, Epoch, Generation, Incarnation, InstanceKey, InstanceName, LeaseSequence, Nonce, Phase,
     ReportSequence, Revision, RotationId, SecretName, ServiceName, Version,
 };
 
@@ -124,20 +124,27 @@ pub(crate) fn report() -> impl Strategy<Value = InstanceReport> {
 }
 
 pub(crate) fn sync_request() -> impl Strategy<Value = SyncRequest> {
-    (any::<u64>(), report()).prop_map(|(nonce, report)| SyncRequest { nonce: Nonce(nonce), report })
+    (any::<u64>(), any::<u64>(), report()).prop_map(|(nonce, echo, report)| SyncRequest {
+        nonce: Nonce(nonce),
+        echo: Challenge::new(echo),
+        report,
+    })
 }
 
 pub(crate) fn sync_reply() -> impl Strategy<Value = SyncReply> {
     let grant =
         (secret_state(), any::<bool>(), any::<u64>(), btree_map(version(), duration(0), 0..=MAX_LEASED_VERSIONS));
     let counters = (any::<u64>(), any::<u64>(), any::<u64>());
-    (instance_key(), counters, any::<bool>(), prop::collection::vec(grant, 0..SECRETS)).prop_map(
-        |(key, (nonce, epoch, covered), unregistered, grants)| SyncReply {
+    let challenge = (any::<bool>(), any::<u64>());
+    (instance_key(), counters, any::<bool>(), challenge, prop::collection::vec(grant, 0..SECRETS)).prop_map(
+        |(key, (nonce, epoch, covered), unregistered, (unproven, challenge), grants)| SyncReply {
             key,
             nonce: Nonce(nonce),
             epoch: Epoch(epoch),
             covered: ReportSequence(covered),
             unregistered,
+            unproven,
+            challenge: Challenge::new(challenge),
             secrets: grants
                 .into_iter()
                 .map(|(state, told, sequence, leases)| {
@@ -207,6 +214,8 @@ pub(crate) fn largest_reply() -> SyncReply {
         epoch: Epoch(u64::MAX),
         covered: ReportSequence(u64::MAX),
         unregistered: true,
+        unproven: true,
+        challenge: Challenge::new(u64::MAX),
         secrets: secrets.collect(),
     }
 }

@@ -148,9 +148,15 @@ fn made() -> Vec<Value> {
         ),
         said("instance_report", "Stages, held versions, a failure, failed logins.", &samples::report()),
         said("instance_report/empty", "A report about no secret.", &samples::empty_report()),
-        said("sync_request", "A whole report and a nonce.", &samples::sync_request()),
+        said("sync_request", "A whole report, a nonce, and the challenge that it echoes.", &samples::sync_request()),
+        said("sync_request/first", "No answer has come yet, so it echoes none.", &samples::first_sync_request()),
         plain("sync_reply", "Leases of two versions, with and without a state.", &samples::sync_reply()),
         plain("sync_reply/unregistered", "The leader asks to register again.", &samples::unregistered_reply()),
+        plain(
+            "sync_reply/unproven",
+            "The request echoed no challenge, or one that was used: it had no effect.",
+            &samples::unproven_reply(),
+        ),
         said("fetch_request", "Asks for a value.", &samples::fetch_request()),
         said("fetch_request/state", "Asks for the state only: version 0.", &samples::state_only_request()),
     ];

@@ -2,11 +2,10 @@
 //! (JSON's numbers lose them), bytes in hexadecimal, enumerations by name, absent messages as null.
 
 use rotacast_proto::v1;
-use rotacast_protocol::InstanceKey;
 use rotacast_protocol::message::{
     FetchRequest, InstanceReport, Registration, SecretGrant, SecretReport, SecretState, SyncReply, SyncRequest,
 };
-use rotacast_protocol::{SecretName, Version};
+use rotacast_protocol::{Challenge, InstanceKey, SecretName, Version};
 use serde_json::{Value, json};
 
 pub(crate) trait Fields {
@@ -104,7 +103,11 @@ impl Fields for InstanceReport {
 
 impl Fields for SyncRequest {
     fn fields(&self) -> Value {
-        json!({ "nonce": number(self.nonce.0), "report": self.report.fields() })
+        json!({
+            "nonce": number(self.nonce.0),
+            "report": self.report.fields(),
+            "echo": number(self.echo.map_or(0, Challenge::get)),
+        })
     }
 }
 
@@ -131,6 +134,8 @@ impl Fields for SyncReply {
             "epoch": number(self.epoch.0),
             "covered": number(self.covered.0),
             "unregistered": self.unregistered,
+            "unproven": self.unproven,
+            "challenge": number(self.challenge.map_or(0, Challenge::get)),
             "secrets": secrets,
         })
     }

@@ -9,8 +9,8 @@ use rotacast_protocol::message::{
     SecretState, Stage, SyncReply, SyncRequest,
 };
 use rotacast_protocol::{
-    ClusterName, Epoch, Generation, InstanceKey, InstanceName, LeaseSequence, Nonce, Phase, ReportSequence, Revision,
-    RotationId, SecretName, ServiceName, Version, WallTime,
+    Challenge, ClusterName, Epoch, Generation, InstanceKey, InstanceName, LeaseSequence, Nonce, Phase, ReportSequence,
+    Revision, RotationId, SecretName, ServiceName, Version, WallTime,
 };
 
 /// 2026-11-23T00:00:00Z.
@@ -177,7 +177,7 @@ pub(crate) fn report() -> InstanceReport {
 }
 
 pub(crate) fn sync_request() -> SyncRequest {
-    SyncRequest { nonce: Nonce(0xfeed_f00d_dead_beef), report: report() }
+    SyncRequest { nonce: Nonce(0xfeed_f00d_dead_beef), echo: Challenge::new(0xc0ff_ee00_0bad_cafe), report: report() }
 }
 
 pub(crate) fn sync_reply() -> SyncReply {
@@ -194,12 +194,28 @@ pub(crate) fn sync_reply() -> SyncReply {
         epoch: Epoch(3),
         covered: ReportSequence(12),
         unregistered: false,
+        unproven: false,
+        challenge: Challenge::new(0x0bad_cafe_c0ff_ee00),
         secrets: BTreeMap::from([(secret("payments/db"), with_state), (secret("shared/jwt-signing"), lease_only)]),
     }
 }
 
 pub(crate) fn unregistered_reply() -> SyncReply {
-    SyncReply { unregistered: true, covered: ReportSequence(0), secrets: BTreeMap::new(), ..sync_reply() }
+    SyncReply {
+        unregistered: true,
+        covered: ReportSequence(0),
+        challenge: None,
+        secrets: BTreeMap::new(),
+        ..sync_reply()
+    }
+}
+
+pub(crate) fn first_sync_request() -> SyncRequest {
+    SyncRequest { echo: None, ..sync_request() }
+}
+
+pub(crate) fn unproven_reply() -> SyncReply {
+    SyncReply { unproven: true, covered: ReportSequence(0), secrets: BTreeMap::new(), ..sync_reply() }
 }
 
 pub(crate) fn fetch_request() -> FetchRequest {

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rotacast_holder::{Command, Input, Instance, InstanceCommand, InstanceInput, Rejection};
-use rotacast_protocol::message::{SecretGrant, SecretState, SyncReply};
+use rotacast_holder::{Command, Input, Instance, InstanceCommand, InstanceInput, Rejection, SYNC_PACE_CEILING};
+use rotacast_protocol::message::{SecretGrant, SecretState, SyncReply, SyncRequest};
 use rotacast_protocol::{
-    Epoch, Generation, Incarnation, InstanceKey, InstanceName, Instant, LeaseSequence, Nonce, ReportSequence, Revision,
-    SecretName, ServiceName, Version,
+    Challenge, Epoch, Generation, Incarnation, InstanceKey, InstanceName, Instant, LeaseSequence, Nonce,
+    ReportSequence, Revision, SecretName, ServiceName, Version,
 };
 
 const NOW: Instant = Instant::from_nanos(1_000_000_000_000);
@@ -52,6 +52,8 @@ fn reply(nonce: u64, sequence: u64, secrets: &[&str]) -> SyncReply {
         epoch: Epoch(1),
         covered: ReportSequence(0),
         unregistered: false,
+        unproven: false,
+        challenge: Challenge::new(nonce + 100),
         secrets: secrets.iter().map(grant).collect(),
     }
 }
@@ -145,4 +147,55 @@ fn secrets_are_bounded() {
     }
     assert!(!instance.add(name("one-more")));
     assert!(instance.add(name("s0")), "known ones stay welcome");
+}
+
+fn unproven(nonce: u64) -> SyncReply {
+    SyncReply { unproven: true, secrets: BTreeMap::new(), ..reply(nonce, 0, &[]) }
+}
+
+fn asks(instance: &Instance) -> bool {
+    instance.commands(NOW).contains(&InstanceCommand::Sync)
+}
+
+fn sends(instance: &mut Instance, nonce: u64) -> SyncRequest {
+    instance.handle(NOW, InstanceInput::SyncSent { nonce: Nonce(nonce), at: NOW }).unwrap();
+    instance.sync_request(Nonce(nonce))
+}
+
+#[test]
+fn a_sync_without_effect_is_made_again_at_once_with_the_challenge() {
+    let mut instance = registered(&["a"]);
+    assert_eq!(sends(&mut instance, 1).echo, None);
+    assert!(!asks(&instance));
+    instance.handle(NOW, InstanceInput::SyncReply(unproven(1))).unwrap();
+    assert!(asks(&instance));
+    assert_eq!(sends(&mut instance, 2).echo, Challenge::new(101));
+    instance.handle(NOW, InstanceInput::SyncReply(reply(2, 2, &["a"]))).unwrap();
+    assert_eq!(sends(&mut instance, 3).echo, Challenge::new(102), "each answer has the next one");
+}
+
+#[test]
+fn leaders_that_ask_for_different_challenges_are_not_asked_in_a_loop() {
+    let mut instance = registered(&["a"]);
+    sends(&mut instance, 1);
+    instance.handle(NOW, InstanceInput::SyncReply(unproven(1))).unwrap();
+    sends(&mut instance, 2);
+    instance.handle(NOW, InstanceInput::SyncReply(unproven(2))).unwrap();
+    assert!(!asks(&instance), "a second time in a row");
+    // At its pace, with the newest challenge.
+    let later = NOW + SYNC_PACE_CEILING;
+    assert!(instance.commands(later).contains(&InstanceCommand::Sync));
+    assert_eq!(instance.sync_request(Nonce(3)).echo, Challenge::new(102));
+}
+
+#[test]
+fn an_answer_that_is_lost_leaves_the_challenge_that_is_known() {
+    let mut instance = registered(&["a"]);
+    sends(&mut instance, 1);
+    instance.handle(NOW, InstanceInput::SyncReply(unproven(1))).unwrap();
+    sends(&mut instance, 2);
+    instance.handle(NOW, InstanceInput::SyncFailed { nonce: Nonce(2) }).unwrap();
+    assert_eq!(sends(&mut instance, 3).echo, Challenge::new(101));
+    instance.handle(NOW, InstanceInput::SyncReply(unproven(3))).unwrap();
+    assert!(asks(&instance));
 }

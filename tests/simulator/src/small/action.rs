@@ -80,6 +80,7 @@ impl Model {
             lost: Default::default(),
             decided: Default::default(),
             nonce: 0,
+            granted: Default::default(),
             left: bounds,
             violation: None,
         };

@@ -1,15 +1,16 @@
 //! The state of a small world.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 
 use rotacast_holder::Instance;
+use rotacast_protocol::challenge::Challenged;
 use rotacast_protocol::machine::{Machine, SaveId};
 use rotacast_protocol::message::{SecretState, SyncReply, SyncRequest};
 use rotacast_protocol::record::SecretRecord;
-use rotacast_protocol::{Epoch, InstanceKey, Instant, Nonce, Policy, SecretName, Version};
+use rotacast_protocol::{Challenge, Epoch, InstanceKey, Instant, Nonce, Policy, SecretName, Version};
 
 use super::search::Reached;
 use crate::clock::{Clock, MS, ms};
@@ -55,8 +56,8 @@ pub struct Bounds {
     pub drift: bool,
 }
 
-/// The sender of a Sync, and what it sent.
-pub(super) type Asker = (usize, Rc<SyncRequest>);
+/// The sender of a Sync, what it sent, and what its next one has to echo.
+pub(super) type Asker = (usize, Rc<SyncRequest>, Challenge);
 
 /// A broadcaster with a term.
 #[derive(Clone, Hash)]
@@ -66,6 +67,8 @@ pub(super) struct Node {
     pub(super) epoch: Epoch,
     pub(super) cursor: u64,
     pub(super) saving: Option<(SaveId, Rc<SecretRecord>)>,
+    /// What each incarnation has to echo.
+    pub(super) challenged: BTreeMap<InstanceKey, Challenged>,
     /// How far it has heard the registrations.
     pub(super) registrations_heard: usize,
 }
@@ -118,6 +121,8 @@ pub struct Model {
     pub(super) audit: BTreeSet<Version>,
     pub(super) disabled: BTreeSet<Version>,
     pub(super) nonce: u64,
+    /// The Syncs that had an effect and may arrive again.
+    pub(super) granted: BTreeSet<Nonce>,
     pub(super) left: Bounds,
     /// What a backup may have.
     pub(super) earlier: Vec<(Rc<SecretRecord>, BTreeSet<InstanceKey>)>,

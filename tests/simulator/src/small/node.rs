@@ -1,6 +1,6 @@
 //! The steps that broadcasters and instances take at once when a message has reached them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use rotacast_holder::{Command as Owed, Input as Takes, InstanceCommand, InstanceInput};
@@ -10,10 +10,11 @@ use rotacast_protocol::coordinator::{
 use rotacast_protocol::machine::{Action, Answer, Event, Jitter, Machine};
 use rotacast_protocol::message::{SyncReply, SyncRequest};
 use rotacast_protocol::record::{Cause, RecordChange, RetireStep, SecretRecord, Timing};
-use rotacast_protocol::{Epoch, Nonce, Version};
+use rotacast_protocol::{Challenge, Epoch, Nonce, Version};
 
 use super::model::{Asker, Fixed, LOCK, Model, Node, Wire};
 use crate::clock::{MS, ms};
+use crate::leader::Said;
 use crate::mutant::{Around, Mutant};
 
 /// How long an instance waits for an answer.
@@ -102,8 +103,15 @@ impl Model {
         let tenure = Tenure { epoch, since, valid_until };
         let coordinator = Coordinator::take_over(record, fixed.policy.clone(), tenure);
         let machine = Rc::new(Machine::new(coordinator));
-        self.nodes[node] =
-            Some(Node { machine, leads_until: valid_until, epoch, cursor, saving: None, registrations_heard: 0 });
+        self.nodes[node] = Some(Node {
+            machine,
+            leads_until: valid_until,
+            epoch,
+            cursor,
+            saving: None,
+            challenged: BTreeMap::new(),
+            registrations_heard: 0,
+        });
         for input in self.listed(fixed) {
             self.handle(node, Event::Input(input));
         }
@@ -187,7 +195,10 @@ impl Model {
                         self.handle(node, Event::CommandDone { id, outcome: Ok(inputs), jitter: Jitter::NONE });
                     }
                 }
-                Action::Reply { to, answer } => self.reply(node, &to, answer),
+                Action::Reply { to, answer: Answer::Granted(grant) } => {
+                    self.reply(node, &to, Said::Granted(Box::new(grant)))
+                }
+                Action::Reply { .. } => {}
                 Action::Changed { .. } | Action::NoteLost { .. } | Action::AwaitVersion { .. } | Action::Refused(_) => {
                 }
             }
@@ -339,22 +350,49 @@ impl Model {
             return;
         }
         let (key, sequence) = (request.report.key.clone(), request.report.sequence);
-        self.handle(node, Event::Sync { key, sequence, report, reply: (index, request) });
+        let Some(it) = &mut self.nodes[node] else { return };
+        // No two terms draw the same, and no two Syncs of one. A counter would tell states apart that are the same.
+        let drawn = Challenge::new(request.nonce.0 << 16 | it.epoch.0).expect("not zero");
+        let member = it.machine.coordinator().member_of(&key).filter(|member| member.registered && !member.left);
+        if member.is_none() {
+            return self.reply(node, &(index, request, drawn), Said::Unregistered);
+        }
+        let answered = it.challenged.entry(key.clone()).or_default().answer(request.echo, drawn);
+        if !answered.is_proven {
+            return self.reply(node, &(index, request, answered.next), Said::Unproven);
+        }
+        self.handle(node, Event::Sync { key, sequence, report, reply: (index, request, answered.next) });
         self.settle(fixed, node);
     }
 
-    fn reply(&mut self, node: usize, (index, request): &Asker, answer: Answer) {
-        let (Answer::Granted(grant), Some(it)) = (answer, &self.nodes[node]) else { return };
-        let coordinator = it.machine.coordinator();
-        let key = request.report.key.clone();
+    fn reply(&mut self, node: usize, (index, request, next): &Asker, said: Said) {
+        let Some(it) = &self.nodes[node] else { return };
+        let secret = it.machine.coordinator().record().secret.clone();
         let reply = SyncReply {
-            unregistered: !coordinator.member_of(&key).is_some_and(|member| member.registered),
-            key,
+            key: request.report.key.clone(),
             nonce: request.nonce,
             epoch: it.epoch,
             covered: request.report.sequence,
-            secrets: [(coordinator.record().secret.clone(), grant)].into(),
+            unregistered: said == Said::Unregistered,
+            unproven: said == Said::Unproven,
+            challenge: Some(*next).filter(|_| said != Said::Unregistered),
+            secrets: match said {
+                Said::Granted(grant) => [(secret, *grant)].into(),
+                Said::Unproven | Said::Unregistered => BTreeMap::new(),
+            },
         };
+        if !reply.secrets.is_empty() {
+            let again = |nonce: &Nonce| {
+                let is = |wire: &Wire| matches!(wire, Wire::Sync(_, request) if request.nonce == *nonce);
+                self.wire.iter().chain(&self.held).any(is)
+            };
+            let twice = self.granted.contains(&request.nonce);
+            let granted = self.granted.iter().copied().chain([request.nonce]).filter(again).collect();
+            self.granted = granted;
+            if twice {
+                self.violated(format!("I: a Sync of instance {index} has an effect twice"));
+            }
+        }
         self.wire.push(Wire::Reply(*index, Rc::new(reply)));
     }
 }

@@ -84,6 +84,7 @@ fn small_worlds_find_broken_rules() {
         Mutant::Holder(HolderRule::ClockOnUse),
         Mutant::Around(Around::UseEnds),
         Mutant::Leader(Rule::LeapUnseals),
+        Mutant::Leader(Rule::ChallengeEchoed),
     ];
     let unnoticed = complaints(&broken, |mutant| {
         let found = configurations(false).into_iter().find_map(|bounds| {
