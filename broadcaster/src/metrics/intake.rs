@@ -5,7 +5,7 @@ use std::time::Duration;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use rotacast_protocol::WallTime;
-use rotacast_protocol::coordinator::{Order, OrderName};
+use rotacast_protocol::coordinator::{Claim, Order, OrderName};
 use rotacast_store::{ImportEvent, VersionEvent};
 
 use super::label::{Counters, counters, counters_by_two, histogram, of_calls, of_long_times};
@@ -46,6 +46,7 @@ pub(crate) struct Intake {
     sync_seconds: Histogram,
     lease_requests: Counters<1>,
     reports: Counters<1>,
+    claims: Counters<1>,
     report_lag: Histogram,
     versions: Counters<1>,
     imports: Counters<1>,
@@ -77,6 +78,14 @@ impl Intake {
                  secret's task was full",
                 "outcome",
                 &["taken", "refused", "dropped"],
+            ),
+            claims: counters(
+                registry,
+                "claims_refused",
+                "Parts of reports and Syncs that were refused because they claim a grant that was never made, or a state that is \
+                 newer than the record",
+                "claim",
+                Claim::NAMES,
             ),
             report_lag: histogram(
                 registry,
@@ -122,6 +131,11 @@ impl Intake {
         for (outcome, count) in [("granted", granted), ("refused", refused), ("timed_out", timed_out)] {
             self.lease_requests.get_or_create(&[("outcome", outcome)]).inc_by(count);
         }
+    }
+
+    /// An instance claims to know what does not exist.
+    pub(crate) fn claim_refused(&self, claim: Claim) {
+        self.claims.get_or_create(&[("claim", claim.as_str())]).inc();
     }
 
     /// A report came over the bus, signed at the time its envelope says; `dropped`: not every task took its part.

@@ -6,6 +6,7 @@
 //! nothing leaves before it is durable.
 
 mod advance;
+mod claim;
 mod command;
 mod condition;
 mod decide;
@@ -30,6 +31,7 @@ mod version;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use claim::Claim;
 pub use command::{Command, CommandKind, CommandName, USAGE_INTERVAL};
 pub use condition::{Blocker, Condition, ConditionName};
 pub use decide::Rejection;

@@ -38,7 +38,7 @@ pub struct WordSet {
 /// Every set of words: what the glossary lists.
 #[must_use]
 pub fn vocabulary() -> Vec<WordSet> {
-    use crate::coordinator::{CommandName, ConditionName, GuardStanding, OrderName, Overlay, Standing};
+    use crate::coordinator::{Claim, CommandName, ConditionName, GuardStanding, OrderName, Overlay, Standing};
     use crate::message::{FailureKind, Stage};
     use crate::phase::{Outcome, Phase};
     use crate::record::{Cause, Doubt, Label, Origin, RetireStep, Unproven};
@@ -61,6 +61,7 @@ pub fn vocabulary() -> Vec<WordSet> {
         CommandName::set(),
         OrderName::set(),
         Severity::set(),
+        Claim::set(),
     ]
 }
 

@@ -66,6 +66,14 @@ fn leader(rule: Rule, broken: bool) -> Option<Result<(), String>> {
             let counts = guard.conditions.iter().any(|it| it.name == ConditionName::UsageEvidence && it.met);
             says(counts, "S1: a provider that cannot be asked counts as no session")
         }
+        Rule::ClaimsBounded => {
+            let mut bench = Bench::draining(managed(), &["api/a"]);
+            let (sequence, mut report) = bench.report_of("api/a", 2, Stage::Released, &[2]);
+            report.lease = LeaseSequence(u64::MAX);
+            spoil();
+            bench.input(Input::Report { key: key("api/a"), sequence, report }).ok();
+            says(!blocks(&bench, "api/a"), "S1: a release that claims every grant there will be counts")
+        }
         Rule::NoProviderNoRotation => {
             let mut bench = Bench::running(Policy { provider: None, ..managed() }, &["api/a"]);
             spoil();

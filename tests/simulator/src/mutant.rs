@@ -201,6 +201,8 @@ rules! {
     OverrideNames,
     /// Disable, destroy, erase, in this order, each when it is due.
     StepOrder,
+    /// A report that claims a grant or a state that does not exist is refused.
+    ClaimsBounded,
     /// A Sync has an effect only if it echoes the challenge that is outstanding.
     ChallengeEchoed,
     /// The machine: every Sync, order and question is answered.

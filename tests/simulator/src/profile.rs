@@ -319,19 +319,19 @@ fn script(mutant: Mutant) -> Vec<Act> {
         // Its clock is slow, the leader's fast, the lease long.
         Mutant::Leader(Rule::Drift) => vec![at(5000, Fault::Alone, 100), at(6000, Fault::NewVersion, 0)],
         Mutant::Around(Around::ClocksAreTrue) => vec![at(5000, Fault::Alone, 40), at(6000, Fault::NewVersion, 0)],
-        // It gets no answers, so it uses its long lease while the leader grants short ones.
+        // It does not get the answer with the first short lease, so it uses its long one. Without that answer it gets no other.
         Mutant::Leader(Rule::AcknowledgedGrant) => vec![
-            at(5500, Fault::Deaf, 30),
             at(5500, Fault::StoreCutOff, 30),
             at(6000, Fault::NewVersion, 0),
+            then(preparing, 0, Fault::Deaf, 30),
             then(preparing, 2000, Fault::Excused, 0),
             then(preparing, 3500, Fault::Alone, 30),
         ],
         Mutant::Leader(Rule::LongerGrant) => vec![
-            at(5500, Fault::Deaf, 30),
             at(5500, Fault::BusCutOff, 30),
             at(5500, Fault::StoreCutOff, 30),
             at(6000, Fault::NewVersion, 0),
+            then(preparing, 0, Fault::Deaf, 30),
             then(preparing, 2000, Fault::Excused, 0),
             then(preparing, 2500, Fault::Alone, 30),
         ],

@@ -2,6 +2,7 @@
 //! nothing, and are counted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -73,6 +74,15 @@ impl<'a> Forger<'a> {
         count("messages refused") + count("messages dropped")
     }
 
+    /// How often a claim to a grant that was never made was refused.
+    async fn claims_refused(&self) -> u64 {
+        let address = self.world.broadcaster.url().replace("http://", "");
+        let (_, text) = rotacast_tests::http::get(&address, "/metrics").await.expect("the broadcaster answers");
+        let mut lines = text.lines();
+        let line = lines.find_map(|line| line.strip_prefix("rotacast_claims_refused_total{claim=\"lease\"} "));
+        line.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("no count: {text}"))
+    }
+
     /// Waits until one more message than `before` was refused. Returns the count.
     async fn one_more(&self, before: u64, what: &str) -> u64 {
         let what = format!("{what} to be counted");
@@ -100,6 +110,8 @@ fn id() -> String {
 /// An instance that the test plays, so that the test has its key. It renews its leases until it is dropped.
 struct Played {
     identity: std::sync::Arc<InstanceIdentity>,
+    /// The newest grant that it has heard of.
+    lease: std::sync::Arc<AtomicU64>,
     renewing: tokio::task::JoinHandle<()>,
 }
 
@@ -114,6 +126,8 @@ impl Played {
     async fn start(forger: &Forger<'_>, name: &str, broadcaster: VerifyingKey) -> Self {
         let identity = std::sync::Arc::new(forger.impostor(name, &forger.key("payments-api")));
         let (bus, cluster, own) = (forger.bus.clone(), forger.cluster.clone(), std::sync::Arc::clone(&identity));
+        let newest = std::sync::Arc::new(AtomicU64::new(0));
+        let heard = std::sync::Arc::clone(&newest);
         let renewing = tokio::spawn(async move {
             let (mut known, mut lease, mut echo) = ((Generation(0), Revision(0)), LeaseSequence(0), None);
             for sequence in 1.. {
@@ -147,12 +161,13 @@ impl Played {
                 }
                 for grant in reply.into_iter().flat_map(|reply| reply.secrets.into_values()) {
                     lease = grant.sequence;
+                    heard.store(lease.0, Ordering::SeqCst);
                     known = grant.state.map_or(known, |state| (state.generation, state.revision));
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
         });
-        Self { identity, renewing }
+        Self { identity, lease: newest, renewing }
     }
 
     fn key(&self) -> &InstanceKey {
@@ -354,7 +369,20 @@ async fn s53_forged_messages_change_nothing_and_are_counted() {
     // The same report, signed by the victim's own key, is believed: only the signature stopped the others. From now on the
     // victim renews nothing.
     let status = world.operator.status().await.expect("the broadcaster answers");
-    let believed = played.seal(&released(&victim, &status, BEYOND));
+    let mut believed = released(&victim, &status, BEYOND);
+    let claimed = played.seal(&believed);
+    believed.sequence = believed.sequence.next();
+    let refused = forger.claims_refused().await;
+    forger.bus.report(&victim, &claimed).await.expect("NATS runs");
+    until("the claim of a grant that was never made to be counted", LIMIT, async || {
+        (forger.claims_refused().await > refused).then_some(())
+    })
+    .await;
+    forger.nothing_has_changed(&victim, "its own claim").await;
+    played.renewing.abort();
+    let lease = LeaseSequence(played.lease.load(Ordering::SeqCst));
+    believed.secrets.values_mut().for_each(|part| part.lease = lease);
+    let believed = played.seal(&believed);
     drop(played);
     forger.bus.report(&victim, &believed).await.expect("NATS runs");
     two.kill().await;

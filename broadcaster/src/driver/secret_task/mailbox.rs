@@ -72,6 +72,7 @@ impl SecretTask {
                 let findings = &self.environment.findings;
                 question.answer(self.machine.coordinator(), &self.settings, findings, clock::now());
             }
+            (Waiting::Sync(_), Answer::Refused(rejection @ Rejection::Claim { .. })) => self.log_refused(&rejection),
             (Waiting::Sync(_), Answer::Refused(rejection)) => {
                 debug!(secret = %self.secret, %rejection, "refused a Sync")
             }
@@ -88,6 +89,14 @@ impl SecretTask {
                 static LIMIT: LogLimit = LogLimit::new();
                 if let Some(left_out) = LIMIT.admit() {
                     info!(%secret, %rejection, left_out, "refused");
+                }
+            }
+            Rejection::Claim { claim, .. } => {
+                self.environment.metrics.intake().claim_refused(*claim);
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(left_out) = LIMIT.admit() {
+                    let meanwhile = "its leases are not renewed; was the store restored from a backup?";
+                    warn!(%secret, %rejection, meanwhile, left_out, "refused");
                 }
             }
             Rejection::Operator { .. } | Rejection::Gap { .. } => {

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{Change, CommandKind, Coordinator, Failed, Input, MAX_MEMBERS};
+use super::{Change, Claim, CommandKind, Coordinator, Failed, Input, MAX_MEMBERS};
 use crate::id::{Epoch, InstanceKey, ReportSequence, Version};
 use crate::message::{MAX_FAILURE_TEXT_BYTES, MAX_HELD_VERSIONS, SecretReport};
 use crate::record::{MAX_RECORD_BYTES, RecordChange};
@@ -30,6 +30,15 @@ pub enum Rejection {
     /// The sender breaks a bound or speaks after it left.
     #[error("message of {key}: {problem}")]
     Sender { key: InstanceKey, problem: String },
+    /// It claims to know what does not exist.
+    #[error("message of {key}: it claims {} {found}, and the newest is {newest}: {}", claim.words(), claim.meaning())]
+    Claim {
+        key: InstanceKey,
+        claim: Claim,
+        /// What exists.
+        newest: u64,
+        found: u64,
+    },
     /// The operator's order cannot be carried out.
     #[error("{problem}")]
     Operator {
@@ -118,6 +127,7 @@ impl Coordinator {
             let problem = format!("holds {} versions, expected at most {MAX_HELD_VERSIONS}", report.held.len());
             return Err(Rejection::Sender { key, problem });
         }
+        self.check_claims(&key, &report)?;
         match self.members.find(&key) {
             Some(member) if member.left => {
                 let said = if self.is_said_gone(&key) { "an operator has said that it is gone" } else { "it has left" };

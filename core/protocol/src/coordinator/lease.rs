@@ -32,6 +32,12 @@ pub(super) fn longest(record: &SecretRecord) -> Duration {
 /// The number below every grant of a term, above everything an earlier term has issued: terms only grow.
 #[cfg_attr(rotacast_mutants, rotacast_mutate::rule(GrantNumbers, LeaseSequence(0)))]
 pub(super) fn first_of_term(epoch: Epoch) -> LeaseSequence {
+    last_before(epoch)
+}
+
+/// At least the number of every grant of an earlier term: no term makes 16 million grants to one incarnation, a Sync every five
+/// seconds for two years.
+pub(super) fn last_before(epoch: Epoch) -> LeaseSequence {
     LeaseSequence(epoch.0 << 24)
 }
 

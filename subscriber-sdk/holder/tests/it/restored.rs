@@ -31,7 +31,8 @@ impl Hand {
             self.holder.handle(now, Input::SyncSent { nonce, at: now }).unwrap();
             let wanted = self.holder.report().held.into_iter().chain(state.current).chain(state.pending);
             let leases = wanted.filter(|version| !state.sealed.contains(version)).map(|v| (v, seconds(3600))).collect();
-            let grant = SecretGrant { sequence: LeaseSequence((1 << 30) + self.nonce), leases, state: None };
+            // As of an earlier term.
+            let grant = SecretGrant { sequence: LeaseSequence(self.nonce), leases, state: None };
             self.holder.handle(now, Input::Grant { nonce, grant }).unwrap();
             let local =
                 self.holder.commands(now).into_iter().find(|it| !matches!(it, Command::Sync | Command::ReadStore));

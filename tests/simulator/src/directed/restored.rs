@@ -115,6 +115,7 @@ pub(super) fn leader(rule: Rule, spoil: &impl Fn()) -> Option<Result<(), String>
         }
         Rule::ReleaseKnown => {
             let mut bench = Bench::draining(managed(), &["api/a"]);
+            went_back(&mut bench);
             spoil();
             let (sequence, mut report) = bench.report_of("api/a", 1, Stage::Seen, &[]);
             report.revision = report.revision.next();
