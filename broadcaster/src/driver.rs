@@ -17,6 +17,7 @@ mod reads;
 mod replica;
 mod secret_task;
 mod setbacks;
+mod single_use;
 mod sync_places;
 mod term;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use rotacast_log_limit::LogLimit;
 use rotacast_proto::v1::FetchReply;
 use rotacast_proto::{Envelope, SigningKey, WireMessage as _};
 use rotacast_protocol::ClusterName;
+use rotacast_protocol::message::FetchRequest;
 use rotacast_protocol::record::SecretRecord;
 use rotacast_store::SecretTree;
 use tonic::Status;
@@ -16,6 +17,7 @@ use tracing::{info, warn};
 
 use super::Environment;
 use super::reads::Reads;
+use super::single_use::{SingleUse, Spent};
 use crate::home::Home;
 use crate::identities::Identities;
 
@@ -30,6 +32,7 @@ pub struct StoreFetch {
     identities: Arc<Identities>,
     home: Home,
     reads: Reads,
+    single_use: SingleUse,
 }
 
 impl StoreFetch {
@@ -37,7 +40,20 @@ impl StoreFetch {
     #[must_use]
     pub fn new(environment: &Environment) -> Self {
         let Environment { cluster, tree, key, identities, home, audit, .. } = environment.clone();
-        Self { cluster, tree, key, identities, home, reads: Reads::new(audit) }
+        Self { cluster, tree, key, identities, home, reads: Reads::new(audit), single_use: SingleUse::default() }
+    }
+}
+
+impl StoreFetch {
+    /// Only an incarnation in the roster is given a value: the leader has written that it exists.
+    async fn check_registered(&self, request: &FetchRequest) -> Result<(), Status> {
+        let (key, secret) = (&request.key, &request.secret);
+        if self.tree.is_in_roster(key).await.map_err(|problem| store_trouble(&problem))? {
+            return Ok(());
+        }
+        let problem = "it is not registered, or no leader has entered it yet: register, then ask again";
+        self.reads.refused(key, secret, problem);
+        Err(Status::failed_precondition(format!("{key}: {problem}")))
     }
 }
 
@@ -81,6 +97,15 @@ impl ValueSource for StoreFetch {
                         "version {version} of {secret} is not in use any more"
                     )));
                 }
+                self.check_registered(&request).await?;
+                self.single_use.take(&request, clock::wall()).map_err(|spent| {
+                    self.reads.refused(&request.key, secret, &spent.to_string());
+                    match spent {
+                        Spent::Again => Status::already_exists(spent.to_string()),
+                        Spent::Time { .. } => Status::failed_precondition(spent.to_string()),
+                        Spent::TooMany { .. } => Status::resource_exhausted(spent.to_string()),
+                    }
+                })?;
                 let stored =
                     self.tree.read_version(secret, version).await.map_err(|problem| store_trouble(&problem))?;
                 let stored =

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rotacast_log_limit::LogLimit;
-use rotacast_protocol::{InstanceKey, SecretName, Version};
+use rotacast_protocol::{InstanceKey, SecretName, ServiceName, Version};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
@@ -39,6 +39,8 @@ struct Known {
     order: VecDeque<(InstanceKey, SecretName, Version)>,
     /// Since the last entry about them.
     further: BTreeMap<SecretName, u64>,
+    /// Those refused since the last entry about them. Both are configured or exist, so they are bounded.
+    refused: BTreeMap<(ServiceName, SecretName), u64>,
 }
 
 impl Known {
@@ -93,6 +95,26 @@ impl Reads {
                 }
             });
         }
+    }
+
+    /// An instance is given no value. The first of a minute makes an entry, and further ones are counted. Never waits.
+    pub(super) fn refused(&self, instance: &InstanceKey, secret: &SecretName, problem: &str) {
+        let about = (instance.service.clone(), secret.clone());
+        if let Some(further) = self.known().refused.get_mut(&about) {
+            *further += 1;
+            return;
+        }
+        self.known().refused.insert(about.clone(), 0);
+        let entry = || Entry::new("broadcaster", "fetch_refused").secret(secret.clone());
+        self.write(entry().detail("instance", instance.full_name()).detail("problem", problem));
+        let (reads, counted) = (self.clone(), entry().detail("service", instance.service.as_str()));
+        tokio::spawn(async move {
+            tokio::time::sleep(COUNTED_FOR).await;
+            let further = reads.known().refused.remove(&about).unwrap_or_default();
+            if further > 0 {
+                reads.write(counted.detail("times", further));
+            }
+        });
     }
 
     fn write(&self, entry: Entry) {

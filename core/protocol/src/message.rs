@@ -11,6 +11,7 @@ use crate::id::{
 };
 use crate::name::SecretName;
 use crate::phase::Phase;
+use crate::time::WallTime;
 use crate::word::words;
 
 /// Most secrets one instance may register for. Bounds a report (about 60 bytes a secret).
@@ -203,6 +204,8 @@ pub struct FetchRequest {
     pub key: InstanceKey,
     /// Echoed by the reply; a self-lease counts from the moment this was sent.
     pub nonce: Nonce,
+    /// When it was made, by the instance's wall clock: a Fetch gives a value once, and only for a while.
+    pub issued: WallTime,
     pub secret: SecretName,
     /// Which version's value; none: only the state.
     pub version: Option<Version>,

@@ -218,6 +218,9 @@ pub struct FetchRequest {
     /// 0: no value, only the desired state as the store has it.
     #[prost(uint64, tag = "4")]
     pub version: u64,
+    /// When it was made, in milliseconds since 1970: a value is given once, and only for a while.
+    #[prost(uint64, tag = "5")]
+    pub issued_ms: u64,
 }
 /// Answers a Fetch. Never logged, never on a bus. The transport must be loopback or TLS.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

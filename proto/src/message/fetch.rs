@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use rotacast_protocol::Nonce;
 use rotacast_protocol::message::FetchRequest;
+use rotacast_protocol::{Nonce, WallTime};
 
 use super::WireMessage;
 use super::field::{instance_key, instance_subject, or_zero, parse, secret_name, version_or_none};
@@ -23,6 +23,7 @@ impl WireMessage for FetchRequest {
             nonce: self.nonce.0,
             secret: self.secret.to_string(),
             version: or_zero(self.version),
+            issued_ms: self.issued.0,
         };
         wire.encode_to_vec().into()
     }
@@ -32,6 +33,7 @@ impl WireMessage for FetchRequest {
             Ok(Self {
                 key: instance_key("key", wire.key)?,
                 nonce: Nonce(wire.nonce),
+                issued: WallTime(wire.issued_ms),
                 secret: secret_name("secret", wire.secret)?,
                 version: version_or_none(wire.version),
             })

@@ -158,8 +158,9 @@ impl FetchSource {
         let identity = self.incarnations.current();
         let key = identity.key().clone();
         let id = format!("{}-{:x}", key.incarnation, nonce.0);
-        let request = FetchRequest { key, nonce, secret: secret.clone(), version };
-        let envelope = identity.seal(&request, id, rotacast_clock::wall());
+        let issued = rotacast_clock::wall();
+        let request = FetchRequest { key, nonce, issued, secret: secret.clone(), version };
+        let envelope = identity.seal(&request, id, issued);
         let mut client = target.client.current();
         let reply = tokio::time::timeout(FETCH_TIMEOUT, client.fetch(v1::Envelope::from(envelope))).await;
         let reply = reply.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no answer in time")));

@@ -10,7 +10,7 @@ use rotacast_protocol::message::FetchRequest;
 use rotacast_protocol::{AuditChain, Incarnation, WallTime};
 use rotacast_store::AuditHead;
 
-use super::faults::hasty;
+use super::faults::{hasty, register};
 use super::*;
 use crate::api::{AcceptedLoss, Action, CommandReply, Control as _, OperatorCommand, Refusal};
 use crate::audit::{Anchor, LogName};
@@ -163,15 +163,17 @@ async fn a_log_in_doubt_takes_orders_once_an_operator_accepts_the_loss() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_that_is_read_is_on_record_once_for_each_incarnation_and_then_counted() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut environment, _bus) = environment(folder.path(), hasty()).await;
+    let (mut environment, bus) = environment(folder.path(), hasty()).await;
     let (running, _) = running(&mut environment).await;
     let values = StoreFetch::new(&environment);
-    let fetch = async |number, nonce| {
+    for number in 1..=2 {
         let instance = instance(&environment, "payments", number);
-        let key = instance.key().clone();
-        let request = FetchRequest { key, nonce: Nonce(nonce), secret: name(), version: Some(version(1)) };
-        let reply = values.fetch(instance.seal(&request, "id", clock::wall())).await.unwrap();
-        assert_eq!(&*reply.value, b"first");
+        register(&bus, &instance, &[name()]).await;
+        hold("it is entered", async || environment.tree.is_in_roster(instance.key()).await.unwrap()).await;
+    }
+    let fetch = async |number, nonce| {
+        let request = fetch_of(&instance(&environment, "payments", number), nonce, clock::wall());
+        assert_eq!(&*values.fetch(request).await.unwrap().value, b"first");
     };
     for nonce in 1..=3 {
         fetch(1, nonce).await;
@@ -182,5 +184,48 @@ async fn a_value_that_is_read_is_on_record_once_for_each_incarnation_and_then_co
     running.stop().await;
     assert_eq!(log().matches("\"action\":\"fetched\"").count(), 2, "{}", log());
     assert!(log().contains("\"instance\":\"payments/pod-2/"), "{}", log());
+    assert!(!log().contains("first"), "no value is in the log");
+}
+
+fn fetch_of(instance: &InstanceIdentity, nonce: u64, issued: WallTime) -> Envelope {
+    let key = instance.key().clone();
+    let request = FetchRequest { key, nonce: Nonce(nonce), issued, secret: name(), version: Some(version(1)) };
+    instance.seal(&request, "id", clock::wall())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_gives_a_value_once_and_to_registered_instances_alone_and_refusals_are_on_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut environment, bus) = environment(folder.path(), hasty()).await;
+    let (running, _) = running(&mut environment).await;
+    let values = StoreFetch::new(&environment);
+    let instance = instance(&environment, "payments", 1);
+    let refusal = async |request: &Envelope| match values.fetch(request.clone()).await {
+        Ok(reply) => panic!("{} bytes of a value were given out", reply.value.len()),
+        Err(status) => status,
+    };
+    // Not registered, it gets no value; the state, which is no secret, it gets.
+    let early = fetch_of(&instance, 1, clock::wall());
+    let told = refusal(&early).await;
+    assert!(told.code() == tonic::Code::FailedPrecondition && told.message().contains("not registered"), "{told:?}");
+    let key = instance.key().clone();
+    let of_state = FetchRequest { key, nonce: Nonce(2), issued: WallTime(0), secret: name(), version: None };
+    let of_state = instance.seal(&of_state, "id", clock::wall());
+    for _ in 0..2 {
+        assert!(values.fetch(of_state.clone()).await.unwrap().state.is_some());
+    }
+    register(&bus, &instance, &[name()]).await;
+    hold("it is entered", async || environment.tree.is_in_roster(instance.key()).await.unwrap()).await;
+    // What gave nothing still works, once.
+    assert_eq!(&*values.fetch(early.clone()).await.unwrap().value, b"first");
+    let told = refusal(&early).await;
+    assert!(told.code() == tonic::Code::AlreadyExists && told.message().contains("works once"), "{told:?}");
+    let old = fetch_of(&instance, 3, WallTime(clock::wall().0 - 600_000));
+    let told = refusal(&old).await;
+    assert!(told.message().contains("correct the clocks"), "{told:?}");
+    let log = || std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
+    let counted = |log: &str| log.lines().any(|line| line.contains("fetch_refused") && line.contains("\"times\":"));
+    hold("the refusals are on record", async || log().contains("not registered") && counted(&log())).await;
+    running.stop().await;
     assert!(!log().contains("first"), "no value is in the log");
 }

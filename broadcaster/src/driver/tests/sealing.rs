@@ -5,7 +5,7 @@ use rotacast_protocol::message::FetchRequest;
 use rotacast_seal::{SealingKey, SealingKeys};
 use rotacast_store::{SealState, SecretReader};
 
-use super::faults::hasty;
+use super::faults::{hasty, register};
 use super::*;
 use crate::sealing::ConfiguredReaders;
 
@@ -80,7 +80,7 @@ async fn a_service_that_is_configured_later_can_open_what_was_sealed_before() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_that_does_not_open_is_a_finding_about_its_secret_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut environment, _bus) = environment(folder.path(), hasty()).await;
+    let (mut environment, bus) = environment(folder.path(), hasty()).await;
     let (own, api) = (SealingKey::generate(), SealingKey::generate());
     environment.identities.replace(services(&environment.key, Some(&api), "*"));
     seal_with(&mut environment, &own);
@@ -110,9 +110,16 @@ async fn a_value_that_does_not_open_is_a_finding_about_its_secret_alone() {
         let key = SigningKey::generate();
         InstanceIdentity::with_key(key, environment.cluster.clone(), service, name, &environment.key)
     };
+    register(&bus, &instance, &[name(), other()]).await;
+    hold("it is entered", async || environment.tree.is_in_roster(instance.key()).await.unwrap()).await;
     let fetch = async |nonce, secret: SecretName| {
-        let request =
-            FetchRequest { key: instance.key().clone(), nonce: Nonce(nonce), secret, version: Some(version(1)) };
+        let request = FetchRequest {
+            key: instance.key().clone(),
+            nonce: Nonce(nonce),
+            issued: clock::wall(),
+            secret,
+            version: Some(version(1)),
+        };
         values.fetch(instance.seal(&request, "id", clock::wall())).await
     };
     assert_eq!(&*fetch(1, other()).await.unwrap().value, b"first");

@@ -84,6 +84,14 @@ impl SecretTree {
         Ok(roster)
     }
 
+    /// Whether an incarnation is in the roster. The read is linearizable.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn is_in_roster(&self, key: &InstanceKey) -> Result<bool, StoreError> {
+        Ok(self.store.get(&self.folder("roster").child(key.full_name())).await?.is_some())
+    }
+
     /// Writes entries, if `epoch` still leads, in as many commits as they need. Returns how many of them are durable: fewer than
     /// all when the leadership is over.
     ///

@@ -13,7 +13,7 @@ use rotacast_protocol::message::{
 };
 use rotacast_protocol::{
     Challenge, ClusterName, Epoch, Generation, Incarnation, InstanceKey, InstanceName, LeaseSequence, Nonce, Phase,
-    ReportSequence, Revision, RotationId, SecretName, ServiceName, Version,
+    ReportSequence, Revision, RotationId, SecretName, ServiceName, Version, WallTime,
 };
 
 /// Secrets in one generated message; the full bound is tested once, by hand.
@@ -158,8 +158,15 @@ pub(crate) fn sync_reply() -> impl Strategy<Value = SyncReply> {
 }
 
 pub(crate) fn fetch_request() -> impl Strategy<Value = FetchRequest> {
-    (instance_key(), any::<u64>(), secret(), option::of(version()))
-        .prop_map(|(key, nonce, secret, version)| FetchRequest { key, nonce: Nonce(nonce), secret, version })
+    (instance_key(), any::<u64>(), any::<u64>(), secret(), option::of(version())).prop_map(
+        |(key, nonce, issued, secret, version)| FetchRequest {
+            key,
+            nonce: Nonce(nonce),
+            issued: WallTime(issued),
+            secret,
+            version,
+        },
+    )
 }
 
 /// The largest report there can be: every list full, every name and number as long as it gets.

@@ -148,6 +148,7 @@ impl Fields for FetchRequest {
             "nonce": number(self.nonce.0),
             "secret": self.secret.as_str(),
             "version": or_zero(self.version),
+            "issued_ms": number(self.issued.0),
         })
     }
 }

@@ -219,7 +219,13 @@ pub(crate) fn unproven_reply() -> SyncReply {
 }
 
 pub(crate) fn fetch_request() -> FetchRequest {
-    FetchRequest { key: key(), nonce: Nonce(77), secret: secret("payments/db"), version: Some(version(8)) }
+    FetchRequest {
+        key: key(),
+        nonce: Nonce(77),
+        issued: TIME,
+        secret: secret("payments/db"),
+        version: Some(version(8)),
+    }
 }
 
 pub(crate) fn state_only_request() -> FetchRequest {
