@@ -2,6 +2,7 @@
 
 mod absence;
 mod checks;
+mod doors;
 mod doubt;
 mod faults;
 mod following;
