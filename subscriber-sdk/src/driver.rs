@@ -472,7 +472,11 @@ impl Driver {
                     Ok(state) => {
                         let secret = state.secret.clone();
                         self.told(&state, &envelope.traceparent);
-                        note(&secret, self.secret(&secret, Input::State(state)));
+                        let result = self.secret(&secret, Input::State(state));
+                        if result.is_ok() {
+                            self.ask_again();
+                        }
+                        note(&secret, result);
                     }
                     Err(error) => {
                         // Any client of the bus may have written it.
@@ -483,7 +487,10 @@ impl Driver {
                     }
                 }
             }
-            Some(Ok(BusEvent::CaughtUp | BusEvent::Resync)) => self.ended(JobKey::States, None),
+            Some(Ok(BusEvent::CaughtUp | BusEvent::Resync)) => {
+                self.ended(JobKey::States, None);
+                self.ask_again();
+            }
             Some(Err(error)) => {
                 self.states = None;
                 self.ended(JobKey::States, Some(&Error::from(error)));
@@ -492,6 +499,16 @@ impl Driver {
                 self.states = None;
                 let what = format!("{}: the subscription to desired states has ended", self.context.bus.describe());
                 self.ended(JobKey::States, Some(&Error::new(ErrorKind::Unreachable, what, "it is begun anew")));
+            }
+        }
+    }
+
+    /// The bus is back, or a leader has spoken: the pauses after what failed before are over. So the leader's lease comes before the
+    /// service is moved to a version on the shorter one that the store gives.
+    fn ask_again(&mut self) {
+        for key in [JobKey::Register, JobKey::Sync, JobKey::Report] {
+            if let Some(pause) = self.pauses.get_mut(&key) {
+                pause.not_before = Instant::ZERO;
             }
         }
     }

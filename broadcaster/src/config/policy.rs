@@ -11,9 +11,11 @@ use super::reader::Section;
 pub(super) fn read(section: &Section<'_, '_>, base: &Policy) -> Policy {
     let empties = [("hold", WhenEmpty::Hold), ("proceed", WhenEmpty::Proceed)];
     let failures = [("rollback", OnFailure::RollBack), ("hold", OnFailure::Hold)];
+    let lease_idle = section.duration("lease_idle").unwrap_or(base.lease_idle);
     let policy = Policy {
-        lease_idle: section.duration("lease_idle").unwrap_or(base.lease_idle),
-        lease_rotating: section.duration("lease_rotating").unwrap_or(base.lease_rotating),
+        lease_idle,
+        // Not longer than the other, unless that is what is written.
+        lease_rotating: section.duration("lease_rotating").unwrap_or(base.lease_rotating.min(lease_idle)),
         self_lease: section.duration("self_lease").unwrap_or(base.self_lease),
         max_use: section.duration("max_use").unwrap_or(base.max_use),
         sync_idle: section.duration("sync_idle").unwrap_or(base.sync_idle),

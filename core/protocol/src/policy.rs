@@ -103,11 +103,15 @@ pub struct Policy {
     pub provider: Option<ProviderId>,
 }
 
+/// The usage lease while a secret rotates, unless the policy says otherwise. Instances renew it with every Sync, so that at any moment
+/// it lasts longer than an outage of ten minutes: `sync_rotating`, and a Sync or two that the outage lost, are below a minute.
+pub const LEASE_ROTATING: Duration = Duration::from_secs(11 * 60);
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
             lease_idle: Duration::from_secs(3600),
-            lease_rotating: Duration::from_secs(30),
+            lease_rotating: LEASE_ROTATING,
             self_lease: Duration::from_secs(10),
             max_use: Duration::from_secs(5),
             sync_idle: Duration::from_secs(60),
@@ -211,7 +215,7 @@ mod tests {
     #[test]
     fn the_default_is_valid_and_contradictions_are_named() {
         assert_eq!(Policy::default().validate(), Ok(()));
-        let policy = Policy { sync_rotating: Duration::from_secs(20), ..Policy::default() };
-        assert!(policy.validate().unwrap_err().to_string().starts_with("sync_rotating: 20s leaves no room"));
+        let policy = Policy { sync_rotating: LEASE_ROTATING, ..Policy::default() };
+        assert!(policy.validate().unwrap_err().to_string().starts_with("sync_rotating: 660s leaves no room"));
     }
 }

@@ -142,7 +142,12 @@ impl Holder {
 
     fn take_in(&mut self, now: Instant, input: Input) -> Result<(), Rejection> {
         match input {
-            Input::State(state) => self.accept(now, state),
+            Input::State(state) => {
+                self.accept(now, state)?;
+                // A leader has spoken: it is asked before the store, whatever it did not answer before.
+                self.sync_silent = false;
+                Ok(())
+            }
             Input::SyncSent { nonce, at } => {
                 self.leases.sent(nonce, at);
                 self.sync_sent = Some(at);

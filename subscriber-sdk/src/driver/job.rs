@@ -21,7 +21,7 @@ use crate::hooks::{Hooks, Refusal};
 use crate::trace::Running;
 
 /// How long a Sync waits for its answer: far above a healthy leader's milliseconds, and short enough that several
-/// attempts fit into half of the shortest usual lease (30 s).
+/// attempts fit into half of a lease of 30 s.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long anything else on the network may take before it counts as failed. The implementations bound their own

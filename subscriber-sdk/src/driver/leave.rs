@@ -19,7 +19,7 @@ use crate::hooks::Hooks;
 const LEAVE_ATTEMPT: Duration = Duration::from_secs(5);
 
 /// How long a leave that was not confirmed in its bound is tried on in the background: a bus that restarts is back by then, and
-/// later a usual lease (30 s) is over anyway.
+/// a process that leaves is about to exit.
 const LEAVE_BEHIND: Duration = Duration::from_secs(30);
 
 /// How a leave stands: none while it is under way, `Ok` once the bus has accepted it or there was nothing to leave. An error

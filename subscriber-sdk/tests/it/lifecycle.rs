@@ -90,6 +90,24 @@ async fn new_work_moves_to_a_new_version_and_the_old_one_is_held_until_its_last_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_is_back_is_asked_before_the_store_so_that_a_switch_costs_no_safety() {
+    let cluster = FakeCluster::new();
+    cluster.put(SECRET, "one");
+    let (_subscriber, db) = opened(&cluster).await;
+    for version in 2..6 {
+        // Syncs fail, and wait longer after each failure. The store answers.
+        cluster.set_leader_up(false);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        cluster.set_leader_up(true);
+        cluster.put(SECRET, format!("version {version}"));
+        assert_eq!(db.wait_for_change(v(version - 1)).await.unwrap(), v(version));
+        // A self-lease of the store is 10 s, and max_use is 5 s.
+        let remaining = db.current().unwrap().remaining();
+        assert!(remaining > Duration::from_secs(30), "version {version}: {remaining:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_proposed_version_is_prepared_and_not_handed_out() {
     let cluster = FakeCluster::new();
     cluster.put(SECRET, "one");
