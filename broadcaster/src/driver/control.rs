@@ -112,10 +112,16 @@ impl DriverControl {
         for (task, answer) in waiting {
             statuses.push(match tokio::time::timeout_at(over, answer).await {
                 Ok(Ok(status)) => status,
-                _ => SecretStatus::clone(&task.status.borrow()),
+                _ => self.published(&task),
             });
         }
         statuses
+    }
+
+    /// A status as it was last published, with what is known since of why its task does not answer.
+    fn published(&self, task: &TaskHandle) -> SecretStatus {
+        let status = SecretStatus::clone(&task.status.borrow());
+        SecretStatus { findings: self.environment.findings.about(&status.secret), ..status }
     }
 
     async fn order(&self, by: OperatorName, secret: &SecretName, order: Order) -> Result<CommandReply, Refusal> {
@@ -259,7 +265,11 @@ impl Control for DriverControl {
         let secrets = match &secret {
             Some(secret) => {
                 let task = self.task(secret).await?;
-                vec![self.ask(&task, |reply| Mail::Question(Question::Status(reply))).await?]
+                let asked = self.ask(&task, |reply| Mail::Question(Question::Status(reply)));
+                match tokio::time::timeout(STATUS_PATIENCE, asked).await {
+                    Ok(status) => vec![status?],
+                    Err(_) => vec![self.published(&task)],
+                }
             }
             None => self.statuses().await,
         };

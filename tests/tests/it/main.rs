@@ -13,6 +13,7 @@ mod homes;
 mod kafka_faults;
 mod main_job;
 mod one_fault;
+mod outages;
 mod permissions;
 mod pool_service;
 mod prometheus;

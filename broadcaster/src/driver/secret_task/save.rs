@@ -1,15 +1,17 @@
 //! Makes changes durable: the record in the store, the audit entries around it.
 
-use rotacast_protocol::OperatorName;
+use rotacast_proto::Level;
 use rotacast_protocol::coordinator::Change;
 use rotacast_protocol::machine::Recorded;
 use rotacast_protocol::record::RecordChange;
+use rotacast_protocol::{OperatorName, SecretName};
 use rotacast_store::{Committed, StoreError};
 use tracing::{error, warn};
 
 use super::super::{backoff, pause};
 use super::{Ended, SecretTask};
 use crate::audit::Entry;
+use crate::findings::{Findings, Topic};
 
 impl SecretTask {
     /// Saves the record by compare-and-swap. When the outcome is unknown, the store is asked until it is known: the
@@ -17,6 +19,7 @@ impl SecretTask {
     pub(super) async fn save(&mut self, bytes: Vec<u8>) -> Result<(), Ended> {
         let mut pauses = backoff();
         let epoch = self.machine.coordinator().tenure().epoch;
+        let mut saving = Saving { findings: &self.environment.findings, secret: &self.secret, attempts: 0 };
         loop {
             let place = self.turns.save().await;
             let outcome = self.environment.tree.save_record(&self.secret, bytes.clone(), self.cursor, epoch).await;
@@ -49,7 +52,7 @@ impl SecretTask {
                 Ok(_) => {}
                 Err(unreadable) => warn!(secret = %self.secret, problem = %unreadable, "cannot read the record back"),
             }
-            warn!(secret = %self.secret, %problem, "cannot save the record; trying again");
+            saving.failed(&problem);
             pause(&mut pauses, &self.stop).await;
             if self.stop.is_cancelled() {
                 return Err(Ended::Stopped);
@@ -91,6 +94,37 @@ impl SecretTask {
             if let Err(problem) = self.environment.audit.append(entry).await {
                 error!(secret = %self.secret, %problem, "the audit log takes no entry");
             }
+        }
+    }
+}
+
+/// Attempts to save a record. The secret stands still meanwhile: from the second one that fails, that is a finding.
+struct Saving<'a> {
+    findings: &'a Findings,
+    secret: &'a SecretName,
+    attempts: u32,
+}
+
+impl Saving<'_> {
+    fn failed(&mut self, problem: &str) {
+        self.attempts += 1;
+        warn!(secret = %self.secret, %problem, attempts = self.attempts, "cannot save the record; trying again");
+        if self.attempts > 1 {
+            let text = format!(
+                "its record cannot be saved, so nothing goes on and its instances get no leases: {problem} ({} attempts)",
+                self.attempts
+            );
+            let fix =
+                "look at the store, and at the rights of this broadcaster's login there; it is tried again by itself";
+            self.findings.raise(Topic::Unresponsive, self.secret.as_str(), Level::Error, text, fix);
+        }
+    }
+}
+
+impl Drop for Saving<'_> {
+    fn drop(&mut self) {
+        if self.attempts > 1 {
+            self.findings.clear(Topic::Unresponsive, self.secret.as_str());
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use rotacast_log_limit::LogLimit;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::ReceiverStream;
@@ -105,7 +106,7 @@ impl Watch {
                     return;
                 }
                 End::Relist(error) => {
-                    tracing::info!(store = self.shared.name, parent = %self.parent, %error, "watch lost: listing anew");
+                    self.tell_lost(&error);
                 }
             }
             if self.told != before {
@@ -115,10 +116,22 @@ impl Watch {
         }
     }
 
+    fn tell_lost(&self, error: &StoreError) {
+        let (store, parent) = (&self.shared.name, &self.parent);
+        if error.is_transient() {
+            return tracing::info!(%store, %parent, %error, "watch lost: listing anew");
+        }
+        static LIMIT: LogLimit = LogLimit::new();
+        if let Some(left_out) = LIMIT.admit() {
+            tracing::warn!(%store, %parent, %error, left_out, "keys that were read before may not be read any more");
+        }
+    }
+
     async fn list_and_follow(&mut self) -> Result<std::convert::Infallible, End> {
         let floor = self.floor()?;
         let listed = self.shared.listed(&self.parent, None, floor).await?;
         self.shared.probe(&self.parent, floor).await?;
+        self.still_readable(&self.deleted(&listed.entries)).await?;
         self.same_history(&listed, floor)?;
         let index = listed.index;
         self.told = self.told.max(index);
@@ -145,6 +158,7 @@ impl Watch {
             if listed.index <= index || !deleted.is_empty() {
                 self.shared.probe(&self.parent, floor).await?;
             }
+            self.still_readable(&deleted).await?;
             // Where the table is still ahead of all that was seen, tombstones were reaped: wait from the new index on.
             index = listed.index;
             let keys = u32::try_from(listed.entries.len()).unwrap_or(u32::MAX);
@@ -156,6 +170,15 @@ impl Watch {
                 sleep(waits.next().unwrap_or(LONGEST_PAUSE)).await;
             }
         }
+    }
+
+    /// Whether keys vanished because they were deleted. If some of them may not be read any more, nothing is known of any: that is
+    /// waited out, since the rest of the tree goes on by what was told before.
+    async fn still_readable(&self, vanished: &[Key]) -> Result<(), End> {
+        self.shared.may_read(vanished).await.map_err(|error| match error {
+            StoreError::Denied { .. } => End::Relist(error),
+            other => End::from(other),
+        })
     }
 
     /// What an answer that is sent for now must show. Fails if another call found that the store went back.

@@ -482,13 +482,109 @@ async fn the_doctor_names_what_is_wrong() {
     assert!(sessions.level == Level::Error && sessions.text.contains("session_ttl_min"), "{sessions:?}");
 }
 
+#[tokio::test]
+async fn a_key_of_another_client_that_is_named_like_our_probe_ends_no_watch() {
+    let Some(consul) = Consul::start().await else { return };
+    let store = store(&consul);
+    let folder = Key::new("rotacast/versions");
+    write(&store, "rotacast/versions/~", b"x").await;
+    let mut watch = store.watch(&folder);
+    until_ready(&mut watch).await;
+    write(&store, "rotacast/versions/payments/db/1", b"one").await;
+    until_put(&mut watch, "rotacast/versions/payments/db/1").await;
+    // A deletion has the watch ask whether it still may read there.
+    consul.ctl(&["kv", "delete", "rotacast/versions/payments/db/1"]).await;
+    loop {
+        let event = watch.next().await.unwrap().unwrap();
+        if matches!(&event, StoreEvent::Deleted { key, .. } if key.as_str().ends_with("db/1")) {
+            break;
+        }
+    }
+    // Below it, where nothing else is.
+    assert!(store.list(&Key::new("rotacast/empty")).await.unwrap().entries.is_empty());
+}
+
+#[tokio::test]
+async fn keys_that_may_not_be_read_any_more_are_not_taken_for_deleted() {
+    let config = ConsulConfig { management_token: Some(MANAGEMENT), ..ConsulConfig::default() };
+    let Some(consul) = Consul::start_with(config).await else { return };
+    let whole = "key_prefix \"rotacast/\" { policy = \"write\" }";
+    let part = format!("{whole} key_prefix \"rotacast/versions/payments/\" {{ policy = \"deny\" }}");
+    consul.ctl(&["acl", "policy", "create", "-name", "it", "-rules", whole]).await;
+    let made = consul.ctl(&["acl", "token", "create", "-policy-name", "it", "-format=json"]).await;
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    let store = with_token(&consul, made["SecretID"].as_str().unwrap());
+    write(&store, "rotacast/versions/payments/db/1", b"one").await;
+    write(&store, "rotacast/versions/web/api/1", b"one").await;
+    let mut watch = store.watch(&Key::new("rotacast/versions"));
+    until_ready(&mut watch).await;
+
+    consul.ctl(&["acl", "policy", "update", "-name", "it", "-rules", &part]).await;
+    until("the right to be gone", LONG, async || {
+        let read = store.get(&Key::new("rotacast/versions/payments/db/1")).await;
+        matches!(read, Err(StoreError::Denied { .. })).then_some(())
+    })
+    .await;
+    // It wakes the watch, which sees a part of the tree.
+    write(&store, "rotacast/versions/web/api/2", b"two").await;
+    consul.ctl(&["acl", "policy", "update", "-name", "it", "-rules", whole]).await;
+    write(&store, "rotacast/versions/web/api/3", b"three").await;
+    let told = tokio::time::timeout(LONG, async {
+        let mut told = Vec::new();
+        loop {
+            let event = watch.next().await.unwrap();
+            match event.unwrap_or_else(|error| panic!("{error}; told so far: {told:?}")) {
+                StoreEvent::Deleted { key, .. } => panic!("{key} was not deleted; told so far: {told:?}"),
+                StoreEvent::Put(entry) | StoreEvent::Listed(entry) => told.push(entry.key.as_str().to_owned()),
+                StoreEvent::Init | StoreEvent::Ready(_) => {}
+            }
+            if told.last().is_some_and(|key| key.ends_with("web/api/3")) {
+                return told;
+            }
+        }
+    });
+    assert!(told.await.unwrap().iter().any(|key| key.ends_with("web/api/2")));
+    assert!(store.setback().is_none(), "{:?}", store.setback());
+}
+
+#[tokio::test]
+async fn a_leaders_key_that_another_clients_session_holds_is_named() {
+    let Some(consul) = Consul::start().await else { return };
+    let other = request_with(&consul, "PUT", "/v1/session/create", "{\"Name\":\"nightly job\"}").await;
+    let other: serde_json::Value = serde_json::from_str(&other).unwrap();
+    let id = other["ID"].as_str().unwrap().to_owned();
+    request_with(&consul, "PUT", &format!("/v1/kv/rotacast/leader?acquire={id}"), "me").await;
+    let election = Key::new("rotacast/leader");
+    let refused = store(&consul)
+        .campaign(&election, "one", Duration::from_secs(1), CancellationToken::new())
+        .await
+        .err()
+        .unwrap();
+    let text = refused.to_string();
+    assert!(text.contains("nightly job") && text.contains(&format!("session/destroy/{id}")), "{text}");
+    // One of ours is waited for.
+    request(&consul, "PUT", &format!("/v1/session/destroy/{id}")).await;
+    let first = campaign(&store(&consul), "first").await;
+    let epoch = first.epoch;
+    let second = store(&consul);
+    let waits = tokio::spawn(async move { campaign(&second, "second").await });
+    drop(first);
+    assert!(waits.await.unwrap().epoch > epoch);
+}
+
 /// Requests as an operator makes them with curl.
 async fn request(consul: &Consul, method: &str, path: &str) -> String {
+    request_with(consul, method, path, "").await
+}
+
+async fn request_with(consul: &Consul, method: &str, path: &str, body: &str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let text = until("an answer", LONG, async || {
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", consul.port())).await.ok()?;
-        let request =
-            format!("{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;

@@ -13,8 +13,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::commit::{Transacted, reasons};
-use super::session::{GREATEST_LOCK_DELAY, SessionId, granted};
+use super::session::{GREATEST_LOCK_DELAY, SESSION_NAME, SessionId, granted};
 use crate::consul::Shared;
+use crate::consul::read::Pair;
 use crate::{CALL_TIMEOUT, Key, Leadership, StoreError};
 
 /// A session is renewed this many times within its time-to-live.
@@ -49,7 +50,9 @@ pub(super) async fn campaign(
             looked = shared.pair(&election) => looked,
         };
         let attempt = match looked {
-            Ok(Some(leader)) if leader.session.is_some() => Ok(Attempt::Led { index: leader.modify_index }),
+            Ok(Some(Pair { session: Some(session), modify_index, .. })) => {
+                shared.is_a_leaders(&election, &session).await.map(|()| Attempt::Led { index: modify_index })
+            }
             // Not raced against `cancel`: a session that was made must be known, to be given back. Every step has
             // a time limit.
             Ok(_) => attempt(&shared, &election, &candidate, ttl, &cancel).await,
@@ -104,7 +107,7 @@ async fn attempt(
     cancel: &CancellationToken,
 ) -> Result<Attempt, StoreError> {
     let sent = rotacast_clock::instant();
-    let session = shared.make_session(&format!("rotacast {candidate}"), ttl).await?;
+    let session = shared.make_session(&format!("{SESSION_NAME} {candidate}"), ttl).await?;
     let value = SecretValue::new(candidate.as_bytes().to_vec());
     let mut lock_delay = ExponentialBuilder::new()
         .with_min_delay(LOCK_DELAY_POLL)

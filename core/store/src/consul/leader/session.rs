@@ -6,15 +6,18 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::StoreError;
 use crate::consul::Shared;
 use crate::consul::call::Call;
+use crate::{Key, StoreError};
 
 /// Consul's least and greatest time-to-live of a session.
 pub(super) const LEAST_TTL: Duration = Duration::from_secs(10);
 const GREATEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Consul's greatest lock delay.
 pub(super) const GREATEST_LOCK_DELAY: Duration = Duration::from_secs(60);
+
+/// What the names of our sessions begin with.
+pub(super) const SESSION_NAME: &str = "rotacast";
 
 /// Which session.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -45,6 +48,16 @@ struct Made {
     id: SessionId,
 }
 
+/// What is read of a session.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Known {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    node: String,
+}
+
 /// Whole seconds, and within what Consul grants.
 pub(super) fn granted(ttl: Duration) -> Duration {
     let ttl = ttl.clamp(LEAST_TTL, GREATEST_TTL);
@@ -66,6 +79,25 @@ impl Shared {
         let answer = self.once(&Call::write(self.url(["session", "create"]), body)).await?;
         let made: Made = serde_json::from_slice(&answer.body).map_err(|problem| self.unreadable(&problem))?;
         Ok(made.id)
+    }
+
+    /// Fails by name if another client's session holds the leader's key: such a term may never end.
+    pub(super) async fn is_a_leaders(&self, election: &Key, session: &SessionId) -> Result<(), StoreError> {
+        let answer = self.read(&Call::read(self.url(["session", "info", session.0.as_str()]))).await?;
+        let known: Option<Vec<Known>> =
+            serde_json::from_slice(&answer.body).map_err(|problem| self.unreadable(&problem))?;
+        let foreign = |it: &Known| !it.name.starts_with(SESSION_NAME);
+        match known.unwrap_or_default().into_iter().find(foreign) {
+            None => Ok(()),
+            Some(Known { name, node }) => Err(StoreError::Corrupt {
+                key: election.to_string(),
+                problem: format!(
+                    "session {} (name {name:?}, node {node:?}) of another client holds it, so no broadcaster can lead. To end it: \
+                     curl -X PUT CONSUL/v1/session/destroy/{}",
+                    session.0, session.0
+                ),
+            }),
+        }
     }
 
     /// `false`: there is no such session any more.
