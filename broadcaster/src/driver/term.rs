@@ -1,6 +1,7 @@
 //! One term: takes every record over, then feeds the tasks from the store and the bus until the leadership ends.
 
 mod delivery;
+mod listener;
 mod records;
 mod reports;
 mod roster;

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
-use futures::StreamExt as _;
 use rotacast_bus::BusEvent;
 use rotacast_clock as clock;
 use rotacast_protocol::coordinator::Input;
@@ -11,13 +9,14 @@ use tracing::debug;
 
 use super::super::mail::Mail;
 use super::Term;
+use super::listener::Listener;
 
 impl Term {
     pub(super) async fn follow_reports(self: Arc<Self>) -> anyhow::Result<()> {
-        let mut events = self.environment.bus.watch_reports();
+        let mut events = Listener::new("reports", || self.environment.bus.watch_reports(), self.over.clone());
         let mut live = false;
-        while let Some(event) = events.next().await {
-            let envelope = match event.context("watching the reports")? {
+        loop {
+            let envelope = match events.next().await {
                 BusEvent::Message(envelope) => envelope,
                 BusEvent::CaughtUp => {
                     live = true;
@@ -50,6 +49,5 @@ impl Term {
             }
             intake.report(&envelope.time, clock::wall(), dropped);
         }
-        Ok(())
     }
 }

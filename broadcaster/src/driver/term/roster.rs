@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use futures::StreamExt as _;
 use rotacast_bus::BusEvent;
 use rotacast_log_limit::LogLimit;
 use rotacast_proto::Level;
@@ -24,6 +23,7 @@ use super::super::mail::Question;
 use super::super::{backoff, pause};
 use super::Term;
 use super::delivery::News;
+use super::listener::Listener;
 use crate::findings::Topic;
 
 /// How long an incarnation that is fenced stays in the roster after it was last heard, and how often that is looked at. Long
@@ -175,10 +175,11 @@ impl Term {
 
     /// Follows registrations and leaves.
     pub(super) async fn follow_registrations(self: Arc<Self>) -> anyhow::Result<()> {
-        let mut events = self.environment.bus.watch_registrations();
+        let watch = || self.environment.bus.watch_registrations();
+        let mut events = Listener::new("registrations", watch, self.over.clone());
         let mut live = false;
-        while let Some(event) = events.next().await {
-            match event.context("watching the registrations")? {
+        loop {
+            match events.next().await {
                 BusEvent::CaughtUp => live = true,
                 BusEvent::Resync => live = false,
                 BusEvent::Message(envelope) => {
@@ -194,7 +195,6 @@ impl Term {
                 }
             }
         }
-        Ok(())
     }
 
     async fn registers(&self, registration: Registration, live: bool) {

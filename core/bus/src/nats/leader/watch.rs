@@ -62,7 +62,11 @@ impl NatsBus {
                     tracing::debug!(?kind, %problem, "subscription not begun");
                     self.inner.restarts.note(&kind.stream(&self.inner.names), problem.to_string());
                 }
-                Err(problem) => return Err(Stop::Failed(problem)),
+                Err(problem) => {
+                    // Its reader begins again, so that a refusal that stays is a finding.
+                    self.inner.restarts.note(&kind.stream(&self.inner.names), problem.to_string());
+                    return Err(Stop::Failed(problem));
+                }
             }
             tokio::time::sleep(next_pause(&mut row)).await;
         }
