@@ -38,6 +38,8 @@ pub struct KafkaConfig<'a> {
     /// The protocol of a second listener ([`Kafka::secured`]), such as `SASL_PLAINTEXT`, `SSL`; its settings are
     /// lines of `properties` that begin with `listener.name.secured.`.
     pub secured: Option<&'a str>,
+    /// The port on loopback that this listener announces to its clients; none: its own.
+    pub announced: Option<u16>,
     /// Users that log in by SCRAM-SHA-512, each with its password.
     pub scram: &'a [(&'a str, &'a str)],
     /// Further options of the JVM, which is tuned for a quick start; of two that contradict each other the later wins.
@@ -274,9 +276,12 @@ fn settings(data: &Path, node: &Node, all: &[Node], config: KafkaConfig<'_>) -> 
     let voters: Vec<String> =
         all.iter().map(|node| format!("{}@127.0.0.1:{}", node.id, node.controller_port)).collect();
     let mut listeners = format!("PLAINTEXT://127.0.0.1:{}", node.port);
+    let mut announced = listeners.clone();
     let mut protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned();
     if let Some(protocol) = config.secured {
         write!(listeners, ",SECURED://127.0.0.1:{}", node.secured_port).expect("writing to a String cannot fail");
+        let port = config.announced.unwrap_or(node.secured_port);
+        write!(announced, ",SECURED://127.0.0.1:{port}").expect("writing to a String cannot fail");
         write!(protocols, ",SECURED:{protocol}").expect("writing to a String cannot fail");
     }
     let copies = all.len().min(3);
@@ -285,7 +290,7 @@ fn settings(data: &Path, node: &Node, all: &[Node], config: KafkaConfig<'_>) -> 
 node.id={id}
 controller.quorum.voters={voters}
 listeners={listeners},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners={listeners}
+advertised.listeners={announced}
 listener.security.protocol.map={protocols}
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER

@@ -10,7 +10,9 @@ mod reader;
 mod record;
 mod replica;
 mod sync;
+mod tail;
 mod topic;
+mod trouble;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -106,24 +108,26 @@ impl KafkaBus {
         check_size(envelope, MAX_MESSAGE_BYTES, &self.inner.endpoint)
     }
 
-    /// Ends a call that takes too long.
-    async fn within<T>(&self, call: impl Future<Output = Result<T, BusError>> + Send) -> Result<T, BusError> {
-        self.within_or(&LastProblem::default(), call).await
-    }
-
-    /// The same for a call that notes why it repeats what it does.
-    async fn within_or<T>(
+    /// Ends a call that takes too long: with why it was repeated, or with what is in the way of that part of the bus.
+    async fn within<T>(
         &self,
         last: &LastProblem,
+        trouble: impl Fn() -> Option<BusError> + Send,
         call: impl Future<Output = Result<T, BusError>> + Send,
     ) -> Result<T, BusError> {
         match tokio::time::timeout(CALL_TIMEOUT, call).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(last.take().unwrap_or_else(|| BusError::Unreachable {
+            Err(_) => Err(last.take().or_else(trouble).unwrap_or_else(|| BusError::Unreachable {
                 endpoint: self.inner.endpoint.clone(),
                 problem: "no answer in time; the outcome is unknown".into(),
             })),
         }
+    }
+
+    /// Why states are not published or read.
+    fn trouble_with_states(&self) -> Option<BusError> {
+        let publishing = || self.inner.publisher.get().and_then(Publisher::trouble);
+        self.inner.state.trouble().or_else(publishing)
     }
 
     fn publisher(&self) -> &Publisher {
@@ -147,14 +151,16 @@ impl KafkaBus {
         over: Option<Bytes>,
     ) -> Result<(), BusError> {
         let last = LastProblem::default();
-        self.within_or(&last, self.publisher().publish(key, revision, state, over, last.clone())).await
+        let publishing = self.publisher().publish(key, revision, state, over, last.clone());
+        self.within(&last, || self.trouble_with_states(), publishing).await
     }
 
     /// Publishes to a topic of incarnations; `None` forgets this one.
     async fn publish(&self, kind: Kind, key: &InstanceKey, envelope: Option<&Envelope>) -> Result<(), BusError> {
         let (topic, key) = (self.inner.topics.name(kind), instance(key));
         let last = LastProblem::default();
-        self.within_or(&last, self.inner.producer.publish(&topic, &key, envelope, &last)).await
+        let publishing = self.inner.producer.publish(&topic, &key, envelope, &last);
+        self.within(&last, || self.inner.producer.trouble(), publishing).await
     }
 }
 
@@ -182,11 +188,13 @@ impl LeaderBus for KafkaBus {
     }
 
     async fn read_state(&self, secret: &SecretName) -> Result<Option<Envelope>, BusError> {
-        self.within(self.last_of_states(secret.as_str())).await
+        let reading = self.last_of_states(secret.as_str());
+        self.within(&LastProblem::default(), || self.inner.state.trouble(), reading).await
     }
 
     async fn read_claim(&self) -> Result<Option<Envelope>, BusError> {
-        self.within(self.last_of_states(CLAIM)).await
+        let reading = self.last_of_states(CLAIM);
+        self.within(&LastProblem::default(), || self.inner.state.trouble(), reading).await
     }
 
     async fn publish_claim(&self, claim: &Envelope) -> Result<(), BusError> {
@@ -201,11 +209,11 @@ impl LeaderBus for KafkaBus {
     async fn prune_registration(&self, key: &InstanceKey) -> Result<(), BusError> {
         let (topics, key, last) = (&self.inner.topics, instance(key), LastProblem::default());
         let forget = async |kind| self.inner.producer.publish(&topics.name(kind), &key, None, &last).await;
-        self.within_or(&last, async {
+        let pruning = async {
             forget(Kind::Registrations).await?;
             forget(Kind::Reports).await
-        })
-        .await
+        };
+        self.within(&last, || self.inner.producer.trouble(), pruning).await
     }
 
     fn watch_reports(&self) -> BoxStream<'static, Result<BusEvent, BusError>> {
@@ -218,7 +226,8 @@ impl LeaderBus for KafkaBus {
 
     async fn examine(&self) -> Vec<Finding> {
         let readers = [&self.inner.state, &self.inner.registrations, &self.inner.reports];
-        let mut findings = match self.within(self.inner.topics.examine()).await {
+        let examined = self.within(&LastProblem::default(), || None, self.inner.topics.examine()).await;
+        let mut findings = match examined {
             Ok(findings) => findings,
             Err(problem) => {
                 readers.iter().for_each(|reader| reader.restarts().clear());
@@ -226,10 +235,11 @@ impl LeaderBus for KafkaBus {
             }
         };
         findings.extend(self.inner.access.finding());
+        findings.extend(self.inner.publisher.get().and_then(Publisher::finding));
         for reader in readers {
+            findings.extend(reader.finding());
             findings.extend(reader.restarts().findings());
-            let count = reader.unreadable();
-            if count > 0 {
+            if let Some(count) = reader.unreadable() {
                 findings.push(Finding {
                     level: Level::Warning,
                     subject: format!("Kafka {}", self.inner.endpoint),
@@ -256,7 +266,8 @@ impl InstanceBus for KafkaBus {
     async fn report(&self, key: &InstanceKey, report: &Envelope) -> Result<(), BusError> {
         self.check(report)?;
         let topic = self.inner.topics.name(Kind::Reports);
-        self.within(self.inner.producer.send(&topic, &instance(key), report)).await
+        let (producer, key) = (&self.inner.producer, instance(key));
+        self.within(&LastProblem::default(), || producer.trouble(), producer.send(&topic, &key, report)).await
     }
 
     fn watch_states(&self, secrets: &[SecretName]) -> BoxStream<'static, Result<BusEvent, BusError>> {

@@ -8,7 +8,7 @@ use rdkafka::util::Timeout;
 use rotacast_proto::Envelope;
 
 use super::access::{Access, Held};
-use super::fault::{Ear, Heard, meaning};
+use super::fault::{Ear, Heard, is_silence, meaning};
 use super::record;
 use crate::BusError;
 use crate::feed::{LastProblem, next_pause, pauses};
@@ -27,6 +27,11 @@ pub(super) struct Producer {
 impl Producer {
     pub(super) fn new(access: Arc<Access>) -> Self {
         Self { endpoint: access.options.endpoint(), access, heard: Arc::default(), current: Mutex::new(None) }
+    }
+
+    /// Why nothing is acknowledged, as far as it was heard.
+    pub(super) fn trouble(&self) -> Option<BusError> {
+        self.heard.cause(&self.endpoint)
     }
 
     fn producer(&self) -> Result<Arc<FutureProducer<Ear>>, BusError> {
@@ -101,6 +106,7 @@ impl Producer {
             Some(Code::UnknownTopic | Code::UnknownTopicOrPartition) => {
                 BusError::Unreachable { endpoint: self.endpoint.clone(), problem: problem.to_string() }
             }
+            _ if is_silence(problem) => self.heard.explain(&self.endpoint, problem),
             _ => meaning(&self.endpoint, problem),
         }
     }

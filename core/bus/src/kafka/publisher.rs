@@ -19,12 +19,13 @@ use rotacast_protocol::Revision;
 use tokio::sync::{mpsc, oneshot};
 
 use super::access::{Access, Held};
-use super::fault::{Heard, meaning};
+use super::fault::{Heard, is_silence, meaning};
 use super::reader::Reader;
 use super::record;
 use super::topic::blocking;
-use crate::BusError;
+use super::trouble::Trouble;
 use crate::feed::{LastProblem, next_pause, pauses};
+use crate::{BusError, Finding};
 
 /// States waiting for the publisher; more callers wait for a place.
 const QUEUE: usize = 1024;
@@ -34,9 +35,8 @@ const BATCH: usize = 128;
 const STEP: Duration = Duration::from_secs(2);
 /// How often the records of a transaction are looked for.
 const DELIVERY: Duration = Duration::from_millis(1);
-/// How often, and how many times, a commit is looked for: its marker is written after it is acknowledged.
+/// How often, for up to [`STEP`], a commit is looked for: its marker is written after it is acknowledged.
 const LOOK: Duration = Duration::from_millis(2);
-const LOOKS: u32 = 1000;
 
 struct Item {
     key: String,
@@ -53,6 +53,8 @@ struct Item {
 pub(super) struct Publisher {
     items: mpsc::Sender<Item>,
     endpoint: String,
+    topic: String,
+    trouble: Arc<Trouble>,
 }
 
 impl Publisher {
@@ -60,9 +62,27 @@ impl Publisher {
     pub(super) fn start(access: Arc<Access>, topic: String, reader: Arc<Reader>) -> Self {
         let (items, queue) = mpsc::channel(QUEUE);
         let endpoint = access.options.endpoint();
-        let work = Work { endpoint: endpoint.clone(), access, topic, reader, session: None };
+        let trouble = Arc::<Trouble>::default();
+        let work = Work {
+            endpoint: endpoint.clone(),
+            access,
+            topic: topic.clone(),
+            reader,
+            session: None,
+            trouble: Arc::clone(&trouble),
+        };
         tokio::spawn(work.run(queue));
-        Self { items, endpoint }
+        Self { items, endpoint, topic, trouble }
+    }
+
+    /// Why the last states were not published, if they were not.
+    pub(super) fn trouble(&self) -> Option<BusError> {
+        self.trouble.now()
+    }
+
+    /// The same as a finding.
+    pub(super) fn finding(&self) -> Option<Finding> {
+        self.trouble().map(|problem| problem.finding(format!("publishing to {}", self.topic)))
     }
 
     /// Publishes on condition that nothing newer has been. Its caller bounds it.
@@ -131,6 +151,7 @@ struct Work {
     topic: String,
     reader: Arc<Reader>,
     session: Option<Session>,
+    trouble: Arc<Trouble>,
 }
 
 impl Work {
@@ -151,15 +172,20 @@ impl Work {
                 waiting.push(item);
             }
             match self.round(&mut waiting).await {
-                Ok(()) => row = pauses(),
+                Ok(()) => {
+                    row = pauses();
+                    self.trouble.over();
+                }
                 Err(problem) if problem.is_transient() => {
                     tracing::debug!(%problem, "publishing begins anew");
                     waiting.iter().for_each(|item| item.repeated.note(problem.clone()));
+                    self.trouble.note(problem);
                     self.end();
                     tokio::time::sleep(next_pause(&mut row)).await;
                 }
                 Err(problem) => {
                     self.end();
+                    self.trouble.note(problem.clone());
                     // No retry helps: every caller that waits gets the error.
                     for item in waiting.drain(..) {
                         drop(item.done.send(Err(problem.clone())));
@@ -254,7 +280,7 @@ impl Work {
             match producer.init_transactions(STEP) {
                 Ok(()) => Ok(producer),
                 Err(problem) => {
-                    let error = meaning(&endpoint, &problem);
+                    let error = failure(&producer.context().heard, &endpoint, &problem);
                     std::thread::spawn(move || drop(producer));
                     Err(error)
                 }
@@ -291,18 +317,29 @@ impl Work {
             let outcome = attempt();
             let failed = context.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
             match (outcome, failed) {
-                (Ok(()), None) => Ok(lock(&context.places)),
-                (_, Some(problem)) | (Err(problem), None) => Err(failure(&endpoint, &problem)),
+                (Ok(()), None) => {
+                    context.heard.is_up();
+                    Ok(lock(&context.places))
+                }
+                // A record that was given up is what follows from the transaction's own problem.
+                (Err(problem), Some(of_record)) if is_silence(&of_record) => {
+                    Err(failure(&context.heard, &endpoint, &problem))
+                }
+                (_, Some(problem)) | (Err(problem), None) => Err(failure(&context.heard, &endpoint, &problem)),
             }
         })
         .await?;
-        for _ in 0..LOOKS {
-            if self.reader.visible(&places).await {
-                return Ok(());
+        let until = Instant::now() + STEP;
+        while !self.reader.visible(&places).await? {
+            if Instant::now() >= until {
+                return Err(self.reader.held_back().await.unwrap_or_else(|| BusError::Unreachable {
+                    endpoint: self.endpoint.clone(),
+                    problem: "committed, and not to be seen".into(),
+                }));
             }
             tokio::time::sleep(LOOK).await;
         }
-        Err(BusError::Unreachable { endpoint: self.endpoint.clone(), problem: "committed, and not to be seen".into() })
+        Ok(())
     }
 }
 
@@ -320,13 +357,15 @@ fn delivered(producer: &Transactional, patience: Duration) -> Result<(), KafkaEr
 }
 
 /// Being fenced, and topics that are made anew, are reasons to look again; the rest is what it means.
-fn failure(endpoint: &str, problem: &KafkaError) -> BusError {
-    match meaning(endpoint, problem) {
+fn failure(heard: &Heard, endpoint: &str, problem: &KafkaError) -> BusError {
+    let error = if is_silence(problem) { heard.explain(endpoint, problem) } else { meaning(endpoint, problem) };
+    match error {
         error @ (BusError::Denied { .. } | BusError::Misconfigured { .. })
             if problem.rdkafka_error_code() != Some(Code::UnknownTopicOrPartition) =>
         {
             error
         }
+        error @ BusError::Unreachable { .. } => error,
         _ => BusError::Unreachable { endpoint: endpoint.to_owned(), problem: problem.to_string() },
     }
 }

@@ -1,20 +1,18 @@
 //! Follows one topic in a thread of its own, from its beginning, and folds it into a [`Replica`].
 //!
-//! librdkafka goes on silently where a topic was deleted and made anew with more messages than the old one
-//! had. So whatever could mean a gap ends a reading, and in quiet moments a record of a partition is read once
-//! more: in the same log it is the same record. It is one from before the last such look, never one that
-//! came since: that may be of the new log already.
+//! librdkafka goes on silently where a topic was deleted and made anew, or has got more partitions. So whatever could mean a
+//! gap ends a reading. In quiet moments a record of a partition is read once more ([`Tail`]), and the partitions are counted.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 use rotacast_log_limit::LogLimit;
@@ -26,17 +24,21 @@ use super::fault::{Heard, meaning};
 use super::options::KafkaTopics;
 use super::record;
 use super::replica::{Bound, Replica};
+use super::tail::{Mark, Seen, Tail};
 use super::topic::{Kind, Topics, blocking};
+use super::trouble::Trouble;
 use crate::feed::{next_pause, pauses};
 use crate::restarts::Restarts;
-use crate::{BusError, BusEvent};
+use crate::{BusError, BusEvent, Finding};
 
 /// Longest wait for a message before the thread looks whether it is to end.
 const POLL: Duration = Duration::from_millis(100);
 /// Longest wait for one answer of a broker.
 const REQUEST: Duration = Duration::from_secs(2);
-/// How often a silent partition's known record is read once more.
+/// How often a silent partition's known record is read once more, and the partitions are counted.
 const PROBE: Duration = Duration::from_secs(5);
+/// Longest wait for the number of partitions: what is read waits meanwhile, and it is counted again soon.
+const COUNT: Duration = Duration::from_millis(500);
 /// A probe that has no answer by then counts as a loss of continuity.
 const PROBE_PATIENCE: Duration = Duration::from_secs(30);
 /// Most offsets read once more after a probe.
@@ -60,11 +62,13 @@ struct Shared {
     current: Mutex<Option<(u64, Arc<BaseConsumer<Heard>>)>>,
     /// An error that retrying cannot mend.
     failed: Mutex<Option<(bool, String)>>,
-    unreadable: AtomicU64,
+    unreadable: Mutex<Strangers>,
     restarts: Restarts,
     started: AtomicBool,
-    /// Set once this is found to be another log.
-    anew: AtomicBool,
+    /// Why reading does not get on.
+    trouble: Trouble,
+    /// Why the topic has to be read anew, once a caller has found out.
+    anew: Mutex<Option<&'static str>>,
     stop: AtomicBool,
 }
 
@@ -86,10 +90,11 @@ impl Reader {
             replica: Replica::new(bound),
             current: Mutex::new(None),
             failed: Mutex::new(None),
-            unreadable: AtomicU64::new(0),
+            unreadable: Mutex::default(),
             restarts: Restarts::default(),
             started: AtomicBool::new(false),
-            anew: AtomicBool::new(false),
+            trouble: Trouble::default(),
+            anew: Mutex::new(None),
             stop: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared) }
@@ -100,14 +105,24 @@ impl Reader {
     }
 
     /// How often it started anew.
-    #[cfg(feature = "leader")]
     pub(super) fn restarts(&self) -> &Restarts {
         &self.shared.restarts
     }
 
-    /// Messages that were none of ours.
-    pub(super) fn unreadable(&self) -> u64 {
-        self.shared.unreadable.load(Ordering::Relaxed)
+    /// Messages that were none of ours, unless the last one is long ago.
+    pub(super) fn unreadable(&self) -> Option<u64> {
+        self.shared.unreadable.lock().unwrap_or_else(PoisonError::into_inner).recent(Instant::now())
+    }
+
+    /// Why reading does not get on, if it does not.
+    pub(super) fn trouble(&self) -> Option<BusError> {
+        self.shared.failure().or_else(|| self.shared.trouble.now())
+    }
+
+    /// That reading ended with a refusal. A caller that wants to read begins it again, and meets the same.
+    pub(super) fn finding(&self) -> Option<Finding> {
+        let refused = self.trouble().filter(|problem| !problem.is_transient())?;
+        Some(refused.finding(format!("reader of {}", self.shared.topic)))
     }
 
     fn start(&self) {
@@ -142,7 +157,11 @@ impl Reader {
             let partitions = reached.len();
             let endpoint = shared.endpoint.clone();
             let ends = blocking(&shared.endpoint, move || {
-                let ends = ends(&asked, &topic, partitions).map_err(|problem| meaning(&endpoint, &problem));
+                let ends = ends(&asked, &topic, partitions);
+                let ends = ends.map_err(|problem| asked.context().explain(&endpoint, &problem));
+                if ends.is_ok() {
+                    asked.context().forget();
+                }
                 drop(asked);
                 ends
             })
@@ -151,14 +170,14 @@ impl Reader {
                 Ok(ends) => ends,
                 Err(problem) => {
                     tracing::debug!(topic = %shared.topic, %problem, "ends not known");
+                    shared.trouble.note(problem);
                     release(consumer);
                     tokio::time::sleep(next_pause(&mut row)).await;
                     continue;
                 }
             };
             if ends.iter().zip(&reached).any(|(end, reached)| end < reached) {
-                tracing::debug!(topic = %shared.topic, "ends before what has been read: another log");
-                shared.anew.store(true, Ordering::Release);
+                shared.read_anew("it ends before what has been read");
                 release(consumer);
                 tokio::time::sleep(next_pause(&mut row)).await;
                 continue;
@@ -166,12 +185,13 @@ impl Reader {
             let there = self.reach(generation, &consumer, &ends, &mut changed).await;
             release(consumer);
             if there {
+                shared.trouble.over();
                 return Ok(generation);
             }
         }
     }
 
-    /// Waits until these offsets are reached; false when the topic is read anew meanwhile.
+    /// Waits until these offsets are reached; false when the topic is read anew meanwhile, or its reading ends.
     async fn reach(
         &self,
         generation: u64,
@@ -181,6 +201,10 @@ impl Reader {
     ) -> bool {
         loop {
             changed.mark_unchanged();
+            // The generation moves only once the topic can be read again, which may be never.
+            if self.shared.current().is_none_or(|(now, _)| now != generation) {
+                return false;
+            }
             let mut look = Vec::new();
             {
                 let mut folded = self.shared.replica.lock();
@@ -224,15 +248,34 @@ impl Reader {
     }
 
     /// Whether readers see everything below these offsets.
-    pub(super) async fn visible(&self, offsets: &[(i32, i64)]) -> bool {
-        let Some((_, consumer)) = self.shared.current() else { return false };
+    ///
+    /// # Errors
+    /// Reading has ended.
+    pub(super) async fn visible(&self, offsets: &[(i32, i64)]) -> Result<bool, BusError> {
+        if let Some(problem) = self.shared.failure() {
+            return Err(problem);
+        }
+        let Some((_, consumer)) = self.shared.current() else { return Ok(false) };
         let topic = self.shared.topic.clone();
         let partitions = self.shared.replica.lock().places.len();
-        let asked = tokio::task::spawn_blocking(move || ends(&consumer, &topic, partitions)).await;
-        let Ok(Ok(ends)) = asked else { return false };
-        offsets.iter().all(|(partition, offset)| {
-            usize::try_from(*partition).ok().and_then(|partition| ends.get(partition)).is_some_and(|end| end > offset)
-        })
+        let end_of = |ends: &[i64], partition| usize::try_from(partition).ok().and_then(|at| ends.get(at).copied());
+        let asked = tokio::task::spawn_blocking(move || {
+            let ends = ends(&consumer, &topic, partitions);
+            drop(consumer);
+            ends
+        });
+        let Ok(Ok(ends)) = asked.await else { return Ok(false) };
+        if offsets.iter().any(|(partition, _)| end_of(&ends, *partition).is_none()) {
+            self.shared.read_anew("it has more partitions than before");
+            return Ok(false);
+        }
+        Ok(offsets.iter().all(|(partition, offset)| end_of(&ends, *partition).is_some_and(|end| end > *offset)))
+    }
+
+    /// That readers do not get past an open transaction, if that is so.
+    pub(super) async fn held_back(&self) -> Option<BusError> {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || shared.held_back()).await.ok().flatten()
     }
 }
 
@@ -329,7 +372,7 @@ fn ends(consumer: &BaseConsumer<Heard>, topic: &str, partitions: usize) -> Resul
     for element in found.elements() {
         element.error()?;
         let Offset::Offset(offset) = element.offset() else {
-            return Err(KafkaError::OffsetFetch(rdkafka::error::RDKafkaErrorCode::InvalidArgument));
+            return Err(KafkaError::OffsetFetch(Code::InvalidArgument));
         };
         if let Some(end) = usize::try_from(element.partition()).ok().and_then(|partition| ends.get_mut(partition)) {
             *end = offset;
@@ -338,21 +381,27 @@ fn ends(consumer: &BaseConsumer<Heard>, topic: &str, partitions: usize) -> Resul
     Ok(ends)
 }
 
-/// A record, to know it again.
-#[derive(Clone, Copy, PartialEq)]
-struct Mark {
-    offset: i64,
-    print: u64,
+/// Messages that were none of ours.
+#[derive(Default)]
+struct Strangers {
+    count: u64,
+    last: Option<Instant>,
 }
 
-/// What was read of one partition.
-#[derive(Clone, Copy)]
-struct Tail {
-    /// To be found again by the next probe.
-    known: Mark,
-    /// The newest, which takes its place then.
-    last: Mark,
-    probing: Option<Instant>,
+/// For how long they are told of after the last one. A program that writes to the topics by mistake goes on.
+const TOLD: Duration = Duration::from_secs(3600);
+
+impl Strangers {
+    /// One more; returns how many they are.
+    fn note(&mut self, now: Instant) -> u64 {
+        self.count += 1;
+        self.last = Some(now);
+        self.count
+    }
+
+    fn recent(&self, now: Instant) -> Option<u64> {
+        self.last.filter(|last| now.saturating_duration_since(*last) < TOLD).map(|_| self.count)
+    }
 }
 
 impl Shared {
@@ -381,10 +430,15 @@ impl Shared {
                 Ok(()) => return,
                 Err(problem) if problem.is_transient() => {
                     tracing::info!(topic = %self.topic, %problem, "reading begins anew");
+                    self.trouble.note(problem.clone());
                     self.restarts.note(&self.topic, problem.to_string());
                 }
                 Err(problem) => {
-                    tracing::warn!(topic = %self.topic, %problem, "reading ends");
+                    static LIMIT: LogLimit = LogLimit::new();
+                    if let Some(left_out) = LIMIT.admit() {
+                        tracing::warn!(topic = %self.topic, %problem, left_out, "reading ends");
+                    }
+                    self.trouble.note(problem.clone());
                     let (BusError::Denied { problem: text, .. } | BusError::Misconfigured { problem: text, .. }) =
                         &problem
                     else {
@@ -403,6 +457,38 @@ impl Shared {
             self.replica.tell();
             std::thread::sleep(next_pause(&mut row));
         }
+    }
+
+    fn read_anew(&self, why: &'static str) {
+        tracing::debug!(topic = %self.topic, why, "has to be read anew");
+        *self.anew.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    fn why_anew(&self) -> Option<&'static str> {
+        self.anew.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Names the first partition in which what is committed ends before what is written.
+    fn held_back(&self) -> Option<BusError> {
+        let (_, committed) = self.current()?;
+        let config = self.access.options.reading(&self.access.held(), false);
+        let written: BaseConsumer<Heard> = config.create_with_context(Heard::default()).ok()?;
+        let partitions = self.replica.lock().places.len();
+        let first = ends(&committed, &self.topic, partitions).ok()?;
+        let last = ends(&written, &self.topic, partitions).ok()?;
+        drop(committed);
+        let (partition, offset) = first
+            .iter()
+            .zip(&last)
+            .enumerate()
+            .find_map(|(at, (first, last))| (first < last).then_some((at, *first)))?;
+        let topic = &self.topic;
+        Some(self.lost(format!(
+            "another program has left a transaction open in partition {partition} of {topic}, and no reader gets past it; \
+             brokers end it after that program's transaction.timeout.ms, 15 minutes at most; to end it now: \
+             kafka-transactions.sh --bootstrap-server {} abort --topic {topic} --partition {partition} --start-offset {offset}",
+            self.endpoint
+        )))
     }
 
     fn too_large(&self) -> BusError {
@@ -437,34 +523,40 @@ impl Shared {
             added.map_err(|problem| meaning(&self.endpoint, &problem))?;
         }
         consumer.assign(&assignment).map_err(|problem| meaning(&self.endpoint, &problem))?;
-        self.anew.store(false, Ordering::Release);
+        self.why_anew();
         let generation = self.replica.begin(&starts);
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some((generation, Arc::clone(&consumer)));
         self.replica.tell();
-        let mut tails: Vec<Option<Tail>> = vec![None; partitions];
+        let mut tails: Vec<Option<Tail>> = (0..partitions).map(|_| None).collect();
         let mut next_probe = Instant::now() + PROBE;
         loop {
             if self.stop.load(Ordering::Acquire) {
                 return Ok(());
             }
-            if self.anew.swap(false, Ordering::AcqRel) {
-                return Err(self.lost("it ends before what has been read"));
+            if let Some(why) = self.why_anew() {
+                return Err(self.lost(why));
             }
             if self.access.is_renewed(&held) {
                 return Err(self.lost("the login or the certificates are renewed"));
             }
             if consumer.context().is_down() {
-                return Err(self.lost("the brokers were lost"));
+                return Err(consumer.context().loss(&self.endpoint));
             }
             match consumer.poll(POLL) {
                 None => {}
                 Some(Ok(message)) => self.message(&consumer, &message, &mut tails)?,
-                Some(Err(KafkaError::PartitionEOF(partition))) => self.end(partition, &mut tails)?,
+                Some(Err(KafkaError::PartitionEOF(partition))) => self.end(&consumer, partition, &mut tails)?,
+                Some(Err(problem)) if problem.rdkafka_error_code() == Some(Code::AutoOffsetReset) => {
+                    return Err(self.lost(format!(
+                        "messages were deleted before they were read ({problem}); see retention.ms, retention.bytes and \
+                         cleanup.policy of the topic"
+                    )));
+                }
                 Some(Err(problem)) => {
                     let error = meaning(&self.endpoint, &problem);
                     // The group is a name only: nothing is committed, no client joins.
                     let code = problem.rdkafka_error_code();
-                    if code != Some(rdkafka::error::RDKafkaErrorCode::GroupAuthorizationFailed) {
+                    if code != Some(Code::GroupAuthorizationFailed) {
                         return Err(error);
                     }
                 }
@@ -472,6 +564,10 @@ impl Shared {
             if Instant::now() >= next_probe {
                 next_probe = Instant::now() + PROBE;
                 self.probe(&consumer, &mut tails)?;
+                let now = self.count(&consumer, COUNT).unwrap_or(0);
+                if now > 0 && now != partitions {
+                    return Err(self.lost(format!("it has {now} partitions, and had {partitions}")));
+                }
             }
         }
     }
@@ -482,18 +578,25 @@ impl Shared {
         let partitions = self.partitions(consumer)?;
         let start = |partition| consumer.fetch_watermarks(&self.topic, id(partition), REQUEST).map(|(low, _)| low);
         let starts: Result<_, _> = (0..partitions).map(start).collect();
-        starts.map_err(|problem| meaning(&self.endpoint, &problem))
+        starts.map_err(|problem| {
+            drop(consumer.poll(Duration::ZERO));
+            consumer.context().explain(&self.endpoint, &problem)
+        })
+    }
+
+    /// How many partitions the topic has now; 0: it cannot be seen.
+    fn count(&self, consumer: &BaseConsumer<Heard>, patience: Duration) -> Result<usize, KafkaError> {
+        let metadata = consumer.fetch_metadata(Some(&self.topic), patience)?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic);
+        Ok(topic.filter(|topic| topic.error().is_none()).map_or(0, |topic| topic.partitions().len()))
     }
 
     /// The number of partitions, once the topic can be seen.
     fn partitions(&self, consumer: &BaseConsumer<Heard>) -> Result<usize, BusError> {
-        let metadata = consumer.fetch_metadata(Some(&self.topic), REQUEST);
-        let metadata = metadata.map_err(|problem| {
+        let count = self.count(consumer, REQUEST).map_err(|problem| {
             drop(consumer.poll(Duration::ZERO));
             consumer.context().explain(&self.endpoint, &problem)
         })?;
-        let topic = metadata.topics().iter().find(|topic| topic.name() == self.topic);
-        let count = topic.filter(|topic| topic.error().is_none()).map_or(0, |topic| topic.partitions().len());
         if count > 0 {
             return Ok(count);
         }
@@ -513,26 +616,22 @@ impl Shared {
         else {
             return Err(self.lost("it has more partitions than before"));
         };
-        let (offset, mark) = (message.offset(), Mark { offset: message.offset(), print: print(message) });
+        let (offset, mark) = (message.offset(), mark(message));
         let reached = self.replica.lock().places[partition].reached;
-        if let Some(tail) = &mut tails[partition]
-            && tail.probing.take().is_some()
-        {
-            if tail.known != mark {
-                return Err(self.lost("it is not the log it was"));
-            }
-            tail.known = tail.last;
+        if let Some(tail) = &mut tails[partition] {
+            let seen = tail.seen(mark);
             // What lies between was read before. Little of it is read once more: going forward throws away what was
             // fetched beyond it, and the next fetch may wait for a message first.
-            if reached - offset > REREAD {
-                let sought = consumer.seek(&self.topic, id(partition), Offset::Offset(reached), REQUEST);
-                sought.map_err(|problem| meaning(&self.endpoint, &problem))?;
-            }
+            let skip = if reached - offset > REREAD { Some(reached) } else { None };
+            self.goes_on(consumer, partition, seen, skip)?;
         }
         if offset < reached {
             return Ok(());
         }
-        tails[partition].get_or_insert(Tail { known: mark, last: mark, probing: None }).last = mark;
+        match &mut tails[partition] {
+            Some(tail) => tail.newer(mark),
+            none => *none = Some(Tail::new(mark)),
+        }
         let key = message.key().map(|key| String::from_utf8_lossy(key).into_owned());
         match (key, message.payload()) {
             // An empty payload comes without bytes as well; a tombstone has no headers.
@@ -541,7 +640,7 @@ impl Shared {
                 // Kafka lets a client that may write to a topic write under any key: a message takes the place of its own only.
                 Ok((envelope, _)) if envelope.subject != key => self.unreadable("its key is not its subject"),
                 Ok((envelope, revision)) => {
-                    if !self.replica.put(key, envelope, revision) {
+                    if !self.replica.put(key, partition, envelope, revision) {
                         return Err(self.too_large());
                     }
                 }
@@ -558,13 +657,33 @@ impl Shared {
         Ok(())
     }
 
-    fn end(&self, partition: i32, tails: &mut [Option<Tail>]) -> Result<(), BusError> {
+    /// Acts on what a look at a known record has found.
+    fn goes_on(
+        &self,
+        consumer: &BaseConsumer<Heard>,
+        partition: usize,
+        seen: Seen,
+        skip: Option<i64>,
+    ) -> Result<(), BusError> {
+        let from = match seen {
+            Seen::Nothing => return Ok(()),
+            Seen::Another => return Err(self.lost("it is not the log it was")),
+            Seen::Same => skip,
+            Seen::Elsewhere(offset) => Some(offset),
+        };
+        let Some(from) = from else { return Ok(()) };
+        let sought = consumer.seek(&self.topic, id(partition), Offset::Offset(from), REQUEST);
+        sought.map_err(|problem| meaning(&self.endpoint, &problem))
+    }
+
+    fn end(&self, consumer: &BaseConsumer<Heard>, partition: i32, tails: &mut [Option<Tail>]) -> Result<(), BusError> {
         let Some(partition) = usize::try_from(partition).ok().filter(|partition| *partition < tails.len()) else {
             return Ok(());
         };
-        if tails[partition].is_some_and(|tail| tail.probing.is_some()) {
-            return Err(self.lost("a record that was read has gone"));
+        if let Some(tail) = tails[partition].as_mut().filter(|tail| tail.is_looking()) {
+            return self.goes_on(consumer, partition, tail.end(), None);
         }
+        self.trouble.over();
         {
             let mut folded = self.replica.lock();
             let place = &mut folded.places[partition];
@@ -581,17 +700,16 @@ impl Shared {
     fn probe(&self, consumer: &BaseConsumer<Heard>, tails: &mut [Option<Tail>]) -> Result<(), BusError> {
         for (partition, tail) in tails.iter_mut().enumerate() {
             let Some(tail) = tail else { continue };
-            if tail.probing.is_some_and(|since| since.elapsed() > PROBE_PATIENCE) {
+            if tail.looking_for() > PROBE_PATIENCE {
                 return Err(self.lost("it does not answer"));
             }
             let silent = {
                 let folded = self.replica.lock();
                 folded.places[partition].at_end && folded.places[partition].confirming.is_none()
             };
-            if silent && tail.probing.is_none() {
-                let sought = consumer.seek(&self.topic, id(partition), Offset::Offset(tail.known.offset), REQUEST);
+            if silent && !tail.is_looking() {
+                let sought = consumer.seek(&self.topic, id(partition), Offset::Offset(tail.look()), REQUEST);
                 sought.map_err(|problem| meaning(&self.endpoint, &problem))?;
-                tail.probing = Some(Instant::now());
                 // A barrier that looks at the same time would seek past what is being probed.
                 self.replica.lock().places[partition].at_end = false;
             }
@@ -601,15 +719,36 @@ impl Shared {
 
     fn unreadable(&self, problem: &str) {
         static LIMIT: LogLimit = LogLimit::new();
-        let count = self.unreadable.fetch_add(1, Ordering::Relaxed) + 1;
+        let count = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).note(Instant::now());
         if let Some(left_out) = LIMIT.admit() {
             tracing::warn!(topic = %self.topic, %problem, count, left_out, "message that is none of ours");
         }
     }
 }
 
-fn print(message: &rdkafka::message::BorrowedMessage<'_>) -> u64 {
+fn mark(message: &rdkafka::message::BorrowedMessage<'_>) -> Mark {
     let mut hasher = DefaultHasher::new();
-    (message.key(), message.payload(), message.timestamp().to_millis()).hash(&mut hasher);
-    hasher.finish()
+    message.key().hash(&mut hasher);
+    let key = hasher.finish();
+    (message.payload(), message.timestamp().to_millis()).hash(&mut hasher);
+    let is_tombstone = message.payload().is_none() && message.headers().is_none();
+    Mark { offset: message.offset(), print: hasher.finish(), key, is_tombstone }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_are_told_of_for_an_hour_after_the_last_one() {
+        let (mut strangers, begun) = (Strangers::default(), Instant::now());
+        assert_eq!(strangers.recent(begun), None);
+        strangers.note(begun);
+        let second = begun + TOLD / 2;
+        assert_eq!(strangers.note(second), 2);
+        assert_eq!(strangers.recent(begun + TOLD), Some(2));
+        assert_eq!(strangers.recent(second + TOLD), None);
+        strangers.note(second + TOLD * 2);
+        assert_eq!(strangers.recent(second + TOLD * 2), Some(3));
+    }
 }

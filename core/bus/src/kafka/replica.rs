@@ -12,6 +12,7 @@ use tokio::sync::watch;
 #[derive(Clone)]
 pub(super) struct Last {
     tick: u64,
+    partition: usize,
     pub(super) envelope: Arc<Envelope>,
     pub(super) revision: Revision,
 }
@@ -104,13 +105,19 @@ impl Replica {
     }
 
     /// `false`: it does not fit, and nothing may be left out.
-    pub(super) fn put(&self, key: String, envelope: Envelope, revision: Revision) -> bool {
+    ///
+    /// A key moves when its topic gets more partitions, and its old messages stay behind. Of two partitions the newer
+    /// revision counts.
+    pub(super) fn put(&self, key: String, partition: usize, envelope: Envelope, revision: Revision) -> bool {
         let mut folded = self.lock();
+        if folded.get(&key).is_some_and(|last| last.partition != partition && last.revision > revision) {
+            return true;
+        }
         folded.tick += 1;
         let tick = folded.tick;
         folded.remove(&key);
         folded.bytes += size(&key, &envelope);
-        folded.last.insert(key.clone(), Last { tick, envelope: Arc::new(envelope), revision });
+        folded.last.insert(key.clone(), Last { tick, partition, envelope: Arc::new(envelope), revision });
         folded.by_age.insert(tick, key);
         while folded.last.len() > self.bound.keys || folded.bytes > self.bound.bytes {
             if self.bound.whole {
@@ -163,6 +170,10 @@ mod tests {
     use super::*;
 
     fn put(replica: &Replica, key: &str, bytes: usize) -> bool {
+        put_at(replica, key, (0, 0), bytes)
+    }
+
+    fn put_at(replica: &Replica, key: &str, (partition, revision): (usize, u64), bytes: usize) -> bool {
         let envelope = Envelope {
             id: String::new(),
             kind: String::new(),
@@ -175,7 +186,7 @@ mod tests {
             signature: Bytes::new(),
             payload: Bytes::from(vec![0; bytes]),
         };
-        replica.put(key.into(), envelope, Revision(0))
+        replica.put(key.into(), partition, envelope, Revision(revision))
     }
 
     fn kept(replica: &Replica) -> Vec<String> {
@@ -194,6 +205,19 @@ mod tests {
         assert_eq!(kept(&replica), ["c", "d", "b"]);
         assert!(put(&replica, "c", 4_000));
         assert_eq!(kept(&replica), ["c"], "the oldest go until the rest fits");
+    }
+
+    #[test]
+    fn what_a_key_that_moved_left_behind_does_not_count() {
+        let replica = Replica::new(Bound { keys: 3, bytes: 10_000, whole: true });
+        let revision = |replica: &Replica| replica.lock().get("a").unwrap().revision;
+        for place in [(4, 7), (1, 6), (4, 5), (1, 6)] {
+            assert!(put_at(&replica, "a", place, 10));
+        }
+        // 6 is older than 7 of another partition; 5 follows on 7 in its own; then 6 is newer.
+        assert_eq!(revision(&replica), Revision(6));
+        assert!(put_at(&replica, "a", (4, 5), 10));
+        assert_eq!(revision(&replica), Revision(6));
     }
 
     #[test]

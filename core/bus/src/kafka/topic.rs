@@ -1,22 +1,21 @@
 //! The three topics of a cluster: how they should be, and what is wrong with the ones that are there.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::metadata::Metadata;
 use rotacast_protocol::ClusterName;
 use tokio::sync::Mutex;
 
 use super::access::Access;
-use super::fault::{Ear, Heard, meaning};
+use super::fault::{Ear, Heard, is_silence, meaning};
 use super::options::KafkaTopics;
-use crate::{BusError, Finding, Level, MAX_MESSAGE_BYTES};
+use crate::{BusError, Finding, Level, MAX_MESSAGE_BYTES, MAX_REGISTRATION_BYTES};
 
 /// Partitions of a topic created by us: one leader on each of three brokers.
 const PARTITIONS: i32 = 3;
@@ -26,10 +25,16 @@ const MAX_PARTITIONS: usize = 12;
 const REPLICATION: i32 = 3;
 /// How long one request about topics may take, in milliseconds.
 const REQUEST_MS: u64 = 2500;
+/// How long a second look may take that finds out why a request has no answer: both fit into one examination.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// How often a topic that was created is looked for.
 const SEEN: Duration = Duration::from_millis(20);
 /// For how long reports of a life that says nothing are kept, in milliseconds: an hour. They are soft.
 const REPORTS_MS: &str = "3600000";
+/// A topic that takes less refuses ordinary messages: a registration with many secrets has 34 KiB.
+const ORDINARY: i64 = MAX_REGISTRATION_BYTES as i64;
+/// A topic of reports that keeps them for less may lose them to a reader that begins anew.
+const REPORTS_KEPT_MS: i64 = 60_000;
 /// Room for keys, headers and framing around the largest message.
 const ROOM: usize = 8 * 1024;
 
@@ -68,8 +73,8 @@ impl Kind {
         settings
     }
 
-    /// Compares a topic with what it must be and should be.
-    fn audit(self, topic: &str, partitions: &[i32], settings: &HashMap<String, String>) -> Vec<Finding> {
+    /// Compares a topic with what it must be and should be. `before`: how many partitions it had.
+    fn audit(self, topic: &str, partitions: &[i32], before: usize, settings: &HashMap<String, String>) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut add = |level, text: String, fix: String| {
             findings.push(Finding { level, subject: format!("topic {topic}"), text, fix });
@@ -115,7 +120,14 @@ impl Kind {
             if let Some(found) = number("max.message.bytes").filter(|found| *found < (MAX_MESSAGE_BYTES + ROOM) as i64)
             {
                 let text = format!("max.message.bytes is {found}, expected at least {}", MAX_MESSAGE_BYTES + ROOM);
-                add(Level::Warning, text, set("max.message.bytes=1048588"));
+                let blocks = found < ORDINARY && self != Kind::Reports;
+                add(if blocks { Level::Error } else { Level::Warning }, text, set("max.message.bytes=1048588"));
+            }
+            if let Some(found) = number("retention.ms").filter(|found| {
+                self == Kind::Reports && policies.contains(&"delete") && (0..REPORTS_KEPT_MS).contains(found)
+            }) {
+                let text = format!("retention.ms is {found}: reports may be deleted before they are read");
+                add(Level::Warning, text, set(&format!("retention.ms={REPORTS_MS}")));
             }
             if let Some(found) = number("min.insync.replicas").filter(|_| self != Kind::Reports) {
                 if found > i64::from(replicas) {
@@ -147,6 +159,13 @@ impl Kind {
             );
             add(Level::Warning, text, "delete it while the broadcaster runs: it is created anew".into());
         }
+        if partitions.len() != before {
+            let text = format!(
+                "has {} partitions and had {before}: keys that moved have left their old messages behind",
+                partitions.len()
+            );
+            add(Level::Warning, text, "delete it while the broadcaster runs: it is created anew".into());
+        }
         if findings.is_empty() {
             let text = format!("{} partitions, {replicas} replicas, compacted", partitions.len());
             findings.push(Finding { level: Level::Ok, subject: format!("topic {topic}"), text, fix: String::new() });
@@ -161,12 +180,14 @@ pub(super) struct Topics {
     endpoint: String,
     /// One creation at a time; the others find what it made.
     creating: Mutex<()>,
+    /// How many partitions each topic had when it was seen first, by the place of its kind.
+    partitions: std::sync::Mutex<[Option<usize>; 3]>,
 }
 
 impl Topics {
     pub(super) fn new(access: Arc<Access>) -> Self {
         let endpoint = access.options.endpoint();
-        Self { access, endpoint, creating: Mutex::new(()) }
+        Self { access, endpoint, creating: Mutex::new(()), partitions: std::sync::Mutex::default() }
     }
 
     pub(super) fn name(&self, kind: Kind) -> String {
@@ -189,6 +210,7 @@ impl Topics {
         }
         self.create(&missing, metadata.brokers().len()).await?;
         tracing::info!(topics = %self.names(&missing), "created");
+        missing.iter().for_each(|kind| self.forget_partitions(*kind));
         // Brokers hear of it some time after it is done.
         let until = Instant::now() + Duration::from_millis(REQUEST_MS);
         loop {
@@ -202,6 +224,16 @@ impl Topics {
             }
             tokio::time::sleep(SEEN).await;
         }
+    }
+
+    /// How many partitions a topic had when it was seen first; it has `now`.
+    fn first_partitions(&self, kind: Kind, now: usize) -> usize {
+        let mut all = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
+        *all[kind as usize].get_or_insert(now)
+    }
+
+    fn forget_partitions(&self, kind: Kind) {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)[kind as usize] = None;
     }
 
     fn missing(&self, metadata: &Metadata) -> Vec<Kind> {
@@ -250,15 +282,14 @@ impl Topics {
         let outcome = {
             let admin = self.admin()?;
             let outcome = admin.get().create_topics(&topics, &request()).await;
-            drop(admin);
-            outcome.map_err(|problem| meaning(&self.endpoint, &problem))?
+            outcome.map_err(|problem| admin.explain(&self.endpoint, &problem))?
         };
         for result in outcome {
             match result {
                 Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
                 Err((name, code)) => {
                     let problem = format!("creating topic {name}: {code}");
-                    return Err(match meaning(&self.endpoint, &rdkafka::error::KafkaError::AdminOp(code)) {
+                    return Err(match meaning(&self.endpoint, &KafkaError::AdminOp(code)) {
                         BusError::Denied { endpoint, .. } => BusError::Denied {
                             endpoint,
                             problem: format!(
@@ -293,6 +324,7 @@ impl Topics {
         for kind in Kind::ALL {
             let name = self.name(kind);
             let Some(partitions) = found(metadata, &name) else {
+                self.forget_partitions(kind);
                 findings.push(Finding {
                     level: Level::Error,
                     subject: format!("topic {name}"),
@@ -301,34 +333,70 @@ impl Topics {
                 });
                 continue;
             };
+            let before = self.first_partitions(kind, partitions.len());
             match self.settings(&name).await {
-                Ok(settings) => findings.extend(kind.audit(&name, &partitions, &settings)),
+                Ok(Ok(settings)) => findings.extend(kind.audit(&name, &partitions, before, &settings)),
+                // The other topics are behind the same brokers.
                 Err(problem) => {
+                    let subject = format!("Kafka {}", self.endpoint);
+                    findings.retain(|finding| finding.subject != subject);
+                    findings.push(problem.finding(subject));
+                    return findings;
+                }
+                Ok(Err(problem)) => {
                     findings.push(Finding {
                         level: Level::Warning,
                         subject: format!("topic {name}"),
                         text: format!("its settings cannot be read: {problem}"),
                         fix: "allow DescribeConfigs on it".into(),
                     });
-                    findings.extend(kind.audit(&name, &partitions, &HashMap::new()));
+                    findings.extend(kind.audit(&name, &partitions, before, &HashMap::new()));
                 }
             }
         }
         findings
     }
 
-    async fn settings(&self, topic: &str) -> Result<HashMap<String, String>, BusError> {
+    /// The settings of a topic, or why it does not tell them. `Err`: no broker answers.
+    async fn settings(&self, topic: &str) -> Result<Result<HashMap<String, String>, BusError>, BusError> {
         let admin = self.admin()?;
         let outcome = admin.get().describe_configs([&ResourceSpecifier::Topic(topic)], &request()).await;
-        drop(admin);
-        let resources = outcome.map_err(|problem| meaning(&self.endpoint, &problem))?;
+        let resources = match outcome {
+            Ok(resources) => resources,
+            Err(problem) => return Err(self.silence(&admin, topic, problem).await),
+        };
         let mut settings = HashMap::new();
         for resource in resources {
-            let resource =
-                resource.map_err(|code| meaning(&self.endpoint, &rdkafka::error::KafkaError::AdminOp(code)))?;
-            settings.extend(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))));
+            match resource {
+                Ok(resource) => {
+                    settings.extend(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))));
+                }
+                // A request that no broker took counts as an answer about the topic.
+                Err(code) if is_silence(&KafkaError::AdminOp(code)) => {
+                    return Err(self.silence(&admin, topic, KafkaError::AdminOp(code)).await);
+                }
+                Err(code) => return Ok(Err(meaning(&self.endpoint, &KafkaError::AdminOp(code)))),
+            }
         }
-        Ok(settings)
+        Ok(Ok(settings))
+    }
+
+    /// Why a request about a topic has no answer. Where its client has heard nothing, a reader of the topic hears more.
+    async fn silence(&self, admin: &Admin, topic: &str, problem: KafkaError) -> BusError {
+        if !is_silence(&problem) || admin.heard.cause(&self.endpoint).is_some() {
+            return admin.explain(&self.endpoint, &problem);
+        }
+        let (config, endpoint, topic) = (self.access.client(), self.endpoint.clone(), topic.to_owned());
+        let asked = blocking(&self.endpoint, move || {
+            let heard = Arc::new(Heard::default());
+            let reader: BaseConsumer<Ear> =
+                config.create_with_context(Ear(Arc::clone(&heard))).map_err(|problem| meaning(&endpoint, &problem))?;
+            let read = reader.fetch_watermarks(&topic, 0, SECOND_LOOK);
+            drop(reader.poll(Duration::ZERO));
+            std::thread::spawn(move || drop(reader));
+            Ok(heard.explain(&endpoint, read.as_ref().err().unwrap_or(&problem)))
+        });
+        asked.await.unwrap_or_else(|problem| problem)
     }
 
     async fn metadata(&self) -> Result<Metadata, BusError> {
@@ -337,23 +405,33 @@ impl Topics {
     }
 
     fn admin(&self) -> Result<Admin, BusError> {
-        let admin = self.access.client().create().map_err(|problem| meaning(&self.endpoint, &problem))?;
-        Ok(Admin(Some(admin)))
+        let heard = Arc::new(Heard::default());
+        let admin = self.access.client().create_with_context(Ear(Arc::clone(&heard)));
+        let admin = admin.map_err(|problem| meaning(&self.endpoint, &problem))?;
+        Ok(Admin { client: Some(admin), heard })
     }
 }
 
 /// A client for topics; let go of on a thread that may block.
-struct Admin(Option<AdminClient<DefaultClientContext>>);
+struct Admin {
+    client: Option<AdminClient<Ear>>,
+    heard: Arc<Heard>,
+}
 
 impl Admin {
-    fn get(&self) -> &AdminClient<DefaultClientContext> {
-        self.0.as_ref().expect("taken only by drop")
+    fn get(&self) -> &AdminClient<Ear> {
+        self.client.as_ref().expect("taken only by drop")
+    }
+
+    /// What an error means: of no answer, what was heard of the brokers.
+    fn explain(&self, endpoint: &str, problem: &KafkaError) -> BusError {
+        if is_silence(problem) { self.heard.explain(endpoint, problem) } else { meaning(endpoint, problem) }
     }
 }
 
 impl Drop for Admin {
     fn drop(&mut self) {
-        if let Some(admin) = self.0.take() {
+        if let Some(admin) = self.client.take() {
             std::thread::spawn(move || drop(admin));
         }
     }

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use rotacast_bus::{
     BusError, BusEvent, InstanceBus as _, KafkaBus, KafkaLogin, KafkaOptions, KafkaTopics, LeaderBus as _, Level,
     LoginSecret, SaslMechanism,
@@ -18,6 +21,8 @@ use rotacast_protocol::{
     ClusterName, Incarnation, InstanceKey, InstanceName, Revision, SecretName, ServiceName, WallTime,
 };
 use rotacast_test_servers::{Kafka, KafkaCluster, KafkaConfig, Scratch, Shared};
+
+use crate::fixtures::acls::{self, Operation, Resource};
 
 /// A wait that takes longer than this hangs.
 const HANG: Duration = Duration::from_secs(90);
@@ -50,6 +55,21 @@ fn state(text: &str) -> Envelope {
 
 fn registration(number: u128, text: &str) -> Envelope {
     message(Kind::Registration, &format!("payments/pod/{}", Incarnation(number)), text)
+}
+
+/// The offset of the first record that compaction has left.
+async fn first_offset(broker: &str, topic: &'static str) -> i64 {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", broker).set("group.id", "first").set("enable.partition.eof", "true");
+    let first = move || {
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut all = TopicPartitionList::new();
+        all.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+        consumer.assign(&all).unwrap();
+        let first = consumer.poll(HANG).expect("the topic cannot be read").unwrap();
+        first.offset()
+    };
+    tokio::task::spawn_blocking(first).await.unwrap()
 }
 
 async fn failure(options: KafkaOptions) -> BusError {
@@ -163,6 +183,232 @@ async fn an_absent_server_is_named_with_its_address() {
     assert!(matches!(problem, BusError::Unreachable { .. }), "{problem:?}");
     let text = problem.to_string();
     assert!(text.contains("127.0.0.1:1") && text.contains("bus.brokers"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_announces_an_address_where_nothing_listens_is_named_with_it() {
+    let config = KafkaConfig { secured: Some("PLAINTEXT"), announced: Some(1), ..KafkaConfig::default() };
+    let Some(server) = Kafka::start_with(config).await else { return };
+    holds("the announced address is named", async || {
+        let text = failure(options(server.secured())).await.to_string();
+        text.contains("127.0.0.1:1/1") && text.contains("refused") && text.contains("advertised.listeners")
+    })
+    .await;
+    // A running bus that finds the same says the same.
+    drop(connected(&options(server.broker())).await);
+    let bus = connected(&KafkaOptions { topics: KafkaTopics::Use, ..options(server.secured()) }).await;
+    let findings = bus.examine().await;
+    assert!(findings.iter().any(|finding| finding.text.contains("advertised.listeners")), "{findings:?}");
+    let problem = bus.publish_state(&db(), Revision(1), &state("one")).await.unwrap_err().to_string();
+    assert!(problem.contains("advertised.listeners"), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_gets_more_partitions_is_followed_into_them() {
+    let Some(server) = Kafka::shared().await else { return };
+    let options = on(&server);
+    let (admin, bus) = (admin(&server.broker()), connected(&options).await);
+    let secrets: Vec<_> = (0..12).map(|number| SecretName::new(format!("db{number}")).unwrap()).collect();
+    let publish = async |revision: u64, text: &str| {
+        for secret in &secrets {
+            let state = message(Kind::SecretState, secret.as_str(), text);
+            persist(|| bus.publish_state(secret, Revision(revision), &state)).await;
+        }
+    };
+    publish(1, "one").await;
+    let mut registrations = bus.watch_registrations();
+    assert_eq!(listing(&mut registrations).await, [""; 0]);
+    for kind in ["state", "registrations"] {
+        let topic = format!("rotacast.{}.{kind}", options.cluster);
+        let more = NewPartitions::new(&topic, 6);
+        admin.create_partitions([&more], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    }
+    // Some keys move, and leave their old messages behind.
+    publish(2, "two").await;
+    let newcomer = connected(&options).await;
+    let mut states = newcomer.watch_states(&secrets);
+    assert_eq!(listing(&mut states).await, ["two"; 12]);
+    for secret in &secrets {
+        let old = bus.publish_state(secret, Revision(1), &message(Kind::SecretState, secret.as_str(), "old")).await;
+        assert!(matches!(old, Err(BusError::Fenced { .. })), "{old:?}");
+    }
+    for number in 1..=12 {
+        persist(|| async { newcomer.register(&life(number), &registration(number, &number.to_string())).await }).await;
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 12 {
+        if let BusEvent::Message(envelope) = next(&mut registrations).await {
+            seen.insert(envelope.payload);
+        }
+    }
+    holds("the partitions are a finding", async || {
+        let findings = bus.examine().await;
+        findings
+            .iter()
+            .filter(|it| it.text.contains("has 6 partitions and had 3") && it.fix.contains("delete it"))
+            .count()
+            == 2
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_broker_refuses_while_it_is_used_is_named_and_goes_on_once_it_is_allowed() {
+    let config =
+        KafkaConfig { secured: Some("SASL_PLAINTEXT"), properties: acls::AUTHORIZER, ..KafkaConfig::default() };
+    let Some(server) = Kafka::start_with(config).await else { return };
+    let broker = server.broker();
+    acls::allow_all(&broker).await;
+    let login = KafkaLogin { user: "rotacast".into(), password: "right".into(), mechanism: SaslMechanism::Plain };
+    let options = KafkaOptions { login: Some(login), ..options(server.secured()) };
+    let bus = connected(&options).await;
+    published(&bus, 1, "one").await;
+    let found = async |subject: &str| {
+        let findings = bus.examine().await;
+        findings.iter().any(|it| {
+            it.subject == subject && it.level == Level::Error && it.text.contains("uthorization") && !it.fix.is_empty()
+        })
+    };
+
+    // Reading.
+    let (resource, topic) = (Resource::Topic, "rotacast.dev.registrations");
+    let reader = format!("reader of {topic}");
+    let mut registrations = bus.watch_registrations();
+    assert_eq!(listing(&mut registrations).await, [""; 0]);
+    acls::deny(&broker, resource, topic, Operation::Read).await;
+    let ends = async |mut events: Events| {
+        let last = async {
+            loop {
+                match events.next().await {
+                    Some(Ok(_)) => {}
+                    Some(Err(problem)) => return problem,
+                    None => panic!("it ends without a word"),
+                }
+            }
+        };
+        tokio::time::timeout(HANG, last).await.expect("a refused subscription hangs")
+    };
+    for events in [registrations, bus.watch_registrations(), bus.watch_registrations()] {
+        let problem = ends(events).await;
+        assert!(matches!(problem, BusError::Denied { .. }), "{problem:?}");
+        assert!(problem.to_string().contains("uthorization"), "{problem}");
+    }
+    assert!(found(&reader).await);
+    acls::deny_no_more(&broker, resource, topic, Operation::Read).await;
+    holds("it is read again", async || {
+        let mut registrations = bus.watch_registrations();
+        let first = tokio::time::timeout(HANG, registrations.next()).await.expect("the subscription hangs");
+        matches!(first, Some(Ok(_)))
+    })
+    .await;
+    let (key, entry) = (life(1), registration(1, "there"));
+    persist(|| bus.register(&key, &entry)).await;
+    assert_eq!(listing(&mut bus.watch_registrations()).await, ["there"]);
+    assert!(!found(&reader).await);
+
+    // Publishing.
+    let refused = async |bus: &KafkaBus, revision| {
+        holds("the refusal is told", async || {
+            let outcome = bus.publish_state(&db(), Revision(revision), &state("refused")).await;
+            outcome.is_err_and(|problem| problem.to_string().contains("uthorization"))
+        })
+        .await;
+    };
+    let topic = "rotacast.dev.state";
+    let publishing = format!("publishing to {topic}");
+    acls::deny(&broker, resource, topic, Operation::Write).await;
+    refused(&bus, 2).await;
+    assert!(found(&publishing).await);
+    acls::deny_no_more(&broker, resource, topic, Operation::Write).await;
+    holds("it is published", async || bus.publish_state(&db(), Revision(3), &state("three")).await.is_ok()).await;
+    assert!(!found(&publishing).await);
+
+    // Taking over, as the next leader does.
+    let (resource, id) = (Resource::TransactionalId, "rotacast.dev");
+    acls::deny(&broker, resource, id, Operation::Write).await;
+    let next = connected(&options).await;
+    refused(&next, 4).await;
+    assert!(next.examine().await.iter().any(|it| it.subject == publishing && it.level == Level::Error));
+    acls::deny_no_more(&broker, resource, id, Operation::Write).await;
+    holds("it is taken over", async || next.publish_state(&db(), Revision(5), &state("five")).await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_another_program_left_open_is_named_with_the_command_that_ends_it() {
+    let Some(server) = Kafka::shared().await else { return };
+    let options = on(&server);
+    let bus = connected(&options).await;
+    published(&bus, 1, "one").await;
+    let stranger = rival(&KafkaOptions { cluster: ClusterName::new("stranger").unwrap(), ..options.clone() });
+    stranger.begin_transaction().unwrap();
+    send(&stranger, &options, 1, &state("a stranger's"));
+    stranger.flush(HANG).unwrap();
+    let abort = "abort --topic rotacast.";
+    holds("it is named", async || {
+        let outcome = bus.publish_state(&db(), Revision(2), &state("two")).await;
+        outcome.is_err_and(|problem| problem.to_string().contains(abort))
+    })
+    .await;
+    let findings = bus.examine().await;
+    assert!(findings.iter().any(|it| it.level == Level::Error && it.text.contains(abort)), "{findings:?}");
+    stranger.abort_transaction(HANG).unwrap();
+    published(&bus, 3, "three").await;
+    let findings = bus.examine().await;
+    assert!(!findings.iter().any(|it| it.text.contains(abort)), "{findings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compaction_is_not_another_log() {
+    let config = KafkaConfig { properties: "log.cleaner.backoff.ms=100\n", ..KafkaConfig::default() };
+    let Some(server) = Kafka::start_with(config).await else { return };
+    let options = options(server.broker());
+    let (admin, topic) = (admin(&server.broker()), "rotacast.dev.state");
+    let eager = NewTopic::new(topic, 1, TopicReplication::Fixed(1))
+        .set("cleanup.policy", "compact")
+        .set("segment.ms", "500")
+        .set("min.cleanable.dirty.ratio", "0.001");
+    admin.create_topics([&eager], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    let bus = connected(&options).await;
+    published(&bus, 0, "0").await;
+    let mut states = bus.watch_states(&[db()]);
+    assert_eq!(listing(&mut states).await, ["0"]);
+    // Each state is compacted away before the next: the known record is gone at every look.
+    for (revision, text) in (1..).zip(["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]) {
+        let before = first_offset(&server.broker(), topic).await;
+        holds("the log is compacted", async || {
+            published(&bus, revision, text).await;
+            first_offset(&server.broker(), topic).await > before
+        })
+        .await;
+        loop {
+            match next(&mut states).await {
+                BusEvent::Message(envelope) if envelope.payload == text => break,
+                event => assert_ne!(event, BusEvent::Resync),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn why_a_broker_does_not_answer_is_told_by_each_call() {
+    let Some(mut server) = Kafka::start().await else { return };
+    let bus = connected(&options(server.broker())).await;
+    published(&bus, 1, "one").await;
+    let (key, entry) = (life(1), registration(1, "here"));
+    persist(|| bus.register(&key, &entry)).await;
+    server.kill().await;
+    for _ in 0..2 {
+        let (two, secret) = (state("two"), db());
+        let (published, read, registered) = tokio::join!(
+            bus.publish_state(&secret, Revision(2), &two),
+            bus.read_state(&secret),
+            bus.register(&key, &entry)
+        );
+        for (call, outcome) in [("publish", published), ("read", read.map(drop)), ("register", registered)] {
+            let problem = outcome.expect_err("the broker is away").to_string();
+            assert!(problem.contains("refused"), "{call}: {problem}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -341,8 +587,11 @@ async fn a_password_that_is_renewed_in_its_file_is_used() {
     let login = |password| KafkaLogin { user: "rotacast".into(), password, mechanism: SaslMechanism::Plain };
     let with = |password: LoginSecret| KafkaOptions { login: Some(login(password)), ..options(server.secured()) };
     let (renewed, first) = (with(LoginSecret::File(file.clone())), with("first".into()));
-    let bus = connected(&renewed).await;
+    let (bus, stays) = (connected(&renewed).await, connected(&first).await);
     published(&bus, 1, "one").await;
+    let (another, state_of_another) =
+        (SecretName::new("another").unwrap(), message(Kind::SecretState, "another", "one"));
+    persist(|| stays.publish_state(&another, Revision(1), &state_of_another)).await;
     let mut states = bus.watch_states(&[db()]);
     assert_eq!(listing(&mut states).await, ["one"]);
     // Half of a password looks like a password: the brokers refuse it, and the one before stays in use.
@@ -362,6 +611,12 @@ async fn a_password_that_is_renewed_in_its_file_is_used() {
     renew("second");
     server.restart().await;
     assert!(matches!(refusal(first).await, BusError::Denied { .. }));
+    // One whose password stays what it was says so as well.
+    holds("a refused login is named", async || {
+        let outcome = stays.publish_state(&another, Revision(2), &state_of_another).await;
+        matches!(&outcome, Err(BusError::Denied { problem, .. }) if problem.contains("bus.password_file"))
+    })
+    .await;
     published(&bus, 3, "three").await;
     let (key, entry) = (life(1), registration(1, "there"));
     persist(|| bus.register(&key, &entry)).await;
@@ -471,7 +726,12 @@ async fn a_topic_that_changes_while_it_is_used_is_found_and_named_by_what_it_ref
     set(&[("cleanup.policy", "delete")]).await;
     found("the last message of a key is forgotten", "cleanup.policy=compact", Level::Error).await;
     set(&[("cleanup.policy", "compact"), ("max.message.bytes", "2000")]).await;
-    found("max.message.bytes is 2000", "max.message.bytes=1048588", Level::Warning).await;
+    let reports = format!("rotacast.{}.reports", options.cluster);
+    let soon = AlterConfig::new(ResourceSpecifier::Topic(&reports));
+    let soon = soon.set("cleanup.policy", "compact,delete").set("retention.ms", "2000");
+    admin.alter_configs([&soon], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    found("retention.ms is 2000", "retention.ms=3600000", Level::Warning).await;
+    found("max.message.bytes is 2000", "max.message.bytes=1048588", Level::Error).await;
 
     let large = state(&"x".repeat(4000));
     let refused = async {
