@@ -27,14 +27,14 @@ pub const BROADCASTER: &str = "rotacast-broadcaster";
 
 /// Whose login it is.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Who {
+pub enum Login {
     /// The broadcasters share one.
     Broadcasters,
     /// The instances of a service share one.
     Service(ServiceName),
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Broadcasters => f.write_str("the broadcasters"),

@@ -1,18 +1,20 @@
 //! Consul: the policy of each token.
 
-use super::etcd::{below, spans};
-use super::{BROADCASTER, NoPermissions, Span, Who, quotable};
-use crate::config::{Config, StoreConfig};
+use super::etcd::{below, spans, wider};
+use super::{BROADCASTER, Login, NoPermissions, Span, quotable};
+use crate::config::{Config, SecretPattern, StoreConfig};
 
 /// One token of Consul, with a policy of its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConsulAccess {
     /// Whose.
-    pub who: Who,
+    pub login: Login,
     /// The policy's name.
     pub policy: String,
     /// What it may do.
     pub rules: Vec<ConsulRule>,
+    /// Secrets with which it may also read the secrets below them.
+    pub wider: Vec<SecretPattern>,
 }
 
 /// A rule of a policy.
@@ -44,7 +46,8 @@ pub fn consul(config: &Config) -> Result<Vec<ConsulAccess>, NoPermissions> {
     if let Some(source) = config.store.source_prefix() {
         rules.push(ConsulRule::Read(Span::Beginning(format!("{}/", quotable("store.source_prefix", source)?))));
     }
-    let mut all = vec![ConsulAccess { who: Who::Broadcasters, policy: BROADCASTER.into(), rules }];
+    let mut all =
+        vec![ConsulAccess { login: Login::Broadcasters, policy: BROADCASTER.into(), rules, wider: Vec::new() }];
     for (name, service) in &config.services {
         let mut rules = Vec::new();
         for pattern in &service.secrets {
@@ -52,7 +55,7 @@ pub fn consul(config: &Config) -> Result<Vec<ConsulAccess>, NoPermissions> {
         }
         // Consul's names of policies have no dots. So a dot becomes `_d` and an underscore `_u`: no two services share one.
         let policy = format!("rotacast-{}", name.as_str().replace('_', "_u").replace('.', "_d"));
-        all.push(ConsulAccess { who: Who::Service(name.clone()), policy, rules });
+        all.push(ConsulAccess { login: Login::Service(name.clone()), policy, rules, wider: wider(&service.secrets) });
     }
     Ok(all)
 }

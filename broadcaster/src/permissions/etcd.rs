@@ -1,17 +1,19 @@
 //! etcd: the keys of each role.
 
-use super::{NoPermissions, Who, broadcasters_user, quotable};
+use super::{Login, NoPermissions, broadcasters_user, quotable};
 use crate::config::{Config, SecretPattern, StoreConfig};
 
 /// One user of etcd, with a role of the same name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EtcdAccess {
     /// Whose.
-    pub who: Who,
+    pub login: Login,
     /// Its user and role.
     pub user: String,
     /// What it may do.
     pub grants: Vec<EtcdGrant>,
+    /// Secrets with which it may also read the secrets below them.
+    pub wider: Vec<SecretPattern>,
 }
 
 /// A right to keys.
@@ -51,14 +53,19 @@ pub fn etcd(config: &Config) -> Result<Vec<EtcdAccess>, NoPermissions> {
         let source = quotable("store.source_prefix", source)?;
         grants.push(EtcdGrant { span: Span::Beginning(format!("{source}/")), write: false });
     }
-    let mut all = vec![EtcdAccess { who: Who::Broadcasters, user, grants }];
+    let mut all = vec![EtcdAccess { login: Login::Broadcasters, user, grants, wider: Vec::new() }];
     for (name, service) in &config.services {
         let mut grants = Vec::new();
         for pattern in &service.secrets {
             let spans = spans(config, pattern)?;
             grants.extend(spans.into_iter().map(|span| EtcdGrant { span, write: false }));
         }
-        all.push(EtcdAccess { who: Who::Service(name.clone()), user: name.to_string(), grants });
+        all.push(EtcdAccess {
+            login: Login::Service(name.clone()),
+            user: name.to_string(),
+            grants,
+            wider: wider(&service.secrets),
+        });
     }
     Ok(all)
 }
@@ -67,6 +74,17 @@ pub fn etcd(config: &Config) -> Result<Vec<EtcdAccess>, NoPermissions> {
 pub(super) fn below(config: &Config) -> Result<String, NoPermissions> {
     let prefix = quotable("store.prefix", config.store.prefix())?;
     Ok(format!("{prefix}/"))
+}
+
+/// Secrets whose keys are granted by their beginning, with which come the keys of `SECRET/...`; none if a pattern grants those
+/// anyway.
+pub(super) fn wider(secrets: &[SecretPattern]) -> Vec<SecretPattern> {
+    let covered = |secret: &str| {
+        let below = format!("{secret}/");
+        secrets.iter().any(|other| other.name().is_none() && below.starts_with(other.beginning()))
+    };
+    let named = secrets.iter().filter(|pattern| pattern.name().is_some_and(|name| !covered(name.as_str())));
+    named.cloned().collect()
 }
 
 /// What a service reads that uses these secrets: their versions, the readers that were added to them, and their records.
@@ -126,6 +144,10 @@ mod tests {
                 read(Span::Beginning("/rotacast/records/mail/d".into()))
             ]
         );
+        // `*` grants what is below ledger/db anyway.
+        assert_eq!(users[1].wider, []);
+        let named = ["payments/db".parse().unwrap(), "mail/*".parse().unwrap(), "mail/db".parse().unwrap()];
+        assert_eq!(wider(&named), [named[0].clone()]);
         assert_eq!(etcd(&config("")).unwrap_err().to_string(), "store.kind is embedded, expected etcd");
     }
 }

@@ -1,13 +1,13 @@
 //! Kafka: the ACLs of each principal.
 
-use super::{NoPermissions, Who, broadcasters_user};
+use super::{Login, NoPermissions, broadcasters_user};
 use crate::config::{BusConfig, Config};
 
 /// One principal of Kafka.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KafkaAccess {
     /// Whose.
-    pub who: Who,
+    pub login: Login,
     /// Its name, without `User:`.
     pub user: String,
     /// What it may do.
@@ -53,7 +53,7 @@ pub fn kafka(config: &Config) -> Result<Vec<KafkaAccess>, NoPermissions> {
     let all: &[&str] = &["Create", "Describe", "DescribeConfigs", "Read", "Write"];
     let user = login.as_ref().map(|login| login.user.as_str());
     let broadcasters = KafkaAccess {
-        who: Who::Broadcasters,
+        login: Login::Broadcasters,
         user: broadcasters_user(config, "bus.user", user)?,
         acls: vec![
             topic("state", all),
@@ -64,7 +64,7 @@ pub fn kafka(config: &Config) -> Result<Vec<KafkaAccess>, NoPermissions> {
         ],
     };
     let services = config.services.keys().map(|service| KafkaAccess {
-        who: Who::Service(service.clone()),
+        login: Login::Service(service.clone()),
         user: service.to_string(),
         acls: vec![
             topic("state", &["Describe", "Read"]),

@@ -2,14 +2,14 @@
 
 use rotacast_bus::{NatsRights, NatsSecrets};
 
-use super::{NoPermissions, Who, broadcasters_user};
+use super::{Login, NoPermissions, broadcasters_user};
 use crate::config::{BusConfig, Config, NatsLogin, SecretPattern};
 
 /// One login of NATS.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NatsAccess {
     /// Whose.
-    pub who: Who,
+    pub login: Login,
     /// Its user.
     pub user: String,
     /// What it may do.
@@ -32,7 +32,7 @@ pub fn nats(config: &Config) -> Result<Vec<NatsAccess>, NoPermissions> {
     };
     let user = if let NatsLogin::Password(login) = login { Some(login.user.as_str()) } else { None };
     let broadcasters = NatsAccess {
-        who: Who::Broadcasters,
+        login: Login::Broadcasters,
         user: broadcasters_user(config, "bus.user", user)?,
         rights: NatsRights::broadcaster(&config.cluster),
         widened: Vec::new(),
@@ -42,7 +42,7 @@ pub fn nats(config: &Config) -> Result<Vec<NatsAccess>, NoPermissions> {
         let secrets = named.iter().map(|(pattern, name)| (*pattern, of(pattern, name.as_ref())));
         let widened = secrets.clone().filter(|(_, secrets)| secrets.is_widened());
         NatsAccess {
-            who: Who::Service(name.clone()),
+            login: Login::Service(name.clone()),
             user: name.to_string(),
             widened: widened.map(|(pattern, _)| pattern.clone()).collect(),
             rights: NatsRights::service(&config.cluster, name, secrets.map(|(_, secrets)| secrets)),
@@ -70,7 +70,12 @@ mod tests {
         assert_eq!(users, ["rotacast-broadcaster", "led.ger", "payments-api"]);
         assert_eq!(
             logins[2].rights.subscribe,
-            ["rotacast.prod.inbox.payments-api.>", "rotacast.prod.state.mail.>", "rotacast.prod.state.payments.>"]
+            [
+                "rotacast.prod.inbox.payments-api.>",
+                "rotacast.prod.registered.payments-api.*.*",
+                "rotacast.prod.state.mail.>",
+                "rotacast.prod.state.payments.>"
+            ]
         );
         assert_eq!(logins[2].widened, ["mail/d*".parse().unwrap()]);
         assert_eq!(logins[1].widened, []);

@@ -9,7 +9,7 @@ mod postgres;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use rotacast_broadcaster::config::Config;
+use rotacast_broadcaster::config::{Config, SecretPattern};
 use rotacast_broadcaster::permissions::{self, NoPermissions};
 
 use crate::error::Stop;
@@ -122,6 +122,14 @@ impl std::convert::From<NoPermissions> for Stop {
 /// Lines of comment, each beginning with `mark`.
 fn comment(mark: &str, text: &str) -> String {
     text.lines().map(|line| if line.is_empty() { format!("{mark}\n") } else { format!("{mark} {line}\n") }).collect()
+}
+
+/// What is said about a login whose right to a secret covers the secrets below it.
+fn below(wider: &[SecretPattern]) -> String {
+    let each = wider.iter().map(|secret| {
+        format!("\nKeys are granted by their beginning: with {secret} it may also read the values of secrets named {secret}/...")
+    });
+    each.collect()
 }
 
 /// A word of a shell, whatever it holds. Names hold no single quote: `rotacast_broadcaster::permissions` refuses them.

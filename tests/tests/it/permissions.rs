@@ -1,14 +1,16 @@
 //! What a login with the printed permissions can not do.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
 
 use async_nats::{Client, ConnectOptions, Event, HeaderMap};
 use futures::TryStreamExt as _;
 use rotacast_proto::{Envelope, Kind, SigningKey};
 use rotacast_protocol::{ClusterName, Incarnation, InstanceKey, WallTime};
+use rotacast_store::{EtcdOptions, EtcdStore, EtcdUser, Prefix, ReadStore as _, StoreError};
 use rotacast_tests::programs;
-use rotacast_tests::servers::until;
-use rotacast_tests::world::{CLUSTER, LIMIT, Options, World, permissions};
+use rotacast_tests::servers::{Etcd, Scratch, until};
+use rotacast_tests::world::{CLUSTER, LIMIT, Options, PREFIX, World, permissions};
 
 /// A client with a service's login, and what the server has refused it.
 struct Attacker {
@@ -265,4 +267,64 @@ async fn a_services_login_has_the_server_put_nothing_under_subjects_of_others() 
     }
     let last = service.stop().await;
     assert_eq!(last.queries_failed, 0, "{last:?}");
+}
+
+/// A folder with a configuration on this etcd and a service that may use these secrets; and `etcdctl`, which gives each new
+/// user the password `only-for-tests`, where the real one asks for it.
+fn folder_on(etcd: &Etcd, secrets: &str) -> Scratch {
+    let folder = Scratch::new("printed");
+    let key = SigningKey::from_seed(&[7; 32]).public().to_text();
+    let config = format!(
+        "cluster = \"{CLUSTER}\"\n[store]\nkind = \"etcd\"\nendpoints = [\"{}\"]\nprefix = \"{PREFIX}\"\n\
+         [services.payments-api]\nkey = \"{key}\"\nsecrets = [{secrets}]\n",
+        etcd.endpoint()
+    );
+    std::fs::write(folder.path().join("rotacast.toml"), config).expect("the scratch folder is ours");
+    let program = "#!/bin/sh\nPATH=$OTHERS\n[ \"$1 $2\" != \"user add\" ] || set -- user add \"$3:only-for-tests\"\n\
+                   exec \"${ROTACAST_ETCDCTL:-etcdctl}\" \"$@\"\n";
+    let file = folder.path().join("etcdctl");
+    std::fs::write(&file, program).expect("the scratch folder is ours");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700)).expect("it is ours");
+    folder
+}
+
+/// Runs what is printed for etcd.
+async fn run_printed(etcd: &Etcd, folder: &Scratch) {
+    let script = permissions::printed(&programs!(), &folder.path().join("rotacast.toml"), "etcd").await;
+    let others = std::env::var("PATH").unwrap_or_default();
+    let mut command = tokio::process::Command::new("sh");
+    command.args(["-c", &script]).env("ETCDCTL_ENDPOINTS", etcd.endpoint());
+    command.env("PATH", format!("{}:{others}", folder.path().display())).env("OTHERS", others);
+    let output = command.output().await.expect("every system has sh");
+    assert!(output.status.success(), "{}{script}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// After a change of the configuration the output is run again, on users that are in use.
+#[tokio::test]
+async fn what_is_printed_for_etcd_runs_again_and_takes_what_is_granted_no_more() {
+    let Some(etcd) = Etcd::start().await else { return };
+    let first = folder_on(&etcd, "\"payments/db\", \"mail/*\"");
+    run_printed(&etcd, &first).await;
+    run_printed(&etcd, &first).await;
+    run_printed(&etcd, &folder_on(&etcd, "\"payments/db\"")).await;
+    let user = etcd.ctl(&["user", "get", "payments-api"]).await;
+    let roles: Vec<_> = user.lines().filter_map(|line| line.strip_prefix("Roles: ")).collect();
+    let [role] = roles[..] else { panic!("expected one role, found {user}") };
+    let rights = etcd.ctl(&["role", "get", role]).await;
+    assert!(rights.contains("payments/db") && !rights.contains("mail"), "{rights}");
+
+    etcd.ctl(&["put", &format!("{PREFIX}/versions/payments/db/1"), "mine"]).await;
+    etcd.ctl(&["put", &format!("{PREFIX}/versions/mail/db/1"), "another's"]).await;
+    for arguments in [&["user", "add", "root:root"][..], &["user", "grant-role", "root", "root"], &["auth", "enable"]] {
+        etcd.ctl(arguments).await;
+    }
+    let user = EtcdUser { name: "payments-api".into(), password: "only-for-tests".to_owned().into() };
+    let login = EtcdOptions { endpoints: vec![etcd.endpoint()], user: Some(user), ..EtcdOptions::default() };
+    let store = EtcdStore::new(login).expect("the options are whole");
+    let prefix = Prefix::new(PREFIX).expect("a valid prefix");
+    let key = |name: &str| prefix.key().child("versions").child(name).child("db").child("1");
+    let read = store.get(&key("payments")).await.expect("it may read it");
+    assert_eq!(read.expect("it is there").value.expose(), b"mine");
+    let refused = store.get(&key("mail")).await.map(drop);
+    assert!(matches!(refused, Err(StoreError::Denied { .. })), "{refused:?}");
 }

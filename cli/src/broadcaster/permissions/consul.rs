@@ -9,6 +9,18 @@ use super::{comment, shell};
 use crate::error::{Exit, Stop};
 use crate::output::Output;
 
+/// Makes a policy and a token for it, or gives a policy that is there these rules.
+const LOGIN: &str = r#"# login POLICY DESCRIPTION: reads the rules.
+login() {
+    if consul acl policy read -name "$1" >/dev/null 2>&1; then
+        consul acl policy update -name "$1" -rules -
+    else
+        consul acl policy create -name "$1" -rules -
+        consul acl token create -policy-name "$1" -description "$2"
+    fi
+}
+"#;
+
 pub(super) fn commands(title: &str, tokens: &[ConsulAccess]) -> String {
     let mut text = "#!/bin/sh\n".to_owned() + &comment("#", title);
     text += &comment(
@@ -16,18 +28,21 @@ pub(super) fn commands(title: &str, tokens: &[ConsulAccess]) -> String {
         "\nSet CONSUL_HTTP_ADDR and CONSUL_HTTP_TOKEN to a token with acl = \"write\". Consul draws each token and prints it as\n\
          SecretID: put the broadcasters' into the file of store.token_file, a service's where its .consul_token(...) reads\n\
          it. Rights count with acl { enabled = true, default_policy = \"deny\" }.\n\
-         Services that get their values from broadcasters need no token here, and operators' tools need none either.",
+         Services that get their values from broadcasters need no token here, and operators' tools need none either.\n\
+         It can be run again, also after a change: each policy then has what is printed, and nothing else; its token stays. A\n\
+         service that is configured no more keeps its policy: consul acl policy delete -name POLICY. That takes its tokens'\n\
+         rights too.",
     );
     text += "set -eu\n";
+    text += LOGIN;
     for token in tokens {
-        let policy = shell(&token.policy);
-        text += &comment("#", &format!("For {}.", token.who));
+        text += &comment("#", &about(token));
         write!(
             text,
-            "consul acl policy create -name {policy} -rules - <<'RULES'\n{}RULES\nconsul acl token create -policy-name {policy} \
-             -description {}\n",
+            "login {} {} <<'RULES'\n{}RULES\n",
+            shell(&token.policy),
+            shell(&format!("Rotacast: {}", token.login)),
             rules(token),
-            shell(&format!("Rotacast: {}", token.who)),
         )
         .expect("into a String");
     }
@@ -38,7 +53,7 @@ pub(super) fn commands(title: &str, tokens: &[ConsulAccess]) -> String {
 pub(super) fn write(output: Output, folder: &Path, tokens: &[ConsulAccess]) -> Result<(), Stop> {
     for token in tokens {
         let file = folder.join(format!("{}.hcl", token.policy));
-        let text = comment("#", &format!("For {}.", token.who)) + &rules(token);
+        let text = comment("#", &about(token)) + &rules(token);
         std::fs::write(&file, text).map_err(|error| {
             let problem = format!("{} cannot be written: {error}", file.display());
             Stop::failed(Exit::Failed, "failed", problem, "name a folder that is there and may be written")
@@ -46,6 +61,11 @@ pub(super) fn write(output: Output, folder: &Path, tokens: &[ConsulAccess]) -> R
         output.line(file.display())?;
     }
     Ok(())
+}
+
+/// What is said about a token.
+fn about(token: &ConsulAccess) -> String {
+    format!("For {}.{}", token.login, super::below(&token.wider))
 }
 
 fn rules(token: &ConsulAccess) -> String {

@@ -15,12 +15,14 @@ pub(super) fn commands(title: &str, principals: &[KafkaAccess]) -> String {
          the certificate in place of NAME. Passwords are set apart, each from a file that only you may read:\n\
          \x20 kafka-configs.sh --bootstrap-server \"$BROKERS\" --command-config \"$ADMIN\" --alter \\\n\
          \x20   --entity-type users --entity-name NAME --add-config-file FILE   # SCRAM-SHA-512=[password=...]\n\
-         Operators' tools need nothing here: the rotacast command line talks to broadcasters only.",
+         Operators' tools need nothing here: the rotacast command line talks to broadcasters only.\n\
+         It can be run again: what is there stays. A service that is configured no more keeps its ACLs: list them with\n\
+         kafka-acls.sh ... --list --principal User:NAME, and remove each with --remove in place of --add.",
     );
     text += "set -eu\n: \"${BROKERS:?set it to brokers, host:port}\" \"${ADMIN:?set it to a file with the administrator's login}\"\n\
              acl() { kafka-acls.sh --bootstrap-server \"$BROKERS\" --command-config \"$ADMIN\" --add \"$@\"; }\n";
     for principal in principals {
-        text += &comment("#", &format!("For {}.", principal.who));
+        text += &comment("#", &format!("For {}.", principal.login));
         for acl in &principal.acls {
             let (option, name) = match &acl.resource {
                 KafkaResource::Topic(name) => ("--topic", name),

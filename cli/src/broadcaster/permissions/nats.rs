@@ -8,7 +8,7 @@ use super::{UNNAMED, comment, shell};
 
 /// What is said about a login.
 fn about(login: &NatsAccess) -> String {
-    let mut text = format!("For {}.", login.who);
+    let mut text = format!("For {}.", login.login);
     for pattern in &login.widened {
         write!(
             text,
@@ -72,7 +72,11 @@ pub(super) fn nsc(title: &str, logins: &[NatsAccess], unnamed: bool) -> String {
         "\nSet ACCOUNT to the account with JetStream that Rotacast uses. Each user gets a key of its own: nothing here is a\n\
          secret. Afterwards write each login's file and give it to its owner alone:\n\
          \x20 nsc generate creds --account \"$ACCOUNT\" --name USER --output-file USER.creds\n\
-         The broadcasters' is named in bus.credentials, a service's in ROTACAST_NATS_CREDS.",
+         The broadcasters' is named in bus.credentials, a service's in ROTACAST_NATS_CREDS.\n\
+         It can be run again, also after a change: a user that is there gets what it lacks, and needs a new file. Nothing is\n\
+         taken away: see what a user has with nsc describe user, and take what is not printed here with\n\
+         nsc edit user --account \"$ACCOUNT\" --name USER --rm SUBJECT. A service that is configured no more keeps its user:\n\
+         nsc delete user --account \"$ACCOUNT\" --name USER.",
     );
     if unnamed {
         text += &comment("#", UNNAMED);
@@ -82,10 +86,11 @@ pub(super) fn nsc(title: &str, logins: &[NatsAccess], unnamed: bool) -> String {
         text += &comment("#", &about(login));
         write!(
             text,
-            "nsc add user --account \"$ACCOUNT\" --name {} \\\n  --allow-pub {} \\\n  --allow-sub {}\n",
-            shell(&login.user),
+            "nsc describe user --account \"$ACCOUNT\" --name {name} >/dev/null 2>&1 || nsc add user --account \"$ACCOUNT\" \
+             --name {name}\nnsc edit user --account \"$ACCOUNT\" --name {name} \\\n  --allow-pub {} \\\n  --allow-sub {}\n",
             shell(&login.rights.publish.join(",")),
             shell(&login.rights.subscribe.join(",")),
+            name = shell(&login.user),
         )
         .expect("into a String");
     }

@@ -21,22 +21,28 @@ pub(super) fn sql(title: &str, providers: &[PostgresAccess], admin: &str) -> Str
     let mut text = comment("--", title);
     text += &comment(
         "--",
-        "\nA superuser runs each part once, in psql. The role cannot log in until it has a password: \\password asks for it\n\
+        "\nA superuser runs each part in psql. The role cannot log in until it has a password: \\password asks for it\n\
          and sends its verifier alone. Put the connection with that password into the file of admin_file.\n\
-         Objects that services use belong to the group role: ALTER TABLE ... OWNER TO it. With several providers on one\n\
-         server, leave out the roles that are there already.",
+         Objects that services use belong to the group role: ALTER TABLE ... OWNER TO it. It can be run again: a role that is\n\
+         there stays, with its password. A provider that is configured no more: REVOKE its group role FROM the administrator.",
     );
-    let admin = quoted(admin);
+    let (admin_name, admin) = (text_of(admin), quoted(admin));
     for provider in providers {
-        let group = quoted(&provider.group);
+        let (group_name, group) = (text_of(&provider.group), quoted(&provider.group));
         text += &comment("--", &format!("For provider {}.", provider.provider));
         write!(
             text,
             "\\connect {database}\n\
+             SELECT count(*) = 0 AS new FROM pg_roles WHERE rolname = {group_name} \\gset\n\
+             \\if :new\n\
              CREATE ROLE {group} NOLOGIN;\n\
+             \\endif\n\
              GRANT CREATE, USAGE ON SCHEMA public TO {group};\n\
+             SELECT count(*) = 0 AS new FROM pg_roles WHERE rolname = {admin_name} \\gset\n\
+             \\if :new\n\
              CREATE ROLE {admin} LOGIN CREATEROLE;\n\
              \\password {admin}\n\
+             \\endif\n\
              -- Makes each version's login a member of the group.\n\
              GRANT {group} TO {admin} WITH ADMIN OPTION;\n\
              -- Sees the sessions of every login.\n\
@@ -48,6 +54,11 @@ pub(super) fn sql(title: &str, providers: &[PostgresAccess], admin: &str) -> Str
         .expect("into a String");
     }
     text
+}
+
+/// A text. Names hold no quote, see below.
+fn text_of(name: &str) -> String {
+    format!("'{name}'")
 }
 
 /// An identifier. Names hold no quote: `rotacast_broadcaster::permissions` and [`role`] refuse them.
