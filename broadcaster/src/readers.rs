@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::api::Refusal;
 use crate::connections::Peer;
-use crate::operators::{Credential, Operators, Reading, SignedIn};
+use crate::operators::{Operators, Reading, SignedIn};
 use crate::sign_ins::SignIns;
 use crate::token::TokenDigest;
 
@@ -165,8 +165,7 @@ impl Readers {
     /// It has shown too many wrong ones.
     pub(crate) fn shown(&self, headers: &HeaderMap, source: Option<Peer>) -> Result<Option<SignedIn>, Refusal> {
         let Some(digest) = bearer(headers) else { return Ok(None) };
-        let credential = digest.map(Credential::Token);
-        let found = self.sign_ins.attempt(source, credential.as_ref(), Instant::now(), || {
+        let found = self.sign_ins.attempt(source, Instant::now(), || {
             let known = digest.and_then(|digest| self.operators().by_token(&digest));
             known.ok_or_else(|| Refusal::SignIn("this is not a token that the configuration knows".into()))
         });

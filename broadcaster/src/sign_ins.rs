@@ -1,11 +1,11 @@
 //! Sign-ins that fail: limited, counted, and put on record, per source and in all.
 //!
-//! A source is an IPv4 address, or the /64 network of an IPv6 address. One that has shown `PER_SOURCE` wrong tokens or
-//! signatures within `WINDOW` is refused for the rest of it, before what it shows is looked at. What it has signed in with
-//! before is let in all the same, so that a stranger behind the same proxy locks no operator out. Sources that have shown
-//! nothing wrong are always let in, however many others fail.
+//! A source is an IPv4 address, or the /64 network of an IPv6 address. The limit applies to wrong tokens and signatures only:
+//! beyond `PER_SOURCE` within `WINDOW` they are answered "too many" and counted in one number. What is right is always let in,
+//! whatever else its source has shown: otherwise a client behind the same proxy could lock every operator out. Nothing is lost
+//! by that: a token has 256 random bits and a signature cannot be guessed either, and a check costs little more than the limiter.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +21,6 @@ use crate::api::{Control, Refusal};
 use crate::audit::Entry;
 use crate::connections::Peer;
 use crate::findings::{Findings, Topic};
-use crate::operators::Credential;
 
 /// How long a failure is held against its source.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -32,8 +31,6 @@ pub const PER_SOURCE: usize = 10;
 pub const IN_ALL: usize = 600;
 /// Sources remembered, of a few hundred bytes each: those that have shown nothing for longest are forgotten for others.
 const MAX_SOURCES: usize = 16_384;
-/// What one source has signed in with, remembered: as many as people and programs behind one proxy.
-const MAX_KNOWN: usize = 64;
 /// How often failures go on record, in one entry for each source.
 pub const RECORD_EVERY: Duration = Duration::from_secs(10);
 /// Sources that have an entry of their own each time; the others share one.
@@ -56,7 +53,7 @@ pub enum Outcome {
     Done,
     /// It showed nothing that the configuration knows.
     Failed,
-    /// It was refused before what it showed was looked at.
+    /// The same, from a source that had shown too much of the kind before: it is told to wait.
     Limited,
 }
 
@@ -79,8 +76,6 @@ impl Outcome {
 struct Source {
     /// When it failed, the oldest first; at most [`PER_SOURCE`].
     failures: Vec<Instant>,
-    /// What it has signed in with.
-    known: BTreeSet<Credential>,
     used: Option<Instant>,
 }
 
@@ -147,58 +142,44 @@ impl SignIns {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at what a source shows, unless it has shown too much that is wrong. `find` says whose it is.
+    /// Looks at what a source shows. `find` says whose it is.
     ///
     /// # Errors
-    /// [`Refusal::Busy`]: nothing was looked at. What `find` says.
+    /// What `find` says; [`Refusal::Busy`] instead, if the source has shown too much that is wrong.
     pub(crate) fn attempt<T>(
         &self,
         source: Option<Peer>,
-        credential: Option<&Credential>,
         now: Instant,
         find: impl FnOnce() -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
-        let Some(peer) = source else { return find() };
-        {
-            let mut inner = self.inner();
-            inner.forget(now);
-            let limit = inner.limit();
-            let source = inner.source(peer, now);
-            let known = credential.is_some_and(|credential| source.known.contains(credential));
-            if source.failures.len() >= limit && !known {
-                inner.count(Outcome::Limited);
-                inner.note(peer, 0, 1);
-                inner.refused_at = Some(now);
-                return Err(Refusal::Busy(format!(
-                    "too many failed sign-ins from {peer}: {PER_SOURCE} within a minute are looked at, and none further"
-                )));
-            }
-        }
         let found = find();
+        let Some(peer) = source else { return found };
         let mut inner = self.inner();
-        match &found {
-            Ok(_) => {
-                inner.count(Outcome::Done);
-                let source = inner.source(peer, now);
-                if let Some(credential) = credential
-                    && source.known.len() < MAX_KNOWN
-                {
-                    source.known.insert(credential.clone());
-                }
-            }
-            Err(refusal) => {
-                inner.count(Outcome::Failed);
-                inner.note(peer, 1, 0);
-                inner.all.push_back(now);
-                if inner.all.len() > IN_ALL {
-                    inner.all.pop_front();
-                }
-                inner.source(peer, now).failures.push(now);
-                static LIMIT: LogLimit = LogLimit::new();
-                if let Some(left_out) = LIMIT.admit() {
-                    warn!(%peer, %refusal, left_out, "a sign-in failed");
-                }
-            }
+        let Err(refusal) = &found else {
+            inner.count(Outcome::Done);
+            return found;
+        };
+        inner.forget(now);
+        let limit = inner.limit();
+        let source = inner.source(peer, now);
+        if source.failures.len() >= limit {
+            inner.count(Outcome::Limited);
+            inner.note(peer, 0, 1);
+            inner.refused_at = Some(now);
+            return Err(Refusal::Busy(format!(
+                "too many failed sign-ins from {peer}: {PER_SOURCE} within a minute are answered, and none further"
+            )));
+        }
+        source.failures.push(now);
+        inner.count(Outcome::Failed);
+        inner.note(peer, 1, 0);
+        inner.all.push_back(now);
+        if inner.all.len() > IN_ALL {
+            inner.all.pop_front();
+        }
+        static LIMIT: LogLimit = LogLimit::new();
+        if let Some(left_out) = LIMIT.admit() {
+            warn!(%peer, %refusal, left_out, "a sign-in failed");
         }
         found
     }
@@ -241,7 +222,7 @@ impl SignIns {
             Entry::new("broadcaster", "sign_in_failed")
                 .detail("source", source)
                 .detail("times", failed)
-                .detail("not_looked_at", limited)
+                .detail("limited", limited)
         };
         named.chain(rest).map(entry).collect()
     }
@@ -272,41 +253,50 @@ mod tests {
         Err(Refusal::SignIn("unknown".into()))
     }
 
-    fn key(id: &str) -> Credential {
-        Credential::Key(id.into())
-    }
-
     fn fail(sign_ins: &SignIns, from: Option<Peer>, times: usize, now: Instant) {
         for _ in 0..times {
-            let _ = sign_ins.attempt(from, None, now, wrong);
+            let _ = sign_ins.attempt(from, now, wrong);
         }
     }
 
-    fn limited(sign_ins: &SignIns, from: Option<Peer>, credential: &Credential, now: Instant) -> bool {
-        matches!(sign_ins.attempt(from, Some(credential), now, || Ok(())), Err(Refusal::Busy(_)))
+    fn limited(sign_ins: &SignIns, from: Option<Peer>, now: Instant) -> bool {
+        matches!(sign_ins.attempt(from, now, wrong), Err(Refusal::Busy(_)))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_source_is_refused_after_its_failures_and_others_are_not() {
+    async fn a_source_that_fails_is_limited_and_what_is_right_is_let_in_from_it() {
         let (sign_ins, now) = (SignIns::default(), Instant::now());
         let (here, elsewhere) = (peer("10.0.0.1"), peer("10.0.0.2"));
-        assert!(!limited(&sign_ins, here, &key("ada"), now), "it signs in");
         fail(&sign_ins, here, PER_SOURCE, now);
-        assert!(limited(&sign_ins, here, &key("bob"), now), "what is right is not looked at either");
-        assert!(!limited(&sign_ins, here, &key("ada"), now), "what has signed in here before is let in");
-        assert!(!limited(&sign_ins, elsewhere, &key("bob"), now), "and the same token elsewhere");
-        assert!(!limited(&sign_ins, here, &key("bob"), now + WINDOW), "it is forgotten");
-        assert_eq!(sign_ins.counts().map(|(_, count)| count), [4, PER_SOURCE as u64, 1]);
+        assert!(limited(&sign_ins, here, now));
+        // A process that has just started knows nobody: an operator signs in beside a client that fails.
+        assert!(sign_ins.attempt(here, now, || Ok(())).is_ok());
+        assert!(limited(&sign_ins, here, now), "that does not reset what the source has shown");
+        assert!(!limited(&sign_ins, elsewhere, now));
+        assert!(!limited(&sign_ins, here, now + WINDOW), "it is forgotten");
+        assert_eq!(sign_ins.counts().map(|(_, count)| count), [1, PER_SOURCE as u64 + 2, 2]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_sources_lock_out_none_that_has_shown_nothing_wrong() {
+    async fn a_flood_of_one_source_is_remembered_within_a_bound() {
+        let (sign_ins, now) = (SignIns::default(), Instant::now());
+        for _ in 0..1_000 {
+            assert!(sign_ins.attempt(peer("10.0.0.1"), now, || Ok(())).is_ok());
+            fail(&sign_ins, peer("10.0.0.1"), 1, now);
+        }
+        let inner = sign_ins.inner();
+        assert!(inner.sources.values().all(|source| source.failures.len() <= PER_SOURCE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_many_sources_fail_one_failure_each_is_answered() {
         let (sign_ins, now) = (SignIns::default(), Instant::now());
         for number in 0..=IN_ALL {
             fail(&sign_ins, peer(&format!("10.1.{}.{}", number / 250, number % 250)), 1, now);
         }
-        assert!(limited(&sign_ins, peer("10.1.0.7"), &key("ada"), now), "one failure is enough now");
-        assert!(!limited(&sign_ins, peer("10.2.0.1"), &key("ada"), now));
+        assert!(limited(&sign_ins, peer("10.1.0.7"), now), "one failure is enough now");
+        assert!(!limited(&sign_ins, peer("10.2.0.1"), now));
+        assert!(sign_ins.attempt(peer("10.1.0.7"), now, || Ok(())).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
@@ -322,7 +312,7 @@ mod tests {
         for number in 0..PER_SOURCE {
             fail(&fresh, peer(&format!("2001:db8:1:2::{number:x}")), 1, now);
         }
-        assert!(limited(&fresh, peer("2001:db8:1:2:ffff::1"), &key("ada"), now));
+        assert!(limited(&fresh, peer("2001:db8:1:2:ffff::1"), now));
     }
 
     #[test]

@@ -52,11 +52,10 @@ use crate::audit::{self, Recorded, Search};
 use crate::connections::Peer;
 use crate::findings::Findings;
 use crate::metrics::Metrics;
-use crate::operators::{Credential, Reading, SignedIn};
+use crate::operators::{Reading, SignedIn};
 use crate::orders::{Desk, Given, Outcome};
 use crate::readers::{Readers, Viewer, bearer};
 use crate::sign_ins::source;
-use crate::token::TokenDigest;
 
 /// Searches of the audit log at once: each may read a disk for seconds.
 const MAX_SEARCHES: usize = 2;
@@ -254,9 +253,8 @@ async fn sign_in(
         Refusal::Invalid("a sign-in is JSON (`content-type: application/json`) such as {\"token\": \"…\"}".into())
     })?;
     let token = zeroize::Zeroizing::new(token);
-    let credential = TokenDigest::of(token.trim()).map(Credential::Token);
     let readers = &front.options.readers;
-    let session = readers.sign_ins().attempt(asker.source, credential.as_ref(), Instant::now(), || {
+    let session = readers.sign_ins().attempt(asker.source, Instant::now(), || {
         let session = front.sessions.begin(&readers.operators(), token.trim(), Instant::now());
         session.ok_or_else(|| Refusal::SignIn("this is not a token that the configuration knows".into()))
     })?;

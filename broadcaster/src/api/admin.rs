@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use super::Refusal;
 use super::control::{CommandReply, Control, Instances};
 use super::operator::{Asked, Gate};
-use crate::operators::{Credential, Reading};
+use crate::operators::Reading;
 use crate::orders::{Approval, Desk, Outcome, Standing, Waiting};
 use crate::readers::{Readers, Viewer};
 use crate::sign_ins::source;
@@ -196,10 +196,10 @@ impl Admin for AdminFront {
         let term = self.control.term().await?;
         let source = source(request.extensions());
         let envelope = request.into_inner();
-        let credential = Credential::Key(envelope.key_id.clone());
-        let authentic = self.readers.sign_ins().attempt(source, Some(&credential), Instant::now(), || {
-            self.gate.authenticate(envelope, &self.desk.operators())
-        });
+        let authentic = self
+            .readers
+            .sign_ins()
+            .attempt(source, Instant::now(), || self.gate.authenticate(envelope, &self.desk.operators()));
         let admitted = authentic.and_then(|authentic| self.gate.take(authentic, term, (self.clock)()));
         let (by, asked) = admitted.inspect_err(|refusal| {
             // Its sender is not known yet.

@@ -1,6 +1,6 @@
 //! Who an operator is: signature, name, freshness, and that no command is taken twice.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,9 +20,10 @@ use crate::orders::{Given, Instruction, OrderDigest, RequestId};
 
 /// How far a command's issue time may lie from this machine's clock, either way.
 pub const FRESHNESS: Duration = Duration::from_secs(5 * 60);
-/// Most commands remembered against replay: a hundred a second for all of twice [`FRESHNESS`]. When they are
-/// used up, commands are refused instead of one being forgotten while it could still be replayed.
-const MAX_REMEMBERED: usize = 65_536;
+/// Most commands of one operator remembered against replay: some seven a second for all of twice [`FRESHNESS`]. When they
+/// are used up, this operator's commands are refused instead of one being forgotten while it could still be replayed.
+/// Operators are as many as the configuration has, and none can use up what another needs.
+const MAX_REMEMBERED_OF_ONE: usize = 4_096;
 
 /// Longest name of a doubt about the audit log, in bytes: ours have 16.
 const MAX_DOUBT_BYTES: usize = 64;
@@ -42,7 +43,7 @@ pub struct Gate {
 
 #[derive(Debug, Default)]
 struct Taken {
-    known: HashSet<(OperatorName, u64)>,
+    known: HashMap<OperatorName, HashSet<u64>>,
     /// In order of the time when each may be forgotten.
     order: VecDeque<(u64, (OperatorName, u64))>,
 }
@@ -90,6 +91,7 @@ impl Gate {
         let payload = std::mem::take(&mut envelope.payload);
         let wire = v1::OperatorCommand::decode(payload.clone())
             .map_err(|error| Refusal::Invalid(format!("command does not parse: {error}")))?;
+        check_whole(&wire, payload.len())?;
         if wire.operator != key_operator.as_str() {
             return Err(Refusal::Unauthenticated(format!(
                 "command in the name of operator {:?}, but the key that signed it belongs to {key_operator}",
@@ -117,14 +119,21 @@ impl Gate {
         let limit = u64::try_from(FRESHNESS.as_millis()).expect("a few minutes fit");
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         while taken.order.front().is_some_and(|(forget, _)| *forget < now.0) {
-            let (_, key) = taken.order.pop_front().expect("a front was seen");
-            taken.known.remove(&key);
+            let (_, (operator, nonce)) = taken.order.pop_front().expect("a front was seen");
+            if let Some(nonces) = taken.known.get_mut(&operator) {
+                nonces.remove(&nonce);
+                if nonces.is_empty() {
+                    taken.known.remove(&operator);
+                }
+            }
         }
-        if taken.known.len() >= MAX_REMEMBERED {
-            return Err(Refusal::Busy(format!("{MAX_REMEMBERED} commands within ten minutes; expected fewer")));
+        let nonces = taken.known.entry(operator.clone()).or_default();
+        if nonces.len() >= MAX_REMEMBERED_OF_ONE {
+            return Err(Refusal::Busy(format!(
+                "{MAX_REMEMBERED_OF_ONE} commands of {operator} within ten minutes; expected fewer"
+            )));
         }
-        let key = (operator, nonce);
-        if !taken.known.insert(key.clone()) {
+        if !nonces.insert(nonce) {
             return Err(Refusal::Unauthenticated(format!(
                 "command {nonce:016x} was taken before; a command is taken once"
             )));
@@ -132,9 +141,22 @@ impl Gate {
         // Kept until `check_fresh` must find it too old, whose window ends `limit` after its issue.
         let forget = issued_ms.saturating_add(limit);
         let at = taken.order.partition_point(|(other, _)| *other <= forget);
-        taken.order.insert(at, (forget, key));
+        taken.order.insert(at, (forget, (operator, nonce)));
         Ok(())
     }
+}
+
+/// Refuses what holds more than this build reads: an order is not carried out in part, and what fills a message up does not
+/// travel into the audit log. The value of a `put` is not copied for that.
+fn check_whole(wire: &v1::OperatorCommand, found: usize) -> Result<(), Refusal> {
+    let expected = wire.encoded_len();
+    if found != expected {
+        return Err(Refusal::Invalid(format!(
+            "command of {found} bytes; expected {expected}, which hold all that this build knows of it: use the `rotacast` of \
+             the broadcaster's version"
+        )));
+    }
+    Ok(())
 }
 
 fn check_fresh(issued_ms: u64, now: WallTime) -> Result<(), Refusal> {
@@ -270,4 +292,25 @@ fn invalid(error: impl std::fmt::Display) -> Refusal {
 /// Enough of a stranger's text to recognise it.
 fn shown(text: &str) -> String {
     text.chars().take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_who_sends_too_many_commands_keeps_no_other_from_sending_one() {
+        let gate = Gate::new(ClusterName::new("prod").unwrap());
+        let remember =
+            |who: &str, nonce, now| gate.remember(OperatorName::new(who).unwrap(), nonce, 1_000, WallTime(now));
+        for nonce in 0..MAX_REMEMBERED_OF_ONE as u64 {
+            remember("eve", nonce, 1_000).unwrap();
+        }
+        assert!(matches!(remember("eve", u64::MAX, 1_000), Err(Refusal::Busy(_))));
+        assert!(remember("kim", 1, 1_000).is_ok());
+        assert!(matches!(remember("kim", 1, 1_000), Err(Refusal::Unauthenticated(_))), "once each");
+        // What is too old to be taken is forgotten.
+        assert!(remember("eve", u64::MAX, 1_001 + 300_000).is_ok());
+        assert_eq!(gate.taken.lock().unwrap().known.len(), 1);
+    }
 }

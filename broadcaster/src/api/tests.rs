@@ -250,7 +250,6 @@ async fn signatures_that_do_not_hold_are_limited_and_counted_and_those_that_come
     for _ in 0..2 * PER_SOURCE {
         assert_eq!(rig.refused(sign(&late, &rig.ada)).await.0, Code::Unauthenticated);
     }
-    rig.send(sign(&command(Wire::Rotate(v1::Rotate {})), &rig.ada)).await.unwrap();
     let stranger = SigningKey::generate();
     for _ in 0..PER_SOURCE {
         let refused = rig.refused(sign(&command(Wire::Rotate(v1::Rotate {})), &stranger)).await;
@@ -258,8 +257,20 @@ async fn signatures_that_do_not_hold_are_limited_and_counted_and_those_that_come
     }
     let (code, told) = rig.refused(sign(&command(Wire::Rotate(v1::Rotate {})), &stranger)).await;
     assert_eq!(code, Code::ResourceExhausted, "{told}");
-    // From the same address: the key has given orders from here before.
+    // From the same address, of an operator who has given no order yet.
     rig.send(sign(&command(Wire::Rotate(v1::Rotate {})), &rig.ada)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_command_with_more_in_it_than_is_read_is_refused() {
+    let rig = Rig::start().await;
+    let mut payload = command(Wire::Rotate(v1::Rotate {})).encode_to_vec();
+    // A field that the contract does not have: number 1000, two bytes.
+    payload.extend([0xc2, 0x3e, 2, b'x', b'x']);
+    let padded = Envelope::sign(&rig.ada, Kind::OperatorCommand, &cluster(), SECRET, "id", WallTime(0), payload.into());
+    let (code, told) = rig.refused(padded).await;
+    assert!(code == Code::InvalidArgument && told.contains("expected"), "{told}");
+    assert_eq!(rig.taken(), Vec::<String>::new());
 }
 
 #[tokio::test]

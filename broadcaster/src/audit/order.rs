@@ -14,6 +14,9 @@ pub(super) const ACTION: &str = "ordered";
 /// The action of the entry of an order that no role allows.
 const DENIED: &str = "order_denied";
 
+/// The action of the entry of further ones, which have no entry each.
+const DENIED_AGAIN: &str = "orders_denied";
+
 /// The action of the entry of an order that waits for approvals.
 pub(crate) const REQUESTED: &str = "order_requested";
 /// Of an approval of such an order.
@@ -72,6 +75,12 @@ impl Entry {
     #[must_use]
     pub fn denied(by: &OperatorName, order: OrderKind, proof: OrderProof) -> Self {
         Self::new(by.as_str(), DENIED).detail("order", order.as_str()).proved(proof)
+    }
+
+    /// So many more of an operator's orders that were refused for the same cause, beside those that have an entry each.
+    #[must_use]
+    pub fn denied_again(by: &OperatorName, times: u64) -> Self {
+        Self::new("broadcaster", DENIED_AGAIN).detail("operator", by.as_str()).detail("times", times)
     }
 
     /// By what right an order is carried out, and why.

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
+use rotacast_log_limit::LogLimit;
 use rotacast_proto::v1;
 use rotacast_protocol::{ClusterName, Epoch, Generation, SecretName, WallTime};
 use rotacast_store::{Committed, Cursor, SecretTree, StoreError};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::desk::Desk;
+use super::desk::{Desk, detached};
 use super::request::{Approval, NotApproved, OrderDigest, Request, RequestId, Standing};
 use super::{Given, Instruction, Outcome};
 use crate::api::{Refusal, instruction_of};
@@ -79,6 +80,7 @@ impl Desk {
         let (order, secret) = (given.instruction.kind(), given.instruction.secret().cloned());
         let generation = self.generation(secret.as_ref()).await?;
         let (command, signed) = command_of(&by, &given)?;
+        let _asking = self.asking.lock().await;
         let waiting = self.read_all().await?;
         let own = waiting.iter().filter(|it| it.request.by.name == by.name).count();
         if waiting.len() >= MAX_WAITING || own >= MAX_WAITING_OF_ONE {
@@ -129,17 +131,14 @@ impl Desk {
         proof: OrderProof,
     ) -> Result<Outcome, Refusal> {
         let (desk, operator) = (Arc::clone(self), by.name.clone());
-        // Goes on if the caller is gone: an order that was taken out of the store is carried out.
-        let approving = tokio::spawn(async move { desk.approve_now(by, (id, secret), seen, proof).await });
-        let broke_off = |_| Refusal::Unavailable {
-            problem: "the approval broke off".into(),
-            fix: "`rotacast approvals` shows whether it counts".into(),
-        };
-        let outcome = approving.await.map_err(broke_off)?;
+        let outcome = detached(async move { desk.approve_now(by, (id, secret), seen, proof).await }).await;
         match &outcome {
             Ok(_) => info!(%operator, request = %id, "an order is approved"),
             Err(refusal) => {
-                warn!(%operator, request = %id, %refusal, "an approval is refused, or the order that it completes")
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(left_out) = LIMIT.admit() {
+                    warn!(%operator, request = %id, %refusal, left_out, "an approval is refused, or the order that it completes");
+                }
             }
         }
         outcome
@@ -183,6 +182,16 @@ impl Desk {
     /// # Errors
     /// [`Refusal`]: it is neither's.
     pub async fn withdraw(
+        self: &Arc<Self>,
+        by: SignedIn,
+        which: (RequestId, Option<SecretName>),
+        proof: OrderProof,
+    ) -> Result<(), Refusal> {
+        let desk = Arc::clone(self);
+        detached(async move { desk.withdraw_now(by, which, proof).await }).await
+    }
+
+    async fn withdraw_now(
         &self,
         by: SignedIn,
         (id, secret): (RequestId, Option<SecretName>),
@@ -239,7 +248,8 @@ impl Desk {
                 () = tokio::time::sleep(SWEEP_EVERY) => {}
                 () = stop.cancelled() => return,
             }
-            self.forget_emergencies();
+            self.clear_old_emergencies();
+            self.record_denied().await;
             if !self.operators().asks_for_approvals() && turn % SELDOM != 0 {
                 continue;
             }

@@ -73,7 +73,7 @@ pub struct Request {
     pub secret: Option<SecretName>,
     /// The role by which it was given.
     pub role: RoleName,
-    /// How many approvals that role asked for. The rights of the moment count.
+    /// How many approvals that role asked for. A later configuration can ask for more, and not for fewer.
     pub needed: NonZeroU32,
     /// The direction of the secret's rotation then: a later one is not what was approved.
     pub generation: Option<Generation>,
@@ -134,8 +134,8 @@ impl Request {
             };
         }
         let (role, needed) = match operators.decide(&self.by.name, self.order, self.secret.as_ref(), false) {
-            Decision::NeedsApprovals(rule) => (Some(rule.role), rule.needed),
-            // It was asked for as one that waits: a reload carries nothing out.
+            // Never fewer than it was asked for with: a reload carries nothing out.
+            Decision::NeedsApprovals(rule) => (Some(rule.role), rule.needed.max(self.needed)),
             Decision::Granted { role } => (role, self.needed),
             Decision::Denied { problem, .. } => return Standing::Void { why: problem },
         };

@@ -32,6 +32,10 @@ struct Notebook {
     done: Mutex<Vec<String>>,
     entries: Mutex<Vec<String>>,
     log_fails: Mutex<bool>,
+    /// Whether orders are held up, and how many have come so far.
+    held: watch::Sender<bool>,
+    come: watch::Sender<u32>,
+    refuses: Mutex<Option<fn() -> Refusal>>,
 }
 
 #[async_trait]
@@ -70,6 +74,11 @@ impl Control for Notebook {
 
     async fn command(&self, operator: OperatorName, command: OperatorCommand) -> Result<CommandReply, Refusal> {
         let OperatorCommand { secret, action, warrant, .. } = command;
+        self.come.send_modify(|come| *come += 1);
+        self.held.subscribe().wait_for(|held| !held).await.unwrap();
+        if let Some(refusal) = *self.refuses.lock().unwrap() {
+            return Err(refusal());
+        }
         let approvals: Vec<&str> = warrant.approvals.iter().map(OperatorName::as_str).collect();
         let alone = if warrant.emergency { " alone" } else { "" };
         let done = format!("{operator} {} {secret} by {}{alone}", action.name(), approvals.join("+"));
@@ -129,6 +138,9 @@ impl Rig {
             done: Mutex::default(),
             entries: Mutex::default(),
             log_fails: Mutex::new(false),
+            held: watch::Sender::new(false),
+            come: watch::Sender::new(0),
+            refuses: Mutex::default(),
         });
         let operators = watch::Sender::new(Arc::new(Operators::default()));
         let findings = Findings::default();
@@ -244,6 +256,15 @@ impl Rig {
             Err(refusal) => refusal.to_string(),
             Ok(_) => panic!("{who} approves"),
         }
+    }
+
+    fn emergencies(&self) -> Vec<String> {
+        let standing = self.findings.standing().into_iter().filter(|it| it.topic == Topic::Emergency);
+        standing.map(|it| it.text).collect()
+    }
+
+    fn entries(&self, action: &str) -> usize {
+        self.control.entries.lock().unwrap().iter().filter(|entry| entry.contains(&format!("\"{action}\""))).count()
     }
 
     fn done(&self) -> Vec<String> {
@@ -481,6 +502,85 @@ async fn an_emergency_is_acted_on_alone_with_a_reason_and_everyone_sees_it() {
     assert!(finding.text.contains("kim acted alone") && finding.text.contains("because"), "{finding:?}");
     // Without saying so, it waits like any other.
     assert!(matches!(rig.order("kim", abandon(2)).await, Ok(Outcome::Waits(_))));
+}
+
+#[tokio::test]
+async fn an_emergency_is_seen_although_its_operator_has_closed_the_connection() {
+    let rig = Rig::start().await;
+    rig.control.held.send_replace(true);
+    let mut come = rig.control.come.subscribe();
+    tokio::select! {
+        _ = rig.give(rig.asks("kim", SECRET, true, abandon(2))) => panic!("it is held up"),
+        come = come.wait_for(|come| *come == 1) => assert!(come.is_ok()),
+    }
+    assert_eq!(rig.emergencies().len(), 1, "before anything is done");
+    rig.control.held.send_replace(false);
+    let done = async {
+        while rig.done().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), done).await.expect("the order goes on");
+    assert_eq!(rig.emergencies().len(), 1);
+}
+
+#[tokio::test]
+async fn an_emergency_stands_unless_it_was_certainly_not_carried_out() {
+    let rig = Rig::start().await;
+    let give = || rig.give(rig.asks("kim", SECRET, true, abandon(2)));
+    let conflict = || Refusal::Conflict { problem: "there is no such version".into(), fix: String::new() };
+    let unavailable = || Refusal::Unavailable { problem: "it may have been".into(), fix: String::new() };
+    *rig.control.refuses.lock().unwrap() = Some(conflict);
+    assert!(give().await.is_err());
+    assert!(rig.emergencies().is_empty());
+    *rig.control.refuses.lock().unwrap() = Some(unavailable);
+    assert!(give().await.is_err());
+    assert_eq!(rig.emergencies().len(), 1);
+    // Several in one second are one finding, which says how many.
+    *rig.control.refuses.lock().unwrap() = None;
+    assert!(give().await.is_ok());
+    *rig.control.refuses.lock().unwrap() = Some(conflict);
+    assert!(give().await.is_err());
+    let told = rig.emergencies();
+    assert!(told.len() == 1 && told[0].contains("2 times"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_reload_that_asks_for_fewer_approvals_carries_nothing_out() {
+    let rig = Rig::start().await;
+    let it = rig.waiting(rotate()).await;
+    assert_eq!(rig.missing("bob", &it).await, Some(1));
+    rig.rules(approvals(1, 3600));
+    rig.desk.sweep().await.unwrap();
+    assert!(rig.done().is_empty(), "two were asked for");
+    assert_eq!(rig.missing("kim", &it).await, None);
+}
+
+#[tokio::test]
+async fn orders_without_a_right_cannot_fill_the_audit_log() {
+    let rig = Rig::start().await;
+    for _ in 0..100 {
+        assert!(matches!(rig.order("eve", rotate()).await, Err(Refusal::Denied { .. })));
+    }
+    assert!(rig.entries("order_denied") <= 3, "{}", rig.entries("order_denied"));
+    rig.desk.record_denied().await;
+    assert_eq!(rig.entries("orders_denied"), 0, "they are still folded");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(11)).await;
+    rig.desk.record_denied().await;
+    rig.desk.record_denied().await;
+    assert_eq!(rig.entries("orders_denied"), 1, "once");
+    assert!(rig.control.entries.lock().unwrap().join("").contains("97"));
+    assert!(matches!(rig.order("eve", rotate()).await, Err(Refusal::Denied { .. })));
+    assert_eq!(rig.entries("order_denied"), 4, "a later one has its own entry again");
+}
+
+#[tokio::test]
+async fn requests_are_bounded_per_operator_when_they_come_at_once() {
+    let rig = Rig::start().await;
+    let outcomes = futures::future::join_all((1..=40).map(|version| rig.order("ada", abandon(version)))).await;
+    let waiting = outcomes.iter().filter(|it| matches!(it, Ok(Outcome::Waits(_)))).count();
+    assert_eq!((waiting, rig.desk.requests().await.unwrap().len()), (32, 32));
 }
 
 #[tokio::test]
