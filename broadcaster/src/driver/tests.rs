@@ -19,6 +19,7 @@ mod stored;
 mod takeover;
 
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::StreamExt as _;
@@ -302,6 +303,8 @@ struct Faulty {
     found_by_a_campaign: AtomicBool,
     /// Writes to this key wait.
     stalled: watch::Sender<Option<Key>>,
+    /// Writes to this key are refused.
+    forbidden: Mutex<Option<Key>>,
 }
 
 impl Faulty {
@@ -313,6 +316,7 @@ impl Faulty {
             went_back: false,
             found_by_a_campaign: AtomicBool::new(false),
             stalled: watch::Sender::new(None),
+            forbidden: Mutex::new(None),
         }
     }
 
@@ -358,6 +362,9 @@ impl Store for Faulty {
         };
         let mut stalled = self.stalled.subscribe();
         stalled.wait_for(|stalled| !stalled.as_ref().is_some_and(writes)).await.expect("its sender is here");
+        if self.forbidden.lock().unwrap().as_ref().is_some_and(writes) {
+            return Err(self.refusal());
+        }
         self.store.commit(commit).await
     }
 

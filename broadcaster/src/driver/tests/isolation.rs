@@ -655,6 +655,32 @@ async fn a_task_that_takes_nothing_in_holds_up_no_other_and_misses_nothing() {
     running.stop().await;
 }
 
+/// The broadcaster's login has lost the right to one record.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_cannot_be_saved_is_a_finding_and_its_status_is_told_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut environment, _bus) = environment(folder.path(), hasty()).await;
+    let store = EmbeddedStore::open(folder.path().join("store.db")).await.unwrap();
+    let store = Arc::new(Faulty::around(store));
+    environment.tree = SecretTree::new(store.clone(), Prefix::new("rotacast").unwrap());
+    put(&environment, "first").await;
+    let running = Running::start(&environment);
+    running.reaches(&name(), 1).await;
+    let record = environment.tree.prefix().key().child("records").child(name());
+    *store.forbidden.lock().unwrap() = Some(record);
+    put(&environment, "second").await;
+    let told = || running.finding(Topic::Unresponsive).is_some_and(|text| text.contains("who are you"));
+    hold("a finding with the store's words", async || told()).await;
+    let status = running.control.status(Some(name())).await.unwrap();
+    let [status] = status.secrets.as_slice() else { panic!("one secret was asked for") };
+    assert!(status.findings.iter().any(|it| it.text.contains("cannot be saved")), "{:?}", status.findings);
+
+    *store.forbidden.lock().unwrap() = None;
+    running.reaches(&name(), 2).await;
+    hold("no finding", async || running.finding(Topic::Unresponsive).is_none()).await;
+    running.stop().await;
+}
+
 /// A tenth of the records cannot be read: the other secrets rotate. `tools/test --long`: 1,000 of 10,001.
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_whose_records_are_whole_rotate_beside_many_that_are_not() {
