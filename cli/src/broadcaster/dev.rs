@@ -1,19 +1,23 @@
 //! `rotacast dev`: everything in one process and one folder, with no servers and no configuration.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rotacast_broadcaster::dev::{Dev, Folder};
 use rotacast_broadcaster::signal::stop_on_signals;
 
+/// Where the other commands look for a broadcaster and for its operator's key, without a flag.
+const USUAL_ADDRESS: &str = "127.0.0.1:7400";
+const USUAL_FOLDER: &str = "rotacast-data";
+
 #[derive(Args)]
 pub(crate) struct DevArgs {
     /// Where databases, keys and the audit log are kept; made if it is not there.
-    #[arg(long, value_name = "FOLDER", default_value = "rotacast-data")]
+    #[arg(long, value_name = "FOLDER", default_value = USUAL_FOLDER)]
     data: PathBuf,
     /// Address and port to listen on.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
+    #[arg(long, value_name = "ADDRESS", default_value = USUAL_ADDRESS)]
     listen: SocketAddr,
     #[cfg(feature = "demo")]
     #[command(flatten)]
@@ -38,13 +42,28 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<()> {
 #[allow(clippy::print_stdout)]
 fn print_what_next(folder: &Folder, address: SocketAddr) {
     let (data, keys, token) = (folder.path().display(), folder.keys(), folder.token_file());
+    // The commands are given in other shells, from other folders, and reach this broadcaster from this machine.
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let (keys, token) = (absolute(&keys), absolute(&token));
+    let address = match address.ip().is_unspecified() {
+        true => SocketAddr::new(loopback(address), address.port()),
+        false => address,
+    };
+    let is_usual = address.to_string() == USUAL_ADDRESS && folder.path() == Path::new(USUAL_FOLDER);
+    let elsewhere = match is_usual {
+        true => String::new(),
+        false => format!(
+            "    export ROTACAST_SERVER=http://{address} ROTACAST_OPERATOR_KEY={}/operator.key\n",
+            keys.display()
+        ),
+    };
     let (keys, token) = (keys.display(), token.display());
     println!(
         "Rotacast is running on {address}, with its data in {data}.
 
 Write a secret's first version, then rotate it:
 
-    printf 'first value' | rotacast put demo/token --wait
+{elsewhere}    printf 'first value' | rotacast put demo/token --wait
     rotacast rotate demo/token
     rotacast status
     rotacast why demo/token        # what it waits for, and for which instance
@@ -58,4 +77,12 @@ Watch it at http://{address}/ in a browser; to act there, sign in with the token
 Or see all of it at work: rotacast dev --demo
 Stop with Ctrl-C."
     );
+}
+
+/// This machine's own address of the same family.
+fn loopback(address: SocketAddr) -> IpAddr {
+    match address {
+        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    }
 }
