@@ -1,6 +1,6 @@
 //! The gRPC admin service: authenticates operators, checks what they send, and asks [`Control`].
 //!
-//! Reads need a token where the dashboard needs one: see [`Readers`](crate::readers::Readers). Commands always carry a
+//! Reads need a token where the dashboard needs one: see [`Viewers`](crate::viewers::Viewers). Commands always carry a
 //! configured operator's signature. Whether the operator may give the order is [`Desk`](crate::orders::Desk)'s to say.
 
 mod admin;

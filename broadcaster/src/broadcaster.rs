@@ -22,9 +22,9 @@ use crate::health::{self, Health};
 use crate::metrics::Metrics;
 use crate::operators::Operators;
 use crate::orders::{Book, Desk};
-use crate::readers::Readers;
 use crate::sign_ins::SignIns;
 use crate::systemd;
+use crate::viewers::Viewers;
 use crate::web::{self, WebOptions};
 
 /// How long the end of the audit log may take: a store that answers does within milliseconds.
@@ -78,13 +78,13 @@ impl Broadcaster {
         let address = listener.local_addr().context("the listener's address")?;
         let sign_ins = SignIns::default();
         environment.metrics.count_sign_ins_of(&sign_ins);
-        let readers = Readers::new(operators.clone(), address.ip().is_loopback() || clients_certified);
-        let readers = readers.counted_by(sign_ins.clone());
+        let viewers = Viewers::new(operators.clone(), address.ip().is_loopback() || clients_certified);
+        let viewers = viewers.counted_by(sign_ins.clone());
         let book = Book { tree: environment.tree.clone(), cluster: environment.cluster.clone() };
         let desk = Desk::new(Arc::clone(&control) as _, operators).with_book(book);
         let desk = Arc::new(desk.telling(environment.findings.clone(), environment.metrics.orders()));
         let options = WebOptions {
-            readers: readers.clone(),
+            viewers: viewers.clone(),
             hosts,
             tls: tls.is_some(),
             audit: environment.audit.path().to_owned(),
@@ -96,7 +96,7 @@ impl Broadcaster {
         let keeping = Arc::clone(&desk);
         let recording = sign_ins.keep(Arc::clone(&control) as _, environment.findings.clone(), stop.clone());
         let recording = tokio::spawn(recording);
-        let admin = AdminFront::new(control, desk, cluster, readers).into_service();
+        let admin = AdminFront::new(control, desk, cluster, viewers).into_service();
         let values = Arc::new(StoreFetch::new(&environment));
         let gateway = Gateway::new(instances, values)
             .with_admission(Arc::clone(&environment.identities) as Arc<dyn rotacast_bus::Admission>)

@@ -318,6 +318,8 @@ fn read_all(root: &Section<'_, '_>) -> Option<Config> {
     }
     log_section.finish();
     let telemetry = telemetry::read(&root.section("telemetry"));
+
+    service::check_readers(root, &secrets, &services, any_service.as_ref());
     root.finish();
 
     Some(Config {

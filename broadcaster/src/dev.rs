@@ -146,7 +146,8 @@ async fn assemble(
     let metrics = Metrics::default();
     let signer = AuditSigner::new(folder.broadcaster().clone(), cluster.clone());
     let sealing = folder.broadcaster_sealing().clone();
-    let readers = Arc::new(ConfiguredReaders::new(sealing.public().clone(), Arc::clone(&identities)));
+    let findings = Findings::default();
+    let readers = Arc::new(ConfiguredReaders::new(sealing.public().clone(), Arc::clone(&identities), findings.clone()));
     let tree = SecretTree::new(metrics.store(store), prefix).sealed(
         cluster.clone(),
         SealingKeys::new(vec![sealing]),
@@ -173,7 +174,7 @@ async fn assemble(
         leader_ttl: LEADER_TTL,
         metrics: metrics.clone(),
         traces: Traces::off(),
-        findings: Findings::default(),
+        findings,
         home: Home::default(),
     };
     let log = LogName { name: CLUSTER.into(), named: true };

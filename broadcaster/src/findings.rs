@@ -260,6 +260,13 @@ impl Findings {
         list.standing.insert(key, Standing { topic, subject, level, text, fix: fix.to_owned(), since });
     }
 
+    /// Whether an error stands about this subject.
+    #[must_use]
+    pub fn has_error(&self, topic: Topic, subject: &str) -> bool {
+        let list = self.list();
+        list.standing.get(&(topic, subject.to_owned())).is_some_and(|standing| standing.level == Level::Error)
+    }
+
     /// It is over.
     pub fn clear(&self, topic: Topic, subject: &str) {
         let mut list = self.list();

@@ -48,7 +48,7 @@ pub use audit_heads::{KnownLogs, known_logs};
 use provider::Providers;
 pub use rehearsal::rehearse;
 pub use rotacast_store::Rewrapped;
-pub use seals::{Found, ReaderKey, VersionSeal, rewrap, seal_status};
+pub use seals::{Found, ReaderKey, VersionSeal, needs, rewrap, seal_status};
 
 /// How long a reload waits for tasks that take nothing in, altogether.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(5);
@@ -76,7 +76,11 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
     let metrics = Metrics::default();
     let identities = Arc::new(Identities::new(config.cluster.clone(), services(&config)));
     let tree = SecretTree::new(metrics.store(store), prefix);
-    let tree = sealed(tree, &config, rehearsal::read_sealing_keys(&config)?, &identities);
+    let findings = Findings::default();
+    let tree = sealed(tree, &config, rehearsal::read_sealing_keys(&config)?, &identities, &findings);
+    if !config.seal_values {
+        warn!("sealing.enabled = false: values are stored in the clear, for everyone who may read the store");
+    }
     let importer = importer(&config.store, &tree)?;
     let operators = watch::Sender::new(Arc::new(config.operators.clone()));
     let signer = AuditSigner::new(key.clone(), config.cluster.clone());
@@ -99,7 +103,7 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
         leader_ttl: config.leader_ttl,
         metrics: metrics.clone(),
         traces: exporting.as_ref().map(Exporting::traces).unwrap_or_default(),
-        findings: Findings::default(),
+        findings,
         home: Home::default(),
     };
     // Before anything is read or answered from a store that may be another cluster's.
@@ -230,13 +234,19 @@ fn importer(store: &StoreConfig, tree: &SecretTree) -> anyhow::Result<Option<Pla
 }
 
 /// The tree with sealed values, as the configuration has it.
-fn sealed(tree: SecretTree, config: &Config, keys: SealingKeys, identities: &Arc<Identities>) -> SecretTree {
-    let ours = keys.first().filter(|_| config.seal_values).map(|key| key.public().clone());
-    if ours.is_none() {
-        warn!("sealing.enabled = false: values are stored in the clear, for everyone who may read the store");
-    }
-    let readers = ours.map(|ours| Arc::new(ConfiguredReaders::new(ours, Arc::clone(identities))) as Arc<dyn Readers>);
-    tree.sealed(config.cluster.clone(), keys, readers)
+fn sealed(
+    tree: SecretTree,
+    config: &Config,
+    keys: SealingKeys,
+    identities: &Arc<Identities>,
+    findings: &Findings,
+) -> SecretTree {
+    let readers = keys.first().map(|ours| {
+        let (ours, identities) = (ours.public().clone(), Arc::clone(identities));
+        Arc::new(ConfiguredReaders::new(ours, identities, findings.clone())) as Arc<dyn Readers>
+    });
+    let tree = tree.sealed(config.cluster.clone(), keys, readers);
+    if config.seal_values { tree } else { tree.in_the_clear() }
 }
 
 fn service(config: &ServiceConfig) -> Service {

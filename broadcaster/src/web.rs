@@ -54,8 +54,8 @@ use crate::findings::Findings;
 use crate::metrics::Metrics;
 use crate::operators::{Reading, SignedIn};
 use crate::orders::{Desk, Given, Outcome};
-use crate::readers::{Readers, Viewer, bearer};
 use crate::sign_ins::source;
+use crate::viewers::{Viewer, Viewers, bearer};
 
 /// Searches of the audit log at once: each may read a disk for seconds.
 const MAX_SEARCHES: usize = 2;
@@ -75,7 +75,7 @@ const CSP: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; fram
 /// How the dashboard is served.
 pub struct WebOptions {
     /// Who may look and act.
-    pub readers: Readers,
+    pub viewers: Viewers,
     /// Names, besides loopback's, under which browsers reach it. Looked at without TLS only: a certificate says the same.
     pub hosts: Vec<String>,
     /// Whether the listener is behind TLS.
@@ -174,28 +174,28 @@ impl Front {
     /// Who asks: by the token that a program shows, or by a session.
     fn signed_in(&self, asker: &Asker) -> Result<Option<SignedIn>, Refusal> {
         match bearer(&asker.headers) {
-            Some(_) => self.options.readers.shown(&asker.headers, asker.source),
+            Some(_) => self.options.viewers.shown(&asker.headers, asker.source),
             None => Ok(self.signed_in_still(&asker.headers)),
         }
     }
 
     /// The same for one that was asked before, and may have lost its rights since.
     fn signed_in_still(&self, headers: &HeaderMap) -> Option<SignedIn> {
-        self.sessions.signed_in(&self.options.readers.operators(), headers, Instant::now())
+        self.sessions.signed_in(&self.options.viewers.operators(), headers, Instant::now())
     }
 
     /// Who looks, where they may look at all.
     fn viewer(&self, asker: &Asker) -> Result<Viewer, Refusal> {
-        self.options.readers.admit(self.signed_in(asker)?)
+        self.options.viewers.admit(self.signed_in(asker)?)
     }
 
     /// The same for one that looks already.
     fn viewer_still(&self, headers: &HeaderMap) -> Result<Viewer, Refusal> {
-        self.options.readers.admit(self.signed_in_still(headers))
+        self.options.viewers.admit(self.signed_in_still(headers))
     }
 
     async fn about(&self, viewer: &Viewer) -> AboutView {
-        AboutView::new(self.control.broadcaster().await, viewer, self.options.readers.token_needed())
+        AboutView::new(self.control.broadcaster().await, viewer, self.options.viewers.token_needed())
     }
 
     /// Who orders something, from a page of ours.
@@ -253,9 +253,9 @@ async fn sign_in(
         Refusal::Invalid("a sign-in is JSON (`content-type: application/json`) such as {\"token\": \"…\"}".into())
     })?;
     let token = zeroize::Zeroizing::new(token);
-    let readers = &front.options.readers;
-    let session = readers.sign_ins().attempt(asker.source, Instant::now(), || {
-        let session = front.sessions.begin(&readers.operators(), token.trim(), Instant::now());
+    let viewers = &front.options.viewers;
+    let session = viewers.sign_ins().attempt(asker.source, Instant::now(), || {
+        let session = front.sessions.begin(&viewers.operators(), token.trim(), Instant::now());
         session.ok_or_else(|| Refusal::SignIn("this is not a token that the configuration knows".into()))
     })?;
     Ok(with_cookie(access::set_cookie(Some(&session), front.options.tls)))

@@ -40,6 +40,9 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME", default_value = "rotacast")]
         out: PathBuf,
     },
+    /// Look at the keys of Rotacast itself, and replace one by another.
+    #[command(subcommand)]
+    Keys(crate::keys::KeysCommand),
     /// Print a completion script.
     Completions {
         /// For which shell.

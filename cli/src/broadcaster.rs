@@ -39,7 +39,7 @@ pub(crate) enum Command {
     /// Check or show the audit log.
     #[command(subcommand)]
     Audit(audit_log::AuditCommand),
-    /// Look at who can open the stored values, and manage the keys that open them.
+    /// Look at who can open the stored values.
     #[command(subcommand)]
     Seal(seal::SealCommand),
     /// Make a token for signing in to the dashboard: NAME.token. The configuration gets its digest.

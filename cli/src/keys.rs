@@ -1,98 +1,97 @@
-//! `rotacast keygen`.
+//! `rotacast keys`: the keys of Rotacast itself, and how one takes the place of another.
 
-use std::ffi::OsString;
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+mod file;
 
-use rotacast_proto::SigningKey;
-use rotacast_seal::{SealingKey, create_key_file};
-use serde::Serialize;
+use std::path::PathBuf;
 
-use crate::error::{Exit, Stop};
-use crate::output::Output;
+use clap::{Subcommand, ValueEnum};
+use rotacast_proto::KeyId;
+use rotacast_seal::KeyUse;
 
-#[derive(Serialize)]
-struct KeyView {
-    private_file: String,
-    public_file: String,
-    sealing_public_file: String,
-    public_key: String,
-    sealing_public_key: String,
-    key_id: String,
+use crate::Context;
+use crate::error::Stop;
+
+#[derive(Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Show the keys of a private key file. Of each use, the first is the one in use.
+    List {
+        /// The private key file.
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Draw a key and add it to a private key file, behind those that are there: it is not in use yet.
+    New {
+        /// The private key file.
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+        /// What the key is for.
+        #[arg(long = "for", value_name = "USE")]
+        purpose: Purpose,
+    },
+    /// Make a key of a private key file the one in use, from the next start on. Both are trusted meanwhile.
+    Use {
+        /// The private key file.
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+        /// The key's id, as `rotacast keys list` shows it.
+        key: String,
+    },
+    /// Remove a key from a private key file. A key that is in use, or that a stored value needs, is not removed.
+    Drop(DropArgs),
 }
 
-/// Makes three files, none of which may be there.
-pub(crate) fn make(output: Output, name: &Path) -> Result<(), Stop> {
-    let [private, public, sealing_public] = [".key", ".pub", ".sealing.pub"].map(|ending| with_ending(name, ending));
-    for file in [&public, &sealing_public] {
-        if file.try_exists().unwrap_or(false) {
-            return Err(failed(
-                format!("{}: exists already; a key is never overwritten", file.display()),
-                "name another file, or move this one away",
-            ));
+#[derive(clap::Args)]
+pub(crate) struct DropArgs {
+    /// The private key file.
+    #[arg(long, value_name = "FILE")]
+    file: PathBuf,
+    /// The key's id, as `rotacast keys list` shows it.
+    key: String,
+    /// The broadcaster's configuration: for a sealing key, to look into the store whether a value needs it. An embedded store can be
+    /// read only while no broadcaster runs.
+    #[cfg(feature = "broadcaster")]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Remove it although it is in use, or a value may need it. What was sealed for it alone can never be opened again.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Purpose {
+    /// To sign messages.
+    Signing,
+    /// To open sealed values.
+    Sealing,
+}
+
+impl From<Purpose> for KeyUse {
+    fn from(purpose: Purpose) -> Self {
+        match purpose {
+            Purpose::Signing => Self::Signing,
+            Purpose::Sealing => Self::Sealing,
         }
     }
-    let (key, sealing) = (SigningKey::generate(), SealingKey::generate());
-    create_key_file(&private, &key, &sealing).map_err(|error| failed(error.to_string(), ""))?;
-    let (text, sealing) = (key.public().to_text(), sealing.public().to_text());
-    write_public(&public, &text)?;
-    write_public(&sealing_public, &sealing)?;
-    if output.is_data() {
-        return output.data(&KeyView {
-            private_file: private.display().to_string(),
-            public_file: public.display().to_string(),
-            sealing_public_file: sealing_public.display().to_string(),
-            public_key: text,
-            sealing_public_key: sealing,
-            key_id: key.public().id().to_string(),
-        });
+}
+
+pub(crate) fn run(context: &Context, command: KeysCommand) -> Result<(), Stop> {
+    let output = context.output;
+    match command {
+        KeysCommand::List { file } => file::show(output, &file::open(&file)?),
+        KeysCommand::New { file, purpose } => file::add(output, &file, purpose.into()),
+        KeysCommand::Use { file, key } => file::bring_into_use(output, &file, &id(&key)?),
+        KeysCommand::Drop(args) => {
+            let key = id(&args.key)?;
+            file::remove(output, &args, &key)
+        }
     }
-    output.line(format_args!("private key  {}  (keep it; only its owner may read it)", private.display()))?;
-    output.line(format_args!("public key   {}  (key id {})", public.display(), key.public().id()))?;
-    output.line(format_args!("sealing key  {}", sealing_public.display()))?;
-    output.line("")?;
-    let owner = owner(&private);
-    output.line("In the broadcaster's configuration, for an operator:")?;
-    output.line(format_args!("[operators.{owner}]\nkeys = [\"{text}\"]\n"))?;
-    output.line("or for a service:")?;
-    output.line(format_args!(
-        "[services.{owner}]\nkey = \"{text}\"\nsealing_key = \"{sealing}\"\nsecrets = [\"{owner}/*\"]"
-    ))
 }
 
-/// Others may read it. A program that could write it could get its own key trusted.
-fn write_public(path: &Path, text: &str) -> Result<(), Stop> {
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).and_then(|mut file| {
-        file.write_all(format!("{text}\n").as_bytes())?;
-        file.sync_all()
-    });
-    written.map_err(|error| {
-        let fix = "its private half was made; remove what was made and try again";
-        failed(format!("cannot write {}: {error}", path.display()), fix)
+fn id(text: &str) -> Result<KeyId, Stop> {
+    KeyId::parse(text).ok_or_else(|| {
+        Stop::usage(
+            format!("{text:?} is no key id"),
+            "expected 16 hexadecimal digits, as `rotacast keys list` shows them",
+        )
     })
-}
-
-/// Who is likely meant, after the file's name.
-pub(crate) fn owner(private: &Path) -> String {
-    let name = private.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-    // Only such a name is a key in TOML without quotes.
-    let bare = !name.is_empty() && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
-    if bare { name.to_owned() } else { "NAME".to_owned() }
-}
-
-fn failed(problem: String, fix: &str) -> Stop {
-    Stop::failed(Exit::Failed, "key_file", problem, fix)
-}
-
-/// `name` with an ending behind it; `my.name` becomes `my.name.key`, and `name.key` stays one.
-pub(crate) fn with_ending(name: &Path, ending: &str) -> PathBuf {
-    let bare = match name.extension() {
-        Some(extension) if extension == "key" || extension == "pub" => name.with_extension(""),
-        _ => name.to_owned(),
-    };
-    let mut text: OsString = bare.into_os_string();
-    text.push(ending);
-    text.into()
 }

@@ -23,6 +23,7 @@ mod gone;
 mod human_time;
 mod instance_pattern;
 mod instances;
+mod keygen;
 mod keys;
 mod order;
 mod output;
@@ -95,7 +96,8 @@ fn dispatch(context: &Context, command: Command) -> Result<(), Stop> {
     match command {
         #[cfg(feature = "broadcaster")]
         Command::Broadcaster(command) => broadcaster::run(context, command),
-        Command::Keygen { out } => keys::make(context.output, &out),
+        Command::Keygen { out } => keygen::make(context.output, &out),
+        Command::Keys(command) => keys::run(context, command),
         Command::Completions { shell } => completions::script(context.output, shell),
         Command::Man { dir } => completions::manual(context.output, dir.as_deref()),
         Command::Version => build::tell(context.output),

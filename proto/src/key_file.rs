@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 use crate::file::{self, NotOpened};
 use crate::key::{KeyError, SigningKey, VerifyingKey};
 
-/// Longest key file that is read, in bytes: a signing key and a dozen sealing keys. One that is longer is something else.
-const MAX_FILE_BYTES: usize = 1024;
+/// Longest key file that is read, in bytes: some dozens of keys. One that is longer is something else.
+const MAX_FILE_BYTES: usize = 4096;
 
 /// Begins a line with a sealing key: what reads signing keys passes over it.
 const SEALING_KEY: &str = "rotacast-sealing-";
@@ -71,15 +71,68 @@ pub enum KeyFileError {
     },
 }
 
-impl SigningKey {
-    /// Reads a private key's file. Only its owner may have access to it.
+/// The signing keys of one process, in the order of its key file: the first signs. The others are those that may sign in its place
+/// soon, or did until now.
+#[derive(Clone)]
+pub struct SigningKeys {
+    first: SigningKey,
+    others: Vec<SigningKey>,
+}
+
+impl From<SigningKey> for SigningKeys {
+    fn from(first: SigningKey) -> Self {
+        Self { first, others: Vec::new() }
+    }
+}
+
+impl SigningKeys {
+    /// These keys, the one that signs first.
+    #[must_use]
+    pub fn new(first: SigningKey, others: Vec<SigningKey>) -> Self {
+        Self { first, others }
+    }
+
+    /// Reads the signing keys of a private key file: its lines that begin with `rotacast-private-1:`. Only its owner may have
+    /// access to it.
     ///
     /// # Errors
     /// [`KeyFileError`]: missing, unreadable, open to group or others, or no private key.
     pub fn read_file(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
         let path = path.as_ref();
+        let no_key = |source| KeyFileError::NoKey { path: path.into(), source };
         let text = read_private_file(path)?;
-        Self::parse(&signing_lines(&text)).map_err(|source| KeyFileError::NoKey { path: path.into(), source })
+        let mut lines = text.lines().filter(|line| is_signing_line(line));
+        // Of an empty text, the parser says what is missing.
+        let first = SigningKey::parse(lines.next().unwrap_or_default()).map_err(no_key)?;
+        let others = lines.map(SigningKey::parse).collect::<Result<_, _>>().map_err(no_key)?;
+        Ok(Self { first, others })
+    }
+
+    /// The key that signs.
+    #[must_use]
+    pub fn first(&self) -> &SigningKey {
+        &self.first
+    }
+
+    /// All of them, the one that signs first.
+    pub fn iter(&self) -> impl Iterator<Item = &SigningKey> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// The public half of the key with this id.
+    #[must_use]
+    pub fn find(&self, id: &str) -> Option<&VerifyingKey> {
+        self.iter().map(SigningKey::public).find(|key| key.id().as_str() == id)
+    }
+}
+
+impl SigningKey {
+    /// Reads the key of a private key file that signs. Only its owner may have access to it.
+    ///
+    /// # Errors
+    /// As [`SigningKeys::read_file`].
+    pub fn read_file(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
+        SigningKeys::read_file(path).map(|keys| keys.first)
     }
 
     /// Writes the private key to a new file with mode 0600; when this returns, it is on disk.
@@ -142,14 +195,10 @@ pub fn read_private_file(path: &Path) -> Result<Zeroizing<String>, KeyFileError>
     read(path, true)
 }
 
-/// The text without the lines that hold sealing keys.
-fn signing_lines(text: &str) -> Zeroizing<String> {
-    let mut kept = Zeroizing::new(String::with_capacity(text.len()));
-    for line in text.lines().filter(|line| !line.trim_start().starts_with(SEALING_KEY)) {
-        kept.push_str(line);
-        kept.push('\n');
-    }
-    kept
+/// Whether a line of a private key file is to hold a signing key: it is neither empty nor a sealing key.
+fn is_signing_line(line: &str) -> bool {
+    let line = line.trim();
+    !line.is_empty() && !line.starts_with(SEALING_KEY)
 }
 
 impl VerifyingKey {
@@ -161,6 +210,20 @@ impl VerifyingKey {
         let path = path.as_ref();
         let text = read(path, false)?;
         Self::parse(&text).map_err(|source| KeyFileError::NoKey { path: path.into(), source })
+    }
+
+    /// Reads a file of public keys, one a line, whatever its mode. There is at least one.
+    ///
+    /// # Errors
+    /// [`KeyFileError`]: missing, unreadable, or a line that is no public key.
+    pub fn read_list(path: impl AsRef<Path>) -> Result<Vec<Self>, KeyFileError> {
+        let path = path.as_ref();
+        let no_key = |source| KeyFileError::NoKey { path: path.into(), source };
+        let text = read(path, false)?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let keys: Vec<Self> = lines.map(Self::parse).collect::<Result<_, _>>().map_err(no_key)?;
+        // Of an empty text, the parser says what is missing.
+        if keys.is_empty() { Self::parse("").map(|key| vec![key]).map_err(no_key) } else { Ok(keys) }
     }
 }
 
@@ -219,6 +282,23 @@ mod tests {
     }
 
     #[test]
+    fn of_several_signing_keys_the_first_signs_and_a_list_of_public_keys_is_read_in_full() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, public) = (folder.path().join("k"), folder.path().join("p"));
+        let (first, second) = (SigningKey::generate(), SigningKey::generate());
+        create_private_file(&path, &format!("{}\n\n{}", *first.to_text(), *second.to_text())).unwrap();
+        let keys = SigningKeys::read_file(&path).ok().unwrap();
+        assert_eq!(keys.first().public(), first.public());
+        assert_eq!(keys.iter().count(), 2);
+        assert_eq!(keys.find(second.public().id().as_str()), Some(second.public()));
+        assert_eq!(SigningKey::read_file(&path).ok().unwrap().public(), first.public());
+        std::fs::write(&public, format!("{}\n{}\n", first.public().to_text(), second.public().to_text())).unwrap();
+        assert_eq!(VerifyingKey::read_list(&public).unwrap(), [first.public().clone(), second.public().clone()]);
+        std::fs::write(&public, "\n").unwrap();
+        assert!(VerifyingKey::read_list(&public).is_err());
+    }
+
+    #[test]
     fn an_exposed_private_key_is_refused_with_the_fix() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("k");
@@ -260,7 +340,7 @@ mod tests {
         assert!(!swapped.contains(&key.to_text()["rotacast-private-1:".len()..]), "the error quotes the private key");
 
         std::fs::write(at("long"), "x".repeat(MAX_FILE_BYTES + 1)).unwrap();
-        assert!(error(VerifyingKey::read_file(at("long"))).contains("more than 1024 bytes"));
+        assert!(error(VerifyingKey::read_file(at("long"))).contains("more than 4096 bytes"));
         std::fs::write(at("binary"), [0xff; 62]).unwrap();
         assert!(error(VerifyingKey::read_file(at("binary"))).contains("the prefix is missing"));
         assert!(error(VerifyingKey::read_file(folder.path())).contains("not a regular file"));

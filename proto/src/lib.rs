@@ -33,7 +33,7 @@ pub use finding::{Finding, Level};
 pub use identity::{InstanceIdentity, Sender, incarnation_of};
 pub use in_the_clear::{InTheClear, Unencrypted, is_loopback, leaves_this_machine};
 pub use key::{KeyError, KeyId, SigningKey, VerifyingKey, decode_key};
-pub use key_file::{KeyFileError, create_private_file, read_private_file, replace_private_file};
+pub use key_file::{KeyFileError, SigningKeys, create_private_file, read_private_file, replace_private_file};
 pub use login::LoginSecret;
 pub use message::{
     FieldError, InstanceMessage, MAX_AUTH_FAILURE_VERSIONS, MAX_DURATION, MAX_LEASED_VERSIONS, MAX_OVERRIDDEN,

@@ -18,8 +18,8 @@ use super::control::{CommandReply, Control, Instances};
 use super::operator::{Asked, Gate};
 use crate::operators::Reading;
 use crate::orders::{Approval, Desk, Outcome, Standing, Waiting};
-use crate::readers::{Readers, Viewer};
 use crate::sign_ins::source;
+use crate::viewers::{Viewer, Viewers};
 
 /// Largest request, in bytes: an envelope's payload of 256 KiB and its attributes.
 const MAX_REQUEST_BYTES: usize = 320 * 1024;
@@ -28,7 +28,7 @@ const MAX_REQUEST_BYTES: usize = 320 * 1024;
 pub struct AdminFront {
     control: Arc<dyn Control>,
     desk: Arc<Desk>,
-    readers: Readers,
+    viewers: Viewers,
     gate: Gate,
     clock: fn() -> WallTime,
 }
@@ -36,13 +36,13 @@ pub struct AdminFront {
 impl AdminFront {
     /// A front for `control`, whose orders go to `desk`.
     #[must_use]
-    pub fn new(control: Arc<dyn Control>, desk: Arc<Desk>, cluster: ClusterName, readers: Readers) -> Self {
+    pub fn new(control: Arc<dyn Control>, desk: Arc<Desk>, cluster: ClusterName, viewers: Viewers) -> Self {
         let clock = rotacast_clock::wall;
-        Self { control, desk, readers, gate: Gate::new(cluster), clock }
+        Self { control, desk, viewers, gate: Gate::new(cluster), clock }
     }
 
     fn viewer<T>(&self, request: &Request<T>) -> Result<Viewer, Refusal> {
-        self.readers.admit_program(request.metadata().as_ref(), source(request.extensions()))
+        self.viewers.admit_program(request.metadata().as_ref(), source(request.extensions()))
     }
 
     /// As a service for tonic's router.
@@ -151,14 +151,14 @@ impl Admin for AdminFront {
         check(&viewer, Reading::Status, secret.as_ref())?;
         let statuses = self.control.watch(secret.clone()).map(|status| Told::Status(Box::new(status)));
         // Rights may change meanwhile, and then no next status is waited for.
-        let rights = WatchStream::from_changes(self.readers.changes()).map(|_| Told::Rights);
-        let (readers, mut viewer) = (self.readers.clone(), viewer);
+        let rights = WatchStream::from_changes(self.viewers.changes()).map(|_| Told::Rights);
+        let (viewers, mut viewer) = (self.viewers.clone(), viewer);
         let ended = statuses.chain(futures::stream::once(async { Told::End }));
         let told =
             futures::stream::select(ended, rights).take_while(|told| std::future::ready(!matches!(told, Told::End)));
         let changes = told.filter_map(move |told| {
             let told = match told {
-                Told::Rights => match readers.admit_again(metadata.as_ref()) {
+                Told::Rights => match viewers.admit_again(metadata.as_ref()) {
                     Ok(fresh) => {
                         viewer = fresh;
                         check(&viewer, Reading::Status, secret.as_ref()).err().map(Err)
@@ -197,7 +197,7 @@ impl Admin for AdminFront {
         let source = source(request.extensions());
         let envelope = request.into_inner();
         let authentic = self
-            .readers
+            .viewers
             .sign_ins()
             .attempt(source, Instant::now(), || self.gate.authenticate(envelope, &self.desk.operators()));
         let admitted = authentic.and_then(|authentic| self.gate.take(authentic, term, (self.clock)()));

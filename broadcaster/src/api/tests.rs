@@ -26,8 +26,8 @@ use tonic::{Code, Status};
 use crate::audit::Entry;
 use crate::operators::Operators;
 use crate::orders::Desk;
-use crate::readers::Readers;
 use crate::sign_ins::PER_SOURCE;
+use crate::viewers::Viewers;
 
 use super::control::{AcceptedLoss, Action, CommandReply, Control, Instances, OperatorCommand};
 use super::{AdminFront, FRESHNESS, Gate, Refusal, health, reflection};
@@ -134,9 +134,9 @@ impl Rig {
         let ada = SigningKey::generate();
         let control = Arc::new(Notebook::default());
         let (operators, read) = watch::channel(Arc::new(operators(&[("ada", &ada)])));
-        let readers = Readers::new(read.clone(), true);
+        let viewers = Viewers::new(read.clone(), true);
         let desk = Arc::new(Desk::new(Arc::clone(&control) as Arc<dyn Control>, read));
-        let front = AdminFront::new(Arc::clone(&control) as Arc<dyn Control>, desk, cluster(), readers).into_service();
+        let front = AdminFront::new(Arc::clone(&control) as Arc<dyn Control>, desk, cluster(), viewers).into_service();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (_, health) = health();

@@ -1,11 +1,12 @@
 //! Who may use what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rotacast_proto::VerifyingKey;
 use rotacast_protocol::{SecretName, ServiceName};
-use rotacast_seal::SealingPublicKey;
+use rotacast_seal::{MAX_READERS, SealingPublicKey};
 
+use super::SecretConfig;
 use super::pattern::SecretPattern;
 use super::reader::Section;
 
@@ -25,6 +26,35 @@ impl ServiceConfig {
     #[must_use]
     pub fn may_use(&self, secret: &SecretName) -> bool {
         self.secrets.iter().any(|pattern| pattern.matches(secret))
+    }
+}
+
+/// Refuses more services with a sealing key for one named secret than a value has room for.
+pub(super) fn check_readers(
+    root: &Section<'_, '_>,
+    secrets: &BTreeMap<SecretPattern, SecretConfig>,
+    services: &BTreeMap<ServiceName, ServiceConfig>,
+    any: Option<&ServiceConfig>,
+) {
+    let all = || services.values().chain(any);
+    let of_services = all().flat_map(|service| &service.secrets);
+    let named: BTreeSet<SecretName> = secrets.keys().chain(of_services).filter_map(SecretPattern::name).collect();
+    for secret in named {
+        let using = all().filter(|service| service.may_use(&secret));
+        let keys: BTreeSet<String> =
+            using.filter_map(|service| Some(service.sealing_key.as_ref()?.to_text())).collect();
+        if keys.len() >= MAX_READERS {
+            root.problem(
+                "services",
+                format!(
+                    "{} services with a sealing key of their own may use {secret}, expected at most {}, which is what a sealed \
+                     value has room for: take it out of the `secrets` of some, or leave out the sealing_key of those that get \
+                     values from broadcasters",
+                    keys.len(),
+                    MAX_READERS - 1
+                ),
+            );
+        }
     }
 }
 

@@ -4,8 +4,10 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Duration;
 
+use rotacast_proto::SigningKey;
 use rotacast_protocol::policy::{OnDeadline, WhenUnreachable};
 use rotacast_protocol::{OperatorName, Phase, Policy, SecretName};
+use rotacast_seal::SealingKey;
 
 use super::*;
 use crate::operators::{Decision, OrderKind, Reading};
@@ -577,4 +579,34 @@ fn what_is_likely_a_mistake_in_roles_is_a_warning() {
     // Ada is the only one who may rotate: no one is left to approve it.
     let told = warned(&fine.replace("orders = [\"rotate\"]", "orders = [\"rotate\"]\napprovals = 1"));
     assert!(told.contains("approvals = 1, but not enough operators may give rotate"), "{told}");
+}
+
+#[test]
+fn more_services_with_a_sealing_key_than_a_value_has_room_for_are_refused_by_name() {
+    let services = |count: usize, secrets: &str| {
+        let one = |at: usize| {
+            let (key, sealing) = (SigningKey::generate(), SealingKey::generate());
+            format!(
+                "[services.api-{at}]\nkey = \"{}\"\nsealing_key = \"{}\"\nsecrets = [\"{secrets}\"]\n",
+                key.public().to_text(),
+                sealing.public().to_text()
+            )
+        };
+        (0..count).map(one).collect::<String>()
+    };
+    // Of a pattern it is not known which secrets there will be.
+    for (text, taken) in [
+        (services(127, "payments/db"), true),
+        (services(128, "payments/db"), false),
+        (services(128, "payments/*"), true),
+        (services(128, "payments/*") + "[secrets.\"payments/db\"]\n", false),
+    ] {
+        match parse(&text) {
+            Ok(_) => assert!(taken),
+            Err(told) => {
+                assert!(!taken, "{told}");
+                assert!(told.contains("services: 128 services") && told.contains("may use payments/db"), "{told}");
+            }
+        }
+    }
 }

@@ -127,7 +127,7 @@ fn key(folder: &Path, name: &str) -> anyhow::Result<Pair> {
     let sealing = SealingKeys::read_file(&file)?.first().cloned();
     let sealing = sealing.with_context(|| {
         let file = file.display();
-        format!("{file} has no sealing key; add one with `rotacast seal new-key --file {file}`")
+        format!("{file} has no sealing key; add one with `rotacast keys new --for sealing --file {file}`")
     })?;
     let key = Pair { signing: SigningKey::read_file(&file)?, sealing };
     for (ending, text) in [("pub", key.signing.public().to_text()), ("sealing.pub", key.sealing.public().to_text())] {

@@ -8,10 +8,11 @@ use rotacast_clock as clock;
 use rotacast_log_limit::LogLimit;
 use rotacast_proto::v1::FetchReply;
 use rotacast_proto::{Envelope, SigningKey, WireMessage as _};
-use rotacast_protocol::ClusterName;
 use rotacast_protocol::message::FetchRequest;
 use rotacast_protocol::record::SecretRecord;
-use rotacast_store::SecretTree;
+use rotacast_protocol::{ClusterName, SecretName};
+use rotacast_seal::SealError;
+use rotacast_store::{SecretTree, StoreError};
 use tonic::Status;
 use tracing::{info, warn};
 
@@ -48,7 +49,7 @@ impl StoreFetch {
     /// Only an incarnation in the roster is given a value: the leader has written that it exists.
     async fn check_registered(&self, request: &FetchRequest) -> Result<(), Status> {
         let (key, secret) = (&request.key, &request.secret);
-        if self.tree.is_in_roster(key).await.map_err(|problem| store_trouble(&problem))? {
+        if self.tree.is_in_roster(key).await.map_err(|problem| store_trouble(secret, &problem))? {
             return Ok(());
         }
         let problem = "it is not registered, or no leader has entered it yet: register, then ask again";
@@ -57,12 +58,26 @@ impl StoreFetch {
     }
 }
 
-fn store_trouble(problem: &rotacast_store::StoreError) -> Status {
+/// What an instance hears of a problem with the store: whether asking again may help. Who else can open a value is not its
+/// business: the log has all of it.
+fn store_trouble(secret: &SecretName, problem: &StoreError) -> Status {
     static LIMIT: LogLimit = LogLimit::new();
     if let Some(left_out) = LIMIT.admit() {
-        warn!(%problem, left_out, "a fetch could not be answered");
+        warn!(%secret, %problem, left_out, "a fetch could not be answered");
     }
-    Status::unavailable(problem.to_string())
+    let damaged = |what: &str| {
+        Status::data_loss(format!("{what}; no other broadcaster can give it either: `rotacast doctor` says what to do"))
+    };
+    match problem {
+        StoreError::Sealed { problem: SealError::NoKey { .. }, .. } => {
+            damaged(&format!("the broadcaster has no key that opens the value of {secret}"))
+        }
+        StoreError::Sealed { .. } => {
+            damaged(&format!("the value of {secret} in the store is damaged and does not open"))
+        }
+        StoreError::Corrupt { .. } => damaged(&format!("what the store holds of {secret} is damaged")),
+        other => Status::unavailable(other.to_string()),
+    }
 }
 
 #[async_trait]
@@ -79,14 +94,14 @@ impl ValueSource for StoreFetch {
                 "service {service} may not read {secret}: add it to `secrets` under [services.{service}]"
             )));
         }
-        let stored = self.tree.read_record(secret).await.map_err(|problem| store_trouble(&problem))?;
+        let stored = self.tree.read_record(secret).await.map_err(|problem| store_trouble(secret, &problem))?;
         let Some(stored) = stored else {
             return Err(Status::not_found(format!(
                 "no secret {secret}: write its first version with `rotacast put {secret}`"
             )));
         };
         let record = SecretRecord::decode_of(secret, &stored.bytes);
-        let record = record.map_err(|problem| Status::internal(problem.to_string()))?;
+        let record = record.map_err(|problem| Status::data_loss(format!("the record of {secret}: {problem}")))?;
         let state = record.state();
         let value = match request.version {
             None => Vec::new(),
@@ -107,7 +122,7 @@ impl ValueSource for StoreFetch {
                     }
                 })?;
                 let stored =
-                    self.tree.read_version(secret, version).await.map_err(|problem| store_trouble(&problem))?;
+                    self.tree.read_version(secret, version).await.map_err(|problem| store_trouble(secret, &problem))?;
                 let stored =
                     stored.ok_or_else(|| Status::not_found(format!("version {version} of {secret} is gone")))?;
                 // A service may fetch in a loop, and a restart of all its instances is worth reading.

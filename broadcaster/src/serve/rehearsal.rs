@@ -46,7 +46,7 @@ pub(super) fn read_sealing_keys(config: &Config) -> anyhow::Result<SealingKeys> 
     let keys = SealingKeys::read_file(file).with_context(|| format!("{setting}: it must hold the sealing key"))?;
     anyhow::ensure!(
         !keys.is_empty() || !config.seal_values,
-        "{setting}: {} has no sealing key, so values cannot be sealed; add one with `rotacast seal new-key --file {}`, name the \
+        "{setting}: {} has no sealing key, so values cannot be sealed; add one with `rotacast keys new --for sealing --file {}`, name the \
          file of the other replicas' with keys.sealing_key, or set sealing.enabled = false",
         file.display(),
         file.display()

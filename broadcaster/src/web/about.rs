@@ -4,7 +4,7 @@ use rotacast_protocol::status::{BroadcasterStatus, Leading, moment};
 use rotacast_protocol::{Epoch, WallTime};
 use serde::Serialize;
 
-use crate::readers::Viewer;
+use crate::viewers::Viewer;
 
 #[derive(Clone, PartialEq, Serialize)]
 pub(super) struct AboutView {

@@ -9,8 +9,8 @@ use axum::http::header::COOKIE;
 use tokio::time::Instant;
 
 use crate::operators::{Operators, SignedIn};
-use crate::readers::bearer;
 use crate::token::TokenDigest;
+use crate::viewers::bearer;
 
 /// How long a sign-in lasts: a shift, so that a screen that was left gives no orders the next day.
 const SESSION: Duration = Duration::from_secs(12 * 3600);

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::api::{Control, Instances, Refusal};
 use crate::operators::Reading;
-use crate::readers::Viewer;
+use crate::viewers::Viewer;
 
 /// How old an answer may be: any number of pages costs the tasks no more than one question in that time.
 const FRESH: Duration = Duration::from_secs(2);
@@ -105,7 +105,7 @@ impl Snapshot {
     }
 }
 
-/// The newest snapshot, shared by all readers.
+/// The newest snapshot, shared by all viewers.
 #[derive(Default)]
 pub(super) struct Fleet(Mutex<Option<Arc<Snapshot>>>);
 

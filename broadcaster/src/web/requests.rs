@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::Refusal;
 use crate::operators::Reading;
 use crate::orders::{OrderDigest, RequestId, Standing, Waiting};
-use crate::readers::Viewer;
+use crate::viewers::Viewer;
 
 /// All that a viewer may see.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize)]

@@ -27,7 +27,7 @@ use super::requests::RequestsView;
 use super::summary::SummaryView;
 use crate::api::Refusal;
 use crate::operators::{Operators, Reading};
-use crate::readers::Viewer;
+use crate::viewers::Viewer;
 
 /// A sign of life, and the time for relative times: a page that hears none for three of them says so.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -187,7 +187,7 @@ impl Listener {
 
     /// Hears of the next change of operators and roles.
     fn rights(&self) -> watch::Receiver<Arc<Operators>> {
-        let mut rights = self.front.options.readers.changes();
+        let mut rights = self.front.options.viewers.changes();
         rights.mark_unchanged();
         rights
     }

@@ -176,10 +176,10 @@ impl Rig {
         }
         let operators = watch::Sender::new(Arc::new(Operators::new(people, known)));
         let findings = Findings::default();
-        let readers = Readers::new(operators.subscribe(), open);
+        let viewers = Viewers::new(operators.subscribe(), open);
         let folder = tempfile::tempdir().unwrap();
         let options = WebOptions {
-            readers: readers.clone(),
+            viewers: viewers.clone(),
             hosts: Vec::new(),
             tls: false,
             audit: folder.path().join("audit.jsonl"),
@@ -192,7 +192,7 @@ impl Rig {
         let control_of_web = Arc::clone(&control) as Arc<dyn Control>;
         let router = router(control_of_web, Arc::clone(&desk), "prod".into(), options, stop.clone());
         let cluster = ClusterName::new("prod").unwrap();
-        let admin = AdminFront::new(Arc::clone(&control) as Arc<dyn Control>, desk, cluster, readers);
+        let admin = AdminFront::new(Arc::clone(&control) as Arc<dyn Control>, desk, cluster, viewers);
         let router = Routes::from(router).add_service(admin.into_service()).into_axum_router();
         Self { control, router, operator, reader, operators, findings, stop, folder }
     }

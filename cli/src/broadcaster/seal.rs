@@ -1,13 +1,11 @@
-//! `rotacast seal`: who can open the stored values, and the keys that open them.
+//! `rotacast seal`: who can open the stored values.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Subcommand;
 use rotacast_broadcaster::config::Config;
 use rotacast_broadcaster::serve::{Found, ReaderKey, Rewrapped, VersionSeal, rewrap, seal_status};
-use rotacast_proto::KeyId;
-use rotacast_seal::{KeyFile, SealingKey};
 use serde::Serialize;
 use tokio::runtime::Builder;
 
@@ -31,119 +29,13 @@ pub(crate) enum SealCommand {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Show the sealing keys of a private key file: the first is sealed for, all of them open.
-    Keys {
-        /// The private key file.
-        #[arg(long, value_name = "FILE")]
-        file: PathBuf,
-    },
-    /// Draw a sealing key and add it to a private key file, behind those that are there: it opens, and is not sealed for yet.
-    NewKey {
-        /// The private key file.
-        #[arg(long, value_name = "FILE")]
-        file: PathBuf,
-    },
-    /// Move a sealing key of a private key file to the front: values are sealed for it from the next start on.
-    UseKey {
-        /// The private key file.
-        #[arg(long, value_name = "FILE")]
-        file: PathBuf,
-        /// The key's id, as `rotacast seal keys` shows it.
-        key: String,
-    },
-    /// Remove a sealing key from a private key file. What was sealed for it alone can never be opened again.
-    DropKey {
-        /// The private key file.
-        #[arg(long, value_name = "FILE")]
-        file: PathBuf,
-        /// The key's id, as `rotacast seal keys` shows it.
-        key: String,
-    },
 }
 
 pub(crate) fn run(output: Output, command: SealCommand) -> Result<(), Stop> {
     match command {
         SealCommand::Status { config } => status(output, &Config::read(&config)?),
         SealCommand::Rewrap { config } => wrap(output, &Config::read(&config)?),
-        SealCommand::Keys { file } => show(output, &open(&file)?),
-        SealCommand::NewKey { file } => {
-            let mut keys = open(&file)?;
-            keys.add(SealingKey::generate());
-            save(output, &keys)
-        }
-        SealCommand::UseKey { file, key } => {
-            let mut keys = open(&file)?;
-            if !keys.move_to_front(&id(&key)?) {
-                return Err(unknown(&file, &key));
-            }
-            save(output, &keys)
-        }
-        SealCommand::DropKey { file, key } => {
-            let mut keys = open(&file)?;
-            if !keys.remove(&id(&key)?) {
-                return Err(unknown(&file, &key));
-            }
-            save(output, &keys)
-        }
     }
-}
-
-fn open(file: &Path) -> Result<KeyFile, Stop> {
-    KeyFile::read(file).map_err(|error| failed(error.to_string(), ""))
-}
-
-fn save(output: Output, keys: &KeyFile) -> Result<(), Stop> {
-    keys.write().map_err(|error| failed(error.to_string(), ""))?;
-    show(output, keys)
-}
-
-fn id(text: &str) -> Result<KeyId, Stop> {
-    KeyId::parse(text).ok_or_else(|| {
-        Stop::usage(
-            format!("{text:?} is no key id"),
-            "expected 16 hexadecimal digits, as `rotacast seal keys` shows them",
-        )
-    })
-}
-
-fn unknown(file: &Path, key: &str) -> Stop {
-    let fix = format!("`rotacast seal keys --file {}` lists those that are there", file.display());
-    Stop::failed(Exit::NotFound, "not_found", format!("{} has no sealing key {key}", file.display()), fix)
-}
-
-fn failed(problem: String, fix: &str) -> Stop {
-    Stop::failed(Exit::Failed, "key_file", problem, fix)
-}
-
-#[derive(Serialize)]
-struct KeyView {
-    key_id: String,
-    sealing_public_key: String,
-    seals: bool,
-}
-
-fn show(output: Output, keys: &KeyFile) -> Result<(), Stop> {
-    let views: Vec<KeyView> = keys
-        .sealing()
-        .iter()
-        .enumerate()
-        .map(|(at, key)| KeyView {
-            key_id: key.public().id().to_string(),
-            sealing_public_key: key.public().to_text(),
-            seals: at == 0,
-        })
-        .collect();
-    if output.is_data() {
-        return output.data(&views);
-    }
-    if views.is_empty() {
-        return output.line("the file has no sealing key; `rotacast seal new-key` adds one");
-    }
-    for key in views {
-        let what = if key.seals { "seals and opens" } else { "opens" };
-        output.line(format_args!("{}  {what:15}  {}", key.key_id, key.sealing_public_key))?;
-    }
-    Ok(())
 }
 
 #[derive(Serialize)]
@@ -166,18 +58,20 @@ struct VersionView {
     state: &'static str,
     readers: Vec<ReaderView>,
     former_readers: Vec<ReaderView>,
+    /// Former readers beyond those, whose entries made way for others.
+    more_former_readers: u64,
     missing_readers: Vec<ReaderView>,
     problem: Option<String>,
 }
 
 impl From<&VersionSeal> for VersionView {
     fn from(seal: &VersionSeal) -> Self {
-        let (state, readers, former, missing, problem): (_, &[_], &[_], &[_], _) = match &seal.found {
-            Found::Plain => ("plain", &[], &[], &[], None),
-            Found::Broken(problem) => ("broken", &[], &[], &[], Some(problem.clone())),
-            Found::Sealed { readers, former, missing, problem } => {
+        let (state, readers, former, made_way, missing, problem): (_, &[_], &[_], _, &[_], _) = match &seal.found {
+            Found::Plain => ("plain", &[], &[], 0, &[], None),
+            Found::Broken(problem) => ("broken", &[], &[], 0, &[], Some(problem.clone())),
+            Found::Sealed { readers, former, made_way, missing, problem } => {
                 let state = if problem.is_some() { "broken" } else { "sealed" };
-                (state, readers, former, missing, problem.clone())
+                (state, readers, former, *made_way, missing, problem.clone())
             }
         };
         Self {
@@ -186,6 +80,7 @@ impl From<&VersionSeal> for VersionView {
             state,
             readers: ReaderView::all(readers),
             former_readers: ReaderView::all(former),
+            more_former_readers: made_way,
             missing_readers: ReaderView::all(missing),
             problem,
         }
@@ -194,6 +89,8 @@ impl From<&VersionSeal> for VersionView {
 
 #[derive(Serialize)]
 struct StatusView {
+    /// Whether new values are sealed.
+    enabled: bool,
     versions: Vec<VersionView>,
     /// The secrets with a version that a former reader can open.
     rotate: Vec<String>,
@@ -202,13 +99,21 @@ struct StatusView {
 fn status(output: Output, config: &Config) -> Result<(), Stop> {
     let seals = runtime(&mut Builder::new_current_thread())?.block_on(seal_status(config)).map_err(stopped)?;
     let versions: Vec<VersionView> = seals.iter().map(VersionView::from).collect();
-    let exposed = versions.iter().filter(|version| !version.former_readers.is_empty());
+    let exposed =
+        versions.iter().filter(|version| !version.former_readers.is_empty() || version.more_former_readers > 0);
     let rotate: BTreeSet<String> = exposed.map(|version| version.secret.clone()).collect();
     if output.is_data() {
-        return output.data(&StatusView { versions, rotate: rotate.into_iter().collect() });
+        return output.data(&StatusView {
+            enabled: config.seal_values,
+            versions,
+            rotate: rotate.into_iter().collect(),
+        });
     }
     let sealed = versions.iter().filter(|version| version.state == "sealed").count();
     output.line(format_args!("{} in the store, {sealed} of them sealed", count(versions.len(), "version")))?;
+    if !config.seal_values {
+        output.line("sealing is off (sealing.enabled = false): new values are stored in the clear")?;
+    }
     for version in &versions {
         let name = format!("{} version {}", version.secret, version.version);
         if version.state == "plain" {
@@ -221,6 +126,10 @@ fn status(output: Output, config: &Config) -> Result<(), Stop> {
         }
         for ReaderView { reader, key_id } in &version.former_readers {
             output.line(format_args!("{name}: {reader} (key {key_id}) can open it and is no reader any more"))?;
+        }
+        if version.more_former_readers > 0 {
+            let more = count(usize::try_from(version.more_former_readers).unwrap_or(usize::MAX), "former reader");
+            output.line(format_args!("{name}: {more} could open it, whose keys are no longer listed"))?;
         }
         for ReaderView { reader, key_id } in &version.missing_readers {
             output.line(format_args!("{name}: {reader} (key {key_id}) cannot open it yet: the leader wraps it"))?;

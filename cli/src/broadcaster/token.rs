@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::error::{Exit, Stop};
-use crate::keys::{owner, with_ending};
+use crate::keygen::{owner, with_ending};
 use crate::output::Output;
 use rotacast_broadcaster::token::Token;
 

@@ -16,7 +16,7 @@ use rotacast_broadcaster::api::{
 use rotacast_broadcaster::audit::Entry;
 use rotacast_broadcaster::operators::Operators;
 use rotacast_broadcaster::orders::Desk;
-use rotacast_broadcaster::readers::Readers;
+use rotacast_broadcaster::viewers::Viewers;
 use rotacast_proto::{SigningKey, v1};
 use rotacast_protocol::coordinator::{ConditionName, StageCounts, Standing};
 use rotacast_protocol::message::Stage;
@@ -265,7 +265,7 @@ impl Rig {
         let operators = watch::Sender::new(Arc::new(self.operators.clone()));
         let cluster = ClusterName::new("prod").unwrap();
         let control = Arc::clone(&self.fake) as Arc<dyn Control>;
-        let readers = Readers::new(operators.subscribe(), true);
+        let readers = Viewers::new(operators.subscribe(), true);
         let desk = Arc::new(Desk::new(Arc::clone(&control), operators.subscribe()));
         let front = AdminFront::new(control, desk, cluster, readers);
         let server = Runtime::new().unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rotacast_proto::SecretValue;
 use rotacast_protocol::{SecretName, Version};
-use rotacast_seal::{Reader, ReaderName, SealingKeys, SealingPublicKey};
+use rotacast_seal::{Reader, ReaderName, ReaderSet, SealingKeys, SealingPublicKey};
 use rotacast_store::{EmbeddedStore, Prefix, Readers, SecretTree};
 
 use super::scripted_broadcaster::{Ran, program, run};
@@ -18,8 +18,8 @@ async fn rotacast(folder: &Path, arguments: &[&str]) -> Ran {
 struct Fixed(Vec<Reader>);
 
 impl Readers for Fixed {
-    fn readers(&self, _secret: &SecretName) -> Vec<Reader> {
-        self.0.clone()
+    fn readers(&self, _secret: &SecretName) -> ReaderSet {
+        ReaderSet::new(self.0.clone())
     }
 }
 
@@ -118,35 +118,76 @@ async fn sealing_keys_are_replaced_with_both_trusted_meanwhile() {
     drop(sealing);
 
     let file = ["--file", "broadcaster.key", "-o", "json"];
-    let keys = rotacast(path, &[&["seal", "new-key"][..], &file].concat()).await.exits(0).json();
+    let keys = rotacast(path, &[&["keys", "new", "--for", "sealing"][..], &file].concat()).await.exits(0).json();
     let id = |at: usize| keys[at]["key_id"].as_str().unwrap().to_owned();
-    let (old, new) = (id(0), id(1));
-    assert_eq!((&keys[0]["seals"], &keys[1]["seals"]), (&true.into(), &false.into()), "{keys}");
-    rotacast(path, &[&["seal", "use-key", &new][..], &file].concat()).await.exits(0);
+    let (signing, old, new) = (id(0), id(1), id(2));
+    let in_use: Vec<_> = (0..3).map(|at| keys[at]["in_use"].as_bool().unwrap()).collect();
+    assert_eq!(in_use, [true, true, false], "{keys}");
+    let drop =
+        async |key: &str, rest: &[&str]| rotacast(path, &[&["keys", "drop", key][..], rest, &file].concat()).await;
+    let config = ["--config", "rotacast.toml"];
+    // Neither the key in use, nor one that a value needs, nor one of which that is not known.
+    let ran = drop(&old, &config).await.exits(1);
+    assert!(ran.err.contains("is the sealing key in use"), "{}", ran.err);
+    drop(&signing, &[]).await.exits(1);
+    rotacast(path, &[&["keys", "use", &new][..], &file].concat()).await.exits(0);
+    let ran = drop(&old, &config).await.exits(1);
+    assert!(ran.err.contains("payments/db version 1") && ran.err.contains("seal rewrap"), "{}", ran.err);
+    let ran = drop(&old, &[]).await.exits(1);
+    assert!(ran.err.contains("--config"), "{}", ran.err);
+
     let status = ["seal", "status", "--config", "rotacast.toml"];
     let ran = rotacast(path, &status).await.exits(0);
     assert!(ran.out.contains(&format!("the broadcasters (key {new}) cannot open it yet")), "{}", ran.out);
     rotacast(path, &["seal", "rewrap", "--config", "rotacast.toml"]).await.exits(0);
-    rotacast(path, &[&["seal", "drop-key", &old][..], &file].concat()).await.exits(0);
+    drop(&old, &config).await.exits(0);
     let stored = tree(path, None).await.read_version(&secret, Version::FIRST).await.unwrap().unwrap();
     assert!(stored.value.expose() == b"one", "the new key opens it alone");
 
     // A key that is not there, and what happens to values whose key is lost.
-    rotacast(path, &[&["seal", "drop-key", &old][..], &file].concat()).await.exits(5);
-    rotacast(path, &[&["seal", "use-key", "x"][..], &file].concat()).await.exits(2);
-    rotacast(path, &[&["seal", "new-key"][..], &file].concat()).await.exits(0);
-    rotacast(path, &[&["seal", "drop-key", &new][..], &file].concat()).await.exits(0);
+    drop(&old, &config).await.exits(5);
+    rotacast(path, &[&["keys", "use", "x"][..], &file].concat()).await.exits(2);
+    let keys = rotacast(path, &[&["keys", "new", "--for", "sealing"][..], &file].concat()).await.exits(0).json();
+    let last = keys[2]["key_id"].as_str().unwrap();
+    drop(&new, &["--force"]).await.exits(0);
     let ran = rotacast(path, &["seal", "rewrap", "--config", "rotacast.toml"]).await.exits(1);
     assert!(ran.out.contains("payments/db version 1: unchanged: ") && ran.out.contains(&new), "{}", ran.out);
     let ran = rotacast(path, &status).await.exits(0);
     assert!(ran.out.contains("payments/db version 1: does not open: "), "{}", ran.out);
     // Without any, the broadcaster does not start, unless sealing is off by name.
-    let rest = rotacast(path, &["seal", "keys", "--file", "broadcaster.key", "-o", "json"]).await.exits(0).json();
-    let last = rest[0]["key_id"].as_str().unwrap();
-    rotacast(path, &[&["seal", "drop-key", last][..], &file].concat()).await.exits(0);
+    drop(last, &["--force"]).await.exits(0);
     let ran = rotacast(path, &["config", "check", "rotacast.toml"]).await.exits(2);
-    assert!(ran.err.contains("keys.signing_key: ") && ran.err.contains("rotacast seal new-key"), "{}", ran.err);
+    assert!(
+        ran.err.contains("keys.signing_key: ") && ran.err.contains("rotacast keys new --for sealing"),
+        "{}",
+        ran.err
+    );
     let text = std::fs::read_to_string(path.join("rotacast.toml")).unwrap();
     std::fs::write(path.join("rotacast.toml"), format!("{text}[sealing]\nenabled = false\n")).unwrap();
     rotacast(path, &["config", "check", "rotacast.toml"]).await.exits(0);
+}
+
+#[tokio::test]
+async fn with_sealing_off_the_readers_are_still_those_of_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    for name in ["broadcaster", "ledger", "mailer"] {
+        rotacast(path, &["keygen", "--out", name]).await.exits(0);
+    }
+    std::fs::create_dir(path.join("data")).unwrap();
+    let secret = SecretName::new("payments/db").unwrap();
+    let sealing = tree(path, Some("ledger")).await;
+    sealing.put_next(&secret, SecretValue::new(b"one".to_vec()), None).await.unwrap();
+    drop(sealing);
+    configure(path, &["ledger", "mailer"]);
+    let text = std::fs::read_to_string(path.join("rotacast.toml")).unwrap();
+    std::fs::write(path.join("rotacast.toml"), format!("{text}[sealing]\nenabled = false\n")).unwrap();
+    let status = ["seal", "status", "--config", "rotacast.toml"];
+    let ran = rotacast(path, &status).await.exits(0);
+    assert!(ran.out.contains("sealing is off"), "{}", ran.out);
+    assert!(!ran.out.contains("is no reader any more") && !ran.out.contains("rotate these"), "{}", ran.out);
+    assert!(ran.out.contains("payments/db version 1: service mailer (key "), "{}", ran.out);
+    // A service that came meanwhile gets the values that are sealed.
+    let ran = rotacast(path, &["seal", "rewrap", "--config", "rotacast.toml"]).await.exits(0);
+    assert!(ran.out.contains("payments/db version 1: wrapped for 1 more reader\n"), "{}", ran.out);
 }

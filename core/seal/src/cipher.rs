@@ -14,7 +14,7 @@ use rotacast_protocol::{ClusterName, SecretName, Version};
 use zeroize::Zeroizing;
 
 use crate::error::SealError;
-use crate::format::{AddedReaders, MAX_ADDED_READERS, MAX_READERS, Sealed, WrappedKey};
+use crate::format::{AddedReaders, MAX_READERS, Sealed, WrappedKey};
 use crate::key::{ReaderName, SealingKeys, SealingPublicKey};
 
 pub(crate) type Kem = X25519HkdfSha256;
@@ -57,6 +57,51 @@ pub struct Reader {
     pub key: SealingPublicKey,
 }
 
+/// Whom a value is sealed for: each key once, and at most [`MAX_READERS`] of them.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct ReaderSet {
+    readers: Vec<Reader>,
+    left_out: Vec<ReaderName>,
+}
+
+impl ReaderSet {
+    /// The broadcasters come first, the others in the order given. Readers that share a key share what is wrapped for it.
+    #[must_use]
+    pub fn new(all: impl IntoIterator<Item = Reader>) -> Self {
+        let mut all: Vec<Reader> = all.into_iter().collect();
+        // A stable sort: the same readers are left out of each version.
+        all.sort_by_key(|reader| reader.name != ReaderName::Broadcasters);
+        let mut distinct: Vec<Reader> = Vec::new();
+        for reader in all {
+            if !distinct.iter().any(|known| known.key == reader.key) {
+                distinct.push(reader);
+            }
+        }
+        let beyond = distinct.split_off(distinct.len().min(MAX_READERS));
+        Self { readers: distinct, left_out: beyond.into_iter().map(|reader| reader.name).collect() }
+    }
+
+    /// Those that values are sealed for.
+    #[must_use]
+    pub fn readers(&self) -> &[Reader] {
+        &self.readers
+    }
+
+    /// Those beyond [`MAX_READERS`]: they get values from broadcasters alone.
+    #[must_use]
+    pub fn left_out(&self) -> &[ReaderName] {
+        &self.left_out
+    }
+
+    /// The broadcasters alone.
+    #[must_use]
+    pub fn broadcasters(mut self) -> Self {
+        self.readers.retain(|reader| reader.name == ReaderName::Broadcasters);
+        self.left_out.clear();
+        self
+    }
+}
+
 /// Randomness that the caller gives, as `hpke` takes it.
 struct Given<'a>(&'a mut dyn FnMut(&mut [u8]));
 
@@ -84,28 +129,17 @@ impl TryRng for Given<'_> {
 impl TryCryptoRng for Given<'_> {}
 
 /// Seals a value for these readers. `random` fills its argument with bytes that no one can predict, other ones each time.
-///
-/// # Errors
-/// [`SealError::TooManyReaders`].
-pub fn seal(
-    place: Place<'_>,
-    value: &SecretValue,
-    readers: &[Reader],
-    random: &mut dyn FnMut(&mut [u8]),
-) -> Result<Sealed, SealError> {
-    if readers.len() > MAX_READERS {
-        return Err(SealError::TooManyReaders { found: readers.len(), limit: MAX_READERS });
-    }
+pub fn seal(place: Place<'_>, value: &SecretValue, readers: &ReaderSet, random: &mut dyn FnMut(&mut [u8])) -> Sealed {
     let mut data_key = Zeroizing::new([0; 32]);
     random(&mut data_key[..]);
     let mut nonce = [0; 12];
     random(&mut nonce);
-    let wrapped = readers.iter().map(|reader| wrap(place, &data_key, reader, random)).collect();
+    let wrapped = readers.readers.iter().map(|reader| wrap(place, &data_key, reader, random)).collect();
     let payload = Payload { msg: value.expose(), aad: &place.bound(VALUE) };
     let ciphertext = cipher(&data_key)
         .encrypt(&Nonce::from(nonce), payload)
         .expect("the cipher takes up to 256 GiB, and a value is far shorter");
-    Ok(Sealed::new(nonce, wrapped, ciphertext))
+    Sealed::new(nonce, wrapped, ciphertext)
 }
 
 /// Opens a value with whichever of the keys it was sealed for, or was wrapped for later.
@@ -128,29 +162,30 @@ pub fn can_open(sealed: &Sealed, added: Option<&AddedReaders>, keys: &SealingKey
 }
 
 /// Wraps the data key for the readers that cannot open the value yet. `None`: all of them can. The value is opened first: what
-/// does not open is wrapped for no reader.
+/// does not open is wrapped for no reader. If there is no room, entries that are neither for one of the readers nor for one of the
+/// keys make way, the oldest first: they are counted, so it stays known that there were more.
 ///
 /// # Errors
-/// As [`open`] and [`seal`].
+/// As [`open`].
 pub fn add_readers(
     place: Place<'_>,
     sealed: &Sealed,
     added: Option<&AddedReaders>,
     keys: &SealingKeys,
-    readers: &[Reader],
+    readers: &ReaderSet,
     random: &mut dyn FnMut(&mut [u8]),
 ) -> Result<Option<AddedReaders>, SealError> {
     let is_new = |reader: &&Reader| !all(sealed, added).any(|wrapped| wrapped.is_for(reader.key.id()));
-    let new: Vec<&Reader> = readers.iter().filter(is_new).collect();
+    let new: Vec<&Reader> = readers.readers.iter().filter(is_new).collect();
     if new.is_empty() {
         return Ok(None);
     }
     let (_, data_key) = open_with(place, sealed, added, keys)?;
     let mut added = added.cloned().unwrap_or_default();
-    let found = added.readers().len() + new.len();
-    if found > MAX_ADDED_READERS {
-        return Err(SealError::TooManyReaders { found, limit: MAX_ADDED_READERS });
-    }
+    added.make_room(new.len(), |wrapped| {
+        let wanted = readers.readers.iter().any(|reader| wrapped.is_for(reader.key.id()));
+        wanted || keys.iter().any(|key| wrapped.is_for(key.public().id()))
+    });
     for reader in new {
         added.add(wrap(place, &data_key, reader, random));
     }

@@ -47,8 +47,8 @@ pub enum SealError {
          cluster"
     )]
     Ciphertext,
-    /// More readers than there is room for.
-    #[error("{found} readers have a sealing key, expected at most {limit}: let fewer services use this secret")]
+    /// More readers than Rotacast ever writes.
+    #[error("it names {found} readers, expected at most {limit}: another program wrote it")]
     TooManyReaders {
         /// How many.
         found: usize,

@@ -27,7 +27,8 @@ const CIPHER: &str = "chacha20poly1305";
 
 /// Most readers of one version: with names and key ids of the greatest length they take 40 KiB.
 pub const MAX_READERS: usize = 128;
-/// Most readers that are added to one version later: as many again, and once more as many whose keys were replaced.
+/// Most readers that are added to one version later: as many again, and once more as many keys that were replaced, or that the
+/// broadcasters have in their file.
 pub const MAX_ADDED_READERS: usize = 2 * MAX_READERS;
 /// By how much a sealed value is longer than the value.
 pub const MAX_OVERHEAD: usize = 44 * 1024;
@@ -95,7 +96,7 @@ impl WrappedKey {
         KeyId::parse(&self.key)
     }
 
-    /// Whose key it was when it was wrapped. The store's word: nothing rests on it.
+    /// Whose key it was when it was wrapped, as the store says: only shown, since whoever writes the store can change it.
     #[must_use]
     pub fn reader(&self) -> Option<ReaderName> {
         match self.service.as_deref() {
@@ -189,6 +190,9 @@ impl Sealed {
 pub struct AddedReaders {
     format: u32,
     readers: Vec<WrappedKey>,
+    /// How many entries of former readers made way for others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    made_way: u64,
     /// What a later minor version wrote.
     #[serde(flatten)]
     unknown: serde_json::Map<String, serde_json::Value>,
@@ -196,7 +200,7 @@ pub struct AddedReaders {
 
 impl Default for AddedReaders {
     fn default() -> Self {
-        Self { format: FORMAT, readers: Vec::new(), unknown: serde_json::Map::new() }
+        Self { format: FORMAT, readers: Vec::new(), made_way: 0, unknown: serde_json::Map::new() }
     }
 }
 
@@ -233,9 +237,33 @@ impl AddedReaders {
         &self.readers
     }
 
+    /// How many former readers could open the version, whose entries made way for others.
+    #[must_use]
+    pub fn made_way(&self) -> u64 {
+        self.made_way
+    }
+
     pub(crate) fn add(&mut self, wrapped: WrappedKey) {
         self.readers.push(wrapped);
     }
+
+    /// Takes out as many entries as are in the way of `new` ones, the oldest first, and never one that is `needed`. Needed are at
+    /// most [`MAX_READERS`] and what fits into a key file, so there is room afterwards.
+    pub(crate) fn make_room(&mut self, new: usize, needed: impl Fn(&WrappedKey) -> bool) {
+        let mut surplus = (self.readers.len() + new).saturating_sub(MAX_ADDED_READERS);
+        let before = self.readers.len();
+        self.readers.retain(|wrapped| {
+            let goes = surplus > 0 && !needed(wrapped);
+            surplus -= usize::from(goes);
+            !goes
+        });
+        self.made_way += u64::try_from(before - self.readers.len()).unwrap_or(u64::MAX);
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Where JSON is not as expected. The text of serde's error may quote what it found.

@@ -196,11 +196,39 @@ pub fn create_key_file(path: impl AsRef<Path>, signing: &SigningKey, sealing: &S
     create_private_file(path.as_ref(), &lines)
 }
 
-/// A private key file whose sealing keys are changed.
+/// What a key of a private key file is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyUse {
+    /// It signs.
+    Signing,
+    /// It opens sealed values.
+    Sealing,
+}
+
+impl KeyUse {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Signing, Self::Sealing];
+
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Signing => "signing",
+            Self::Sealing => "sealing",
+        }
+    }
+}
+
+impl fmt::Display for KeyUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A private key file whose keys are changed. Of each use, the first key is the one in use.
 pub struct KeyFile {
     path: PathBuf,
-    /// The lines that hold no sealing key: a signing key, or none.
-    others: Zeroizing<String>,
+    signing: Vec<SigningKey>,
     sealing: SealingKeys,
 }
 
@@ -208,16 +236,26 @@ impl KeyFile {
     /// Reads the file.
     ///
     /// # Errors
-    /// As [`SealingKeys::read_file`].
+    /// [`KeyFileError`]: missing, unreadable, open to group or others, or a line that is no private key.
     pub fn read(path: impl Into<PathBuf>) -> Result<Self, KeyFileError> {
         let path = path.into();
         let text = read_private_file(&path)?;
-        let mut others = Zeroizing::new(String::with_capacity(text.len() + 1));
-        for line in text.lines().filter(|line| !is_sealing_line(line)) {
-            others.push_str(line);
-            others.push('\n');
-        }
-        Ok(Self { sealing: SealingKeys::read_file(&path)?, others, path })
+        let signing = text.lines().filter(|line| !line.trim().is_empty() && !is_sealing_line(line));
+        let signing = signing.map(SigningKey::parse).collect::<Result<_, _>>();
+        let signing = signing.map_err(|source| KeyFileError::NoKey { path: path.clone(), source })?;
+        Ok(Self { signing, sealing: SealingKeys::read_file(&path)?, path })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its signing keys.
+    #[must_use]
+    pub fn signing(&self) -> &[SigningKey] {
+        &self.signing
     }
 
     /// Its sealing keys.
@@ -226,25 +264,53 @@ impl KeyFile {
         &self.sealing
     }
 
-    /// Adds a key behind the others.
-    pub fn add(&mut self, key: SealingKey) {
-        self.sealing.0.push(key);
+    /// What a key is for, and whether it is the one in use. `None`: it is not there.
+    #[must_use]
+    pub fn find(&self, id: &KeyId) -> Option<(KeyUse, bool)> {
+        let signing = self.signing.iter().position(|key| key.public().id() == id);
+        let sealing = self.sealing.iter().position(|key| key.public().id() == id);
+        let signing = signing.map(|at| (KeyUse::Signing, at == 0));
+        signing.or_else(|| sealing.map(|at| (KeyUse::Sealing, at == 0)))
     }
 
-    /// Makes a key the first. Whether it is there.
+    /// Draws a key and adds it behind the others of its use. Its id.
+    pub fn add(&mut self, of: KeyUse) -> KeyId {
+        match of {
+            KeyUse::Signing => {
+                let key = SigningKey::generate();
+                let id = key.public().id().clone();
+                self.signing.push(key);
+                id
+            }
+            KeyUse::Sealing => {
+                let key = SealingKey::generate();
+                let id = key.public().id().clone();
+                self.sealing.0.push(key);
+                id
+            }
+        }
+    }
+
+    /// Makes a key the first of its use. Whether it is there.
     pub fn move_to_front(&mut self, id: &KeyId) -> bool {
-        let at = self.sealing.0.iter().position(|key| key.public().id() == id);
-        if let Some(at) = at {
+        let signing = self.signing.iter().position(|key| key.public().id() == id);
+        let sealing = self.sealing.iter().position(|key| key.public().id() == id);
+        if let Some(at) = signing {
+            self.signing[..=at].rotate_right(1);
+        }
+        if let Some(at) = sealing {
             self.sealing.0[..=at].rotate_right(1);
         }
-        at.is_some()
+        signing.is_some() || sealing.is_some()
     }
 
     /// Removes a key. Whether it was there.
     pub fn remove(&mut self, id: &KeyId) -> bool {
-        let before = self.sealing.0.len();
+        let count = |file: &Self| file.signing.len() + file.sealing.0.len();
+        let before = count(self);
+        self.signing.retain(|key| key.public().id() != id);
         self.sealing.0.retain(|key| key.public().id() != id);
-        self.sealing.0.len() < before
+        count(self) < before
     }
 
     /// Replaces the file, in one step, with mode 0600; when this returns, it is on disk.
@@ -252,9 +318,13 @@ impl KeyFile {
     /// # Errors
     /// [`KeyFileError::Io`]; [`KeyFileError::Exists`] if an earlier attempt broke off and left its file beside this one.
     pub fn write(&self) -> Result<(), KeyFileError> {
-        let mut lines = self.others.clone();
-        for key in self.sealing.iter() {
-            lines.push_str(&key.to_text());
+        let signing = self.signing.iter().map(SigningKey::to_text);
+        let sealing = self.sealing.iter().map(SealingKey::to_text);
+        let texts: Vec<Zeroizing<String>> = signing.chain(sealing).collect();
+        // Of the final size: growing would leave copies behind.
+        let mut lines = Zeroizing::new(String::with_capacity(texts.iter().map(|text| text.len() + 1).sum()));
+        for text in &texts {
+            lines.push_str(text);
             lines.push('\n');
         }
         replace_private_file(&self.path, lines.trim_end())
@@ -302,23 +372,27 @@ mod tests {
                 .map(|key| key.public().id().clone())
                 .collect::<Vec<_>>()
         };
-        let new = SealingKey::generate();
         let mut file = KeyFile::read(&path).unwrap_or_else(|error| panic!("{error}"));
-        file.add(new.clone());
+        let new = file.add(KeyUse::Sealing);
         file.write().unwrap();
-        assert_eq!(
-            ids(),
-            [old.public().id().clone(), new.public().id().clone()],
-            "it opens, and is not sealed for yet"
-        );
-        assert!(file.move_to_front(new.public().id()));
+        assert_eq!(ids(), [old.public().id().clone(), new.clone()], "it opens, and is not sealed for yet");
+        assert_eq!(file.find(&new), Some((KeyUse::Sealing, false)));
+        assert!(file.move_to_front(&new));
         file.write().unwrap();
-        assert_eq!(ids(), [new.public().id().clone(), old.public().id().clone()]);
+        assert_eq!(ids(), [new.clone(), old.public().id().clone()]);
         assert!(file.remove(old.public().id()) && !file.remove(old.public().id()));
         assert!(!file.move_to_front(old.public().id()));
         file.write().unwrap();
-        assert_eq!(ids(), [new.public().id().clone()]);
+        assert_eq!(ids(), [new]);
         assert_eq!(SigningKey::read_file(&path).ok().unwrap().public(), signing.public());
+        // The same of the key that signs.
+        let next = file.add(KeyUse::Signing);
+        assert_eq!(file.find(signing.public().id()), Some((KeyUse::Signing, true)));
+        file.write().unwrap();
+        assert_eq!(SigningKey::read_file(&path).ok().unwrap().public(), signing.public(), "it does not sign yet");
+        assert!(file.move_to_front(&next) && file.remove(signing.public().id()));
+        file.write().unwrap();
+        assert_eq!(*SigningKey::read_file(&path).ok().unwrap().public().id(), next);
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod error;
 mod format;
 mod key;
 
-pub use cipher::{Place, Reader, add_readers, can_open, open, seal};
+pub use cipher::{Place, Reader, ReaderSet, add_readers, can_open, open, seal};
 pub use error::SealError;
 pub use format::{AddedReaders, MAX_ADDED_READERS, MAX_OVERHEAD, MAX_READERS, Sealed, WrappedKey};
-pub use key::{KeyFile, ReaderName, SealingKey, SealingKeys, SealingPublicKey, create_key_file};
+pub use key::{KeyFile, KeyUse, ReaderName, SealingKey, SealingKeys, SealingPublicKey, create_key_file};

@@ -49,8 +49,10 @@ const NEVER_WRITTEN: u64 = i64::MAX as u64;
 pub struct SecretTree {
     store: Arc<dyn Store>,
     reader: SecretReader,
-    /// Whom values are sealed for; none: they are stored as they are.
+    /// Whom values are sealed for; none: there is no key.
     readers: Option<Arc<dyn Readers>>,
+    /// Whether values are stored as they are, although there is a key.
+    in_the_clear: bool,
 }
 
 impl SecretTree {
@@ -58,7 +60,7 @@ impl SecretTree {
     #[must_use]
     pub fn new(store: Arc<dyn Store>, prefix: Prefix) -> Self {
         let reader = SecretReader::new(Arc::clone(&store) as Arc<dyn ReadStore>, prefix);
-        Self { store, reader, readers: None }
+        Self { store, reader, readers: None, in_the_clear: false }
     }
 
     /// The store below.

@@ -185,6 +185,9 @@ impl FetchTarget {
             tonic::Code::PermissionDenied | tonic::Code::Unauthenticated => {
                 (ErrorKind::Denied, "add this service's public key, and the secret, to the broadcaster's configuration")
             }
+            tonic::Code::DataLoss => {
+                (ErrorKind::Malformed, "run `rotacast doctor`: it names the secret and the way out")
+            }
             tonic::Code::InvalidArgument => (ErrorKind::Config, "use matching releases of SDK and broadcaster"),
             _ => (ErrorKind::Unreachable, "check the address and that the broadcaster is up"),
         };
@@ -252,6 +255,20 @@ mod tests {
         let (_second, _) = other.accept().await.unwrap();
         assert!(!asking.is_finished(), "the first one was given up before the second was asked");
         asking.abort();
+    }
+
+    #[tokio::test]
+    async fn a_damaged_value_is_not_told_as_a_broadcaster_that_is_down() {
+        let target = FetchTarget::new("http://127.0.0.1:7420", None).unwrap();
+        let secret = "payments/db".parse().unwrap();
+        for (status, kind) in [
+            (tonic::Status::data_loss("it does not open"), ErrorKind::Malformed),
+            (tonic::Status::unavailable("no answer"), ErrorKind::Unreachable),
+        ] {
+            let error = target.refused(&secret, None, &status);
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(status.message()), "{error}");
+        }
     }
 
     #[tokio::test]

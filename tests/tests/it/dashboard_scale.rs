@@ -10,7 +10,7 @@ use rotacast_broadcaster::api::{AcceptedLoss, CommandReply, Control, Instances, 
 use rotacast_broadcaster::audit::Entry;
 use rotacast_broadcaster::operators::Operators;
 use rotacast_broadcaster::orders::Desk;
-use rotacast_broadcaster::readers::Readers;
+use rotacast_broadcaster::viewers::Viewers;
 use rotacast_broadcaster::web::{WebOptions, router};
 use rotacast_proto::v1;
 use rotacast_protocol::coordinator::{Overlay, StageCounts, Standing};
@@ -172,7 +172,7 @@ async fn serve(crowd: Crowd, scratch: &Scratch) -> String {
     let address = listener.local_addr().expect("it is bound");
     let operators = watch::Sender::new(Arc::new(Operators::default())).subscribe();
     let options = WebOptions {
-        readers: Readers::new(operators.clone(), true),
+        viewers: Viewers::new(operators.clone(), true),
         hosts: Vec::new(),
         tls: false,
         audit: scratch.path().join("audit.jsonl"),

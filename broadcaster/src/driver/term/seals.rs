@@ -15,6 +15,7 @@ use tracing::{debug, info};
 use super::Term;
 use super::records::MEND_EVERY;
 use crate::findings::Topic;
+use crate::sealing::note_left_out;
 
 /// How often all stored values are opened: another client of the store may damage one at any time, and reading all of them
 /// costs the store two listings for each secret.
@@ -95,7 +96,11 @@ impl Term {
             return false;
         }
         if !unknown {
-            findings.clear(Topic::Sealing, secret.as_str());
+            let left_out = self.environment.tree.left_out(secret);
+            if left_out.is_empty() || findings.has_error(Topic::Sealing, secret.as_str()) {
+                findings.clear(Topic::Sealing, secret.as_str());
+            }
+            note_left_out(findings, secret, &left_out);
         }
         !unknown
     }
@@ -107,14 +112,13 @@ fn way_out(problem: &SealError) -> &'static str {
             "put the sealing key that is named into this broadcaster's key file, behind the one in use (`keys.sealing_key`, or \
              `keys.signing_key` without it), and restart it; if that key is lost, so is the value: put or rotate a new version"
         }
-        SealError::DataKey { .. } | SealError::Ciphertext | SealError::Malformed { .. } => {
+        SealError::DataKey { .. }
+        | SealError::Ciphertext
+        | SealError::Malformed { .. }
+        | SealError::TooManyReaders { .. } => {
             "instances that have the value keep it; restore this key of the store from a backup, or put or rotate a new version; \
              and see who else may write below Rotacast's prefix"
         }
         SealError::Format { .. } => "use the release of Rotacast that wrote it, or a later one",
-        SealError::TooManyReaders { .. } => {
-            "let fewer services with a sealing key use the secret; services without one get values from broadcasters; a version \
-             whose readers were replaced often has room again once it is rotated"
-        }
     }
 }

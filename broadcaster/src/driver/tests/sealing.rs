@@ -28,9 +28,13 @@ fn services(key: &SigningKey, sealing: Option<&SealingKey>, secrets: &str) -> Se
     Services { named: [("api".parse().unwrap(), api)].into(), anyone: Some(other) }
 }
 
+fn configured(environment: &Environment, key: &SealingKey) -> ConfiguredReaders {
+    ConfiguredReaders::new(key.public().clone(), Arc::clone(&environment.identities), environment.findings.clone())
+}
+
 /// Seals for the broadcaster with this key, and for the services with a key.
 fn seal_with(environment: &mut Environment, key: &SealingKey) {
-    let readers = ConfiguredReaders::new(key.public().clone(), Arc::clone(&environment.identities));
+    let readers = configured(environment, key);
     let keys = SealingKeys::new(vec![key.clone()]);
     environment.tree = environment.tree.clone().sealed(environment.cluster.clone(), keys, Some(Arc::new(readers)));
 }
@@ -69,7 +73,8 @@ async fn a_service_that_is_configured_later_can_open_what_was_sealed_before() {
     environment.identities.replace(services(&environment.key, Some(&api), "billing/*"));
     put(&environment, "second").await;
     running.reaches(&name(), 2).await;
-    let Some(SealState::SealedFor(readers)) = environment.tree.seal_state(&name(), version(2)).await.unwrap() else {
+    let Some(SealState::Sealed { readers, .. }) = environment.tree.seal_state(&name(), version(2)).await.unwrap()
+    else {
         panic!("version 2 is sealed")
     };
     assert_eq!(readers.len(), 1, "{readers:?}");
@@ -95,7 +100,7 @@ async fn a_value_that_does_not_open_is_a_finding_about_its_secret_alone() {
         let writes = vec![Write::Put(key.clone(), SecretValue::new(value))];
         environment.tree.store().commit(Commit { checks: vec![], writes }).await.unwrap();
     };
-    write(damaged).await;
+    write(damaged.clone()).await;
     let running = Running::start(&environment);
     running.reaches(&other(), 1).await;
     hold("the finding", async || running.finding(Topic::Sealing).is_some()).await;
@@ -130,6 +135,15 @@ async fn a_value_that_does_not_open_is_a_finding_about_its_secret_alone() {
     write(stored.expose().to_vec()).await;
     hold("no finding", async || running.finding(Topic::Sealing).is_none()).await;
     running.reaches(&name(), 1).await;
+    assert_eq!(&*fetch(3, name()).await.unwrap().value, b"first");
+    // One that is damaged while it is in use: no other broadcaster can give it either.
+    write(damaged).await;
+    let refused = match fetch(4, name()).await {
+        Ok(reply) => panic!("{} bytes of a damaged value were given out", reply.value.len()),
+        Err(refused) => refused,
+    };
+    assert_eq!(refused.code(), tonic::Code::DataLoss, "asking again does not help: {refused}");
+    assert!(refused.message().contains("payments/db") && refused.message().contains("doctor"), "{refused}");
     running.stop().await;
 }
 
@@ -150,11 +164,42 @@ async fn a_leader_without_the_key_names_the_key_and_changes_nothing() {
     running.stop().await;
     assert_eq!(environment.tree.seal_state(&name(), version(1)).await.unwrap(), before);
     // With both keys, the leader seals it for the newer one, which opens it alone from then on.
-    let readers = ConfiguredReaders::new(new.public().clone(), Arc::clone(&environment.identities));
+    let readers = configured(&environment, &new);
     let both = SealingKeys::new(vec![new.clone(), old.clone()]);
     environment.tree = environment.tree.clone().sealed(environment.cluster.clone(), both, Some(Arc::new(readers)));
     let running = Running::start(&environment);
     hold("it is sealed for the newer key", async || opens(&reader(&environment, &new), 1).await).await;
     running.reaches(&name(), 1).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_services_than_a_value_can_be_sealed_for_are_a_finding_and_stop_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut environment, _bus) = environment(folder.path(), hasty()).await;
+    let own = SealingKey::generate();
+    let crowd = |size: usize| {
+        let service = || Service {
+            key: SigningKey::generate().public().clone(),
+            sealing_key: Some(SealingKey::generate().public().clone()),
+            secrets: vec!["*".parse().unwrap()],
+        };
+        let named = (0..size).map(|at| (format!("api-{at:03}").parse().unwrap(), service())).collect();
+        Services { named, anyone: None }
+    };
+    environment.identities.replace(crowd(130));
+    seal_with(&mut environment, &own);
+    put(&environment, "first").await;
+    let told = || environment.findings.standing().into_iter().find(|it| it.topic == Topic::Sealing);
+    let finding = told().expect("as soon as a value is sealed for fewer than may use it");
+    assert_eq!(finding.subject, name().as_str());
+    assert!(finding.text.contains("service api-127, service api-128, service api-129"), "{}", finding.text);
+    let running = Running::start(&environment);
+    running.reaches(&name(), 1).await;
+    put(&environment, "second").await;
+    running.reaches(&name(), 2).await;
+    assert!(told().is_some());
+    environment.identities.replace(crowd(3));
+    hold("no finding", async || told().is_none()).await;
     running.stop().await;
 }

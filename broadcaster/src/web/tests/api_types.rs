@@ -220,7 +220,7 @@ async fn the_declared_types_are_what_the_routes_answer() {
     check("RequestsView", &read(rig.get("/api/requests", &cookie).await).await);
     let waiting = orders::Outcome::Waits(Box::new(waits()));
     check("DoneView", &serde_json::to_value(DoneView::from(waiting)).unwrap());
-    let viewer = Readers::new(rig.operators.subscribe(), true).admit(None).unwrap();
+    let viewer = Viewers::new(rig.operators.subscribe(), true).admit(None).unwrap();
     check("RequestsView", &serde_json::to_value(RequestsView::of(&[waits()], &viewer)).unwrap());
     let told = events(rig.get("/api/secret/events?secret=team/none", &cookie).await, |name, _| name == "problem").await;
     check("ProblemBody", &told[1].1["error"]);

@@ -34,6 +34,10 @@ fn service(name: &str, key: &SealingKey) -> Reader {
     Reader { name: ReaderName::Service(name.parse().unwrap()), key: key.public().clone() }
 }
 
+fn set(readers: &[Reader]) -> ReaderSet {
+    ReaderSet::new(readers.iter().cloned())
+}
+
 struct Names {
     cluster: ClusterName,
     secret: SecretName,
@@ -70,7 +74,7 @@ fn every_reader_opens_what_was_sealed_for_it_and_no_one_else_does() {
         let mut bytes = vec![0; rng.random_range(1..3_000)];
         rng.fill_bytes(&mut bytes);
         let plain = SecretValue::new(bytes);
-        let stored = seal(place, &plain, &readers, &mut |bytes| rng.fill_bytes(bytes)).unwrap().encode();
+        let stored = seal(place, &plain, &set(&readers), &mut |bytes| rng.fill_bytes(bytes)).encode();
         assert!(Sealed::is_sealed(stored.expose()));
         let sealed = decoded(&stored);
         for key in services.iter().chain([&own]) {
@@ -90,7 +94,7 @@ fn a_ciphertext_that_was_moved_opens_nowhere_else() {
     let mut rng = seeded();
     let names = Names::new("prod", "payments/db");
     let key = drawn(&mut rng);
-    let sealed = seal(names.place(7), &value("v"), &[broadcasters(&key)], &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+    let sealed = seal(names.place(7), &value("v"), &set(&[broadcasters(&key)]), &mut |bytes| rng.fill_bytes(bytes));
     assert!(open(names.place(7), &sealed, None, &keys(&key)).is_ok());
     let (cluster, secret) = (Names::new("test", "payments/db"), Names::new("prod", "payments/d"));
     for place in [names.place(8), cluster.place(7), secret.place(7)] {
@@ -99,8 +103,7 @@ fn a_ciphertext_that_was_moved_opens_nowhere_else() {
         assert!(refused.to_string().contains("moved here from another secret"), "{refused}");
     }
     // Another version's ciphertext behind this one's data key.
-    let mut other =
-        seal(names.place(8), &value("w"), &[broadcasters(&key)], &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+    let mut other = seal(names.place(8), &value("w"), &set(&[broadcasters(&key)]), &mut |bytes| rng.fill_bytes(bytes));
     other.ciphertext.clone_from(&sealed.ciphertext);
     assert_eq!(open(names.place(8), &other, None, &keys(&key)).err().unwrap(), SealError::Ciphertext);
 }
@@ -112,7 +115,7 @@ fn whatever_is_flipped_or_cut_is_refused_by_name() {
     let key = drawn(&mut rng);
     let plain = value("correct horse battery staple");
     let readers = [broadcasters(&key), service("payments-api", &drawn(&mut rng))];
-    let stored = seal(names.place(1), &plain, &readers, &mut |bytes| rng.fill_bytes(bytes)).unwrap().encode();
+    let stored = seal(names.place(1), &plain, &set(&readers), &mut |bytes| rng.fill_bytes(bytes)).encode();
     let attempt = |stored: &[u8]| match Sealed::decode(stored) {
         Ok(None) => None,
         Ok(Some(sealed)) => Some(open(names.place(1), &sealed, None, &keys(&key))),
@@ -160,11 +163,12 @@ fn a_reader_that_is_added_later_opens_and_the_sealed_value_stays_as_it_is() {
     let mut rng = seeded();
     let names = Names::new("prod", "payments/db");
     let (own, late) = (drawn(&mut rng), drawn(&mut rng));
-    let sealed = seal(names.place(1), &value("v"), &[broadcasters(&own)], &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+    let sealed = seal(names.place(1), &value("v"), &set(&[broadcasters(&own)]), &mut |bytes| rng.fill_bytes(bytes));
     let before = sealed.encode();
     let readers = [broadcasters(&own), service("late", &late)];
     let added =
-        add_readers(names.place(1), &sealed, None, &keys(&own), &readers, &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+        add_readers(names.place(1), &sealed, None, &keys(&own), &set(&readers), &mut |bytes| rng.fill_bytes(bytes))
+            .unwrap();
     let added = added.expect("one reader is new");
     let added = AddedReaders::decode(added.encode().expose()).unwrap();
     assert!(open(names.place(1), &sealed, Some(&added), &keys(&late)).unwrap() == value("v"));
@@ -172,15 +176,16 @@ fn a_reader_that_is_added_later_opens_and_the_sealed_value_stays_as_it_is() {
     assert!(can_open(&sealed, Some(&added), &keys(&late)) && !can_open(&sealed, None, &keys(&late)));
     assert!(sealed.encode() == before);
     // Once more changes nothing.
-    let again = add_readers(names.place(1), &sealed, Some(&added), &keys(&own), &readers, &mut |_| unreachable!());
+    let again =
+        add_readers(names.place(1), &sealed, Some(&added), &keys(&own), &set(&readers), &mut |_| unreachable!());
     assert!(again.unwrap().is_none());
     // What does not open is wrapped for no reader.
     let stranger = keys(&drawn(&mut rng));
-    let refused = add_readers(names.place(1), &sealed, None, &stranger, &readers, &mut |_| unreachable!());
+    let refused = add_readers(names.place(1), &sealed, None, &stranger, &set(&readers), &mut |_| unreachable!());
     assert!(matches!(refused, Err(SealError::NoKey { .. })));
     let mut broken = decoded(&sealed.encode());
     broken.ciphertext[0] ^= 1;
-    let refused = add_readers(names.place(1), &broken, None, &keys(&own), &readers, &mut |_| unreachable!());
+    let refused = add_readers(names.place(1), &broken, None, &keys(&own), &set(&readers), &mut |_| unreachable!());
     assert_eq!(refused.err().unwrap(), SealError::Ciphertext);
 }
 
@@ -190,8 +195,8 @@ fn a_removed_reader_keeps_what_it_could_open_and_opens_no_newer_version() {
     let names = Names::new("prod", "payments/db");
     let (own, removed) = (drawn(&mut rng), drawn(&mut rng));
     let both = [broadcasters(&own), service("removed", &removed)];
-    let old = seal(names.place(1), &value("old"), &both, &mut |bytes| rng.fill_bytes(bytes)).unwrap();
-    let new = seal(names.place(2), &value("new"), &both[..1], &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+    let old = seal(names.place(1), &value("old"), &set(&both), &mut |bytes| rng.fill_bytes(bytes));
+    let new = seal(names.place(2), &value("new"), &set(&both[..1]), &mut |bytes| rng.fill_bytes(bytes));
     // Wrapping anew is no answer: the old wrapped key still opens the old ciphertext.
     assert!(open(names.place(1), &old, None, &keys(&removed)).unwrap() == value("old"));
     let refused = open(names.place(2), &new, None, &keys(&removed)).err().unwrap();
@@ -203,15 +208,15 @@ fn with_two_keys_the_first_is_sealed_for_and_both_open() {
     let mut rng = seeded();
     let names = Names::new("prod", "payments/db");
     let (old, new) = (drawn(&mut rng), drawn(&mut rng));
-    let by_old = seal(names.place(1), &value("v"), &[broadcasters(&old)], &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+    let by_old = seal(names.place(1), &value("v"), &set(&[broadcasters(&old)]), &mut |bytes| rng.fill_bytes(bytes));
     let both = SealingKeys::new(vec![new.clone(), old.clone()]);
     let reader = Reader { name: ReaderName::Broadcasters, key: both.first().unwrap().public().clone() };
     let by_new =
-        seal(names.place(2), &value("w"), std::slice::from_ref(&reader), &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+        seal(names.place(2), &value("w"), &set(std::slice::from_ref(&reader)), &mut |bytes| rng.fill_bytes(bytes));
     assert!(open(names.place(1), &by_old, None, &both).is_ok() && open(names.place(2), &by_new, None, &both).is_ok());
     assert!(open(names.place(2), &by_new, None, &keys(&old)).is_err());
     let added =
-        add_readers(names.place(1), &by_old, None, &both, &[reader], &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+        add_readers(names.place(1), &by_old, None, &both, &set(&[reader]), &mut |bytes| rng.fill_bytes(bytes)).unwrap();
     assert!(open(names.place(1), &by_old, added.as_ref(), &keys(&new)).unwrap() == value("v"));
 }
 
@@ -220,7 +225,7 @@ fn what_a_later_version_wrote_survives_and_a_newer_format_is_refused() {
     let mut rng = seeded();
     let names = Names::new("prod", "payments/db");
     let key = drawn(&mut rng);
-    let sealed = seal(names.place(1), &value("v"), &[broadcasters(&key)], &mut |bytes| rng.fill_bytes(bytes)).unwrap();
+    let sealed = seal(names.place(1), &value("v"), &set(&[broadcasters(&key)]), &mut |bytes| rng.fill_bytes(bytes));
     let text = String::from_utf8_lossy(sealed.encode().expose()).into_owned();
     let header = text.lines().nth(1).unwrap().replacen('{', r#"{"later":[1],"#, 1);
     let mut bytes = format!("rotacast-sealed-1\n{header}\n").into_bytes();
@@ -232,8 +237,10 @@ fn what_a_later_version_wrote_survives_and_a_newer_format_is_refused() {
     let added = AddedReaders::decode(br#"{"format":1,"readers":[],"later":{"a":1}}"#).unwrap();
     let readers = [service("late", &key)];
     let own = broadcasters(&key);
-    let other = seal(names.place(1), &value("v"), &[own], &mut |bytes| rng.fill_bytes(bytes)).unwrap();
-    assert!(add_readers(names.place(1), &other, Some(&added), &keys(&key), &readers, &mut |_| ()).unwrap().is_none());
+    let other = seal(names.place(1), &value("v"), &set(&[own]), &mut |bytes| rng.fill_bytes(bytes));
+    assert!(
+        add_readers(names.place(1), &other, Some(&added), &keys(&key), &set(&readers), &mut |_| ()).unwrap().is_none()
+    );
     assert!(String::from_utf8_lossy(added.encode().expose()).contains(r#""later":{"a":1}"#));
 
     let newer = Sealed::decode(b"rotacast-sealed-2\nwhatever").err().unwrap();
@@ -247,14 +254,58 @@ fn the_most_readers_with_the_longest_names_stay_within_the_overhead() {
     let names = Names::new("prod", "payments/db");
     let key = drawn(&mut rng);
     let longest = "s".repeat(128);
-    let readers = vec![service(&longest, &key); MAX_READERS];
+    let mut readers = vec![broadcasters(&key)];
+    readers.extend((0..MAX_READERS + 2).map(|_| service(&longest, &drawn(&mut rng))));
     let plain = value("v");
-    let stored = seal(names.place(1), &plain, &readers, &mut |bytes| rng.fill_bytes(bytes)).unwrap().encode();
+    // More of them are left out by name: the value is sealed all the same.
+    let all = set(&readers);
+    assert_eq!((all.readers().len(), all.left_out().len()), (MAX_READERS, 3));
+    let stored = seal(names.place(1), &plain, &all, &mut |bytes| rng.fill_bytes(bytes)).encode();
     let overhead = stored.len() - plain.len();
     assert!(overhead <= crate::format::MAX_OVERHEAD, "{overhead}");
-    let too_many = vec![service("a", &key); MAX_READERS + 1];
-    let refused = seal(names.place(1), &plain, &too_many, &mut |bytes| rng.fill_bytes(bytes)).err().unwrap();
-    assert_eq!(refused, SealError::TooManyReaders { found: MAX_READERS + 1, limit: MAX_READERS });
+    assert!(open(names.place(1), &decoded(&stored), None, &keys(&key)).unwrap() == plain);
+}
+
+#[test]
+fn the_broadcasters_are_never_left_out_and_a_key_that_is_shared_counts_once() {
+    let mut rng = seeded();
+    let (own, shared) = (drawn(&mut rng), drawn(&mut rng));
+    let mut readers: Vec<Reader> = (0..MAX_READERS).map(|_| service("a", &drawn(&mut rng))).collect();
+    readers.extend([service("b", &shared), service("c", &shared), service("d", &own), broadcasters(&own)]);
+    let all = set(&readers);
+    assert_eq!(all.readers()[0], broadcasters(&own));
+    assert_eq!(all.left_out().len(), 2, "{:?}", all.left_out());
+    assert_eq!(all.broadcasters().readers(), [broadcasters(&own)]);
+}
+
+#[test]
+fn readers_that_come_and_go_never_use_up_the_room_for_those_that_are_there() {
+    let mut rng = seeded();
+    let names = Names::new("prod", "payments/db");
+    let place = names.place(1);
+    let own = drawn(&mut rng);
+    let sealed = seal(place, &value("v"), &set(&[broadcasters(&own)]), &mut |bytes| rng.fill_bytes(bytes));
+    let (mut added, mut all) = (None::<AddedReaders>, 0);
+    for _ in 0..4 {
+        // Every service replaces its key.
+        let services: Vec<SealingKey> = (1..MAX_READERS).map(|_| drawn(&mut rng)).collect();
+        let mut readers = vec![broadcasters(&own)];
+        readers.extend(services.iter().map(|key| service("api", key)));
+        let next = add_readers(place, &sealed, added.as_ref(), &keys(&own), &set(&readers), &mut |bytes| {
+            rng.fill_bytes(bytes)
+        });
+        let next = AddedReaders::decode(next.unwrap().unwrap().encode().expose()).unwrap();
+        assert!(services.iter().all(|key| open(place, &sealed, Some(&next), &keys(key)).is_ok()));
+        all += services.len() as u64;
+        assert_eq!(next.readers().len() as u64 + next.made_way(), all, "none is forgotten without being counted");
+        added = Some(next);
+    }
+    // The broadcasters' own new key has room as well.
+    let new = drawn(&mut rng);
+    let both = SealingKeys::new(vec![new.clone(), own.clone()]);
+    let reader = set(&[broadcasters(&new)]);
+    let next = add_readers(place, &sealed, added.as_ref(), &both, &reader, &mut |bytes| rng.fill_bytes(bytes));
+    assert!(open(place, &sealed, next.unwrap().as_ref(), &keys(&new)).is_ok());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use futures::StreamExt as _;
 use rand::Rng as _;
 use rotacast_protocol::{ClusterName, SecretName};
-use rotacast_seal::{Reader, ReaderName, SealError, SealingKey, SealingKeys};
+use rotacast_seal::{Reader, ReaderName, ReaderSet, SealError, SealingKey, SealingKeys};
 use zeroize::Zeroizing;
 
 use super::trees::{leader, name, version, version_key};
@@ -49,8 +49,8 @@ const STRANGER: u8 = 9;
 struct Everyone(Mutex<Vec<Reader>>);
 
 impl Readers for Everyone {
-    fn readers(&self, _secret: &SecretName) -> Vec<Reader> {
-        self.0.lock().unwrap().clone()
+    fn readers(&self, _secret: &SecretName) -> ReaderSet {
+        ReaderSet::new(self.0.lock().unwrap().clone())
     }
 }
 
@@ -211,7 +211,10 @@ pub async fn readers_come_and_go(fixture: &impl StoreFixture) {
     tree.rewrap_all(&secret).await.unwrap();
     let removed = reader(&tree, SERVICE);
     assert!(removed.read_version(&secret, version(1)).await.unwrap().unwrap().value == value("v1"));
-    let Some(SealState::SealedFor(all)) = tree.seal_state(&secret, version(1)).await.unwrap() else { panic!("sealed") };
+    let Some(SealState::Sealed { readers: all, made_way: 0 }) = tree.seal_state(&secret, version(1)).await.unwrap()
+    else {
+        panic!("sealed")
+    };
     let named: Vec<String> = all.iter().map(|(reader, _)| reader.to_string()).collect();
     assert_eq!(named, ["the broadcasters", "service api", "service late"]);
     let next = tree.put_next(&secret, value("next"), None).await.unwrap();

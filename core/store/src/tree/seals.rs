@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rand::RngCore as _;
 use rotacast_proto::{KeyId, SecretValue};
 use rotacast_protocol::{ClusterName, SecretName, Version};
-use rotacast_seal::{Reader, ReaderName, SealError, Sealed, SealingKeys, add_readers, open, seal};
+use rotacast_seal::{ReaderName, ReaderSet, SealError, Sealed, SealingKeys, add_readers, open, seal};
 
 use super::versions::attempts;
 use super::{SecretTree, as_read, parse_version_key};
@@ -16,7 +16,7 @@ use crate::{Check, Committed, Entry, Key, StoreError, Write};
 /// Whom the values of a secret are sealed for. Asked each time one is sealed: the configuration may have changed.
 pub trait Readers: Send + Sync + 'static {
     /// The broadcasters and every service that may use the secret and has a sealing key.
-    fn readers(&self, secret: &SecretName) -> Vec<Reader>;
+    fn readers(&self, secret: &SecretName) -> ReaderSet;
 }
 
 /// Who can open a stored version.
@@ -24,8 +24,13 @@ pub trait Readers: Send + Sync + 'static {
 pub enum SealState {
     /// It is the value itself: sealing was off, or another client wrote it.
     Plain,
-    /// It is sealed for these.
-    SealedFor(Vec<(ReaderName, KeyId)>),
+    /// It is sealed.
+    Sealed {
+        /// For whom.
+        readers: Vec<(ReaderName, KeyId)>,
+        /// How many former readers could open it as well, whose entries made way for others.
+        made_way: u64,
+    },
 }
 
 /// What became of a version's readers.
@@ -50,6 +55,13 @@ impl SecretTree {
         self
     }
 
+    /// Stores new values as they are. What is sealed already is still opened, and wrapped for readers that come.
+    #[must_use]
+    pub fn in_the_clear(mut self) -> Self {
+        self.in_the_clear = true;
+        self
+    }
+
     /// What is to be stored for a value of this version.
     pub(super) fn seal(
         &self,
@@ -58,8 +70,8 @@ impl SecretTree {
         value: &SecretValue,
     ) -> Result<SecretValue, StoreError> {
         match &self.readers {
-            None => Ok(value.clone()),
-            Some(readers) => self.seal_for(secret, version, value, &readers.readers(secret)),
+            Some(readers) if !self.in_the_clear => self.seal_for(secret, version, value, &readers.readers(secret)),
+            _ => Ok(value.clone()),
         }
     }
 
@@ -70,10 +82,12 @@ impl SecretTree {
         version: Version,
         value: &SecretValue,
     ) -> Result<SecretValue, StoreError> {
-        let Some(readers) = &self.readers else { return Ok(value.clone()) };
-        let mut ours = readers.readers(secret);
-        ours.retain(|reader| reader.name == ReaderName::Broadcasters);
-        self.seal_for(secret, version, value, &ours)
+        match &self.readers {
+            Some(readers) if !self.in_the_clear => {
+                self.seal_for(secret, version, value, &readers.readers(secret).broadcasters())
+            }
+            _ => Ok(value.clone()),
+        }
     }
 
     fn seal_for(
@@ -81,10 +95,10 @@ impl SecretTree {
         secret: &SecretName,
         version: Version,
         value: &SecretValue,
-        readers: &[Reader],
+        readers: &ReaderSet,
     ) -> Result<SecretValue, StoreError> {
         let sealed = self.reader.sealing_place(secret, version, |place| match place {
-            Some((place, _)) => seal(place, value, readers, &mut |bytes| rand::rng().fill_bytes(bytes)),
+            Some((place, _)) => Ok(seal(place, value, readers, &mut |bytes| rand::rng().fill_bytes(bytes))),
             None => Err(SealError::NoKey { sealed_for: Vec::new(), at_hand: Vec::new() }),
         });
         let sealed = sealed.map_err(|problem| sealed_error(&self.version_key(secret, version), problem))?;
@@ -102,7 +116,29 @@ impl SecretTree {
         let Some(sealed) = sealed else { return Ok(Some(SealState::Plain)) };
         let added = self.reader.added_readers(secret, version).await?.map(|(added, _)| added);
         let all = sealed.readers().iter().chain(added.iter().flat_map(|added| added.readers()));
-        Ok(Some(SealState::SealedFor(all.filter_map(|wrapped| Some((wrapped.reader()?, wrapped.key()?))).collect())))
+        let readers = all.filter_map(|wrapped| Some((wrapped.reader()?, wrapped.key()?))).collect();
+        let made_way = added.as_ref().map_or(0, |added| added.made_way());
+        Ok(Some(SealState::Sealed { readers, made_way }))
+    }
+
+    /// The readers of a secret that its values cannot be sealed for, because there are too many.
+    #[must_use]
+    pub fn left_out(&self, secret: &SecretName) -> Vec<ReaderName> {
+        self.readers.as_ref().map_or_else(Vec::new, |readers| readers.readers(secret).left_out().to_vec())
+    }
+
+    /// The versions that have a journalled value, each with the keys that it is sealed for: none if it is in the clear.
+    ///
+    /// # Errors
+    /// [`StoreError::Sealed`] if it does not parse; what the store says.
+    pub async fn journal_keys(&self, secret: &SecretName) -> Result<Vec<(Version, Vec<KeyId>)>, StoreError> {
+        let mut all = Vec::new();
+        for (version, entry) in self.entries_of(&self.journal_folder(), secret).await? {
+            let sealed = Sealed::decode(entry.value.expose()).map_err(|problem| sealed_error(&entry.key, problem))?;
+            let keys = sealed.iter().flat_map(|sealed| sealed.readers()).filter_map(|wrapped| wrapped.key());
+            all.push((version, keys.collect()));
+        }
+        Ok(all)
     }
 
     /// The secrets that have a stored version or a journalled value.
@@ -164,14 +200,12 @@ impl SecretTree {
         let Some(sealed) = Sealed::decode(entry.value.expose()).map_err(refused)? else { return Ok(Rewrapped::Plain) };
         let Some(readers) = &self.readers else { return Ok(Rewrapped::Nothing) };
         let value = self.reader.open(secret, version, entry.clone()).await?;
-        let ours = readers.readers(secret).into_iter().filter(|reader| reader.name == ReaderName::Broadcasters);
-        if ours
-            .into_iter()
-            .all(|reader| sealed.readers().iter().any(|wrapped| wrapped.key().as_ref() == Some(reader.key.id())))
-        {
+        let ours = readers.readers(secret).broadcasters();
+        let opens = |key: &KeyId| sealed.readers().iter().any(|wrapped| wrapped.is_for(key));
+        if ours.readers().iter().all(|reader| opens(reader.key.id())) {
             return Ok(Rewrapped::Nothing);
         }
-        let anew = self.seal_for_ourselves(secret, version, &value)?;
+        let anew = self.seal_for(secret, version, &value, &ours)?;
         let checks = vec![Check::Unchanged(entry.key.clone(), entry.modified)];
         match self.commit(checks, vec![Write::Put(entry.key.clone(), anew)]).await? {
             Committed::Done(_) => Ok(Rewrapped::Added(1)),
@@ -192,7 +226,8 @@ impl SecretTree {
                 Some((added, read_at)) => (Some(added), Some(read_at)),
                 None => (None, None),
             };
-            let before = added.as_ref().map_or(0, |added| added.readers().len());
+            let known: BTreeSet<KeyId> =
+                added.iter().flat_map(|added| added.readers()).filter_map(|wrapped| wrapped.key()).collect();
             let next = self.reader.sealing_place(secret, version, |place| match place {
                 Some((place, keys)) => {
                     let mut random = |bytes: &mut [u8]| rand::rng().fill_bytes(bytes);
@@ -205,7 +240,8 @@ impl SecretTree {
                 None => Err(SealError::NoKey { sealed_for: Vec::new(), at_hand: Vec::new() }),
             });
             let Some(next) = next.map_err(refused)? else { return Ok(Rewrapped::Nothing) };
-            let count = next.readers().len() - before;
+            let count =
+                next.readers().iter().filter_map(|wrapped| wrapped.key()).filter(|key| !known.contains(key)).count();
             let checks = vec![Check::Unchanged(key.clone(), entry.modified), as_read(added_key.clone(), read_at)];
             let writes = vec![Write::Put(added_key.clone(), next.encode())];
             if let Committed::Done(_) = self.commit(checks, writes).await? {

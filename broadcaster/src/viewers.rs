@@ -90,13 +90,13 @@ impl Viewer {
 
 /// Decides who may read. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Readers {
+pub struct Viewers {
     operators: watch::Receiver<Arc<Operators>>,
     open: bool,
     sign_ins: SignIns,
 }
 
-impl Readers {
+impl Viewers {
     /// `open`: any client that reaches the address may read, unless there are roles. It is on loopback, or asks for client
     /// certificates.
     #[must_use]
@@ -104,7 +104,7 @@ impl Readers {
         Self { operators, open, sign_ins: SignIns::default() }
     }
 
-    /// The same readers; what they show is limited and counted there.
+    /// The same viewers; what they show is limited and counted there.
     #[must_use]
     pub fn counted_by(mut self, sign_ins: SignIns) -> Self {
         self.sign_ins = sign_ins;
