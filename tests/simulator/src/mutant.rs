@@ -426,6 +426,10 @@ pub const COVERED: [(Mutant, &str); 5] = [
         "the usage evidence only counts from a seal on, and the wait for self-leases is counted from it",
     ),
     (
+        Mutant::Leader(Rule::RegisteredOnly),
+        "only an incarnation that is entered has a challenge, and a Sync that echoes none has no effect (ChallengeEchoed)",
+    ),
+    (
         Mutant::Leader(Rule::LiveOnly),
         "since a registration alone proves nothing (ProvenOnly), the order of a listing does no harm",
     ),

@@ -145,7 +145,8 @@ impl<'b> Following<'b> {
         }
     }
 
-    /// A state that was read: delivered if it is newer than what was read before, and not delivered already.
+    /// A state that was read: delivered unless it was the last one delivered. That may have been another one although nothing was
+    /// stored since: what a deposed leader publishes in vain is heard all the same.
     async fn take_read(&mut self, place: usize, read: Read, out: &Out) -> Result<(), End> {
         let before = self.delivered[place].sequence;
         if read.sequence < before {
@@ -153,8 +154,8 @@ impl<'b> Following<'b> {
         }
         self.delivered[place].sequence = read.sequence;
         match read.state {
-            Some(state) if read.sequence > before => self.take(place, state, out).await,
-            _ => Ok(()),
+            Some(state) => self.take(place, state, out).await,
+            None => Ok(()),
         }
     }
 
