@@ -412,7 +412,7 @@ fn broken(rule: String) -> Broken {
 }
 
 /// Rules whose absence alone shows nothing, with the rule that stands behind each.
-pub const COVERED: [(Mutant, &str); 5] = [
+pub const COVERED: [(Mutant, &str); 6] = [
     (
         Mutant::Leader(Rule::Guard(ConditionName::Leads)),
         "the guard is only asked by `decide` and `commands`, and both refuse before that when the term is over (Leads)",
