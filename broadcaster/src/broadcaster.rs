@@ -19,6 +19,7 @@ use crate::connections::{Connections, Tls};
 use crate::driver::{Driver, DriverControl, Environment, Role, Secrets, StoreFetch};
 use crate::findings::{Findings, Topic};
 use crate::health::{self, Health};
+use crate::key_book::KeyBook;
 use crate::metrics::Metrics;
 use crate::operators::Operators;
 use crate::orders::{Book, Desk};
@@ -81,6 +82,13 @@ impl Broadcaster {
         let viewers = Viewers::new(operators.clone(), address.ip().is_loopback() || clients_certified);
         let viewers = viewers.counted_by(sign_ins.clone());
         let book = Book { tree: environment.tree.clone(), cluster: environment.cluster.clone() };
+        let key_book = Arc::new(KeyBook::new(
+            Arc::clone(&environment.identities),
+            operators.clone(),
+            environment.own_keys().cloned().collect(),
+            Arc::clone(&environment.audit),
+            environment.findings.clone(),
+        ));
         let desk = Desk::new(Arc::clone(&control) as _, operators).with_book(book);
         let desk = Arc::new(desk.telling(environment.findings.clone(), environment.metrics.orders()));
         let options = WebOptions {
@@ -96,7 +104,8 @@ impl Broadcaster {
         let keeping = Arc::clone(&desk);
         let recording = sign_ins.keep(Arc::clone(&control) as _, environment.findings.clone(), stop.clone());
         let recording = tokio::spawn(recording);
-        let admin = AdminFront::new(control, desk, cluster, viewers).into_service();
+        let keeping_keys = tokio::spawn(Arc::clone(&key_book).keep(stop.clone()));
+        let admin = AdminFront::new(control, desk, cluster, viewers).with_keys(key_book).into_service();
         let values = Arc::new(StoreFetch::new(&environment));
         let gateway = Gateway::new(instances, values)
             .with_admission(Arc::clone(&environment.identities) as Arc<dyn rotacast_bus::Admission>)
@@ -149,6 +158,7 @@ impl Broadcaster {
         telling.await.context("telling how it is broke off")?;
         notifying.await.context("telling systemd broke off")?;
         recording.await.context("putting sign-ins on record broke off")?;
+        keeping_keys.await.context("putting refused keys on record broke off")?;
         if tokio::time::timeout(LAST_ENTRIES, audit.close()).await.is_err() {
             warn!("the store was not told where the audit log ends; it is told at the next start");
         }

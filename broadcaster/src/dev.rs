@@ -133,7 +133,7 @@ async fn assemble(
     let prefix = Prefix::new("rotacast").context("the store's prefix")?;
     let provider: Arc<dyn Provider> = Arc::new(GenerateProvider::default());
     let anyone = Service {
-        key: folder.identity().public().clone(),
+        keys: folder.identity().public().clone().into(),
         sealing_key: Some(folder.identity_sealing().public().clone()),
         secrets: vec!["*".parse()?],
     };
@@ -141,7 +141,7 @@ async fn assemble(
     let identities = Arc::new(Identities::new(cluster.clone(), services));
     let name = OperatorName::new("operator").context("the operator's name")?;
     let keys = vec![folder.operator().public().clone()];
-    let operator = Operator { keys, token: Some(folder.token()), ..Operator::default() };
+    let operator = Operator { keys, tokens: vec![folder.token()], ..Operator::default() };
     let operators = Operators::new(BTreeMap::from([(name, operator)]), BTreeMap::new());
     let metrics = Metrics::default();
     let signer = AuditSigner::new(folder.broadcaster().clone(), cluster.clone());
@@ -166,6 +166,7 @@ async fn assemble(
             AuditLog::open(folder.audit(), AuditOptions::default(), signer)?.observed_by(Arc::new(metrics.audit())),
         ),
         key: folder.broadcaster().clone(),
+        other_keys: [].into(),
         identities,
         settings: metrics.settings(Arc::new(DevSettings {
             settings: SecretSettings { policy: policy(provider.id("dev")), schedule: None },

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use rotacast_bus::LeaderBus;
-use rotacast_proto::{Level, SigningKey};
+use rotacast_proto::{Level, SigningKey, VerifyingKey};
 use rotacast_protocol::{ClusterName, Epoch};
 use rotacast_store::{Leadership, SecretTree, StoreError};
 use tokio::sync::watch;
@@ -68,6 +68,8 @@ pub struct Environment {
     pub audit: Arc<AuditLog>,
     /// Signs states and replies.
     pub key: SigningKey,
+    /// The other keys of this broadcaster: those that may sign in its place, and are announced to instances.
+    pub other_keys: Arc<[VerifyingKey]>,
     /// Who may say and read what.
     pub identities: Arc<Identities>,
     /// What applies to each secret.
@@ -82,6 +84,13 @@ pub struct Environment {
     pub findings: Findings,
     /// Whose the store is.
     pub home: Home,
+}
+
+impl Environment {
+    /// This broadcaster's own keys; the first signs.
+    pub fn own_keys(&self) -> impl Iterator<Item = &VerifyingKey> {
+        std::iter::once(self.key.public()).chain(self.other_keys.iter())
+    }
 }
 
 /// What this replica is at the moment.

@@ -72,11 +72,13 @@ pub enum Topic {
     Gap,
     /// The store has no more the value of a version that is in use, or it was written again.
     Value,
+    /// A key of Rotacast itself that instances use and that does not count, or that signs and that instances do not trust.
+    Key,
 }
 
 impl Topic {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Leadership,
         Self::OutOfService,
         Self::Unresponsive,
@@ -99,6 +101,7 @@ impl Topic {
         Self::Audit,
         Self::Gap,
         Self::Value,
+        Self::Key,
     ];
 
     /// Those whose subject is a secret.
@@ -140,6 +143,7 @@ impl Topic {
             Self::Audit => "audit",
             Self::Gap => "gap",
             Self::Value => "value",
+            Self::Key => "key",
         }
     }
 

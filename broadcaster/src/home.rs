@@ -188,8 +188,10 @@ impl Home {
     /// may say anything.
     pub(crate) fn is_newer(&self, environment: &Environment, state: &Envelope, revision: Revision) -> bool {
         let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
-        let own = environment.key.public();
-        let ours = |id: &str, _: &str| known.keys.iter().chain([own]).find(|key| key.id().as_str() == id);
+        let ours = |id: &str, _: &str| {
+            let all = known.keys.iter().chain(environment.own_keys());
+            all.into_iter().find(|key| key.id().as_str() == id)
+        };
         SecretState::open(state, &environment.cluster, ours).is_ok_and(|state| state.revision > revision)
     }
 }
@@ -216,10 +218,9 @@ fn say_that_it_was_emptied(environment: &Environment) {
     environment.findings.raise(Topic::Cluster, EMPTIED, Level::Error, text, fix);
 }
 
-/// The id in a claim that this broadcaster's key has signed.
+/// The id in a claim that one of this broadcaster's keys has signed.
 fn id_in(claim: &Envelope, environment: &Environment) -> Option<ClusterId> {
-    let own = environment.key.public();
-    let key = |id: &str| (id == own.id().as_str()).then_some(own);
+    let key = |id: &str| environment.own_keys().find(|key| key.id().as_str() == id);
     let payload = claim.verify(Kind::ClusterClaim, &environment.cluster, key).ok()?;
     std::str::from_utf8(payload).ok()?.parse().ok()
 }

@@ -4,24 +4,78 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use rotacast_bus::Admission;
 use rotacast_log_limit::LogLimit;
-use rotacast_proto::{Envelope, EnvelopeError, InstanceMessage, Kind, Sender, VerifyingKey};
+use rotacast_proto::{Envelope, EnvelopeError, InstanceMessage, KeyId, Kind, Sender, SyncWithKeys, VerifyingKey};
 use rotacast_protocol::message::{FetchRequest, InstanceReport, Registration, SyncRequest};
-use rotacast_protocol::{ClusterName, SecretName, ServiceName};
+use rotacast_protocol::{ClusterName, InstanceKey, SecretName, ServiceName};
 use rotacast_seal::{Reader, ReaderName, SealingPublicKey};
 use tokio::sync::watch;
 use tonic::Status;
 use tracing::warn;
 
 use crate::config::SecretPattern;
+use crate::key_uses::{InstanceUse, KeyUses, RefusedUse};
+
+/// The keys of a service, by what they count for. No key is in two of the lists.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct ServiceKeys {
+    /// They attest new instances. Several while one takes the place of another.
+    pub trusted: Vec<VerifyingKey>,
+    /// They count for instances that registered with them before.
+    pub former: Vec<VerifyingKey>,
+    /// What they attest is refused at once, and on record.
+    pub revoked: Vec<VerifyingKey>,
+}
+
+impl From<VerifyingKey> for ServiceKeys {
+    fn from(key: VerifyingKey) -> Self {
+        Self { trusted: vec![key], ..Self::default() }
+    }
+}
+
+/// What a key of a service counts for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyStanding {
+    /// It attests new instances.
+    Trusted,
+    /// It counts for instances that registered with it before.
+    Former,
+    /// It counts for nothing.
+    Revoked,
+}
+
+impl ServiceKeys {
+    /// Every key, with what it counts for.
+    pub fn iter(&self) -> impl Iterator<Item = (&VerifyingKey, KeyStanding)> {
+        let trusted = self.trusted.iter().map(|key| (key, KeyStanding::Trusted));
+        let former = self.former.iter().map(|key| (key, KeyStanding::Former));
+        trusted.chain(former).chain(self.revoked.iter().map(|key| (key, KeyStanding::Revoked)))
+    }
+
+    fn find(&self, id: &KeyId) -> Option<(&VerifyingKey, KeyStanding)> {
+        self.iter().find(|(key, _)| key.id() == id)
+    }
+}
+
+/// A message of an instance, and what the key that attests it counts for.
+#[derive(Debug)]
+pub struct Attested<M> {
+    /// The message.
+    pub message: M,
+    /// The key that attests its sender.
+    pub by: KeyId,
+    /// Whether that key attests former instances only.
+    pub former: bool,
+}
 
 /// One service as configured.
 #[derive(Clone, Debug)]
 pub struct Service {
-    /// Its public key.
-    pub key: VerifyingKey,
+    /// The keys that attest its instances.
+    pub keys: ServiceKeys,
     /// Values that it may use are sealed for it; none: it gets them from broadcasters alone.
     pub sealing_key: Option<SealingPublicKey>,
     /// The secrets it may use.
@@ -62,6 +116,7 @@ pub struct Identities {
     /// Digests of attestations that were found to be good: each is checked once, not with every message.
     attested: Mutex<HashSet<[u8; 32]>>,
     refused: AtomicU64,
+    uses: KeyUses,
     /// Told at each reload.
     changes: watch::Sender<()>,
 }
@@ -76,6 +131,7 @@ impl Identities {
             services,
             attested: Mutex::default(),
             refused: AtomicU64::new(0),
+            uses: KeyUses::default(),
             changes: watch::Sender::new(()),
         }
     }
@@ -91,7 +147,20 @@ impl Identities {
         self.changes.subscribe()
     }
 
-    fn services(&self) -> Arc<Services> {
+    /// Which keys are used, by which live instances.
+    #[must_use]
+    pub fn uses(&self) -> &KeyUses {
+        &self.uses
+    }
+
+    /// Refuses a newcomer that a former key attests: it is counted.
+    pub(crate) fn refuse_newcomer(&self, key: &InstanceKey, by: &KeyId) -> EnvelopeError {
+        self.uses.note_refused(by, RefusedUse::Former, key);
+        self.count(EnvelopeError::FormerKey { key: by.clone(), subject: key.full_name() })
+    }
+
+    /// The services of this moment.
+    pub(crate) fn services(&self) -> Arc<Services> {
         Arc::clone(&self.services.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -117,26 +186,29 @@ impl Identities {
         reading.filter_map(|(name, service)| Some(Reader { name, key: service.sealing_key.clone()? })).collect()
     }
 
-    /// Opens a message of an instance: signed with the key of the incarnation that it is about, which the key of its service
+    /// Opens a message of an instance: signed with the key of the incarnation that it is about, which a key of its service
     /// attests.
-    fn open<M: InstanceMessage>(&self, envelope: &Envelope) -> Result<M, EnvelopeError> {
-        self.try_open(envelope).inspect_err(|problem| {
-            static LIMIT: LogLimit = LogLimit::new();
-            let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
-            if let Some(left_out) = LIMIT.admit() {
-                warn!(%problem, refused, left_out, "refused a message");
-            }
-        })
+    fn open<M: InstanceMessage>(&self, envelope: &Envelope) -> Result<Attested<M>, EnvelopeError> {
+        self.try_open(envelope).map_err(|problem| self.count(problem))
     }
 
-    fn try_open<M: InstanceMessage>(&self, envelope: &Envelope) -> Result<M, EnvelopeError> {
+    fn count(&self, problem: EnvelopeError) -> EnvelopeError {
+        static LIMIT: LogLimit = LogLimit::new();
+        let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(left_out) = LIMIT.admit() {
+            warn!(%problem, refused, left_out, "refused a message");
+        }
+        problem
+    }
+
+    fn try_open<M: InstanceMessage>(&self, envelope: &Envelope) -> Result<Attested<M>, EnvelopeError> {
         let sender = Sender::of(envelope, M::KIND, &self.cluster)?;
+        let (by, subject) = (sender.service_key().clone(), || sender.key().full_name());
         let services = self.services();
-        let key = services.find(sender.key().service.as_str()).map(|service| &service.key);
-        let key = key.filter(|key| key.id() == sender.service_key()).ok_or_else(|| EnvelopeError::UnknownKey {
-            found: sender.service_key().to_string(),
-            subject: sender.key().full_name(),
-        })?;
+        let service = services.find(sender.key().service.as_str());
+        let (key, standing) = service
+            .and_then(|service| service.keys.find(&by))
+            .ok_or_else(|| EnvelopeError::UnknownKey { found: by.to_string(), subject: subject() })?;
         let message = sender.open()?;
         let digest = sender.digest();
         if !self.attested().contains(&digest) {
@@ -147,7 +219,12 @@ impl Identities {
             }
             attested.insert(digest);
         }
-        Ok(message)
+        // Only now is it known that the key was used: any client can name one.
+        if standing == KeyStanding::Revoked {
+            self.uses.note_refused(&by, RefusedUse::Revoked, sender.key());
+            return Err(EnvelopeError::RevokedKey { key: by, subject: subject() });
+        }
+        Ok(Attested { message, by, former: standing == KeyStanding::Former })
     }
 
     fn attested(&self) -> std::sync::MutexGuard<'_, HashSet<[u8; 32]>> {
@@ -155,8 +232,9 @@ impl Identities {
     }
 
     /// A registration, with the secrets its service may not use taken out.
-    pub(super) fn registration(&self, envelope: &Envelope) -> Result<Registration, EnvelopeError> {
-        let mut registration: Registration = self.open(envelope)?;
+    pub(super) fn registration(&self, envelope: &Envelope) -> Result<Attested<Registration>, EnvelopeError> {
+        let mut attested: Attested<Registration> = self.open(envelope)?;
+        let registration = &mut attested.message;
         let service = registration.key.service.clone();
         registration.secrets.retain(|secret| {
             let allowed = self.may_use(&service, secret);
@@ -172,7 +250,7 @@ impl Identities {
             }
             allowed
         });
-        Ok(registration)
+        Ok(attested)
     }
 
     /// A report, with the secrets its service may not use taken out.
@@ -180,20 +258,21 @@ impl Identities {
     /// # Errors
     /// What is wrong with the message; it was counted.
     pub fn report(&self, envelope: &Envelope) -> Result<InstanceReport, EnvelopeError> {
-        let mut report: InstanceReport = self.open(envelope)?;
+        let mut report: InstanceReport = self.open(envelope)?.message;
         self.restrict(&mut report);
         Ok(report)
     }
 
-    /// A Sync, with the secrets its service may not use taken out.
-    pub(super) fn sync(&self, envelope: &Envelope) -> Result<SyncRequest, EnvelopeError> {
-        let mut request: SyncRequest = self.open(envelope)?;
+    /// A Sync, with the secrets its service may not use taken out, and what it says of keys.
+    pub(super) fn sync(&self, envelope: &Envelope) -> Result<(SyncRequest, InstanceUse), EnvelopeError> {
+        let Attested { message, by, .. } = self.open(envelope)?;
+        let SyncWithKeys { mut request, trusted, announced } = message;
         self.restrict(&mut request.report);
-        Ok(request)
+        Ok((request, InstanceUse { attested_by: by, trusted, announced, heard: Instant::now() }))
     }
 
     /// A fetch; the caller checks [`Identities::may_use`] and answers for it.
-    pub(super) fn fetch(&self, envelope: &Envelope) -> Result<FetchRequest, EnvelopeError> {
+    pub(super) fn fetch(&self, envelope: &Envelope) -> Result<Attested<FetchRequest>, EnvelopeError> {
         self.open(envelope)
     }
 

@@ -18,6 +18,8 @@ pub mod hardening;
 pub mod health;
 pub mod home;
 pub mod identities;
+pub mod key_book;
+pub mod key_uses;
 pub mod log;
 pub mod metrics;
 pub mod operators;

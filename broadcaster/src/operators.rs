@@ -26,8 +26,8 @@ use crate::token::TokenDigest;
 pub struct Operator {
     /// Sign orders. Several while one replaces another.
     pub keys: Vec<VerifyingKey>,
-    /// Signs in to the dashboard, and lets programs read.
-    pub token: Option<TokenDigest>,
+    /// Sign in to the dashboard, and let programs read. Several while one replaces another.
+    pub tokens: Vec<TokenDigest>,
     pub roles: BTreeSet<RoleName>,
 }
 
@@ -106,7 +106,7 @@ impl Operators {
     /// Whose token it is.
     #[must_use]
     pub fn by_token(&self, digest: &TokenDigest) -> Option<SignedIn> {
-        let (name, _) = self.people.iter().find(|(_, operator)| operator.token.as_ref() == Some(digest))?;
+        let (name, _) = self.people.iter().find(|(_, operator)| operator.tokens.contains(digest))?;
         Some(SignedIn { name: name.clone(), credential: Credential::Token(*digest) })
     }
 
@@ -116,7 +116,7 @@ impl Operators {
         let Some(known) = self.people.get(&operator.name) else { return false };
         match &operator.credential {
             Credential::Key(id) => known.keys.iter().any(|key| key.id().as_str() == id),
-            Credential::Token(digest) => known.token.as_ref() == Some(digest),
+            Credential::Token(digest) => known.tokens.contains(digest),
         }
     }
 

@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::audit::{Anchor, AuditLog, AuditSigner, LogName};
+use crate::audit::{Anchor, AuditLog, AuditSigner, Entry, LogName};
 use crate::broadcaster::Broadcaster;
 use crate::certificates::Watch;
 use crate::config::{Config, SecretPattern, ServiceConfig, StoreConfig, changes};
@@ -39,6 +39,7 @@ use crate::driver::{Environment, Mail, Replica, RunId, Secrets};
 use crate::findings::{Findings, Topic};
 use crate::home::Home;
 use crate::identities::{Identities, Service, Services};
+use crate::key_book;
 use crate::metrics::Metrics;
 use crate::operators::Operators;
 use crate::sealing::ConfiguredReaders;
@@ -66,7 +67,8 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
     let config = Config::read(&config_file)?;
     create_private_folder(&config.data_dir)
         .with_context(|| format!("cannot create data_dir {}", config.data_dir.display()))?;
-    let key = rehearsal::read_signing_key(&config)?;
+    let keys = rehearsal::read_signing_keys(&config)?;
+    let key = keys.first().clone();
     let settings = Arc::new(ConfigSettings::new(&config)?);
     let prefix = Prefix::new(config.store.prefix()).context("store.prefix")?;
     let store = backend::store(&config.store).await?;
@@ -98,6 +100,7 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
         bus: metrics.bus(buses.leader),
         audit: Arc::new(audit.observed_by(Arc::new(metrics.audit()))),
         key,
+        other_keys: keys.iter().skip(1).map(|key| key.public().clone()).collect(),
         identities,
         settings: metrics.settings(Arc::clone(&settings) as Arc<dyn Settings>),
         leader_ttl: config.leader_ttl,
@@ -130,7 +133,7 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
     let watching = tokio::spawn(watch.run(stop.clone()));
     report_findings(&environment).await;
     let identities = Arc::clone(&environment.identities);
-    let findings = environment.findings.clone();
+    let (findings, audit) = (environment.findings.clone(), Arc::clone(&environment.audit));
     let secrets = Secrets::new(config.limits.secrets);
     let broadcaster = Broadcaster {
         environment,
@@ -144,7 +147,7 @@ pub async fn run(config_file: PathBuf) -> anyhow::Result<()> {
         tls: tls.as_ref().map(|tls| tls.subscribe()),
         clients_certified: config.listen.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
     };
-    let reloader = Reloader { path: config_file, config, settings, operators, identities, secrets, findings };
+    let reloader = Reloader { path: config_file, config, settings, operators, identities, secrets, findings, audit };
     let reloading = tokio::spawn(reloader.run(hangups, stop.clone()));
     let result = broadcaster.run(stop.clone()).await;
     stop.cancel();
@@ -250,7 +253,7 @@ fn sealed(
 }
 
 fn service(config: &ServiceConfig) -> Service {
-    Service { key: config.key.clone(), sealing_key: config.sealing_key.clone(), secrets: config.secrets.clone() }
+    Service { keys: config.keys.clone(), sealing_key: config.sealing_key.clone(), secrets: config.secrets.clone() }
 }
 
 fn services(config: &Config) -> Services {
@@ -316,6 +319,7 @@ struct Reloader {
     identities: Arc<Identities>,
     secrets: Secrets,
     findings: Findings,
+    audit: Arc<AuditLog>,
 }
 
 impl Reloader {
@@ -349,6 +353,15 @@ impl Reloader {
         }
     }
 
+    /// What a log that takes no entries must not hold up: a key that is taken away counts no more.
+    async fn put_on_record(&self, entries: Vec<Entry>) {
+        for entry in entries {
+            if let Err(problem) = self.audit.append(entry).await {
+                warn!(%problem, "that keys were changed is not on record");
+            }
+        }
+    }
+
     async fn reload(&mut self) -> anyhow::Result<()> {
         let (path, settings) = (self.path.clone(), Arc::clone(&self.settings));
         // Every file that it names is read, each for as long as a file system may take.
@@ -377,7 +390,9 @@ impl Reloader {
             "the configuration was read again; logins and certificates in files count without that, once they change"
         );
         self.operators.send_replace(Arc::new(new.operators.clone()));
+        let keys = key_book::changes(&self.config, &new, &self.identities, std::time::Instant::now());
         self.identities.replace(services(&new));
+        self.put_on_record(keys).await;
         let over = tokio::time::Instant::now() + RELOAD_PATIENCE;
         for (secret, task) in self.secrets.all() {
             match tokio::time::timeout_at(over, task.mail.send(Mail::Reconfigured)).await {
@@ -397,6 +412,7 @@ impl Reloader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::AuditOptions;
 
     #[tokio::test]
     async fn a_refused_reload_is_a_finding_until_one_succeeds() {
@@ -405,6 +421,7 @@ mod tests {
         std::fs::write(&path, "cluster = \"a\"\n").unwrap();
         let config = Config::read(&path).unwrap();
         let findings = Findings::default();
+        let signer = AuditSigner::new(rotacast_proto::SigningKey::generate(), config.cluster.clone());
         let mut reloader = Reloader {
             path: path.clone(),
             settings: Arc::new(ConfigSettings::new(&config).unwrap()),
@@ -412,6 +429,9 @@ mod tests {
             identities: Arc::new(Identities::new(config.cluster.clone(), services(&config))),
             secrets: Secrets::new(config.limits.secrets),
             findings: findings.clone(),
+            audit: Arc::new(
+                AuditLog::open(folder.path().join("audit.jsonl"), AuditOptions::default(), signer).unwrap(),
+            ),
             config,
         };
         let unreadable = "[providers.p]\nkind = \"postgres\"\nadmin_file = \".\"\ngroup_role = \"g\"\ndatabase = \"d\"\n\

@@ -79,6 +79,14 @@ impl TokenDigest {
     }
 }
 
+impl TokenDigest {
+    /// What names a token in the audit log: the beginning of its digest.
+    #[must_use]
+    pub fn short(&self) -> String {
+        format!("token:{}", hex::encode(&self.0[..8]))
+    }
+}
+
 impl fmt::Display for TokenDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{DIGEST}{}", hex::encode(self.0))

@@ -219,6 +219,11 @@ impl Client {
         Ok(Found { instances, unanswered: reply.unanswered })
     }
 
+    /// The keys that Rotacast itself uses.
+    pub(crate) async fn keys(&self) -> Result<v1::KeysReply, Stop> {
+        self.answer(self.admin.clone().keys(v1::KeysRequest {})).await
+    }
+
     pub(crate) async fn doctor(&self) -> Result<v1::DoctorReply, Stop> {
         self.answer(self.admin.clone().doctor(v1::DoctorRequest {})).await
     }

@@ -58,7 +58,7 @@ pub(crate) fn make(output: Output, name: &Path) -> Result<(), Stop> {
     output.line(format_args!("[operators.{owner}]\nkeys = [\"{text}\"]\n"))?;
     output.line("or for a service:")?;
     output.line(format_args!(
-        "[services.{owner}]\nkey = \"{text}\"\nsealing_key = \"{sealing}\"\nsecrets = [\"{owner}/*\"]"
+        "[services.{owner}]\nkeys = [\"{text}\"]\nsealing_key = \"{sealing}\"\nsecrets = [\"{owner}/*\"]"
     ))
 }
 

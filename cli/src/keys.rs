@@ -1,6 +1,7 @@
 //! `rotacast keys`: the keys of Rotacast itself, and how one takes the place of another.
 
 mod file;
+mod status;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,8 @@ use crate::error::Stop;
 
 #[derive(Subcommand)]
 pub(crate) enum KeysCommand {
+    /// Show the keys of broadcasters, services and operators, what each counts for, and which live instances use or trust it.
+    Status,
     /// Show the keys of a private key file. Of each use, the first is the one in use.
     List {
         /// The private key file.
@@ -28,13 +31,16 @@ pub(crate) enum KeysCommand {
         #[arg(long = "for", value_name = "USE")]
         purpose: Purpose,
     },
-    /// Make a key of a private key file the one in use, from the next start on. Both are trusted meanwhile.
+    /// Make a key of a private key file the one in use. A signing key must be trusted where it is to count: the leader is asked.
     Use {
         /// The private key file.
         #[arg(long, value_name = "FILE")]
         file: PathBuf,
         /// The key's id, as `rotacast keys list` shows it.
         key: String,
+        /// Do not ask whether it is trusted.
+        #[arg(long)]
+        force: bool,
     },
     /// Remove a key from a private key file. A key that is in use, or that a stored value needs, is not removed.
     Drop(DropArgs),
@@ -77,14 +83,30 @@ impl From<Purpose> for KeyUse {
 pub(crate) fn run(context: &Context, command: KeysCommand) -> Result<(), Stop> {
     let output = context.output;
     match command {
+        KeysCommand::Status => asking(status::run(context)),
         KeysCommand::List { file } => file::show(output, &file::open(&file)?),
         KeysCommand::New { file, purpose } => file::add(output, &file, purpose.into()),
-        KeysCommand::Use { file, key } => file::bring_into_use(output, &file, &id(&key)?),
+        KeysCommand::Use { file, key, force } => {
+            let key = id(&key)?;
+            let known = file::open(&file)?.find(&key);
+            if known.is_some_and(|(of, in_use)| of == KeyUse::Signing && !in_use) && !force {
+                asking(status::check_trusted(context, &key))?;
+            }
+            file::bring_into_use(output, &file, &key)
+        }
         KeysCommand::Drop(args) => {
             let key = id(&args.key)?;
             file::remove(output, &args, &key)
         }
     }
+}
+
+fn asking(asked: impl Future<Output = Result<(), Stop>>) -> Result<(), Stop> {
+    let runtime = crate::runtime(&mut tokio::runtime::Builder::new_current_thread())?;
+    let result = runtime.block_on(asked);
+    // Nothing that is still running (a name being looked up) is worth waiting for.
+    runtime.shutdown_background();
+    result
 }
 
 fn id(text: &str) -> Result<KeyId, Stop> {

@@ -150,6 +150,24 @@ pub enum EnvelopeError {
         /// What the message is about.
         subject: String,
     },
+    /// The service's key that attests it was revoked.
+    #[error("attested by key {key}, which is revoked, for {subject:?}: give the service another key")]
+    RevokedKey {
+        /// The service's key.
+        key: KeyId,
+        /// What the message is about.
+        subject: String,
+    },
+    /// The service's key that attests it counts only for instances that have registered with it before.
+    #[error(
+        "attested by key {key}, which attests no new instance any more, for {subject:?}: give the service another key"
+    )]
+    FormerKey {
+        /// The service's key.
+        key: KeyId,
+        /// What the message is about.
+        subject: String,
+    },
     /// The signature does not match.
     #[error("signature of key {key} does not match the message about {subject:?}")]
     BadSignature {

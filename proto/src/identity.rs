@@ -4,6 +4,8 @@
 //! sender may speak for that incarnation and for no other: another instance of the service cannot, although it has the
 //! service's key.
 
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use rotacast_protocol::{ClusterName, Incarnation, InstanceKey, InstanceName, ServiceName, WallTime};
@@ -24,12 +26,28 @@ pub fn incarnation_of(key: &VerifyingKey) -> Incarnation {
     Incarnation(u128::from_be_bytes(first))
 }
 
-/// What one incarnation signs with. The service's key is needed to make it, and never again.
+/// What one incarnation signs with. The service's key is needed to make it, and to attest it anew when another key takes the
+/// place of the first.
 pub struct InstanceIdentity {
     key: InstanceKey,
     cluster: ClusterName,
     signing: SigningKey,
-    attestation: String,
+    attested: RwLock<Attested>,
+}
+
+/// The newest attestation, and the key that made it.
+struct Attested {
+    by: KeyId,
+    text: String,
+}
+
+impl Attested {
+    fn make(cluster: &ClusterName, key: &InstanceKey, public: &VerifyingKey, service_key: &SigningKey) -> Self {
+        let signature = service_key.sign(&attested(cluster, key, public));
+        let by = service_key.public().id().clone();
+        let text = format!("{BY_SERVICE_KEY}{by}:{}", BASE64.encode(signature));
+        Self { by, text }
+    }
 }
 
 impl InstanceIdentity {
@@ -49,9 +67,22 @@ impl InstanceIdentity {
         service_key: &SigningKey,
     ) -> Self {
         let key = InstanceKey::new(service, instance, incarnation_of(signing.public()));
-        let signature = service_key.sign(&attested(&cluster, &key, signing.public()));
-        let attestation = format!("{BY_SERVICE_KEY}{}:{}", service_key.public().id(), BASE64.encode(signature));
-        Self { key, cluster, signing, attestation }
+        let attested = RwLock::new(Attested::make(&cluster, &key, signing.public(), service_key));
+        Self { key, cluster, signing, attested }
+    }
+
+    /// Attests the same incarnation with this key of its service, unless it did so last. Whether it is another one.
+    pub fn attest_with(&self, service_key: &SigningKey) -> bool {
+        if self.attested().by == *service_key.public().id() {
+            return false;
+        }
+        let anew = Attested::make(&self.cluster, &self.key, self.signing.public(), service_key);
+        *self.attested.write().unwrap_or_else(PoisonError::into_inner) = anew;
+        true
+    }
+
+    fn attested(&self) -> RwLockReadGuard<'_, Attested> {
+        self.attested.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Who it is.
@@ -66,7 +97,7 @@ impl InstanceIdentity {
     pub fn seal<M: InstanceMessage>(&self, message: &M, id: impl Into<String>, time: WallTime) -> Envelope {
         Envelope {
             key_id: self.signing.public().to_text(),
-            attestation: self.attestation.clone(),
+            attestation: self.attested().text.clone(),
             ..message.seal(&self.signing, &self.cluster, id, time)
         }
     }

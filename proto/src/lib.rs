@@ -36,8 +36,9 @@ pub use key::{KeyError, KeyId, SigningKey, VerifyingKey, decode_key};
 pub use key_file::{KeyFileError, SigningKeys, create_private_file, read_private_file, replace_private_file};
 pub use login::LoginSecret;
 pub use message::{
-    FieldError, InstanceMessage, MAX_AUTH_FAILURE_VERSIONS, MAX_DURATION, MAX_LEASED_VERSIONS, MAX_OVERRIDDEN,
-    MAX_SEALED_VERSIONS, OrderError, WireMessage, instance_subject, order_from_wire,
+    FieldError, InstanceMessage, MAX_AUTH_FAILURE_VERSIONS, MAX_CLUSTER_KEYS, MAX_DURATION, MAX_LEASED_VERSIONS,
+    MAX_OVERRIDDEN, MAX_SEALED_VERSIONS, OrderError, ReplyWithKeys, SyncWithKeys, WireMessage, instance_subject,
+    order_from_wire,
 };
 pub use private_folder::create_private_folder;
 pub use renewed::{CERTIFICATE, ClientPem, ClientTls, PRIVATE_KEY, RENEWED_WITHIN, Renewed};

@@ -20,7 +20,7 @@ pub use field::{FieldError, MAX_DURATION, instance_subject};
 pub use order::{MAX_OVERRIDDEN, OrderError, order_from_wire};
 pub use report::MAX_AUTH_FAILURE_VERSIONS;
 pub use state::MAX_SEALED_VERSIONS;
-pub use sync::MAX_LEASED_VERSIONS;
+pub use sync::{MAX_CLUSTER_KEYS, MAX_LEASED_VERSIONS, ReplyWithKeys, SyncWithKeys};
 
 /// A message of the contract, in its validated form.
 ///
@@ -75,4 +75,5 @@ pub trait InstanceMessage: WireMessage {}
 impl InstanceMessage for Registration {}
 impl InstanceMessage for InstanceReport {}
 impl InstanceMessage for SyncRequest {}
+impl InstanceMessage for SyncWithKeys {}
 impl InstanceMessage for FetchRequest {}

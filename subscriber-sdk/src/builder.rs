@@ -29,7 +29,7 @@ use crate::connect::{self, Values};
 use crate::driver::Context;
 use crate::error::{Error, ErrorKind};
 use crate::hooks::HOOK_TIMEOUT;
-use crate::incarnations::Incarnations;
+use crate::incarnations::{Incarnations, ServiceKey};
 use crate::source::ValueSource;
 use crate::subscriber::Subscriber;
 use crate::trust::Trust;
@@ -44,7 +44,7 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// | `ROTACAST_INSTANCE` | this copy's stable name | the host's name |
 /// | `ROTACAST_CLUSTER` | the cluster's name, as in the broadcaster's configuration | none: it is required |
 /// | `ROTACAST_IDENTITY` | file with this service's private keys | required |
-/// | `ROTACAST_TRUST` | files with the public keys of all broadcasters, joined by `:` | required |
+/// | `ROTACAST_TRUST` | files with the public keys of all broadcasters, one a line, joined by `:` | required |
 /// | `ROTACAST_CA` | file with the certificate authority for TLS connections, PEM | the system's |
 /// | `ROTACAST_IN_THE_CLEAR` | `true` allows connections to other machines without encryption | they are refused |
 /// | `ROTACAST_BROADCASTERS` | addresses of all broadcasters, `https://host:port`, joined by `,` | required with Kafka |
@@ -158,7 +158,8 @@ impl Builder {
     }
 
     /// A file with the service's private keys, as `rotacast keygen` writes it: the one that signs, and the one that opens sealed
-    /// values. It must have no permissions for group and others.
+    /// values. Of several signing keys the first is used. It is read again when it changes: instances that run are then attested by
+    /// the key that it has. It must have no permissions for group and others.
     #[must_use]
     pub fn identity_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.identity_file = Some(path.into());
@@ -181,7 +182,7 @@ impl Builder {
         self
     }
 
-    /// A file with the public key of a broadcaster. Call it once for each.
+    /// A file with public keys of broadcasters, one a line. Call it once for each file. It is read again when it changes.
     #[must_use]
     pub fn trust_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.trust_files.push(path.into());
@@ -348,6 +349,7 @@ impl Builder {
         let context = Context {
             cluster: plan.cluster,
             identity: plan.incarnations.current(),
+            incarnations: Arc::clone(&plan.incarnations),
             trust: plan.trust,
             bus,
             values,
@@ -380,7 +382,7 @@ impl Builder {
         Ok(Plan {
             incarnations: Arc::new(Incarnations::new(self.find_identity()?, cluster.clone(), service, instance)),
             cluster,
-            trust: Arc::new(Trust::new(self.find_trust()?)),
+            trust: Arc::new(self.find_trust()?),
             start_timeout: self.start_timeout.unwrap_or(START_TIMEOUT),
             #[cfg(any(feature = "consul", feature = "etcd"))]
             sealing_keys: self.find_sealing_keys()?,
@@ -404,9 +406,9 @@ impl Builder {
         })
     }
 
-    fn find_identity(&self) -> Result<SigningKey, Error> {
+    fn find_identity(&self) -> Result<ServiceKey, Error> {
         if let Some(key) = &self.identity {
-            return Ok(key.clone());
+            return Ok(ServiceKey::Given(key.clone()));
         }
         let path = self.find_identity_file().ok_or_else(|| {
             Error::new(
@@ -416,7 +418,9 @@ impl Builder {
                  public half to the broadcaster",
             )
         })?;
-        SigningKey::read_file(path).map_err(|error| Error::new(ErrorKind::Identity, error.to_string(), ""))
+        // First of all the text that says what is wrong with a key file.
+        SigningKey::read_file(&path).map_err(|error| Error::new(ErrorKind::Identity, error.to_string(), ""))?;
+        ServiceKey::read(path).map_err(|error| Error::new(ErrorKind::Identity, error, ""))
     }
 
     fn find_identity_file(&self) -> Option<PathBuf> {
@@ -433,24 +437,22 @@ impl Builder {
         SealingKeys::read_file(path).map_err(|error| Error::new(ErrorKind::Identity, error.to_string(), ""))
     }
 
-    fn find_trust(&self) -> Result<Vec<VerifyingKey>, Error> {
-        let mut keys = self.trust.clone();
+    fn find_trust(&self) -> Result<Trust, Error> {
         let mut files = self.trust_files.clone();
-        if keys.is_empty() && files.is_empty() {
+        if self.trust.is_empty() && files.is_empty() {
             files = variable("ROTACAST_TRUST").map(|paths| std::env::split_paths(&paths).collect()).unwrap_or_default();
         }
-        for file in files {
-            let key = VerifyingKey::read_file(file);
-            keys.push(key.map_err(|error| Error::new(ErrorKind::Identity, error.to_string(), ""))?);
-        }
-        if keys.is_empty() {
+        if self.trust.is_empty() && files.is_empty() {
             return Err(Error::new(
                 ErrorKind::Identity,
                 "no broadcaster's public key is trusted",
                 "name its file with .trust_file(…) or ROTACAST_TRUST; `rotacast keygen` has written it",
             ));
         }
-        Ok(keys)
+        for file in &files {
+            VerifyingKey::read_list(file).map_err(|error| Error::new(ErrorKind::Identity, error.to_string(), ""))?;
+        }
+        Trust::read(self.trust.clone(), files).map_err(|error| Error::new(ErrorKind::Identity, error, ""))
     }
 
     #[cfg(any(feature = "nats", feature = "kafka", feature = "etcd", feature = "consul"))]

@@ -16,8 +16,8 @@ use rotacast_holder::{
     Command, Input, Instance, InstanceCommand, InstanceInput, Rejection, Setback, Step, StepFailure,
 };
 use rotacast_log_limit::LogLimit;
-use rotacast_proto::{Envelope, InstanceIdentity};
-use rotacast_protocol::message::{FailureKind, SecretState, SyncReply};
+use rotacast_proto::{Envelope, InstanceIdentity, ReplyWithKeys};
+use rotacast_protocol::message::{FailureKind, SecretState};
 use rotacast_protocol::{ClusterName, Instant, SecretName};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -29,6 +29,7 @@ pub(crate) use crate::driver::leave::{LeaveOrder, LeaveOutcome};
 use crate::driver::runtime::SecretRuntime;
 use crate::error::{Error, ErrorKind};
 use crate::hooks::Hooks;
+use crate::incarnations::Incarnations;
 use crate::live::Cell;
 use crate::source::ValueSource;
 use crate::trace::SecretTrace;
@@ -56,6 +57,7 @@ pub(crate) struct Add {
 pub(crate) struct Context {
     pub(crate) cluster: ClusterName,
     pub(crate) identity: Arc<InstanceIdentity>,
+    pub(crate) incarnations: Arc<Incarnations>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) bus: Arc<dyn InstanceBus>,
     pub(crate) values: Arc<dyn ValueSource>,
@@ -415,10 +417,18 @@ impl Driver {
         let mut traceparent = String::new();
         let reply = result.and_then(|envelope| {
             traceparent.clone_from(&envelope.traceparent);
-            self.context.trust.open::<SyncReply>(&self.context.cluster, &envelope).map_err(|error| {
+            let opened = self.context.trust.open::<ReplyWithKeys>(&self.context.cluster, &envelope).map_err(|error| {
                 let fix = "check that the trusted keys are this cluster's broadcasters'";
                 Error::new(ErrorKind::Denied, format!("Sync reply refused: {error}"), fix)
-            })
+            });
+            opened.map(|opened| (opened, envelope.key_id))
+        });
+        // An older reply that comes again announces nothing.
+        let reply = reply.map(|(ReplyWithKeys { reply, announced }, signer)| {
+            if reply.nonce == nonce {
+                self.context.trust.heard(&signer, announced);
+            }
+            reply
         });
         self.ended(JobKey::Sync, reply.as_ref().err());
         let now = self.now();

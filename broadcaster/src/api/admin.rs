@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use super::Refusal;
 use super::control::{CommandReply, Control, Instances};
 use super::operator::{Asked, Gate};
+use crate::key_book::KeyBook;
 use crate::operators::Reading;
 use crate::orders::{Approval, Desk, Outcome, Standing, Waiting};
 use crate::sign_ins::source;
@@ -31,6 +32,7 @@ pub struct AdminFront {
     viewers: Viewers,
     gate: Gate,
     clock: fn() -> WallTime,
+    key_book: Option<Arc<KeyBook>>,
 }
 
 impl AdminFront {
@@ -38,7 +40,14 @@ impl AdminFront {
     #[must_use]
     pub fn new(control: Arc<dyn Control>, desk: Arc<Desk>, cluster: ClusterName, viewers: Viewers) -> Self {
         let clock = rotacast_clock::wall;
-        Self { control, desk, viewers, gate: Gate::new(cluster), clock }
+        Self { control, desk, viewers, gate: Gate::new(cluster), clock, key_book: None }
+    }
+
+    /// The same, which also tells of the keys that Rotacast itself uses.
+    #[must_use]
+    pub fn with_keys(mut self, book: Arc<KeyBook>) -> Self {
+        self.key_book = Some(book);
+        self
     }
 
     fn viewer<T>(&self, request: &Request<T>) -> Result<Viewer, Refusal> {
@@ -236,6 +245,14 @@ impl Admin for AdminFront {
         let mut waiting = self.desk.requests().await?;
         waiting.retain(|it| viewer.reads(Reading::Status, it.request.secret.as_ref()));
         Ok(Response::new(v1::RequestsReply { requests: waiting.iter().map(to_wire).collect() }))
+    }
+
+    async fn keys(&self, request: Request<v1::KeysRequest>) -> Result<Response<v1::KeysReply>, Status> {
+        self.viewer(&request)?.check(Reading::Fleet, None)?;
+        // Syncs go to the leader: no other broadcaster knows who trusts what.
+        self.control.term().await?;
+        let told = self.key_book.as_ref().map(|book| book.told(std::time::Instant::now()));
+        Ok(Response::new(told.unwrap_or_default()))
     }
 
     async fn doctor(&self, request: Request<v1::DoctorRequest>) -> Result<Response<v1::DoctorReply>, Status> {

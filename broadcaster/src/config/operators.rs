@@ -55,10 +55,10 @@ fn read_operator(name: &str, section: &Section<'_, '_>, roles: &BTreeMap<RoleNam
         .filter_map(|key| VerifyingKey::parse(key).map_err(|error| section.problem("keys", error.to_string())).ok());
     let operator = Operator {
         keys: keys.collect(),
-        token: section.parse::<TokenDigest>("token"),
+        tokens: some::<TokenDigest>(section, "tokens").unwrap_or_default().into_iter().collect(),
         roles: some(section, "roles").unwrap_or_default(),
     };
-    if !section.has("keys") && !section.has("token") {
+    if !section.has("keys") && !section.has("tokens") {
         section.problem_here(format!(
             "can neither sign nor sign in: add keys (`rotacast keygen --out {name}`), a token (`rotacast token --out {name}`), or both"
         ));
@@ -84,8 +84,8 @@ fn note_shared(section: &Section<'_, '_>, operator: &Operator, others: &BTreeMap
         if operator.keys.iter().any(same_key) {
             section.problem("keys", format!("has the same key as {other}; expected one of its own"));
         }
-        if operator.token.is_some() && operator.token == theirs.token {
-            section.problem("token", format!("has the same token as {other}; expected one of its own"));
+        if operator.tokens.iter().any(|token| theirs.tokens.contains(token)) {
+            section.problem("tokens", format!("has the same token as {other}; expected one of its own"));
         }
     }
 }

@@ -9,12 +9,13 @@ use rotacast_seal::{MAX_READERS, SealingPublicKey};
 use super::SecretConfig;
 use super::pattern::SecretPattern;
 use super::reader::Section;
+use crate::identities::ServiceKeys;
 
 /// One service.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServiceConfig {
-    /// Signs its instances' messages.
-    pub key: VerifyingKey,
+    /// The keys that attest its instances.
+    pub keys: ServiceKeys,
     /// Values that it may use are sealed for it; none: it gets them from broadcasters alone.
     pub sealing_key: Option<SealingPublicKey>,
     /// Which secrets it may use.
@@ -58,6 +59,26 @@ pub(super) fn check_readers(
     }
 }
 
+fn read_keys(section: &Section<'_, '_>) -> ServiceKeys {
+    let list = |key: &'static str| {
+        let texts = section.texts(key).unwrap_or_default();
+        let parse =
+            |text: &String| VerifyingKey::parse(text).map_err(|error| section.problem(key, error.to_string())).ok();
+        texts.iter().filter_map(parse).collect::<Vec<_>>()
+    };
+    let keys = ServiceKeys { trusted: list("keys"), former: list("former_keys"), revoked: list("revoked_keys") };
+    if keys.trusted.is_empty() && section.texts("keys").is_none_or(|texts| texts.is_empty()) {
+        section.problem("keys", "is missing; expected a list of public keys that `rotacast keygen` printed".into());
+    }
+    let mut seen = BTreeSet::new();
+    for (key, _) in keys.iter() {
+        if !seen.insert(key.id().clone()) {
+            section.problem("keys", format!("key {} is named twice in keys, former_keys and revoked_keys", key.id()));
+        }
+    }
+    keys
+}
+
 /// The services by name, and what stands for all others.
 pub(super) fn read_services(
     section: &Section<'_, '_>,
@@ -65,10 +86,7 @@ pub(super) fn read_services(
     let mut services = BTreeMap::new();
     let mut any = None;
     for (name, section) in section.named_sections() {
-        let key = match section.required_text("key", "the public key that `rotacast keygen` printed") {
-            Some(text) => VerifyingKey::parse(&text).map_err(|error| section.problem("key", error.to_string())).ok(),
-            None => None,
-        };
+        let keys = read_keys(&section);
         let sealing_key = section.text("sealing_key").and_then(|text| {
             SealingPublicKey::parse(&text).map_err(|error| section.problem("sealing_key", error.to_string())).ok()
         });
@@ -84,8 +102,7 @@ pub(super) fn read_services(
             }
         }
         section.finish();
-        let Some(key) = key else { continue };
-        let service = ServiceConfig { key, sealing_key, secrets: patterns };
+        let service = ServiceConfig { keys, sealing_key, secrets: patterns };
         if name == "*" {
             any = Some(service);
             continue;

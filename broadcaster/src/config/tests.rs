@@ -553,7 +553,7 @@ fn roles_that_cannot_be_meant_are_refused_with_the_fix() {
         ("[roles.dba]\nsecrets = [\"*\"]\napprovals = 1\napprovals_within = \"8d\"\n", "expected 1s to 7d"),
         ("[roles.dbb]\nsecrets = [\"*\"]\n", "there is no [roles.dba]; did you mean `dbb`?"),
         (
-            "[roles.dba]\nsecrets = [\"*\"]\n[operators.eve]\ntoken = \"rotacast-token_x\"\nroles = [\"dba\"]\n",
+            "[roles.dba]\nsecrets = [\"*\"]\n[operators.eve]\ntokens = [\"rotacast-token_x\"]\nroles = [\"dba\"]\n",
             "is a token itself",
         ),
         ("[roles.dba]\nsecrets = [\"*\"]\n[operators.eve]\nroles = [\"dba\"]\n", "can neither sign nor sign in"),
@@ -587,7 +587,7 @@ fn more_services_with_a_sealing_key_than_a_value_has_room_for_are_refused_by_nam
         let one = |at: usize| {
             let (key, sealing) = (SigningKey::generate(), SealingKey::generate());
             format!(
-                "[services.api-{at}]\nkey = \"{}\"\nsealing_key = \"{}\"\nsecrets = [\"{secrets}\"]\n",
+                "[services.api-{at}]\nkeys = [\"{}\"]\nsealing_key = \"{}\"\nsecrets = [\"{secrets}\"]\n",
                 key.public().to_text(),
                 sealing.public().to_text()
             )

@@ -7,7 +7,7 @@ use rotacast_bus::ValueSource;
 use rotacast_clock as clock;
 use rotacast_log_limit::LogLimit;
 use rotacast_proto::v1::FetchReply;
-use rotacast_proto::{Envelope, SigningKey, WireMessage as _};
+use rotacast_proto::{Envelope, EnvelopeError, SigningKey, WireMessage as _};
 use rotacast_protocol::message::FetchRequest;
 use rotacast_protocol::record::SecretRecord;
 use rotacast_protocol::{ClusterName, SecretName};
@@ -20,7 +20,7 @@ use super::Environment;
 use super::reads::Reads;
 use super::single_use::{SingleUse, Spent};
 use crate::home::Home;
-use crate::identities::Identities;
+use crate::identities::{Attested, Identities};
 
 /// Lines about fetched values in a minute: a rolling restart of a thousand instances that use one secret.
 const FETCHED_LINES: u32 = 1_000;
@@ -83,10 +83,14 @@ fn store_trouble(secret: &SecretName, problem: &StoreError) -> Status {
 #[async_trait]
 impl ValueSource for StoreFetch {
     async fn fetch(&self, request: Envelope) -> Result<FetchReply, Status> {
-        let request =
-            self.identities.fetch(&request).map_err(|problem| Status::unauthenticated(problem.to_string()))?;
+        let unauthenticated = |problem: EnvelopeError| Status::unauthenticated(problem.to_string());
+        let Attested { message: request, by, former } = self.identities.fetch(&request).map_err(unauthenticated)?;
         if let Some(problem) = self.home.closed() {
             return Err(Status::unavailable(problem.to_string()));
+        }
+        // Such a key lets no newcomer in, here either.
+        if former && !self.tree.is_in_roster(&request.key).await.map_err(|it| store_trouble(&request.secret, &it))? {
+            return Err(unauthenticated(self.identities.refuse_newcomer(&request.key, &by)));
         }
         let (secret, service) = (&request.secret, &request.key.service);
         if !self.identities.may_use(service, secret) {

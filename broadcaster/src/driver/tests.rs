@@ -99,7 +99,7 @@ async fn environment(folder: &Path, policy: Policy) -> (Environment, EmbeddedBus
     let bus = EmbeddedBus::open(&folder.join("bus.db")).await.unwrap();
     let store = EmbeddedStore::open(folder.join("store.db")).await.unwrap();
     let key = SigningKey::generate();
-    let anyone = Service { key: key.public().clone(), sealing_key: None, secrets: vec!["*".parse().unwrap()] };
+    let anyone = Service { keys: key.public().clone().into(), sealing_key: None, secrets: vec!["*".parse().unwrap()] };
     let services = Services { named: Default::default(), anyone: Some(anyone) };
     let signer = AuditSigner::new(key.clone(), cluster.clone());
     let environment = Environment {
@@ -115,6 +115,7 @@ async fn environment(folder: &Path, policy: Policy) -> (Environment, EmbeddedBus
         metrics: Metrics::default(),
         traces: Traces::off(),
         findings: Findings::default(),
+        other_keys: [].into(),
         home: Home::default(),
     };
     (environment, bus)

@@ -176,7 +176,7 @@ impl Rig {
                 _ => return None,
             };
             let roles = roles.iter().map(|it| it.parse().unwrap()).collect();
-            Some((name(who), Operator { keys: vec![key.public().clone()], token: None, roles }))
+            Some((name(who), Operator { keys: vec![key.public().clone()], tokens: Vec::new(), roles }))
         };
         let people = PEOPLE.iter().zip(&self.keys).filter_map(person).collect();
         self.operators.send_replace(Arc::new(Operators::new(people, roles.into())));

@@ -2,7 +2,7 @@
 //! that do not go together.
 
 use anyhow::Context as _;
-use rotacast_proto::SigningKey;
+use rotacast_proto::{MAX_CLUSTER_KEYS, SigningKeys};
 use rotacast_seal::SealingKeys;
 use rotacast_store::Prefix;
 
@@ -15,7 +15,7 @@ use crate::config::{BusConfig, ClientTls, Config, StoreConfig};
 pub async fn rehearse(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
     let mut note = |outcome: anyhow::Result<()>| problems.extend(outcome.err().map(|problem| format!("{problem:#}")));
-    note(read_signing_key(config).map(drop));
+    note(read_signing_keys(config).map(drop));
     note(read_sealing_keys(config).map(drop));
     note(Prefix::new(config.store.prefix()).map(drop).context("store.prefix"));
     if !matches!(config.store, StoreConfig::Embedded { .. }) {
@@ -30,10 +30,18 @@ pub async fn rehearse(config: &Config) -> Vec<String> {
     problems
 }
 
-/// The key that signs; by name of the setting and with the way to one.
-pub(super) fn read_signing_key(config: &Config) -> anyhow::Result<SigningKey> {
-    SigningKey::read_file(&config.signing_key)
-        .context("keys.signing_key: make one with `rotacast keygen --out NAME` and name its .key file there")
+/// The keys of this broadcaster, of which the first signs; by name of the setting and with the way to one.
+pub(super) fn read_signing_keys(config: &Config) -> anyhow::Result<SigningKeys> {
+    let keys = SigningKeys::read_file(&config.signing_key)
+        .context("keys.signing_key: make one with `rotacast keygen --out NAME` and name its .key file there")?;
+    let (found, limit) = (keys.iter().count(), MAX_CLUSTER_KEYS);
+    anyhow::ensure!(
+        found <= limit,
+        "keys.signing_key: {} has {found} signing keys, expected at most {limit}, which is what a message has room for; remove one \
+         with `rotacast keys drop`",
+        config.signing_key.display()
+    );
+    Ok(keys)
 }
 
 /// The keys that open sealed values. There must be one, unless sealing is off by name.

@@ -99,7 +99,7 @@ mod tests {
     }
 
     fn operators(ada: &Token, grafana: &Token) -> Operators {
-        let with = |token: &Token| Operator { token: Some(token.digest()), ..Operator::default() };
+        let with = |token: &Token| Operator { tokens: vec![token.digest()], ..Operator::default() };
         Operators::new([(name("ada"), with(ada)), (name("grafana"), with(grafana))].into(), [].into())
     }
 

@@ -163,7 +163,7 @@ impl Rig {
     fn new(open: bool, roles: bool) -> Self {
         let (operator, reader) = (Token::generate(), Token::generate());
         let person = |token: &Token, role: &str| Operator {
-            token: Some(token.digest()),
+            tokens: vec![token.digest()],
             roles: roles.then(|| role.parse().unwrap()).into_iter().collect(),
             ..Operator::default()
         };
@@ -600,7 +600,7 @@ impl Rig {
 #[tokio::test]
 async fn every_door_of_an_address_asks_for_the_same_token() {
     let doors: Vec<String> = READ_OVER_HTTP.map(str::to_owned).into_iter().chain(read_over_grpc()).collect();
-    assert_eq!(doors.len(), 12, "{doors:?}");
+    assert_eq!(doors.len(), 13, "{doors:?}");
     // A listener beyond loopback without client certificates, one with them but with roles configured, and one that
     // is open.
     for (open, readers, protected) in [(false, true, true), (true, true, true), (true, false, false)] {

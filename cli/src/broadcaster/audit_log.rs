@@ -10,7 +10,7 @@ use rotacast_broadcaster::audit::{self, AuditError, Doubt, Expectations, Hash, H
 use rotacast_broadcaster::config::Config;
 use rotacast_broadcaster::operators::Operator;
 use rotacast_broadcaster::serve::{KnownLogs, audit_name, known_logs};
-use rotacast_proto::{SigningKey, VerifyingKey};
+use rotacast_proto::{SigningKeys, VerifyingKey};
 use rotacast_protocol::coordinator::Reason;
 use rotacast_protocol::{OperatorName, SecretName, WallTime};
 use serde::Serialize;
@@ -250,8 +250,8 @@ fn verify(output: Output, file: &AuditFile, mut expectations: Expectations, stor
     };
     if let Some(config) = &config {
         // On another machine than the broadcaster's it is not there; --signer names its public half then.
-        if let Ok(key) = SigningKey::read_file(&config.signing_key) {
-            expectations.signers.push(key.public().clone());
+        if let Ok(keys) = SigningKeys::read_file(&config.signing_key) {
+            expectations.signers.extend(keys.iter().map(|key| key.public().clone()));
         }
         let keys = |(name, operator): (&OperatorName, &Operator)| {
             operator.keys.iter().map(|key| (name.clone(), key.clone())).collect::<Vec<_>>()

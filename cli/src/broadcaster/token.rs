@@ -36,5 +36,5 @@ pub(crate) fn make(output: Output, name: &Path) -> Result<(), Stop> {
     output.line(
         "In the broadcaster's configuration, for a person or program; what they may do and read is in their roles:",
     )?;
-    output.line(format_args!("[operators.{owner}]\ntoken = \"{digest}\""))
+    output.line(format_args!("[operators.{owner}]\ntokens = [\"{digest}\"]"))
 }

@@ -82,7 +82,7 @@ async fn keygen_makes_a_pair_and_never_overwrites() {
     assert!(ran.out.contains(&format!("[operators.ada]\nkeys = [\"{public}\"]\n")), "{}", ran.out);
     let sealing = std::fs::read_to_string(file("ada.sealing.pub")).unwrap();
     let sealing = sealing.trim_end();
-    let service = format!("[services.ada]\nkey = \"{public}\"\nsealing_key = \"{sealing}\"\n");
+    let service = format!("[services.ada]\nkeys = [\"{public}\"]\nsealing_key = \"{sealing}\"\n");
     assert!(ran.out.contains(&service), "{}", ran.out);
     // The command prints a valid configuration.
     let start = ran.out.find("[operators.ada]").unwrap();

@@ -46,7 +46,7 @@ fn configure(folder: &Path, services: &[&str]) {
         let (key, sealing) = (read("pub"), read("sealing.pub"));
         let (key, sealing) = (key.trim_end(), sealing.trim_end());
         text.push_str(&format!(
-            "[services.{service}]\nkey = \"{key}\"\nsealing_key = \"{sealing}\"\nsecrets = [\"*\"]\n"
+            "[services.{service}]\nkeys = [\"{key}\"]\nsealing_key = \"{sealing}\"\nsecrets = [\"*\"]\n"
         ));
     }
     std::fs::write(folder.join("rotacast.toml"), text).unwrap();

@@ -265,7 +265,7 @@ fn ask(served: &Served, arguments: &[&str], token: Option<&Path>) -> Output {
 fn where_reading_needs_a_token_the_command_line_shows_it_and_the_support_bundle_is_whole() {
     let token = Token::generate();
     let readers = format!(
-        "[operators.support]\ntoken = \"{}\"\nroles = [\"viewer\"]\n[roles.viewer]\nsecrets = [\"*\"]\n",
+        "[operators.support]\ntokens = [\"{}\"]\nroles = [\"viewer\"]\n[roles.viewer]\nsecrets = [\"*\"]\n",
         token.digest()
     );
     let served = Served::start_with(None, &readers);

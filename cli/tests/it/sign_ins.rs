@@ -32,7 +32,7 @@ fn serve(folder: &Path, token: &Token) -> (Ends, SocketAddr) {
     assert!(rotacast().args(["keygen", "--out", "broadcaster"]).output().unwrap().status.success());
     let text = format!(
         "cluster = \"test\"\n[listen]\ngrpc = \"127.0.0.1:0\"\n[keys]\nsigning_key = \"broadcaster.key\"\n[log]\nformat = \
-         \"json\"\n[operators.ada]\ntoken = \"{}\"\nroles = [\"viewer\"]\n[roles.viewer]\nsecrets = [\"*\"]\n",
+         \"json\"\n[operators.ada]\ntokens = [\"{}\"]\nroles = [\"viewer\"]\n[roles.viewer]\nsecrets = [\"*\"]\n",
         token.digest()
     );
     std::fs::write(folder.join("rotacast.toml"), text).unwrap();

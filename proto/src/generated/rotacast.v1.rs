@@ -163,6 +163,12 @@ pub struct SyncRequest {
     /// The challenge of the newest SyncReply that has arrived; 0 before the first.
     #[prost(fixed64, tag = "3")]
     pub echo: u64,
+    /// The ids of the broadcasters' keys that this instance trusts by its settings. At most 16.
+    #[prost(string, repeated, tag = "10")]
+    pub trusted_keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The ids of those that it trusts only because a broadcaster announced them. At most 16.
+    #[prost(string, repeated, tag = "11")]
+    pub announced_keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Lease {
@@ -205,6 +211,9 @@ pub struct SyncReply {
     /// What the next SyncRequest has to echo; 0 for an incarnation that is not registered.
     #[prost(fixed64, tag = "8")]
     pub challenge: u64,
+    /// Public keys, as text, that may sign for the leader soon, or did until now. They count until the next reply. At most 16.
+    #[prost(string, repeated, tag = "10")]
+    pub announced_keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Type rotacast.v1.FetchRequest: asks a broadcaster for the value of one version.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1444,6 +1453,50 @@ pub struct Finding {
     #[prost(string, tag = "4")]
     pub fix: ::prost::alloc::string::String,
 }
+/// One of the keys that Rotacast itself uses.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct KeyInfo {
+    #[prost(string, tag = "1")]
+    pub key_id: ::prost::alloc::string::String,
+    /// broadcaster, service, operator
+    #[prost(string, tag = "2")]
+    pub of: ::prost::alloc::string::String,
+    /// The service or the operator; empty: the broadcasters.
+    #[prost(string, tag = "3")]
+    pub owner: ::prost::alloc::string::String,
+    /// in_use: this leader signs with it. announced: it may sign in its place. trusted: its owner may use it. former: only instances
+    /// that registered with it before may go on. revoked: nothing it signs counts. unknown: the configuration does not have it, and
+    /// it was used.
+    #[prost(string, tag = "4")]
+    pub standing: ::prost::alloc::string::String,
+    /// Live instances. Of a service's key: those that it attests. Of a broadcaster's key: those that trust it, by their settings or
+    /// because it was announced.
+    #[prost(uint32, tag = "5")]
+    pub instances: u32,
+    /// Of a broadcaster's key: live instances that trust it only because it was announced. After a restart they do not.
+    #[prost(message, repeated, tag = "6")]
+    pub by_announcement: ::prost::alloc::vec::Vec<InstanceKey>,
+    /// Of a broadcaster's key: live instances that do not trust it.
+    #[prost(message, repeated, tag = "7")]
+    pub distrusted_by: ::prost::alloc::vec::Vec<InstanceKey>,
+    /// Of a service's key: live instances that it attests.
+    #[prost(message, repeated, tag = "8")]
+    pub attests: ::prost::alloc::vec::Vec<InstanceKey>,
+    /// Milliseconds since it was last used, as far as this leader's term knows; absent: not in this term.
+    #[prost(uint64, optional, tag = "9")]
+    pub used_ms_ago: ::core::option::Option<u64>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeysRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct KeysReply {
+    /// Lists of instances in it have at most 32 entries each.
+    #[prost(message, repeated, tag = "1")]
+    pub keys: ::prost::alloc::vec::Vec<KeyInfo>,
+    /// Live instances that say which keys they trust.
+    #[prost(uint32, tag = "2")]
+    pub instances: u32,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DoctorRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1655,6 +1708,25 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("rotacast.v1.Admin", "Requests"));
             self.inner.unary(req, path, codec).await
         }
+        /// The keys that Rotacast itself uses, and which live instances use or trust them. Of the leader.
+        pub async fn keys(
+            &mut self,
+            request: impl tonic::IntoRequest<super::KeysRequest>,
+        ) -> std::result::Result<tonic::Response<super::KeysReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/rotacast.v1.Admin/Keys");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("rotacast.v1.Admin", "Keys"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn doctor(
             &mut self,
             request: impl tonic::IntoRequest<super::DoctorRequest>,
@@ -1717,6 +1789,11 @@ pub mod admin_server {
             &self,
             request: tonic::Request<super::RequestsRequest>,
         ) -> std::result::Result<tonic::Response<super::RequestsReply>, tonic::Status>;
+        /// The keys that Rotacast itself uses, and which live instances use or trust them. Of the leader.
+        async fn keys(
+            &self,
+            request: tonic::Request<super::KeysRequest>,
+        ) -> std::result::Result<tonic::Response<super::KeysReply>, tonic::Status>;
         async fn doctor(
             &self,
             request: tonic::Request<super::DoctorRequest>,
@@ -2001,6 +2078,49 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RequestsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/rotacast.v1.Admin/Keys" => {
+                    #[allow(non_camel_case_types)]
+                    struct KeysSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::KeysRequest>
+                    for KeysSvc<T> {
+                        type Response = super::KeysReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::KeysRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::keys(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = KeysSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

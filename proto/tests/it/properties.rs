@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use prost::Message as _;
 use rotacast_proto::{
-    Envelope, EnvelopeError, MAX_AUTH_FAILURE_VERSIONS, MAX_FIELD_BYTES, MAX_PAYLOAD_BYTES, SecretValue, SigningKey,
-    WireMessage, order_from_wire, v1,
+    Envelope, EnvelopeError, MAX_AUTH_FAILURE_VERSIONS, MAX_FIELD_BYTES, MAX_PAYLOAD_BYTES, ReplyWithKeys, SecretValue,
+    SigningKey, SyncWithKeys, WireMessage, order_from_wire, v1,
 };
 use rotacast_protocol::message::{
     Failure, FailureKind, FetchRequest, InstanceReport, MAX_FAILURE_TEXT_BYTES, Registration, SecretState, SyncReply,
@@ -93,6 +93,25 @@ proptest! {
         let key = SigningKey::from_seed(&seed);
         travels(&state, &key, &cluster);
         travels(&report, &key, &cluster);
+    }
+
+    /// What says nothing of keys reads a message that does, and the other way round.
+    #[test]
+    fn keys_are_read_where_they_are_looked_for(
+        request in arbitrary::sync_request(),
+        reply in arbitrary::sync_reply(),
+        seeds in prop::collection::btree_set(any::<[u8; 32]>(), 0..4),
+    ) {
+        let announced: Vec<_> = seeds.iter().map(|seed| SigningKey::from_seed(seed).public().clone()).collect();
+        let trusted: Vec<_> = announced.iter().map(|key| key.id().clone()).collect();
+        let with = SyncWithKeys { request: request.clone(), trusted, announced: Vec::new() };
+        reads_back(&with);
+        prop_assert_eq!(SyncRequest::decode(&with.encode()).unwrap(), request.clone());
+        let without = SyncWithKeys::decode(&request.encode()).unwrap();
+        prop_assert!(without.trusted.is_empty() && without.announced.is_empty());
+        let with = ReplyWithKeys { reply: reply.clone(), announced };
+        reads_back(&with);
+        prop_assert_eq!(SyncReply::decode(&with.encode()).unwrap(), reply);
     }
 
     #[test]
@@ -228,6 +247,8 @@ fn decode_as_everything(bytes: &Bytes) {
     try_as::<InstanceReport>(bytes);
     try_as::<SyncRequest>(bytes);
     try_as::<SyncReply>(bytes);
+    try_as::<SyncWithKeys>(bytes);
+    try_as::<ReplyWithKeys>(bytes);
     try_as::<FetchRequest>(bytes);
     let _ = v1::Envelope::decode(&bytes[..]).map(Envelope::from);
 }

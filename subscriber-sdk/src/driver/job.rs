@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use rotacast_bus::BusError;
 use rotacast_holder::{Command, InstanceCommand, Step};
-use rotacast_proto::Envelope;
+use rotacast_proto::{Envelope, SyncWithKeys};
 use rotacast_protocol::message::{InstanceReport, Registration, SecretState, SyncRequest};
 use rotacast_protocol::{Instant, Nonce, ReportSequence, SecretName, Version};
 use tokio::sync::oneshot;
@@ -124,6 +124,7 @@ pub(super) async fn register(
     id: String,
     given_up: oneshot::Receiver<()>,
 ) -> Done {
+    context.incarnations.attest(&context.identity);
     let envelope = context.identity.seal(&registration, id, rotacast_clock::wall());
     let work = context.bus.register(&registration.key, &envelope);
     let result = tokio::select! {
@@ -146,11 +147,15 @@ pub(super) async fn report(context: Arc<Context>, report: InstanceReport) -> Don
 
 pub(super) async fn sync(context: Arc<Context>, request: SyncRequest) -> Done {
     let id = format!("{}-sync-{:x}", request.report.key.incarnation, request.nonce.0);
+    let nonce = request.nonce;
+    context.incarnations.attest(&context.identity);
+    let (trusted, announced) = context.trust.ids();
+    let request = SyncWithKeys { request, trusted, announced };
     let envelope = context.identity.seal(&request, id, rotacast_clock::wall());
     let work = async { context.bus.sync(&envelope, SYNC_TIMEOUT).await.map_err(|error: BusError| Error::from(error)) };
     // Twice: the bus ends it in time by itself.
     let result = call(context.bus.describe(), SYNC_TIMEOUT * 2, work).await;
-    Done::Synced { nonce: request.nonce, result }
+    Done::Synced { nonce, result }
 }
 
 pub(super) async fn read_state(context: Arc<Context>, secret: SecretName) -> Done {

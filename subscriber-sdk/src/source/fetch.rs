@@ -156,6 +156,7 @@ impl FetchSource {
     ) -> Result<v1::FetchReply, Error> {
         let nonce = Nonce(rand::random());
         let identity = self.incarnations.current();
+        self.incarnations.attest(&identity);
         let key = identity.key().clone();
         let id = format!("{}-{:x}", key.incarnation, nonce.0);
         let issued = rotacast_clock::wall();
@@ -234,6 +235,7 @@ impl ValueSource for FetchSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::incarnations::ServiceKey;
 
     /// A broadcaster that takes connections and says nothing, and one that is not there: the time is bounded by the one
     /// that hangs, not by the sum, and the refusal names what happened.
@@ -247,7 +249,7 @@ mod tests {
         let trust = Arc::new(Trust::new(vec![service_key.public().clone()]));
         let cluster = ClusterName::new("test").unwrap();
         let (service, instance) = ("payments".parse().unwrap(), "one".parse().unwrap());
-        let incarnations = Incarnations::new(service_key, cluster.clone(), service, instance);
+        let incarnations = Incarnations::new(ServiceKey::Given(service_key), cluster.clone(), service, instance);
         let source = Arc::new(FetchSource::new(targets.into(), cluster, Arc::new(incarnations), trust));
         let asking = tokio::spawn(async move { source.read_state(&"payments/db".parse().unwrap()).await.is_err() });
         // Both are connected to, although the first has neither answered nor been given up.

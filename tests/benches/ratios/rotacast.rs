@@ -48,7 +48,7 @@ pub(super) struct Sizes {
 pub(super) fn identities() -> Identities {
     let named = (0..SERVICES).map(|number| {
         let service = Service {
-            key: service_key(number).public().clone(),
+            keys: service_key(number).public().clone().into(),
             sealing_key: None,
             secrets: vec!["*".parse().unwrap()],
         };

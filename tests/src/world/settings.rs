@@ -243,7 +243,7 @@ impl Keys {
                 continue;
             }
             let role = role.map_or_else(String::new, |(_, role)| format!("roles = [\"{role}\"]\n"));
-            write!(text, "[operators.{name}]\nkeys = [\"{key}\"]\ntoken = \"{token}\"\n{role}\n")
+            write!(text, "[operators.{name}]\nkeys = [\"{key}\"]\ntokens = [\"{token}\"]\n{role}\n")
                 .expect("into a String");
         }
         text + roles.map_or("", |roles| &roles.sections)
@@ -286,8 +286,9 @@ pub(super) fn write(
 ) -> PathBuf {
     let mut services = String::new();
     for (service, (key, sealing)) in &keys.public {
-        let section =
-            format!("[services.{service}]\nkey = \"{key}\"\nsealing_key = \"{sealing}\"\nsecrets = [\"{SECRET}\"]\n\n");
+        let section = format!(
+            "[services.{service}]\nkeys = [\"{key}\"]\nsealing_key = \"{sealing}\"\nsecrets = [\"{SECRET}\"]\n\n"
+        );
         services.push_str(&section);
     }
     let lines = |settings: &BTreeMap<String, String>| -> String {

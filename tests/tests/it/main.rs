@@ -11,6 +11,7 @@ mod failed_start;
 mod forged_messages;
 mod homes;
 mod kafka_faults;
+mod key_rotation;
 mod main_job;
 mod one_fault;
 mod outages;

@@ -25,6 +25,7 @@ use super::Term;
 use super::delivery::News;
 use super::listener::Listener;
 use crate::findings::Topic;
+use crate::identities::Attested;
 
 /// How long an incarnation that is fenced stays in the roster after it was last heard, and how often that is looked at. Long
 /// enough for people to ask about it; without an end, every crash of every instance would stay in the store for ever.
@@ -184,9 +185,11 @@ impl Term {
                 BusEvent::Resync => live = false,
                 BusEvent::Message(envelope) => {
                     match self.environment.identities.registration(&envelope) {
-                        Ok(registration) => self.registers(registration, live).await,
+                        Ok(registration) if !self.is_refused(&registration) => {
+                            self.registers(registration.message, live).await;
+                        }
                         // It would take room from registrations that count.
-                        Err(_) => {
+                        Ok(_) | Err(_) => {
                             if let Some(key) = InstanceKey::of_full_name(&envelope.subject) {
                                 self.environment.bus.sweep_registration(&key);
                             }
@@ -195,6 +198,16 @@ impl Term {
                 }
             }
         }
+    }
+
+    /// Whether a key that attests no new instance any more attests this one, which is new.
+    fn is_refused(&self, registration: &Attested<Registration>) -> bool {
+        let Attested { message: Registration { key, .. }, by, former } = registration;
+        let refused = *former && !self.roster().contains_key(key) && !self.entering.contains(key);
+        if refused {
+            drop(self.environment.identities.refuse_newcomer(key, by));
+        }
+        refused
     }
 
     async fn registers(&self, registration: Registration, live: bool) {
@@ -234,6 +247,7 @@ impl Term {
             }
         };
         let Some(member) = leaves else { return };
+        self.environment.identities.uses().forget(&member.key);
         self.secrets.heard().forget(&member.key);
         self.tell_members(&member, &secrets, live).await;
     }

@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use futures::future::join_all;
 use rotacast_bus::SyncCall;
 use rotacast_clock as clock;
-use rotacast_proto::{Envelope, WireMessage as _};
+use rotacast_proto::{Envelope, ReplyWithKeys, WireMessage as _};
 use rotacast_protocol::message::SyncReply;
 use rotacast_protocol::{ReportSequence, SecretName};
 use tokio::sync::mpsc::error::TrySendError;
@@ -57,8 +57,8 @@ impl Term {
 
     /// One Sync: every secret's task folds its part and says what it grants.
     async fn answer(&self, request: &Envelope) -> (SyncOutcome, Option<Envelope>) {
-        let Environment { identities, key: signing, cluster, metrics, .. } = &self.environment;
-        let Ok(request) = identities.sync(request) else { return (SyncOutcome::Refused, None) };
+        let Environment { identities, key: signing, other_keys, cluster, metrics, .. } = &self.environment;
+        let Ok((request, used)) = identities.sync(request) else { return (SyncOutcome::Refused, None) };
         let report = request.report;
         let over = tokio::time::Instant::now() + SYNC_PATIENCE;
         let place = if self.is_listed(&report.key) {
@@ -81,14 +81,17 @@ impl Term {
             secrets: BTreeMap::new(),
         };
         let id = format!("sync:{}:{}", report.key.incarnation, request.nonce.0);
-        let seal = |reply: &SyncReply| reply.seal(signing, cluster, id, clock::wall());
+        let announced = other_keys.to_vec();
+        let seal = |reply| ReplyWithKeys { reply, announced }.seal(signing, cluster, id, clock::wall());
         if reply.unregistered {
-            return (SyncOutcome::Unregistered, Some(seal(&reply)));
+            return (SyncOutcome::Unregistered, Some(seal(reply)));
         }
         // A recording, or the first one since the takeover: it keeps nothing alive.
         if reply.unproven {
-            return (SyncOutcome::Unproven, Some(seal(&reply)));
+            return (SyncOutcome::Unproven, Some(seal(reply)));
         }
+        // A newcomer that is refused, or a recording, is no live instance.
+        identities.uses().note(&report.key, used);
         self.secrets.heard().syncs(&report.key, report.sequence, clock::instant(), report.secrets.keys());
         let (mut refused, mut timed_out) = (0, 0);
         let (mut waiting, mut late) = (Vec::new(), Vec::new());
@@ -128,7 +131,7 @@ impl Term {
             }
         }
         metrics.intake().leases(grants.len() as u64, refused, timed_out);
-        let mut envelope = seal(&SyncReply { covered: report.sequence, secrets: grants, ..reply });
+        let mut envelope = seal(SyncReply { covered: report.sequence, secrets: grants, ..reply });
         // One message has one trace context: with news of two rotations, each comes with its state over the bus.
         if let ([_], Some(only)) = (&*traces, traces.first()) {
             envelope.traceparent.clone_from(only);

@@ -16,12 +16,12 @@ fn other() -> SecretName {
 /// One named service that may use these secrets.
 fn services(key: &SigningKey, sealing: Option<&SealingKey>, secrets: &str) -> Services {
     let api = Service {
-        key: key.public().clone(),
+        keys: key.public().clone().into(),
         sealing_key: sealing.map(|key| key.public().clone()),
         secrets: vec![secrets.parse().unwrap()],
     };
     let other = Service {
-        key: SigningKey::generate().public().clone(),
+        keys: SigningKey::generate().public().clone().into(),
         sealing_key: None,
         secrets: vec!["*".parse().unwrap()],
     };
@@ -180,7 +180,7 @@ async fn more_services_than_a_value_can_be_sealed_for_are_a_finding_and_stop_not
     let own = SealingKey::generate();
     let crowd = |size: usize| {
         let service = || Service {
-            key: SigningKey::generate().public().clone(),
+            keys: SigningKey::generate().public().clone().into(),
             sealing_key: Some(SealingKey::generate().public().clone()),
             secrets: vec!["*".parse().unwrap()],
         };

@@ -12,7 +12,7 @@ impl Rig {
 
     fn give_role(&self, role: Role) {
         let ada = Operator {
-            token: Some(self.operator.digest()),
+            tokens: vec![self.operator.digest()],
             roles: ["mine".parse().unwrap()].into(),
             ..Operator::default()
         };

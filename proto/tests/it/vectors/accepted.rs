@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use rotacast_proto::{Envelope, InstanceMessage, Kind, Sender, SigningKey, VerifyingKey, WireMessage, v1};
-use rotacast_protocol::message::{FetchRequest, InstanceReport, Registration, SecretState, SyncReply, SyncRequest};
+use rotacast_proto::{
+    Envelope, InstanceMessage, Kind, ReplyWithKeys, Sender, SigningKey, SyncWithKeys, VerifyingKey, WireMessage, v1,
+};
+use rotacast_protocol::message::{FetchRequest, InstanceReport, Registration, SecretState};
 use serde_json::{Value, json};
 
 use super::fields::{Fields, number};
@@ -122,8 +124,8 @@ fn open(envelope: &Envelope, key: &SigningKey) -> (Value, Bytes) {
         "rotacast.v1.Registration" => of_instance::<Registration>(envelope),
         "rotacast.v1.SecretState" => as_message::<SecretState>(envelope, key),
         "rotacast.v1.InstanceReport" => of_instance::<InstanceReport>(envelope),
-        "rotacast.v1.SyncRequest" => of_instance::<SyncRequest>(envelope),
-        "rotacast.v1.SyncReply" => as_message::<SyncReply>(envelope, key),
+        "rotacast.v1.SyncRequest" => of_instance::<SyncWithKeys>(envelope),
+        "rotacast.v1.SyncReply" => as_message::<ReplyWithKeys>(envelope, key),
         "rotacast.v1.FetchRequest" => of_instance::<FetchRequest>(envelope),
         "rotacast.v1.OperatorCommand" => {
             let payload = envelope.verify(Kind::OperatorCommand, &samples::cluster(), |_| Some(key.public())).unwrap();
@@ -148,9 +150,17 @@ fn made() -> Vec<Value> {
         ),
         said("instance_report", "Stages, held versions, a failure, failed logins.", &samples::report()),
         said("instance_report/empty", "A report about no secret.", &samples::empty_report()),
-        said("sync_request", "A whole report, a nonce, and the challenge that it echoes.", &samples::sync_request()),
+        said(
+            "sync_request",
+            "A whole report, a nonce, the challenge that it echoes, and the broadcasters' keys that the instance trusts.",
+            &samples::sync_request(),
+        ),
         said("sync_request/first", "No answer has come yet, so it echoes none.", &samples::first_sync_request()),
-        plain("sync_reply", "Leases of two versions, with and without a state.", &samples::sync_reply()),
+        plain(
+            "sync_reply",
+            "Leases of two versions, with and without a state, and a key that is announced.",
+            &samples::sync_reply(),
+        ),
         plain("sync_reply/unregistered", "The leader asks to register again.", &samples::unregistered_reply()),
         plain(
             "sync_reply/unproven",

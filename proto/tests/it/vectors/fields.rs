@@ -1,10 +1,8 @@
 //! Messages as JSON: the contract's field names, every field present, 64-bit numbers as decimal text
 //! (JSON's numbers lose them), bytes in hexadecimal, enumerations by name, absent messages as null.
 
-use rotacast_proto::v1;
-use rotacast_protocol::message::{
-    FetchRequest, InstanceReport, Registration, SecretGrant, SecretReport, SecretState, SyncReply, SyncRequest,
-};
+use rotacast_proto::{KeyId, ReplyWithKeys, SyncWithKeys, VerifyingKey, v1};
+use rotacast_protocol::message::{FetchRequest, InstanceReport, Registration, SecretGrant, SecretReport, SecretState};
 use rotacast_protocol::{Challenge, InstanceKey, SecretName, Version};
 use serde_json::{Value, json};
 
@@ -101,12 +99,15 @@ impl Fields for InstanceReport {
     }
 }
 
-impl Fields for SyncRequest {
+impl Fields for SyncWithKeys {
     fn fields(&self) -> Value {
+        let ids = |keys: &[KeyId]| keys.iter().map(ToString::to_string).collect::<Vec<_>>();
         json!({
-            "nonce": number(self.nonce.0),
-            "report": self.report.fields(),
-            "echo": number(self.echo.map_or(0, Challenge::get)),
+            "nonce": number(self.request.nonce.0),
+            "report": self.request.report.fields(),
+            "echo": number(self.request.echo.map_or(0, Challenge::get)),
+            "trusted_keys": ids(&self.trusted),
+            "announced_keys": ids(&self.announced),
         })
     }
 }
@@ -125,18 +126,20 @@ fn grant(secret: &SecretName, grant: &SecretGrant) -> Value {
     })
 }
 
-impl Fields for SyncReply {
+impl Fields for ReplyWithKeys {
     fn fields(&self) -> Value {
-        let secrets: Vec<_> = self.secrets.iter().map(|(secret, of)| grant(secret, of)).collect();
+        let Self { reply, announced } = self;
+        let secrets: Vec<_> = reply.secrets.iter().map(|(secret, of)| grant(secret, of)).collect();
         json!({
-            "key": self.key.fields(),
-            "nonce": number(self.nonce.0),
-            "epoch": number(self.epoch.0),
-            "covered": number(self.covered.0),
-            "unregistered": self.unregistered,
-            "unproven": self.unproven,
-            "challenge": number(self.challenge.map_or(0, Challenge::get)),
+            "key": reply.key.fields(),
+            "nonce": number(reply.nonce.0),
+            "epoch": number(reply.epoch.0),
+            "covered": number(reply.covered.0),
+            "unregistered": reply.unregistered,
+            "unproven": reply.unproven,
+            "challenge": number(reply.challenge.map_or(0, Challenge::get)),
             "secrets": secrets,
+            "announced_keys": announced.iter().map(VerifyingKey::to_text).collect::<Vec<_>>(),
         })
     }
 }

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use prost::Message;
 use rotacast_proto::{
-    Envelope, EnvelopeError, InstanceMessage, Kind, MAX_PAYLOAD_BYTES, Sender, SigningKey, VerifyingKey, WireMessage,
-    v1,
+    Envelope, EnvelopeError, InstanceMessage, Kind, MAX_PAYLOAD_BYTES, ReplyWithKeys, Sender, SigningKey, SyncWithKeys,
+    VerifyingKey, WireMessage, v1,
 };
-use rotacast_protocol::message::{FetchRequest, InstanceReport, Registration, SecretState, SyncReply, SyncRequest};
+use rotacast_protocol::message::{FetchRequest, InstanceReport, Registration, SecretState};
 use rotacast_protocol::{ClusterName, Incarnation, InstanceKey};
 use serde_json::{Value, json};
 
@@ -76,8 +76,8 @@ fn open(kind: &str, envelope: &Envelope, cluster: &ClusterName, trusted: &[Verif
         "rotacast.v1.Registration" => of_instance::<Registration>(envelope, cluster, trusted),
         "rotacast.v1.SecretState" => as_message::<SecretState>(envelope, cluster, trusted),
         "rotacast.v1.InstanceReport" => of_instance::<InstanceReport>(envelope, cluster, trusted),
-        "rotacast.v1.SyncRequest" => of_instance::<SyncRequest>(envelope, cluster, trusted),
-        "rotacast.v1.SyncReply" => as_message::<SyncReply>(envelope, cluster, trusted),
+        "rotacast.v1.SyncRequest" => of_instance::<SyncWithKeys>(envelope, cluster, trusted),
+        "rotacast.v1.SyncReply" => as_message::<ReplyWithKeys>(envelope, cluster, trusted),
         "rotacast.v1.FetchRequest" => of_instance::<FetchRequest>(envelope, cluster, trusted),
         other => panic!("{other}: no such type"),
     }
@@ -93,6 +93,8 @@ fn reason(error: &EnvelopeError) -> &'static str {
         EnvelopeError::WrongIncarnation { .. } => "wrong_incarnation",
         EnvelopeError::NoAttestation { .. } => "no_attestation",
         EnvelopeError::BadAttestation { .. } => "bad_attestation",
+        EnvelopeError::RevokedKey { .. } => "revoked_key",
+        EnvelopeError::FormerKey { .. } => "former_key",
         EnvelopeError::BadSignature { .. } => "bad_signature",
         EnvelopeError::TooLarge { .. } => "too_large",
         EnvelopeError::LongField { .. } => "long_header",
@@ -353,6 +355,13 @@ fn bad_contents() -> Vec<Value> {
         wire.secrets[0].state.as_mut().unwrap().secret = "payments/dc".into();
     });
 
+    reply("announced_keys[0]", "A key that is none.", &|wire| wire.announced_keys = vec!["rotacast-public-1:".into()]);
+    let id = || samples::broadcaster().public().id().to_string();
+    let mut request = |field, about, change: &dyn Fn(&mut v1::SyncRequest)| {
+        vectors.push(malformed(&samples::sync_request(), field, about, change));
+    };
+    request("trusted_keys[1]", "A key named twice.", &|wire| wire.trusted_keys = vec![id(); 2]);
+    request("announced_keys", "17 keys.", &|wire| wire.announced_keys = vec![id(); 17]);
     vectors.push(malformed(&samples::sync_request(), "report", "No report.", &|wire: &mut v1::SyncRequest| {
         wire.report = None;
     }));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rotacast_proto::{InstanceIdentity, SigningKey};
+use rotacast_proto::{InstanceIdentity, ReplyWithKeys, SigningKey, SyncWithKeys};
 use rotacast_protocol::message::{
     Failure, FailureKind, FetchRequest, InstanceReport, LostHistory, Registration, SecretGrant, SecretReport,
     SecretState, Stage, SyncReply, SyncRequest,
@@ -24,6 +24,11 @@ pub(crate) const SERVICE_SEED: [u8; 32] = [4; 32];
 
 pub(crate) fn broadcaster() -> SigningKey {
     SigningKey::from_seed(&BROADCASTER_SEED)
+}
+
+/// The key that takes the place of [`broadcaster`]'s.
+fn next_broadcaster() -> SigningKey {
+    SigningKey::from_seed(&[5; 32])
 }
 
 pub(crate) fn cluster() -> ClusterName {
@@ -176,11 +181,17 @@ pub(crate) fn report() -> InstanceReport {
     InstanceReport { sequence: ReportSequence(12), secrets: secrets.into(), ..empty_report() }
 }
 
-pub(crate) fn sync_request() -> SyncRequest {
-    SyncRequest { nonce: Nonce(0xfeed_f00d_dead_beef), echo: Challenge::new(0xc0ff_ee00_0bad_cafe), report: report() }
+pub(crate) fn sync_request() -> SyncWithKeys {
+    let request = SyncRequest {
+        nonce: Nonce(0xfeed_f00d_dead_beef),
+        echo: Challenge::new(0xc0ff_ee00_0bad_cafe),
+        report: report(),
+    };
+    let (trusted, announced) = (broadcaster().public().id().clone(), next_broadcaster().public().id().clone());
+    SyncWithKeys { request, trusted: vec![trusted], announced: vec![announced] }
 }
 
-pub(crate) fn sync_reply() -> SyncReply {
+pub(crate) fn sync_reply() -> ReplyWithKeys {
     let leases = [(version(7), Duration::from_secs(30)), (version(8), Duration::from_millis(30_000))];
     let with_state = SecretGrant { sequence: LeaseSequence(20), leases: leases.into(), state: Some(draining_state()) };
     let lease_only = SecretGrant {
@@ -188,7 +199,7 @@ pub(crate) fn sync_reply() -> SyncReply {
         leases: BTreeMap::from([(version(1), Duration::from_secs(3600))]),
         state: None,
     };
-    SyncReply {
+    let reply = SyncReply {
         key: key(),
         nonce: Nonce(0xfeed_f00d_dead_beef),
         epoch: Epoch(3),
@@ -197,25 +208,27 @@ pub(crate) fn sync_reply() -> SyncReply {
         unproven: false,
         challenge: Challenge::new(0x0bad_cafe_c0ff_ee00),
         secrets: BTreeMap::from([(secret("payments/db"), with_state), (secret("shared/jwt-signing"), lease_only)]),
-    }
+    };
+    ReplyWithKeys { reply, announced: vec![next_broadcaster().public().clone()] }
 }
 
-pub(crate) fn unregistered_reply() -> SyncReply {
-    SyncReply {
-        unregistered: true,
-        covered: ReportSequence(0),
-        challenge: None,
-        secrets: BTreeMap::new(),
-        ..sync_reply()
-    }
+pub(crate) fn unregistered_reply() -> ReplyWithKeys {
+    let reply = sync_reply().reply;
+    let secrets = BTreeMap::new();
+    let reply = SyncReply { unregistered: true, covered: ReportSequence(0), challenge: None, secrets, ..reply };
+    ReplyWithKeys { reply, announced: Vec::new() }
 }
 
-pub(crate) fn first_sync_request() -> SyncRequest {
-    SyncRequest { echo: None, ..sync_request() }
+pub(crate) fn first_sync_request() -> SyncWithKeys {
+    let said = sync_request();
+    SyncWithKeys { request: SyncRequest { echo: None, ..said.request.clone() }, ..said }
 }
 
-pub(crate) fn unproven_reply() -> SyncReply {
-    SyncReply { unproven: true, covered: ReportSequence(0), secrets: BTreeMap::new(), ..sync_reply() }
+pub(crate) fn unproven_reply() -> ReplyWithKeys {
+    let reply = sync_reply().reply;
+    let secrets = BTreeMap::new();
+    let reply = SyncReply { unproven: true, covered: ReportSequence(0), secrets, ..reply };
+    ReplyWithKeys { reply, announced: Vec::new() }
 }
 
 pub(crate) fn fetch_request() -> FetchRequest {

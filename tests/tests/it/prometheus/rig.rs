@@ -60,7 +60,7 @@ signing_key = "broadcaster.key"
 keys = ["{operator}"]
 
 [services.api]
-key = "{service}"
+keys = ["{service}"]
 secrets = ["app/*"]
 
 [defaults]
