@@ -565,6 +565,9 @@ async fn what_arrives_in_place_of_an_answer_is_skipped_and_counted() {
     };
     let client = async_nats::connect(server.url()).await.unwrap();
     let mut requests = client.subscribe("rotacast.dev.sync.*").await.unwrap();
+    // The server knows of the subscription once what is published behind it has arrived.
+    client.publish("rotacast.dev.sync.ledger", "first".into()).await.unwrap();
+    requests.next().await.unwrap();
     let (of_another, answer) = (message(&key("another"), Kind::SyncReply), message(&key("pod"), Kind::SyncReply));
     let serve = async {
         let way_back = requests.next().await.unwrap().reply.unwrap();
