@@ -71,6 +71,9 @@ const PICKED: [Fault; 53] = [
     Fault::ProviderAway,
 ];
 
+/// How often a forger strikes beside another fault, in thousandths.
+const FORGED: u64 = 150;
+
 /// The last faults of the list lead operators to say that an instance is gone or to give a version up. In a world with
 /// a restored store, operators follow its runbook only.
 const WORDS: usize = 5;
@@ -84,6 +87,10 @@ impl World {
         self.at(again, Event::Chaos);
         self.tell_versions();
         self.tell_registrations();
+        if self.strikes(Fault::Forged, FORGED) {
+            let victim = self.streams[Fault::Forged as usize].between(0, self.instances.len() as u64 - 1);
+            self.forges(usize::try_from(victim).unwrap_or(0));
+        }
         let length = self.rng.between(500, 15_000) * MS;
         let drawn = self.rng.draw();
         let target = usize::try_from(self.rng.draw() % 1000).unwrap_or(0);
@@ -138,6 +145,7 @@ impl World {
         let index = target % self.instances.len();
         match fault {
             Fault::Lost | Fault::Doubled | Fault::Slow | Fault::StepFails => {}
+            Fault::Forged => self.forges(index),
             Fault::StepSlow => self.instances[index].slow_steps = until,
             Fault::RosterLate => self.outside.roster_late = until,
             Fault::LeakedSession => {

@@ -9,6 +9,7 @@ use rotacast_protocol::record::SecretRecord;
 use rotacast_protocol::{Epoch, Instant, OperatorName, Revision};
 
 use crate::fault::Act;
+use crate::forger::Forgery;
 use crate::instance::ToInstance;
 use crate::outside::{Roster, Stored};
 
@@ -137,6 +138,8 @@ pub enum Mail {
     },
     /// A report, over the bus.
     Report(InstanceReport),
+    /// A message that another instance of the service has made.
+    Forged(Box<Forgery>),
     /// An operator's order.
     Order {
         /// The operator.

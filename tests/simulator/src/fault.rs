@@ -88,11 +88,13 @@ pub enum Fault {
     WallClockStep,
     /// The leader's key is deleted although its holder runs.
     KeyLost,
+    /// Another instance of the service lies about one, and sends again what it has sent.
+    Forged,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 47] = [
+    pub const ALL: [Fault; 48] = [
         Fault::Lost,
         Fault::Doubled,
         Fault::Slow,
@@ -140,6 +142,7 @@ impl Fault {
         Fault::ProviderAway,
         Fault::WallClockStep,
         Fault::KeyLost,
+        Fault::Forged,
     ];
 }
 

@@ -355,6 +355,7 @@ impl World {
                     self.rules(index, InstanceInput::SyncSent { nonce, at: now });
                     let request = self.instances[index].rules.sync_request(nonce);
                     self.check_said(index, &request.report);
+                    self.record((index, life), &request);
                     let nodes = self.leaders.len();
                     for node in 0..nodes {
                         if self.instances[index].no_leader[node] > self.now {

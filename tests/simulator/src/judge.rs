@@ -45,6 +45,9 @@ pub struct Truth {
     /// When a leader last heard each incarnation, and the newest report that it heard. A report that was overtaken is
     /// no sign that the instance runs.
     pub heard: BTreeMap<String, (u64, ReportSequence)>,
+    /// When a leader took in the last word that an incarnation is gone, and when it had heard that incarnation last by then. What it
+    /// hears while the word is being saved comes too late.
+    pub said_gone: BTreeMap<String, (u64, u64)>,
     /// The Syncs that had an effect.
     pub granted: BTreeSet<Nonce>,
     /// The policy was changed, so no single policy says what silence means.
@@ -328,9 +331,9 @@ impl World {
             self.counts.said_gone += 1;
             let runs = self.instances.iter().any(|running| running.alive && self::name(running) == *name);
             self.counts.said_gone_and_runs += u64::from(runs);
-            let heard = self.truth.heard.get(name).map_or(0, |(at, _)| *at);
+            let (said, heard) = self.truth.said_gone.get(name).copied().unwrap_or_default();
             self.tell(|| format!("an operator's word that {name} is gone is taken"));
-            if heard > 0 && self.now.saturating_sub(heard) < silence {
+            if heard > 0 && said.saturating_sub(heard) < silence {
                 self.violated("gone", format!("{name} counts as gone and was heard just now"));
             }
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use rotacast_protocol::challenge::Challenged;
-use rotacast_protocol::coordinator::{Change, Coordinator, Input, Tenure};
+use rotacast_protocol::coordinator::{Change, Coordinator, Input, Order, Tenure};
 use rotacast_protocol::machine::{
     Action, Answer, Event as MachineEvent, Jitter, MAX_EVENTS, Machine, Observer, SaveId,
 };
@@ -358,8 +358,18 @@ impl World {
                 }
             }
             Mail::Order { by, order } => {
+                if let Order::Gone { instance, .. } = &order {
+                    let name = instance.full_name();
+                    let heard = self.truth.heard.get(&name).map_or(0, |(at, _)| *at);
+                    self.truth.said_gone.insert(name, (self.now, heard));
+                }
                 term.asked += 1;
                 term.machine.handle(MachineEvent::Order { by, order, reply: Waiting::Operator });
+            }
+            Mail::Forged(forgery) => {
+                if let Some(mail) = self.checked(*forgery) {
+                    self.feed(node, term, mail);
+                }
             }
             Mail::Input(input) => term.machine.handle(MachineEvent::Input(input)),
             Mail::Registrations => self.hear_registrations(node, term),

@@ -20,6 +20,7 @@ pub mod directed;
 pub mod effect;
 pub mod event;
 pub mod fault;
+mod forger;
 pub mod instance;
 pub mod judge;
 pub mod kill;

@@ -303,6 +303,8 @@ pub enum Around {
     DisableIsTried,
     /// A store that went back is reported.
     RestoreIsTold,
+    /// A message about an incarnation is signed by its own key, not by its service's.
+    OwnKeySigns,
 }
 
 /// Which rule.
@@ -343,7 +345,7 @@ pub const GUARD: [ConditionName; 12] = [
 ];
 
 /// Those around them.
-pub const AROUND: [Around; 16] = [
+pub const AROUND: [Around; 17] = [
     Around::ClockCountsInSuspend,
     Around::UseEnds,
     Around::ClocksAreTrue,
@@ -360,6 +362,7 @@ pub const AROUND: [Around; 16] = [
     Around::JournalFirst,
     Around::DisableIsTried,
     Around::RestoreIsTold,
+    Around::OwnKeySigns,
 ];
 
 impl Mutant {

@@ -197,6 +197,7 @@ impl Profile {
                 }
                 Around::JournalFirst | Around::DisableIsTried => (vec![Order, ProviderHalf, NewVersion], vec![]),
                 Around::RestoreIsTold => (vec![NewVersion, StoreRestored], vec![]),
+                Around::OwnKeySigns => (vec![NewVersion, Forged, Forged, Alone], vec![Fence, LongIdle, ShortOwn]),
                 Around::DurableFirst | Around::AuditIsWritten => (vec![NewVersion], vec![]),
             },
         };

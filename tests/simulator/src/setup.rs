@@ -1,6 +1,6 @@
 //! The beginning of a world.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use rotacast_protocol::policy::{Deadline, OnDeadline, OnFailure, WhenUnreachable};
@@ -190,6 +190,7 @@ impl World {
             instances: Vec::new(),
             sessions_known: sessions.unwrap_or_else(|| rng.permille(300)) || profile.sessions,
             next_number: 1,
+            recorded: VecDeque::new(),
             counts: Counts::default(),
             queue: BTreeMap::new(),
             sequence: 0,

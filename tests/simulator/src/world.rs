@@ -1,7 +1,8 @@
 //! The world: true time, the events in it, and how a run ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use rotacast_protocol::message::SyncRequest;
 use rotacast_protocol::{Policy, SecretName, Version};
 
 use crate::clock::MS;
@@ -33,6 +34,8 @@ pub struct World {
     pub(crate) instances: Vec<Running>,
     pub(crate) sessions_known: bool,
     pub(crate) next_number: u64,
+    /// Syncs as a forger has seen them.
+    pub(crate) recorded: VecDeque<((usize, u64), SyncRequest)>,
     /// What happened so far.
     pub counts: Counts,
     pub(crate) queue: BTreeMap<(u64, u64), Event>,
