@@ -119,8 +119,8 @@ mod tests {
     pub(super) fn config(settings: &str) -> Config {
         let key = |seed: u8| rotacast_proto::SigningKey::from_seed(&[seed; 32]).public().to_text();
         let text = format!(
-            "cluster = \"prod\"\n{settings}\n[services.payments-api]\nkey = \"{}\"\nsecrets = [\"payments/*\", \"mail/d*\"]\n\
-             [services.\"led.ger\"]\nkey = \"{}\"\nsecrets = [\"ledger/db\", \"*\"]\n",
+            "cluster = \"prod\"\n{settings}\n[services.payments-api]\nkeys = [\"{}\"]\nsecrets = [\"payments/*\", \"mail/d*\"]\n\
+             [services.\"led.ger\"]\nkeys = [\"{}\"]\nsecrets = [\"ledger/db\", \"*\"]\n",
             key(1),
             key(2)
         );

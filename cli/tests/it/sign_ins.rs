@@ -72,7 +72,7 @@ async fn shows(from: &str, to: SocketAddr, token: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn guessing_tokens_is_limited_and_on_record_and_locks_no_one_out_elsewhere() {
+async fn guessing_tokens_is_limited_and_on_record_and_locks_no_one_out() {
     let (folder, token) = (tempfile::tempdir().unwrap(), Token::generate());
     let (_process, address) = serve(folder.path(), &token);
     let mut statuses = Vec::new();
@@ -80,8 +80,10 @@ async fn guessing_tokens_is_limited_and_on_record_and_locks_no_one_out_elsewhere
         statuses.push(shows("127.0.0.2", address, Token::generate().text()).await);
     }
     assert_eq!(statuses, [[401; 10].as_slice(), &[429; 5]].concat());
-    assert_eq!(shows("127.0.0.2", address, token.text()).await, 429, "what is right is not looked at either");
-    assert_ne!(shows("127.0.0.3", address, token.text()).await, 429);
+    // What is right is let in, also beside a stranger behind the same address.
+    for from in ["127.0.0.2", "127.0.0.3"] {
+        assert_eq!(shows(from, address, token.text()).await, 200, "{from}");
+    }
     let log = folder.path().join("rotacast-data/audit.jsonl");
     let recorded = async {
         loop {

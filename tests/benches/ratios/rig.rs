@@ -85,7 +85,7 @@ impl Rig {
         let text = format!(
             "cluster = \"bench\"\nreplica = \"bench\"\ndata_dir = \"{}\"\n[listen]\ngrpc = \"127.0.0.1:{}\"\n{sections}\
              [leader]\nttl = \"5s\"\n[keys]\nsigning_key = \"{}\"\n\
-             [services.payments-api]\nkey = \"{service}\"\nsealing_key = \"{sealing}\"\nsecrets = [\"*\"]\n[limits]\nsecrets = 20_000\n\
+             [services.payments-api]\nkeys = [\"{service}\"]\nsealing_key = \"{sealing}\"\nsecrets = [\"*\"]\n[limits]\nsecrets = 20_000\n\
              [log]\nlevel = \"warn\"\n",
             data.display(),
             free_port(),

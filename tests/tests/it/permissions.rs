@@ -276,7 +276,7 @@ fn folder_on(etcd: &Etcd, secrets: &str) -> Scratch {
     let key = SigningKey::from_seed(&[7; 32]).public().to_text();
     let config = format!(
         "cluster = \"{CLUSTER}\"\n[store]\nkind = \"etcd\"\nendpoints = [\"{}\"]\nprefix = \"{PREFIX}\"\n\
-         [services.payments-api]\nkey = \"{key}\"\nsecrets = [{secrets}]\n",
+         [services.payments-api]\nkeys = [\"{key}\"]\nsecrets = [{secrets}]\n",
         etcd.endpoint()
     );
     std::fs::write(folder.path().join("rotacast.toml"), config).expect("the scratch folder is ours");
