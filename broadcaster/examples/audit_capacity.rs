@@ -16,7 +16,7 @@ use rotacast_protocol::SecretName;
 
 /// Entries that wait at once: they share a write.
 const AT_ONCE: usize = 1000;
-/// How many times it is told how far the check is.
+/// How many times the check says how far it is.
 const STEPS: u64 = 10;
 
 #[tokio::main]

@@ -53,7 +53,7 @@ pub enum Outcome {
     Done,
     /// It showed nothing that the configuration knows.
     Failed,
-    /// The same, from a source that had shown too much of the kind before: it is told to wait.
+    /// The same, from a source that had shown too much of the kind before: the answer says to wait.
     Limited,
 }
 
@@ -269,7 +269,7 @@ mod tests {
         let (here, elsewhere) = (peer("10.0.0.1"), peer("10.0.0.2"));
         fail(&sign_ins, here, PER_SOURCE, now);
         assert!(limited(&sign_ins, here, now));
-        // A process that has just started knows nobody: an operator signs in beside a client that fails.
+        // A process that has just started knows no source: an operator signs in beside a client that fails.
         assert!(sign_ins.attempt(here, now, || Ok(())).is_ok());
         assert!(limited(&sign_ins, here, now), "that does not reset what the source has shown");
         assert!(!limited(&sign_ins, elsewhere, now));

@@ -137,10 +137,10 @@
 //!
 //! ## During an outage
 //!
-//! A lease allows the use of a version for a time without any contact. The broadcaster's policy sets that time: one hour by
-//! default while nothing rotates. If no broadcaster answers, the instance reads the store, and continues while the store
-//! answers. If neither answers, `current()` fails with [`ErrorKind::Lapsed`] from the moment the lease ends. It works
-//! again when one of them answers.
+//! A lease allows the use of a version for a time without any contact. The broadcaster's policy sets that time. By default
+//! it is one hour while nothing rotates, and eleven minutes while the secret rotates. If no broadcaster answers, the
+//! instance reads the store, and continues while the store answers. If neither answers, `current()` fails with
+//! [`ErrorKind::Lapsed`] from the moment the lease ends. It works again when one of them answers.
 //!
 //! Work may outlast its lease by a few seconds ([`Guard::use_until`]). End long-lived connections by then
 //! ([`Guard::remaining`]).

@@ -96,7 +96,7 @@ impl WrappedKey {
         KeyId::parse(&self.key)
     }
 
-    /// Whose key it was when it was wrapped, as the store says: only shown, since whoever writes the store can change it.
+    /// Whose key it was when it was wrapped, as the store says: only shown, since a client that writes the store can change it.
     #[must_use]
     pub fn reader(&self) -> Option<ReaderName> {
         match self.service.as_deref() {

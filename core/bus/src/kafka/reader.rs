@@ -388,7 +388,7 @@ struct Strangers {
     last: Option<Instant>,
 }
 
-/// For how long they are told of after the last one. A program that writes to the topics by mistake goes on.
+/// For how long the finding stands after the last one. A program that writes to the topics by mistake goes on.
 const TOLD: Duration = Duration::from_secs(3600);
 
 impl Strangers {

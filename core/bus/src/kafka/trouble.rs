@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::BusError;
 
-/// For how long a problem is told after it was met last. What goes on trying meets it again within seconds; an older one is of
+/// For how long a call names a problem after it was met last. What goes on trying meets it again within seconds; an older one is of
 /// work that was given up.
 const TOLD: Duration = Duration::from_secs(60);
 

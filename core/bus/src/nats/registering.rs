@@ -38,7 +38,7 @@ impl NatsBus {
         let mut announcements = client.subscribe(announced.clone()).await.map_err(|problem| unsent(&problem))?;
         let mut row = pauses();
         loop {
-            // A stream that is missing is told where replies go.
+            // The server says that a stream is missing where replies go.
             let sent = client.publish_with_reply_and_headers(
                 subject.clone(),
                 announced.clone(),

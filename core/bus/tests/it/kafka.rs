@@ -310,7 +310,7 @@ async fn what_a_broker_refuses_while_it_is_used_is_named_and_goes_on_once_it_is_
 
     // Publishing.
     let refused = async |bus: &KafkaBus, revision| {
-        holds("the refusal is told", async || {
+        holds("the broker's refusal is named", async || {
             let outcome = bus.publish_state(&db(), Revision(revision), &state("refused")).await;
             outcome.is_err_and(|problem| problem.to_string().contains("uthorization"))
         })
